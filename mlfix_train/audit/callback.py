@@ -1,0 +1,152 @@
+"""The audit callback: gathers every held-out prediction of a training, writes it, draws it and logs it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pandas as pd
+import torch
+
+from mlfix_train.audit import wandb_log
+from mlfix_train.audit.pictures import draw_audit
+from mlfix_train.audit.predictions import predictions_table, softmax, write_predictions
+from mlfix_train.audit.rankings import rank_samples, write_ranking
+from mlfix_train.data.atomic import atomic_path
+from mlfix_train.data.fixes import fixes_fingerprint, write_fixes
+
+
+class AuditCallback(L.Callback):
+    """Collects logits over each validation; after the last one writes and logs the audit.
+
+    It works on any LightningModule whose ``validation_step`` returns ``{logits: N,C, label: N, index: N}`` and any
+    DataModule with ``table``, ``labels``, ``store`` and ``arm``, under any logger, and alone or under DDP: every held-out
+    sample is in the predictions exactly once.
+
+    After each validation it logs ``val/error`` (percent) and ``val/loss`` (nats), both exact over all processes. At the end
+    it writes ``predictions.parquet``, ``ranking.csv``, ``panels/*.png`` and, on request, ``probabilities.npy`` (float16 N,C,
+    rows and columns as in the predictions and the label list) into ``folder``, and logs the same to W&B.
+
+    Args:
+        folder: run directory.
+        title: what the headlines of pictures call the run.
+        top: rows of the ranked table with thumbnails, at most 108.
+        panels: number of (given, predicted) slices that get a panel.
+        probabilities: write the probability matrix too.
+        split: what the predictions call the held-out samples.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        title: str = "held-out samples",
+        top: int = 100,
+        panels: int = 6,
+        probabilities: bool = False,
+        split: str = "val",
+    ) -> None:
+        self.folder, self.title, self.top, self.panels = Path(folder), title, top, panels
+        self.probabilities, self.split = probabilities, split
+        self.parts: list[dict[str, np.ndarray]] = []
+        self.gathered: dict[str, np.ndarray] | None = None
+        self.predictions: pd.DataFrame | None = None
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begins a new collection."""
+        self.parts = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keeps the logits of a batch, off the device."""
+        self.parts.append({key: outputs[key].detach().float().cpu().numpy() for key in ("logits",)}
+                          | {key: outputs[key].cpu().numpy() for key in ("label", "index")})  # fmt: skip
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Brings the parts of all processes together, each sample once, and logs error and loss."""
+        if trainer.sanity_checking or not self.parts:
+            return
+        self.gathered = gather(self.parts)
+        self.parts = []
+        table = self._table(trainer)
+        self.predictions = table
+        wrong = float(100 * (table["pred"] != table["label"]).mean())
+        pl_module.log_dict({"val/error": wrong, "val/loss": float(table["loss"].mean())}, rank_zero_only=False)
+
+    def _table(self, trainer: L.Trainer) -> pd.DataFrame:
+        data, found = trainer.datamodule, self.gathered  # type: ignore[attr-defined]
+        assert found is not None
+        ids = data.table.index.to_numpy()[found["index"]]
+        return predictions_table(ids, found["label"], found["logits"], data.labels, self.split)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Writes and logs the audit of the last validation."""
+        self.finish(trainer)
+
+    def finish(self, trainer: L.Trainer) -> None:
+        """Writes and logs the audit; only the first process does."""
+        if not trainer.is_global_zero or self.predictions is None or self.gathered is None:
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        ranking = rank_samples([self.predictions])
+        files = [
+            write_predictions(self.predictions, self.folder / "predictions.parquet"),
+            write_ranking(ranking, self.folder / "ranking.csv"),
+        ]
+        if self.probabilities:
+            with atomic_path(self.folder / "probabilities.npy") as temporary, open(temporary, "wb") as file:
+                np.save(file, softmax(self.gathered["logits"]))
+            files.append(self.folder / "probabilities.npy")
+        rows = pd.Series(np.arange(len(data.table)), index=data.table.index)
+
+        def images(ids: list[str]) -> np.ndarray:
+            return np.asarray(data.store[rows.loc[ids].to_numpy()])
+
+        fixes = data.arm.fixes
+        marks = None if fixes is None else fixes["new_label"].to_dict()
+        pictures = draw_audit(ranking, images, self.folder / "panels", self.title, self.panels, marks)
+        run = wandb_log.find_run(trainer.loggers)
+        if run is None:
+            return
+        wandb_log.log_pictures(run, pictures)
+        wandb_log.log_ranking(run, ranking, images, self.top)
+        name = artifact_name(run.name or self.folder.name)
+        metadata = {"samples": len(ranking), "labels": len(data.labels), "arm": data.arm.name}
+        wandb_log.log_artifact(run, f"predictions-{name}", "predictions", files, metadata)
+        if fixes is not None and data.arm.name != "original":
+            path = write_fixes(fixes.reset_index(), self.folder / "fixes.csv")
+            digest = fixes_fingerprint(fixes)
+            kept = {"fixes": len(fixes), "sha256": digest}
+            wandb_log.log_artifact(run, f"fixes-{digest[:12]}", "fixes", [path], kept, used=True)
+
+
+def artifact_name(text: str) -> str:
+    """Returns ``text`` with all but letters, digits, ``-``, ``_`` and ``.`` replaced, as W&B wants it."""
+    return re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII)[:100].strip("-") or "run"
+
+
+def gather(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Concatenates batches, brings those of all processes together, and keeps each ``index`` once, ascending.
+
+    Args:
+        parts: batches of this process: arrays ``logits`` n,C, ``label`` n and ``index`` n.
+
+    Returns:
+        The same keys over all processes (every process gets all), N distinct samples.
+    """
+    own = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        everyone: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(everyone, own)
+        own = {key: np.concatenate([other[key] for other in everyone]) for key in own}
+    _, first = np.unique(own["index"], return_index=True)
+    return {key: values[first] for key, values in own.items()}

@@ -1,0 +1,95 @@
+"""Labels as drawn text: measured, shortened so that they stay distinct, and harmless whatever they hold."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import ImageFont
+
+
+def _font_file(bold: bool = False) -> Path:
+    from matplotlib import get_data_path
+
+    return Path(get_data_path(), "fonts", "ttf", "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")
+
+
+@functools.lru_cache(maxsize=32)
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """Returns DejaVu Sans of ``size`` px."""
+    return ImageFont.truetype(_font_file(bold), size)
+
+
+@functools.lru_cache(maxsize=1)
+def _glyphs() -> frozenset[int]:
+    from matplotlib.ft2font import FT2Font
+
+    joiners = {0x200C, 0x200D}  # invisible, but they shape Arabic and Indic scripts
+    harmful = ("Cc", "Cf", "Zl", "Zp")
+    glyphs = FT2Font(str(_font_file())).get_charmap()
+    return frozenset(joiners.union(code for code in glyphs if unicodedata.category(chr(code)) not in harmful))
+
+
+def printable(text: str) -> str:
+    r"""Returns ``text`` with all that can't be drawn spelt out: ``\n``, control and direction marks, absent glyphs.
+
+    A character without a glyph becomes its escape (``\u505c``) rather than an empty box, so that labels stay distinct.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(char if ord(char) in _glyphs() else char.encode("unicode_escape").decode() for char in text)
+
+
+def shorten(text: str, width_px: float, font: ImageFont.FreeTypeFont, tail: float = 0.6) -> str:
+    """Returns ``text`` if it is at most ``width_px`` wide, else as much of its two ends as fits around an ellipsis.
+
+    Args:
+        text: any text; what can't be drawn is spelt out first (:func:`printable`).
+        width_px: the room, in px.
+        font: the font that it is measured in.
+        tail: the share of the kept characters that come from the end, 0 to 1. Labels of one family differ near their
+            ends (``...-limit-120--g1``), so the end gets the larger part.
+    """
+    text = printable(text)
+    if len(text) <= 4 * width_px and font.getlength(text) <= width_px:
+        return text
+
+    def cut(kept: int) -> str:
+        end = round(kept * tail)
+        return f"{text[: kept - end]}…{text[len(text) - end :]}"
+
+    low, high = 0, min(len(text) - 1, int(width_px))  # hardly a glyph is narrower than 1 px, and the drawing is clipped
+    while low < high:
+        kept = (low + high + 1) // 2
+        low, high = (kept, high) if font.getlength(cut(kept)) <= width_px else (low, kept - 1)
+    return cut(low) if low or font.getlength("…") <= width_px else ""
+
+
+def shorten_all(texts: Iterable[str], width_px: float, font: ImageFont.FreeTypeFont) -> dict[str, str]:
+    """Returns the short form of each text; those that would look alike are cut elsewhere, to tell them apart."""
+    short = {text: shorten(text, width_px, font) for text in dict.fromkeys(texts)}
+
+    def cut(text: str, skip: int, tail: float) -> str:
+        lead = "…" if skip else ""
+        return lead + shorten(text[skip:], width_px - font.getlength(lead), font, tail)
+
+    for _ in range(2):  # a group may fall into smaller groups of lookalikes
+        alike: defaultdict[str, list[str]] = defaultdict(list)
+        for text, form in short.items():
+            alike[form].append(text)
+        for group in (group for group in alike.values() if len(group) > 1):
+            pairs = zip(min(group), max(group), strict=False)  # what these two share, all between them share
+            shared = "".join(left for left, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+            word = len(re.sub(r"\w+$", "", shared))
+            for skip, tail in itertools.product((word, len(shared), 0), (0.35, 0.85)):
+                tried = short | {text: cut(text, skip, tail) for text in group}
+                if len(set(tried.values())) > len(set(short.values())):
+                    short = tried
+                if len({short[text] for text in group}) == len(group):
+                    break
+    return short

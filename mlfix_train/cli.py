@@ -1,0 +1,130 @@
+"""The ``mlfix`` command: a word for the verb, then its keys. Heavy imports happen inside the verb."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from mlfix_train import VERBS, __version__
+from mlfix_train.errors import ConfigError, MlfixError, did_you_mean
+
+SUMMARIES = {
+    "train": "one run of a classifier; -m sweeps over seeds and arms",
+    "audit": "runs to a ranking of doubtful labels, with panels",
+    "compare": "before against after, evaluation and training effect apart",
+    "demo": "the whole loop on rendered signs with planted label errors",
+}
+
+HELP = f"""mlfix {__version__}: find wrong labels in image data, fix them, and prove what it bought.
+
+  mlfix train data.root=photos                     a baseline; photos/<label>/<picture>
+  mlfix audit runs=outputs/default out=audit       what the models find least believable
+  mlfix train data.root=photos fixes.path=fixes.csv arm=fixed
+  mlfix compare original=outputs/default/original fixed=outputs/default/fixed fixes.path=fixes.csv
+
+verbs
+{{verbs}}
+
+mlfix <verb> --cfg job shows all keys of a verb; keys are given as key=value, and -m sweeps: seed=range(0,20)
+"""
+
+
+def help_text() -> str:
+    """Returns what ``mlfix --help`` prints."""
+    return HELP.format(verbs="\n".join(f"  {verb:<9}{SUMMARIES[verb]}" for verb in VERBS))
+
+
+def main() -> None:
+    """Runs the command line and exits: 0 done, 1 something to mend, 2 no such verb or key, 130 interrupted."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(help_text(), end="")
+        sys.exit(0 if arguments else 2)
+    if arguments[0] in ("-V", "--version"):
+        print(__version__)
+        return
+    sys.exit(run(arguments[0], arguments[1:]))
+
+
+def run(verb: str, arguments: list[str]) -> int:
+    """Runs one verb; returns the exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("mlfix_train").setLevel(logging.INFO)
+    try:
+        if verb not in VERBS:
+            raise ConfigError(f"mlfix {verb}: no such verb", did_you_mean(verb, VERBS))
+        if "--help" in arguments or "-h" in arguments:
+            print(f"mlfix {verb}: {SUMMARIES[verb]}\n\nKeys and their values when not given:\n", flush=True)
+            arguments = ["--cfg", "job"]
+        failed = _hydra(verb, arguments)
+        if len(failed) == 1:
+            raise failed[0]
+        if failed:
+            print(f"mlfix {verb}: {len(failed)} jobs failed, see above", file=sys.stderr)
+        return 1 if failed else 0
+    except ConfigError as error:
+        print(f"mlfix {verb}: {error}", file=sys.stderr)
+        return 2
+    except MlfixError as error:
+        print(f"mlfix {verb}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"mlfix {verb}: interrupted", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if os.environ.get("MLFIX_TRACEBACK"):
+            raise
+        where = f" {error.filename}:" if error.filename else ""
+        print(f"mlfix {verb}:{where} {error.strerror or error}\n  -> {_os_remedy(error)}", file=sys.stderr)
+        return 1
+
+
+def _os_remedy(error: OSError) -> str:
+    import errno
+
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free some space, or give another outputs=<folder>; the same command then goes on where it was"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "give a folder that you may write to: outputs=<folder> (or out=<folder>)"
+    return "set MLFIX_TRACEBACK=1 to see where it happened"
+
+
+def _hydra(verb: str, arguments: list[str]) -> list[MlfixError]:
+    """Hands over to Hydra: composing, --cfg, --multirun and launchers are its.
+
+    Returns:
+        Mistakes that stopped a job; the other jobs of a sweep run all the same.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of being printed
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from mlfix_train import config
+
+    sweep = any(argument in ("-m", "--multirun") for argument in arguments)
+    failed: list[MlfixError] = []
+
+    @hydra.main(version_base="1.3", config_path=config.config_dir(), config_name=verb)
+    def job(cfg: object) -> None:
+        try:
+            config.call_verb(verb, cfg)  # type: ignore[arg-type]
+        except MlfixError as error:
+            failed.append(error)
+            if sweep:
+                print(f"mlfix {verb}: {error}", file=sys.stderr, flush=True)
+
+    before = sys.argv
+    sys.argv = [before[0], *arguments]
+    try:
+        job()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise config.explain(verb, error) from error
+    finally:
+        sys.argv = before
+    return failed
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""Where the YAML is, and the one place that builds objects from it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from mlfix_train.errors import ConfigError, MlfixError, did_you_mean, listing, nearest
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def config_dir() -> str:
+    """Returns the folder of the YAML: beside the package in a checkout, inside it in an installed wheel."""
+    for folder in (PACKAGE / "configs", PACKAGE.parent / "configs"):
+        if (folder / "train.yaml").is_file():
+            return str(folder)
+    raise ConfigError("the configs of mlfix_train are missing", "install the package again")
+
+
+def compose(verb: str, overrides: list[str]) -> DictConfig:
+    """Composes the configuration of a verb, as the command line does.
+
+    Raises:
+        ConfigError: a key or value that isn't one, with the nearest right one.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(config_dir(), version_base="1.3"):
+            return hydra_compose(verb, overrides=overrides)
+    except HydraException as error:
+        raise explain(verb, error) from error
+
+
+def call_verb(verb: str, cfg: DictConfig) -> Any:
+    """Runs a verb on its composed configuration and returns what its function in ``mlfix_train.verbs`` returns."""
+    import importlib
+
+    check_missing(cfg, verb)
+    return importlib.import_module(f"mlfix_train.verbs.{verb}").run(cfg)
+
+
+def explain(verb: str, error: Exception) -> ConfigError:
+    """Turns an error of Hydra's into one that names the key and the nearest right one."""
+    import re
+
+    text = str(error)
+    if isinstance(error, ConfigError):
+        return error
+    cause = f"{text}\n{error.__cause__ or ''}"
+    match = re.search(r"Could not (?:override|append to config) '([^']+)'", text) or re.search(
+        r"Key '([^']+)' is not in struct", cause
+    )
+    if match:
+        key = match.group(1)
+        path = re.search(r"full_key: (\S+)", cause)
+        full = path.group(1) if path else key
+        known = list(known_keys(verb))
+        guess = nearest(full, known) or nearest(full.split(".")[-1], known)
+        if not guess:
+            guess = [name for name in known if name.split(".")[-1] == full.split(".")[-1]][:1]
+        hint = f"did you mean {guess[0]}?" if guess else f"`mlfix {verb} --cfg job` shows all keys"
+        return ConfigError(f"{full} is no key of `mlfix {verb}`", hint)
+    match = re.search(r"Could not find '([^']+)'", text) or re.search(r"Cannot find primary config '([^']+)'", text)
+    if match:
+        group, _, value = match.group(1).rpartition("/")
+        options = sorted(path.stem for path in Path(config_dir(), group).glob("*.yaml"))
+        key = group or match.group(1)
+        return ConfigError(f"{key}={value} does not exist", did_you_mean(value, options) if options else "")
+    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+    return ConfigError(f"the settings can't be read: {first}", "keys are given as key=value; quote values with spaces")
+
+
+def known_keys(verb: str) -> Iterator[str]:
+    """Yields all dotted keys of a verb's default configuration, and its groups."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        cfg = hydra_compose(verb)
+
+    def walk(node: Any, prefix: str) -> Iterator[str]:
+        for key in node:
+            name = f"{prefix}{key}"
+            yield name
+            child = node._get_node(key) if isinstance(node, DictConfig) else None
+            if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+                yield from walk(child, f"{name}.")
+
+    yield from walk(cfg, "")
+    yield from (path.name for path in Path(config_dir()).iterdir() if path.is_dir() and path.name != "base")
+
+
+def check_missing(cfg: DictConfig, verb: str) -> None:
+    """Raises a ConfigError that names the keys which the user has to give."""
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        example = " ".join(f"{key}=..." for key in missing)
+        raise ConfigError(f"mlfix {verb} needs {listing(missing)}", f"give it: mlfix {verb} {example}")
+
+
+def plain(cfg: Any) -> Any:
+    """Returns a configuration as dicts, lists and plain values, everything resolved."""
+    try:
+        return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
+    except Exception as error:  # OmegaConf's own errors name the key
+        raise ConfigError(f"the settings can't be resolved: {str(error).splitlines()[0]}", "check the ${...}") from error
+
+
+def checked(target: Callable[..., Any], values: Mapping[str, Any], key: str, **more: Any) -> Any:
+    """Calls ``target`` with the values of one section of the configuration.
+
+    Raises:
+        ConfigError: a key that ``target`` doesn't take, or a value of another type than it takes.
+    """
+    parameters = inspect.signature(target).parameters
+    for name, value in values.items():
+        if name not in parameters:
+            raise ConfigError(f"{key}.{name} is no key here", did_you_mean(name, [p for p in parameters if p not in more]))
+        _check_type(f"{key}.{name}", value, str(parameters[name].annotation))
+    return target(**values, **more)
+
+
+def _check_type(key: str, value: Any, annotation: str) -> None:
+    """Compares a plain value with a simple annotation, given as text."""
+    if value is None:
+        if "None" in annotation or annotation.startswith("Any"):
+            return
+        raise ConfigError(f"{key}=null is not allowed", f"give a value ({annotation})")
+    names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+    kinds = [kind for kind in annotation.replace(" ", "").split("|") if kind != "None"]
+    if not kinds or any(kind not in names and kind != "Path" for kind in kinds):
+        return
+    fits = {
+        "int": isinstance(value, int) and not isinstance(value, bool),
+        "float": isinstance(value, (int, float)) and not isinstance(value, bool),
+        "bool": isinstance(value, bool),
+        "str": isinstance(value, (str, int, float)) and not isinstance(value, bool),
+        "Path": isinstance(value, str),
+    }
+    if not any(fits[kind] for kind in kinds):
+        wanted = " or ".join(dict.fromkeys(names.get(kind, "a path") for kind in kinds))
+        raise ConfigError(f"{key}={value} is not {wanted}", f"give {wanted}")
+
+
+def build(section: DictConfig | Mapping[str, Any], key: str, **more: Any) -> Any:
+    """Builds what a section's ``_target_`` names from its other keys (and ``more``).
+
+    Raises:
+        ConfigError: no such target, or keys that it doesn't take.
+    """
+    import importlib
+
+    values = dict(plain(section) if isinstance(section, DictConfig) else section)
+    path = str(values.pop("_target_", ""))
+    module, _, name = path.rpartition(".")
+    try:
+        target = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{key}._target_={path} can't be imported: {error}", "check its spelling") from error
+    return checked(target, values, key, **more)
+
+
+def build_table(cfg: DictConfig) -> pd.DataFrame:
+    """Reads the sample table that ``data`` describes."""
+    table: pd.DataFrame = build(cfg.data, "data")
+    return table
+
+
+def build_fixes(cfg: DictConfig, table: pd.DataFrame) -> pd.DataFrame | None:
+    """Reads and checks the fixes that ``fixes`` names; ``None`` where it names none."""
+    from mlfix_train.data.fixes import match_fixes, read_fixes
+
+    if cfg.fixes.path is None:
+        return None
+    return match_fixes(read_fixes(cfg.fixes.path), table, tuple(plain(cfg.fixes.allow) or ()))
+
+
+def build_split(cfg: DictConfig, table: pd.DataFrame) -> np.ndarray:
+    """Draws the split that ``split`` describes."""
+    from mlfix_train.data.splits import draw_split
+
+    held_out: np.ndarray = checked(draw_split, plain(cfg.split), "split", table=table)
+    return held_out
+
+
+def build_datamodule(cfg: DictConfig, progress: Callable[[int, int], None] | None = None) -> Any:
+    """Builds the DataModule of a run: samples, fixes, split, pixels, loaders."""
+    from mlfix_train.data.augment import AugmentSpec
+    from mlfix_train.data.datamodule import Arm, DataModule, LoaderSpec
+    from mlfix_train.data.pixels import PixelSpec
+    from mlfix_train.data.samples import require_labels
+
+    table = build_table(cfg)
+    require_labels(table, source_name(cfg))
+    fixes = build_fixes(cfg, table)
+    pixels, augment = plain(cfg.pixels), plain(cfg.augment)
+    cache, max_unreadable = pixels.pop("cache"), pixels.pop("max_unreadable")
+    enabled = augment.pop("enabled")
+    _check_type("augment.enabled", enabled, "bool")
+    _check_type("pixels.max_unreadable", max_unreadable, "float")
+    return DataModule(
+        table,
+        build_split(cfg, table),
+        cache,
+        Arm(cfg.arm, fixes),
+        checked(PixelSpec, pixels, "pixels"),
+        checked(LoaderSpec, plain(cfg.loader), "loader"),
+        checked(AugmentSpec, augment, "augment") if enabled else None,
+        cfg.seed,
+        max_unreadable,
+        progress,
+    )
+
+
+def build_model(cfg: DictConfig, labels: list[str]) -> Any:
+    """Builds the LightningModule that ``model`` and ``recipe`` describe."""
+    from mlfix_train.models.finetune import Recipe
+
+    recipe = checked(Recipe, plain(cfg.recipe), "recipe")
+    return build(cfg.model, "model", labels=labels, recipe=recipe)
+
+
+def source_name(cfg: DictConfig) -> str:
+    """Returns what errors call the data."""
+    data = plain(cfg.data)
+    key = next((key for key in ("file", "root") if data.get(key)), "data")
+    return f"data.{key}={data.get(key, '')}"
+
+
+__all__ = [
+    "MlfixError", "build", "build_datamodule", "build_fixes", "build_model", "build_split", "build_table", "call_verb",
+    "check_missing", "checked", "compose", "config_dir", "explain", "plain", "source_name",
+]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Samples, readers, fixes, splits, pixels, augmentation, sampling and the DataModule."""

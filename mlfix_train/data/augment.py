@@ -1,0 +1,160 @@
+"""Augmentation and normalisation of whole batches, on the device that the batch lies on.
+
+The recipe of the published experiment (blur, rotation, zoom, perspective warp, brightness and contrast; no flips, since
+signs have a left and a right), with all geometry in one resampling. The random numbers are drawn on the CPU from a seed, so
+that a sample looks the same on every device.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mlfix_train.errors import check_range
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class AugmentSpec:
+    """How strongly training images are changed.
+
+    Args:
+        blur: share of images blurred by a Gaussian of 3 or 5 pixels, 0 to 1.
+        rotate: largest rotation, degrees.
+        zoom: largest enlargement, 1 or more (the crop's place is random).
+        warp: largest perspective shift of a corner, as a share of half the side.
+        lighting: largest change of brightness and of contrast, 0 to 0.9.
+        p_affine: probability of each of rotation, zoom and warp.
+        p_lighting: probability of each of brightness and contrast.
+    """
+
+    blur: float = 0.25
+    rotate: float = 10.0
+    zoom: float = 1.1
+    warp: float = 0.2
+    lighting: float = 0.2
+    p_affine: float = 0.75
+    p_lighting: float = 0.75
+
+    def __post_init__(self) -> None:
+        for name in ("blur", "p_affine", "p_lighting"):
+            check_range(f"augment.{name}", getattr(self, name), 0, 1)
+        check_range("augment.rotate", self.rotate, 0, 180)
+        check_range("augment.zoom", self.zoom, 1, 4)
+        check_range("augment.warp", self.warp, 0, 0.9)
+        check_range("augment.lighting", self.lighting, 0, 0.9)
+
+
+def normalize(images: Tensor) -> Tensor:
+    """Brings images to zero mean and unit variance by ImageNet's statistics.
+
+    Args:
+        images: ``N,3,H,W``, uint8 in 0..255 or float in 0..1.
+
+    Returns:
+        float32 ``N,3,H,W``.
+    """
+    x = images.float().div_(255) if images.dtype == torch.uint8 else images
+    mean = torch.tensor(IMAGENET_MEAN, device=x.device).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=x.device).view(1, 3, 1, 1)
+    return (x - mean) / std
+
+
+def augment(images: Tensor, spec: AugmentSpec, seed: int) -> Tensor:
+    """Returns a randomly changed copy of a batch, in the same range.
+
+    Args:
+        images: ``N,3,H,W``, uint8 in 0..255 or float in 0..1.
+        spec: how strongly.
+        seed: the same seed gives the same changes, on any device.
+
+    Returns:
+        float32 ``N,3,H,W`` in 0..1.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x = images.float().div_(255) if images.dtype == torch.uint8 else images
+    x = _blur(x, spec, generator)
+    x = _warp(x, homographies(len(x), spec, generator), spec)
+    return _light(x, spec, generator)
+
+
+def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    return torch.rand(n, generator=generator) * (high - low) + low
+
+
+def _sometimes(values: Tensor, p: float, neutral: float, generator: torch.Generator) -> Tensor:
+    """Keeps each value with probability ``p``, else puts ``neutral`` in its place."""
+    return torch.where(torch.rand(len(values), generator=generator) < p, values, torch.tensor(neutral))
+
+
+def homographies(n: int, spec: AugmentSpec, generator: torch.Generator) -> Tensor:
+    """Draws the maps from output to input coordinates (both -1..1) of ``n`` images, float32 ``n,3,3`` on the CPU."""
+    angle = _sometimes(_uniform(n, -spec.rotate, spec.rotate, generator), spec.p_affine, 0.0, generator)
+    zoom = _sometimes(_uniform(n, 1.0, spec.zoom, generator), spec.p_affine, 1.0, generator)
+    centre = torch.rand(n, 2, generator=generator) * 2 - 1
+    warp_x = _sometimes(_uniform(n, -spec.warp, spec.warp, generator), spec.p_affine, 0.0, generator)
+    warp_y = _sometimes(_uniform(n, -spec.warp, spec.warp, generator), spec.p_affine, 0.0, generator)
+    radians = angle * (math.pi / 180)
+    eye = torch.eye(3).repeat(n, 1, 1)
+    turn, scale, tilt = eye.clone(), eye.clone(), eye.clone()
+    turn[:, 0, 0] = turn[:, 1, 1] = radians.cos()
+    turn[:, 0, 1], turn[:, 1, 0] = -radians.sin(), radians.sin()
+    scale[:, 0, 0] = scale[:, 1, 1] = 1 / zoom
+    scale[:, :2, 2] = centre * (1 - 1 / zoom)[:, None]
+    tilt[:, 2, 0], tilt[:, 2, 1] = warp_x, warp_y
+    return turn @ scale @ tilt
+
+
+def _warp(x: Tensor, maps: Tensor, spec: AugmentSpec) -> Tensor:
+    """Resamples once, bilinear, mirrored at the border."""
+    if spec.rotate == 0 and spec.zoom == 1 and spec.warp == 0:
+        return x
+    n, _, h, w = x.shape
+    ys = (torch.arange(h) * 2 + 1) / h - 1
+    xs = (torch.arange(w) * 2 + 1) / w - 1
+    points = torch.stack([xs.repeat(h), ys.repeat_interleave(w), torch.ones(h * w)]).to(x.device)
+    mapped = maps.to(x.device, non_blocking=True) @ points
+    grid = (mapped[:, :2] / mapped[:, 2:]).transpose(1, 2).reshape(n, h, w, 2)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def _light(x: Tensor, spec: AugmentSpec, generator: torch.Generator) -> Tensor:
+    """Shifts and stretches the logit of every pixel, so that nothing is clipped (fastai's definition)."""
+    if spec.lighting == 0:
+        return x
+    m, n = spec.lighting, len(x)
+    change = _sometimes(_uniform(n, 0.5 * (1 - m), 0.5 * (1 + m), generator), spec.p_lighting, 0.5, generator)
+    stretch = _uniform(n, math.log(1 - m), -math.log(1 - m), generator).exp()
+    stretch = _sometimes(stretch, spec.p_lighting, 1.0, generator)
+    both = torch.stack([stretch, change.logit()]).to(x.device, non_blocking=True)
+    return x.clamp(0.002, 0.998).logit_().mul_(both[0, :, None, None, None]).add_(both[1, :, None, None, None]).sigmoid_()
+
+
+def _blur(x: Tensor, spec: AugmentSpec, generator: torch.Generator) -> Tensor:
+    """Blurs a share of the images by separable Gaussians of 3 or 5 taps (OpenCV's sigma for these sizes)."""
+    chosen = torch.nonzero(torch.rand(len(x), generator=generator) < spec.blur).flatten()
+    wide = torch.rand(len(x), generator=generator) < 0.5
+    if not len(chosen):
+        return x
+    taps = torch.stack([_gaussian(3), _gaussian(5)])[wide[chosen].long()].to(x.device)
+    rows = chosen.to(x.device)
+    part = x[rows]
+    h, w = part.shape[-2:]
+    padded = F.pad(part, (2, 2, 2, 2), mode="reflect")
+    across = sum(taps[:, k, None, None, None] * padded[..., k : k + w] for k in range(5))
+    down = sum(taps[:, k, None, None, None] * across[..., k : k + h, :] for k in range(5))
+    return x.index_copy(0, rows, down)
+
+
+def _gaussian(size: int) -> Tensor:
+    """Returns 5 weights of sum 1: a Gaussian over ``size`` taps, zero outside."""
+    sigma = 0.3 * ((size - 1) * 0.5 - 1) + 0.8
+    offsets = torch.arange(5) - 2.0
+    weights = torch.exp(-0.5 * (offsets / sigma) ** 2) * (offsets.abs() <= size // 2)
+    return weights / weights.sum()

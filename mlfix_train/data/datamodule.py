@@ -1,0 +1,200 @@
+"""The DataModule: samples, a split, an arm and a pixel store, to batches on the device."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mlfix_train.data.arms import training_rows
+from mlfix_train.data.augment import AugmentSpec, augment, normalize
+from mlfix_train.data.fixes import INVALID
+from mlfix_train.data.pixels import PixelSpec, PixelStore, open_store
+from mlfix_train.data.samples import require_labels
+from mlfix_train.data.sampling import EvaluationBatches, TrainingBatches
+from mlfix_train.errors import DataError, check_range
+
+log = logging.getLogger(__name__)
+
+Batch = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class LoaderSpec:
+    """How batches are made.
+
+    Args:
+        batch_size: training samples a step and process.
+        eval_batch_size: held-out samples a step and process.
+        sampling: ``balanced`` or ``shuffled``, see :class:`mlfix_train.data.sampling.TrainingBatches`.
+        workers: loader processes; 0 reads in the main process, which costs next to nothing from a pixel store.
+    """
+
+    batch_size: int = 128
+    eval_batch_size: int = 512
+    sampling: str = "balanced"
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "eval_batch_size"):
+            check_range(f"loader.{name}", getattr(self, name), 2, 1_000_000)
+        check_range("loader.workers", self.workers, 0, 256)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What a run trains on: see :func:`mlfix_train.data.arms.training_rows`."""
+
+    name: str = "original"
+    fixes: pd.DataFrame | None = field(default=None, repr=False)
+
+
+class StoredSamples(Dataset[Batch]):
+    """Rows of a pixel store with labels; indexed by a list of positions it returns a whole batch.
+
+    Args:
+        store: N images.
+        rows: M row numbers into the store.
+        labels: M int64 labels.
+    """
+
+    def __init__(self, store: PixelStore, rows: np.ndarray, labels: np.ndarray) -> None:
+        self.store, self.rows, self.labels = store, rows, labels
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, positions: list[int]) -> Batch:
+        rows = self.rows[positions]
+        return {
+            "image": torch.from_numpy(self.store[rows]).permute(0, 3, 1, 2),
+            "label": torch.from_numpy(self.labels[positions]),
+            "index": torch.from_numpy(rows),
+        }
+
+
+class DataModule(L.LightningDataModule):
+    """Batches ``{image: N,3,H,W, label: int64 N, index: int64 N}``; ``index`` is the row of the sample table.
+
+    Images are uint8 up to the transfer to the device; after it they are augmented (in training) and normalised to float32,
+    a whole batch at a time.
+
+    Args:
+        table: a sample table with labels.
+        held_out: N booleans, see :func:`mlfix_train.data.splits.draw_split`.
+        cache: folder of the pixel stores.
+        arm: what to train on.
+        pixels: size and shape of the images.
+        loader: batches.
+        augmentation: changes to training images; ``None`` for none.
+        seed: the run's seed: order of the data, augmentation, and the control arm's draw.
+        max_unreadable: share of unreadable images above which this is an error.
+        progress: called with (images decoded, images in all).
+    """
+
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        held_out: np.ndarray,
+        cache: str | Path,
+        arm: Arm | None = None,
+        pixels: PixelSpec | None = None,
+        loader: LoaderSpec | None = None,
+        augmentation: AugmentSpec | None = None,
+        seed: int = 0,
+        max_unreadable: float = 0.01,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.table, self.held_out = table, held_out
+        self.arm = arm or Arm()
+        self.labels = self._label_list()
+        self.pixels, self.loader = pixels or PixelSpec(), loader or LoaderSpec()
+        self.augmentation, self.seed = augmentation, seed
+        self.cache, self.max_unreadable, self.progress = cache, max_unreadable, progress
+        self._step = (-1, 0)
+
+    def _label_list(self) -> list[str]:
+        """The labels of the data, and those that fixes add on purpose: one list for all arms."""
+        labels = require_labels(self.table)
+        fixes = self.arm.fixes
+        return labels if fixes is None else sorted({*labels, *fixes["new_label"]} - {INVALID})
+
+    def prepare_data(self) -> None:
+        """Builds the pixel store where it is missing (one process of a machine does)."""
+        self._open()
+
+    def _open(self) -> PixelStore:
+        return open_store(
+            self.table, self.pixels, self.cache, max_unreadable=self.max_unreadable, progress=self.progress
+        )
+
+    def setup(self, stage: str | None = None) -> None:
+        """Opens the store and settles which rows train and which are held out; unreadable images do neither."""
+        if hasattr(self, "store"):
+            return
+        self.store = self._open()
+        rows, names = training_rows(self.table, self.held_out, self.arm.name, self.arm.fixes, self.seed)
+        readable = ~self.table.index.isin(self.store.unreadable)
+        kept = readable[rows]
+        known = pd.Index(self.labels)
+        codes = known.get_indexer(names[kept])
+        self.train_rows, self.train_labels = rows[kept], codes.astype(np.int64)
+        if len(self.train_rows) < 2:
+            raise DataError("fewer than two readable samples are left to train on", "bring more, or hold out fewer")
+        self.val_rows = np.flatnonzero(self.held_out & readable)
+        if not len(self.val_rows):
+            raise DataError("no readable sample is held out", "mend the unreadable images")
+        self.val_labels = known.get_indexer(self.table["label"].to_numpy()[self.val_rows]).astype(np.int64)
+
+    def _place(self) -> tuple[int, int]:
+        """Returns (rank, world) of this process."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Returns batches of the arm's training samples."""
+        data = StoredSamples(self.store, self.train_rows, self.train_labels)
+        rank, world = self._place()
+        size = self.loader.batch_size
+        if len(data) // world < size:
+            log.info("%d training samples a process make one batch (loader.batch_size=%d)", len(data) // world, size)
+        return self._loader(data, TrainingBatches(self.train_labels, size, self.loader.sampling, self.seed, rank, world))
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Returns batches of all held-out samples with their given labels, whatever the arm."""
+        data = StoredSamples(self.store, self.val_rows, self.val_labels)
+        return self._loader(data, EvaluationBatches(len(data), self.loader.eval_batch_size, *self._place()))
+
+    def _loader(self, data: StoredSamples, batches: Any) -> DataLoader[Batch]:
+        return DataLoader(
+            data,
+            batch_size=None,
+            sampler=batches,
+            num_workers=self.loader.workers,
+            persistent_workers=self.loader.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augments (in training) and normalises the images, on the device."""
+        image = batch["image"]
+        if self.trainer is not None and self.trainer.training and self.augmentation is not None:
+            image = augment(image, self.augmentation, self._next_seed())
+        return {**batch, "image": normalize(image)}
+
+    def _next_seed(self) -> int:
+        """Returns a seed of (run, epoch, batch, process): a resumed run augments as it would have."""
+        trainer = self.trainer
+        assert trainer is not None
+        epoch, batch = self._step if self._step[0] == trainer.current_epoch else (trainer.current_epoch, 0)
+        self._step = (epoch, batch + 1)
+        return zlib.crc32(np.array([self.seed, epoch, batch, trainer.global_rank], dtype=np.int64).tobytes())

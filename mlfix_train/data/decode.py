@@ -1,0 +1,101 @@
+"""One image file to one small uint8 array, whatever the file's colour space, depth, orientation or age."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+DECODER_VERSION = 1
+"""Goes up when the same file would give other pixels, so that stores made before are built anew."""
+
+ASPECTS = ("squash", "pad")
+GREY = 128
+
+
+class UnreadableImage(Exception):
+    """An image that can't be decoded; its message is the reason, a few words long."""
+
+
+def decode_image(path: str, size: int, aspect: str = "squash", max_megapixels: float = 200.0) -> np.ndarray:
+    """Decodes an image file to a square of RGB pixels.
+
+    The EXIF orientation is applied, as picture viewers do. Transparent pixels lie on white; 16-bit samples are scaled by
+    their full range; of an animation the first frame counts. Shrinking is anti-aliased (bicubic).
+
+    Args:
+        path: the file.
+        size: side of the result, pixels.
+        aspect: ``squash`` or ``pad``, see :class:`mlfix_train.data.pixels.PixelSpec`.
+        max_megapixels: larger images are not decoded.
+
+    Returns:
+        uint8 array ``size,size,3``.
+
+    Raises:
+        UnreadableImage: the file is missing, empty, cut short, too large or no image.
+    """
+    Image.MAX_IMAGE_PIXELS = None  # the limit is ours, below
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                megapixels = image.width * image.height / 1e6
+                if megapixels > max_megapixels:
+                    raise UnreadableImage(f"{megapixels:,.0f} megapixels, over pixels.max_megapixels={max_megapixels:g}")
+                if image.format == "JPEG" and min(image.size) > 4 * size:
+                    image.draft("RGB", (2 * size, 2 * size))  # decodes at 1/2, 1/4 or 1/8 of the size: no visible loss
+                return _square(_rgb(_upright(image)), size, aspect)
+    except UnreadableImage:
+        raise
+    except FileNotFoundError:
+        raise UnreadableImage("the file is missing") from None
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
+        raise UnreadableImage(_reason(path, error)) from error
+
+
+def _reason(path: str, error: BaseException) -> str:
+    try:
+        with open(path, "rb") as file:
+            if not file.read(1):
+                return "the file is empty (0 bytes)"
+    except OSError as problem:
+        return problem.strerror or type(problem).__name__
+    return str(error).replace(f" {path!r}", "").strip() or type(error).__name__
+
+
+def _upright(image: Any) -> Image.Image:
+    """Applies the EXIF orientation, where there is one."""
+    has_exif = "exif" in image.info or image.format in ("TIFF", "WEBP", "PNG")
+    return ImageOps.exif_transpose(image) if has_exif else image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Returns ``image`` as 8-bit RGB."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16") or image.mode == "I":
+        wide = np.asarray(image).astype(np.float64)
+        wide = wide / 257.0 if wide.max(initial=0) > 255 else wide
+        return Image.fromarray(np.clip(wide + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise UnreadableImage("32-bit float pixels have no known range; save the image with 8 or 16 bits")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        over = image.convert("RGBA")
+        ground = Image.new("RGBA", over.size, (255, 255, 255, 255))
+        return Image.alpha_composite(ground, over).convert("RGB")
+    return image.convert("RGB")
+
+
+def _square(image: Image.Image, size: int, aspect: str) -> np.ndarray:
+    """Resizes to ``size,size,3``."""
+    if image.size == (size, size):
+        return np.asarray(image)
+    if aspect == "squash":
+        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0))
+    inner = ImageOps.contain(image, (size, size), Image.Resampling.BICUBIC)
+    canvas = Image.new("RGB", (size, size), (GREY, GREY, GREY))
+    canvas.paste(inner, ((size - inner.width) // 2, (size - inner.height) // 2))
+    return np.asarray(canvas)

@@ -1,0 +1,180 @@
+"""Building a pixel store: several processes, in chunks, with progress; interrupted, it goes on where it was."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from mlfix_train.data.decode_worker import Chunk, decode_chunks
+from mlfix_train.errors import DataError
+
+if TYPE_CHECKING:
+    from mlfix_train.data.pixels import PixelSpec
+
+log = logging.getLogger(__name__)
+
+CHUNK = 512
+"""Images decoded between two notes on disk."""
+SERIAL_LIMIT = 3_000
+"""Below this many images starting processes costs more than they save."""
+
+
+def build(
+    table: pd.DataFrame,
+    spec: PixelSpec,
+    folder: Path,
+    fingerprint: str,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Decodes the images of ``table`` into ``folder``; arguments as :func:`mlfix_train.data.pixels.open_store`.
+
+    Chunks that an interrupted build finished are kept: ``done.jsonl`` names them, flushed after their pixels.
+
+    Raises:
+        DataError: no space left on the device, or a folder that can't be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _lock(folder):
+            if _finished(folder, fingerprint):
+                return
+            unreadable = _decode_all(table, spec, folder, workers, progress)
+            names = {str(table.index[row]): reason for row, reason in sorted(unreadable.items())}
+            info = {"fingerprint": fingerprint, "spec": asdict(spec), "samples": len(table), "unreadable": names}
+            os.replace(folder / "pixels.part", folder / "pixels.npy")
+            (folder / "store.json.tmp").write_text(json.dumps(info, indent=1))
+            os.replace(folder / "store.json.tmp", folder / "store.json")
+            (folder / "done.jsonl").unlink(missing_ok=True)
+    except OSError as error:
+        raise _explain(error, folder, len(table), spec) from error
+
+
+def _finished(folder: Path, fingerprint: str) -> bool:
+    """Whether another process finished the same store while this one waited; clears a broken one away."""
+    from mlfix_train.data.pixels import PixelStore
+
+    if not (folder / "store.json").exists():
+        return False
+    try:
+        return PixelStore(folder).fingerprint == fingerprint
+    except (OSError, ValueError, KeyError):
+        (folder / "store.json").unlink()
+        (folder / "pixels.npy").unlink(missing_ok=True)
+        (folder / "done.jsonl").unlink(missing_ok=True)
+        return False
+
+
+class _lock:
+    """Holds a lock file, so that two processes don't build one store; the system frees it when a process dies."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "lock"
+
+    def __enter__(self) -> None:
+        import fcntl
+
+        self.file = open(self.path, "w")  # noqa: SIM115 - held until __exit__
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another process is building %s; waiting for it", self.path.parent)
+            fcntl.flock(self.file, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+def _decode_all(
+    table: pd.DataFrame,
+    spec: PixelSpec,
+    folder: Path,
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> dict[int, str]:
+    """Decodes every chunk that isn't done yet; returns the reasons of the unreadable rows."""
+    part = folder / "pixels.part"
+    offset = _allocate(part, (len(table), spec.size, spec.size, 3))
+    unreadable, done = _read_notes(folder / "done.jsonl")
+    starts = [start for start in range(0, len(table), CHUNK) if start not in done]
+    paths = table["path"].tolist()
+    how = (spec.size, spec.aspect, spec.max_megapixels)
+    chunks = (Chunk(str(part), offset, start, paths[start : start + CHUNK], *how) for start in starts)
+    few = len(starts) * CHUNK <= SERIAL_LIMIT
+    total, finished, shown = len(table), min(len(done) * CHUNK, len(table)), time.monotonic()
+    if done:
+        log.info("pixel store: %d of %d images were decoded before", finished, total)
+    with open(folder / "done.jsonl", "a") as notes:
+        for start, bad in decode_chunks(chunks, 1 if few else workers or os.cpu_count() or 1):
+            notes.write(json.dumps([start, bad]) + "\n")
+            notes.flush()
+            unreadable.update(bad)
+            finished = min(finished + CHUNK, total)
+            if progress and (finished == total or time.monotonic() - shown > 1):
+                progress(finished, total)
+                shown = time.monotonic()
+    return unreadable
+
+
+def _allocate(part: Path, shape: tuple[int, ...]) -> int:
+    """Creates the file at its full size (so that a full disk is told at once); returns where the pixels begin."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    size = int(np.prod(shape))
+    if part.exists():
+        with open(part, "rb") as file:
+            np.lib.format.read_magic(file)
+            np.lib.format.read_array_header_1_0(file)
+            offset = file.tell()
+        if part.stat().st_size == offset + size:
+            return offset
+    (part.parent / "done.jsonl").unlink(missing_ok=True)
+    free = shutil.disk_usage(part.parent).free
+    if free < size:
+        part.unlink(missing_ok=True)
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with open(part, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        offset = file.tell()
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, offset + size)
+        else:
+            file.truncate(offset + size)
+    return offset
+
+
+def _read_notes(path: Path) -> tuple[dict[int, str], set[int]]:
+    """Returns the unreadable rows and the starts of the chunks that an earlier build finished."""
+    unreadable: dict[int, str] = {}
+    done: set[int] = set()
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            start, bad = json.loads(line)
+        except ValueError:  # cut off in the middle of the line: that chunk is decoded again
+            continue
+        done.add(start)
+        unreadable.update({int(row): reason for row, reason in bad.items()})
+    return unreadable, done
+
+
+def _explain(error: OSError, folder: Path, n: int, spec: PixelSpec) -> DataError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        need = n * spec.size**2 * 3 / 1e6
+        return DataError(
+            f"no space left for the pixel store {folder}: it takes {need:,.0f} MB",
+            "free some, give another pixels.cache=<folder>, or a smaller pixels.size",
+        )
+    return DataError(
+        f"the pixel store {folder} can't be written: {error.strerror or error}",
+        "give a folder that you may write to: pixels.cache=<folder>",
+    )

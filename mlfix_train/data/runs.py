@@ -1,0 +1,142 @@
+"""Run directories: one training's settings, state and products, and how verbs find them.
+
+``outputs/<name>/<arm>/seed=<n>[,fold=<k>]/`` holds ``run.json`` (settings, versions, fingerprints, labels, status, timings),
+``predictions.parquet``, ``metrics.csv``, ``checkpoints/`` and ``panels/``.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlfix_train.data.atomic import atomic_path
+from mlfix_train.errors import RunError, listing
+
+FINISHED, RUNNING, FAILED, INTERRUPTED = "finished", "running", "failed", "interrupted"
+
+
+class RunDirectory:
+    """One run on disk.
+
+    Args:
+        path: its directory; need not exist yet.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"RunDirectory({str(self.path)!r})"
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    @property
+    def predictions(self) -> Path:
+        """File of the held-out predictions."""
+        return self.path / "predictions.parquet"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Checkpoint that a broken run goes on from."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    def read(self) -> dict[str, Any]:
+        """Returns ``run.json``, or an empty dict where there is none.
+
+        Raises:
+            RunError: it is no JSON.
+        """
+        path = self.path / "run.json"
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return {}
+        except (ValueError, OSError) as error:
+            raise RunError(f"{path} can't be read: {error}", "delete this run directory, and train it again") from error
+
+    def update(self, **values: Any) -> None:
+        """Changes keys of ``run.json``, atomically."""
+        content = {**self.read(), **values}
+        with atomic_path(self.path / "run.json") as temporary:
+            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
+
+    @property
+    def status(self) -> str:
+        """``finished``, ``running``, ``failed``, ``interrupted``, or empty where nothing ran yet."""
+        return str(self.read().get("status", ""))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes off this directory; the system frees the lock when the process dies.
+
+        Raises:
+            RunError: another process is at work on this run.
+        """
+        import fcntl
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                who = self.read()
+                raise RunError(
+                    f"{self.path} is in use by another process ({who.get('host', '?')}, pid {who.get('pid', '?')})",
+                    "wait for it, or give another name= or seed=",
+                ) from None
+            yield
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Returns where two nested settings differ, as lines ``key: old -> new``."""
+    lines = []
+    for key in sorted({*old, *new}):
+        name, a, b = f"{prefix}{key}", old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            lines += differences(a, b, f"{name}.")
+        elif a != b:
+            lines.append(f"{name}: {_short(a)} -> {_short(b)}")
+    return lines
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:40]}...{text[-12:]}"
+
+
+def find_runs(where: str | Path | list[str], key: str = "runs") -> list[RunDirectory]:
+    """Returns the runs that a run directory, a directory of them, or a glob names, sorted by path.
+
+    Args:
+        where: path or glob, or several.
+        key: what the configuration calls it, for errors.
+
+    Raises:
+        RunError: nothing is there.
+    """
+    patterns = [where] if isinstance(where, (str, os.PathLike)) else list(where)
+    found: dict[str, RunDirectory] = {}
+    for pattern in map(str, patterns):
+        pattern = os.path.expanduser(pattern)
+        literal = [pattern] if os.path.exists(pattern) else []
+        places = literal or sorted(glob.glob(pattern, recursive=True))
+        if not places:
+            raise RunError(f"{key}={pattern} matches nothing", "give a run directory, a directory of runs, or a glob")
+        for place in map(Path, places):
+            if (place / "run.json").exists():
+                below = [place]
+            else:
+                below = sorted(path.parent for path in place.rglob("run.json")) if place.is_dir() else []
+            found.update({os.path.realpath(path): RunDirectory(path) for path in below})
+    if not found:
+        raise RunError(
+            f"{key}={listing(patterns)} holds no run (no run.json below it)",
+            "give a run directory such as outputs/<name>/original/seed=0, or a directory of them",
+        )
+    return sorted(found.values(), key=lambda run: str(run.path))

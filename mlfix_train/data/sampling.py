@@ -1,0 +1,90 @@
+"""Which samples make up each batch: balanced or shuffled for training, each once for evaluation, alone or under DDP.
+
+All are batch samplers: they yield lists of positions. Every process draws the same epoch from (seed, epoch) and takes its
+own part of it, so the processes need not talk, and a resumed run goes on with the very batches it would have had.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from mlfix_train.errors import check_choice
+
+SAMPLINGS = ("balanced", "shuffled")
+
+
+class TrainingBatches(Sampler[list[int]]):
+    """Batches of a training epoch.
+
+    Args:
+        labels: N labels, int64; what ``balanced`` balances.
+        batch_size: samples a batch and process.
+        sampling: ``balanced`` draws N samples with replacement, weighted by 1 / frequency of their label;
+            ``shuffled`` draws every sample once.
+        seed: the run's seed.
+        rank: number of this process, 0 to ``world - 1``.
+        world: number of processes.
+
+    The last batch is left out when it is not full, so that shapes are stable (unless it is the only one).
+    """
+
+    def __init__(
+        self, labels: np.ndarray, batch_size: int, sampling: str = "balanced", seed: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
+        check_choice("loader.sampling", sampling, SAMPLINGS)
+        self.labels, self.batch_size, self.sampling = np.asarray(labels), batch_size, sampling
+        self.seed, self.rank, self.world, self.epoch = seed, rank, world, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Says which epoch comes next; Lightning calls it."""
+        self.epoch = epoch
+
+    def draw(self) -> np.ndarray:
+        """Returns the epoch's samples of all processes together, in order: N positions."""
+        rng = np.random.default_rng([self.seed, self.epoch, 0x5A])
+        n = len(self.labels)
+        if self.sampling == "shuffled":
+            return rng.permutation(n)
+        _, codes, counts = np.unique(self.labels, return_inverse=True, return_counts=True)
+        # A label at random, then one of its samples: the same law as weights 1 / frequency, without N-long sums.
+        by_label = np.argsort(codes, kind="stable")
+        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        picked = rng.integers(len(counts), size=n)
+        within = (rng.random(n) * counts[picked]).astype(np.int64)
+        return by_label[starts[picked] + within]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        n = len(self.labels) // self.world * self.world or len(self.labels)
+        own = np.resize(self.draw()[:n], max(n, self.world))[self.rank :: self.world]
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            yield own[start : start + self.batch_size].tolist()
+
+    def __len__(self) -> int:
+        return max(1, max(len(self.labels) // self.world, 1) // self.batch_size)
+
+
+class EvaluationBatches(Sampler[list[int]]):
+    """Every position once, in order; under DDP the processes' parts are padded to one length by repeats.
+
+    Args:
+        n: number of samples.
+        batch_size: samples a batch and process.
+        rank: number of this process.
+        world: number of processes.
+    """
+
+    def __init__(self, n: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
+        self.n, self.batch_size, self.rank, self.world = n, batch_size, rank, world
+
+    def __iter__(self) -> Iterator[list[int]]:
+        share = math.ceil(self.n / self.world)
+        own = np.resize(np.arange(self.n), share * self.world)[self.rank :: self.world]
+        for start in range(0, share, self.batch_size):
+            yield own[start : start + self.batch_size].tolist()
+
+    def __len__(self) -> int:
+        return math.ceil(math.ceil(self.n / self.world) / self.batch_size)

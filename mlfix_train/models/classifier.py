@@ -1,0 +1,115 @@
+"""The classifier: a network, its loss and its recipe as a LightningModule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mlfix_train.errors import RunError, listing
+from mlfix_train.models.finetune import CycleSchedule, Recipe, parameter_groups
+from mlfix_train.models.network import Network
+
+Batch = dict[str, Tensor]
+CHECK_EVERY = 25
+"""Steps between two looks at the loss for NaN: on a GPU each look waits for the device."""
+
+
+class Classifier(L.LightningModule):
+    """Any timm backbone, trained by a recipe; takes batches of :class:`mlfix_train.data.datamodule.DataModule`.
+
+    Args:
+        labels: the classes, in the order of the logits.
+        backbone: name of a timm model.
+        recipe: how it is trained; a mapping of :class:`Recipe`'s fields will do.
+        pretrained, weights, head, backbone_args, channels_last: see :class:`Network`.
+        compile: compile the network by ``torch.compile``.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        backbone: str = "resnet50",
+        recipe: Recipe | Mapping[str, Any] | None = None,
+        head: str = "concat_pool",
+        pretrained: bool = False,
+        weights: str | Path | None = None,
+        backbone_args: Mapping[str, Any] | None = None,
+        channels_last: bool = True,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.labels = list(labels)
+        self.recipe = recipe if isinstance(recipe, Recipe) else Recipe(**(recipe or {}))
+        self.network = Network(backbone, len(self.labels), head, pretrained, weights, backbone_args, channels_last)
+        if compile:
+            self.network.compile()
+        self.finite: Tensor | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps normalised images ``N,3,H,W`` to logits ``N,C``."""
+        logits: Tensor = self.network(images)
+        return logits
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns the mean cross-entropy of a batch, in nats."""
+        logits = self(batch["image"]).float()
+        loss = F.cross_entropy(logits, batch["label"], label_smoothing=self.recipe.label_smoothing)
+        self._watch(loss.detach(), batch_idx)
+        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(logits))
+        return loss
+
+    def _watch(self, loss: Tensor, batch_idx: int) -> None:
+        """Stops the training when the loss was not finite, without waiting for the device at every step."""
+        finite = torch.isfinite(loss)
+        self.finite = finite if self.finite is None else self.finite & finite
+        last = batch_idx + 1 >= self.trainer.num_training_batches
+        if (last or batch_idx % CHECK_EVERY == 0) and not bool(self.finite):
+            self.finite = None
+            raise RunError(
+                f"the loss became NaN or infinite in epoch {self.current_epoch}, at or before step {batch_idx + 1}",
+                f"lower recipe.lr (it is {self.recipe.lr:g}), or try trainer.precision=32",
+            )
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """Returns float32 ``logits`` N,C with the ``label`` and ``index`` of the batch, for the audit callback."""
+        return {"logits": self(batch["image"]).float(), "label": batch["label"], "index": batch["index"]}
+
+    def on_train_epoch_start(self) -> None:
+        """Seeds dropout by (seed, epoch, process), and forgets the optimizer's memory where the backbone thaws."""
+        seed = int(getattr(self.trainer.datamodule, "seed", 0))  # type: ignore[attr-defined]
+        torch.manual_seed(hash((seed, self.current_epoch, self.global_rank)) % 2**63)
+        if self.recipe.frozen_epochs and self.current_epoch == self.recipe.frozen_epochs:
+            for optimizer in self.trainer.optimizers:
+                optimizer.state.clear()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Returns AdamW over the layer groups, with the recipe's cycles."""
+        groups = parameter_groups(self.network.backbone, self.network.head, self.recipe.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr, betas=(0.95, 0.99), eps=1e-5, fused=True)
+        schedule = CycleSchedule(optimizer, self.recipe, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Writes the label list into the checkpoint."""
+        checkpoint["labels"] = self.labels
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Checks that a checkpoint was made for the same labels.
+
+        Raises:
+            RunError: it was made for others.
+        """
+        found = list(checkpoint.get("labels", self.labels))
+        if found != self.labels:
+            extra = sorted(set(found) ^ set(self.labels))
+            raise RunError(
+                f"the checkpoint was made for {len(found)} labels, the data has {len(self.labels)}; "
+                f"they differ in {listing(extra)}",
+                "give the data that it was made with, or start anew with another name= (or overwrite=true)",
+            )

@@ -1,0 +1,74 @@
+"""A small backbone for small pictures, registered with timm as ``mlfix_small``.
+
+timm's networks shrink a picture by four in their first layers, which at 32 px wipes out the digits of a speed limit; this one
+keeps the full resolution in its first layer and is quick on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from timm.models import register_model
+from torch import Tensor, nn
+
+
+class SmallNet(nn.Module):
+    """Plain convolutions with max pooling (before norm and activation: the same function, a quarter of the work).
+
+    Args:
+        widths: channels of the stages; each stage halves the resolution.
+        num_classes: 0 for a backbone without a classifier.
+        global_pool: ``avg``, or empty for the feature map ``N,widths[-1],h,w``.
+        in_chans: channels of the input.
+        drop_rate: dropout before the classifier.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (24, 48, 96, 192),
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        in_chans: int = 3,
+        drop_rate: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.global_pool, self.num_features = num_classes, global_pool, widths[-1]
+        self.head_hidden_size = self.num_features
+        stages = []
+        for before, after in zip((in_chans, *widths[:-1]), widths, strict=True):
+            conv = nn.Conv2d(before, after, 3, padding=1, bias=False)
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+            stages.append(nn.Sequential(conv, nn.MaxPool2d(2), nn.BatchNorm2d(after), nn.ReLU(inplace=True)))
+        self.stages = nn.ModuleList(stages)
+        self.drop = nn.Dropout(drop_rate)
+        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Says in which order the layers come, as timm asks it."""
+        return {"stem": r"^stages\.0", "blocks": r"^stages\.(\d+)"}
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Maps ``N,3,H,W`` to ``N,C,H/16,W/16``."""
+        for stage in self.stages:
+            x = stage(x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``N,3,H,W`` to logits, pooled features or the feature map, by ``num_classes`` and ``global_pool``."""
+        x = self.forward_features(x)
+        if not self.global_pool:
+            return x
+        pooled: Tensor = torch.flatten(x.mean((2, 3)), 1)
+        logits: Tensor = self.fc(self.drop(pooled))
+        return logits
+
+
+@register_model
+def mlfix_small(pretrained: bool = False, **kwargs: Any) -> SmallNet:
+    """Returns a :class:`SmallNet`; there are no pretrained weights."""
+    if pretrained:
+        raise ValueError("mlfix_small has no pretrained weights: model.pretrained=false")
+    kept = {key: value for key, value in kwargs.items() if key not in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")}
+    return SmallNet(**kept)

@@ -1,0 +1,177 @@
+"""Lightning's Trainer and its loggers, from the configuration."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from mlfix_train import config
+from mlfix_train.data.runs import RunDirectory
+from mlfix_train.errors import ConfigError, check_choice, did_you_mean
+
+log = logging.getLogger(__name__)
+
+LOGGERS = ("wandb", "csv", "none")
+MODES = ("auto", "online", "offline", "disabled")
+OURS = ("max_epochs", "callbacks", "logger", "use_distributed_sampler", "num_sanity_val_steps", "default_root_dir")
+
+
+def best_precision(accelerator: str) -> str:
+    """Returns ``bf16-mixed`` where the device computes in bfloat16, else ``32-true``.
+
+    A CPU without AMX or AVX-512 BF16 emulates it: a ResNet18 at 32 px then trains about ten times slower than in float32.
+    """
+    if accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    if accelerator in ("cpu", "auto") and not torch.backends.mps.is_available():
+        probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        if any(getattr(torch.cpu, probe, lambda: False)() for probe in probes):
+            return "bf16-mixed"
+    return "32-true"
+
+
+def build_trainer(cfg: DictConfig, directory: RunDirectory, epochs: int, callbacks: list[Any], loggers: list[Any]) -> Any:
+    """Builds the Trainer of a run.
+
+    Args:
+        cfg: configuration of ``mlfix train``.
+        directory: where checkpoints and metrics go.
+        epochs: length of the training.
+        callbacks: beside those of progress and checkpoints.
+        loggers: Lightning loggers, may be none.
+
+    Raises:
+        ConfigError: an argument that the Trainer doesn't take, or a device that isn't there.
+    """
+    import lightning as L
+    from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+
+    from mlfix_train.verbs.progress import EpochRecord
+
+    _hush()
+    arguments = config.plain(cfg.trainer)
+    known = [name for name in inspect.signature(L.Trainer.__init__).parameters if name not in ("self", *OURS)]
+    for name in arguments:
+        if name not in known:
+            raise ConfigError(f"trainer.{name} is no key that can be set", did_you_mean(name, known))
+    if arguments.get("precision") == "auto":
+        arguments["precision"] = best_precision(str(arguments.get("accelerator", "auto")))
+    terminal = sys.stderr.isatty()
+    checkpoints = ModelCheckpoint(
+        directory.path / "checkpoints", "last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
+    )
+    record = EpochRecord(directory.path / "metrics.csv", f"{cfg.name}/{cfg.arm}/{directory.path.name}", not terminal)
+    bar = [TQDMProgressBar(refresh_rate=10)] if terminal else []
+    try:
+        return L.Trainer(
+            **arguments,
+            max_epochs=epochs,
+            logger=loggers or False,
+            callbacks=[*callbacks, record, checkpoints, *bar],
+            enable_progress_bar=terminal,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            default_root_dir=directory.path,
+        )
+    except (ValueError, TypeError, RuntimeError, ImportError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ConfigError(f"trainer: {first}", "see the trainer section of the settings: mlfix train --cfg job") from error
+
+
+def _hush() -> None:
+    """Silences what Lightning says of itself; what it says of a mistake still comes through."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for words in (
+        ".*does not have many workers.*", ".*Checkpoint directory .* exists.*", ".*number of training batches.*",
+        ".*isinstance.*LeafSpec.*", ".*sync_dist=True.*", ".*lr_scheduler.step.*before.*optimizer.step.*",
+        ".*is_namedtuple_instance.*", ".*TF32.*", ".*litlogger.*", ".*fork.*", ".*tensorboardX.*",
+    ):  # fmt: skip
+        warnings.filterwarnings("ignore", words)
+
+
+def build_loggers(cfg: DictConfig, directory: RunDirectory, about: dict[str, Any]) -> list[Any]:
+    """Builds the loggers of a run; processes other than the first get none."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    settings = config.plain(cfg.logger)
+    kind = check_choice("logger.kind", settings.get("kind"), LOGGERS)
+    if kind == "none" or rank_zero_only.rank:
+        return []
+    if kind == "csv":
+        from lightning.pytorch.loggers import CSVLogger
+
+        return [CSVLogger(directory.path, name="csv", version="")]
+    logger = _wandb_logger(cfg, settings, directory, about)
+    return [] if logger is None else [logger]
+
+
+def _wandb_logger(cfg: DictConfig, settings: dict[str, Any], directory: RunDirectory, about: dict[str, Any]) -> Any | None:
+    """Starts a W&B run: grouped by name, job type by arm, resumed under its old id; ``None`` where W&B is missing."""
+    try:
+        import wandb
+        from lightning.pytorch.loggers import WandbLogger
+    except ImportError:
+        log.warning("wandb is not installed: nothing is logged to it (logger=none says so without this line)")
+        return None
+    from mlfix_train.audit.wandb_log import wandb_mode
+
+    mode = wandb_mode(check_choice("logger.mode", settings["mode"], MODES))
+    if mode == "disabled":
+        return None
+    job = f"train-{cfg.arm}" if cfg.split.folds is None else "out-of-fold"
+    options: dict[str, Any] = {
+        "project": settings["project"], "entity": settings["entity"], "group": settings["group"], "job_type": job,
+        "tags": [str(cfg.arm), *settings["tags"]], "id": about.get("wandb_id"), "resume": "allow",
+        "name": f"{cfg.name}-{cfg.arm}-{directory.path.name.replace('=', '').replace(',', '-')}",
+        "config": {**about.get("config", {}), "data_fingerprint": about.get("data", {}).get("fingerprint")},
+        "settings": wandb.Settings(silent=True, console="off", init_timeout=60.0, x_disable_meta=False),
+    }  # fmt: skip
+    try:
+        logger = WandbLogger(save_dir=directory.path, mode=mode, **options)
+        _ = logger.experiment
+        return logger
+    except (wandb.errors.Error, TimeoutError, OSError) as error:
+        if mode == "offline":
+            log.warning("W&B can't write below %s (%s): nothing is logged to it", directory.path, error)
+            return None
+        log.warning("W&B can't be reached (%s): this run is kept offline, `wandb sync` sends it later", error)
+        logger = WandbLogger(save_dir=directory.path, mode="offline", **options)
+        _ = logger.experiment
+        return logger
+
+
+def close_loggers(loggers: list[Any]) -> None:
+    """Ends the W&B run, so that the next run of a sweep gets its own."""
+    for logger in loggers:
+        if type(logger).__name__ == "WandbLogger":
+            logger.experiment.finish()
+
+
+@contextmanager
+def as_single_run() -> Iterator[None]:
+    """Lets Lightning start further processes of this very run.
+
+    Under DDP Lightning starts the command line again. Inside a sweep that would be the whole sweep, and inside Hydra it
+    would be a rewritten one; this puts the command of the one run there instead.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    instance = HydraConfig.instance()
+    hydra, argv = instance.cfg, sys.argv
+    try:
+        if hydra is not None:
+            sys.argv = [argv[0], str(hydra.hydra.job.config_name), *hydra.hydra.overrides.task]
+            instance.cfg = None
+        yield
+    finally:
+        instance.cfg, sys.argv = hydra, argv
