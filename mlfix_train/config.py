@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,40 @@ def compose(verb: str, overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir(), version_base="1.3"):
-            return hydra_compose(verb, overrides=overrides)
+            return hydra_compose(verb, overrides=readable(overrides))
     except HydraException as error:
         raise explain(verb, error) from error
+
+
+def readable(overrides: list[str]) -> list[str]:
+    """Returns overrides as Hydra's grammar wants them.
+
+    A value that it can't read, such as a regular expression, is put in quotes; ``slices.<name>`` may be a new key.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    result = []
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if key.startswith("slices."):
+            key = f"++{key}"
+        override = f"{key}{equals}{value}"
+        if equals and not override.startswith("-"):
+            try:
+                parser.parse_override(override)
+            except HydraException:
+                override = f"{key}={quoted(value)}"
+        result.append(override)
+    return result
+
+
+def quoted(value: str) -> str:
+    """Returns a value in quotes, so that Hydra's grammar takes it as it is (backslashes count only before a quote)."""
+    body = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    body = re.sub(r"(\\+)$", r"\1\1", body)
+    return f"'{body}'"
 
 
 def call_verb(verb: str, cfg: DictConfig) -> Any:
@@ -53,8 +85,6 @@ def call_verb(verb: str, cfg: DictConfig) -> Any:
 
 def explain(verb: str, error: Exception) -> ConfigError:
     """Turns an error of Hydra's into one that names the key and the nearest right one."""
-    import re
-
     text = str(error)
     if isinstance(error, ConfigError):
         return error
@@ -78,7 +108,7 @@ def explain(verb: str, error: Exception) -> ConfigError:
         options = sorted(path.stem for path in Path(config_dir(), group).glob("*.yaml"))
         key = group or match.group(1)
         return ConfigError(f"{key}={value} does not exist", did_you_mean(value, options) if options else "")
-    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+    first = " ".join(line.strip() for line in text.splitlines() if line.strip())[:300] or type(error).__name__
     return ConfigError(f"the settings can't be read: {first}", "keys are given as key=value; quote values with spaces")
 
 
@@ -114,6 +144,8 @@ def check_missing(cfg: DictConfig, verb: str) -> None:
 
 def plain(cfg: Any) -> Any:
     """Returns a configuration as dicts, lists and plain values, everything resolved."""
+    if not OmegaConf.is_config(cfg):
+        return cfg
     try:
         return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
     except Exception as error:  # OmegaConf's own errors name the key

@@ -186,16 +186,13 @@ def sentence(summary: Mapping[str, Any], name: str = ALL) -> str:
     if effect["total"] is None:
         return f"{name}: the fixes leave no held-out sample to judge by."
     n = min(len(runs["original"]["runs"]), len(runs["fixed"]["runs"]))
-    signs = effect["training_runs"]
-    better = sum(value > 0 for value in signs)
-    direction = "better" if effect["training"] > 0 else "worse" if effect["training"] < 0 else "as good"
-    training = (
-        f"judged by the same clean rows, models trained on the fixed labels are {abs(effect['training']):.2f} points "
-        f"{direction} ({better} of {n} pairs of runs say better)"
-    )
+    training, evaluation = effect["training"], effect["evaluation"]
+    better = sum(value > 0 for value in effect["training_runs"])
+    less = "less" if training >= 0 else "more"
     return (
-        f"{name}: {training}; a further {effect['evaluation']:.2f} points come only from judging by cleaner labels, "
-        f"so the total of {effect['total']:.2f} must not be read as better models."
+        f"{name}: models trained on the fixed labels err {abs(training):.2f} points {less} on the same clean rows "
+        f"(better in {better} of {n} pairs of runs). Another {evaluation:.2f} points of the total {effect['total']:.2f} "
+        "come from the cleaner yardstick alone, not from better models."
     )
 
 

@@ -32,9 +32,20 @@ def wandb_mode(wanted: str) -> str:
         return wanted
     if os.environ.get("WANDB_MODE"):
         return os.environ["WANDB_MODE"]
+    return "online" if _logged_in() else "offline"
+
+
+def _logged_in() -> bool:
+    """Whether W&B has an API key, without asking for one."""
+    import inspect
+
     import wandb
 
-    return "online" if wandb.api.api_key else "offline"
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    if "prompt" in inspect.signature(wandb.login).parameters:
+        return bool(wandb.login(prompt=False))
+    return bool(wandb.api.api_key)  # before wandb 0.25
 
 
 def find_run(loggers: Sequence[Any]) -> Any | None:

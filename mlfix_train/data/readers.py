@@ -151,7 +151,7 @@ def read_samples_file(
     Args:
         file: the table, ``.csv`` (UTF-8) or ``.parquet``.
         root: folder that relative paths start from; by default the folder of ``file``.
-        columns: names of the columns ``sample_id`` (by default the path relative to ``root``), ``path``, ``label``,
+        columns: names of the columns ``sample_id`` (where it is missing, the path relative to ``root``), ``path``, ``label``,
             ``group`` and ``split`` in the file. ``path`` has to be there, the others may be missing.
         group: as for :func:`read_folder`; used where there is no group column.
 
@@ -171,7 +171,8 @@ def read_samples_file(
                     f"{source}: no column {name!r} (data.columns.path)",
                     f"{did_you_mean(name, raw.columns)} It has {listing(raw.columns, 12)}",
                 )
-            log.info("%s has no column %r: %s is left empty", source, name, key)
+            if key == "label":
+                log.warning("%s has no column %r: its samples have no label", source, name)
             names[key] = None
     base = Path(os.path.abspath(Path(root).expanduser() if root else source.parent))
     given = _strings(raw, names["path"] or "path")

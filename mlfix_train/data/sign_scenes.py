@@ -24,15 +24,18 @@ WALLS = ((150, 78, 58), (196, 184, 164), (120, 112, 104), (220, 214, 200), (92, 
 PAINTS = ((200, 30, 40), (30, 80, 160), (235, 235, 230), (60, 62, 64), (240, 190, 40), (150, 150, 150))
 
 
-def photograph_sign(rng: np.random.Generator, name: str, size: int) -> np.ndarray:
-    """Returns one picture of the sign ``name``, uint8 ``size,size,3``, all chance in it drawn from ``rng``."""
+def photograph_sign(rng: np.random.Generator, name: str, size: int, difficulty: float = DIFFICULTY) -> np.ndarray:
+    """Returns one picture of the sign ``name``, uint8 ``size,size,3``, all chance in it drawn from ``rng``.
+
+    ``difficulty`` (0 to 2) scales blur, noise, haze, darkness and how often a part is hidden.
+    """
     scene = _background(rng, size).resize((2 * size, 2 * size), Image.Resampling.BILINEAR)
     pose = _pose(rng, 2 * size)
     _paint_neighbours(rng, scene, pose)
-    _paste_sign(rng, scene, name, pose)
-    if rng.random() < 0.36 * DIFFICULTY:
+    _paste_sign(rng, scene, name, pose, difficulty)
+    if rng.random() < 0.36 * difficulty:
         _hide_part(rng, scene, pose)
-    return _photograph(rng, scene, size)
+    return _photograph(rng, scene, size, difficulty)
 
 
 # The street
@@ -147,7 +150,9 @@ def _paint_neighbours(rng: np.random.Generator, scene: Image.Image, pose: np.nda
             draw.ellipse([x - radius, middle - radius, x + radius, middle + radius], colour)
 
 
-def _paste_sign(rng: np.random.Generator, scene: Image.Image, name: str, pose: np.ndarray) -> None:
+def _paste_sign(
+    rng: np.random.Generator, scene: Image.Image, name: str, pose: np.ndarray, difficulty: float
+) -> None:
     """Pastes the sign's face, weathered and in its own light, so that it stands as ``pose`` says."""
     size = scene.width
     face = sign_face(name, int(rng.integers(len(STYLES))), size * 5 // 4)
@@ -155,7 +160,7 @@ def _paste_sign(rng: np.random.Generator, scene: Image.Image, name: str, pose: n
     back = np.array([[half, 0, half], [0, half, half], [0, 0, 1]]) @ np.linalg.inv(pose)  # from the picture to the face
     numbers = (back / back[2, 2]).ravel()[:8].tolist()
     view = face.transform(scene.size, Image.Transform.PERSPECTIVE, numbers, Image.Resampling.BILINEAR)
-    light, fade = math.exp(rng.normal(-0.05, 0.22)), rng.uniform(0, 0.36) * DIFFICULTY
+    light, fade = math.exp(rng.normal(-0.05, 0.22)), rng.uniform(0, 0.36) * difficulty
     dirt = rng.normal(128, 20, 3).astype(np.float32)
     pixels = np.asarray(view, np.float32)
     colours = (pixels[..., :3] * (1 - fade) + dirt * fade) * light
@@ -195,33 +200,33 @@ def _hide_part(rng: np.random.Generator, scene: Image.Image, pose: np.ndarray) -
 # The camera
 
 
-def _photograph(rng: np.random.Generator, scene: Image.Image, size: int) -> np.ndarray:
+def _photograph(rng: np.random.Generator, scene: Image.Image, size: int, difficulty: float) -> np.ndarray:
     """Returns the scene as a camera in a moving car takes it: blurred, reduced to ``size``, lit and with noise."""
     unit = scene.width / 64
     distance = rng.beta(1.3, 2.6)  # 0 near to 1 far: a far sign is both blurred and coarse
-    scene = scene.filter(ImageFilter.GaussianBlur((0.4 + 3.1 * distance * DIFFICULTY * rng.uniform(0.5, 1)) * unit))
-    if rng.random() < 0.3 * DIFFICULTY:
-        scene = _shake(rng, scene, unit)
-    if rng.random() < 0.42 * DIFFICULTY:
+    scene = scene.filter(ImageFilter.GaussianBlur((0.4 + 3.1 * distance * difficulty * rng.uniform(0.5, 1)) * unit))
+    if rng.random() < 0.3 * difficulty:
+        scene = _shake(rng, scene, unit, difficulty)
+    if rng.random() < 0.42 * difficulty:
         coarse = max(6, round(size * (0.95 - 0.5 * distance)))
         scene = scene.resize((coarse, coarse), Image.Resampling.BOX)
     image = scene.resize((size, size), Image.Resampling.BOX if scene.width > size else Image.Resampling.BICUBIC)
-    pixels = _light(rng, np.asarray(image, np.float32) / 255)
+    pixels = _light(rng, np.asarray(image, np.float32) / 255, difficulty)
     noise = rng.normal(0, 1, pixels.shape).astype(np.float32)
-    noise *= np.sqrt(pixels.clip(0, 1) * 0.001 + 0.00003) * (rng.uniform(0.24, 1.8) * DIFFICULTY)
+    noise *= np.sqrt(pixels.clip(0, 1) * 0.001 + 0.00003) * (rng.uniform(0.24, 1.8) * difficulty)
     return (np.clip(pixels + noise, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _shake(rng: np.random.Generator, scene: Image.Image, unit: float) -> Image.Image:
+def _shake(rng: np.random.Generator, scene: Image.Image, unit: float, difficulty: float) -> Image.Image:
     """Returns the scene averaged along a straight movement of the camera."""
     pixels = np.asarray(scene, np.uint16)
-    turn, length = rng.normal(0, 0.6), rng.uniform(2.4, 8.4) * DIFFICULTY * unit
+    turn, length = rng.normal(0, 0.6), rng.uniform(2.4, 8.4) * difficulty * unit
     steps = [(math.sin(turn) * length * step, math.cos(turn) * length * step) for step in np.linspace(-0.5, 0.5, 7)]
     shifted = [np.roll(pixels, (round(dy), round(dx)), axis=(0, 1)) for dy, dx in steps]
     return Image.fromarray((np.add.reduce(shifted) // len(steps)).astype(np.uint8))
 
 
-def _light(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
+def _light(rng: np.random.Generator, pixels: np.ndarray, difficulty: float) -> np.ndarray:
     """Returns ``pixels`` (0 to 1, shape (size, size, 3)) under the light of the day, in places above 1."""
     size = pixels.shape[0]
     across = np.linspace(-1, 1, size, dtype=np.float32)
@@ -234,7 +239,7 @@ def _light(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
         shade = 1 + slope * rng.uniform(0, 0.3)
     shade = shade * (1 - rng.uniform(0, 0.2) * (across[None, :] ** 2 + across[:, None] ** 2))
     cast = np.exp(rng.normal(0, 0.08, 3))
-    gain = min(1.9, math.exp(rng.normal(-0.5, 0.65)))
-    haze = rng.uniform(0, 0.38) ** 2 * 2 * DIFFICULTY
+    gain = min(1.9, math.exp(rng.normal(-0.5, 0.65) * min(difficulty, 1.0)))
+    haze = rng.uniform(0, 0.38) ** 2 * 2 * difficulty
     pixels = pixels * (1 - haze) + haze * 0.6
     return (pixels * shade[..., None] * (cast * gain)).astype(np.float32)

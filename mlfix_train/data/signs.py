@@ -19,7 +19,7 @@ from PIL import Image
 from mlfix_train.data.readers import read_folder
 from mlfix_train.data.sign_scenes import DIFFICULTY, photograph_sign
 from mlfix_train.data.sign_shapes import SIGN_CLASSES
-from mlfix_train.errors import DataError, did_you_mean, listing
+from mlfix_train.errors import DataError, check_range, did_you_mean, listing
 
 __all__ = ["DIFFICULTY", "SIGN_CLASSES", "read_signs", "render_sign", "write_signs"]
 
@@ -28,7 +28,9 @@ VERSION = 1
 MANIFEST = "signs.json"
 
 
-def render_sign(name: str, index: int, seed: int = 0, size: int = 32) -> np.ndarray:
+def render_sign(
+    name: str, index: int, seed: int = 0, size: int = 32, difficulty: float = DIFFICULTY
+) -> np.ndarray:
     """Renders one picture of a traffic sign.
 
     Args:
@@ -36,6 +38,7 @@ def render_sign(name: str, index: int, seed: int = 0, size: int = 32) -> np.ndar
         index: number of the picture within its class, from 0.
         seed: number of the data set, from 0.
         size: side in pixels, from 8.
+        difficulty: 0 to 2; scales blur, noise, haze, darkness and how often a part is hidden.
 
     Returns:
         uint8 array of shape (size, size, 3), the same bytes for the same arguments.
@@ -46,7 +49,7 @@ def render_sign(name: str, index: int, seed: int = 0, size: int = 32) -> np.ndar
     _check_classes([name])
     _check_numbers(index=(index, 0), seed=(seed, 0), size=(size, 8))
     rng = np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(name.encode()), index]))
-    return photograph_sign(rng, name, size)
+    return photograph_sign(rng, name, size, difficulty)
 
 
 def read_signs(
@@ -55,6 +58,7 @@ def read_signs(
     seed: int = 0,
     size: int = 32,
     classes: Sequence[str] | None = None,
+    difficulty: float = DIFFICULTY,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Renders the data set into ``root`` where it is not there yet, and reads it.
@@ -64,7 +68,7 @@ def read_signs(
     Returns:
         A sample table.
     """
-    return read_folder(write_signs(root, per_class, seed, size, classes, progress))
+    return read_folder(write_signs(root, per_class, seed, size, classes, difficulty, progress))
 
 
 def write_signs(
@@ -73,6 +77,7 @@ def write_signs(
     seed: int = 0,
     size: int = 32,
     classes: Sequence[str] | None = None,
+    difficulty: float = DIFFICULTY,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Writes the data set as ``root/<class>/<index>.png``, or completes it if an earlier call was interrupted.
@@ -85,6 +90,7 @@ def write_signs(
         seed: number of the data set, from 0.
         size: side of the images in pixels.
         classes: the classes to write, all of :data:`SIGN_CLASSES` by default.
+        difficulty: 0 to 2, see :func:`render_sign`.
         progress: called after each image with how many are done and how many there are.
 
     Returns:
@@ -95,8 +101,9 @@ def write_signs(
     """
     names = sorted(set(SIGN_CLASSES if classes is None else classes))
     _check_classes(names)
+    check_range("data.difficulty", difficulty, 0, 2)
     _check_numbers(per_class=(per_class, 1), seed=(seed, 0), size=(size, 8))
-    wanted: dict[str, object] = {"version": VERSION, "difficulty": DIFFICULTY}
+    wanted: dict[str, object] = {"version": VERSION, "difficulty": difficulty}
     wanted |= {"per_class": per_class, "seed": seed, "size": size, "classes": names}
     folder = Path(root)
     if _is_complete(folder, wanted):
@@ -109,7 +116,7 @@ def write_signs(
         for index in range(per_class):
             path = folder / name / f"{index:04d}.png"
             if not (path.is_file() and path.stat().st_size):
-                _write(path, render_sign(name, index, seed, size))
+                _write(path, render_sign(name, index, seed, size, difficulty))
             done += 1
             if progress:
                 progress(done, total)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from timm.models import register_model
 from torch import Tensor, nn
 
@@ -20,22 +21,23 @@ class SmallNet(nn.Module):
     Args:
         widths: channels of the stages; each stage halves the resolution.
         num_classes: 0 for a backbone without a classifier.
-        global_pool: ``avg``, or empty for the feature map ``N,widths[-1],h,w``.
+        global_pool: ``grid`` (average over each quarter of the picture, side by side: digits have a left and a right),
+            ``avg``, or empty for the feature map ``N,widths[-1],h,w``.
         in_chans: channels of the input.
         drop_rate: dropout before the classifier.
     """
 
     def __init__(
         self,
-        widths: Sequence[int] = (24, 48, 96, 192),
+        widths: Sequence[int] = (16, 32, 64, 128),
         num_classes: int = 1000,
-        global_pool: str = "avg",
+        global_pool: str = "grid",
         in_chans: int = 3,
         drop_rate: float = 0.1,
     ) -> None:
         super().__init__()
         self.num_classes, self.global_pool, self.num_features = num_classes, global_pool, widths[-1]
-        self.head_hidden_size = self.num_features
+        self.head_hidden_size = self.num_features * (4 if global_pool == "grid" else 1)
         stages = []
         for before, after in zip((in_chans, *widths[:-1]), widths, strict=True):
             conv = nn.Conv2d(before, after, 3, padding=1, bias=False)
@@ -43,7 +45,7 @@ class SmallNet(nn.Module):
             stages.append(nn.Sequential(conv, nn.MaxPool2d(2), nn.BatchNorm2d(after), nn.ReLU(inplace=True)))
         self.stages = nn.ModuleList(stages)
         self.drop = nn.Dropout(drop_rate)
-        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.fc = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """Says in which order the layers come, as timm asks it."""
@@ -60,7 +62,7 @@ class SmallNet(nn.Module):
         x = self.forward_features(x)
         if not self.global_pool:
             return x
-        pooled: Tensor = torch.flatten(x.mean((2, 3)), 1)
+        pooled: Tensor = torch.flatten(F.adaptive_avg_pool2d(x, 2 if self.global_pool == "grid" else 1), 1)
         logits: Tensor = self.fc(self.drop(pooled))
         return logits
 

@@ -33,11 +33,12 @@ def run_path(cfg: DictConfig) -> Path:
     return Path(str(cfg.outputs)).expanduser() / str(cfg.name) / str(cfg.arm) / f"seed={cfg.seed}{fold}"
 
 
-def run(cfg: DictConfig) -> RunDirectory:
+def run(cfg: DictConfig, quiet: bool = False) -> RunDirectory:
     """Trains a run.
 
     Args:
         cfg: the composed configuration of ``mlfix train``.
+        quiet: say in one line what came of it.
 
     Returns:
         The run directory, finished.
@@ -68,7 +69,7 @@ def run(cfg: DictConfig) -> RunDirectory:
             _keep_weights(directory, str(cfg.checkpoint.keep), data.labels)
         timings["total_seconds"] = round(time.monotonic() - started, 2)
         directory.update(status=FINISHED, finished=_now(), timings=timings)
-    report(directory)
+    report(directory, quiet)
     return directory
 
 
@@ -235,7 +236,7 @@ def _keep_weights(directory: RunDirectory, keep: str, labels: list[str]) -> None
     directory.checkpoint.unlink()
 
 
-def report(directory: RunDirectory) -> None:
+def report(directory: RunDirectory, quiet: bool = False) -> None:
     """Prints what a person wants to know of a finished run."""
     import pandas as pd
 
@@ -244,6 +245,10 @@ def report(directory: RunDirectory) -> None:
     state = directory.read()
     ranking = pd.read_csv(directory.path / "ranking.csv", keep_default_na=False, dtype={"given_label": str})
     wrong = 100 * ranking["is_label_issue"].mean()
+    if quiet:
+        took = duration(state["timings"]["total_seconds"])
+        print(f"           {directory.path}: held-out error {wrong:.2f}% ({took})", flush=True)
+        return
     lines = [
         f"run        {directory.path} ({duration(state['timings']['total_seconds'])})",
         f"held out   {len(ranking):,} of {state['data']['samples']:,} samples, {state['data']['labels']} labels: "

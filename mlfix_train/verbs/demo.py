@@ -1,0 +1,161 @@
+"""``mlfix demo``: the whole loop on rendered signs with planted errors: audit, a simulated reviewer, before and after."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig
+
+from mlfix_train import config
+from mlfix_train.data.atomic import atomic_path
+from mlfix_train.data.fixes import INVALID, write_fixes
+from mlfix_train.data.noise import TRUE_LABEL, confusions_among, plant_confusions
+from mlfix_train.data.samples import write_table
+from mlfix_train.errors import check_range
+from mlfix_train.verbs import audit, compare, train
+from mlfix_train.verbs.progress import duration
+
+CLASSES = (
+    "ahead-only", "children-crossing", "end-of-speed-limit-80", "general-caution", "keep-right", "no-entry", "no-overtaking",
+    "no-vehicles", "priority-road", "road-work", "roundabout", "speed-limit-100", "speed-limit-120", "speed-limit-20",
+    "speed-limit-30", "speed-limit-50", "speed-limit-60", "speed-limit-70", "speed-limit-80", "stop", "turn-right-ahead", "yield",
+)  # fmt: skip
+SPEED = "^speed"
+
+
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """Runs the loop; started again it goes on where it was.
+
+    Args:
+        cfg: the composed configuration of ``mlfix demo``.
+
+    Returns:
+        ``demo.json``: what was planted, looked at, found, and what it changed.
+    """
+    for key, low, high in (("planted", 0.01, 0.5), ("seeds", 1, 100), ("folds", 2, 20), ("budget", 1, 1e6)):
+        check_range(key, cfg[key], low, high)
+    started = time.monotonic()
+    out = Path(str(cfg.out)).expanduser()
+    step = _Steps(4 if cfg.control else 3, started)
+    step("planting wrong labels among the speed limits of rendered signs")
+    table = plant_signs(cfg, out)
+    planted = table.index[table["label"] != table[TRUE_LABEL]]
+    print(f"           {len(planted)} of {len(table):,} labels are wrong now ({out / 'samples.csv'})")
+
+    step(f"audit: {cfg.folds} runs, each holding out another part, so that every sample is judged by a model that never saw it")
+    for fold in range(cfg.folds):
+        train.run(_train(cfg, out, "audit", "original", 0, f"split.folds={cfg.folds}", f"split.fold={fold}"), quiet=True)
+    ranking = audit.run(config.compose("audit", [f"runs={config.quoted(str(out / 'runs/audit'))}", f"out={config.quoted(str(out / 'audit'))}"]))
+
+    step(f"review: a simulated person looks at the first {cfg.budget} of the ranking and marks the wrong ones invalid")
+    fixes, found = simulate_review(ranking, table, int(cfg.budget))
+    path = write_fixes(fixes, out / "fixes.csv")
+    print(f"           {len(found)} of the {len(planted)} wrong labels found by looking at {cfg.budget} of {len(table):,} "
+          f"samples ({path})")  # fmt: skip
+
+    arms = ["original", "fixed", *(["control"] if cfg.control else [])]
+    step(f"before and after: {cfg.seeds} runs of each arm ({', '.join(arms)})")
+    for seed in range(cfg.seeds):
+        for arm in arms:
+            train.run(_train(cfg, out, "signs", arm, seed, f"fixes.path={config.quoted(str(path))}"), quiet=True)
+    runs = [f"{arm}={config.quoted(str(out / 'runs/signs' / arm))}" for arm in arms]
+    keys = [*runs, f"fixes.path={config.quoted(str(path))}", f"slices.speed={SPEED}", f"out={config.quoted(str(out / 'compare'))}"]
+    print()
+    summary = compare.run(config.compose("compare", keys))
+    result = {
+        "samples": len(table), "planted": len(planted), "looked_at": int(cfg.budget), "found": len(found),
+        "true_error": true_errors(out, arms, table), "slices": summary["slices"],
+        "seconds": round(time.monotonic() - started, 1),
+    }  # fmt: skip
+    with atomic_path(out / "demo.json") as temporary:
+        temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    _report(result, out, arms)
+    return result
+
+
+class _Steps:
+    def __init__(self, count: int, started: float) -> None:
+        self.number, self.started = 0, started
+
+    def __call__(self, words: str) -> None:
+        self.number += 1
+        print(f"\n[{self.number}] {words} ({duration(time.monotonic() - self.started)} so far)", flush=True)
+
+
+def plant_signs(cfg: DictConfig, out: Path) -> pd.DataFrame:
+    """Renders the signs, plants errors among the speed limits, and writes ``samples.csv`` with the true labels beside."""
+    from mlfix_train.data.signs import read_signs
+
+    def progress(done: int, total: int) -> None:
+        if done % 500 == 0 or done == total:
+            print(f"drawing signs: {done:,} of {total:,}", file=sys.stderr, flush=True)
+
+    table = read_signs(out / "signs", int(cfg.per_class), int(cfg.seed), 32, CLASSES, float(cfg.difficulty), progress)
+    limits = [name for name in CLASSES if name.startswith("speed-limit")]
+    planted = plant_confusions(table, float(cfg.planted), confusions_among(limits, 2), int(cfg.seed))
+    shown = planted.assign(path=[Path("signs", name).as_posix() for name in planted.index]).drop(columns=["group", "split"])
+    write_table(shown, out / "samples.csv")
+    return planted
+
+
+def _train(cfg: DictConfig, out: Path, name: str, arm: str, seed: int, *more: str) -> DictConfig:
+    """Composes the settings of one training of the demo."""
+    return config.compose(
+        "train",
+        [
+            "experiment=demo", f"data.file={config.quoted(str(out / 'samples.csv'))}", f"outputs={config.quoted(str(out / 'runs'))}",
+            f"name={name}", f"arm={arm}", f"seed={seed}", f"recipe.epochs={cfg.epochs}", *more,
+        ],
+    )  # fmt: skip
+
+
+def simulate_review(ranking: pd.DataFrame, table: pd.DataFrame, budget: int) -> tuple[pd.DataFrame, list[str]]:
+    """Plays a reviewer who looks at the head of the ranking only, and knows a wrong label on sight.
+
+    Args:
+        ranking: most suspicious first.
+        table: with ``true_label``.
+        budget: samples looked at.
+
+    Returns:
+        Fixes that mark the wrong ones among them invalid, and their ids.
+    """
+    seen = ranking["sample_id"].head(budget)
+    wrong = [name for name in seen if table.at[name, "label"] != table.at[name, TRUE_LABEL]]
+    fixes = pd.DataFrame({"sample_id": wrong, "new_label": INVALID, "old_label": table.loc[wrong, "label"].to_numpy()})
+    return fixes.assign(reviewer="simulated"), wrong
+
+
+def true_errors(out: Path, arms: list[str], table: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Returns the held-out error of each arm in percent, judged by the labels before planting, over all and the limits."""
+    from mlfix_train.audit.predictions import read_predictions
+    from mlfix_train.data.runs import find_runs
+
+    result = {}
+    for arm in arms:
+        rows = [read_predictions(run.predictions) for run in find_runs(out / "runs/signs" / arm)]
+        wrong = [(p["pred"].to_numpy() != table.loc[p["sample_id"], TRUE_LABEL].to_numpy()) for p in rows]
+        limits = [table.loc[p["sample_id"], TRUE_LABEL].str.contains(SPEED).to_numpy() for p in rows]
+        result[arm] = {
+            "all": float(100 * np.mean([w.mean() for w in wrong])),
+            "speed": float(100 * np.mean([w[m].mean() for w, m in zip(wrong, limits, strict=True)])),
+        }
+    return result
+
+
+def _report(result: dict[str, Any], out: Path, arms: list[str]) -> None:
+    true = result["true_error"]
+    print("\nBecause the errors were planted, the truth is known: error on the speed limits judged by the true labels")
+    print("           " + ", ".join(f"{arm} {true[arm]['speed']:.2f}%" for arm in arms))
+    share = result["found"] / max(result["planted"], 1)
+    print(f"Found      {result['found']} of {result['planted']} planted errors ({share:.0%}) among the first "
+          f"{result['looked_at']} of {result['samples']:,} samples")  # fmt: skip
+    print(f"Look at    {out / 'audit/panels/worst.png'}\n           {out / 'compare/speed.png'}\n"
+          f"           {out / 'compare/compare.md'}")  # fmt: skip
+    print(f"Took       {duration(result['seconds'])}", flush=True)
