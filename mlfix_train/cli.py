@@ -49,8 +49,7 @@ def main() -> None:
 
 def run(verb: str, arguments: list[str]) -> int:
     """Runs one verb; returns the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("mlfix_train").setLevel(logging.INFO)
+    _say_logs()
     try:
         if verb not in VERBS:
             raise ConfigError(f"mlfix {verb}: no such verb", did_you_mean(verb, VERBS))
@@ -78,6 +77,21 @@ def run(verb: str, arguments: list[str]) -> int:
         where = f" {error.filename}:" if error.filename else ""
         print(f"mlfix {verb}:{where} {error.strerror or error}\n  -> {_os_remedy(error)}", file=sys.stderr)
         return 1
+
+
+class _Console(logging.Handler):
+    """Prints messages as plain lines to whatever standard error is at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints a message."""
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def _say_logs() -> None:
+    ours = logging.getLogger("mlfix_train")
+    ours.setLevel(logging.INFO)
+    if not any(isinstance(handler, _Console) for handler in ours.handlers):
+        ours.addHandler(_Console())
 
 
 def _os_remedy(error: OSError) -> str:

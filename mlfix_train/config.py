@@ -75,6 +75,11 @@ def quoted(value: str) -> str:
     return f"'{body}'"
 
 
+def assign(key: str, value: object) -> str:
+    """Returns ``key='value'``, an override that survives whatever characters the value holds."""
+    return f"{key}={quoted(str(value))}"
+
+
 def call_verb(verb: str, cfg: DictConfig) -> Any:
     """Runs a verb on its composed configuration and returns what its function in ``mlfix_train.verbs`` returns."""
     import importlib
@@ -149,7 +154,9 @@ def plain(cfg: Any) -> Any:
     try:
         return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
     except Exception as error:  # OmegaConf's own errors name the key
-        raise ConfigError(f"the settings can't be resolved: {str(error).splitlines()[0]}", "check the ${...}") from error
+        raise ConfigError(
+            f"the settings can't be resolved: {str(error).splitlines()[0]}", "check the ${...}"
+        ) from error
 
 
 def checked(target: Callable[..., Any], values: Mapping[str, Any], key: str, **more: Any) -> Any:
@@ -161,7 +168,9 @@ def checked(target: Callable[..., Any], values: Mapping[str, Any], key: str, **m
     parameters = inspect.signature(target).parameters
     for name, value in values.items():
         if name not in parameters:
-            raise ConfigError(f"{key}.{name} is no key here", did_you_mean(name, [p for p in parameters if p not in more]))
+            raise ConfigError(
+                f"{key}.{name} is no key here", did_you_mean(name, [p for p in parameters if p not in more])
+            )
         _check_type(f"{key}.{name}", value, str(parameters[name].annotation))
     return target(**values, **more)
 

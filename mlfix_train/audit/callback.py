@@ -23,12 +23,12 @@ class AuditCallback(L.Callback):
     """Collects logits over each validation; after the last one writes and logs the audit.
 
     It works on any LightningModule whose ``validation_step`` returns ``{logits: N,C, label: N, index: N}`` and any
-    DataModule with ``table``, ``labels``, ``store`` and ``arm``, under any logger, and alone or under DDP: every held-out
-    sample is in the predictions exactly once.
+    DataModule with ``table``, ``labels``, ``store`` and ``arm``, under any logger, and alone or under DDP: every
+    held-out sample is in the predictions exactly once.
 
-    After each validation it logs ``val/error`` (percent) and ``val/loss`` (nats), both exact over all processes. At the end
-    it writes ``predictions.parquet``, ``ranking.csv``, ``panels/*.png`` and, on request, ``probabilities.npy`` (float16 N,C,
-    rows and columns as in the predictions and the label list) into ``folder``, and logs the same to W&B.
+    After each validation it logs ``val/error`` (percent) and ``val/loss`` (nats), both exact over all processes. At
+    the end it writes ``predictions.parquet``, ``ranking.csv``, ``panels/*.png`` and, on request, ``probabilities.npy``
+    (float16 N,C, rows and columns as in the predictions and the label list) into ``folder``, and logs the same to W&B.
 
     Args:
         folder: run directory.
@@ -112,7 +112,7 @@ class AuditCallback(L.Callback):
             return np.asarray(data.store[rows.loc[ids].to_numpy()])
 
         fixes = data.arm.fixes
-        marks = None if fixes is None else fixes["new_label"].to_dict()
+        marks = None if fixes is None else {str(name): str(new) for name, new in fixes["new_label"].items()}
         pictures = draw_audit(ranking, images, self.folder / "panels", self.title, self.panels, marks)
         run = wandb_log.find_run(trainer.loggers)
         if run is None:

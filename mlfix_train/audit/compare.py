@@ -1,7 +1,8 @@
-"""Before against after: error of both arms, judged by the given labels and by the clean ones, and the effect taken apart.
+"""Before against after: error of both arms, judged by the given labels and by the clean ones, and the effect taken
+apart.
 
-The published comparison lets the two effects of fixing run together: it judges the original arm by all held-out samples and
-the fixed arm by those without the invalid ones. Here
+The published comparison lets the two effects of fixing run together: it judges the original arm by all held-out
+samples and the fixed arm by those without the invalid ones. Here
 
     total      = error(original arm, original rows) - error(fixed arm, clean rows)
     evaluation = error(original arm, original rows) - error(original arm, clean rows)   the same models, judged anew
@@ -105,7 +106,9 @@ def _common_labels(arms: Sequence[ArmRuns]) -> pd.Series:
     first = ""
     for arm in arms:
         if not arm.predictions:
-            raise RunError(f"the arm {arm.name} has no runs with predictions", f"train some: mlfix train arm={arm.name}")
+            raise RunError(
+                f"the arm {arm.name} has no runs with predictions", f"train some: mlfix train arm={arm.name}"
+            )
         for run, table in arm.predictions.items():
             labels = table.set_index("sample_id")["label"].astype(object).sort_index()
             if reference is None:
@@ -191,8 +194,8 @@ def sentence(summary: Mapping[str, Any], name: str = ALL) -> str:
     less = "less" if training >= 0 else "more"
     return (
         f"{name}: models trained on the fixed labels err {abs(training):.2f} points {less} on the same clean rows "
-        f"(better in {better} of {n} pairs of runs). Another {evaluation:.2f} points of the total {effect['total']:.2f} "
-        "come from the cleaner yardstick alone, not from better models."
+        f"(better in {better} of {n} pairs of runs). Another {evaluation:.2f} points of the total "
+        f"{effect['total']:.2f} come from the cleaner yardstick alone, not from better models."
     )
 
 
@@ -212,7 +215,8 @@ def markdown(summary: Mapping[str, Any]) -> str:
         "Error in %, mean of the runs (standard deviation); effects in points, more than 0 is better.",
         "",
         "| rows | original arm, original rows | original arm, clean rows | fixed arm, clean rows "
-        "| evaluation effect | training effect |" + (" control, clean rows | control effect |" if "control" in arms else ""),
+        "| evaluation effect | training effect |"
+        + (" control, clean rows | control effect |" if "control" in arms else ""),
         "| --- | --- | --- | --- | --- | --- |" + (" --- | --- |" if "control" in arms else ""),
     ]
     for name, piece in summary["slices"].items():

@@ -32,16 +32,18 @@ def tiles_of(ranking: pd.DataFrame, images: ImageSource, marks: Mapping[str, str
     """Returns a tile for each row of a ranking (the first :data:`MAX_TILES` with their image)."""
     ids = ranking["sample_id"].tolist()
     pixels = images(ids)
+    columns = ("sample_id", "given_label", "predicted_label", "suspicion", "loss")
+    rows = zip(pixels, *(ranking[name].tolist() for name in columns), strict=True)
     return [
         Tile(
-            image=image,
-            given=str(row.given_label),
-            predicted=str(row.predicted_label),
-            suspicion=float(np.clip(row.suspicion, 0, 1)),
-            caption=f"loss {row.loss:.2f}",
-            mark=(marks or {}).get(str(row.sample_id)),
+            image,
+            str(given),
+            str(predicted),
+            min(max(suspicion, 0.0), 1.0),
+            f"loss {loss:.2f}",
+            (marks or {}).get(name),
         )
-        for row, image in zip(ranking.itertuples(), pixels, strict=True)
+        for image, name, given, predicted, suspicion, loss in rows
     ]
 
 

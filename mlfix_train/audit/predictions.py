@@ -1,8 +1,8 @@
 """Predictions: what a run said of every held-out sample, one row each.
 
-Columns: ``sample_id, split, label`` (the given label, in every arm), ``pred, loss`` (cross-entropy in nats, 0 or more, higher
-is worse), ``prob`` (of the predicted label), ``label_prob`` (of the given label; both 0 to 1), ``margin`` (logit of the given
-label minus the best other logit; below 0 the prediction differs).
+Columns: ``sample_id, split, label`` (the given label, in every arm), ``pred, loss`` (cross-entropy in nats, 0 or more,
+higher is worse), ``prob`` (of the predicted label), ``label_prob`` (of the given label; both 0 to 1), ``margin``
+(logit of the given label minus the best other logit; below 0 the prediction differs).
 """
 
 from __future__ import annotations

@@ -20,10 +20,10 @@ COLUMNS = (
 def rank_samples(runs: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Ranks samples by their mean loss over the runs that held them out.
 
-    ``label_score`` is exp(-mean loss), the geometric mean of the given label's probability: 0 to 1, lower is worse, as in
-    cleanlab. ``suspicion`` is 1 - label_score: 0 to 1, higher is worse. ``predicted_label`` is the label that most runs
-    predict (ties: the surest); ``is_label_issue`` says that it is not the given one. ``disagreement`` is the share of
-    runs that predict another label than the given one.
+    ``label_score`` is exp(-mean loss), the geometric mean of the given label's probability: 0 to 1, lower is worse, as
+    in cleanlab. ``suspicion`` is 1 - label_score: 0 to 1, higher is worse. ``predicted_label`` is the label that most
+    runs predict (ties: the surest); ``is_label_issue`` says that it is not the given one. ``disagreement`` is the
+    share of runs that predict another label than the given one.
 
     Args:
         runs: one or more tables of predictions (see :mod:`mlfix_train.audit.predictions`).

@@ -86,7 +86,9 @@ def _enlarge(image: np.ndarray) -> np.ndarray:
     return image.repeat(2, 0).repeat(2, 1) if image.shape[0] <= 64 else image
 
 
-def log_artifact(run: Any, name: str, kind: str, files: Sequence[Path], metadata: dict[str, Any], used: bool = False) -> None:
+def log_artifact(
+    run: Any, name: str, kind: str, files: Sequence[Path], metadata: dict[str, Any], used: bool = False
+) -> None:
     """Logs files as an artifact.
 
     Args:

@@ -1,8 +1,8 @@
 """Augmentation and normalisation of whole batches, on the device that the batch lies on.
 
 The recipe of the published experiment (blur, rotation, zoom, perspective warp, brightness and contrast; no flips, since
-signs have a left and a right), with all geometry in one resampling. The random numbers are drawn on the CPU from a seed, so
-that a sample looks the same on every device.
+signs have a left and a right), with all geometry in one resampling. The random numbers are drawn on the CPU from a
+seed, so that a sample looks the same on every device.
 """
 
 from __future__ import annotations
@@ -133,7 +133,9 @@ def _light(x: Tensor, spec: AugmentSpec, generator: torch.Generator) -> Tensor:
     stretch = _uniform(n, math.log(1 - m), -math.log(1 - m), generator).exp()
     stretch = _sometimes(stretch, spec.p_lighting, 1.0, generator)
     both = torch.stack([stretch, change.logit()]).to(x.device, non_blocking=True)
-    return x.clamp(0.002, 0.998).logit_().mul_(both[0, :, None, None, None]).add_(both[1, :, None, None, None]).sigmoid_()
+    return (
+        x.clamp(0.002, 0.998).logit_().mul_(both[0, :, None, None, None]).add_(both[1, :, None, None, None]).sigmoid_()
+    )
 
 
 def _blur(x: Tensor, spec: AugmentSpec, generator: torch.Generator) -> Tensor:
@@ -147,8 +149,9 @@ def _blur(x: Tensor, spec: AugmentSpec, generator: torch.Generator) -> Tensor:
     part = x[rows]
     h, w = part.shape[-2:]
     padded = F.pad(part, (2, 2, 2, 2), mode="reflect")
-    across = sum(taps[:, k, None, None, None] * padded[..., k : k + w] for k in range(5))
-    down = sum(taps[:, k, None, None, None] * across[..., k : k + h, :] for k in range(5))
+    weights = taps[:, :, None, None, None].unbind(1)
+    across = torch.stack([weight * padded[..., k : k + w] for k, weight in enumerate(weights)]).sum(0)
+    down = torch.stack([weight * across[..., k : k + h, :] for k, weight in enumerate(weights)]).sum(0)
     return x.index_copy(0, rows, down)
 
 

@@ -85,8 +85,8 @@ class StoredSamples(Dataset[Batch]):
 class DataModule(L.LightningDataModule):
     """Batches ``{image: N,3,H,W, label: int64 N, index: int64 N}``; ``index`` is the row of the sample table.
 
-    Images are uint8 up to the transfer to the device; after it they are augmented (in training) and normalised to float32,
-    a whole batch at a time.
+    Images are uint8 up to the transfer to the device; after it they are augmented (in training) and normalised to
+    float32, a whole batch at a time.
 
     Args:
         table: a sample table with labels.
@@ -131,7 +131,8 @@ class DataModule(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Builds the pixel store where it is missing (one process of a machine does)."""
-        self._open()
+        if not hasattr(self, "store"):
+            self.store = self._open()
 
     def _open(self) -> PixelStore:
         return open_store(
@@ -140,21 +141,21 @@ class DataModule(L.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Opens the store and settles which rows train and which are held out; unreadable images do neither."""
-        if hasattr(self, "store"):
+        if hasattr(self, "train_rows"):
             return
-        self.store = self._open()
+        self.prepare_data()
         rows, names = training_rows(self.table, self.held_out, self.arm.name, self.arm.fixes, self.seed)
         readable = ~self.table.index.isin(self.store.unreadable)
         kept = readable[rows]
         known = pd.Index(self.labels)
-        codes = known.get_indexer(names[kept])
+        codes = known.get_indexer(pd.Index(names[kept]))
         self.train_rows, self.train_labels = rows[kept], codes.astype(np.int64)
         if len(self.train_rows) < 2:
             raise DataError("fewer than two readable samples are left to train on", "bring more, or hold out fewer")
         self.val_rows = np.flatnonzero(self.held_out & readable)
         if not len(self.val_rows):
             raise DataError("no readable sample is held out", "mend the unreadable images")
-        self.val_labels = known.get_indexer(self.table["label"].to_numpy()[self.val_rows]).astype(np.int64)
+        self.val_labels = known.get_indexer(pd.Index(self.table["label"].to_numpy()[self.val_rows])).astype(np.int64)
 
     def _place(self) -> tuple[int, int]:
         """Returns (rank, world) of this process."""
@@ -167,7 +168,9 @@ class DataModule(L.LightningDataModule):
         size = self.loader.batch_size
         if len(data) // world < size:
             log.info("%d training samples a process make one batch (loader.batch_size=%d)", len(data) // world, size)
-        return self._loader(data, TrainingBatches(self.train_labels, size, self.loader.sampling, self.seed, rank, world))
+        return self._loader(
+            data, TrainingBatches(self.train_labels, size, self.loader.sampling, self.seed, rank, world)
+        )
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Returns batches of all held-out samples with their given labels, whatever the arm."""

@@ -15,15 +15,15 @@ ASPECTS = ("squash", "pad")
 GREY = 128
 
 
-class UnreadableImage(Exception):
+class UnreadableImage(Exception):  # noqa: N818 - a finding, not a fault
     """An image that can't be decoded; its message is the reason, a few words long."""
 
 
 def decode_image(path: str, size: int, aspect: str = "squash", max_megapixels: float = 200.0) -> np.ndarray:
     """Decodes an image file to a square of RGB pixels.
 
-    The EXIF orientation is applied, as picture viewers do. Transparent pixels lie on white; 16-bit samples are scaled by
-    their full range; of an animation the first frame counts. Shrinking is anti-aliased (bicubic).
+    The EXIF orientation is applied, as picture viewers do. Transparent pixels lie on white; 16-bit samples are scaled
+    by their full range; of an animation the first frame counts. Shrinking is anti-aliased (bicubic).
 
     Args:
         path: the file.
@@ -44,7 +44,9 @@ def decode_image(path: str, size: int, aspect: str = "squash", max_megapixels: f
             with Image.open(path) as image:
                 megapixels = image.width * image.height / 1e6
                 if megapixels > max_megapixels:
-                    raise UnreadableImage(f"{megapixels:,.0f} megapixels, over pixels.max_megapixels={max_megapixels:g}")
+                    raise UnreadableImage(
+                        f"{megapixels:,.0f} megapixels, over pixels.max_megapixels={max_megapixels:g}"
+                    )
                 if image.format == "JPEG" and min(image.size) > 4 * size:
                     image.draft("RGB", (2 * size, 2 * size))  # decodes at 1/2, 1/4 or 1/8 of the size: no visible loss
                 return _square(_rgb(_upright(image)), size, aspect)

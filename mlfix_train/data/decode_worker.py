@@ -1,7 +1,8 @@
 """A process that decodes chunks of images into a pixel store: jobs as JSON lines in, results as JSON lines out.
 
-It is a program of its own (``python -m mlfix_train.data.decode_worker``) rather than a ``multiprocessing`` worker, because
-those import the user's main script again, which breaks in scripts without a main guard and when Python reads from a pipe.
+It is a program of its own (``python -m mlfix_train.data.decode_worker``) rather than a ``multiprocessing`` worker,
+because those import the user's main script again, which breaks in scripts without a main guard and when Python reads
+from a pipe.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def decode_chunk(chunk: Chunk) -> Result:
             unreadable[chunk.start + row] = str(error)
     where = chunk.offset + chunk.start * pixels[0].nbytes
     with open(chunk.part, "r+b", buffering=0) as file:
-        view = memoryview(pixels.reshape(-1))
+        view = memoryview(pixels.data).cast("B")
         while view:
             written = os.pwrite(file.fileno(), view, where)
             view, where = view[written:], where + written
@@ -123,7 +124,8 @@ class _Process:
             line = ""
         if not line:
             raise DataError(
-                f"a decoding process died (exit code {self.process.wait()}) between {chunk.paths[0]} and {chunk.paths[-1]}",
+                f"a decoding process died (exit code {self.process.wait()}) between {chunk.paths[0]} "
+                f"and {chunk.paths[-1]}",
                 "look for a broken file among these images, or for too little memory; what was decoded before is kept",
             )
         answer = json.loads(line)

@@ -1,8 +1,8 @@
 """The fixes file: what a reviewer decided, read, validated, applied and written.
 
-A fixes file is a CSV with the columns ``sample_id,new_label[,old_label,reviewer,time,note]``. ``new_label`` is a label or
-``invalid`` (take the sample out). MLfix's own file is read too: its first column has no name and holds paths that begin
-with the folder of the images.
+A fixes file is a CSV with the columns ``sample_id,new_label[,old_label,reviewer,time,note]``. ``new_label`` is a label
+or ``invalid`` (take the sample out). MLfix's own file is read too: its first column has no name and holds paths that
+begin with the folder of the images.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def read_fixes(path: str | Path) -> pd.DataFrame:
         record = dict(zip(header, cells, strict=False))
         for name in ("sample_id", "new_label"):
             if not record.get(name):
-                raise FixesError(f"{path}: line {line} has no {name}: {','.join(cells)!r}", "complete or remove the line")
+                raise FixesError(
+                    f"{path}: line {line} has no {name}: {','.join(cells)!r}", "complete or remove the line"
+                )
         records.append({"row": line, **{name: record.get(name, "") for name in COLUMNS}})
     fixes = pd.DataFrame(records, columns=["row", *COLUMNS])
     fixes.attrs.update(published_format=published, path=str(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -32,7 +33,7 @@ def plant_uniform(table: pd.DataFrame, fraction: float, seed: int = 0) -> pd.Dat
     if len(names) < 2:
         raise DataError("errors can't be planted among fewer than two labels", "bring data of two or more labels")
     rng = np.random.default_rng([seed, 1])
-    rows = rng.permutation(len(table))[: int(round(fraction * len(table)))]
+    rows = rng.permutation(len(table))[: round(fraction * len(table))]
     codes = pd.Index(names).get_indexer(table["label"])
     shift = rng.integers(1, len(names), size=len(rows))
     new = np.array(names, dtype=object)[(codes[rows] + shift) % len(names)]
@@ -73,7 +74,7 @@ def plant_confusions(
         if label in targets or not targets:
             raise DataError(f"the confusion map takes {label!r} for {targets}", "name other labels")
         own = np.flatnonzero(labels == label)
-        picked = rng.permutation(own)[: int(round(fraction * len(own)))]
+        picked = rng.permutation(own)[: round(fraction * len(own))]
         rows.append(picked)
         new.append(np.array(targets, dtype=object)[rng.integers(len(targets), size=len(picked))])
     return _planted(table, np.concatenate(rows), np.concatenate(new)) if rows else _planted(table, [], [])
@@ -91,8 +92,8 @@ def _planted(table: pd.DataFrame, rows: Sequence[int] | np.ndarray, new: Sequenc
 def confusions_among(names: Sequence[str], count: int = 2) -> dict[str, list[str]]:
     """Returns a confusion map between labels that differ by a number: each to the ``count`` whose digits are nearest.
 
-    ``speed-limit-60`` is taken for ``speed-limit-80`` and ``speed-limit-50`` rather than for ``speed-limit-120``: first by
-    the number of digits, then by their difference, the shape of 3, 6 and 8 put first.
+    ``speed-limit-60`` is taken for ``speed-limit-80`` and ``speed-limit-50`` rather than for ``speed-limit-120``:
+    first by the number of digits, then by their difference, the shape of 3, 6 and 8 put first.
     """
 
     def digits(name: str) -> str:
@@ -105,4 +106,7 @@ def confusions_among(names: Sequence[str], count: int = 2) -> dict[str, list[str
         shape = 0 if any({p, q} in alike for p, q in zip(x, y, strict=False) if p != q) else 1
         return abs(len(x) - len(y)), shape * 1000.0 + abs(int(x or 0) - int(y or 0)), b
 
-    return {name: sorted((o for o in names if o != name), key=lambda o, n=name: distance(n, o))[:count] for name in names}
+    return {
+        name: sorted((other for other in names if other != name), key=functools.partial(distance, name))[:count]
+        for name in names
+    }

@@ -47,7 +47,7 @@ def build(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder):
+        with _Lock(folder):
             if _finished(folder, fingerprint):
                 return
             unreadable = _decode_all(table, spec, folder, workers, progress)
@@ -76,7 +76,7 @@ def _finished(folder: Path, fingerprint: str) -> bool:
         return False
 
 
-class _lock:
+class _Lock:
     """Holds a lock file, so that two processes don't build one store; the system frees it when a process dies."""
 
     def __init__(self, folder: Path) -> None:
@@ -85,7 +85,7 @@ class _lock:
     def __enter__(self) -> None:
         import fcntl
 
-        self.file = open(self.path, "w")  # noqa: SIM115 - held until __exit__
+        self.file = open(self.path, "w")
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

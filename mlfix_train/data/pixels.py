@@ -1,8 +1,9 @@
 """The pixel store: every sample decoded once to one uint8 file that workers, runs and verbs share.
 
-A store is a folder with ``pixels.npy`` (N,H,W,3, uint8) and ``store.json`` (the fingerprint of its inputs and the unreadable
-images). It is opened in a moment, rebuilt when an input changed, and never served stale. Rows are read through a memory map
-whose pages are handed back to the system as they go, so that a process stays small however large the data is.
+A store is a folder with ``pixels.npy`` (N,H,W,3, uint8) and ``store.json`` (the fingerprint of its inputs and the
+unreadable images). It is opened in a moment, rebuilt when an input changed, and never served stale. Rows are read
+through a memory map whose pages are handed back to the system as they go, so that a process stays small however large
+the data is.
 """
 
 from __future__ import annotations

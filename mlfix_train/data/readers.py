@@ -151,8 +151,8 @@ def read_samples_file(
     Args:
         file: the table, ``.csv`` (UTF-8) or ``.parquet``.
         root: folder that relative paths start from; by default the folder of ``file``.
-        columns: names of the columns ``sample_id`` (where it is missing, the path relative to ``root``), ``path``, ``label``,
-            ``group`` and ``split`` in the file. ``path`` has to be there, the others may be missing.
+        columns: names of the columns ``sample_id`` (where it is missing, the path relative to ``root``), ``path``,
+            ``label``, ``group`` and ``split`` in the file. ``path`` has to be there, the others may be missing.
         group: as for :func:`read_folder`; used where there is no group column.
 
     Returns:

@@ -1,7 +1,7 @@
 """Run directories: one training's settings, state and products, and how verbs find them.
 
-``outputs/<name>/<arm>/seed=<n>[,fold=<k>]/`` holds ``run.json`` (settings, versions, fingerprints, labels, status, timings),
-``predictions.parquet``, ``metrics.csv``, ``checkpoints/`` and ``panels/``.
+``outputs/<name>/<arm>/seed=<n>[,fold=<k>]/`` holds ``run.json`` (settings, versions, fingerprints, labels, status,
+timings), ``predictions.parquet``, ``metrics.csv``, ``checkpoints/`` and ``panels/``.
 """
 
 from __future__ import annotations

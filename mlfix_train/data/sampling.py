@@ -1,7 +1,7 @@
 """Which samples make up each batch: balanced or shuffled for training, each once for evaluation, alone or under DDP.
 
-All are batch samplers: they yield lists of positions. Every process draws the same epoch from (seed, epoch) and takes its
-own part of it, so the processes need not talk, and a resumed run goes on with the very batches it would have had.
+All are batch samplers: they yield lists of positions. Every process draws the same epoch from (seed, epoch) and takes
+its own part of it, so the processes need not talk, and a resumed run goes on with the very batches it would have had.
 """
 
 from __future__ import annotations
@@ -33,7 +33,13 @@ class TrainingBatches(Sampler[list[int]]):
     """
 
     def __init__(
-        self, labels: np.ndarray, batch_size: int, sampling: str = "balanced", seed: int = 0, rank: int = 0, world: int = 1
+        self,
+        labels: np.ndarray,
+        batch_size: int,
+        sampling: str = "balanced",
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         check_choice("loader.sampling", sampling, SAMPLINGS)
         self.labels, self.batch_size, self.sampling = np.asarray(labels), batch_size, sampling

@@ -1,4 +1,4 @@
-"""The street around a rendered traffic sign, and the camera that takes it: background, covers, blur, light and noise."""
+"""The street around a rendered traffic sign and the camera that takes it: covers, blur, light and noise."""
 
 from __future__ import annotations
 
@@ -150,9 +150,7 @@ def _paint_neighbours(rng: np.random.Generator, scene: Image.Image, pose: np.nda
             draw.ellipse([x - radius, middle - radius, x + radius, middle + radius], colour)
 
 
-def _paste_sign(
-    rng: np.random.Generator, scene: Image.Image, name: str, pose: np.ndarray, difficulty: float
-) -> None:
+def _paste_sign(rng: np.random.Generator, scene: Image.Image, name: str, pose: np.ndarray, difficulty: float) -> None:
     """Pastes the sign's face, weathered and in its own light, so that it stands as ``pose`` says."""
     size = scene.width
     face = sign_face(name, int(rng.integers(len(STYLES))), size * 5 // 4)

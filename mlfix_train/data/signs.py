@@ -28,9 +28,7 @@ VERSION = 1
 MANIFEST = "signs.json"
 
 
-def render_sign(
-    name: str, index: int, seed: int = 0, size: int = 32, difficulty: float = DIFFICULTY
-) -> np.ndarray:
+def render_sign(name: str, index: int, seed: int = 0, size: int = 32, difficulty: float = DIFFICULTY) -> np.ndarray:
     """Renders one picture of a traffic sign.
 
     Args:

@@ -7,6 +7,7 @@ labels first. A sample of a train-only label trains even when its photo is held 
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Collection, Sequence
 
@@ -54,7 +55,9 @@ def draw_split(
     labels = table["label"].to_numpy(dtype=object)
     unknown = sorted(set(train_only) - set(labels))
     if unknown:
-        raise DataError(f"split.train_only names labels that no sample bears: {listing(unknown)}", "check their spelling")
+        raise DataError(
+            f"split.train_only names labels that no sample bears: {listing(unknown)}", "check their spelling"
+        )
     free = ~np.isin(labels.astype(str), list(train_only))
     if column:
         mask = _from_column(table, column, held_out) & free
@@ -111,12 +114,12 @@ def _deal_samples(codes: np.ndarray, shares: np.ndarray, rng: np.random.Generato
     parts = np.empty(len(codes), dtype=np.int64)
     order = np.lexsort((rng.permutation(len(codes)), codes))
     bounds = np.flatnonzero(np.diff(codes[order], prepend=-1, append=codes.max() + 1))
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
-        n = stop - start
+    for start, stop in itertools.pairwise(bounds):
+        n = int(stop - start)
         if len(shares) == 2:
             held = int(np.floor(n * shares[1] + 0.5))
-            held = min(max(held, 1), n - 1) if n >= 2 else 0
-            dealt = np.repeat([0, 1], [n - held, held])
+            held = int(min(max(held, 1), n - 1)) if n >= 2 else 0
+            dealt = (np.arange(n) >= n - held).astype(np.int64)
         else:
             dealt = (np.arange(n) + rng.integers(len(shares))) % len(shares)
         parts[order[start:stop]] = dealt

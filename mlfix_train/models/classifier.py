@@ -81,14 +81,21 @@ class Classifier(L.LightningModule):
         return {"logits": self(batch["image"]).float(), "label": batch["label"], "index": batch["index"]}
 
     def on_train_epoch_start(self) -> None:
-        """Seeds dropout by (seed, epoch, process), and forgets the optimizer's memory where the backbone thaws."""
-        seed = int(getattr(self.trainer.datamodule, "seed", 0))  # type: ignore[attr-defined]
-        torch.manual_seed(hash((seed, self.current_epoch, self.global_rank)) % 2**63)
+        """Forgets the optimizer's memory where the backbone thaws."""
         if self.recipe.frozen_epochs and self.current_epoch == self.recipe.frozen_epochs:
             for optimizer in self.trainer.optimizers:
                 optimizer.state.clear()
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seeds dropout by (seed, epoch, process) before an epoch's first batch.
+
+        Not before the epoch: a loader draws from the same stream when it starts, in a resumed run earlier than else.
+        """
+        if batch_idx == 0:
+            seed = int(getattr(self.trainer.datamodule, "seed", 0))  # type: ignore[attr-defined]
+            torch.manual_seed(hash((seed, self.current_epoch, self.global_rank)) % 2**63)
+
+    def configure_optimizers(self) -> Any:
         """Returns AdamW over the layer groups, with the recipe's cycles."""
         groups = parameter_groups(self.network.backbone, self.network.head, self.recipe.weight_decay)
         optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr, betas=(0.95, 0.99), eps=1e-5, fused=True)

@@ -1,8 +1,8 @@
 """Recipes: how fast which part of a network learns, and when.
 
-``finetune`` is the published one (fastai's ``fine_tune``): an epoch in which the backbone's weights stand still and the head
-learns, then all of it, earlier layers slower, each phase one cycle of learning rate and momentum. ``scratch`` is one cycle
-at one rate for a network without pretrained weights.
+``finetune`` is the published one (fastai's ``fine_tune``): an epoch in which the backbone's weights stand still and
+the head learns, then all of it, earlier layers slower, each phase one cycle of learning rate and momentum. ``scratch``
+is one cycle at one rate for a network without pretrained weights.
 """
 
 from __future__ import annotations
@@ -84,8 +84,9 @@ class Phase:
 def phases(recipe: Recipe) -> list[Phase]:
     """Returns the cycles of a recipe.
 
-    Source: fastai's ``fine_tune`` and ``fit_one_cycle`` as the published notebook calls them: frozen with pct_start 0.99
-    and div 25, its frozen norms at a tenth of the rate; then half the rate, spread geometrically over the layer groups.
+    Source: fastai's ``fine_tune`` and ``fit_one_cycle`` as the published notebook calls them: frozen with pct_start
+    0.99 and div 25, its frozen norms at a tenth of the rate; then half the rate, spread geometrically over the layer
+    groups.
     """
     result = []
     if recipe.frozen_epochs:
@@ -134,13 +135,13 @@ class CycleSchedule(torch.optim.lr_scheduler.LRScheduler):
         """Returns the step; the rest follows from the recipe."""
         return {"last_epoch": self.last_epoch}
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | torch.Tensor]:
         """Returns the rate of each group at the current step; sets beta1 beside."""
         step = min(self.last_epoch, self.bounds[-1] - 1)
         number = next(i for i in range(len(self.phases)) if step < self.bounds[i + 1] or i == len(self.phases) - 1)
         phase, start, stop = self.phases[number], self.bounds[number], self.bounds[number + 1]
         share, beta1 = one_cycle((step - start) / max(stop - start - 1, 1), phase)
-        rates = []
+        rates: list[float | torch.Tensor] = []
         for group in self.optimizer.param_groups:
             group["betas"] = (beta1, group["betas"][1])
             rates.append(share * (phase.norm_lrs if group["norm"] else phase.lrs)[group["stage"]])

@@ -52,8 +52,8 @@ class Network(nn.Module):
     Args:
         backbone: name of a timm model.
         classes: number of logits.
-        head: ``concat_pool`` (the published head; backbones with a feature map) or ``linear`` (the backbone's pooling and
-            one layer).
+        head: ``concat_pool`` (the published head; backbones with a feature map) or ``linear`` (the backbone's pooling
+            and one layer).
         pretrained: fetch timm's weights for the backbone from the model hub.
         weights: file with weights for the backbone (``.safetensors``, or a torch file: a state dict, a checkpoint of
             ours or another trainer's); a head in it is left out.
@@ -88,7 +88,7 @@ class Network(nn.Module):
             self.head = nn.Linear(int(getattr(self.backbone, "head_hidden_size", features)), classes)
         self.channels_last = channels_last
         if channels_last:
-            self.to(memory_format=torch.channels_last)
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps normalised images ``N,3,H,W`` to logits ``N,classes``."""

@@ -1,7 +1,7 @@
 """A small backbone for small pictures, registered with timm as ``mlfix_small``.
 
-timm's networks shrink a picture by four in their first layers, which at 32 px wipes out the digits of a speed limit; this one
-keeps the full resolution in its first layer and is quick on a CPU.
+timm's networks shrink a picture by four in their first layers, which at 32 px wipes out the digits of a speed limit;
+this one keeps the full resolution in its first layer and is quick on a CPU.
 """
 
 from __future__ import annotations
@@ -72,5 +72,9 @@ def mlfix_small(pretrained: bool = False, **kwargs: Any) -> SmallNet:
     """Returns a :class:`SmallNet`; there are no pretrained weights."""
     if pretrained:
         raise ValueError("mlfix_small has no pretrained weights: model.pretrained=false")
-    kept = {key: value for key, value in kwargs.items() if key not in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")}
+    kept = {
+        key: value
+        for key, value in kwargs.items()
+        if key not in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+    }
     return SmallNet(**kept)

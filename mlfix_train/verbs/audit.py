@@ -83,7 +83,7 @@ def _draw(cfg: DictConfig, state: dict, ranking: pd.DataFrame, out: Path, runs: 
     store = open_store(table, config.checked(PixelSpec, pixels, "pixels"), cache, max_unreadable=limit)
     rows = pd.Series(np.arange(len(table)), index=table.index)
     fixes = config.build_fixes(cfg, table)
-    marks = None if fixes is None else fixes["new_label"].to_dict()
+    marks = None if fixes is None else {str(name): str(new) for name, new in fixes["new_label"].items()}
     title = f"{runs} run{'s' if runs > 1 else ''}"
 
     def images(ids: list[str]) -> np.ndarray:

@@ -81,11 +81,15 @@ def load_arm(name: str, where: Any) -> ArmRuns:
             )
         done.append((directory, state))
     if not done:
-        raise RunError(f"{name}={where}: none of its {len(runs)} run(s) is finished", "wait for them, or start them again")
+        raise RunError(
+            f"{name}={where}: none of its {len(runs)} run(s) is finished", "wait for them, or start them again"
+        )
     by_seed: dict[str, list[tuple[RunDirectory, dict[str, Any]]]] = {}
     for directory, state in done:
         by_seed.setdefault(f"seed={state['config']['seed']}", []).append((directory, state))
-    return ArmRuns(name, {seed: _join(name, seed, members) for seed, members in sorted(by_seed.items(), key=_by_number)})
+    return ArmRuns(
+        name, {seed: _join(name, seed, members) for seed, members in sorted(by_seed.items(), key=_by_number)}
+    )
 
 
 def _by_number(item: tuple[str, Any]) -> int:
@@ -123,7 +127,9 @@ def _fixes(cfg: DictConfig, original: ArmRuns) -> pd.DataFrame:
     try:
         table = config.build_table(settings)
     except Exception as error:
-        log.warning("the data of the runs can't be read (%s): fixes are checked against the held-out samples only", error)
+        log.warning(
+            "the data of the runs can't be read (%s): fixes are checked against the held-out samples only", error
+        )
         held_out = next(iter(original.predictions.values())).set_index("sample_id")[["label"]]
         return match_fixes(fixes, held_out, (*allow, "unknown_samples", "new_labels", "empty_labels"))
     return match_fixes(fixes, table, allow)

@@ -1,4 +1,4 @@
-"""``mlfix demo``: the whole loop on rendered signs with planted errors: audit, a simulated reviewer, before and after."""
+"""``mlfix demo``: the whole loop on rendered signs with planted errors, and a simulated reviewer."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from mlfix_train.verbs import audit, compare, train
 from mlfix_train.verbs.progress import duration
 
 CLASSES = (
-    "ahead-only", "children-crossing", "end-of-speed-limit-80", "general-caution", "keep-right", "no-entry", "no-overtaking",
-    "no-vehicles", "priority-road", "road-work", "roundabout", "speed-limit-100", "speed-limit-120", "speed-limit-20",
-    "speed-limit-30", "speed-limit-50", "speed-limit-60", "speed-limit-70", "speed-limit-80", "stop", "turn-right-ahead", "yield",
+    "ahead-only", "children-crossing", "end-of-speed-limit-80", "general-caution", "keep-right", "no-entry",
+    "no-overtaking", "no-vehicles", "priority-road", "road-work", "roundabout", "speed-limit-100", "speed-limit-120",
+    "speed-limit-20", "speed-limit-30", "speed-limit-50", "speed-limit-60", "speed-limit-70", "speed-limit-80", "stop",
+    "turn-right-ahead", "yield",
 )  # fmt: skip
 SPEED = "^speed"
 
@@ -42,30 +43,39 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         check_range(key, cfg[key], low, high)
     started = time.monotonic()
     out = Path(str(cfg.out)).expanduser()
-    step = _Steps(4 if cfg.control else 3, started)
+    step = _Steps(started)
     step("planting wrong labels among the speed limits of rendered signs")
     table = plant_signs(cfg, out)
     planted = table.index[table["label"] != table[TRUE_LABEL]]
     print(f"           {len(planted)} of {len(table):,} labels are wrong now ({out / 'samples.csv'})")
 
-    step(f"audit: {cfg.folds} runs, each holding out another part, so that every sample is judged by a model that never saw it")
+    step(f"audit: {cfg.folds} runs that hold out a part each: every sample is judged by a model that never saw it")
     for fold in range(cfg.folds):
-        train.run(_train(cfg, out, "audit", "original", 0, f"split.folds={cfg.folds}", f"split.fold={fold}"), quiet=True)
-    ranking = audit.run(config.compose("audit", [f"runs={config.quoted(str(out / 'runs/audit'))}", f"out={config.quoted(str(out / 'audit'))}"]))
+        train.run(
+            _train(cfg, out, "audit", "original", 0, f"split.folds={cfg.folds}", f"split.fold={fold}"), quiet=True
+        )
+    keys = [config.assign("runs", out / "runs/audit"), config.assign("out", out / "audit")]
+    ranking = audit.run(config.compose("audit", keys))
 
     step(f"review: a simulated person looks at the first {cfg.budget} of the ranking and marks the wrong ones invalid")
     fixes, found = simulate_review(ranking, table, int(cfg.budget))
     path = write_fixes(fixes, out / "fixes.csv")
-    print(f"           {len(found)} of the {len(planted)} wrong labels found by looking at {cfg.budget} of {len(table):,} "
-          f"samples ({path})")  # fmt: skip
+    print(
+        f"           {len(found)} of {len(planted)} wrong labels found in {cfg.budget} looks at {len(table):,} samples: {path}"
+    )
 
     arms = ["original", "fixed", *(["control"] if cfg.control else [])]
     step(f"before and after: {cfg.seeds} runs of each arm ({', '.join(arms)})")
     for seed in range(cfg.seeds):
         for arm in arms:
-            train.run(_train(cfg, out, "signs", arm, seed, f"fixes.path={config.quoted(str(path))}"), quiet=True)
-    runs = [f"{arm}={config.quoted(str(out / 'runs/signs' / arm))}" for arm in arms]
-    keys = [*runs, f"fixes.path={config.quoted(str(path))}", f"slices.speed={SPEED}", f"out={config.quoted(str(out / 'compare'))}"]
+            train.run(_train(cfg, out, "signs", arm, seed, config.assign("fixes.path", path)), quiet=True)
+    runs = [config.assign(arm, out / "runs/signs" / arm) for arm in arms]
+    keys = [
+        *runs,
+        config.assign("fixes.path", path),
+        f"slices.speed={SPEED}",
+        config.assign("out", out / "compare"),
+    ]
     print()
     summary = compare.run(config.compose("compare", keys))
     result = {
@@ -80,7 +90,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
 
 class _Steps:
-    def __init__(self, count: int, started: float) -> None:
+    """Numbers and times the headings."""
+
+    def __init__(self, started: float) -> None:
         self.number, self.started = 0, started
 
     def __call__(self, words: str) -> None:
@@ -89,7 +101,7 @@ class _Steps:
 
 
 def plant_signs(cfg: DictConfig, out: Path) -> pd.DataFrame:
-    """Renders the signs, plants errors among the speed limits, and writes ``samples.csv`` with the true labels beside."""
+    """Renders the signs, plants errors among the speed limits, and writes ``samples.csv`` with the true labels."""
     from mlfix_train.data.signs import read_signs
 
     def progress(done: int, total: int) -> None:
@@ -99,7 +111,9 @@ def plant_signs(cfg: DictConfig, out: Path) -> pd.DataFrame:
     table = read_signs(out / "signs", int(cfg.per_class), int(cfg.seed), 32, CLASSES, float(cfg.difficulty), progress)
     limits = [name for name in CLASSES if name.startswith("speed-limit")]
     planted = plant_confusions(table, float(cfg.planted), confusions_among(limits, 2), int(cfg.seed))
-    shown = planted.assign(path=[Path("signs", name).as_posix() for name in planted.index]).drop(columns=["group", "split"])
+    shown = planted.assign(path=[Path("signs", name).as_posix() for name in planted.index]).drop(
+        columns=["group", "split"]
+    )
     write_table(shown, out / "samples.csv")
     return planted
 
@@ -109,7 +123,7 @@ def _train(cfg: DictConfig, out: Path, name: str, arm: str, seed: int, *more: st
     return config.compose(
         "train",
         [
-            "experiment=demo", f"data.file={config.quoted(str(out / 'samples.csv'))}", f"outputs={config.quoted(str(out / 'runs'))}",
+            "experiment=demo", config.assign("data.file", out / 'samples.csv'), config.assign("outputs", out / 'runs'),
             f"name={name}", f"arm={arm}", f"seed={seed}", f"recipe.epochs={cfg.epochs}", *more,
         ],
     )  # fmt: skip
@@ -127,13 +141,13 @@ def simulate_review(ranking: pd.DataFrame, table: pd.DataFrame, budget: int) -> 
         Fixes that mark the wrong ones among them invalid, and their ids.
     """
     seen = ranking["sample_id"].head(budget)
-    wrong = [name for name in seen if table.at[name, "label"] != table.at[name, TRUE_LABEL]]
+    wrong = [name for name in seen if str(table.at[name, "label"]) != str(table.at[name, TRUE_LABEL])]
     fixes = pd.DataFrame({"sample_id": wrong, "new_label": INVALID, "old_label": table.loc[wrong, "label"].to_numpy()})
     return fixes.assign(reviewer="simulated"), wrong
 
 
 def true_errors(out: Path, arms: list[str], table: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Returns the held-out error of each arm in percent, judged by the labels before planting, over all and the limits."""
+    """Returns each arm's held-out error in percent by the labels before planting, over all and over the limits."""
     from mlfix_train.audit.predictions import read_predictions
     from mlfix_train.data.runs import find_runs
 

@@ -18,8 +18,9 @@ COLUMNS = ("epoch", "train_loss", "val_loss", "val_error", "lr", "seconds", "sam
 class EpochRecord(L.Callback):
     """Writes a row an epoch to ``metrics.csv`` and, on request, a line to standard error.
 
-    Columns: ``epoch`` (from 0), ``train_loss`` and ``val_loss`` (nats), ``val_error`` (percent), ``lr`` (the head's, at the
-    end of the epoch), ``seconds`` (of training and validation), ``samples_per_second`` (training alone, all processes).
+    Columns: ``epoch`` (from 0), ``train_loss`` and ``val_loss`` (nats), ``val_error`` (percent), ``lr`` (the head's,
+    at the end of the epoch), ``seconds`` (of training and validation), ``samples_per_second`` (training alone, all
+    processes).
 
     Args:
         path: the CSV file; a resumed run goes on in it.

@@ -1,4 +1,4 @@
-"""``mlfix train``: one run, from samples to predictions; finished runs are skipped, broken ones go on where they were."""
+"""``mlfix train``: one run, samples to predictions; finished runs are skipped, broken ones go on where they were."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from mlfix_train.errors import MlfixError, RunError, check_range
 log = logging.getLogger(__name__)
 
 PRODUCTS = (
-    "run.json", "predictions.parquet", "ranking.csv", "probabilities.npy", "fixes.csv", "metrics.csv", "checkpoints", "panels",
+    "run.json", "predictions.parquet", "ranking.csv", "probabilities.npy", "fixes.csv", "metrics.csv", "checkpoints",
+    "panels",
 )  # fmt: skip
 
 
@@ -50,7 +51,7 @@ def run(cfg: DictConfig, quiet: bool = False) -> RunDirectory:
 
     check_range("seed", cfg.seed, 0, 2**31)
     directory = RunDirectory(run_path(cfg))
-    if rank_zero_only.rank:  # a further process of one run: the first keeps the books
+    if rank_zero_only.rank:  # type: ignore[attr-defined] # a further process of one run: the first keeps the books
         _train(cfg, directory, config.build_datamodule(cfg), {})
         return directory
     with directory.locked():
@@ -63,7 +64,9 @@ def run(cfg: DictConfig, quiet: bool = False) -> RunDirectory:
             print(f"{directory.path}: finished before, skipped (overwrite=true trains it again)", flush=True)
             return directory
         about["wandb_id"] = directory.read().get("wandb_id") or os.urandom(4).hex()
-        directory.update(**about, status=RUNNING, started=_now(), host=socket.gethostname(), pid=os.getpid(), error=None)
+        directory.update(
+            **about, status=RUNNING, started=_now(), host=socket.gethostname(), pid=os.getpid(), error=None
+        )
         with _bookkeeping(directory):
             timings = _train(cfg, directory, data, about)
             _keep_weights(directory, str(cfg.checkpoint.keep), data.labels)

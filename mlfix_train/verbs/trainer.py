@@ -27,7 +27,8 @@ OURS = ("max_epochs", "callbacks", "logger", "use_distributed_sampler", "num_san
 def best_precision(accelerator: str) -> str:
     """Returns ``bf16-mixed`` where the device computes in bfloat16, else ``32-true``.
 
-    A CPU without AMX or AVX-512 BF16 emulates it: a ResNet18 at 32 px then trains about ten times slower than in float32.
+    A CPU without AMX or AVX-512 BF16 emulates it: a ResNet18 at 32 px then trains about ten times slower than in
+    float32.
     """
     if accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
@@ -38,7 +39,9 @@ def best_precision(accelerator: str) -> str:
     return "32-true"
 
 
-def build_trainer(cfg: DictConfig, directory: RunDirectory, epochs: int, callbacks: list[Any], loggers: list[Any]) -> Any:
+def build_trainer(
+    cfg: DictConfig, directory: RunDirectory, epochs: int, callbacks: list[Any], loggers: list[Any]
+) -> Any:
     """Builds the Trainer of a run.
 
     Args:
@@ -53,6 +56,7 @@ def build_trainer(cfg: DictConfig, directory: RunDirectory, epochs: int, callbac
     """
     import lightning as L
     from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from mlfix_train.verbs.progress import EpochRecord
 
@@ -82,9 +86,11 @@ def build_trainer(cfg: DictConfig, directory: RunDirectory, epochs: int, callbac
             use_distributed_sampler=False,
             default_root_dir=directory.path,
         )
-    except (ValueError, TypeError, RuntimeError, ImportError) as error:
+    except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
         first = str(error).strip().splitlines()[0]
-        raise ConfigError(f"trainer: {first}", "see the trainer section of the settings: mlfix train --cfg job") from error
+        raise ConfigError(
+            f"trainer: {first}", "see the trainer section of the settings: mlfix train --cfg job"
+        ) from error
 
 
 def _hush() -> None:
@@ -105,7 +111,7 @@ def build_loggers(cfg: DictConfig, directory: RunDirectory, about: dict[str, Any
 
     settings = config.plain(cfg.logger)
     kind = check_choice("logger.kind", settings.get("kind"), LOGGERS)
-    if kind == "none" or rank_zero_only.rank:
+    if kind == "none" or rank_zero_only.rank:  # type: ignore[attr-defined]
         return []
     if kind == "csv":
         from lightning.pytorch.loggers import CSVLogger
@@ -115,7 +121,9 @@ def build_loggers(cfg: DictConfig, directory: RunDirectory, about: dict[str, Any
     return [] if logger is None else [logger]
 
 
-def _wandb_logger(cfg: DictConfig, settings: dict[str, Any], directory: RunDirectory, about: dict[str, Any]) -> Any | None:
+def _wandb_logger(
+    cfg: DictConfig, settings: dict[str, Any], directory: RunDirectory, about: dict[str, Any]
+) -> Any | None:
     """Starts a W&B run: grouped by name, job type by arm, resumed under its old id; ``None`` where W&B is missing."""
     try:
         import wandb
@@ -167,7 +175,8 @@ def as_single_run() -> Iterator[None]:
     from hydra.core.hydra_config import HydraConfig
 
     instance = HydraConfig.instance()
-    hydra, argv = instance.cfg, sys.argv
+    hydra: Any = instance.cfg
+    argv = sys.argv
     try:
         if hydra is not None:
             sys.argv = [argv[0], str(hydra.hydra.job.config_name), *hydra.hydra.overrides.task]

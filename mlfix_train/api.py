@@ -1,0 +1,42 @@
+"""Every verb of the ``mlfix`` command as a function that takes the same keys, for a notebook.
+
+    from mlfix_train import api as mlfix
+
+    run = mlfix.train("data.root=photos", "seed=3")       # a RunDirectory: run.path, run.read(), run.predictions
+    ranking = mlfix.audit(f"runs={run.path}")             # a DataFrame
+    mlfix.compare("original=outputs/default/original", "fixed=outputs/default/fixed", "fixes.path=fixes.csv")
+
+A mistake raises :class:`mlfix_train.errors.MlfixError`, whose text names it and its remedy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["audit", "compare", "demo", "train"]
+
+
+def _run(verb: str, overrides: tuple[str, ...]) -> Any:
+    from mlfix_train import config
+
+    return config.call_verb(verb, config.compose(verb, list(overrides)))
+
+
+def train(*overrides: str) -> Any:
+    """Trains one run; takes the keys of ``mlfix train`` (``"data.root=photos"``), returns its ``RunDirectory``."""
+    return _run("train", overrides)
+
+
+def audit(*overrides: str) -> Any:
+    """Ranks the held-out samples of runs; takes the keys of ``mlfix audit``, returns the ranking, a DataFrame."""
+    return _run("audit", overrides)
+
+
+def compare(*overrides: str) -> Any:
+    """Compares arms; takes the keys of ``mlfix compare``, returns what ``summary.json`` holds, a dict."""
+    return _run("compare", overrides)
+
+
+def demo(*overrides: str) -> Any:
+    """Runs the whole loop on rendered signs; takes the keys of ``mlfix demo``, returns its summary, a dict."""
+    return _run("demo", overrides)
