@@ -130,7 +130,7 @@ def _hydra(verb: str, arguments: list[str]) -> list[MlfixError]:
                 print(f"mlfix {verb}: {error}", file=sys.stderr, flush=True)
 
     before = sys.argv
-    sys.argv = [before[0], *config.readable(arguments)]
+    sys.argv = [before[0], *config.readable(arguments, sweep)]
     try:
         job()
     except (HydraException, OmegaConfBaseException) as error:

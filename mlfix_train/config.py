@@ -14,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlfix_train.errors import ConfigError, MlfixError, did_you_mean, listing, nearest
 
+PATHS = ("root", "file", "path", "out", "outputs", "runs", "original", "fixed", "control", "cache", "weights")
+"""Keys whose values are paths; a comma in one is no sweep."""
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -44,10 +46,11 @@ def compose(verb: str, overrides: list[str]) -> DictConfig:
         raise explain(verb, error) from error
 
 
-def readable(overrides: list[str]) -> list[str]:
+def readable(overrides: list[str], sweep: bool = False) -> list[str]:
     """Returns overrides as Hydra's grammar wants them.
 
-    A value that it can't read, such as a regular expression, is put in quotes; ``slices.<name>`` may be a new key.
+    A value that it can't read, such as a regular expression, is put in quotes, and so is a path with a comma (outside of
+    a sweep); ``slices.<name>`` may be a new key.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -61,9 +64,10 @@ def readable(overrides: list[str]) -> list[str]:
         override = f"{key}{equals}{value}"
         if equals and not override.startswith("-"):
             try:
-                parser.parse_override(override)
+                comma = parser.parse_override(override).is_choice_sweep() and key.split(".")[-1] in PATHS and not sweep
             except HydraException:
-                override = f"{key}={quoted(value)}"
+                comma = True
+            override = f"{key}={quoted(value)}" if comma else override
         result.append(override)
     return result
 

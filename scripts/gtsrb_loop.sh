@@ -13,7 +13,7 @@ mkdir -p "$work"
 cd "$work"
 
 [ -e planted.csv ] || "$python" "$here/plant_errors.py" "$data" planted.csv --labels '^speed-limit' --group '(.+)_\d+\.jpg'
-settings=(data=table data.file=planted.csv model=small loader.batch_size=64 recipe.epochs=4)
+settings=(data=table data.file=planted.csv model=small loader.batch_size=64 recipe.epochs=3)
 
 "$mlfix" train -m "${settings[@]}" name=gtsrb-audit split.folds=3 'split.fold=range(3)'
 "$mlfix" audit runs=outputs/gtsrb-audit out=audit
@@ -22,4 +22,4 @@ settings=(data=table data.file=planted.csv model=small loader.batch_size=64 reci
 "$mlfix" compare original=outputs/gtsrb/original fixed=outputs/gtsrb/fixed control=outputs/gtsrb/control \
   fixes.path=fixes.csv slices.speed=^speed out=evidence
 "$mlfix" train data=table data.file=planted.csv model.pretrained=false recipe=scratch recipe.epochs=1 pixels.size=32 \
-  name=gtsrb-resnet50 +trainer.limit_train_batches=60 +trainer.limit_val_batches=4
+  name=gtsrb-resnet50 +trainer.limit_train_batches=60

@@ -75,9 +75,10 @@ def mlfix(capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
     return call
 
 
-def start(*arguments: object, cwd: Path, **environment: str) -> subprocess.Popen[str]:
-    """Starts ``mlfix`` as a process of its own."""
-    env = {**os.environ, "PYTHONPATH": str(REPO), "WANDB_MODE": "offline", **environment}
+def start(*arguments: object, cwd: Path, **environment: str | None) -> subprocess.Popen[str]:
+    """Starts ``mlfix`` as a process of its own; ``None`` takes a variable out of its environment."""
+    merged = {**os.environ, "PYTHONPATH": str(REPO), "WANDB_MODE": "offline", **environment}
+    env = {name: value for name, value in merged.items() if value is not None}
     return subprocess.Popen(
         [sys.executable, "-m", "mlfix_train.cli", *map(str, arguments)],
         cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,

@@ -77,7 +77,7 @@ def draw_audit(
         rows = ranking.iloc[piece.rows]
         path = folder / f"{number:02d}-{slug(piece.name)}.png"
         _panel(rows, images, path, f"Given {piece.name.replace(' → ', ', predicted ')}", title, marks)
-        pictures.append(Picture("audit/slices", path, f"{piece.name} ({len(rows)})"))
+        pictures.append(Picture(f"audit/slice_{number:02d}", path, f"{piece.name} ({len(rows)})"))
     losses, wrong = ranking["loss"].to_numpy(), ranking["is_label_issue"].to_numpy(dtype=bool)
     histogram = charts.loss_histogram(losses, wrong, folder / "loss.png", f"Loss of every held-out sample, {title}")
     by_label = ranking.groupby("given_label")["disagreement"].agg(["mean", "size"])

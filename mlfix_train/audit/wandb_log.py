@@ -44,7 +44,7 @@ def _logged_in() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
     if "prompt" in inspect.signature(wandb.login).parameters:
-        return bool(wandb.login(prompt=False))
+        return bool(wandb.login(prompt=False, verify=False))
     return bool(wandb.api.api_key)  # before wandb 0.25
 
 
@@ -58,13 +58,10 @@ def find_run(loggers: Sequence[Any]) -> Any | None:
 
 
 def log_pictures(run: Any, pictures: Sequence[Picture]) -> None:
-    """Logs pictures under their keys, several of one key as a list."""
+    """Logs each picture under its key (one a key: W&B lays the pictures of one key out as if they were of one size)."""
     import wandb
 
-    by_key: dict[str, list[Any]] = {}
-    for picture in pictures:
-        by_key.setdefault(picture.key, []).append(wandb.Image(str(picture.path), caption=picture.caption))
-    run.log({key: images[:IMAGES_PER_KEY] for key, images in by_key.items()})
+    run.log({picture.key: wandb.Image(str(picture.path), caption=picture.caption) for picture in pictures})
 
 
 def log_ranking(run: Any, ranking: pd.DataFrame, images: ImageSource, top: int) -> None:

@@ -60,9 +60,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     step(f"review: a simulated person looks at the first {cfg.budget} of the ranking and marks the wrong ones invalid")
     fixes, found = simulate_review(ranking, table, int(cfg.budget))
     path = write_fixes(fixes, out / "fixes.csv")
-    print(
-        f"           {len(found)} of {len(planted)} wrong labels found in {cfg.budget} looks at {len(table):,} samples: {path}"
-    )
+    print(f"           {len(found)} of the {len(planted)} wrong labels found: {path}")
 
     arms = ["original", "fixed", *(["control"] if cfg.control else [])]
     step(f"before and after: {cfg.seeds} runs of each arm ({', '.join(arms)})")

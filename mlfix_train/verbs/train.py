@@ -54,11 +54,11 @@ def run(cfg: DictConfig, quiet: bool = False) -> RunDirectory:
     if rank_zero_only.rank:  # type: ignore[attr-defined] # a further process of one run: the first keeps the books
         _train(cfg, directory, config.build_datamodule(cfg), {})
         return directory
-    with directory.locked():
-        started = time.monotonic()
-        from mlfix_train.verbs.progress import count_images
+    from mlfix_train.verbs.progress import count_images
 
-        data = config.build_datamodule(cfg, count_images)
+    started = time.monotonic()
+    data = config.build_datamodule(cfg, count_images)
+    with directory.locked():
         about = describe(cfg, data)
         if not _needs_training(cfg, directory, about):
             print(f"{directory.path}: finished before, skipped (overwrite=true trains it again)", flush=True)

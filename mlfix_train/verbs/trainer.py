@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -133,6 +134,7 @@ def _wandb_logger(
         return None
     from mlfix_train.audit.wandb_log import wandb_mode
 
+    os.environ.setdefault("WANDB_SILENT", "true")
     mode = wandb_mode(check_choice("logger.mode", settings["mode"], MODES))
     if mode == "disabled":
         return None

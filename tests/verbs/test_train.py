@@ -161,7 +161,6 @@ def test_two_processes_give_the_same_predictions_table_as_one(shapes: Path, tmp_
     assert len(two) == 15
     pd.testing.assert_frame_equal(one[["sample_id", "split", "label"]], two[["sample_id", "split", "label"]])
     assert np.isfinite(two["loss"]).all()
-    # The same weights give the same table: an untrained epoch is out of reach of the command line, so the mean stands in.
     assert RunDirectory(tmp_path / "two/default/original/seed=0").status == "finished"
 
 

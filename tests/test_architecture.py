@@ -1,0 +1,75 @@
+"""Who may import whom, and what may be imported early: the rules of docs/design.md."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPO
+
+PACKAGE = REPO / "mlfix_train"
+ALLOWED = {
+    "errors": set(),
+    "data": {"errors", "data"},
+    "models": {"errors", "models"},
+    "audit": {"errors", "data", "audit"},
+    "config": {"errors", "data", "models", "audit", "verbs"},
+    "verbs": {"errors", "data", "models", "audit", "config", "verbs"},
+    "api": {"config"},
+    "cli": {"errors", "config"},
+}
+LATE = {"wandb", "lpips", "starlette", "uvicorn", "matplotlib", "anywidget"}
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def room(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_keep_to_the_rooms(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "mlfix_train":
+            names = [node.module.split(".")[1]] if "." in node.module else [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name.split(".")[1] for alias in node.names if alias.name.startswith("mlfix_train.")]
+        for name in names:
+            if name in ("VERBS", "__version__"):
+                continue
+            assert name in ALLOWED[room(path)], f"{path.name} imports mlfix_train.{name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_heavy_libraries_load_inside_functions(path: Path) -> None:
+    for node in ast.parse(path.read_text()).body:
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [node.module or ""]
+        assert not {name.split(".")[0] for name in names} & LATE
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys; from mlfix_train import cli; cli.help_text(); print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPO
+    ).stdout.split()
+    assert not {"torch", "numpy", "pandas", "lightning", "hydra", "omegaconf", "wandb", "PIL"} & set(loaded)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_and_functions_stay_short(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 350
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef) and node.body:
+            first = node.body[0]
+            documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+            start = (first.end_lineno or 0) if documented else node.lineno
+            assert (node.end_lineno or 0) - start <= 60, f"{path.name}: {node.name}"

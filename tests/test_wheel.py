@@ -1,0 +1,33 @@
+"""The wheel carries the configs: built, installed away from the checkout, and run there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+
+from conftest import REPO
+
+
+def test_the_wheel_runs_away_from_the_checkout(tmp_path) -> None:
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(REPO)]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "mlfix_train/configs/train.yaml" in names
+    assert not [name for name in names if name.startswith(("tests/", "scripts/"))]
+    site = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    # -I keeps the checkout and PYTHONPATH out; the libraries are this environment's, the package is the installed one.
+    code = (
+        f"import sys; sys.path[:] = [p for p in sys.path if 'editable' not in p]; sys.path.insert(0, {str(site)!r}); "
+        "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in str(f).lower()]; "
+        "import mlfix_train; from mlfix_train import cli; print(mlfix_train.__file__); "
+        "sys.argv = ['mlfix', 'train', '--cfg', 'job', 'data.root=x']; cli.main()"
+    )
+    ran = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith(str(site))
+    assert "backbone: resnet50" in ran.stdout

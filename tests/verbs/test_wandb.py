@@ -1,0 +1,68 @@
+"""The offline W&B run of a training, read back: table, panels, artifacts, group."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import FAST, start
+
+
+def records(run: Path) -> list[dict]:
+    """Reads a W&B run back by W&B's own tool."""
+    tool = Path(sys.executable).with_name("wandb")
+    if not tool.exists() and not shutil.which("wandb"):
+        pytest.fail("the wandb command is missing beside this Python: install the package with its dependencies")
+    done = subprocess.run(
+        [str(tool), "leet", "inspect", "--json", str(run)], capture_output=True, text=True, check=True
+    )
+    return [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
+
+
+def test_an_offline_run_holds_table_panels_artifacts_and_group(shapes: Path, tmp_path: Path, mlfix) -> None:
+    fixes = tmp_path / "fixes.csv"
+    fixes.write_text("sample_id,new_label\nsquare/001.png,invalid\n")
+    keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "logger=wandb", "name=study", "arm=fixed")
+    answer = mlfix("train", *keys, f"fixes.path={fixes}", "audit.panels=2")
+    assert answer.code == 0, answer.err
+    run = tmp_path / "o/study/fixed/seed=0"
+    (offline,) = (run / "wandb").glob("offline-run-*")
+    text = "\n".join(json.dumps(record) for record in records(offline))
+    pictures = ("audit/ranking", "audit/worst", "audit/slice_01", "audit/loss_histogram", "audit/error_per_label")
+    for part in (*pictures, "study-fixed-seed0", "train-fixed", "val/error", "predictions-study-fixed-seed0", "fixes-"):
+        assert part in text, f"{part} is not in the W&B run"
+    assert '"study"' in text, "the group is missing"
+    media = {path.name.split("_")[0] for path in (offline / "files/media").rglob("*.png")}
+    assert media
+    tables = list((offline / "files/media/table").rglob("*.table.json"))
+    content = json.loads(tables[0].read_text())
+    assert content["columns"][:4] == ["image", "rank", "given_label", "predicted_label"]
+    assert len(content["data"]) == 15
+
+
+def test_nothing_prompts_without_a_login(shapes: Path, tmp_path: Path) -> None:
+    """No terminal, no key, no network: the run ends by itself, offline."""
+    home = tmp_path / "home"
+    home.mkdir()
+    keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "logger=wandb")
+    process = start("train", *keys, cwd=tmp_path, HOME=str(home), WANDB_MODE=None, WANDB_API_KEY=None)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, out + err
+    assert list((tmp_path / "o/default/original/seed=0/wandb").glob("offline-run-*"))
+
+
+def test_without_wandb_installed_training_goes_on(shapes: Path, tmp_path: Path, mlfix, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    answer = mlfix("train", f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "logger=wandb")
+    assert answer.code == 0, answer.err
+    assert "wandb is not installed" in answer.err
+
+
+def test_another_lightning_logger_does_not_break(shapes: Path, tmp_path: Path, mlfix) -> None:
+    answer = mlfix("train", f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "logger=csv")
+    assert answer.code == 0, answer.err
+    assert (tmp_path / "o/default/original/seed=0/csv/metrics.csv").exists()
