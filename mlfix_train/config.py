@@ -49,7 +49,7 @@ def compose(verb: str, overrides: list[str]) -> DictConfig:
 def readable(overrides: list[str], sweep: bool = False) -> list[str]:
     """Returns overrides as Hydra's grammar wants them.
 
-    A value that it can't read, such as a regular expression, is put in quotes, and so is a path with a comma (outside of
+    A value that it can't read, such as a regular expression, is put in quotes, and so is a path with a comma (outside
     a sweep); ``slices.<name>`` may be a new key.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser

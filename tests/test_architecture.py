@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPO
+from shapes import REPO
 
 PACKAGE = REPO / "mlfix_train"
 ALLOWED = {

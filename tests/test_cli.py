@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conftest import start
+from shapes import start
 
 from mlfix_train import VERBS, cli
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import REPO
+from shapes import REPO
 
 from mlfix_train import config
 from mlfix_train.errors import ConfigError

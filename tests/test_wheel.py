@@ -6,7 +6,7 @@ import subprocess
 import sys
 import zipfile
 
-from conftest import REPO
+from shapes import REPO
 
 
 def test_the_wheel_runs_away_from_the_checkout(tmp_path) -> None:

@@ -17,6 +17,7 @@ from mlfix_train.audit.predictions import predictions_table, softmax, write_pred
 from mlfix_train.audit.rankings import rank_samples, write_ranking
 from mlfix_train.data.atomic import atomic_path
 from mlfix_train.data.fixes import fixes_fingerprint, write_fixes
+from mlfix_train.errors import check_range
 
 
 class AuditCallback(L.Callback):
@@ -48,6 +49,8 @@ class AuditCallback(L.Callback):
         probabilities: bool = False,
         split: str = "val",
     ) -> None:
+        check_range("audit.top", top, 0, 108)
+        check_range("audit.panels", panels, 0, 1000)
         self.folder, self.title, self.top, self.panels = Path(folder), title, top, panels
         self.probabilities, self.split = probabilities, split
         self.parts: list[dict[str, np.ndarray]] = []
@@ -114,6 +117,9 @@ class AuditCallback(L.Callback):
         fixes = data.arm.fixes
         marks = None if fixes is None else {str(name): str(new) for name, new in fixes["new_label"].items()}
         pictures = draw_audit(ranking, images, self.folder / "panels", self.title, self.panels, marks)
+        used = fixes is not None and data.arm.name != "original"
+        if used:
+            write_fixes(fixes.reset_index(), self.folder / "fixes.csv")
         run = wandb_log.find_run(trainer.loggers)
         if run is None:
             return
@@ -122,11 +128,10 @@ class AuditCallback(L.Callback):
         name = artifact_name(run.name or self.folder.name)
         metadata = {"samples": len(ranking), "labels": len(data.labels), "arm": data.arm.name}
         wandb_log.log_artifact(run, f"predictions-{name}", "predictions", files, metadata)
-        if fixes is not None and data.arm.name != "original":
-            path = write_fixes(fixes.reset_index(), self.folder / "fixes.csv")
+        if used:
             digest = fixes_fingerprint(fixes)
             kept = {"fixes": len(fixes), "sha256": digest}
-            wandb_log.log_artifact(run, f"fixes-{digest[:12]}", "fixes", [path], kept, used=True)
+            wandb_log.log_artifact(run, f"fixes-{digest[:12]}", "fixes", [self.folder / "fixes.csv"], kept, used=True)
 
 
 def artifact_name(text: str) -> str:

@@ -22,7 +22,7 @@ import pandas as pd
 
 from mlfix_train.audit.slices import select_labels
 from mlfix_train.data.fixes import apply_fixes
-from mlfix_train.errors import RunError, listing
+from mlfix_train.errors import ConfigError, RunError, listing
 
 ALL = "all"
 
@@ -86,6 +86,8 @@ def compare_arms(
     names = labels.to_numpy(dtype=object)
     masks = {ALL: np.ones(len(labels), dtype=bool)}
     for name, pattern in (slices or {}).items():
+        if name in masks or f"not {name}" in masks:
+            raise ConfigError(f"slices.{name}: this name is taken", "name the slice otherwise")
         masks[name] = select_labels(list(names), name, pattern)
         masks[f"not {name}"] = ~masks[name]
     kept = keep.to_numpy()
@@ -154,25 +156,33 @@ def _slice(judged: Mapping[str, Judged], rows: np.ndarray, clean_rows: np.ndarra
         "rows_original": int(rows.sum()),
         "rows_clean": int(clean_rows.sum()),
         "error": errors,
-        "effect": _effect(errors, runs, "fixed"),
+        "effect": _effect(errors, runs, judged, "fixed"),
         "runs": runs,
     }
     if control:
-        result["control"] = {"effect": _effect(errors, runs, "control")}
+        result["control"] = {"effect": _effect(errors, runs, judged, "control")}
     return result
 
 
-def _effect(errors: Mapping[str, float | None], runs: Mapping[str, list[float | None]], arm: str) -> dict[str, Any]:
-    """Takes the effect of an arm apart; ``training_runs`` are the differences of runs with the same number."""
+def _effect(
+    errors: Mapping[str, float | None],
+    runs: Mapping[str, list[float | None]],
+    judged: Mapping[str, Judged],
+    arm: str,
+) -> dict[str, Any]:
+    """Takes the effect of an arm apart; ``training_runs`` are the differences of runs of one seed, by seed."""
     before, middle, after = errors["original_on_original"], errors["original_on_clean"], errors[f"{arm}_on_clean"]
     if before is None or middle is None or after is None:
-        return {"total": None, "evaluation": None, "training": None, "training_ci95": None, "p_value": None}
-    pairs = zip(runs["original_on_clean"], runs[f"{arm}_on_clean"], strict=False)
+        nothing = dict.fromkeys(("total", "evaluation", "training", "training_ci95", "p_value"))
+        return {**nothing, "training_runs": {}}
+    first = dict(zip(judged["original"].runs, runs["original_on_clean"], strict=True))
+    second = dict(zip(judged[arm].runs, runs[f"{arm}_on_clean"], strict=True))
+    pairs = {seed: (value, second[seed]) for seed, value in first.items() if seed in second}
     return {
         "total": before - after,
         "evaluation": before - middle,
         "training": middle - after,
-        "training_runs": [a - b for a, b in pairs if a is not None and b is not None],
+        "training_runs": {seed: a - b for seed, (a, b) in pairs.items() if a is not None and b is not None},
         "training_ci95": None,
         "p_value": None,
     }
@@ -185,16 +195,16 @@ def _number(value: float) -> float | None:
 def sentence(summary: Mapping[str, Any], name: str = ALL) -> str:
     """Says in one plain sentence what a slice shows."""
     piece = summary["slices"][name]
-    effect, runs = piece["effect"], summary["arms"]
+    effect = piece["effect"]
     if effect["total"] is None:
         return f"{name}: the fixes leave no held-out sample to judge by."
-    n = min(len(runs["original"]["runs"]), len(runs["fixed"]["runs"]))
     training, evaluation = effect["training"], effect["evaluation"]
-    better = sum(value > 0 for value in effect["training_runs"])
+    pairs = effect["training_runs"].values()
+    better = sum(value > 0 for value in pairs)
     less = "less" if training >= 0 else "more"
     return (
         f"{name}: models trained on the fixed labels err {abs(training):.2f} points {less} on the same clean rows "
-        f"(better in {better} of {n} pairs of runs). Another {evaluation:.2f} points of the total "
+        f"(better in {better} of {len(pairs)} pairs of runs). Another {evaluation:.2f} points of the total "
         f"{effect['total']:.2f} come from the cleaner yardstick alone, not from better models."
     )
 

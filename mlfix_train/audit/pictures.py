@@ -69,7 +69,7 @@ def draw_audit(
         The pictures, in the order in which one would look at them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("[0-9][0-9]-*.png"):
+    for old in [*folder.glob("[0-9][0-9]-*.png"), *folder.glob("[0-9][0-9][0-9]-*.png")]:
         old.unlink()
     worst = _panel(ranking, images, folder / "worst.png", "Least believable labels", title, marks)
     pictures = [Picture("audit/worst", worst, f"the {min(MAX_TILES, len(ranking))} highest losses")]

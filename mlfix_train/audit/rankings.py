@@ -38,6 +38,9 @@ def rank_samples(runs: Sequence[pd.DataFrame]) -> pd.DataFrame:
     if not runs:
         raise RunError("there are no predictions to rank", "train a run first")
     rows = pd.concat(runs, ignore_index=True)
+    missing = [name for name in ("pred", "loss", "prob", "label_prob", "margin") if name not in rows.columns]
+    if missing:
+        raise RunError(f"the predictions lack the columns {listing(missing)}", "rank the predictions of mlfix train")
     bad = rows["sample_id"][~np.isfinite(rows["loss"].to_numpy(dtype=np.float64))]
     if len(bad):
         raise DataError(f"{len(bad):,} predictions have a loss that is no number: {listing(bad, 3)}", "train again")

@@ -51,7 +51,7 @@ def _logged_in() -> bool:
 def find_run(loggers: Sequence[Any]) -> Any | None:
     """Returns the W&B run among Lightning's loggers, or ``None``; other loggers are let be."""
     for logger in loggers:
-        if type(logger).__name__ == "WandbLogger":
+        if any(kind.__name__ == "WandbLogger" for kind in type(logger).__mro__):
             run = logger.experiment
             return run if hasattr(run, "log_artifact") else None
     return None

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mlfix_train.errors import check_choice, check_range
+from mlfix_train.errors import ConfigError, check_choice, check_range
 
 RECIPES = ("finetune", "scratch")
 STAGES = 3
@@ -54,6 +54,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_choice("recipe.name", self.name, RECIPES)
+        for name in ("epochs", "frozen_epochs"):
+            if not isinstance(getattr(self, name), int):
+                raise ConfigError(f"recipe.{name}={getattr(self, name)} is not a whole number", "give a whole number")
         check_range("recipe.epochs", self.epochs, 1, 100_000)
         check_range("recipe.frozen_epochs", self.frozen_epochs, 0, 100_000)
         check_range("recipe.lr", self.lr, 1e-9, 100)
@@ -136,11 +139,14 @@ class CycleSchedule(torch.optim.lr_scheduler.LRScheduler):
         return {"last_epoch": self.last_epoch}
 
     def get_lr(self) -> list[float | torch.Tensor]:
-        """Returns the rate of each group at the current step; sets beta1 beside."""
+        """Returns the rate of each group at the current step; sets beta1 beside.
+
+        Step i of a phase of n steps stands at i / n of its cycle, as in fastai.
+        """
         step = min(self.last_epoch, self.bounds[-1] - 1)
         number = next(i for i in range(len(self.phases)) if step < self.bounds[i + 1] or i == len(self.phases) - 1)
         phase, start, stop = self.phases[number], self.bounds[number], self.bounds[number + 1]
-        share, beta1 = one_cycle((step - start) / max(stop - start - 1, 1), phase)
+        share, beta1 = one_cycle((step - start) / max(stop - start, 1), phase)
         rates: list[float | torch.Tensor] = []
         for group in self.optimizer.param_groups:
             group["betas"] = (beta1, group["betas"][1])
@@ -179,5 +185,9 @@ def backbone_stages(backbone: nn.Module) -> dict[str, int]:
         numbers = sorted(layers)
         early = set(numbers[: (len(numbers) + 1) // 2])
         return {name: int(number not in early) for number in numbers for name in layers[number]}
-    except (AttributeError, KeyError):  # a backbone that doesn't know its order: halve the list of its parameters
+    except (
+        AttributeError,
+        KeyError,
+        AssertionError,
+    ):  # a backbone that doesn't know its order: halve the list of its parameters
         return {name: int(i >= (len(names) + 1) // 2) for i, name in enumerate(names)}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlfix_train.errors import ConfigError, RunError, check_choice, did_you_mean
+from mlfix_train.errors import ConfigError, RunError, check_choice, did_you_mean, listing
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +80,12 @@ class Network(nn.Module):
         pooled = {"global_pool": ""} if head == "concat_pool" else {}
         self.backbone = create_backbone(backbone, pretrained and not weights, {**pooled, **(backbone_args or {})})
         if weights:
-            load_backbone(self.backbone, Path(weights))
-        features = int(self.backbone.num_features)  # type: ignore[arg-type]
+            load_backbone(self.backbone, Path(weights).expanduser())
+        self.features = int(self.backbone.num_features)  # type: ignore[arg-type]
         if head == "concat_pool":
-            self.head: nn.Module = ConcatPoolHead(features, classes)
+            self.head: nn.Module = ConcatPoolHead(self.features, classes)
         else:
-            self.head = nn.Linear(int(getattr(self.backbone, "head_hidden_size", features)), classes)
+            self.head = nn.Linear(int(getattr(self.backbone, "head_hidden_size", self.features)), classes)
         self.channels_last = channels_last
         if channels_last:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -94,10 +94,12 @@ class Network(nn.Module):
         """Maps normalised images ``N,3,H,W`` to logits ``N,classes``."""
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        features = self.backbone(images)
-        if isinstance(self.head, ConcatPoolHead) and features.ndim != 4:
+        pooled = isinstance(self.head, ConcatPoolHead)
+        features = self.backbone.forward_features(images) if pooled else self.backbone(images)  # type: ignore[operator]
+        if pooled and (features.ndim != 4 or features.shape[1] != self.features):
             raise ConfigError(
-                f"model.head=concat_pool needs a feature map, and this backbone gives {tuple(features.shape)}",
+                f"model.head=concat_pool needs a feature map N,{self.features},h,w, and this backbone gives "
+                f"{tuple(features.shape)}",
                 "use model.head=linear",
             )
         logits: Tensor = self.head(features)
@@ -122,12 +124,17 @@ def create_backbone(name: str, pretrained: bool, arguments: Mapping[str, Any]) -
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
     except (TypeError, AssertionError) as error:
-        raise ConfigError(f"model.backbone_args={dict(arguments)}: {name}: {error}", "see timm.create_model") from error
+        raise _no_backbone(name, arguments, error) from error
     except Exception as error:
-        if not pretrained:
-            raise
+        if not pretrained or "tag" in str(error):
+            raise _no_backbone(name, arguments, error) from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise _no_weights(name, f"{type(error).__name__}: {reason[:200]}") from error
+
+
+def _no_backbone(name: str, arguments: Mapping[str, Any], error: Exception) -> ConfigError:
+    given = f" with model.backbone_args={dict(arguments)}" if arguments else ""
+    return ConfigError(f"model.backbone={name}{given}: {error}", "see timm.create_model for what this backbone takes")
 
 
 def _no_weights(name: str, reason: str) -> RunError:
@@ -148,7 +155,10 @@ def _require_hub(name: str) -> None:
     import timm
     from huggingface_hub import try_to_load_from_cache
 
-    config = timm.get_pretrained_cfg(name)
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        raise _no_backbone(name, {}, error) from error
     if config is None or not config.hf_hub_id or urllib.request.getproxies():
         return
     host = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname or ""
@@ -163,7 +173,7 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     """Loads weights from a file into a backbone; entries of a classifier head are left out.
 
     Raises:
-        RunError: the file is missing, unreadable, or fits less than nine tenths of the backbone's parameters.
+        RunError: the file is missing, unreadable, or lacks a tensor of the backbone.
     """
     found = read_state(path)
     wanted = backbone.state_dict()
@@ -177,11 +187,12 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
         }
 
     best = max((fitting(prefix) for prefix in sorted(prefixes, key=len)[:50]), key=len)
-    if len(best) < 0.9 * len(wanted):
+    missing = sorted(name for name in set(wanted) - set(best) if not name.endswith("num_batches_tracked"))
+    if missing:
         raise RunError(
-            f"model.weights={path} fits {len(best)} of the {len(wanted)} tensors of this backbone",
+            f"model.weights={path} lacks {len(missing)} of the {len(wanted)} tensors of this backbone, or has them in "
+            f"another shape: {listing(missing, 3)}",
             "give weights of the same architecture (model.backbone, model.backbone_args)",
-            [f"missing, for example: {name}" for name in sorted(set(wanted) - set(best))[:3]],
         )
     backbone.load_state_dict(best, strict=False)
     log.info("%s: loaded %d of %d tensors of the backbone", path, len(best), len(wanted))
@@ -203,11 +214,15 @@ def read_state(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise RunError(f"the weights file {path} can't be read: {reason}", "it is damaged or no torch file") from error
+        raise RunError(
+            f"the weights file {path} can't be read: {reason}",
+            "it is damaged, no torch file, or holds more than tensors",
+        ) from error
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    tensors = {str(name): value for name, value in dict(content).items() if isinstance(value, Tensor)}
+    entries = content if isinstance(content, dict) else {}
+    tensors = {str(name): value for name, value in entries.items() if isinstance(value, Tensor)}
     if not tensors:
         raise RunError(f"the weights file {path} holds no tensors", "give a state dict or a checkpoint")
     return tensors

@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from timm.models import register_model
 from torch import Tensor, nn
 
+from mlfix_train.errors import check_choice
+
 
 class SmallNet(nn.Module):
-    """Plain convolutions with max pooling (before norm and activation: the same function, a quarter of the work).
+    """Plain convolutions with max pooling, before norm and activation: a quarter of their work.
 
     Args:
         widths: channels of the stages; each stage halves the resolution.
@@ -36,6 +38,7 @@ class SmallNet(nn.Module):
         drop_rate: float = 0.1,
     ) -> None:
         super().__init__()
+        check_choice("global_pool", global_pool, ("grid", "avg", ""))
         self.num_classes, self.global_pool, self.num_features = num_classes, global_pool, widths[-1]
         self.head_hidden_size = self.num_features * (4 if global_pool == "grid" else 1)
         stages = []

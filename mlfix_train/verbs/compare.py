@@ -53,7 +53,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         temporary.write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
     with atomic_path(out / "compare.md") as temporary:
         temporary.write_text(markdown(summary), encoding="utf-8")
-    charts = [_chart(name, piece, out) for name, piece in summary["slices"].items()]
+    charts = [_chart(name, piece, out / file) for (name, piece), file in
+              zip(summary["slices"].items(), _file_names(list(summary["slices"])), strict=True)]  # fmt: skip
     for name in summary["slices"]:
         print(sentence(summary, name))
     print(f"table      {out / 'compare.md'}\nnumbers    {out / 'summary.json'}\npictures   {charts[0]}", flush=True)
@@ -135,7 +136,13 @@ def _fixes(cfg: DictConfig, original: ArmRuns) -> pd.DataFrame:
     return match_fixes(fixes, table, allow)
 
 
-def _chart(name: str, piece: dict[str, Any], out: Path) -> Path:
+def _file_names(slices: list[str]) -> list[str]:
+    """Returns a PNG's name for each slice, each another one."""
+    plain = [slug(name) for name in slices]
+    return [f"{name}.png" if plain.count(name) == 1 else f"{name}-{i}.png" for i, name in enumerate(plain)]
+
+
+def _chart(name: str, piece: dict[str, Any], path: Path) -> Path:
     values = {label: piece["runs"][key] for key, label in ROWS if key in piece["runs"]}
     rows = f"{piece['rows_original']:,} rows, {piece['rows_clean']:,} clean"
-    return arms_chart(values, out / f"{slug(name)}.png", f"Held-out error, {name} ({rows})", "error (%)")
+    return arms_chart(values, path, f"Held-out error, {name} ({rows})", "error (%)")

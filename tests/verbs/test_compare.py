@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import FAST, draw_shapes
+from shapes import FAST, draw_shapes
 
 from mlfix_train import config
 from mlfix_train.verbs import train

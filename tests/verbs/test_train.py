@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import FAST, draw_shapes, start
 from PIL import Image
+from shapes import FAST, draw_shapes, start
 
 from mlfix_train.data.runs import RunDirectory
 

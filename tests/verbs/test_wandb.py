@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import FAST, start
+from shapes import FAST, start
 
 
 def records(run: Path) -> list[dict]:
