@@ -28,7 +28,7 @@ class AugmentSpec:
         blur: share of images blurred by a Gaussian of 3 or 5 pixels, 0 to 1.
         rotate: largest rotation, degrees.
         zoom: largest enlargement, 1 or more (the crop's place is random).
-        warp: largest perspective shift of a corner, as a share of half the side.
+        warp: largest perspective shift of a corner each way, as a share of half the side, 0 to 0.4.
         lighting: largest change of brightness and of contrast, 0 to 0.9.
         p_affine: probability of each of rotation, zoom and warp.
         p_lighting: probability of each of brightness and contrast.
@@ -47,7 +47,7 @@ class AugmentSpec:
             check_range(f"augment.{name}", getattr(self, name), 0, 1)
         check_range("augment.rotate", self.rotate, 0, 180)
         check_range("augment.zoom", self.zoom, 1, 4)
-        check_range("augment.warp", self.warp, 0, 0.9)
+        check_range("augment.warp", self.warp, 0, 0.4)
         check_range("augment.lighting", self.lighting, 0, 0.9)
 
 
@@ -102,13 +102,31 @@ def homographies(n: int, spec: AugmentSpec, generator: torch.Generator) -> Tenso
     warp_y = _sometimes(_uniform(n, -spec.warp, spec.warp, generator), spec.p_affine, 0.0, generator)
     radians = angle * (math.pi / 180)
     eye = torch.eye(3).repeat(n, 1, 1)
-    turn, scale, tilt = eye.clone(), eye.clone(), eye.clone()
+    turn, scale = eye.clone(), eye.clone()
     turn[:, 0, 0] = turn[:, 1, 1] = radians.cos()
     turn[:, 0, 1], turn[:, 1, 0] = -radians.sin(), radians.sin()
     scale[:, 0, 0] = scale[:, 1, 1] = 1 / zoom
     scale[:, :2, 2] = centre * (1 - 1 / zoom)[:, None]
-    tilt[:, 2, 0], tilt[:, 2, 1] = warp_x, warp_y
-    return turn @ scale @ tilt
+    return turn @ scale @ _perspective(warp_x, warp_y)
+
+
+def _perspective(x: Tensor, y: Tensor) -> Tensor:
+    """Returns the maps, ``n,3,3``, under which one side of the square grows by a share and its opposite shrinks.
+
+    Corners move by ``x`` upright and ``y`` sideways (fastai's definition); a map follows from its four corners.
+    """
+    corners = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
+    u = torch.stack([-1 - y, -1 + y, 1 + y, 1 - y], 1)
+    v = torch.stack([-1 - x, 1 + x, -1 + x, 1 - x], 1)
+    n = len(x)
+    system, target = torch.zeros(n, 8, 8), torch.zeros(n, 8)
+    for k, (a, b) in enumerate(corners.tolist()):
+        for row, moved, column in ((2 * k, u[:, k], 0), (2 * k + 1, v[:, k], 3)):
+            system[:, row, column], system[:, row, column + 1], system[:, row, column + 2] = a, b, 1.0
+            system[:, row, 6], system[:, row, 7] = -a * moved, -b * moved
+            target[:, row] = moved
+    solved = torch.linalg.solve(system, target)
+    return torch.cat([solved, torch.ones(n, 1)], 1).view(n, 3, 3)
 
 
 def _warp(x: Tensor, maps: Tensor, spec: AugmentSpec) -> Tensor:

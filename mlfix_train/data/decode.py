@@ -6,13 +6,23 @@ import warnings
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 DECODER_VERSION = 1
 """Goes up when the same file would give other pixels, so that stores made before are built anew."""
 
 ASPECTS = ("squash", "pad")
 GREY = 128
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How to set a picture upright, by its EXIF orientation."""
 
 
 class UnreadableImage(Exception):  # noqa: N818 - a finding, not a fault
@@ -54,7 +64,7 @@ def decode_image(path: str, size: int, aspect: str = "squash", max_megapixels: f
         raise
     except FileNotFoundError:
         raise UnreadableImage("the file is missing") from None
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's readers raise many kinds over a damaged file
         raise UnreadableImage(_reason(path, error)) from error
 
 
@@ -69,18 +79,24 @@ def _reason(path: str, error: BaseException) -> str:
 
 
 def _upright(image: Any) -> Image.Image:
-    """Applies the EXIF orientation, where there is one."""
-    has_exif = "exif" in image.info or image.format in ("TIFF", "WEBP", "PNG")
-    return ImageOps.exif_transpose(image) if has_exif else image
+    """Applies the EXIF orientation, where there is one that can be read."""
+    if "exif" not in image.info and image.format not in ("TIFF", "WEBP", "PNG"):
+        return image
+    try:
+        turn = TURNS.get(image.getexif().get(0x0112, 1))
+    except Exception:  # a damaged block: the picture itself is none the worse
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     """Returns ``image`` as 8-bit RGB."""
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16") or image.mode == "I":
         wide = np.asarray(image).astype(np.float64)
-        wide = wide / 257.0 if wide.max(initial=0) > 255 else wide
+        if image.mode != "I" or wide.max(initial=0) > 255:  # mode I: an older writer's 16 bits, or 8
+            wide = wide / 257.0
         return Image.fromarray(np.clip(wide + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise UnreadableImage("32-bit float pixels have no known range; save the image with 8 or 16 bits")
@@ -97,7 +113,9 @@ def _square(image: Image.Image, size: int, aspect: str) -> np.ndarray:
         return np.asarray(image)
     if aspect == "squash":
         return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0))
-    inner = ImageOps.contain(image, (size, size), Image.Resampling.BICUBIC)
+    scale = size / max(image.size)
+    shape = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    inner = image.resize(shape, Image.Resampling.BICUBIC, reducing_gap=3.0)
     canvas = Image.new("RGB", (size, size), (GREY, GREY, GREY))
     canvas.paste(inner, ((size - inner.width) // 2, (size - inner.height) // 2))
     return np.asarray(canvas)

@@ -7,6 +7,7 @@ from a pipe.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -135,7 +136,8 @@ class _Process:
 
     def close(self) -> None:
         if self.process.stdin:
-            self.process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()
         self.process.wait()
         if self.process.stdout:
             self.process.stdout.close()

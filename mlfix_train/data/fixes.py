@@ -86,9 +86,10 @@ def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         guess = "UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "not UTF-8"
-        line = raw[: error.start].count(b"\n") + 1
+        line = error.object[: error.start].count(b"\n") + 1
         raise FixesError(
-            f"{path}: line {line} is {guess} (byte 0x{raw[error.start]:02x})", "save the file again as CSV UTF-8"
+            f"{path}: line {line} is {guess} (byte 0x{error.object[error.start]:02x})",
+            "save the file again as CSV UTF-8",
         ) from error
     if "\x00" in text:
         raise FixesError(f"{path} holds NUL characters: it is no CSV file", "save it again as CSV UTF-8")
@@ -236,9 +237,13 @@ def write_fixes(fixes: pd.DataFrame, path: str | Path) -> Path:
     path = Path(path)
     if "sample_id" not in fixes.columns:
         fixes = fixes.reset_index()
-    frame = fixes.reindex(columns=list(COLUMNS)).fillna("")
+    frame = fixes.reindex(columns=list(COLUMNS)).fillna("").astype(str)
+    torn = any("\r" in cell for cell in frame.to_numpy().ravel())
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        frame.to_csv(file, index=False, lineterminator="\n")
+        file.write(",".join(COLUMNS) + "\n")
+        # csv leaves a bare carriage return unquoted, and could not read it back.
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if torn else csv.QUOTE_MINIMAL)
+        writer.writerows(frame.to_numpy().tolist())
         file.flush()
         os.fsync(file.fileno())
     return path

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from mlfix_train.data.samples import label_list
 from mlfix_train.errors import DataError, check_range, did_you_mean
 
 TRUE_LABEL = "true_label"
@@ -29,7 +30,9 @@ def plant_uniform(table: pd.DataFrame, fraction: float, seed: int = 0) -> pd.Dat
         DataError: fewer than two labels.
     """
     check_range("fraction", fraction, 0, 1)
-    names = sorted(table["label"].unique())
+    names = label_list(table)
+    if table["label"].isna().any():
+        raise DataError("errors can't be planted among samples without a label", "give every sample a label")
     if len(names) < 2:
         raise DataError("errors can't be planted among fewer than two labels", "bring data of two or more labels")
     rng = np.random.default_rng([seed, 1])
@@ -83,9 +86,9 @@ def plant_confusions(
 def _planted(table: pd.DataFrame, rows: Sequence[int] | np.ndarray, new: Sequence[str] | np.ndarray) -> pd.DataFrame:
     planted = table.copy()
     labels = table["label"].to_numpy(dtype=object).copy()
-    planted[TRUE_LABEL] = labels.copy()
+    planted[TRUE_LABEL] = pd.Series(labels.copy(), index=table.index, dtype=object)
     labels[np.asarray(rows, dtype=np.int64)] = new
-    planted["label"] = labels
+    planted["label"] = pd.Series(labels, index=table.index, dtype=object)
     return planted
 
 

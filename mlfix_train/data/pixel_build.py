@@ -11,16 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from mlfix_train.data.decode_worker import Chunk, decode_chunks
+from mlfix_train.data.pixels import PixelSpec, PixelStore, try_open
 from mlfix_train.errors import DataError
-
-if TYPE_CHECKING:
-    from mlfix_train.data.pixels import PixelSpec
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +34,8 @@ def build(
     fingerprint: str,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Decodes the images of ``table`` into ``folder``; arguments as :func:`mlfix_train.data.pixels.open_store`.
+) -> PixelStore:
+    """Decodes the images of ``table`` into ``folder`` and returns the store; arguments as of ``open_store``.
 
     Chunks that an interrupted build finished are kept: ``done.jsonl`` names them, flushed after their pixels.
 
@@ -48,8 +45,10 @@ def build(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _Lock(folder):
-            if _finished(folder, fingerprint):
-                return
+            found = try_open(folder, fingerprint, (len(table), spec.size, spec.size, 3))
+            if found is not None:  # another process built it while this one waited
+                return found
+            (folder / "store.json").unlink(missing_ok=True)
             unreadable = _decode_all(table, spec, folder, workers, progress)
             names = {str(table.index[row]): reason for row, reason in sorted(unreadable.items())}
             info = {"fingerprint": fingerprint, "spec": asdict(spec), "samples": len(table), "unreadable": names}
@@ -57,23 +56,9 @@ def build(
             (folder / "store.json.tmp").write_text(json.dumps(info, indent=1))
             os.replace(folder / "store.json.tmp", folder / "store.json")
             (folder / "done.jsonl").unlink(missing_ok=True)
+            return PixelStore(folder)
     except OSError as error:
         raise _explain(error, folder, len(table), spec) from error
-
-
-def _finished(folder: Path, fingerprint: str) -> bool:
-    """Whether another process finished the same store while this one waited; clears a broken one away."""
-    from mlfix_train.data.pixels import PixelStore
-
-    if not (folder / "store.json").exists():
-        return False
-    try:
-        return PixelStore(folder).fingerprint == fingerprint
-    except (OSError, ValueError, KeyError):
-        (folder / "store.json").unlink()
-        (folder / "pixels.npy").unlink(missing_ok=True)
-        (folder / "done.jsonl").unlink(missing_ok=True)
-        return False
 
 
 class _Lock:
@@ -117,7 +102,7 @@ def _decode_all(
         log.info("pixel store: %d of %d images were decoded before", finished, total)
     with open(folder / "done.jsonl", "a") as notes:
         for start, bad in decode_chunks(chunks, 1 if few else workers or os.cpu_count() or 1):
-            notes.write(json.dumps([start, bad]) + "\n")
+            notes.write(json.dumps([CHUNK, start, bad]) + "\n")
             notes.flush()
             unreadable.update(bad)
             finished = min(finished + CHUNK, total)
@@ -129,41 +114,48 @@ def _decode_all(
 
 def _allocate(part: Path, shape: tuple[int, ...]) -> int:
     """Creates the file at its full size (so that a full disk is told at once); returns where the pixels begin."""
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     size = int(np.prod(shape))
-    if part.exists():
+    try:
         with open(part, "rb") as file:
             np.lib.format.read_magic(file)
-            np.lib.format.read_array_header_1_0(file)
-            offset = file.tell()
-        if part.stat().st_size == offset + size:
-            return offset
+            found, _, _ = np.lib.format.read_array_header_1_0(file)
+            if tuple(found) == shape and part.stat().st_size == file.tell() + size:
+                return file.tell()
+    except (FileNotFoundError, ValueError):
+        pass
+    part.unlink(missing_ok=True)
     (part.parent / "done.jsonl").unlink(missing_ok=True)
-    free = shutil.disk_usage(part.parent).free
-    if free < size:
-        part.unlink(missing_ok=True)
+    if shutil.disk_usage(part.parent).free < size:
         raise OSError(errno.ENOSPC, "No space left on device")
-    with open(part, "wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        offset = file.tell()
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, offset + size)
-        else:
-            file.truncate(offset + size)
-    return offset
+    try:
+        with open(part, "wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            file.flush()
+            offset = file.tell()
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, offset + size)
+            else:
+                file.truncate(offset + size)
+            return offset
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _read_notes(path: Path) -> tuple[dict[int, str], set[int]]:
     """Returns the unreadable rows and the starts of the chunks that an earlier build finished."""
     unreadable: dict[int, str] = {}
     done: set[int] = set()
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
-            start, bad = json.loads(line)
-        except ValueError:  # cut off in the middle of the line: that chunk is decoded again
+            chunk, start, bad = json.loads(line)
+            rows = {int(row): str(reason) for row, reason in bad.items()}
+            if chunk == CHUNK:
+                done.add(int(start))
+                unreadable.update(rows)
+        except (ValueError, TypeError, AttributeError):  # a line cut short: that chunk is decoded again
             continue
-        done.add(start)
-        unreadable.update({int(row): reason for row, reason in bad.items()})
     return unreadable, done
 
 

@@ -1,21 +1,21 @@
 """The pixel store: every sample decoded once to one uint8 file that workers, runs and verbs share.
 
 A store is a folder with ``pixels.npy`` (N,H,W,3, uint8) and ``store.json`` (the fingerprint of its inputs and the
-unreadable images). It is opened in a moment, rebuilt when an input changed, and never served stale. Rows are read
-through a memory map whose pages are handed back to the system as they go, so that a process stays small however large
-the data is.
+unreadable images). It is opened in a moment, rebuilt when an input changed, and never served stale. A process that
+reads it stays small however large the data is.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
-import mmap
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,9 +24,6 @@ from mlfix_train.data.decode import ASPECTS, DECODER_VERSION
 from mlfix_train.errors import DataError, check_choice, listing
 
 log = logging.getLogger(__name__)
-
-RESIDENT_BYTES = 64 * 2**20
-"""Pages touched before they are handed back: what a reading process keeps resident at most."""
 
 
 @dataclass(frozen=True)
@@ -51,41 +48,61 @@ class PixelSpec:
 
 
 class PixelStore:
-    """N images of one size; indexing with row numbers returns a uint8 array ``len(rows),H,W,3``.
+    """N images of one size; indexing with row numbers or a slice returns a uint8 array ``n,H,W,3``.
+
+    ``pixels.npy`` can be opened by ``numpy.load(..., mmap_mode="r")`` as well. Rows are read by ``pread``, not through
+    a memory map: mapped pages count as the process's own, and random reading maps the whole file before long.
 
     Args:
         folder: a store that :func:`open_store` built.
+
+    Raises:
+        OSError, ValueError: the store is missing or damaged.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.info = json.loads((self.folder / "store.json").read_text())
-        with open(self.folder / "pixels.npy", "rb") as file:
-            np.lib.format.read_magic(file)
-            self.shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-            offset = file.tell()
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        if dtype != np.uint8 or len(self._map) != offset + int(np.prod(self.shape)):
-            raise ValueError("pixels.npy is cut short")
-        self._pixels = np.frombuffer(self._map, np.uint8, offset=offset).reshape(self.shape)
-        self._touched = 0
-        self._advise("MADV_RANDOM")
-
-    def _advise(self, name: str) -> None:
-        if hasattr(mmap, name):
-            self._map.madvise(getattr(mmap, name))
+        info = json.loads((self.folder / "store.json").read_text(encoding="utf-8"))
+        if not isinstance(info, dict) or not isinstance(info.get("unreadable"), dict) or "fingerprint" not in info:
+            raise ValueError("store.json is no description of a store")
+        self.info: dict[str, Any] = info
+        self._file = open(self.folder / "pixels.npy", "rb", buffering=0)  # noqa: SIM115 - open as long as the store
+        np.lib.format.read_magic(self._file)
+        self.shape, _, dtype = np.lib.format.read_array_header_1_0(self._file)
+        self._offset = self._file.tell()
+        size = os.fstat(self._file.fileno()).st_size
+        if dtype != np.uint8 or len(self.shape) != 4 or size != self._offset + int(np.prod(self.shape)):
+            raise ValueError("pixels.npy is cut short, or no store of pixels")
 
     def __len__(self) -> int:
         return int(self.shape[0])
 
     def __getitem__(self, rows: np.ndarray | Sequence[int] | slice) -> np.ndarray:
-        picked: np.ndarray = np.array(self._pixels[rows])
-        # A row touches at least one page; past the budget all pages go back (they stay in the system's cache).
-        self._touched += max(picked.nbytes, len(picked) * mmap.PAGESIZE)
-        if self._touched > RESIDENT_BYTES:
-            self._advise("MADV_DONTNEED")
-            self._touched = 0
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(len(self)))
+        numbers = np.asarray(rows, dtype=np.int64)
+        if len(numbers) and not (-len(self) <= numbers.min() and numbers.max() < len(self)):
+            raise IndexError(f"a row number is outside of the {len(self):,} rows of {self.folder}")
+        numbers = numbers % max(len(self), 1)
+        picked = np.empty((len(numbers), *self.shape[1:]), dtype=np.uint8)
+        # Neighbouring rows are read at once.
+        starts = np.flatnonzero(np.diff(numbers, prepend=-2) != 1)
+        row_bytes = int(np.prod(self.shape[1:]))
+        view = memoryview(picked.data).cast("B") if picked.size else memoryview(b"")
+        for start, stop in itertools.pairwise([*starts.tolist(), len(numbers)]):
+            self._read(view[start * row_bytes : stop * row_bytes], self._offset + int(numbers[start]) * row_bytes)
         return picked
+
+    def _read(self, target: memoryview, position: int) -> None:
+        while target:
+            count = os.preadv(self._file.fileno(), [target], position)
+            if not count:
+                raise OSError(f"{self.folder / 'pixels.npy'} ends before its time")
+            target, position = target[count:], position + count
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()
 
     def __reduce__(self) -> tuple[type[PixelStore], tuple[Path]]:
         return PixelStore, (self.folder,)
@@ -127,37 +144,38 @@ def open_store(
     """
     print_ = fingerprint_inputs(table, spec)
     folder = Path(cache).expanduser() / print_[:16]
-    store = _try_open(folder, print_, len(table))
+    shape = (len(table), spec.size, spec.size, 3)
+    store = try_open(folder, print_, shape)
     if store is None:
         from mlfix_train.data import pixel_build
 
-        pixel_build.build(table, spec, folder, print_, workers, progress)
-        store = PixelStore(folder)
+        store = pixel_build.build(table, spec, folder, print_, workers, progress)
     _check_unreadable(store.unreadable, len(table), max_unreadable)
     return store
 
 
-def _try_open(folder: Path, fingerprint: str, n: int) -> PixelStore | None:
-    if not (folder / "store.json").exists():
-        return None
+def try_open(folder: Path, fingerprint: str, shape: tuple[int, ...]) -> PixelStore | None:
+    """Returns the store in ``folder`` if it is whole, of this fingerprint and shape; else ``None``, saying why."""
     try:
+        if not (folder / "store.json").exists():
+            return None
         store = PixelStore(folder)
-        if store.fingerprint == fingerprint and len(store) == n:
+        if store.fingerprint == fingerprint and tuple(store.shape) == shape:
             return store
         reason = "it belongs to other inputs"
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         reason = str(error)
     log.warning("the pixel store %s can't be used (%s) and is built anew", folder, reason)
     return None
 
 
 def fingerprint_inputs(table: pd.DataFrame, spec: PixelSpec) -> str:
-    """Returns a SHA-256 (hex) of the samples' ids, files, sizes and times of change, and of how they are decoded."""
+    """Returns a SHA-256 (hex) of the samples' ids, files, sizes and times of change, and of decoding."""
     digest = hashlib.sha256(f"{DECODER_VERSION}|{spec}".encode())
     for name, path in zip(table.index, table["path"], strict=True):
         try:
             stat = os.stat(path)
-            state = f"{stat.st_size}|{stat.st_mtime_ns}"
+            state = f"{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
         except OSError as error:
             state = f"missing {error.errno}"
         digest.update(f"{name}\x1f{path}\x1f{state}\x1e".encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
 import re
@@ -54,7 +55,7 @@ def read_folder(root: str | Path, group: str | None = None) -> pd.DataFrame:
         )
     parts = [PurePosixPath(name).parts for name in found]
     firsts = {p[0].lower() for p in parts if len(p) > 1}
-    depth = 1 if firsts and firsts <= SPLIT_FOLDERS and all(len(p) != 2 for p in parts) else 0
+    depth = 1 if firsts and firsts <= SPLIT_FOLDERS and any(len(p) > 2 for p in parts) else 0
     loose = [name for name, p in zip(found, parts, strict=True) if len(p) < depth + 2]
     if loose and len(loose) < len(found):
         log.warning("%s: %d picture(s) lie outside of the class folders and are left out: %s",
@@ -86,6 +87,9 @@ def _walk(base: Path, others: list[str]) -> Iterator[str]:
             name = f"{relative}/{entry.name}" if relative else entry.name
             try:
                 is_folder = entry.is_dir()
+                if not is_folder and not entry.is_file() and os.path.exists(entry.path):
+                    others.append(name)  # a pipe or a device, whatever its name
+                    continue
                 key = _identity(entry) if is_folder else None
             except OSError:
                 others.append(name)
@@ -187,6 +191,8 @@ def read_samples_file(
         groups = [value or name for value, name in zip(groups, ids, strict=True)]
     splits = _strings(raw, names["split"]) if names["split"] else None
     metadata = raw.drop(columns=[name for name in names.values() if name])
+    taken = ("sample_id", "path", "label", "group", "split")
+    metadata = metadata.rename(columns={name: f"{name}_in_file" for name in metadata.columns if name in taken})
     return make_table(ids, paths, labels, groups, splits, metadata, source=str(source))
 
 
@@ -199,6 +205,19 @@ def _relative(path: str, base: Path) -> str:
     return Path(os.path.relpath(path, base)).as_posix()
 
 
+def _check_widths(source: Path) -> None:
+    """Raises a DataError for a line with more cells than the header (pandas would shift its columns)."""
+    with open(source, encoding="utf-8-sig", newline="") as file:
+        lines = csv.reader(file)
+        width = len(next(lines, []))
+        for cells in lines:
+            if len(cells) > width:
+                raise DataError(
+                    f"{source}: line {lines.line_num} has {len(cells)} cells, the header {width}: {','.join(cells)!r}",
+                    'put values that hold a comma in double quotes: "a,b.jpg"',
+                )
+
+
 def _read_any(source: Path, text: list[str]) -> pd.DataFrame:
     """Reads a table; ``text`` names columns that stay text (a label ``020`` is no number)."""
     if not source.is_file():
@@ -208,9 +227,12 @@ def _read_any(source: Path, text: list[str]) -> pd.DataFrame:
             table = pd.read_parquet(source)
             return table.reset_index() if table.index.name else table
         # Only empty cells are missing: a label may well be "NA" or "null".
+        _check_widths(source)
         types = dict.fromkeys(text, str)
-        return pd.read_csv(source, keep_default_na=False, na_values=[""], encoding="utf-8-sig", dtype=types)
+        return pd.read_csv(
+            source, keep_default_na=False, na_values=[""], encoding="utf-8-sig", dtype=types, index_col=False
+        )
     except UnicodeDecodeError as error:
         raise DataError(f"{source} is not UTF-8 (byte {error.start})", "save it again as CSV UTF-8") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, csv.Error) as error:
         raise DataError(f"{source} can't be read as a table: {error}", "give a CSV or Parquet file") from error

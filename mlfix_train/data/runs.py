@@ -54,7 +54,10 @@ class RunDirectory:
         """
         path = self.path / "run.json"
         try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(content, dict):
+                raise ValueError("it holds no settings")
+            return content
         except FileNotFoundError:
             return {}
         except (ValueError, OSError) as error:
@@ -110,6 +113,20 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:40]}...{text[-12:]}"
 
 
+def _runs_below(place: Path) -> Iterator[Path]:
+    """Yields the folders below ``place`` that hold a ``run.json``, through links but not in circles."""
+    seen = set()
+    for folder, names, files in os.walk(place, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            names.clear()
+            continue
+        seen.add(real)
+        if "run.json" in files:
+            names.clear()
+            yield Path(folder)
+
+
 def find_runs(where: str | Path | list[str], key: str = "runs") -> list[RunDirectory]:
     """Returns the runs that a run directory, a directory of them, or a glob names, sorted by path.
 
@@ -129,10 +146,7 @@ def find_runs(where: str | Path | list[str], key: str = "runs") -> list[RunDirec
         if not places:
             raise RunError(f"{key}={pattern} matches nothing", "give a run directory, a directory of runs, or a glob")
         for place in map(Path, places):
-            if (place / "run.json").exists():
-                below = [place]
-            else:
-                below = sorted(path.parent for path in place.rglob("run.json")) if place.is_dir() else []
+            below = sorted(_runs_below(place)) if place.is_dir() else []
             found.update({os.path.realpath(path): RunDirectory(path) for path in below})
     if not found:
         raise RunError(

@@ -88,6 +88,12 @@ def validate_table(table: pd.DataFrame, source: str = "the data") -> pd.DataFram
             f"{source}: {len(twice):,} sample_id(s) stand more than once: {listing(twice)}",
             "name every sample once (remove the repeated rows, or give data.columns.sample_id a unique column)",
         )
+    strange = [label for label in table["label"].unique() if not isinstance(label, str) and not pd.isna(label)]
+    if strange:
+        raise DataError(
+            f"{source}: labels must be text, and {listing(map(repr, strange), 3)} is not",
+            "turn the labels into text: table['label'].astype(str)",
+        )
     empty = table.index[(table["label"].astype(object) == "").to_numpy(dtype=bool)]
     if len(empty):
         raise DataError(
