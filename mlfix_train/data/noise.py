@@ -37,7 +37,7 @@ def plant_uniform(table: pd.DataFrame, fraction: float, seed: int = 0) -> pd.Dat
         raise DataError("errors can't be planted among fewer than two labels", "bring data of two or more labels")
     rng = np.random.default_rng([seed, 1])
     rows = rng.permutation(len(table))[: round(fraction * len(table))]
-    codes = pd.Index(names).get_indexer(table["label"])
+    codes = pd.Index(names).get_indexer(pd.Index(table["label"]))
     shift = rng.integers(1, len(names), size=len(rows))
     new = np.array(names, dtype=object)[(codes[rows] + shift) % len(names)]
     return _planted(table, rows, new)

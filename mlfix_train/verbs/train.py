@@ -191,11 +191,11 @@ def _train(cfg: DictConfig, directory: RunDirectory, data: Any, about: dict[str,
     try:
         with trainers.as_single_run():
             trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
-        if audit.predictions is None:  # killed between the last epoch and its predictions
-            trainer.validate(model, datamodule=data, verbose=False)
-            audit.finish(trainer)
+            if trainer.interrupted:
+                raise KeyboardInterrupt
+            if audit.predictions is None:  # killed between the last epoch and its predictions
+                trainer.validate(model, datamodule=data, verbose=False)
+                audit.finish(trainer)
     finally:
         trainers.close_loggers(loggers)
     timings["fit_seconds"] = round(time.monotonic() - clock, 2)

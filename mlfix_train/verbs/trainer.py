@@ -172,13 +172,13 @@ def as_single_run() -> Iterator[None]:
     """Lets Lightning start further processes of this very run.
 
     Under DDP Lightning starts the command line again. Inside a sweep that would be the whole sweep, and inside Hydra it
-    would be a rewritten one; this puts the command of the one run there instead.
+    would be a rewritten one; this puts the command of the one run there instead, and ends its process group after it.
     """
     from hydra.core.hydra_config import HydraConfig
 
     instance = HydraConfig.instance()
     hydra: Any = instance.cfg
-    argv = sys.argv
+    argv, environment = sys.argv, dict(os.environ)
     try:
         if hydra is not None:
             sys.argv = [argv[0], str(hydra.hydra.job.config_name), *hydra.hydra.overrides.task]
@@ -186,3 +186,9 @@ def as_single_run() -> Iterator[None]:
         yield
     finally:
         instance.cfg, sys.argv = hydra, argv
+        if torch.distributed.is_available() and torch.distributed.is_initialized() and "LOCAL_RANK" not in environment:
+            torch.distributed.destroy_process_group()  # the next run of a sweep starts a group of its own
+            for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+                os.environ.pop(name, None)
+                if name in environment:
+                    os.environ[name] = environment[name]

@@ -74,7 +74,7 @@ def test_seeds_and_inputs() -> None:
 def test_range(seed: int) -> None:
     batch = images(64, seed=seed)
     batch[:16], batch[16:32] = 0, 255
-    for spec in (AugmentSpec(), AugmentSpec(1.0, 180.0, 4.0, 0.9, 0.9, 1.0, 1.0)):
+    for spec in (AugmentSpec(), AugmentSpec(1.0, 180.0, 4.0, 0.4, 0.9, 1.0, 1.0)):
         result = augment(batch, spec, seed)
         assert torch.isfinite(result).all() and result.min() >= 0 and result.max() <= 1
 
