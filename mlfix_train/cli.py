@@ -52,7 +52,7 @@ def run(verb: str, arguments: list[str]) -> int:
     _say_logs()
     try:
         if verb not in VERBS:
-            raise ConfigError(f"mlfix {verb}: no such verb", did_you_mean(verb, VERBS))
+            raise ConfigError("no such verb", did_you_mean(verb, VERBS))
         if "--help" in arguments or "-h" in arguments:
             print(f"mlfix {verb}: {SUMMARIES[verb]}\n\nKeys and their values when not given:\n", flush=True)
             arguments = ["--cfg", "job"]
@@ -71,12 +71,6 @@ def run(verb: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print(f"mlfix {verb}: interrupted", file=sys.stderr)
         return 130
-    except OSError as error:
-        if os.environ.get("MLFIX_TRACEBACK"):
-            raise
-        where = f" {error.filename}:" if error.filename else ""
-        print(f"mlfix {verb}:{where} {error.strerror or error}\n  -> {_os_remedy(error)}", file=sys.stderr)
-        return 1
 
 
 class _Console(logging.Handler):
@@ -94,14 +88,35 @@ def _say_logs() -> None:
         ours.addHandler(_Console())
 
 
-def _os_remedy(error: OSError) -> str:
+def _explain_os(verb: str, error: OSError) -> MlfixError:
+    """Says what the system refused, and what to do about it."""
     import errno
 
+    key = "outputs" if verb == "train" else "out"
+    where = f"{error.filename}: " if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "free some space, or give another outputs=<folder>; the same command then goes on where it was"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "give a folder that you may write to: outputs=<folder> (or out=<folder>)"
-    return "set MLFIX_TRACEBACK=1 to see where it happened"
+        remedy = f"free some space, and give the same command again; or give another {key}=<folder>"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST):
+        remedy = f"give a folder that you may write to: {key}=<folder>"
+    else:
+        remedy = "set MLFIX_TRACEBACK=1 to see where it happened"
+    return MlfixError(f"{where}{error.strerror or error}", remedy)
+
+
+FLAGS = (
+    "--multirun", "--cfg", "--resolve", "--package", "--config-dir", "--config-path", "--config-name", "--info", "--run",
+    "--hydra-help", "--shell-completion", "--experimental-rerun", "--version",
+)  # fmt: skip
+
+
+def _in_order(arguments: list[str]) -> list[str]:
+    """Puts -m before the keys, where Hydra wants it, and refuses options that don't exist."""
+    for argument in arguments:
+        if argument.startswith("--") and argument.partition("=")[0] not in FLAGS:
+            hint = f"{did_you_mean(argument, FLAGS)} Keys are given as key=value"
+            raise ConfigError(f"{argument} is no option", hint)
+    front = [argument for argument in arguments if argument in ("-m", "--multirun")]
+    return [*front[:1], *(argument for argument in arguments if argument not in ("-m", "--multirun"))]
 
 
 def _hydra(verb: str, arguments: list[str]) -> list[MlfixError]:
@@ -118,13 +133,19 @@ def _hydra(verb: str, arguments: list[str]) -> list[MlfixError]:
     from mlfix_train import config
 
     sweep = any(argument in ("-m", "--multirun") for argument in arguments)
+    arguments = _in_order(arguments)
     failed: list[MlfixError] = []
+    started: list[bool] = []
 
     @hydra.main(version_base="1.3", config_path=config.config_dir(), config_name=verb)
     def job(cfg: object) -> None:
+        started.append(True)
         try:
             config.call_verb(verb, cfg)  # type: ignore[arg-type]
-        except MlfixError as error:
+        except (MlfixError, OSError) as problem:
+            if isinstance(problem, OSError) and os.environ.get("MLFIX_TRACEBACK"):
+                raise
+            error = problem if isinstance(problem, MlfixError) else _explain_os(verb, problem)
             failed.append(error)
             if sweep:
                 print(f"mlfix {verb}: {error}", file=sys.stderr, flush=True)
@@ -133,8 +154,12 @@ def _hydra(verb: str, arguments: list[str]) -> list[MlfixError]:
     sys.argv = [before[0], *config.readable(arguments, sweep)]
     try:
         job()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise config.explain(verb, error) from error
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError, OSError) as error:
+        if isinstance(error, (HydraException, OmegaConfBaseException)) or not (started or isinstance(error, OSError)):
+            raise config.explain(verb, error) from error
+        if isinstance(error, OSError):
+            raise _explain_os(verb, error) from error
+        raise
     finally:
         sys.argv = before
     return failed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,17 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from mlfix_train.errors import ConfigError, MlfixError, did_you_mean, listing, nearest
+from mlfix_train.errors import (
+    ConfigError,
+    MlfixError,
+    check_choice,
+    check_range,
+    did_you_mean,
+    listing,
+    nearest,
+)
+
+log = logging.getLogger(__name__)
 
 PATHS = ("root", "file", "path", "out", "outputs", "runs", "original", "fixed", "control", "cache", "weights")
 """Keys whose values are paths; a comma in one is no sweep."""
@@ -117,6 +128,12 @@ def explain(verb: str, error: Exception) -> ConfigError:
         options = sorted(path.stem for path in Path(config_dir(), group).glob("*.yaml"))
         key = group or match.group(1)
         return ConfigError(f"{key}={value} does not exist", did_you_mean(value, options) if options else "")
+    if "Config group override must be" in text:
+        return ConfigError("a group such as data or model is set to null", "name one of its presets: data=folder")
+    sweep = re.search(r"Sweep parameters '([^']*)'|Ambiguous value for argument '([^']*)'", text)
+    if sweep:
+        given = sweep.group(1) or sweep.group(2)
+        return ConfigError(f"{given} is a sweep over several values", f"add -m: mlfix {verb} -m {given}")
     first = " ".join(line.strip() for line in text.splitlines() if line.strip())[:300] or type(error).__name__
     return ConfigError(f"the settings can't be read: {first}", "keys are given as key=value; quote values with spaces")
 
@@ -175,11 +192,11 @@ def checked(target: Callable[..., Any], values: Mapping[str, Any], key: str, **m
             raise ConfigError(
                 f"{key}.{name} is no key here", did_you_mean(name, [p for p in parameters if p not in more])
             )
-        _check_type(f"{key}.{name}", value, str(parameters[name].annotation))
+        check_type(f"{key}.{name}", value, str(parameters[name].annotation))
     return target(**values, **more)
 
 
-def _check_type(key: str, value: Any, annotation: str) -> None:
+def check_type(key: str, value: Any, annotation: str) -> None:
     """Compares a plain value with a simple annotation, given as text."""
     if value is None:
         if "None" in annotation or annotation.startswith("Any"):
@@ -199,6 +216,62 @@ def _check_type(key: str, value: Any, annotation: str) -> None:
     if not any(fits[kind] for kind in kinds):
         wanted = " or ".join(dict.fromkeys(names.get(kind, "a path") for kind in kinds))
         raise ConfigError(f"{key}={value} is not {wanted}", f"give {wanted}")
+
+
+def as_list(value: Any) -> list[Any]:
+    """Returns a list as it is, and a single value as a list of one."""
+    value = plain(value)
+    return list(value) if isinstance(value, list) else [] if value is None else [value]
+
+
+def check_train(cfg: DictConfig) -> None:
+    """Checks what can be checked of a training's settings before any data are read or anything is written.
+
+    Raises:
+        ConfigError: the first mistake.
+    """
+    from mlfix_train.models.finetune import Recipe
+
+    for key in (
+        "data",
+        "model",
+        "recipe",
+        "trainer",
+        "logger",
+        "fixes",
+        "split",
+        "pixels",
+        "augment",
+        "loader",
+        "audit",
+    ):
+        if not isinstance(cfg[key], DictConfig):
+            raise ConfigError(f"{key}={cfg[key]} is a value where a section belongs", f"set its keys: {key}.<key>=...")
+    check_type("seed", cfg.seed, "int")
+    check_range("seed", cfg.seed, 0, 2**31)
+    check_type("overwrite", cfg.overwrite, "bool")
+    check_choice("arm", cfg.arm, ("original", "fixed", "control"))
+    check_choice("checkpoint.keep", cfg.checkpoint.keep, ("weights", "none"))
+    check_place("outputs", cfg.outputs)
+    name = check_place("name", cfg.name)
+    if name.is_absolute() or ".." in name.parts:
+        raise ConfigError(
+            f"name={cfg.name} leads out of the folder of runs", "give a name; outputs= says where runs lie"
+        )
+    for key in ("top", "panels"):
+        check_type(f"audit.{key}", cfg.audit[key], "int")
+    checked(Recipe, plain(cfg.recipe), "recipe")
+
+
+def check_place(key: str, value: Any) -> Path:
+    """Returns the path that a key gives.
+
+    Raises:
+        ConfigError: it is empty or null.
+    """
+    if value is None or not str(value).strip(" ."):
+        raise ConfigError(f"{key}={'null' if value is None else value} names no place", f"give a name: {key}=<folder>")
+    return Path(str(value)).expanduser()
 
 
 def build(section: DictConfig | Mapping[str, Any], key: str, **more: Any) -> Any:
@@ -227,18 +300,29 @@ def build_table(cfg: DictConfig) -> pd.DataFrame:
 
 def build_fixes(cfg: DictConfig, table: pd.DataFrame) -> pd.DataFrame | None:
     """Reads and checks the fixes that ``fixes`` names; ``None`` where it names none."""
-    from mlfix_train.data.fixes import match_fixes, read_fixes
+    from mlfix_train.data.fixes import ALLOWANCES, match_fixes, read_fixes
 
+    allow = as_list(cfg.fixes.allow)
+    for name in allow:
+        check_choice("fixes.allow", name, ALLOWANCES)
     if cfg.fixes.path is None:
         return None
-    return match_fixes(read_fixes(cfg.fixes.path), table, tuple(plain(cfg.fixes.allow) or ()))
+    fixes = match_fixes(read_fixes(cfg.fixes.path), table, allow)
+    if not len(fixes):
+        log.warning("fixes.path=%s holds no fixes", cfg.fixes.path)
+    return fixes
 
 
 def build_split(cfg: DictConfig, table: pd.DataFrame) -> np.ndarray:
     """Draws the split that ``split`` describes."""
     from mlfix_train.data.splits import draw_split
 
-    held_out: np.ndarray = checked(draw_split, plain(cfg.split), "split", table=table)
+    settings = {**plain(cfg.split), **{key: as_list(cfg.split[key]) for key in ("held_out", "train_only")}}
+    if not settings["column"] and (table["split"] != "").any():
+        log.warning(
+            "the data brings a split of its own (train/ and val/ folders, or a column): split.column=split uses it"
+        )
+    held_out: np.ndarray = checked(draw_split, settings, "split", table=table)
     return held_out
 
 
@@ -255,8 +339,9 @@ def build_datamodule(cfg: DictConfig, progress: Callable[[int, int], None] | Non
     pixels, augment = plain(cfg.pixels), plain(cfg.augment)
     cache, max_unreadable = pixels.pop("cache"), pixels.pop("max_unreadable")
     enabled = augment.pop("enabled")
-    _check_type("augment.enabled", enabled, "bool")
-    _check_type("pixels.max_unreadable", max_unreadable, "float")
+    check_type("augment.enabled", enabled, "bool")
+    check_type("pixels.max_unreadable", max_unreadable, "float")
+    check_range("pixels.max_unreadable", max_unreadable, 0, 1)
     return DataModule(
         table,
         build_split(cfg, table),

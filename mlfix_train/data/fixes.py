@@ -18,12 +18,11 @@ from pathlib import Path
 import pandas as pd
 
 from mlfix_train.data.atomic import atomic_path
-from mlfix_train.data.samples import label_list
+from mlfix_train.data.samples import INVALID, label_list
 from mlfix_train.errors import FixesError, did_you_mean, listing, nearest
 
 log = logging.getLogger(__name__)
 
-INVALID = "invalid"
 COLUMNS = ("sample_id", "new_label", "old_label", "reviewer", "time", "note")
 ALLOWANCES = ("unknown_samples", "new_labels", "stale", "conflicts", "empty_labels")
 

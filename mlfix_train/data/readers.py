@@ -41,6 +41,8 @@ def read_folder(root: str | Path, group: str | None = None) -> pd.DataFrame:
     Raises:
         DataError: the folder doesn't exist, holds no pictures, or ``group`` matches none of them.
     """
+    if not str(root).strip():
+        raise DataError("data.root is empty", "give the folder that holds one folder per label")
     base = Path(root).expanduser()
     if not base.is_dir():
         what = "is a file" if base.exists() else "does not exist"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,6 +64,20 @@ class RunDirectory:
         except (ValueError, OSError) as error:
             raise RunError(f"{path} can't be read: {error}", "delete this run directory, and train it again") from error
 
+    def require(self) -> dict[str, Any]:
+        """Returns ``run.json`` of a run that was described whole.
+
+        Raises:
+            RunError: it lacks what ``mlfix train`` writes there.
+        """
+        content = self.read()
+        missing = [key for key in ("config", "identity", "data", "labels") if key not in content]
+        if missing:
+            raise RunError(
+                f"{self.path / 'run.json'} lacks {listing(missing)}", "delete this run directory, and train it again"
+            )
+        return content
+
     def update(self, **values: Any) -> None:
         """Changes keys of ``run.json``, atomically."""
         content = {**self.read(), **values}
@@ -84,15 +99,18 @@ class RunDirectory:
         import fcntl
 
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / ".lock", "w") as file:
+        with open(self.path / ".lock", "a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                who = self.read()
+                file.seek(0)
                 raise RunError(
-                    f"{self.path} is in use by another process ({who.get('host', '?')}, pid {who.get('pid', '?')})",
+                    f"{self.path} is in use by another process ({file.read().strip()})",
                     "wait for it, or give another name= or seed=",
                 ) from None
+            file.truncate(0)
+            file.write(f"{socket.gethostname()}, pid {os.getpid()}")
+            file.flush()
             yield
 
 

@@ -20,6 +20,8 @@ import pandas as pd
 
 from mlfix_train.errors import DataError, listing
 
+INVALID = "invalid"
+"""What a fixes file says of a sample that is taken out; no label may be called so."""
 COLUMNS = ("path", "label", "group", "split")
 
 
@@ -118,9 +120,14 @@ def require_labels(table: pd.DataFrame, source: str = "the data") -> list[str]:
     if len(unlabelled):
         raise DataError(
             f"{source}: {len(unlabelled):,} of {len(table):,} samples have no label: {listing(unlabelled, 3)}",
-            "sort the pictures into one folder per label, or give a table with a label column (data=table)",
+            "sort the pictures into one folder per label, or give a table (data=table) with a label column "
+            "(data.columns.label=<its name>)",
         )
     labels = label_list(table)
+    if INVALID in labels:
+        raise DataError(
+            f"{source}: a label is called {INVALID!r}, which means 'take it out' in a fixes file", "rename the label"
+        )
     if len(labels) < 2:
         raise DataError(
             f"{source}: all {len(table):,} samples have one label, {labels[0]!r}; a classifier needs two or more",

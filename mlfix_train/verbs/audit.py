@@ -15,7 +15,7 @@ from mlfix_train.audit.predictions import read_predictions
 from mlfix_train.audit.rankings import rank_samples, write_ranking
 from mlfix_train.data.pixels import PixelSpec, open_store
 from mlfix_train.data.runs import FINISHED, RunDirectory, find_runs
-from mlfix_train.errors import RunError, check_range, listing
+from mlfix_train.errors import DataError, RunError, check_range, listing
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +32,14 @@ def run(cfg: DictConfig) -> pd.DataFrame:
     Raises:
         MlfixError: no runs, runs of different data, or files that are missing.
     """
+    config.check_type("panels", cfg.panels, "int")
     check_range("panels", cfg.panels, 0, 1000)
+    config.check_place("out", cfg.out)
     where = config.plain(cfg.runs)
     runs = [run for run in find_runs(where) if _usable(run)]
     if not runs:
         raise RunError(f"runs={where}: none of these runs is finished", "wait for them, or start them again")
-    states = [run.read() for run in runs]
+    states = [run.require() for run in runs]
     prints = {state["data"]["fingerprint"] for state in states}
     if len(prints) > 1:
         raise RunError(
@@ -49,7 +51,10 @@ def run(cfg: DictConfig) -> pd.DataFrame:
     ranking = rank_samples([read_predictions(run.predictions) for run in runs])
     out = Path(str(cfg.out)).expanduser()
     write_ranking(ranking, out / "ranking.csv")
-    _draw(cfg, states[0], ranking, out, len(runs))
+    try:
+        _draw(cfg, states[0], ranking, out, len(runs))
+    except DataError as error:
+        log.warning("no panels could be drawn: %s", error)
     total = states[0]["data"]["samples"]
     issues = int(ranking["is_label_issue"].sum())
     print(f"ranked     {len(ranking):,} of {total:,} samples that {len(runs)} run(s) held out; "
@@ -74,7 +79,7 @@ def _draw(cfg: DictConfig, state: dict, ranking: pd.DataFrame, out: Path, runs: 
     known = table.index.isin(ranking["sample_id"])
     if known.sum() < len(ranking):
         gone = sorted(set(ranking["sample_id"]) - set(table.index))
-        raise RunError(
+        raise DataError(
             f"{config.source_name(settings)} no longer holds {len(gone):,} of the ranked samples: {listing(gone, 3)}",
             "bring the images back, or train again on the data as it is now",
         )

@@ -16,9 +16,9 @@ from mlfix_train.audit.compare import ArmRuns, compare_arms, markdown, sentence
 from mlfix_train.audit.predictions import read_predictions
 from mlfix_train.audit.slices import slug
 from mlfix_train.data.atomic import atomic_path
-from mlfix_train.data.fixes import match_fixes, read_fixes
-from mlfix_train.data.runs import FINISHED, RunDirectory, find_runs
-from mlfix_train.errors import RunError, listing
+from mlfix_train.data.fixes import fixes_fingerprint, match_fixes, read_fixes
+from mlfix_train.data.runs import FINISHED, RunDirectory, differences, find_runs
+from mlfix_train.errors import RunError, check_choice, listing
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     arms = {name: load_arm(name, config.plain(cfg[name])) for name in ("original", "fixed")}
     control = load_arm("control", config.plain(cfg.control)) if cfg.control is not None else None
     _check_distinct(cfg)
-    fixes = _fixes(cfg, arms["original"])
+    config.check_place("out", cfg.out)
+    fixes, whole = _fixes(cfg, arms["original"])
+    check_alike(cfg, fixes if whole else None)
     slices = {str(name): str(pattern) for name, pattern in config.plain(cfg.slices).items()}
     summary = compare_arms(arms["original"], arms["fixed"], fixes, slices, control)
     out = Path(str(cfg.out)).expanduser()
@@ -70,10 +72,10 @@ def load_arm(name: str, where: Any) -> ArmRuns:
     runs = find_runs(where, name)
     done = []
     for directory in runs:
-        state = directory.read()
-        if state.get("status") != FINISHED:
-            log.warning("%s=%s is %s and left out", name, directory.path, state.get("status") or "not started")
+        if directory.status != FINISHED:
+            log.warning("%s=%s is %s and left out", name, directory.path, directory.status or "not started")
             continue
+        state = directory.require()
         arm = state["config"]["arm"]
         if arm != name:
             raise RunError(
@@ -119,12 +121,50 @@ def _check_distinct(cfg: DictConfig) -> None:
         raise RunError(f"original= and fixed= name the same run: {listing(shared, 1)}", "give each arm its own runs")
 
 
-def _fixes(cfg: DictConfig, original: ArmRuns) -> pd.DataFrame:
-    """Matches the fixes against the data that the runs were trained on."""
-    states = [run.read() for run in find_runs(config.plain(cfg.original), "original")]
+def check_alike(cfg: DictConfig, fixes: pd.DataFrame | None) -> None:
+    """Checks that the arms differ in nothing but arm, seed and fixes, and that the fixed arm had these very fixes.
+
+    Args:
+        cfg: the settings; ``allow=[settings,fixes]`` lets differences pass.
+        fixes: the matched fixes; ``None`` where they could not be matched against the whole data.
+
+    Raises:
+        RunError: naming the run and the settings that differ.
+    """
+    allow = config.as_list(cfg.allow)
+    for name in allow:
+        check_choice("allow", name, ("settings", "fixes"))
+    first: tuple[RunDirectory, dict[str, Any]] | None = None
+    for arm in ("original", "fixed", "control"):
+        for run in find_runs(config.plain(cfg[arm]), arm) if cfg[arm] is not None else []:
+            if run.status != FINISHED:
+                continue
+            known = run.require()["identity"]
+            used = known.get("fixes")
+            kept = {key: value for key, value in known.items() if key not in ("arm", "seed", "fixes")}
+            kept["split"] = {key: value for key, value in kept["split"].items() if key != "fold"}
+            first = first or (run, kept)
+            changed = differences(first[1], kept)
+            if changed and "settings" not in allow:
+                raise RunError(
+                    f"{run.path} was trained with other settings than {first[0].path}: their difference is no effect "
+                    "of the fixes",
+                    "train both arms alike, or allow=[settings] to compare them all the same",
+                    changed[:8],
+                )
+            if fixes is not None and used is not None and used != fixes_fingerprint(fixes) and "fixes" not in allow:
+                raise RunError(
+                    f"{run.path} was trained with other fixes than fixes.path={cfg.fixes.path}",
+                    "give the fixes that it was trained with, or allow=[fixes] to judge it by these",
+                )
+
+
+def _fixes(cfg: DictConfig, original: ArmRuns) -> tuple[pd.DataFrame, bool]:
+    """Matches the fixes against the data that the runs were trained on; false where those are gone."""
+    states = [run.require() for run in find_runs(config.plain(cfg.original), "original")]
     settings = DictConfig(states[0]["config"])
     fixes = read_fixes(cfg.fixes.path)
-    allow = tuple(config.plain(cfg.fixes.allow) or ())
+    allow = tuple(config.as_list(cfg.fixes.allow))
     try:
         table = config.build_table(settings)
     except Exception as error:
@@ -132,8 +172,8 @@ def _fixes(cfg: DictConfig, original: ArmRuns) -> pd.DataFrame:
             "the data of the runs can't be read (%s): fixes are checked against the held-out samples only", error
         )
         held_out = next(iter(original.predictions.values())).set_index("sample_id")[["label"]]
-        return match_fixes(fixes, held_out, (*allow, "unknown_samples", "new_labels", "empty_labels"))
-    return match_fixes(fixes, table, allow)
+        return match_fixes(fixes, held_out, (*allow, "unknown_samples", "new_labels", "empty_labels")), False
+    return match_fixes(fixes, table, allow), True
 
 
 def _file_names(slices: list[str]) -> list[str]:

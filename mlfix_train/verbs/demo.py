@@ -39,8 +39,20 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     Returns:
         ``demo.json``: what was planted, looked at, found, and what it changed.
     """
-    for key, low, high in (("planted", 0.01, 0.5), ("seeds", 1, 100), ("folds", 2, 20), ("budget", 1, 1e6)):
+    limits = {
+        "per_class": (1, 100_000),
+        "budget": (1, 10**6),
+        "seeds": (1, 1000),
+        "folds": (2, 20),
+        "epochs": (1, 10**4),
+    }
+    for key, (low, high) in limits.items():
+        config.check_type(key, cfg[key], "int")
         check_range(key, cfg[key], low, high)
+    check_range("planted", cfg.planted, 0.01, 0.5)
+    check_range("difficulty", cfg.difficulty, 0, 2)
+    config.check_type("control", cfg.control, "bool")
+    config.check_place("out", cfg.out)
     started = time.monotonic()
     out = Path(str(cfg.out)).expanduser()
     step = _Steps(started)

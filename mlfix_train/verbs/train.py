@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from mlfix_train import config
 from mlfix_train.data.runs import FAILED, FINISHED, INTERRUPTED, RUNNING, RunDirectory, differences
-from mlfix_train.errors import MlfixError, RunError, check_range
+from mlfix_train.errors import MlfixError, RunError
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def run(cfg: DictConfig, quiet: bool = False) -> RunDirectory:
     """
     from lightning.pytorch.utilities import rank_zero_only
 
-    check_range("seed", cfg.seed, 0, 2**31)
+    config.check_train(cfg)
     directory = RunDirectory(run_path(cfg))
     if rank_zero_only.rank:  # type: ignore[attr-defined] # a further process of one run: the first keeps the books
         _train(cfg, directory, config.build_datamodule(cfg), {})
@@ -91,7 +91,7 @@ def describe(cfg: DictConfig, data: Any) -> dict[str, Any]:
     versions |= {"lightning": lightning.__version__, "timm": timm.__version__, "numpy": np.__version__}
     held_out = int(data.held_out.sum())
     return {
-        "config": config.plain(cfg),
+        "config": _absolute(config.plain(cfg)),
         "identity": identity(cfg, data),
         "versions": versions,
         "data": {
@@ -103,6 +103,15 @@ def describe(cfg: DictConfig, data: Any) -> dict[str, Any]:
         "fixes": None if fixes is None else {"count": len(fixes), "sha256": fixes_fingerprint(fixes)},
         "labels": data.labels,
     }
+
+
+def _absolute(settings: dict[str, Any]) -> dict[str, Any]:
+    """Makes the paths in resolved settings absolute, so that other verbs find the data from any folder."""
+    for section, key in (("data", "root"), ("data", "file"), ("pixels", "cache"), ("fixes", "path")):
+        value = settings[section].get(key)
+        if value:
+            settings[section][key] = os.path.abspath(os.path.expanduser(str(value)))
+    return settings
 
 
 def identity(cfg: DictConfig, data: Any) -> dict[str, Any]:
@@ -139,6 +148,8 @@ def _needs_training(cfg: DictConfig, directory: RunDirectory, about: dict[str, A
             else:
                 path.unlink(missing_ok=True)
         return True
+    if before.get("status") != FINISHED and not directory.checkpoint.exists():
+        return True  # nothing was learnt yet: other settings lose nothing
     changed = differences(before.get("identity", {}), about["identity"])
     if changed:
         raise RunError(
@@ -248,6 +259,10 @@ def report(directory: RunDirectory, quiet: bool = False) -> None:
     state = directory.read()
     ranking = pd.read_csv(directory.path / "ranking.csv", keep_default_na=False, dtype={"given_label": str})
     wrong = 100 * ranking["is_label_issue"].mean()
+    guessing = float(np.log(state["data"]["labels"]))
+    if ranking["loss"].mean() > max(10.0, 3 * guessing):
+        log.warning("%s: the held-out loss is %.3g, guessing would give %.2f: the training diverged; lower recipe.lr",
+                    directory.path, ranking["loss"].mean(), guessing)  # fmt: skip
     if quiet:
         took = duration(state["timings"]["total_seconds"])
         print(f"           {directory.path}: held-out error {wrong:.2f}% ({took})", flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import logging
 import os
 import sys
@@ -15,6 +16,7 @@ import torch
 from omegaconf import DictConfig
 
 from mlfix_train import config
+from mlfix_train.data.atomic import atomic_path
 from mlfix_train.data.runs import RunDirectory
 from mlfix_train.errors import ConfigError, check_choice, did_you_mean
 
@@ -74,10 +76,12 @@ def build_trainer(
         directory.path / "checkpoints", "last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
     )
     record = EpochRecord(directory.path / "metrics.csv", f"{cfg.name}/{cfg.arm}/{directory.path.name}", not terminal)
+    plugins = [*(arguments.pop("plugins", None) or []), _whole_checkpoints()]
     bar = [TQDMProgressBar(refresh_rate=10)] if terminal else []
     try:
         return L.Trainer(
             **arguments,
+            plugins=plugins,
             max_epochs=epochs,
             logger=loggers or False,
             callbacks=[*callbacks, record, checkpoints, *bar],
@@ -92,6 +96,22 @@ def build_trainer(
         raise ConfigError(
             f"trainer: {first}", "see the trainer section of the settings: mlfix train --cfg job"
         ) from error
+
+
+def _whole_checkpoints() -> Any:
+    """Returns Lightning's checkpoint writer, made to leave a checkpoint whole or not at all."""
+    from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+    class WholeCheckpointIO(TorchCheckpointIO):
+        def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+            content = io.BytesIO()
+            torch.save(checkpoint, content)
+            with atomic_path(path) as temporary, open(temporary, "wb") as file:
+                file.write(content.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+
+    return WholeCheckpointIO()
 
 
 def _hush() -> None:

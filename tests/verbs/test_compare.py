@@ -90,11 +90,28 @@ def test_mistakes_are_one_clear_message(change: list[str], told: str, study: Pat
     assert "Traceback" not in answer.err
 
 
+def test_arms_must_differ_in_nothing_but_the_fixes(study: Path, tmp_path: Path, mlfix) -> None:
+    base = (f"data.root={study}/shapes", f"outputs={tmp_path}/o", *FAST, "arm=fixed")
+    assert mlfix("train", *base, f"fixes.path={study}/fixes.csv", "recipe.epochs=1", "name=short").code == 0
+    answer = mlfix("compare", *keys(study, f"fixed={tmp_path}/o/short/fixed", f"out={tmp_path}/x"))
+    assert answer.code == 1
+    assert "recipe.epochs: 2 -> 1" in answer.err
+    (tmp_path / "few.csv").write_text("sample_id,new_label\ndisc/900.png,square\n")
+    answer = mlfix("compare", *keys(study, f"fixes.path={tmp_path}/few.csv", f"out={tmp_path}/x"))
+    assert answer.code == 1
+    assert "other fixes" in answer.err
+    assert (
+        mlfix("compare", *keys(study, f"fixes.path={tmp_path}/few.csv", "allow=fixes", f"out={tmp_path}/x")).code == 0
+    )
+
+
 def test_arms_of_other_data_are_named(study: Path, tmp_path: Path, mlfix) -> None:
     shapes = draw_shapes(tmp_path / "other", per_label=20, seed=5)
     assert mlfix("train", f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "arm=fixed",
                  f"fixes.path={study}/fixes.csv", "fixes.allow=[unknown_samples]").code == 0  # fmt: skip
-    answer = mlfix("compare", *keys(study, f"fixed={tmp_path}/o/default/fixed", f"out={tmp_path}/x"))
+    answer = mlfix(
+        "compare", *keys(study, f"fixed={tmp_path}/o/default/fixed", "allow=[settings,fixes]", f"out={tmp_path}/x")
+    )
     assert answer.code == 1
     assert "do not hold out the same samples" in answer.err
 

@@ -324,7 +324,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost(shapes: Path, tmp_path: Path, m
         answer = mlfix("train", *keys)
     assert answer.code == 1
     assert "No space left" in answer.err
-    assert "goes on where it was" in answer.err
+    assert "free some space" in answer.err
     assert mlfix("train", *keys).code == 0
 
 
@@ -336,3 +336,85 @@ def test_the_functions_take_the_same_keys(shapes: Path, tmp_path: Path) -> None:
     ranking = api.audit(f"runs={run.path}", f"out={tmp_path}/audit")
     assert len(ranking) == 15
     assert (tmp_path / "audit/panels/worst.png").exists()
+
+
+def test_a_failed_start_does_not_block_the_corrected_command(shapes: Path, tmp_path: Path, mlfix) -> None:
+    keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST)
+    assert mlfix("train", *keys, "recipe.epochs=0").code == 2
+    assert mlfix("train", *keys, "model.backbone=resnet51").code == 2
+    assert mlfix("train", *keys, "trainer.devices=two").code == 2
+    assert mlfix("train", *keys).code == 0
+
+
+def test_a_checkpoint_is_whole_or_the_one_before(shapes: Path, tmp_path: Path, mlfix, monkeypatch) -> None:
+    """The disk fills up while the second epoch's checkpoint is written: the first epoch's is still there, whole."""
+    import errno
+    import os
+
+    real, calls = os.fsync, []
+
+    def full(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "recipe.epochs=4")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        answer = mlfix("train", *keys)
+    assert answer.code == 1
+    assert "No space left" in answer.err
+    assert "free some space" in answer.err
+    run = RunDirectory(tmp_path / "o/default/original/seed=0")
+    assert torch.load(run.checkpoint, weights_only=True)["epoch"] == 0
+    again = mlfix("train", *keys)
+    assert again.code == 0, again.err
+    assert "going on from" in again.err
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        (("seed=1.5",), "seed=1.5 is not a whole number"),
+        (("loader=5",), "loader=5 is a value where a section belongs"),
+        (("data=null",), "data"),
+        (("overwrite=maybe",), "overwrite=maybe is not true or false"),
+        (("checkpoint.keep=foo",), "checkpoint.keep=foo"),
+        (("name=../x",), "leads out of"),
+        (("name=",), "names no place"),
+        (("outputs=",), "names no place"),
+        (("data.root=",), "data.root is empty"),
+        (("fixes.allow=all",), "fixes.allow=all"),
+        (("split.train_only=arc",), "arc"),
+        (("pixels.max_unreadable=5",), "out of range"),
+        (("seed=0,1",), "add -m"),
+        (("--foo",), "--foo is no option"),
+    ],
+)
+def test_values_are_checked_before_anything_is_written(
+    keys: tuple[str, ...], told: str, shapes: Path, tmp_path: Path, mlfix, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    answer = mlfix("train", f"data.root={shapes}", *FAST, *keys)
+    assert answer.code in (1, 2)
+    assert told in answer.err
+    assert "Traceback" not in answer.err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_m_may_stand_anywhere(shapes: Path, tmp_path: Path, mlfix, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert mlfix("train", f"data.root={shapes}", *FAST, "recipe.epochs=1", "-m", "seed=0,1").code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"outputs", "shapes"}
+    assert RunDirectory(tmp_path / "outputs/default/original/seed=1").status == "finished"
+
+
+def test_runs_are_audited_from_another_folder(shapes: Path, tmp_path: Path, mlfix, monkeypatch) -> None:
+    monkeypatch.chdir(shapes.parent)
+    assert mlfix("train", f"data.root={shapes.name}", *FAST, "recipe.epochs=1").code == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert mlfix("audit", f"runs={shapes.parent}/outputs", "out=audit").code == 0
+    assert (tmp_path / "elsewhere/audit/panels/worst.png").exists()
