@@ -104,8 +104,8 @@ def _explain_os(verb: str, error: OSError) -> MlfixError:
 
 
 FLAGS = (
-    "--multirun", "--cfg", "--resolve", "--package", "--config-dir", "--config-path", "--config-name", "--info", "--run",
-    "--hydra-help", "--shell-completion", "--experimental-rerun", "--version",
+    "--multirun", "--cfg", "--resolve", "--package", "--config-dir", "--config-path", "--config-name", "--info",
+    "--run", "--hydra-help", "--shell-completion", "--experimental-rerun", "--version",
 )  # fmt: skip
 
 
