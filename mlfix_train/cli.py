@@ -26,7 +26,7 @@ HELP = f"""mlfix {__version__}: find wrong labels in image data, fix them, and p
 verbs
 {{verbs}}
 
-mlfix <verb> --cfg job shows all keys of a verb; keys are given as key=value, and -m sweeps: seed=range(0,20)
+mlfix <verb> --help shows all keys of a verb; keys are given as key=value, and -m sweeps: seed=range(0,20)
 """
 
 
