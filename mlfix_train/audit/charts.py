@@ -1,7 +1,4 @@
-"""Charts: the losses of a run, the error of every label, the error of every run by arm; each one a PNG file.
-
-Figures are objects on an Agg canvas (never pyplot), so that drawing neither needs nor changes any global state.
-"""
+"""Charts of an audit: the losses of a run, the error of every label, the error of every run by arm."""
 
 from __future__ import annotations
 
@@ -10,24 +7,17 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlfix_train.audit.text import font, printable, shorten, shorten_all
-from mlfix_train.data.atomic import atomic_path
+from mlfix_train.audit import figures
+from mlfix_train.audit.figures import INK, MARKERS, PALETTE, RULE
 from mlfix_train.errors import DataError, check_range
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-DPI = 150
-WIDTH = 8.0  # inches
-INK, GREY, RULE = "#212121", "#686868", "#e2e2e2"
-# Okabe and Ito, "Color Universal Design" (2008), https://jfly.uni-koeln.de/color/; a marker beside each for grey-scale.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P")
 LOSS_FLOOR, LOSS_CEILING = 1e-6, 1e3  # nats; what lies beyond is counted in the outermost bins
 
 
@@ -67,14 +57,15 @@ def loss_histogram(losses: np.ndarray, wrong: np.ndarray, path: str | os.PathLik
         DataError: if a loss is NaN or negative, there is none, or the lengths differ.
     """
     losses, wrong = np.asarray(losses, dtype=float), np.asarray(wrong, dtype=bool)
-    _check_lengths(losses=losses, wrong=wrong)
-    _check_values("losses", losses, 0.0, np.inf, "a loss is 0 nats or more: look for diverged or half-precision runs")
+    figures.check_lengths(losses=losses, wrong=wrong)
+    remedy = "a loss is 0 nats or more: look for diverged or half-precision runs"
+    figures.check_values("losses", losses, 0.0, np.inf, remedy)
     clipped = np.clip(losses, LOSS_FLOOR, LOSS_CEILING)
     high = max(1, math.ceil(np.log10(clipped.max())))
     low = min(high - 2, math.floor(np.log10(clipped.min())))
     edges = np.logspace(low, high, 8 * (high - low) + 1)
     edges[[0, -1]] = min(edges[0], clipped.min()), max(edges[-1], clipped.max())  # rounding must not lose a sample
-    figure, axes = _figure(
+    figure, axes = figures.blank(
         4.2, title, f"{losses.size:,} samples; the prediction disagrees with the given label of {_share(wrong)}"
     )
     groups = [("agrees", ~wrong, PALETTE[0], "-"), ("disagrees", wrong, PALETTE[1], (0, (4, 1.2)))]
@@ -85,10 +76,10 @@ def loss_histogram(losses: np.ndarray, wrong: np.ndarray, path: str | os.PathLik
         axes.stairs(heights, edges, color=colour, linewidth=1.6, linestyle=style, label=label)
     axes.set(xscale="log", yscale="log", xlim=(edges[0], edges[-1]), ylim=(0.7, None))
     _number_ticks(axes, low, high)
-    _axis_labels(axes, "loss of the sample (nats, log scale)", "samples (log scale)")
+    figures.axis_labels(axes, "loss of the sample (nats, log scale)", "samples (log scale)")
     axes.grid(axis="y", color=RULE, linewidth=0.7)
     axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, frameon=False, fontsize=9, borderaxespad=0.2)
-    return _save(figure, path)
+    return figures.save(figure, path)
 
 
 def error_per_label(
@@ -113,25 +104,26 @@ def error_per_label(
         DataError: if an error is no percentage, a count is negative, no label has samples, or the lengths differ.
     """
     percent, counts = np.asarray(errors_percent, dtype=float), np.asarray(counts, dtype=float)
-    _check_lengths(labels=np.asarray(labels, dtype=object), errors_percent=percent, counts=counts)
-    _check_values("counts", counts, 0.0, 1e15, "a count is a number of samples")
+    figures.check_lengths(labels=np.asarray(labels, dtype=object), errors_percent=percent, counts=counts)
+    figures.check_values("counts", counts, 0.0, 1e15, "a count is a number of samples")
     check_range("max_labels", max_labels, 1, 1000)
     used = np.flatnonzero(counts > 0)
-    _check_values("errors_percent", percent[used], 0.0, 100.0, "give the error of each label in percent, 0 to 100")
+    remedy = "give the error of each label in percent, 0 to 100"
+    figures.check_values("errors_percent", percent[used], 0.0, 100.0, remedy)
     if not used.size:
         raise DataError("none of the labels has a sample: every count is 0", "give the counts of held-out samples")
     order = sorted(used.tolist(), key=lambda i: (-percent[i], -counts[i], str(labels[i])))[:max_labels]
     low, high = wilson_interval(percent[order] / 100 * counts[order], counts[order])
-    figure, axes = _figure(1.45 + 0.21 * len(order), title, _label_note(len(labels), used.size, len(order)))
+    figure, axes = figures.blank(1.45 + 0.21 * len(order), title, _label_note(len(labels), used.size, len(order)))
     rows = np.arange(len(order))
     axes.hlines(rows, 100 * low, 100 * high, color=PALETTE[5], linewidth=2.4)
     axes.plot(percent[order], rows, "o", color=PALETTE[0], markersize=5)
-    _row_names(axes, [str(labels[i]) for i in order], 8.5)
+    figures.row_names(axes, [str(labels[i]) for i in order], 8.5)
     for row, index in enumerate(order):
-        _beside(axes, row, f"n = {counts[index]:,.0f}")
+        figures.beside(axes, row, f"n = {counts[index]:,.0f}")
     axes.set_xlim(-1.0, min(101.0, 105 * float(high.max()) + 1))
-    _axis_labels(axes, "error (%), with 95% Wilson interval", "")
-    return _save(figure, path)
+    figures.axis_labels(axes, "error (%), with 95% Wilson interval", "")
+    return figures.save(figure, path)
 
 
 def arms_chart(values: Mapping[str, np.ndarray], path: str | os.PathLike[str], title: str, xlabel: str) -> Path:
@@ -152,8 +144,8 @@ def arms_chart(values: Mapping[str, np.ndarray], path: str | os.PathLike[str], t
             f"no run in any of the {len(arms)} arms of the chart {title!r}", "give one value or more per arm"
         )
     for name, runs in arms.items():
-        _check_values(f"values[{name!r}]", runs, -1e300, 1e300, "give one finite value per run")
-    figure, axes = _figure(1.6 + 0.62 * len(arms), title, "a dot for each run, a bar at their mean")
+        figures.check_values(f"values[{name!r}]", runs, -1e300, 1e300, "give one finite value per run")
+    figure, axes = figures.blank(1.6 + 0.62 * len(arms), title, "a dot for each run, a bar at their mean")
     for row, runs in enumerate(arms.values()):
         colour, marker = PALETTE[row % len(PALETTE)], MARKERS[row % len(MARKERS)]
         spread = ((np.arange(runs.size) * 0.6180339887) % 1.0 - 0.5) * 0.42 if runs.size > 1 else np.zeros(runs.size)
@@ -161,55 +153,12 @@ def arms_chart(values: Mapping[str, np.ndarray], path: str | os.PathLike[str], t
         if runs.size:
             axes.vlines(runs.mean(), row - 0.34, row + 0.34, color=INK, linewidth=2.2, zorder=1.5)
         plural = "" if runs.size == 1 else "s"
-        _beside(axes, row, f"{_decimals(runs.mean())}  ({runs.size} run{plural})" if runs.size else "no runs")
-    _row_names(axes, list(arms), 9.5)
+        words = f"{figures.decimals(runs.mean())}  ({runs.size} run{plural})" if runs.size else "no runs"
+        figures.beside(axes, row, words)
+    figures.row_names(axes, list(arms), 9.5)
     axes.margins(x=0.06)
-    _axis_labels(axes, xlabel, "")
-    return _save(figure, path)
-
-
-def _figure(height: float, title: str, note: str) -> tuple[Figure, Axes]:
-    """A white figure with a headline, a grey note and one axes, laid out so that nothing is cut off."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    layout = ConstrainedLayoutEngine(rect=(0.01, 0.015, 0.98, 0.985 - 0.62 / height))
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white", layout=layout)
-    FigureCanvasAgg(figure)
-    family: dict[str, Any] = {"family": "DejaVu Sans", "parse_math": False, "ha": "left", "va": "baseline"}
-    headline = _cut(title, 13, WIDTH - 0.3, bold=True)
-    figure.text(0.15 / WIDTH, 1 - 0.30 / height, headline, size=13, weight="bold", color=INK, **family)
-    figure.text(0.15 / WIDTH, 1 - 0.52 / height, _cut(note, 9.5, WIDTH - 0.3), size=9.5, color=GREY, **family)
-    axes = figure.add_subplot(facecolor="white")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#9a9a9a")
-    axes.tick_params(labelsize=8.5, labelcolor=INK, color="#9a9a9a", labelfontfamily="DejaVu Sans")
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _row_names(axes: Axes, names: list[str], size: float) -> None:
-    """Names the rows 0, 1, ... from the top."""
-    forms = shorten_all(names, 2.7 * DPI, font(round(size * DPI / 72)))
-    short = [forms[name] for name in names]
-    axes.set_yticks(range(len(names)), short, fontsize=size, family="DejaVu Sans", parse_math=False)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.hlines(range(len(names)), 0, 1, transform=axes.get_yaxis_transform(), color=RULE, linewidth=0.6, zorder=0)
-
-
-def _beside(axes: Axes, row: int, words: str) -> None:
-    """Writes a number to the right of a row."""
-    place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "ha": "left"}
-    axes.text(1.015, row, words, size=8.5, color=INK, family="DejaVu Sans", **place)
-
-
-def _axis_labels(axes: Axes, x: str, y: str) -> None:
-    style: dict[str, Any] = {"size": 9.5, "color": INK, "family": "DejaVu Sans", "parse_math": False}
-    axes.set_xlabel(_cut(x, 9.5, 4.0), **style)
-    axes.set_ylabel(printable(y), **style)
+    figures.axis_labels(axes, xlabel, "")
+    return figures.save(figure, path)
 
 
 def _number_ticks(axes: Axes, low: int, high: int) -> None:
@@ -233,37 +182,5 @@ def _label_note(total: int, used: int, shown: int) -> str:
     return note + (f"; {total - used:,} without samples left out" if total > used else "")
 
 
-def _cut(text: str, points: float, inches: float, bold: bool = False) -> str:
-    """Shortens text in the middle to a width in inches."""
-    return shorten(text, inches * DPI, font(round(points * DPI / 72), bold))
-
-
 def _share(flags: np.ndarray) -> str:
     return f"{int(flags.sum()):,} ({100 * flags.mean():.1f}%)"
-
-
-def _decimals(value: float) -> str:
-    return f"{value:.2f}" if 0.01 <= abs(value) < 1e5 or value == 0 else f"{value:.3g}"
-
-
-def _check_lengths(**arrays: np.ndarray) -> None:
-    shapes = {name: array.shape for name, array in arrays.items()}
-    first = next(iter(shapes.values()))
-    if len(set(shapes.values())) > 1 or len(first) != 1 or not first[0]:
-        told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise DataError(
-            f"a chart got arrays of the shapes {told}", "give one-dimensional arrays of one length, not empty"
-        )
-
-
-def _check_values(name: str, values: np.ndarray, low: float, high: float, remedy: str) -> None:
-    bad = np.flatnonzero(~((values >= low) & (values <= high)))
-    if bad.size:
-        more = f" (and {bad.size - 1:,} more)" if bad.size > 1 else ""
-        raise DataError(f"{name}[{bad[0]}] is {values[bad[0]]}{more}", remedy)
-
-
-def _save(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
-    return Path(path)

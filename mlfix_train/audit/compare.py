@@ -1,5 +1,5 @@
-"""Before against after: error of both arms, judged by the given labels and by the clean ones, and the effect taken
-apart.
+"""Before against after: the errors of the arms, judged by the given labels and by the clean ones, and the effect taken
+apart, with its uncertainty.
 
 The published comparison lets the two effects of fixing run together: it judges the original arm by all held-out
 samples and the fixed arm by those without the invalid ones. Here
@@ -14,53 +14,47 @@ so that total = evaluation + training. Clean rows: held-out samples that the fix
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mlfix_train.audit.slices import select_labels
-from mlfix_train.data.fixes import apply_fixes
-from mlfix_train.errors import ConfigError, RunError, listing
+from mlfix_train.audit import evidence, verdict
+from mlfix_train.audit.evidence import Part
+from mlfix_train.audit.label_changes import label_changes
+from mlfix_train.audit.slices import ALL, SliceSpec, select_slices
+from mlfix_train.audit.study import ArmRuns, Study, build_study, pair_runs
 
-ALL = "all"
-
-
-@dataclass(frozen=True)
-class ArmRuns:
-    """The held-out predictions of one arm.
-
-    Args:
-        name: ``original``, ``fixed`` or ``control``.
-        predictions: run name (its seed) to a table of predictions; the folds of a seed are one table.
-    """
-
-    name: str
-    predictions: Mapping[str, pd.DataFrame] = field(repr=False)
+KINDS = ("original", "clean")
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Which predictions of an arm are wrong.
+class Settings:
+    """How uncertainty is computed.
 
     Args:
-        runs: R names.
-        original: bool ``R,N``: differs from the given label.
-        clean: bool ``R,M``: differs from the clean label, over the rows that the fixes leave in.
+        seed: of resampling and permutation.
+        resamples: draws of each.
     """
 
-    runs: list[str]
-    original: np.ndarray
-    clean: np.ndarray
+    seed: int = 0
+    resamples: int = 10_000
 
 
 def compare_arms(
     original: ArmRuns,
     fixed: ArmRuns,
     fixes: pd.DataFrame,
-    slices: Mapping[str, str] | None = None,
+    slices: Mapping[str, SliceSpec] | None = None,
     control: ArmRuns | None = None,
+    *,
+    groups: pd.Series | None = None,
+    metadata: pd.DataFrame | None = None,
+    paired: bool | None = None,
+    seed: int = 0,
+    resamples: int = 10_000,
+    labels: bool = True,
 ) -> dict[str, Any]:
     """Compares arms over all held-out samples and over slices of them.
 
@@ -68,185 +62,170 @@ def compare_arms(
         original: runs trained on the given labels.
         fixed: runs trained on the fixed labels.
         fixes: matched fixes, indexed by ``sample_id`` with ``new_label``.
-        slices: name to a regular expression on the given label.
+        slices: name to what it holds, see :func:`mlfix_train.audit.slices.select_slices`.
         control: runs trained with as many random samples taken out.
+        groups: photo or track of each sample, by ``sample_id``; they are resampled as wholes.
+        metadata: columns that slices may name, by ``sample_id``.
+        paired: see :func:`mlfix_train.audit.study.pair_runs`.
+        seed: of resampling and permutation.
+        resamples: draws of each.
+        labels: compute the changes of single labels too.
 
     Returns:
-        What ``summary.json`` holds: ``slices.<name>`` with ``rows_original``, ``rows_clean``, ``error`` (percent),
-        ``effect`` (points; more than 0 is better), ``runs`` (errors of each run), and the same for ``control``.
+        What ``summary.json`` holds: ``slices.<name>`` with ``rows_original``, ``rows_clean``, ``error`` and
+        ``error_sd`` (percent), ``effect`` (points; more than 0 is better), ``macro`` (labels weigh alike), ``runs``
+        (errors of each run), ``verdict``, ``sentence``, and the same for ``control``; ``labels``; ``headline``.
 
     Raises:
         RunError: arms without runs, or that hold out different samples.
         ConfigError: a slice that matches nothing.
     """
-    arms = [arm for arm in (original, fixed, control) if arm is not None]
-    labels = _common_labels(arms)
-    new, keep = apply_fixes(labels, fixes)
-    judged = {arm.name: _judge(arm, labels, new, keep) for arm in arms}
-    names = labels.to_numpy(dtype=object)
-    masks = {ALL: np.ones(len(labels), dtype=bool)}
-    for name, pattern in (slices or {}).items():
-        if name in masks or f"not {name}" in masks:
-            raise ConfigError(f"slices.{name}: this name is taken", "name the slice otherwise")
-        masks[name] = select_labels(list(names), name, pattern)
-        masks[f"not {name}"] = ~masks[name]
-    kept = keep.to_numpy()
-    held_out_fixes = int(fixes.index.isin(labels.index).sum())
-    return {
-        "arms": {arm.name: {"runs": list(judged[arm.name].runs)} for arm in arms},
-        "held_out": len(labels),
-        "fixes": {"total": len(fixes), "held_out": held_out_fixes, "training": len(fixes) - held_out_fixes},
-        "slices": {
-            name: _slice(judged, mask, mask[kept], control is not None) for name, mask in masks.items() if mask.any()
+    pairing = pair_runs([arm for arm in (original, fixed, control) if arm is not None], paired)
+    study = build_study(pairing.arms, fixes, groups)
+    masks = select_slices(slices or {}, study.given_labels(), study.samples, metadata)
+    options = Settings(seed, resamples)
+    held_out = int(fixes.index.isin(study.samples).sum())
+    summary: dict[str, Any] = {
+        "arms": {
+            name: {"runs": runs, "paired": name in pairing.paired and "original" in pairing.paired}
+            for name, runs in study.runs.items()
         },
+        "left_out": pairing.left_out,
+        "held_out": len(study.samples),
+        "groups": int(study.groups.max(initial=-1)) + 1 if study.grouped else None,
+        "fixes": {"total": len(fixes), "held_out": held_out, "training": len(fixes) - held_out},
+        "slices": {name: _slice(study, mask, pairing.paired, options) for name, mask in masks.items()},
+        "labels": label_changes(study, "fixed" in pairing.paired) if labels else [],
     }
+    for name, piece in summary["slices"].items():
+        piece["verdict"] = verdict.judge(piece["effect"])
+        piece["sentence"] = verdict.sentence(name, piece)
+    summary["headline"] = verdict.headline(summary)
+    return summary
 
 
-def _common_labels(arms: Sequence[ArmRuns]) -> pd.Series:
-    """Returns the given label of each held-out sample, after checking that all runs hold out the same."""
-    reference: pd.Series | None = None
-    first = ""
-    for arm in arms:
-        if not arm.predictions:
-            raise RunError(
-                f"the arm {arm.name} has no runs with predictions", f"train some: mlfix train arm={arm.name}"
-            )
-        for run, table in arm.predictions.items():
-            labels = table.set_index("sample_id")["label"].astype(object).sort_index()
-            if reference is None:
-                reference, first = labels, f"{arm.name} {run}"
-                continue
-            if labels.index.equals(reference.index) and (labels.to_numpy() == reference.to_numpy()).all():
-                continue
-            other = labels.index.symmetric_difference(reference.index)
-            what = (
-                f"{len(other):,} samples differ: {listing(other, 3)}"
-                if len(other)
-                else f"{int((labels.to_numpy() != reference.to_numpy()).sum()):,} samples have another given label"
-            )
-            raise RunError(
-                f"{arm.name} {run} and {first} do not hold out the same samples with the same labels: {what}",
-                "compare runs of one data set and one split (split.*); the arm is set by arm=, not by other data",
-            )
-    assert reference is not None
-    return reference
-
-
-def _judge(arm: ArmRuns, labels: pd.Series, new: pd.Series, keep: pd.Series) -> Judged:
-    kept = keep.to_numpy()
-    given, clean = labels.to_numpy(dtype=object), new.to_numpy(dtype=object)[kept]
-    original, cleaned = [], []
-    for table in arm.predictions.values():
-        pred = table.set_index("sample_id")["pred"].astype(object).reindex(labels.index).to_numpy()
-        original.append(pred != given)
-        cleaned.append(pred[kept] != clean)
-    return Judged(list(arm.predictions), np.array(original, dtype=bool), np.array(cleaned, dtype=bool))
-
-
-def _slice(judged: Mapping[str, Judged], rows: np.ndarray, clean_rows: np.ndarray, control: bool) -> dict[str, Any]:
-    """Errors and effects over some rows (``rows``: bool N; ``clean_rows``: bool M)."""
-    errors: dict[str, float | None] = {}
-    runs: dict[str, list[float | None]] = {}
-    for arm, found in judged.items():
-        for kind, wrong, mask in (("original", found.original, rows), ("clean", found.clean, clean_rows)):
-            each = 100 * wrong[:, mask].mean(1) if mask.any() else np.full(len(wrong), np.nan)
-            runs[f"{arm}_on_{kind}"] = [_number(value) for value in each]
-            errors[f"{arm}_on_{kind}"] = _number(each.mean())
-    result = {
-        "rows_original": int(rows.sum()),
-        "rows_clean": int(clean_rows.sum()),
-        "error": errors,
-        "effect": _effect(errors, runs, judged, "fixed"),
-        "runs": runs,
+def _slice(study: Study, mask: np.ndarray, paired: frozenset[str], options: Settings) -> dict[str, Any]:
+    """Errors and effects over the samples of ``mask`` (bool N)."""
+    clean = mask & study.kept
+    plain = _Errors(study, mask, clean, macro=False)
+    macro = _Errors(study, mask, clean, macro=True)
+    arms = [arm for arm in study.runs if arm != "original"]
+    result: dict[str, Any] = {
+        "rows_original": int(mask.sum()),
+        "rows_clean": int(clean.sum()),
+        "groups_clean": len(np.unique(study.groups[clean])),
+        "error": plain.means(),
+        "error_sd": plain.spreads(),
+        "effect": _effect(plain, "fixed", "fixed" in paired, options),
+        "macro": {"error": macro.means(), "effect": _effect(macro, "fixed", "fixed" in paired, options, short=True)},
+        "runs": plain.runs(),
     }
-    if control:
-        result["control"] = {"effect": _effect(errors, runs, judged, "control")}
+    if "control" in arms:
+        pair = "control" in paired
+        result["control"] = {
+            "effect": _effect(plain, "control", pair, options),
+            "cleaning": _difference(plain, "control", "fixed", pair and "fixed" in paired, options),
+        }
     return result
 
 
-def _effect(
-    errors: Mapping[str, float | None],
-    runs: Mapping[str, list[float | None]],
-    judged: Mapping[str, Judged],
-    arm: str,
-) -> dict[str, Any]:
-    """Takes the effect of an arm apart; ``training_runs`` are the differences of runs of one seed, by seed."""
-    before, middle, after = errors["original_on_original"], errors["original_on_clean"], errors[f"{arm}_on_clean"]
+class _Errors:
+    """The errors of all arms over one slice, as parts of effects (see :mod:`mlfix_train.audit.evidence`)."""
+
+    def __init__(self, study: Study, mask: np.ndarray, clean: np.ndarray, macro: bool) -> None:
+        self.study, self.macro = study, macro
+        self.rows = {"original": np.flatnonzero(mask), "clean": np.flatnonzero(clean)}
+        self.truth = {"original": study.given, "clean": study.clean}
+        self.cache: dict[tuple[str, str, str], Part | None] = {}
+
+    def part(self, arm: str, kind: str, numbering: str) -> Part | None:
+        """The error of an arm on rows of a kind; groups are numbered over the rows of the kind ``numbering``."""
+        key = (arm, kind, numbering)
+        if key not in self.cache:
+            self.cache[key] = self._part(*key)
+        return self.cache[key]
+
+    def _part(self, arm: str, kind: str, numbering: str) -> Part | None:
+        rows = self.rows[kind]
+        preds = self.study.preds[arm][:, rows]
+        if not len(rows) or (preds < 0).any():  # MLfix's files of the fixed arm lack the removed rows
+            return None
+        truth = self.truth[kind][rows]
+        wrong = preds != truth
+        own = np.unique(self.study.groups[self.rows[numbering]])
+        groups = np.searchsorted(own, self.study.groups[rows])
+        if not self.macro:
+            weights, centre = np.full(len(rows), 100.0 / len(rows)), np.full(len(rows), wrong.mean())
+        else:
+            _, codes, counts = np.unique(truth, return_inverse=True, return_counts=True)
+            weights = 100.0 / len(counts) / counts[codes]
+            centre = (np.bincount(codes, wrong.mean(0)) / counts)[codes]
+        return evidence.part(wrong, weights, centre, groups, len(own))
+
+    def runs(self) -> dict[str, list[float] | None]:
+        """Errors of each run, in percent, by ``<arm>_on_<kind>``."""
+        found = {}
+        for arm in self.study.runs:
+            for kind in KINDS:
+                one = self.part(arm, kind, kind)
+                found[f"{arm}_on_{kind}"] = None if one is None else [round(float(x), 6) for x in one.runs]
+        return found
+
+    def means(self) -> dict[str, float | None]:
+        """Mean over the runs of each error."""
+        return {key: None if not values else round(float(np.mean(values)), 6) for key, values in self.runs().items()}
+
+    def spreads(self) -> dict[str, float | None]:
+        """Standard deviation between the runs of each error; ``None`` for fewer than two."""
+        return {
+            key: round(float(np.std(values, ddof=1)), 6) if values and len(values) > 1 else None
+            for key, values in self.runs().items()
+        }
+
+
+def _effect(errors: _Errors, arm: str, paired: bool, options: Settings, short: bool = False) -> dict[str, Any]:
+    """Takes the effect of an arm apart; ``short`` leaves out the intervals of total and evaluation effect."""
+    before, middle = errors.part("original", "original", "original"), errors.part("original", "clean", "original")
+    after = errors.part(arm, "clean", "original")
+    training = _difference(errors, "original", arm, paired, options)
+    result: dict[str, Any] = {"total": None, "evaluation": None, **training}
     if before is None or middle is None or after is None:
-        nothing = dict.fromkeys(("total", "evaluation", "training", "training_ci95", "p_value"))
-        return {**nothing, "training_runs": {}}
-    first = dict(zip(judged["original"].runs, runs["original_on_clean"], strict=True))
-    second = dict(zip(judged[arm].runs, runs[f"{arm}_on_clean"], strict=True))
-    pairs = {seed: (value, second[seed]) for seed, value in first.items() if seed in second}
-    return {
-        "total": before - after,
-        "evaluation": before - middle,
-        "training": middle - after,
-        "training_runs": {seed: a - b for seed, (a, b) in pairs.items() if a is not None and b is not None},
-        "training_ci95": None,
-        "p_value": None,
+        return result
+    total, evaluation = _apart(before, after, paired), [evidence.add(before, middle)]
+    result |= {"total": evidence.estimate(total), "evaluation": evidence.estimate(evaluation)}
+    if not short:
+        result["total_ci95"] = evidence.interval(total, options.seed, options.resamples)
+        result["evaluation_ci95"] = evidence.interval(evaluation, options.seed, options.resamples)
+    return result
+
+
+def _difference(errors: _Errors, first: str, second: str, paired: bool, options: Settings) -> dict[str, Any]:
+    """The error of ``first`` less that of ``second`` on clean rows, in points, and how sure it is."""
+    one, other = errors.part(first, "clean", "clean"), errors.part(second, "clean", "clean")
+    if one is None or other is None:
+        return {"training": None, "training_ci95": None, "p_value": None, "runs": [0], "paired": paired}
+    parts = _apart(one, other, paired)
+    effect, found = evidence.estimate(parts), evidence.variance(parts)
+    counts = [len(one.runs)] if paired else [len(one.runs), len(other.runs)]
+    result: dict[str, Any] = {
+        "training": effect,
+        "training_ci95": evidence.interval(parts, options.seed, options.resamples),
+        "p_value": evidence.permutation_p(parts, options.seed, options.resamples),
+        "p_least": evidence.smallest_p(counts),
+        "paired": paired,
+        "runs": counts,
+        "runs_for_80_power": evidence.runs_needed(effect, found),
+        "sd_runs": None if found is None else float(np.sqrt(found.total - found.groups)),
+        "sd_samples": None if found is None else float(np.sqrt(found.groups)),
     }
+    if paired:
+        names = errors.study.runs[first]
+        result["training_runs"] = {name: round(float(x), 6) for name, x in zip(names, parts[0].runs, strict=True)}
+    return result
 
 
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 6)
+def _apart(one: Part, other: Part, paired: bool) -> Sequence[Part]:
+    return [evidence.add(one, other)] if paired else [one, evidence.negate(other)]
 
 
-def sentence(summary: Mapping[str, Any], name: str = ALL) -> str:
-    """Says in one plain sentence what a slice shows."""
-    piece = summary["slices"][name]
-    effect = piece["effect"]
-    if effect["total"] is None:
-        return f"{name}: the fixes leave no held-out sample to judge by."
-    training, evaluation = effect["training"], effect["evaluation"]
-    pairs = effect["training_runs"].values()
-    better = sum(value > 0 for value in pairs)
-    less = "less" if training >= 0 else "more"
-    return (
-        f"{name}: models trained on the fixed labels err {abs(training):.2f} points {less} on the same clean rows "
-        f"(better in {better} of {len(pairs)} pairs of runs). Another {evaluation:.2f} points of the total "
-        f"{effect['total']:.2f} come from the cleaner yardstick alone, not from better models."
-    )
-
-
-def markdown(summary: Mapping[str, Any]) -> str:
-    """Returns the comparison as a Markdown table with its sentences."""
-    arms = summary["arms"]
-    counts = ", ".join(f"{len(arm['runs'])} {name}" for name, arm in arms.items())
-    fixes = summary["fixes"]
-    lines = [
-        "# Before against after",
-        "",
-        *[f"- {sentence(summary, name)}" for name in summary["slices"]],
-        "",
-        f"Runs: {counts}. Held out: {summary['held_out']:,} samples. Fixes: {fixes['total']:,}, of them "
-        f"{fixes['training']:,} in training and {fixes['held_out']:,} held out.",
-        "",
-        "Error in %, mean of the runs (standard deviation); effects in points, more than 0 is better.",
-        "",
-        "| rows | original arm, original rows | original arm, clean rows | fixed arm, clean rows "
-        "| evaluation effect | training effect |"
-        + (" control, clean rows | control effect |" if "control" in arms else ""),
-        "| --- | --- | --- | --- | --- | --- |" + (" --- | --- |" if "control" in arms else ""),
-    ]
-    for name, piece in summary["slices"].items():
-        cells = [f"{name} ({piece['rows_original']:,} / {piece['rows_clean']:,})"]
-        cells += [_cell(piece, key) for key in ("original_on_original", "original_on_clean", "fixed_on_clean")]
-        cells += [_points(piece["effect"][key]) for key in ("evaluation", "training")]
-        if "control" in arms:
-            cells += [_cell(piece, "control_on_clean"), _points(piece["control"]["effect"]["training"])]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "Intervals and tests are not computed yet: read small effects with care."]
-    return "\n".join(lines) + "\n"
-
-
-def _cell(piece: Mapping[str, Any], key: str) -> str:
-    values = [value for value in piece["runs"][key] if value is not None]
-    if not values:
-        return "–"
-    spread = f" ({np.std(values, ddof=1):.2f})" if len(values) > 1 else ""
-    return f"{np.mean(values):.2f}{spread}"
-
-
-def _points(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.2f}"
+__all__ = ["ALL", "ArmRuns", "compare_arms"]

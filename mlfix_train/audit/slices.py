@@ -1,15 +1,21 @@
-"""Slices: samples picked by label, by (label, prediction), or by a regular expression on the label."""
+"""Slices: samples picked by label, by (label, prediction), by a regular expression, or by a metadata column."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mlfix_train.errors import ConfigError, listing
+from mlfix_train.errors import ConfigError, did_you_mean, listing
+
+ALL = "all"
+MOST_VALUES = 50
+"""Values of a column that a slice for each of them may have."""
+SliceSpec = str | Sequence[str] | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,103 @@ def select_labels(labels: Sequence[str], name: str, pattern: str) -> np.ndarray:
             f"slices.{name}={pattern} matches none of the labels", f"the labels are {listing(sorted(known), 12)}"
         )
     return series.map(known).to_numpy(dtype=bool)
+
+
+def select_slices(
+    specs: Mapping[str, SliceSpec],
+    labels: np.ndarray,
+    samples: pd.Index,
+    metadata: pd.DataFrame | None = None,
+) -> dict[str, np.ndarray]:
+    """Returns the samples of each slice, as N booleans, ``all`` first; each slice is followed by ``not <name>``.
+
+    Args:
+        specs: name to one of: a regular expression on the given label; a list of labels; ``{column: c, match: regex}``
+            or ``{column: c, values: [...]}`` on a metadata column; ``{column: c}``, a slice for each of its values.
+        labels: N given labels.
+        samples: N ids.
+        metadata: columns by ``sample_id``.
+
+    Raises:
+        ConfigError: a slice that matches nothing, a name that is taken, or a column that isn't there.
+    """
+    masks = {ALL: np.ones(len(labels), dtype=bool)}
+    for name, spec in specs.items():
+        if name in masks or f"not {name}" in masks:
+            raise ConfigError(f"slices.{name}: this name is taken", "name the slice otherwise")
+        if isinstance(spec, str):
+            mask = select_labels(list(labels), name, spec)
+        elif isinstance(spec, Mapping):
+            column = _column(name, spec, samples, metadata)
+            if set(spec) == {"column"}:
+                masks |= _each_value(name, column)
+                continue
+            mask = _by_column(name, spec, column)
+        else:
+            mask = _by_list(name, [str(label) for label in spec], labels)
+        masks[name] = mask
+        if not mask.all():
+            masks[f"not {name}"] = ~mask
+    return masks
+
+
+def _by_list(name: str, wanted: list[str], labels: np.ndarray) -> np.ndarray:
+    known = sorted({str(label) for label in labels})
+    for label in wanted:
+        if label not in known:
+            raise ConfigError(f"slices.{name} names {label!r}, a label of no held-out sample",
+                              did_you_mean(label, known))  # fmt: skip
+    if not wanted:
+        raise ConfigError(f"slices.{name} is an empty list", "name labels, or give a regular expression")
+    return np.isin(labels.astype(str), wanted)
+
+
+def _column(name: str, spec: Mapping[str, Any], samples: pd.Index, metadata: pd.DataFrame | None) -> pd.Series:
+    extra = set(spec) - {"column", "match", "values"}
+    if extra or "column" not in spec:
+        raise ConfigError(
+            f"slices.{name}={dict(spec)} is no slice",
+            "give a regular expression, a list of labels, or {column: <name>, values: [...]} or match: <regex>",
+        )
+    column = str(spec["column"])
+    if metadata is None or column not in metadata.columns:
+        known = [] if metadata is None else [str(c) for c in metadata.columns]
+        raise ConfigError(
+            f"slices.{name}: the data has no column {column!r}",
+            f"it has {listing(known, 12)}" if known else "give a table that has it: samples=<csv or parquet>",
+        )
+    return metadata[column].reindex(samples)
+
+
+def _by_column(name: str, spec: Mapping[str, Any], column: pd.Series) -> np.ndarray:
+    text = column.astype(object).map(lambda value: "" if pd.isna(value) else str(value))
+    known = sorted(set(text))
+    if "match" in spec:
+        try:
+            mask = text.str.contains(str(spec["match"]), regex=True)
+        except re.error as error:
+            raise ConfigError(f"slices.{name}: {spec['match']} is no regular expression: {error}",
+                              "see Python's `re`") from error  # fmt: skip
+    else:
+        values = spec["values"] if isinstance(spec["values"], (list, tuple)) else [spec["values"]]
+        mask = text.isin([str(value) for value in values])
+    if not mask.any():
+        raise ConfigError(
+            f"slices.{name}: no held-out sample has such a {spec['column']}", f"it holds {listing(known, 12)}"
+        )
+    return mask.to_numpy(dtype=bool)
+
+
+def _each_value(name: str, column: pd.Series) -> dict[str, np.ndarray]:
+    values = sorted({str(value) for value in column.dropna()})
+    if not values or len(values) > MOST_VALUES:
+        raise ConfigError(
+            f"slices.{name}: the column {column.name!r} holds {len(values):,} values, a slice for each is too many"
+            if values else f"slices.{name}: the column {column.name!r} is empty",
+            f"pick some: slices.{name}={{column: {column.name}, values: [...]}}",
+        )  # fmt: skip
+    text = column.map(lambda value: None if pd.isna(value) else str(value))
+    return {f"{name}={value}": (text == value).to_numpy(dtype=bool) for value in values}
 
 
 def slug(name: str, limit: int = 60) -> str:

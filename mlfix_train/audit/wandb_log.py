@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,15 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.audit.pictures import ImageSource, Picture
+from mlfix_train.errors import check_choice
 
 log = logging.getLogger(__name__)
 
 IMAGES_PER_KEY = 108
 """What W&B holds of images a key and step."""
+TABLE_ROWS = 200_000
+"""What W&B holds of rows a table."""
+MODES = ("auto", "online", "offline", "disabled")
 
 
 def wandb_mode(wanted: str) -> str:
@@ -106,3 +111,66 @@ def log_artifact(
         run.use_artifact(artifact)
     else:
         run.log_artifact(artifact)
+
+
+def open_run(settings: dict[str, Any], folder: Path, job: str, name: str, config: dict[str, Any]) -> Any | None:
+    """Starts a W&B run of its own; ``None`` where W&B is missing, disabled, or can't write.
+
+    Args:
+        settings: ``project``, ``entity``, ``mode``, ``group`` and ``tags`` of the logger's configuration.
+        folder: an offline run lies in ``<folder>/wandb``.
+        job: its job type.
+        name: its name.
+        config: what its configuration shows.
+    """
+    try:
+        import wandb
+    except ImportError:
+        log.warning("wandb is not installed: nothing is logged to it (logger=none says so without this line)")
+        return None
+    os.environ.setdefault("WANDB_SILENT", "true")
+    mode = wandb_mode(check_choice("logger.mode", settings["mode"], MODES))
+    if mode == "disabled":
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = {
+        "project": settings["project"], "entity": settings["entity"], "group": settings["group"], "job_type": job,
+        "name": name, "tags": [job, *settings["tags"]], "config": config, "dir": str(folder),
+        "settings": wandb.Settings(silent=True, console="off", init_timeout=60.0),
+    }  # fmt: skip
+    for attempt in dict.fromkeys((mode, "offline")):
+        try:
+            return wandb.init(mode=attempt, **options)  # type: ignore[arg-type]
+        except (wandb.errors.Error, TimeoutError, OSError) as error:
+            log.warning("W&B can't be used %s: %s", attempt, error)
+    return None
+
+
+def log_comparison(run: Any, summary: dict[str, Any], folder: Path, pictures: Sequence[Path]) -> None:
+    """Logs a comparison: numbers to the run's summary, tables of slices and labels, pictures, page, artifact."""
+    import wandb
+
+    rows: list[Any] = []
+    for name, piece in summary["slices"].items():
+        error, effect = piece["error"], piece["effect"]
+        low, high = effect["training_ci95"] or (None, None)
+        rows.append([name, piece["rows_original"], piece["rows_clean"], error["original_on_original"],
+                     error["original_on_clean"], error["fixed_on_clean"], error.get("control_on_clean"),
+                     effect["evaluation"], effect["training"], low, high, effect["p_value"],
+                     piece["verdict"]])  # fmt: skip
+        run.summary.update({f"{name}/{key}": effect[key] for key in ("total", "evaluation", "training", "p_value")})
+    columns: list[Any] = ["slice", "rows", "clean rows", "original on original", "original on clean", "fixed on clean",
+               "control on clean", "evaluation effect", "training effect", "95% low", "95% high", "p",
+               "verdict"]  # fmt: skip
+    logged: dict[str, Any] = {"compare/slices": wandb.Table(columns=columns, data=rows)}
+    if summary["labels"]:
+        keys: list[Any] = ["label", "rows", "before", "after", "training", "p_value", "q_value", "shown"]
+        data: list[Any] = [[row[key] for key in keys] for row in summary["labels"][:TABLE_ROWS]]
+        logged["compare/labels"] = wandb.Table(columns=keys, data=data)
+    logged |= {f"compare/{path.stem}": wandb.Image(str(path), caption=path.stem) for path in pictures}
+    logged["compare/page"] = wandb.Html(str(folder / "compare.html"), inject=False)
+    run.log(logged)
+    run.summary["headline"] = summary["headline"]
+    files = [folder / name for name in ("summary.json", "compare.md", "compare.html")]
+    name = "compare-" + re.sub(r"[^A-Za-z0-9_.-]+", "-", summary["name"])[:100]
+    log_artifact(run, name, "comparison", files, {"headline": summary["headline"]})

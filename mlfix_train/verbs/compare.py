@@ -1,9 +1,11 @@
-"""``mlfix compare``: the runs of two or three arms to one honest table."""
+"""``mlfix compare``: the runs of two or three arms to one honest table, a page, and W&B."""
 
 from __future__ import annotations
 
 import json
 import logging
+import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +13,21 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from mlfix_train import config
-from mlfix_train.audit.charts import arms_chart
-from mlfix_train.audit.compare import ArmRuns, compare_arms, markdown, sentence
-from mlfix_train.audit.predictions import read_predictions
+from mlfix_train.audit import compare_page, compare_text, evidence_charts, wandb_log
+from mlfix_train.audit.compare import compare_arms
+from mlfix_train.audit.prediction_files import PUBLISHED_PHOTO, photo_groups
 from mlfix_train.audit.slices import slug
 from mlfix_train.data.atomic import atomic_path
-from mlfix_train.data.fixes import fixes_fingerprint, match_fixes, read_fixes
-from mlfix_train.data.runs import FINISHED, RunDirectory, differences, find_runs
-from mlfix_train.errors import RunError, check_choice, listing
+from mlfix_train.data.fixes import match_fixes, read_fixes
+from mlfix_train.data.readers import group_names
+from mlfix_train.errors import ConfigError, MlfixError, RunError, check_choice, check_range, listing
+from mlfix_train.verbs.compare_inputs import ALLOWANCES, Arm, check_alike, check_distinct, load_arm
 
 log = logging.getLogger(__name__)
 
-ROWS = (
-    ("original_on_original", "original arm, original rows"),
-    ("original_on_clean", "original arm, clean rows"),
-    ("control_on_clean", "control arm, clean rows"),
-    ("fixed_on_clean", "fixed arm, clean rows"),
-)
-
 
 def run(cfg: DictConfig) -> dict[str, Any]:
-    """Compares arms and writes ``summary.json``, ``compare.md`` and a chart for each slice.
+    """Compares arms and writes ``summary.json``, ``compare.md``, ``compare.html`` and a few charts.
 
     Args:
         cfg: the composed configuration of ``mlfix compare``.
@@ -42,147 +38,188 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         MlfixError: arms that can't be compared, or fixes that don't belong to them.
     """
-    arms = {name: load_arm(name, config.plain(cfg[name])) for name in ("original", "fixed")}
-    control = load_arm("control", config.plain(cfg.control)) if cfg.control is not None else None
-    _check_distinct(cfg)
-    config.check_place("out", cfg.out)
-    fixes, whole = _fixes(cfg, arms["original"])
-    check_alike(cfg, fixes if whole else None)
-    slices = {str(name): str(pattern) for name, pattern in config.plain(cfg.slices).items()}
-    summary = compare_arms(arms["original"], arms["fixed"], fixes, slices, control)
+    allow = _check(cfg)
+    arms = {name: load_arm(name, config.plain(cfg[name])) for name in ("original", "fixed", "control")
+            if cfg[name] is not None}  # fmt: skip
+    check_distinct(arms, allow)
+    samples = Samples(cfg, arms)
+    fixes, whole = match_all(cfg, arms, samples.table, allow)
+    check_alike(arms, fixes if whole else None, allow, cfg.fixes.path)
+    summary = compare_arms(
+        arms["original"].runs, arms["fixed"].runs, fixes, config.plain(cfg.slices),
+        arms["control"].runs if "control" in arms else None, groups=samples.groups(), metadata=samples.table,
+        paired=None if cfg.paired == "auto" else bool(cfg.paired), seed=int(cfg.seed), resamples=int(cfg.resamples),
+    )  # fmt: skip
+    summary = _describe(cfg, arms, summary, fixes)
     out = Path(str(cfg.out)).expanduser()
-    with atomic_path(out / "summary.json") as temporary:
-        temporary.write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
-    with atomic_path(out / "compare.md") as temporary:
-        temporary.write_text(markdown(summary), encoding="utf-8")
-    charts = [_chart(name, piece, out / file) for (name, piece), file in
-              zip(summary["slices"].items(), _file_names(list(summary["slices"])), strict=True)]  # fmt: skip
-    for name in summary["slices"]:
-        print(sentence(summary, name))
-    print(f"table      {out / 'compare.md'}\nnumbers    {out / 'summary.json'}\npictures   {charts[0]}", flush=True)
+    pictures = write(summary, out)
+    _log(cfg, summary, out, pictures)
+    report(summary, out, pictures)
     return summary
 
 
-def load_arm(name: str, where: Any) -> ArmRuns:
-    """Reads the predictions of an arm's finished runs; the folds of one seed become one table.
-
-    Raises:
-        RunError: no finished runs, runs of another arm, two runs of one seed, or folds that are missing.
-    """
-    runs = find_runs(where, name)
-    done = []
-    for directory in runs:
-        if directory.status != FINISHED:
-            log.warning("%s=%s is %s and left out", name, directory.path, directory.status or "not started")
-            continue
-        state = directory.require()
-        arm = state["config"]["arm"]
-        if arm != name:
-            raise RunError(
-                f"{name}={where} holds a run of the arm {arm}: {directory.path}",
-                f"give the runs of arm={name}, such as {name}=outputs/<name>/{name}",
-            )
-        done.append((directory, state))
-    if not done:
-        raise RunError(
-            f"{name}={where}: none of its {len(runs)} run(s) is finished", "wait for them, or start them again"
-        )
-    by_seed: dict[str, list[tuple[RunDirectory, dict[str, Any]]]] = {}
-    for directory, state in done:
-        by_seed.setdefault(f"seed={state['config']['seed']}", []).append((directory, state))
-    return ArmRuns(
-        name, {seed: _join(name, seed, members) for seed, members in sorted(by_seed.items(), key=_by_number)}
-    )
-
-
-def _by_number(item: tuple[str, Any]) -> int:
-    return int(item[0].removeprefix("seed="))
-
-
-def _join(arm: str, seed: str, members: list[tuple[RunDirectory, dict[str, Any]]]) -> pd.DataFrame:
-    folds = [state["config"]["split"]["fold"] for _, state in members]
-    if len(set(folds)) < len(folds):
-        raise RunError(
-            f"{arm} {seed} stands twice: {listing([directory.path for directory, _ in members])}",
-            "give the runs of one name= at a time",
-        )
-    count = members[0][1]["config"]["split"]["folds"]
-    if count is not None and len(folds) < count:
-        missing = sorted(set(range(count)) - set(folds))
-        raise RunError(f"{arm} {seed} lacks the folds {listing(missing)} of {count}", "let them finish, then compare")
-    return pd.concat([read_predictions(directory.predictions) for directory, _ in members], ignore_index=True)
-
-
-def _check_distinct(cfg: DictConfig) -> None:
-    paths = {name: {run.path.resolve() for run in find_runs(config.plain(cfg[name]), name)}
-             for name in ("original", "fixed", "control") if cfg[name] is not None}  # fmt: skip
-    shared = paths["original"] & paths["fixed"]
-    if shared:
-        raise RunError(f"original= and fixed= name the same run: {listing(shared, 1)}", "give each arm its own runs")
-
-
-def check_alike(cfg: DictConfig, fixes: pd.DataFrame | None) -> None:
-    """Checks that the arms differ in nothing but arm, seed and fixes, and that the fixed arm had these very fixes.
-
-    Args:
-        cfg: the settings; ``allow=[settings,fixes]`` lets differences pass.
-        fixes: the matched fixes; ``None`` where they could not be matched against the whole data.
-
-    Raises:
-        RunError: naming the run and the settings that differ.
-    """
-    allow = config.as_list(cfg.allow)
+def _check(cfg: DictConfig) -> list[str]:
+    """Checks the settings; returns what is allowed."""
+    config.check_place("out", cfg.out)
+    for key, low, high in (("resamples", 100, 10**7), ("seed", 0, 2**31)):
+        config.check_type(key, cfg[key], "int")
+        check_range(key, cfg[key], low, high)
+    check_choice("paired", cfg.paired, ("auto", True, False))  # type: ignore[arg-type]
+    allow = [str(name) for name in config.as_list(cfg.allow)]
     for name in allow:
-        check_choice("allow", name, ("settings", "fixes"))
-    first: tuple[RunDirectory, dict[str, Any]] | None = None
-    for arm in ("original", "fixed", "control"):
-        for run in find_runs(config.plain(cfg[arm]), arm) if cfg[arm] is not None else []:
-            if run.status != FINISHED:
-                continue
-            known = run.require()["identity"]
-            used = known.get("fixes")
-            kept = {key: value for key, value in known.items() if key not in ("arm", "seed", "fixes")}
-            kept["split"] = {key: value for key, value in kept["split"].items() if key != "fold"}
-            first = first or (run, kept)
-            changed = differences(first[1], kept)
-            if changed and "settings" not in allow:
-                raise RunError(
-                    f"{run.path} was trained with other settings than {first[0].path}: their difference is no effect "
-                    "of the fixes",
-                    "train both arms alike, or allow=[settings] to compare them all the same",
-                    changed[:8],
-                )
-            if fixes is not None and used is not None and used != fixes_fingerprint(fixes) and "fixes" not in allow:
-                raise RunError(
-                    f"{run.path} was trained with other fixes than fixes.path={cfg.fixes.path}",
-                    "give the fixes that it was trained with, or allow=[fixes] to judge it by these",
-                )
+        check_choice("allow", name, ALLOWANCES)
+    return allow
 
 
-def _fixes(cfg: DictConfig, original: ArmRuns) -> tuple[pd.DataFrame, bool]:
-    """Matches the fixes against the data that the runs were trained on; false where those are gone."""
-    states = [run.require() for run in find_runs(config.plain(cfg.original), "original")]
-    settings = DictConfig(states[0]["config"])
+class Samples:
+    """The table of the samples behind the arms, where there is one: the runs' data, or ``samples=<file>``."""
+
+    def __init__(self, cfg: DictConfig, arms: dict[str, Arm]) -> None:
+        self.arms, self.pattern = arms, cfg.group
+        self.table: pd.DataFrame | None = None
+        self.note = ""
+        if cfg.samples is not None:
+            from mlfix_train.data.readers import read_samples_file
+
+            columns = {name: name for name in ("sample_id", "path", "label", "group", "split")}
+            self.table = read_samples_file(str(cfg.samples), columns=columns)
+            return
+        states = [state for arm in arms.values() for state in arm.states.values()]
+        if not states:
+            return
+        try:
+            self.table = config.build_table(DictConfig(states[0]["config"]))
+        except MlfixError as error:
+            first = str(error).splitlines()[0]
+            self.note = f"the data of the runs can't be read ({first}): samples are not grouped, and fixes are checked "
+            self.note += "against the held-out samples only"
+            log.warning("%s", self.note)
+
+    def groups(self) -> pd.Series | None:
+        """Returns the photo or track of each held-out sample; ``None`` where nothing is known of them."""
+        first = next(iter(self.arms["original"].runs.predictions.values()))
+        ids = [str(name) for name in first["sample_id"]]
+        if self.pattern is not None:
+            return pd.Series(group_names(ids, str(self.pattern)), index=ids, dtype=object)
+        if self.table is not None:
+            return self.table["group"]
+        if self.arms["original"].published:
+            return photo_groups(ids, PUBLISHED_PHOTO)
+        return None
+
+
+def match_all(
+    cfg: DictConfig, arms: dict[str, Arm], table: pd.DataFrame | None, allow: list[str]
+) -> tuple[pd.DataFrame, bool]:
+    """Matches the fixes against the data that the runs were trained on; false where only the held-out part is known.
+
+    Raises:
+        FixesError: fixes that don't fit the data.
+        RunError: none of the fixes names a held-out sample of files whose data isn't known.
+    """
     fixes = read_fixes(cfg.fixes.path)
-    allow = tuple(config.as_list(cfg.fixes.allow))
+    more = tuple(config.as_list(cfg.fixes.allow))
+    if table is not None and any(arm.states for arm in arms.values()):
+        return match_fixes(fixes, table, more), True
+    held_out = next(iter(arms["original"].runs.predictions.values())).set_index("sample_id")[["label"]]
+    before = logging.getLogger("mlfix_train.data.fixes")
+    level, before.level = before.level, logging.ERROR  # training samples are not in the files: that is no mistake
     try:
-        table = config.build_table(settings)
-    except Exception as error:
-        log.warning(
-            "the data of the runs can't be read (%s): fixes are checked against the held-out samples only", error
+        matched = match_fixes(fixes, held_out, (*more, "unknown_samples", "new_labels", "empty_labels"))
+    finally:
+        before.level = level
+    if not len(matched) and len(fixes) and "fixes" not in allow:
+        raise RunError(
+            f"fixes.path={cfg.fixes.path}: none of its {len(fixes):,} lines names a held-out sample of original="
+            f"{config.plain(cfg.original)}, such as {held_out.index[0]!r}",
+            "give the fixes that belong to these predictions, or allow=[fixes] if they all lie in training",
         )
-        held_out = next(iter(original.predictions.values())).set_index("sample_id")[["label"]]
-        return match_fixes(fixes, held_out, (*allow, "unknown_samples", "new_labels", "empty_labels")), False
-    return match_fixes(fixes, table, allow), True
+    matched.attrs["outside"] = len(fixes) - len(matched)
+    return matched, False
+
+
+def _describe(cfg: DictConfig, arms: dict[str, Arm], summary: dict[str, Any], fixes: pd.DataFrame) -> dict[str, Any]:
+    """Adds to the summary what it was made of, and what is missing."""
+    outside = int(fixes.attrs.get("outside", 0))
+    summary["fixes"]["total"] += outside
+    summary["fixes"]["training"] += outside
+    partial = [line for arm in arms.values() for line in arm.partial]
+    if summary["left_out"]:
+        partial.append(f"without a partner of the same seed, and left out: {listing(summary['left_out'], 12)}")
+    for line in partial:
+        log.warning("partial: %s", line)
+    states = [state for arm in arms.values() for state in arm.states.values()]
+    name = cfg.name or (states[0]["config"]["name"] if states else Path(str(cfg.out)).name)
+    head = {"name": str(name), "headline": ("PARTIAL: " if partial else "") + summary["headline"], "partial": partial}
+    settings = {"resamples": int(cfg.resamples), "seed": int(cfg.seed), "slices": config.plain(cfg.slices)}
+    return {**head, **{key: value for key, value in summary.items() if key != "headline"}, "settings": settings,
+            "sources": {arm: loaded.paths for arm, loaded in arms.items()}}  # fmt: skip
+
+
+def write(summary: dict[str, Any], out: Path) -> list[Path]:
+    """Writes the files of a comparison; returns the PNGs, the most telling first."""
+    names = _file_names(list(summary["slices"]))
+    pictures: list[Path] = []
+    vectors: dict[str, list[Path]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for (name, piece), file in zip(summary["slices"].items(), names, strict=True):
+            rows = f"{piece['rows_original']:,} rows, {piece['rows_clean']:,} clean"
+            vectors[name] = []
+            if not piece["rows_clean"]:
+                continue
+            for kind, place in (("png", out), ("svg", Path(folder))):
+                title = f"Held-out error, {name} ({rows})"
+                drawn = [evidence_charts.arms_histogram(piece["runs"], place / f"{file}.{kind}", title)]
+                fall = evidence_charts.waterfall(piece, place / f"{file}-effect.{kind}", f"Where it comes from, {name}")
+                drawn += [fall] if fall else []
+                if kind == "png":
+                    pictures += drawn
+                else:
+                    vectors[name] = drawn
+        title = "Change of single labels"
+        dots = evidence_charts.label_dots(summary["labels"], Path(folder) / "labels.svg", title)
+        if dots:
+            pictures.append(evidence_charts.label_dots(summary["labels"], out / "labels.png", title) or dots)
+        page = compare_page.page(summary, vectors, dots)
+    texts = {
+        "summary.json": json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False),
+        "compare.md": compare_text.markdown(summary),
+        "compare.html": page,
+    }
+    for file, content in texts.items():
+        with atomic_path(out / file) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+    return pictures
 
 
 def _file_names(slices: list[str]) -> list[str]:
-    """Returns a PNG's name for each slice, each another one."""
-    plain = [slug(name) for name in slices]
-    return [f"{name}.png" if plain.count(name) == 1 else f"{name}-{i}.png" for i, name in enumerate(plain)]
+    """Returns a file's name, without its ending, for each slice, each another one."""
+    plain = [slug(re.sub(r"=", "-", name)) for name in slices]
+    taken = {"labels", "summary", "compare"}
+    return [name if plain.count(name) == 1 and name not in taken else f"{name}-{i}" for i, name in enumerate(plain)]
 
 
-def _chart(name: str, piece: dict[str, Any], path: Path) -> Path:
-    values = {label: piece["runs"][key] for key, label in ROWS if key in piece["runs"]}
-    rows = f"{piece['rows_original']:,} rows, {piece['rows_clean']:,} clean"
-    return arms_chart(values, path, f"Held-out error, {name} ({rows})", "error (%)")
+def _log(cfg: DictConfig, summary: dict[str, Any], out: Path, pictures: list[Path]) -> None:
+    """Logs the comparison to W&B as one run in the group of the sweeps."""
+    settings = config.plain(cfg.logger)
+    if check_choice("logger.kind", settings.get("kind"), ("wandb", "csv", "none")) != "wandb":
+        return
+    settings["group"] = settings.get("group") or summary["name"]
+    about = {"sources": summary["sources"], **summary["settings"]}
+    run = wandb_log.open_run(settings, out, "compare", f"{summary['name']}-compare", about)
+    if run is not None:
+        wandb_log.log_comparison(run, summary, out, pictures)
+        run.finish()
+
+
+def report(summary: dict[str, Any], out: Path, pictures: list[Path]) -> None:
+    """Prints what was shown and where it stands."""
+    print(f"{summary['headline']}\n")
+    for piece in summary["slices"].values():
+        print(f"- {piece['sentence']}")
+    print(f"\npage       {out / 'compare.html'}\ntable      {out / 'compare.md'}\nnumbers    {out / 'summary.json'}")
+    if pictures:
+        print(f"pictures   {pictures[0]} and {len(pictures) - 1} more beside it", flush=True)
+
+
+__all__ = ["ConfigError", "match_all", "report", "run", "write"]

@@ -23,7 +23,6 @@ from mlfix_train.errors import ConfigError, check_choice, did_you_mean
 log = logging.getLogger(__name__)
 
 LOGGERS = ("wandb", "csv", "none")
-MODES = ("auto", "online", "offline", "disabled")
 OURS = ("max_epochs", "callbacks", "logger", "use_distributed_sampler", "num_sanity_val_steps", "default_root_dir")
 
 
@@ -152,7 +151,7 @@ def _wandb_logger(
     except ImportError:
         log.warning("wandb is not installed: nothing is logged to it (logger=none says so without this line)")
         return None
-    from mlfix_train.audit.wandb_log import wandb_mode
+    from mlfix_train.audit.wandb_log import MODES, wandb_mode
 
     os.environ.setdefault("WANDB_SILENT", "true")
     mode = wandb_mode(check_choice("logger.mode", settings["mode"], MODES))

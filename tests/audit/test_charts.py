@@ -13,6 +13,7 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from mlfix_train.audit import charts
+from mlfix_train.audit import figures as sheets
 from mlfix_train.errors import DataError
 
 ODD = ["停止標識", "שלום עולם", "<b>x</b> & y", "two\nlines", "$x^{2$", "x" * 200, "", "y" * 40]
@@ -29,8 +30,8 @@ def no_warnings():
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list:
     """The figures that were saved."""
     figures: list = []
-    save = charts._save
-    monkeypatch.setattr(charts, "_save", lambda figure, path: (figures.append(figure), save(figure, path))[1])
+    save = sheets.save
+    monkeypatch.setattr(sheets, "save", lambda figure, path: (figures.append(figure), save(figure, path))[1])
     return figures
 
 

@@ -86,7 +86,9 @@ def test_lock_between_processes(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
         with (
-            pytest.raises(RunError, match=rf"(?s)seed=0 is in use by another process \(.*, pid {other.pid}\).*wait for it"),
+            pytest.raises(
+                RunError, match=rf"(?s)seed=0 is in use by another process \(.*, pid {other.pid}\).*wait for it"
+            ),
             run.locked(),
         ):
             pytest.fail("both hold it")
