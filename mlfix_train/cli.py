@@ -7,8 +7,10 @@ import os
 import sys
 
 from mlfix_train import VERBS, __version__
-from mlfix_train.errors import ConfigError, MlfixError, did_you_mean
+from mlfix_train.errors import ConfigError, MlfixError, did_you_mean, explain_os
 
+UNEXPECTED = 70
+"""Exit code of a fault of our own (EX_SOFTWARE of sysexits.h)."""
 SUMMARIES = {
     "train": "one run of a classifier; -m sweeps over seeds and arms",
     "audit": "runs to a ranking of doubtful labels, with panels",
@@ -36,7 +38,7 @@ def help_text() -> str:
 
 
 def main() -> None:
-    """Runs the command line and exits: 0 done, 1 something to mend, 2 no such verb or key, 130 interrupted."""
+    """Runs the command line and exits: 0 done, 1 to mend, 2 no such verb or key, 70 our fault, 130 interrupted."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(help_text(), end="")
@@ -44,7 +46,15 @@ def main() -> None:
     if arguments[0] in ("-V", "--version"):
         print(__version__)
         return
-    sys.exit(run(arguments[0], arguments[1:]))
+    try:
+        code = run(arguments[0], arguments[1:])
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        print("mlfix: this is a fault of mlfix-train's own; please report it with the lines above", file=sys.stderr)
+        code = UNEXPECTED
+    sys.exit(code)
 
 
 def run(verb: str, arguments: list[str]) -> int:
@@ -56,6 +66,8 @@ def run(verb: str, arguments: list[str]) -> int:
         if "--help" in arguments or "-h" in arguments:
             print(f"mlfix {verb}: {SUMMARIES[verb]}\n\nKeys and their values when not given:\n", flush=True)
             arguments = ["--cfg", "job"]
+        if verb == "train" and any(argument in ("-m", "--multirun") for argument in arguments):
+            return _sweep(arguments)
         failed = _hydra(verb, arguments)
         if len(failed) == 1:
             raise failed[0]
@@ -88,21 +100,6 @@ def _say_logs() -> None:
         ours.addHandler(_Console())
 
 
-def _explain_os(verb: str, error: OSError) -> MlfixError:
-    """Says what the system refused, and what to do about it."""
-    import errno
-
-    key = "outputs" if verb == "train" else "out"
-    where = f"{error.filename}: " if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        remedy = f"free some space, and give the same command again; or give another {key}=<folder>"
-    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST):
-        remedy = f"give a folder that you may write to: {key}=<folder>"
-    else:
-        remedy = "set MLFIX_TRACEBACK=1 to see where it happened"
-    return MlfixError(f"{where}{error.strerror or error}", remedy)
-
-
 FLAGS = (
     "--multirun", "--cfg", "--resolve", "--package", "--config-dir", "--config-path", "--config-name", "--info",
     "--run", "--hydra-help", "--shell-completion", "--experimental-rerun", "--version",
@@ -119,6 +116,31 @@ def _in_order(arguments: list[str]) -> list[str]:
     return [*front[:1], *(argument for argument in arguments if argument not in ("-m", "--multirun"))]
 
 
+def _sweep(arguments: list[str]) -> int:
+    """Trains the runs of a sweep, and prints what became of each; returns the exit code."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    if any(argument in ("--cfg", "-c", "--info") for argument in arguments):
+        return len(_hydra("train", arguments))
+    from mlfix_train import config
+    from mlfix_train.verbs import sweep
+
+    options = [argument for argument in _in_order(arguments) if argument.startswith("-")]
+    keys = sweep.ordered([argument for argument in arguments if not argument.startswith("-")])
+    try:
+        planned = sweep.plan(config.readable(keys, sweep=True))
+    except (ValueError, TypeError) as error:
+        raise config.explain("train", error) from error
+    count, gpus = sweep.processes(planned.settings)
+    try:
+        if count > 1:
+            sweep.run_processes(planned, count, gpus)
+        else:
+            _hydra("train", [*options, *keys])
+    finally:
+        whole = sweep.report(planned.jobs)
+    return 0 if whole else 1
+
+
 def _hydra(verb: str, arguments: list[str]) -> list[MlfixError]:
     """Hands over to Hydra: composing, --cfg, --multirun and launchers are its.
 
@@ -131,24 +153,26 @@ def _hydra(verb: str, arguments: list[str]) -> list[MlfixError]:
     from omegaconf.errors import OmegaConfBaseException
 
     from mlfix_train import config
+    from mlfix_train.verbs.sweep import attempt
 
     sweep = any(argument in ("-m", "--multirun") for argument in arguments)
     arguments = _in_order(arguments)
     failed: list[MlfixError] = []
     started: list[bool] = []
+    told: set[str] = set()
 
     @hydra.main(version_base="1.3", config_path=config.config_dir(), config_name=verb)
     def job(cfg: object) -> None:
         started.append(True)
-        try:
-            config.call_verb(verb, cfg)  # type: ignore[arg-type]
-        except (MlfixError, OSError) as problem:
-            if isinstance(problem, OSError) and os.environ.get("MLFIX_TRACEBACK"):
-                raise
-            error = problem if isinstance(problem, MlfixError) else _explain_os(verb, problem)
+        retries = int(getattr(cfg, "retries", 0) or 0)
+        error = attempt(lambda: config.call_verb(verb, cfg), verb, retries, sweep)  # type: ignore[arg-type]
+        if error is not None:
             failed.append(error)
             if sweep:
-                print(f"mlfix {verb}: {error}", file=sys.stderr, flush=True)
+                again = str(error) in told
+                told.add(str(error))
+                words = f"{error.problem}: as before" if again else str(error)
+                print(f"mlfix {verb}: {words}", file=sys.stderr, flush=True)
 
     before = sys.argv
     sys.argv = [before[0], *config.readable(arguments, sweep)]
@@ -158,7 +182,7 @@ def _hydra(verb: str, arguments: list[str]) -> list[MlfixError]:
         if isinstance(error, (HydraException, OmegaConfBaseException)) or not (started or isinstance(error, OSError)):
             raise config.explain(verb, error) from error
         if isinstance(error, OSError):
-            raise _explain_os(verb, error) from error
+            raise explain_os(error, "outputs" if verb == "train" else "out") from error
         raise
     finally:
         sys.argv = before

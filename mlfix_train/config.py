@@ -36,8 +36,8 @@ def config_dir() -> str:
     raise ConfigError("the configs of mlfix_train are missing", "install the package again")
 
 
-def compose(verb: str, overrides: list[str]) -> DictConfig:
-    """Composes the configuration of a verb, as the command line does.
+def compose(verb: str, overrides: list[str], with_hydra: bool = False) -> DictConfig:
+    """Composes the configuration of a verb, as the command line does; ``with_hydra`` keeps Hydra's own section.
 
     Raises:
         ConfigError: a key or value that isn't one, with the nearest right one.
@@ -50,7 +50,7 @@ def compose(verb: str, overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir(), version_base="1.3"):
-            return hydra_compose(verb, overrides=readable(overrides))
+            return hydra_compose(verb, overrides=readable(overrides), return_hydra_config=with_hydra)
     except HydraException as error:
         raise explain(verb, error) from error
 
@@ -211,6 +211,9 @@ def check_train(cfg: DictConfig) -> None:
     check_range("seed", cfg.seed, 0, 2**31)
     check_type("overwrite", cfg.overwrite, "bool")
     check_choice("arm", cfg.arm, ("original", "fixed", "control"))
+    check_choice("report", cfg.report, ("auto", "full", "line"))
+    check_type("retries", cfg.retries, "int")
+    check_range("retries", cfg.retries, 0, 100)
     check_choice("checkpoint.keep", cfg.checkpoint.keep, ("weights", "none"))
     check_place("outputs", cfg.outputs)
     name = check_place("name", cfg.name)

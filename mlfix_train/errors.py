@@ -7,6 +7,7 @@ what to do. The command line prints it without a traceback and exits with a code
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Sequence
 
 
@@ -44,6 +45,18 @@ class ConfigError(MlfixError):
 
 class RunError(MlfixError):
     """A run directory, checkpoint or training that can't go on."""
+
+
+def explain_os(error: OSError, key: str) -> MlfixError:
+    """Says what the system refused, and what to do about it; ``key`` is the setting that names the folder."""
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = f"free some space, and give the same command again; or give another {key}=<folder>"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST):
+        remedy = f"give a folder that you may write to: {key}=<folder>"
+    else:
+        remedy = "set MLFIX_TRACEBACK=1 to see where it happened"
+    return MlfixError(f"{where}{error.strerror or error}", remedy)
 
 
 def nearest(word: str, options: Iterable[str], n: int = 1) -> list[str]:

@@ -126,7 +126,13 @@ def error_per_label(
     return figures.save(figure, path)
 
 
-def arms_chart(values: Mapping[str, np.ndarray], path: str | os.PathLike[str], title: str, xlabel: str) -> Path:
+def arms_chart(
+    values: Mapping[str, np.ndarray],
+    path: str | os.PathLike[str],
+    title: str,
+    xlabel: str,
+    vector: str | os.PathLike[str] | None = None,
+) -> Path:
     """Draws one row per arm: a dot for each run and a tick at their mean, with its value.
 
     Args:
@@ -134,6 +140,7 @@ def arms_chart(values: Mapping[str, np.ndarray], path: str | os.PathLike[str], t
         path: the PNG file to write.
         title: the headline.
         xlabel: what the values are, with the unit, such as ``error (%)``.
+        vector: an SVG to write beside it.
 
     Raises:
         DataError: if there is no run at all, or a value is not finite.
@@ -158,7 +165,7 @@ def arms_chart(values: Mapping[str, np.ndarray], path: str | os.PathLike[str], t
     figures.row_names(axes, list(arms), 9.5)
     axes.margins(x=0.06)
     figures.axis_labels(axes, xlabel, "")
-    return figures.save(figure, path)
+    return figures.save_both(figure, path, vector)
 
 
 def _number_ticks(axes: Axes, low: int, high: int) -> None:

@@ -21,19 +21,23 @@ ARM_ROWS = (
     ("fixed_on_clean", "fixed arm, clean labels", PALETTE[1], r"\\\\"),
 )
 """Key of the error, words, colour and hatch: told apart by place, by shade and by hatch, not by colour alone."""
+Place = str | os.PathLike[str]
 WIDTH = 6.8
 """Inches; narrower than other charts, since two of them stand side by side on the page."""
 FEW = 6
 """Below this many runs dots say more than a histogram."""
 
 
-def arms_histogram(runs: Mapping[str, Sequence[float] | None], path: str | os.PathLike[str], title: str) -> Path:
+def arms_histogram(
+    runs: Mapping[str, Sequence[float] | None], path: Place, title: str, vector: Place | None = None
+) -> Path:
     """Draws for each arm how the errors of its runs spread: a histogram a row, on one axis, with their mean.
 
     Args:
         runs: errors of each run in percent by ``<arm>_on_<kind>``, as in ``slices.<name>.runs``; ``None`` is left out.
-        path: the PNG or SVG to write.
+        path: the PNG (or SVG) to write.
         title: the headline.
+        vector: an SVG to write beside it.
 
     Raises:
         DataError: no errors at all, or one that is no percentage.
@@ -47,7 +51,7 @@ def arms_histogram(runs: Mapping[str, Sequence[float] | None], path: str | os.Pa
     for words, values, _, _ in shown:
         figures.check_values(words, values, 0.0, 100.0, "give errors in percent, 0 to 100")
     if max(len(values) for _, values, _, _ in shown) < FEW:
-        return arms_chart({words: values for words, values, _, _ in shown}, path, title, "error (%)")
+        return arms_chart({words: values for words, values, _, _ in shown}, path, title, "error (%)", vector)
     figure, axes = figures.blank(
         1.7 + 0.95 * len(shown), title, "how many runs have which error; a bar at their mean", WIDTH
     )
@@ -68,20 +72,21 @@ def arms_histogram(runs: Mapping[str, Sequence[float] | None], path: str | os.Pa
     figures.row_names(axes, [words for words, *_ in shown], 9.5)
     axes.set_ylim(len(shown) - 0.45, -0.62)
     figures.axis_labels(axes, "error of a run (%); ± standard deviation", "")
-    return figures.save(figure, path)
+    return figures.save_both(figure, path, vector)
 
 
 def _spread(values: np.ndarray) -> str:
     return f"{values.std(ddof=1):.2f}" if values.size > 1 else "–"
 
 
-def waterfall(piece: Mapping[str, Any], path: str | os.PathLike[str], title: str) -> Path | None:
+def waterfall(piece: Mapping[str, Any], path: Place, title: str, vector: Place | None = None) -> Path | None:
     """Draws how the error gets from before to after: the step of the yardstick, then the step of training.
 
     Args:
         piece: a slice of ``summary.json``.
-        path: the PNG or SVG to write.
+        path: the PNG (or SVG) to write.
         title: the headline.
+        vector: an SVG to write beside it.
 
     Returns:
         The path; ``None`` where the slice has no total to take apart.
@@ -119,18 +124,19 @@ def waterfall(piece: Mapping[str, Any], path: str | os.PathLike[str], title: str
     low, high = axes.get_xlim()
     axes.set_xlim(low - 0.04 * (high - low), high + 0.04 * (high - low))
     figures.axis_labels(axes, "held-out error (%)", "")
-    return figures.save(figure, path)
+    return figures.save_both(figure, path, vector)
 
 
 def label_dots(
-    labels: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], title: str, most: int = 30
+    labels: Sequence[Mapping[str, Any]], path: Place, title: str, vector: Place | None = None, most: int = 30
 ) -> Path | None:
     """Draws the change of the labels that changed most, with their 95% intervals.
 
     Args:
         labels: ``labels`` of ``summary.json``, largest change first.
-        path: the PNG or SVG to write.
+        path: the PNG (or SVG) to write.
         title: the headline.
+        vector: an SVG to write beside it.
         most: labels drawn at most.
 
     Returns:
@@ -160,4 +166,4 @@ def label_dots(
     figures.row_names(axes, [str(one["label"]) for one in chosen], 8.5)
     axes.set_xlim(-1.06 * reach, 1.06 * reach)
     figures.axis_labels(axes, "training effect (points; right of 0 is better)", "")
-    return figures.save(figure, path)
+    return figures.save_both(figure, path, vector)

@@ -107,4 +107,13 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     metadata: dict[str, Any] = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format=kind, dpi=DPI, metadata=metadata)
+        figure.set_layout_engine("none")  # a second format has the same layout
     return Path(path)
+
+
+def save_both(figure: Figure, path: str | os.PathLike[str], vector: str | os.PathLike[str] | None) -> Path:
+    """Writes a figure to ``path`` and, where ``vector`` names a file, there as well; returns the first path."""
+    written = save(figure, path)
+    if vector is not None:
+        save(figure, vector)
+    return written

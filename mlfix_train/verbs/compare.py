@@ -167,20 +167,16 @@ def write(summary: dict[str, Any], out: Path) -> list[Path]:
             vectors[name] = []
             if not piece["rows_clean"]:
                 continue
-            for kind, place in (("png", out), ("svg", Path(folder))):
-                title = f"Held-out error, {name} ({rows})"
-                drawn = [evidence_charts.arms_histogram(piece["runs"], place / f"{file}.{kind}", title)]
-                fall = evidence_charts.waterfall(piece, place / f"{file}-effect.{kind}", f"Where it comes from, {name}")
-                drawn += [fall] if fall else []
-                if kind == "png":
-                    pictures += drawn
-                else:
-                    vectors[name] = drawn
-        title = "Change of single labels"
-        dots = evidence_charts.label_dots(summary["labels"], Path(folder) / "labels.svg", title)
-        if dots:
-            pictures.append(evidence_charts.label_dots(summary["labels"], out / "labels.png", title) or dots)
-        page = compare_page.page(summary, vectors, dots)
+            vector, title = Path(folder) / f"{file}.svg", f"Held-out error, {name} ({rows})"
+            pictures.append(evidence_charts.arms_histogram(piece["runs"], out / f"{file}.png", title, vector))
+            fall, title = Path(folder) / f"{file}-effect.svg", f"Where it comes from, {name}"
+            drawn = evidence_charts.waterfall(piece, out / f"{file}-effect.png", title, fall)
+            pictures += [drawn] if drawn else []
+            vectors[name] = [vector, fall] if drawn else [vector]
+        dots = Path(folder) / "labels.svg"
+        changes = evidence_charts.label_dots(summary["labels"], out / "labels.png", "Change of single labels", dots)
+        pictures += [changes] if changes else []
+        page = compare_page.page(summary, vectors, dots if changes else None)
     texts = {
         "summary.json": json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False),
         "compare.md": compare_text.markdown(summary),

@@ -63,9 +63,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
     step(f"audit: {cfg.folds} runs that hold out a part each: every sample is judged by a model that never saw it")
     for fold in range(cfg.folds):
-        train.run(
-            _train(cfg, out, "audit", "original", 0, f"split.folds={cfg.folds}", f"split.fold={fold}"), quiet=True
-        )
+        train.run(_train(cfg, out, "audit", "original", 0, f"split.folds={cfg.folds}", f"split.fold={fold}"))
     keys = [config.assign("runs", out / "runs/audit"), config.assign("out", out / "audit")]
     ranking = audit.run(config.compose("audit", keys))
 
@@ -78,7 +76,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     step(f"before and after: {cfg.seeds} runs of each arm ({', '.join(arms)})")
     for seed in range(cfg.seeds):
         for arm in arms:
-            train.run(_train(cfg, out, "signs", arm, seed, config.assign("fixes.path", path)), quiet=True)
+            train.run(_train(cfg, out, "signs", arm, seed, config.assign("fixes.path", path)))
     runs = [config.assign(arm, out / "runs/signs" / arm) for arm in arms]
     keys = [
         *runs,
@@ -134,7 +132,7 @@ def _train(cfg: DictConfig, out: Path, name: str, arm: str, seed: int, *more: st
         "train",
         [
             "experiment=demo", config.assign("data.file", out / 'samples.csv'), config.assign("outputs", out / 'runs'),
-            f"name={name}", f"arm={arm}", f"seed={seed}", f"recipe.epochs={cfg.epochs}", *more,
+            "report=line", f"name={name}", f"arm={arm}", f"seed={seed}", f"recipe.epochs={cfg.epochs}", *more,
         ],
     )  # fmt: skip
 

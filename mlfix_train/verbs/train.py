@@ -34,12 +34,11 @@ def run_path(cfg: DictConfig) -> Path:
     return Path(str(cfg.outputs)).expanduser() / str(cfg.name) / str(cfg.arm) / f"seed={cfg.seed}{fold}"
 
 
-def run(cfg: DictConfig, quiet: bool = False) -> RunDirectory:
+def run(cfg: DictConfig) -> RunDirectory:
     """Trains a run.
 
     Args:
         cfg: the composed configuration of ``mlfix train``.
-        quiet: say in one line what came of it.
 
     Returns:
         The run directory, finished.
@@ -71,9 +70,25 @@ def run(cfg: DictConfig, quiet: bool = False) -> RunDirectory:
             timings = _train(cfg, directory, data, about)
             _keep_weights(directory, str(cfg.checkpoint.keep), data.labels)
         timings["total_seconds"] = round(time.monotonic() - started, 2)
-        directory.update(status=FINISHED, finished=_now(), timings=timings)
-    report(directory, quiet)
+        error = held_out_error(directory)
+        directory.update(status=FINISHED, finished=_now(), timings=timings, held_out_error=error)
+    report(directory, cfg.report == "line" or (cfg.report == "auto" and _in_sweep()))
     return directory
+
+
+def _in_sweep() -> bool:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def held_out_error(directory: RunDirectory) -> float:
+    """Returns the share of held-out samples, in percent, whose prediction is not the given label."""
+    import pandas as pd
+
+    rows = pd.read_parquet(directory.predictions, columns=["label", "pred"])
+    return round(float(100 * (rows["label"] != rows["pred"]).mean()), 6)
 
 
 def describe(cfg: DictConfig, data: Any) -> dict[str, Any]:

@@ -1,0 +1,285 @@
+"""Sweeps: what runs a command line asks for, several at a time, what became of each, and a table of it.
+
+Hydra composes and, by default, runs the jobs of ``-m`` one after the other in this process, or hands them to a launcher
+such as submitit's. With ``jobs`` above 1 they run here, each in a process of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mlfix_train import config
+from mlfix_train.data.runs import FAILED, FINISHED, RunDirectory
+from mlfix_train.errors import ConfigError, MlfixError, RunError, explain_os
+from mlfix_train.verbs.progress import duration
+
+log = logging.getLogger(__name__)
+
+UNEXPECTED = 70
+"""Exit code of ``mlfix`` for a fault that is not the user's; such a run is tried again."""
+KEYS = ("outputs", "name", "arm", "seed", "split.folds", "split.fold")
+"""What the place of a run depends on."""
+GRACE = 60.0
+"""Seconds that interrupted processes get to write down where they are."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep: its overrides, and where it lies."""
+
+    overrides: tuple[str, ...]
+    path: Path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs that a command line asks for, in the order in which they are started."""
+
+    jobs: list[Job]
+    settings: DictConfig
+
+
+def ordered(arguments: Sequence[str]) -> list[str]:
+    """Puts swept arms last, so that they alternate: a half-done sweep then has as many runs of each."""
+    arms = [text for text in arguments if text.startswith("arm=") and "," in text]
+    return [*(text for text in arguments if text not in arms), *arms]
+
+
+def plan(arguments: Sequence[str]) -> Plan:
+    """Returns the runs that ``mlfix train -m <arguments>`` is about.
+
+    Args:
+        arguments: overrides as Hydra reads them, without options.
+
+    Raises:
+        ConfigError: a key or value that isn't one.
+    """
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parser = OverridesParser.create()
+    given = parser.parse_overrides(list(arguments))
+    fixed = [str(override.input_line) for override in given if not override.is_sweep_override()]
+    settings = config.compose("train", fixed, with_hydra=True)
+    swept = [f"{key}={value}" for key, value in dict(settings.hydra.sweeper.params or {}).items()]
+    own = [text for text in arguments if not text.lstrip("+~").startswith("hydra")]
+    batches = BasicSweeper.split_arguments(parser.parse_overrides([*swept, *own]), None)
+    jobs = [Job(tuple(overrides), _path(settings, overrides, parser)) for overrides in batches[0]]
+    return Plan(jobs, settings)
+
+
+def _path(settings: DictConfig, overrides: Sequence[str], parser: Any) -> Path:
+    """Returns the run directory of a job."""
+    from mlfix_train.verbs.train import run_path
+
+    places = {key: OmegaConf.select(settings, key) for key in KEYS}
+    for override in parser.parse_overrides(list(overrides)):
+        if override.key_or_group in KEYS:
+            places[override.key_or_group] = override.value()
+    cfg = OmegaConf.create({"split": {}})
+    for key, value in places.items():
+        OmegaConf.update(cfg, key, value)
+    return run_path(cfg)
+
+
+def attempt(work: Callable[[], Any], verb: str, retries: int, sweep: bool) -> MlfixError | None:
+    """Does one job's work; what stops it is returned, so that the other jobs go on.
+
+    A fault that is not the user's is tried again in a sweep; outside of one it is raised as it is.
+
+    Args:
+        work: the job.
+        verb: for the remedy of a system's error.
+        retries: how often a fault is tried again.
+        sweep: whether other jobs follow.
+    """
+    problem: MlfixError | None = None
+    for left in range(retries if sweep else 0, -1, -1):
+        try:
+            work()
+            return None
+        except MlfixError as error:
+            return error
+        except OSError as error:
+            if os.environ.get("MLFIX_TRACEBACK"):
+                raise
+            return explain_os(error, "outputs" if verb == "train" else "out")
+        except Exception as error:
+            if not sweep:
+                raise
+            traceback.print_exc()
+            problem = RunError(f"{type(error).__name__}: {error}", "see the traceback above; the same command goes on")
+            if left:
+                print(f"mlfix {verb}: {type(error).__name__}; trying this run again", file=sys.stderr, flush=True)
+    return problem
+
+
+def processes(settings: DictConfig) -> tuple[int, int]:
+    """Returns how many runs to train at a time, and the number of GPUs to spread them over.
+
+    Raises:
+        ConfigError: ``jobs`` is neither a number from 1 nor ``gpus``, or there are no GPUs.
+    """
+    jobs = settings.jobs
+    if jobs == "gpus":
+        gpus = _gpus()
+        if not gpus:
+            raise ConfigError("jobs=gpus, and no GPU is visible", "give a number of processes: jobs=2")
+        return gpus, gpus
+    if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
+        raise ConfigError(f"jobs={jobs} is neither a number of processes nor `gpus`", "give jobs=1 or more, or gpus")
+    return jobs, _gpus() if jobs > 1 else 0
+
+
+def _gpus() -> int:
+    import torch
+
+    return int(torch.cuda.device_count())
+
+
+def run_processes(planned: Plan, count: int, gpus: int, verbose: bool = True) -> None:
+    """Trains the runs of a plan, ``count`` at a time, each in a process of its own, GPUs dealt in turn.
+
+    A process that dies of a fault that is not the user's (a crash, no memory) is started again ``retries`` times.
+
+    Raises:
+        KeyboardInterrupt: the user's; the processes have then been interrupted too.
+    """
+    waiting = [(job, int(planned.settings.retries)) for job in planned.jobs]
+    running: dict[int, tuple[subprocess.Popen[bytes], Job, int]] = {}
+    total, done = len(waiting), 0
+    try:
+        while waiting or running:
+            for slot in range(count):
+                if slot not in running and waiting:
+                    job, retries = waiting.pop(0)
+                    running[slot] = (_start(job, slot, count, gpus), job, retries)
+            time.sleep(0.05)
+            for slot, (process, job, retries) in list(running.items()):
+                code = process.poll()
+                if code is None:
+                    continue
+                del running[slot]
+                if code in (UNEXPECTED, 137) or code < 0:
+                    _note_death(job, code)
+                    if retries:
+                        print(f"{job.path}: {_death(code)}; trying it again", file=sys.stderr, flush=True)
+                        waiting.insert(0, (job, retries - 1))
+                        continue
+                done += 1
+                if verbose:
+                    print(f"sweep      {done} of {total} runs done", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        _stop([process for process, _, _ in running.values()])
+        raise
+
+
+def _start(job: Job, slot: int, count: int, gpus: int) -> subprocess.Popen[bytes]:
+    environment = dict(os.environ)
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    if gpus:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        names = visible if len(visible) >= gpus and visible[0] else [str(i) for i in range(gpus)]
+        environment["CUDA_VISIBLE_DEVICES"] = names[slot % gpus]
+    command = [sys.executable, "-m", "mlfix_train.cli", "train", *job.overrides, "jobs=1", "report=line"]
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)
+
+
+def _die_with_parent() -> None:
+    """Lets the kernel interrupt a process whose parent is gone, so that no run goes on unseen (Linux only)."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG
+
+
+def _stop(running: list[subprocess.Popen[bytes]]) -> None:
+    """Interrupts processes, and waits until they have written down where they are."""
+    for process in running:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+    deadline = time.monotonic() + GRACE
+    for process in running:
+        try:
+            process.wait(max(0.1, deadline - time.monotonic()))
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            process.kill()
+
+
+def _death(code: int) -> str:
+    if code == UNEXPECTED:
+        return "failed"
+    number = -code if code < 0 else code - 128
+    name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
+    return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+
+
+def _note_death(job: Job, code: int) -> None:
+    """Writes into ``run.json`` how a process ended that could not do so itself."""
+    directory = RunDirectory(job.path)
+    if code != UNEXPECTED and _state(job.path).get("status") not in (None, FINISHED, FAILED):
+        directory.update(status=FAILED, error=f"its process was {_death(code)}")
+
+
+def report(jobs: Sequence[Job]) -> bool:
+    """Prints the table of states, a row a seed and a column an arm; returns whether all runs are finished."""
+    states = {job.path: _state(job.path) for job in jobs}
+    finished = sum(state.get("status") == FINISHED for state in states.values())
+    counts: dict[str, int] = {}
+    for state in states.values():
+        name = str(state.get("status") or "not started")
+        counts[name] = counts.get(name, 0) + 1
+    told = ", ".join(
+        f"{number} {name}" for name, number in sorted(counts.items(), key=lambda item: item[0] != FINISHED)
+    )
+    print(f"\nsweep      {len(states)} run{'s' if len(states) != 1 else ''}: {told}")
+    for study in dict.fromkeys(path.parent.parent for path in states):
+        own = {path: state for path, state in states.items() if path.parent.parent == study}
+        arms = list(dict.fromkeys(path.parent.name for path in own))
+        rows = list(dict.fromkeys(path.name for path in own))
+        width = max(12, *(len(row) + 2 for row in rows))
+        print(f"           {study}")
+        print("           " + " " * width + "".join(f"{arm:<20}" for arm in arms))
+        for row in rows:
+            cells = [_cell(own.get(study / arm / row)) for arm in arms]
+            print("           " + f"{row:<{width}}" + "".join(f"{cell:<20}" for cell in cells))
+    for path, state in states.items():
+        if state.get("status") == FAILED:
+            print(f"failed     {path}: {str(state.get('error', '')).splitlines()[0][:200]}")
+    if finished < len(states):
+        print("           the same command goes on with what is not finished")
+    sys.stdout.flush()
+    return finished == len(states)
+
+
+def _state(path: Path) -> dict[str, Any]:
+    try:
+        return RunDirectory(path).read()
+    except RunError as error:
+        return {"status": FAILED, "error": error.problem}
+
+
+def _cell(state: dict[str, Any] | None) -> str:
+    if state is None:
+        return ""
+    status = str(state.get("status") or "not started")
+    if status != FINISHED:
+        return status
+    error, took = state.get("held_out_error"), state.get("timings", {}).get("total_seconds")
+    words = f"{error:.2f}%" if error is not None else "finished"
+    return words + (f" ({duration(took)})" if took is not None else "")
+
+
+__all__ = ["Job", "Plan", "attempt", "ordered", "plan", "processes", "report", "run_processes"]
