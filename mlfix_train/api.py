@@ -18,8 +18,14 @@ __all__ = ["audit", "compare", "demo", "train"]
 
 def _run(verb: str, overrides: tuple[str, ...]) -> Any:
     from mlfix_train import config
+    from mlfix_train.errors import explain_os
 
-    return config.call_verb(verb, config.compose(verb, list(overrides)))
+    cfg = config.compose(verb, list(overrides))
+    key = "outputs" if verb == "train" else "out"
+    try:
+        return config.call_verb(verb, cfg)
+    except OSError as error:
+        raise explain_os(error, key, str(cfg.get(key))) from error
 
 
 def train(*overrides: str) -> Any:

@@ -64,8 +64,10 @@ def run(verb: str, arguments: list[str]) -> int:
         if verb not in VERBS:
             raise ConfigError("no such verb", did_you_mean(verb, VERBS))
         if "--help" in arguments or "-h" in arguments:
-            print(f"mlfix {verb}: {SUMMARIES[verb]}\n\nKeys and their values when not given:\n", flush=True)
-            arguments = ["--cfg", "job"]
+            from mlfix_train.keys import describe_keys
+
+            print(f"mlfix {verb}: {SUMMARIES[verb]}\n\n{describe_keys(verb)}", flush=True)
+            return 0
         if verb == "train" and any(argument in ("-m", "--multirun") for argument in arguments):
             return _sweep(arguments)
         failed = _hydra(verb, arguments)
@@ -80,8 +82,9 @@ def run(verb: str, arguments: list[str]) -> int:
     except MlfixError as error:
         print(f"mlfix {verb}: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"mlfix {verb}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        if interrupt.args != ("said",):
+            print(f"mlfix {verb}: interrupted", file=sys.stderr)
         return 130
 
 
@@ -102,7 +105,7 @@ def _say_logs() -> None:
 
 FLAGS = (
     "--multirun", "--cfg", "--resolve", "--package", "--config-dir", "--config-path", "--config-name", "--info",
-    "--run", "--hydra-help", "--shell-completion", "--experimental-rerun", "--version",
+    "--help", "--run", "--hydra-help", "--shell-completion", "--experimental-rerun", "--version",
 )  # fmt: skip
 
 
@@ -153,6 +156,7 @@ def _hydra(verb: str, arguments: list[str]) -> list[MlfixError]:
     from omegaconf.errors import OmegaConfBaseException
 
     from mlfix_train import config
+    from mlfix_train.keys import config_dir
     from mlfix_train.verbs.sweep import attempt
 
     sweep = any(argument in ("-m", "--multirun") for argument in arguments)
@@ -161,11 +165,12 @@ def _hydra(verb: str, arguments: list[str]) -> list[MlfixError]:
     started: list[bool] = []
     told: set[str] = set()
 
-    @hydra.main(version_base="1.3", config_path=config.config_dir(), config_name=verb)
+    @hydra.main(version_base="1.3", config_path=config_dir(), config_name=verb)
     def job(cfg: object) -> None:
         started.append(True)
         retries = int(getattr(cfg, "retries", 0) or 0)
-        error = attempt(lambda: config.call_verb(verb, cfg), verb, retries, sweep)  # type: ignore[arg-type]
+        folder = str(getattr(cfg, "outputs" if verb == "train" else "out", ""))
+        error = attempt(lambda: config.call_verb(verb, cfg), verb, retries, sweep, folder)  # type: ignore[arg-type]
         if error is not None:
             failed.append(error)
             if sweep:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,10 @@ from mlfix_train.errors import (
     listing,
     nearest,
 )
+from mlfix_train.keys import config_dir, known_keys
 from mlfix_train.overrides import assign, quoted, readable
 
 log = logging.getLogger(__name__)
-
-PACKAGE = Path(__file__).resolve().parent
-
-
-def config_dir() -> str:
-    """Returns the folder of the YAML: beside the package in a checkout, inside it in an installed wheel."""
-    for folder in (PACKAGE / "configs", PACKAGE.parent / "configs"):
-        if (folder / "train.yaml").is_file():
-            return str(folder)
-    raise ConfigError("the configs of mlfix_train are missing", "install the package again")
 
 
 def compose(verb: str, overrides: list[str], with_hydra: bool = False) -> DictConfig:
@@ -46,12 +37,16 @@ def compose(verb: str, overrides: list[str], with_hydra: bool = False) -> DictCo
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
     GlobalHydra.instance().clear()
+    for override in overrides:
+        if override.startswith("="):
+            raise ConfigError(f"{override!r} names no key", "keys are given as key=value")
     try:
         with initialize_config_dir(config_dir(), version_base="1.3"):
             return hydra_compose(verb, overrides=readable(overrides), return_hydra_config=with_hydra)
-    except HydraException as error:
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
         raise explain(verb, error) from error
 
 
@@ -89,35 +84,16 @@ def explain(verb: str, error: Exception) -> ConfigError:
         key = group or match.group(1)
         return ConfigError(f"{key}={value} does not exist", did_you_mean(value, options) if options else "")
     if "Config group override must be" in text:
-        return ConfigError("a group such as data or model is set to null", "name one of its presets: data=folder")
+        return ConfigError(
+            "a group (data, model, recipe, trainer, logger, experiment or sweep) is set to null or to no name",
+            "name one of its presets, such as data=folder or logger=none",
+        )
     sweep = re.search(r"Sweep parameters '([^']*)'|Ambiguous value for argument '([^']*)'", text)
     if sweep:
         given = sweep.group(1) or sweep.group(2)
         return ConfigError(f"{given} is a sweep over several values", f"add -m: mlfix {verb} -m {given}")
     first = " ".join(line.strip() for line in text.splitlines() if line.strip())[:300] or type(error).__name__
     return ConfigError(f"the settings can't be read: {first}", "keys are given as key=value; quote values with spaces")
-
-
-def known_keys(verb: str) -> Iterator[str]:
-    """Yields all dotted keys of a verb's default configuration, and its groups."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(config_dir(), version_base="1.3"):
-        cfg = hydra_compose(verb)
-
-    def walk(node: Any, prefix: str) -> Iterator[str]:
-        for key in node:
-            name = f"{prefix}{key}"
-            yield name
-            child = node._get_node(key) if isinstance(node, DictConfig) else None
-            if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
-                yield from walk(child, f"{name}.")
-
-    yield from walk(cfg, "")
-    yield from (path.name for path in Path(config_dir()).iterdir() if path.is_dir() and path.name != "base")
 
 
 def check_missing(cfg: DictConfig, verb: str) -> None:
@@ -190,6 +166,8 @@ def check_train(cfg: DictConfig) -> None:
     Raises:
         ConfigError: the first mistake.
     """
+    from mlfix_train.data.datamodule import LoaderSpec
+    from mlfix_train.data.sampling import SAMPLINGS
     from mlfix_train.models.finetune import Recipe
 
     for key in (
@@ -221,9 +199,18 @@ def check_train(cfg: DictConfig) -> None:
         raise ConfigError(
             f"name={cfg.name} leads out of the folder of runs", "give a name; outputs= says where runs lie"
         )
+    check_place("pixels.cache", cfg.pixels.cache)
     for key in ("top", "panels"):
         check_type(f"audit.{key}", cfg.audit[key], "int")
+    check_range("audit.top", cfg.audit.top, 0, 108)
+    check_range("audit.panels", cfg.audit.panels, 0, 1000)
+    check_type("audit.probabilities", cfg.audit.probabilities, "bool")
+    every = cfg.trainer.get("check_val_every_n_epoch", 1)
+    check_type("trainer.check_val_every_n_epoch", every, "int")
+    check_range("trainer.check_val_every_n_epoch", every, 1, 1_000_000)
     checked(Recipe, plain(cfg.recipe), "recipe")
+    checked(LoaderSpec, plain(cfg.loader), "loader")
+    check_choice("loader.sampling", cfg.loader.sampling, SAMPLINGS)
 
 
 def check_place(key: str, value: Any) -> Path:

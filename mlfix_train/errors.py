@@ -47,9 +47,9 @@ class RunError(MlfixError):
     """A run directory, checkpoint or training that can't go on."""
 
 
-def explain_os(error: OSError, key: str) -> MlfixError:
-    """Says what the system refused, and what to do about it; ``key`` is the setting that names the folder."""
-    where = f"{error.filename}: " if error.filename else ""
+def explain_os(error: OSError, key: str, folder: str = "") -> MlfixError:
+    """Says what the system refused, and what to do about it; ``key`` is the setting that names ``folder``."""
+    where = f"{error.filename or (f'{key}={folder}' if folder else '')}: ".removeprefix(": ")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         remedy = f"free some space, and give the same command again; or give another {key}=<folder>"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST):
@@ -95,7 +95,11 @@ def check_range(key: str, value: float, low: float, high: float) -> float:
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high:
         return value
-    raise ConfigError(f"{key}={value} is out of range", f"{key} takes a number from {low:g} to {high:g}")
+    raise ConfigError(f"{key}={value} is out of range", f"{key} takes a number from {_short(low)} to {_short(high)}")
+
+
+def _short(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:g}"
 
 
 def listing(items: Iterable[object], limit: int = 5) -> str:

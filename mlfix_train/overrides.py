@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 
+from mlfix_train.errors import ConfigError
+
 PATHS = ("root", "file", "path", "out", "outputs", "runs", "original", "fixed", "control", "cache", "weights")
 """Keys whose values are paths; a comma in one is no sweep."""
+OPEN = ("trainer.", "model.", "data.", "slices.", "hydra")
+"""Sections that take keys which their YAML doesn't name."""
 
 
 def readable(overrides: list[str], sweep: bool = False) -> list[str]:
@@ -21,6 +25,11 @@ def readable(overrides: list[str], sweep: bool = False) -> list[str]:
     result = []
     for override in overrides:
         key, equals, value = override.partition("=")
+        if key.startswith("+") and not key.lstrip("+").startswith(OPEN):
+            raise ConfigError(
+                f"{key.lstrip('+')} is no key that can be added",
+                f"leave out the +; only keys below {', '.join(OPEN)} can be added",
+            )
         if key.startswith("slices."):
             key = f"++{key}"
         override = f"{key}{equals}{value}"

@@ -17,10 +17,11 @@ ALLOWED = {
     "models": {"errors", "models"},
     "audit": {"errors", "data", "audit"},
     "overrides": {"errors"},
-    "config": {"errors", "overrides", "data", "models", "audit", "verbs"},
+    "keys": {"errors"},
+    "config": {"errors", "keys", "overrides", "data", "models", "audit", "verbs"},
     "verbs": {"errors", "data", "models", "audit", "config", "verbs"},
-    "api": {"config"},
-    "cli": {"errors", "config"},
+    "api": {"errors", "config"},
+    "cli": {"errors", "keys", "config", "verbs"},
 }
 LATE = {"wandb", "lpips", "starlette", "uvicorn", "matplotlib", "anywidget"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -75,17 +75,21 @@ def sentence(name: str, piece: Mapping[str, Any]) -> str:
     if found == NO_ROWS:
         return f"{where}: the fixes leave no held-out sample to judge by."
     less = "less" if effect["training"] >= 0 else "more"
-    fact = f"models trained on the fixed labels err {points(effect['training'])} {less} on the same clean rows"
+    error = piece["error"]
+    fact = (
+        f"models trained on the fixed labels err {points(effect['training'])} {less} on the same clean rows, "
+        f"{error['fixed_on_clean']:.2f}% instead of {error['original_on_clean']:.2f}%"
+    )
     texts = {
         BETTER: f"{where} the fixed labels made better models: {_they(fact)} ({_sure(effect)}).",
         WORSE: f"{where} the fixed labels made worse models: {_they(fact)} ({_sure(effect)}).",
         HINT: f"{where} there is a hint of {'better' if effect['training'] > 0 else 'worse'} models, and no proof: "
         f"{_they(fact)} ({_sure(effect)}), but so few runs can't bring p below {effect['p_least']:.2g}; "
         "train 6 seeds or more.",
-        THESE_ROWS: f"{where} {fact}, on these very images more than chance between runs explains ({_sure(effect)}); "
+        THESE_ROWS: f"{where} {fact}: on these very images more than chance between runs explains ({_sure(effect)}); "
         f"for other images of the kind it is not shown, since the interval holds 0. {_more(piece)}",
         NOT_SHOWN: f"{where} no effect of training is shown: {fact} ({_sure(effect)}). {_more(piece)}",
-        ONE_RUN: f"{where} {fact}, but one run of an arm (or one group of samples) can't tell an effect from chance: "
+        ONE_RUN: f"{where} {fact}; but one run of an arm (or one group of samples) can't tell an effect from chance: "
         "train more seeds.",
     }
     return " ".join(f"{texts[found]} {yardstick(effect)}".split())

@@ -167,7 +167,8 @@ class DataModule(L.LightningDataModule):
         rank, world = self._place()
         size = self.loader.batch_size
         if len(data) // world < size:
-            log.info("%d training samples a process make one batch (loader.batch_size=%d)", len(data) // world, size)
+            log.info("only %d training samples a process: an epoch is one batch; loader.batch_size below %d makes more "
+                     "steps of it", len(data) // world, size)  # fmt: skip
         return self._loader(
             data, TrainingBatches(self.train_labels, size, self.loader.sampling, self.seed, rank, world)
         )

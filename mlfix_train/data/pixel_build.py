@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mlfix_train.data.atomic import atomic_path
 from mlfix_train.data.decode_worker import Chunk, decode_chunks
-from mlfix_train.data.pixels import PixelSpec, PixelStore, try_open
+from mlfix_train.data.pixels import PixelSpec, PixelStore, checksum, stamp, try_open
 from mlfix_train.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -52,13 +54,23 @@ def build(
             unreadable = _decode_all(table, spec, folder, workers, progress)
             names = {str(table.index[row]): reason for row, reason in sorted(unreadable.items())}
             info = {"fingerprint": fingerprint, "spec": asdict(spec), "samples": len(table), "unreadable": names}
+            _sync(folder / "pixels.part")
+            info["crc32"] = checksum(folder / "pixels.part")
             os.replace(folder / "pixels.part", folder / "pixels.npy")
-            (folder / "store.json.tmp").write_text(json.dumps(info, indent=1))
-            os.replace(folder / "store.json.tmp", folder / "store.json")
+            with atomic_path(folder / "store.json") as temporary:
+                temporary.write_text(json.dumps(info, indent=1))
+                _sync(temporary)
+            (folder / "checked.json").write_text(json.dumps([info["crc32"], stamp(folder / "pixels.npy")]))
             (folder / "done.jsonl").unlink(missing_ok=True)
             return PixelStore(folder)
     except OSError as error:
         raise _explain(error, folder, len(table), spec) from error
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file is on the disk and not only in memory, so that a power cut leaves no hollow store."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
 
 
 class _Lock:
@@ -91,18 +103,19 @@ def _decode_all(
     """Decodes every chunk that isn't done yet; returns the reasons of the unreadable rows."""
     part = folder / "pixels.part"
     offset = _allocate(part, (len(table), spec.size, spec.size, 3))
-    unreadable, done = _read_notes(folder / "done.jsonl")
+    total, row = len(table), spec.size**2 * 3
+    unreadable, done = _read_notes(folder / "done.jsonl", part, offset, row, total)
     starts = [start for start in range(0, len(table), CHUNK) if start not in done]
     paths = table["path"].tolist()
     how = (spec.size, spec.aspect, spec.max_megapixels)
     chunks = (Chunk(str(part), offset, start, paths[start : start + CHUNK], *how) for start in starts)
     few = len(starts) * CHUNK <= SERIAL_LIMIT
-    total, finished, shown = len(table), min(len(done) * CHUNK, len(table)), time.monotonic()
+    finished, shown = min(len(done) * CHUNK, total), time.monotonic()
     if done:
         log.info("pixel store: %d of %d images were decoded before", finished, total)
     with open(folder / "done.jsonl", "a") as notes:
         for start, bad in decode_chunks(chunks, 1 if few else workers or os.cpu_count() or 1):
-            notes.write(json.dumps([CHUNK, start, bad]) + "\n")
+            notes.write(json.dumps([CHUNK, start, bad, _chunk_checksum(part, offset, start, row, total)]) + "\n")
             notes.flush()
             unreadable.update(bad)
             finished = min(finished + CHUNK, total)
@@ -143,15 +156,25 @@ def _allocate(part: Path, shape: tuple[int, ...]) -> int:
         raise
 
 
-def _read_notes(path: Path) -> tuple[dict[int, str], set[int]]:
-    """Returns the unreadable rows and the starts of the chunks that an earlier build finished."""
+def _chunk_checksum(part: Path, offset: int, start: int, row: int, total: int) -> int:
+    """Returns the CRC-32 of a chunk's pixels as they are in the file."""
+    with open(part, "rb") as file:
+        file.seek(offset + start * row)
+        return zlib.crc32(file.read(min(CHUNK, total - start) * row))
+
+
+def _read_notes(path: Path, part: Path, offset: int, row: int, total: int) -> tuple[dict[int, str], set[int]]:
+    """Returns the unreadable rows and the starts of the chunks that an earlier build finished, whose pixels are whole.
+
+    After a power cut a note may be on the disk and its pixels not: hence the checksum.
+    """
     unreadable: dict[int, str] = {}
     done: set[int] = set()
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
-            chunk, start, bad = json.loads(line)
-            rows = {int(row): str(reason) for row, reason in bad.items()}
-            if chunk == CHUNK:
+            chunk, start, bad, checksum = json.loads(line)
+            rows = {int(number): str(reason) for number, reason in bad.items()}
+            if chunk == CHUNK and checksum == _chunk_checksum(part, offset, int(start), row, total):
                 done.add(int(start))
                 unreadable.update(rows)
         except (ValueError, TypeError, AttributeError):  # a line cut short: that chunk is decoded again
@@ -161,9 +184,10 @@ def _read_notes(path: Path) -> tuple[dict[int, str], set[int]]:
 
 def _explain(error: OSError, folder: Path, n: int, spec: PixelSpec) -> DataError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        need = n * spec.size**2 * 3 / 1e6
+        need = n * spec.size**2 * 3 / 1e3
+        size = f"{need / 1e3:,.0f} MB" if need > 2e3 else f"{need:,.0f} kB"
         return DataError(
-            f"no space left for the pixel store {folder}: it takes {need:,.0f} MB",
+            f"no space left for the pixel store {folder}: it takes {size}",
             "free some, give another pixels.cache=<folder>, or a smaller pixels.size",
         )
     return DataError(

@@ -7,11 +7,13 @@ reads it stays small however large the data is.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import logging
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.data.decode import ASPECTS, DECODER_VERSION
-from mlfix_train.errors import DataError, check_choice, listing
+from mlfix_train.errors import ConfigError, DataError, check_choice, listing
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ class PixelSpec:
     def __post_init__(self) -> None:
         check_choice("pixels.aspect", self.aspect, ASPECTS)
         if not isinstance(self.size, int) or not 8 <= self.size <= 1024:
-            raise DataError(f"pixels.size={self.size} is out of range", "give the side in pixels, 8 to 1024")
+            raise ConfigError(f"pixels.size={self.size} is out of range", "give the side in pixels, 8 to 1024")
 
 
 class PixelStore:
@@ -161,8 +163,11 @@ def try_open(folder: Path, fingerprint: str, shape: tuple[int, ...]) -> PixelSto
             return None
         store = PixelStore(folder)
         if store.fingerprint == fingerprint and tuple(store.shape) == shape:
+            check_content(folder, store.info)
             return store
         reason = "it belongs to other inputs"
+    except KeyError:
+        reason = "it was written by an earlier version"
     except (OSError, ValueError) as error:
         reason = str(error)
     log.warning("the pixel store %s can't be used (%s) and is built anew", folder, reason)
@@ -182,13 +187,52 @@ def fingerprint_inputs(table: pd.DataFrame, spec: PixelSpec) -> str:
     return digest.hexdigest()
 
 
+def checksum(path: Path) -> int:
+    """Returns the CRC-32 of a file (some 2 GB/s; it need not withstand an attacker)."""
+    total = 0
+    with open(path, "rb", buffering=0) as file:
+        while block := file.read(1 << 22):
+            total = zlib.crc32(block, total)
+    return total
+
+
+def stamp(path: Path) -> list[int]:
+    """Returns what changes when a file is written: its size, and the times of change of its content and entry."""
+    stat = os.stat(path)
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def check_content(folder: Path, info: dict[str, Any]) -> None:
+    """Checks the pixels against their checksum, unless the file was not touched since that was last done.
+
+    Raises:
+        ValueError: they are not what was written.
+    """
+    path, seen = folder / "pixels.npy", folder / "checked.json"
+    try:
+        if json.loads(seen.read_text()) == [info["crc32"], stamp(path)]:
+            return
+    except (OSError, ValueError):
+        pass
+    if checksum(path) != info["crc32"]:
+        raise ValueError("its pixels are not what was written: a damaged disk or file")
+    with contextlib.suppress(OSError):  # a read-only cache is checked anew each time
+        seen.write_text(json.dumps([info["crc32"], stamp(path)]))
+
+
 def _check_unreadable(unreadable: dict[str, str], n: int, limit: float) -> None:
     if not unreadable:
         return
     lines = [f"{name}: {reason}" for name, reason in list(unreadable.items())[:5]]
     more = len(unreadable) - len(lines)
     lines += [f"... and {more:,} more"] if more else []
-    if len(unreadable) > limit * n:
+    if len(unreadable) > (max(limit * n, 1) if limit > 0 else 0):  # a single one is no reason to stop
+        if len(unreadable) == n and all("missing" in reason for reason in unreadable.values()):
+            raise DataError(
+                f"none of the {n:,} images is there",
+                "paths of a table start at its folder: give the folder that yours start from, data.root=<folder>",
+                lines,
+            )
         raise DataError(
             f"{len(unreadable):,} of {n:,} images can't be read, more than pixels.max_unreadable={limit:g} allows",
             "mend or remove them, or raise pixels.max_unreadable (a share, 0 to 1): they are then left out of training",

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from mlfix_train.data.samples import make_table
-from mlfix_train.errors import DataError, did_you_mean, listing
+from mlfix_train.errors import ConfigError, DataError, did_you_mean, listing, nearest
 
 log = logging.getLogger(__name__)
 
@@ -125,14 +125,15 @@ def group_names(sample_ids: list[str], pattern: str | None) -> list[str] | None:
     """Returns the group of each sample by a regular expression, or ``None`` without a pattern.
 
     Raises:
-        DataError: the pattern is no regular expression, or matches no sample.
+        ConfigError: the pattern is no regular expression.
+        DataError: it matches no sample.
     """
     if not pattern:
         return None
     try:
         regex = re.compile(pattern)
     except re.error as error:
-        raise DataError(f"data.group={pattern} is no regular expression: {error}", "see Python's `re`") from error
+        raise ConfigError(f"data.group={pattern} is no regular expression: {error}", "see Python's `re`") from error
     matches = [regex.search(name) for name in sample_ids]
     missed = [name for name, match in zip(sample_ids, matches, strict=True) if match is None]
     if len(missed) == len(sample_ids):
@@ -175,10 +176,12 @@ def read_samples_file(
             if key == "path":
                 raise DataError(
                     f"{source}: no column {name!r} (data.columns.path)",
-                    f"{did_you_mean(name, raw.columns)} It has {listing(raw.columns, 12)}",
+                    _separator(raw) or f"{did_you_mean(name, raw.columns)} It has {listing(raw.columns, 12)}",
                 )
             if key == "label":
-                log.warning("%s has no column %r: its samples have no label", source, name)
+                guess = nearest(name, map(str, raw.columns))
+                hint = f"; did you mean data.columns.label={guess[0]}?" if guess else ""
+                log.warning("%s has no column %r: its samples have no label%s", source, name, hint)
             names[key] = None
     base = Path(os.path.abspath(Path(root).expanduser() if root else source.parent))
     given = _strings(raw, names["path"] or "path")
@@ -196,6 +199,13 @@ def read_samples_file(
     taken = ("sample_id", "path", "label", "group", "split")
     metadata = metadata.rename(columns={name: f"{name}_in_file" for name in metadata.columns if name in taken})
     return make_table(ids, paths, labels, groups, splits, metadata, source=str(source))
+
+
+def _separator(raw: pd.DataFrame) -> str:
+    """Says what to do where a table looks as if its cells were parted by something else than commas."""
+    only = str(raw.columns[0]) if len(raw.columns) == 1 else ""
+    found = next((sign for sign in (";", "\t", "|") if sign in only), None)
+    return f"its cells are parted by {found!r}: save it again with commas" if found else ""
 
 
 def _strings(table: pd.DataFrame, column: str) -> list[str]:
@@ -235,6 +245,10 @@ def _read_any(source: Path, text: list[str]) -> pd.DataFrame:
             source, keep_default_na=False, na_values=[""], encoding="utf-8-sig", dtype=types, index_col=False
         )
     except UnicodeDecodeError as error:
-        raise DataError(f"{source} is not UTF-8 (byte {error.start})", "save it again as CSV UTF-8") from error
+        kind = "UTF-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "not UTF-8"
+        where = error.object[: error.start].count(b"\n") + 1 if len(error.object) > 2 else 1
+        raise DataError(
+            f"{source} is {kind} (byte {error.start})", f"save it again as CSV UTF-8 (see line {where})"
+        ) from error
     except (ValueError, OSError, csv.Error) as error:
         raise DataError(f"{source} can't be read as a table: {error}", "give a CSV or Parquet file") from error

@@ -62,7 +62,8 @@ class RunDirectory:
         except FileNotFoundError:
             return {}
         except (ValueError, OSError) as error:
-            raise RunError(f"{path} can't be read: {error}", "delete this run directory, and train it again") from error
+            remedy = f"move {self.path} away (its other files may be whole), and train the run again"
+            raise RunError(f"{path} can't be read: {error}", remedy) from error
 
     def require(self) -> dict[str, Any]:
         """Returns ``run.json`` of a run that was described whole.
@@ -83,6 +84,17 @@ class RunDirectory:
         content = {**self.read(), **values}
         with atomic_path(self.path / "run.json") as temporary:
             temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
+
+    def forget(self, before: Mapping[str, Any]) -> None:
+        """Puts ``run.json`` back as it was; a directory that held nothing before goes."""
+        if before:
+            with atomic_path(self.path / "run.json") as temporary:
+                temporary.write_text(json.dumps(before, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
+            return
+        (self.path / "run.json").unlink(missing_ok=True)
+        if all(entry.name == ".lock" for entry in self.path.iterdir()):
+            (self.path / ".lock").unlink(missing_ok=True)
+            self.path.rmdir()
 
     @property
     def status(self) -> str:

@@ -96,6 +96,15 @@ def validate_table(table: pd.DataFrame, source: str = "the data") -> pd.DataFram
             f"{source}: labels must be text, and {listing(map(repr, strange), 3)} is not",
             "turn the labels into text: table['label'].astype(str)",
         )
+    known = {label for label in table["label"].unique() if isinstance(label, str)}
+    twins = sorted(label for label in known if label != label.strip() and label.strip() in known)
+    if twins:
+        rows = table.index[table["label"].isin(twins).to_numpy(dtype=bool)]
+        raise DataError(
+            f"{source}: {len(rows):,} sample(s) bear a label that differs from another by white space alone: "
+            f"{listing(map(repr, twins), 3)}, such as {rows[0]}",
+            "take the white space out of the labels",
+        )
     empty = table.index[(table["label"].astype(object) == "").to_numpy(dtype=bool)]
     if len(empty):
         raise DataError(

@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pandas as pd
 
-from mlfix_train.errors import DataError, check_range, listing
+from mlfix_train.errors import ConfigError, DataError, check_range, listing
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +50,13 @@ def draw_split(
         N booleans, true where the sample is held out.
 
     Raises:
-        DataError: impossible settings, an unknown label in ``train_only``, or a side left empty.
+        ConfigError: impossible settings, or an unknown label in ``train_only``.
+        DataError: a side left empty, or a column that is missing or holds other values.
     """
     labels = table["label"].to_numpy(dtype=object)
     unknown = sorted(set(train_only) - set(labels))
     if unknown:
-        raise DataError(
+        raise ConfigError(
             f"split.train_only names labels that no sample bears: {listing(unknown)}", "check their spelling"
         )
     free = ~np.isin(labels.astype(str), list(train_only))
@@ -68,20 +69,20 @@ def draw_split(
             shares = _shares(fraction, folds, fold)
             parts[free] = stratified_parts(labels[free].astype(str), groups[free], shares, seed)
         mask = parts == (fold if folds else 1)
-    _check_sides(mask, labels)
+    _check_sides(mask, labels, train_only)
     return mask
 
 
 def _shares(fraction: float, folds: int | None, fold: int | None) -> np.ndarray:
     if folds is None:
         if fold is not None:
-            raise DataError(f"split.fold={fold} without split.folds", "say how many folds there are: split.folds=5")
+            raise ConfigError(f"split.fold={fold} without split.folds", "say how many folds there are: split.folds=5")
         check_range("split.fraction", fraction, 0.01, 0.9)
         return np.array([1 - fraction, fraction])
     if not isinstance(folds, int) or folds < 2:
-        raise DataError(f"split.folds={folds} is out of range", "use 2 or more folds, or split.fraction")
+        raise ConfigError(f"split.folds={folds} is out of range", "use 2 or more folds, or split.fraction")
     if not isinstance(fold, int) or not 0 <= fold < folds:
-        raise DataError(
+        raise ConfigError(
             f"split.fold={fold} is not one of {folds} folds",
             f"give split.fold from 0 to {folds - 1}; `mlfix train -m 'split.fold=range({folds})'` runs them all",
         )
@@ -172,7 +173,7 @@ def _from_column(table: pd.DataFrame, column: str, held_out: Sequence[str]) -> n
     return values.isin(held).to_numpy()
 
 
-def _check_sides(mask: np.ndarray, labels: np.ndarray) -> None:
+def _check_sides(mask: np.ndarray, labels: np.ndarray, train_only: Collection[str]) -> None:
     if not mask.any():
         raise DataError(
             "the split holds out no sample: every label has too few samples or groups",
@@ -180,6 +181,10 @@ def _check_sides(mask: np.ndarray, labels: np.ndarray) -> None:
         )
     if mask.all():
         raise DataError("the split leaves no sample to train on", "lower split.fraction")
+    alone = sorted(set(labels) - set(labels[mask]) - set(train_only))
+    if alone:
+        log.warning("%d label(s) have no held-out sample (too few samples or groups), so that nothing tells whether "
+                    "they are right: %s", len(alone), listing(alone))  # fmt: skip
     unseen = sorted(set(labels[mask]) - set(labels[~mask]))
     if unseen:
         log.warning("%d label(s) are held out but never trained on (too few samples or groups): %s",

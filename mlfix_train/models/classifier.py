@@ -73,7 +73,7 @@ class Classifier(L.LightningModule):
             self.finite = None
             raise RunError(
                 f"the loss became NaN or infinite in epoch {self.current_epoch}, at or before step {batch_idx + 1}",
-                f"lower recipe.lr (it is {self.recipe.lr:g}), or try trainer.precision=32",
+                f"lower recipe.lr (it is {self.recipe.lr:g}) or try trainer.precision=32, with overwrite=true",
             )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Batch:

@@ -66,8 +66,12 @@ def run(cfg: DictConfig) -> pd.DataFrame:
 
 
 def _usable(run: RunDirectory) -> bool:
-    if run.status == FINISHED:
-        return True
+    try:
+        if run.status == FINISHED:
+            return True
+    except RunError as error:
+        log.warning("%s; left out", error.problem)
+        return False
     log.warning("%s is %s and left out", run.path, run.status or "not started")
     return False
 

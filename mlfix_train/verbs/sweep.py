@@ -94,7 +94,7 @@ def _path(settings: DictConfig, overrides: Sequence[str], parser: Any) -> Path:
     return run_path(cfg)
 
 
-def attempt(work: Callable[[], Any], verb: str, retries: int, sweep: bool) -> MlfixError | None:
+def attempt(work: Callable[[], Any], verb: str, retries: int, sweep: bool, folder: str = "") -> MlfixError | None:
     """Does one job's work; what stops it is returned, so that the other jobs go on.
 
     A fault that is not the user's is tried again in a sweep; outside of one it is raised as it is.
@@ -104,6 +104,7 @@ def attempt(work: Callable[[], Any], verb: str, retries: int, sweep: bool) -> Ml
         verb: for the remedy of a system's error.
         retries: how often a fault is tried again.
         sweep: whether other jobs follow.
+        folder: where the job writes, for errors of the system's.
     """
     problem: MlfixError | None = None
     for left in range(retries if sweep else 0, -1, -1):
@@ -115,7 +116,7 @@ def attempt(work: Callable[[], Any], verb: str, retries: int, sweep: bool) -> Ml
         except OSError as error:
             if os.environ.get("MLFIX_TRACEBACK"):
                 raise
-            return explain_os(error, "outputs" if verb == "train" else "out")
+            return explain_os(error, "outputs" if verb == "train" else "out", folder)
         except Exception as error:
             if not sweep:
                 raise

@@ -18,14 +18,19 @@ from omegaconf import DictConfig
 
 from mlfix_train import config
 from mlfix_train.data.runs import FAILED, FINISHED, INTERRUPTED, RUNNING, RunDirectory, differences
-from mlfix_train.errors import MlfixError, RunError
+from mlfix_train.errors import ConfigError, MlfixError, RunError
 
 log = logging.getLogger(__name__)
 
 PRODUCTS = (
-    "run.json", "predictions.parquet", "ranking.csv", "probabilities.npy", "fixes.csv", "metrics.csv", "checkpoints",
+    "predictions.parquet",
+    "ranking.csv",
+    "probabilities.npy",
+    "fixes.csv",
+    "metrics.csv",
+    "checkpoints",
     "panels",
-)  # fmt: skip
+)
 
 
 def run_path(cfg: DictConfig) -> Path:
@@ -62,11 +67,13 @@ def run(cfg: DictConfig) -> RunDirectory:
         if not _needs_training(cfg, directory, about):
             print(f"{directory.path}: finished before, skipped (overwrite=true trains it again)", flush=True)
             return directory
-        about["wandb_id"] = directory.read().get("wandb_id") or os.urandom(4).hex()
+        before = directory.read()
+        about["wandb_id"] = before.get("wandb_id") or os.urandom(4).hex()
         directory.update(
-            **about, status=RUNNING, started=_now(), host=socket.gethostname(), pid=os.getpid(), error=None
-        )
-        with _bookkeeping(directory):
+            **about, status=RUNNING, started=_now(), host=socket.gethostname(), pid=os.getpid(), error=None,
+            finished=None, timings={}, held_out_error=None,
+        )  # fmt: skip
+        with _bookkeeping(directory, before, bool(cfg.overwrite)):
             timings = _train(cfg, directory, data, about)
             _keep_weights(directory, str(cfg.checkpoint.keep), data.labels)
         timings["total_seconds"] = round(time.monotonic() - started, 2)
@@ -147,7 +154,7 @@ def identity(cfg: DictConfig, data: Any) -> dict[str, Any]:
 
 
 def _needs_training(cfg: DictConfig, directory: RunDirectory, about: dict[str, Any]) -> bool:
-    """Whether there is something to do; clears the directory for ``overwrite``.
+    """Whether there is something to do.
 
     Raises:
         RunError: the directory holds a run of other settings.
@@ -156,12 +163,6 @@ def _needs_training(cfg: DictConfig, directory: RunDirectory, about: dict[str, A
     if not before:
         return True
     if cfg.overwrite:
-        for name in PRODUCTS:
-            path = directory.path / name
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
         return True
     if before.get("status") != FINISHED and not directory.checkpoint.exists():
         return True  # nothing was learnt yet: other settings lose nothing
@@ -176,17 +177,27 @@ def _needs_training(cfg: DictConfig, directory: RunDirectory, about: dict[str, A
 
 
 @contextmanager
-def _bookkeeping(directory: RunDirectory) -> Iterator[None]:
-    """Notes in ``run.json`` how a training ended, if it did not end well."""
+def _bookkeeping(directory: RunDirectory, before: dict[str, Any], overwrite: bool) -> Iterator[None]:
+    """Notes in ``run.json`` how a training ended, if it did not end well.
+
+    Args:
+        directory: of the run.
+        before: ``run.json`` as it was; put back where a wrong setting stops the training before it begins.
+        overwrite: whether the same command would begin anew.
+    """
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
         directory.update(status=INTERRUPTED, finished=_now())
         where = f"{directory.path}: interrupted"
         kept = directory.checkpoint.exists()
-        remedy = "the same command goes on from the last whole epoch" if kept else "no epoch was finished yet"
+        again = "the same command without overwrite=true" if overwrite else "the same command"
+        remedy = f"{again} goes on from the last whole epoch" if kept else "no epoch was finished yet"
         print(f"\n{where}; {remedy}", file=sys.stderr, flush=True)
-        raise KeyboardInterrupt from None
+        raise KeyboardInterrupt("said") from None
+    except ConfigError:
+        directory.forget(before)
+        raise
     except BaseException as error:
         directory.update(status=FAILED, finished=_now(), error=f"{type(error).__name__}: {error}")
         raise
@@ -204,7 +215,7 @@ def _train(cfg: DictConfig, directory: RunDirectory, data: Any, about: dict[str,
     data.prepare_data()
     timings = {"pixels_seconds": round(time.monotonic() - clock, 2)}
     model = config.build_model(cfg, data.labels)
-    checkpoint = directory.checkpoint if directory.checkpoint.exists() else None
+    checkpoint = directory.checkpoint if directory.checkpoint.exists() and not cfg.overwrite else None
     if checkpoint:
         check_checkpoint(checkpoint, model)
         log.info("%s: going on from %s", directory.path, checkpoint)
@@ -213,6 +224,8 @@ def _train(cfg: DictConfig, directory: RunDirectory, data: Any, about: dict[str,
     audit = config.checked(AuditCallback, options, "audit", folder=directory.path, title=title)
     loggers = trainers.build_loggers(cfg, directory, about)
     trainer = trainers.build_trainer(cfg, directory, model.recipe.total_epochs, [audit], loggers)
+    if cfg.overwrite and about:
+        _clear(directory)
     clock = time.monotonic()
     try:
         with trainers.as_single_run():
@@ -228,15 +241,31 @@ def _train(cfg: DictConfig, directory: RunDirectory, data: Any, about: dict[str,
     return timings
 
 
+def _clear(directory: RunDirectory) -> None:
+    """Removes what an earlier run left, once it is sure that the new one can begin; ``run.json`` is the new one's."""
+    for name in PRODUCTS:
+        path = directory.path / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def check_checkpoint(path: Path, model: Any) -> None:
     """Opens a checkpoint before the training is set up around it.
 
     Raises:
         RunError: it is damaged, or was made for other labels.
     """
+    import zipfile
+
     import torch
 
     try:
+        with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums that torch.save wrote
+            broken = archive.testzip()
+        if broken:
+            raise ValueError(f"the checksum of {broken} is wrong")
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         content["state_dict"], content["epoch"]
     except Exception as error:
@@ -288,6 +317,8 @@ def report(directory: RunDirectory, quiet: bool = False) -> None:
         f"error {wrong:.2f}%",
         "doubtful   the labels that the model believes least:",
     ]
+    if not ranking["is_label_issue"].any():
+        lines[-1] = "doubtful   none: the model agrees with every held-out label; the highest losses:"
     for row in ranking.head(5).itertuples():
         lines.append(f"           {row.sample_id}: given {row.given_label}, predicted {row.predicted_label}, "
                      f"loss {row.loss:.2f}")  # fmt: skip

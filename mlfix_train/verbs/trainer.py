@@ -118,7 +118,8 @@ def _hush() -> None:
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for words in (
-        ".*does not have many workers.*", ".*Checkpoint directory .* exists.*", ".*number of training batches.*",
+        ".*does not have many workers.*", ".*Checkpoint directory .* exists.*", ".*dirpath has changed.*",
+        ".*number of training batches.*",
         ".*isinstance.*LeafSpec.*", ".*sync_dist=True.*", ".*lr_scheduler.step.*before.*optimizer.step.*",
         ".*is_namedtuple_instance.*", ".*TF32.*", ".*litlogger.*", ".*fork.*", ".*tensorboardX.*",
     ):  # fmt: skip

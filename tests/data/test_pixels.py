@@ -106,7 +106,9 @@ def test_nothing_is_written_beside_the_pictures(table: pd.DataFrame, cache: Path
     before = sorted((tmp_path / "data").rglob("*"))
     open_store(table, SPEC, cache)
     assert sorted((tmp_path / "data").rglob("*")) == before
-    assert sorted(p.name for p in folder_of(cache).iterdir() if p.name != "lock") == ["pixels.npy", "store.json"]
+    assert sorted(p.name for p in folder_of(cache).iterdir() if p.name != "lock") == [
+        "checked.json", "pixels.npy", "store.json"
+    ]  # fmt: skip
 
 
 def test_progress(table: pd.DataFrame, cache: Path, small_chunks: None) -> None:
@@ -420,7 +422,7 @@ def test_no_room_on_the_way(table: pd.DataFrame, cache: Path, monkeypatch: pytes
 
     with monkeypatch.context() as patch:
         patch.setattr(os, call, full)
-        with pytest.raises(DataError, match=r"no space left for the pixel store .* MB"):
+        with pytest.raises(DataError, match=r"no space left for the pixel store .* it takes 10 kB"):
             open_store(table, SPEC, cache)
     assert (open_store(table, SPEC, cache)[:] == expected(table)).all(), "once there is room it goes on"
 
@@ -429,8 +431,52 @@ def test_spec_errors() -> None:
     with pytest.raises(ConfigError, match=r"(?s)pixels.aspect=sqash.*did you mean 'squash'"):
         PixelSpec(aspect="sqash")
     for size in (7, 1025, 40.0, None):
-        with pytest.raises(DataError, match=r"pixels.size=.* out of range"):
+        with pytest.raises(ConfigError, match=r"pixels.size=.* out of range"):
             PixelSpec(size=size)
+
+
+def test_flipped_bytes_are_found_and_decoded_again(
+    table: pd.DataFrame, cache: Path, decoded: list[str], caplog
+) -> None:
+    store = open_store(table, SPEC, cache)
+    path = store.folder / "pixels.npy"
+    content = bytearray(path.read_bytes())
+    content[2000:2100] = bytes(100)
+    path.write_bytes(content)
+    decoded.clear()
+    assert (open_store(table, SPEC, cache)[:] == expected(table)).all()
+    assert len(decoded) == 23
+    assert "its pixels are not what was written" in caplog.text
+
+
+def test_a_copied_store_is_checked_once_and_used(table: pd.DataFrame, cache: Path, decoded: list[str]) -> None:
+    store = open_store(table, SPEC, cache)
+    path = store.folder / "pixels.npy"
+    path.write_bytes(path.read_bytes())  # the same content, another time
+    decoded.clear()
+    assert (open_store(table, SPEC, cache)[:] == expected(table)).all()
+    assert decoded == []
+    assert json.loads((store.folder / "checked.json").read_text())[1] == pixels.stamp(path)
+
+
+def test_notes_of_pixels_that_never_reached_the_disk(
+    table: pd.DataFrame, cache: Path, small_chunks: None, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut: the notes are there, the pixels of a chunk are not."""
+    real = decode_worker.decode_chunk
+    monkeypatch.setattr(
+        decode_worker, "decode_chunk", lambda c: real(c) if c.start < 12 else (_ for _ in ()).throw(Stopped)
+    )
+    with pytest.raises(Stopped):
+        open_store(table, SPEC, cache)
+    part = folder_of(cache) / "pixels.part"
+    content = bytearray(part.read_bytes())
+    content[128 + 4 * 432 : 128 + 8 * 432] = bytes(4 * 432)
+    part.write_bytes(content)
+    monkeypatch.setattr(decode_worker, "decode_chunk", real)
+    decoded.clear()
+    assert (open_store(table, SPEC, cache)[:] == expected(table)).all()
+    assert len(decoded) == 23 - 8, "the chunk without pixels again, and what was not done"
 
 
 # Processes

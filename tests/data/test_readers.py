@@ -12,7 +12,7 @@ import pytest
 
 from mlfix_train.data.readers import group_names, read_folder, read_samples_file
 from mlfix_train.data.samples import write_table
-from mlfix_train.errors import DataError
+from mlfix_train.errors import ConfigError, DataError
 
 Picture = Callable[..., Path]
 
@@ -225,7 +225,7 @@ def test_group(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
 def test_group_errors(folder: Path) -> None:
     with pytest.raises(DataError, match=r"(?s)data.group=track matches none of the 6 samples, such as 'stop/0.png'"):
         read_folder(folder, group="track")
-    with pytest.raises(DataError, match=r"data.group=[(] is no regular expression"):
+    with pytest.raises(ConfigError, match=r"data.group=[(] is no regular expression"):
         read_folder(folder, group="(")
 
 
@@ -352,7 +352,8 @@ def test_lines_longer_than_the_header_do_not_shift_the_columns(tmp_path: Path) -
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
 def test_wrong_encoding(tmp_path: Path, encoding: str) -> None:
-    with pytest.raises(DataError, match=r"(?s)t.csv is not UTF-8 \(byte \d+\).*save it again as CSV UTF-8"):
+    name = {"utf-16": "UTF-16"}.get(encoding, "not UTF-8")
+    with pytest.raises(DataError, match=rf"(?s)t.csv is {name} \(byte \d+\).*save it again as CSV UTF-8"):
         read_samples_file(write(tmp_path / "t.csv", "path,label\n1.jpg,Süd\n", encoding), columns=COLUMNS)
 
 

@@ -65,7 +65,7 @@ def test_atomic_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1]", b"3", b"null"])
 def test_a_broken_run_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run.json").write_bytes(content)
-    with pytest.raises(RunError, match=r"(?s)run.json can't be read.*delete this run directory"):
+    with pytest.raises(RunError, match=r"(?s)run.json can't be read.*move .* away"):
         RunDirectory(tmp_path).read()
 
 

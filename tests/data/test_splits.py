@@ -184,7 +184,7 @@ def test_train_only_samples_train_although_their_photo_is_held_out() -> None:
 
 
 def test_train_only_unknown(counted: Counted) -> None:
-    with pytest.raises(DataError, match=r"split.train_only names labels that no sample bears: othr"):
+    with pytest.raises(ConfigError, match=r"split.train_only names labels that no sample bears: othr"):
         draw_split(counted(a=3, other=3), train_only=["othr"])
 
 
@@ -197,12 +197,12 @@ def test_bad_fractions(counted: Counted, fraction: object) -> None:
 def test_bad_folds(counted: Counted) -> None:
     table = counted(a=9, b=9)
     for folds in (1, 0, -2, 2.5):
-        with pytest.raises(DataError, match=r"split.folds=.*out of range"):
+        with pytest.raises(ConfigError, match=r"split.folds=.*out of range"):
             draw_split(table, folds=folds, fold=0)
     for fold in (None, 3, -1, 0.5):
-        with pytest.raises(DataError, match=r"(?s)split.fold=.*from 0 to 2"):
+        with pytest.raises(ConfigError, match=r"(?s)split.fold=.*from 0 to 2"):
             draw_split(table, folds=3, fold=fold)
-    with pytest.raises(DataError, match=r"split.fold=1 without split.folds"):
+    with pytest.raises(ConfigError, match=r"split.fold=1 without split.folds"):
         draw_split(table, fold=1)
 
 

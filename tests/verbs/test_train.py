@@ -354,7 +354,8 @@ def test_a_checkpoint_is_whole_or_the_one_before(shapes: Path, tmp_path: Path, m
     real, calls = os.fsync, []
 
     def full(handle: int) -> None:
-        calls.append(handle)
+        if "checkpoints" in os.readlink(f"/proc/self/fd/{handle}"):
+            calls.append(handle)
         if len(calls) == 2:
             raise OSError(errno.ENOSPC, "No space left on device")
         real(handle)
