@@ -73,7 +73,7 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     return f"choose one of {listing(known, 20)}"
 
 
-def check_choice(key: str, value: object, options: Sequence[str]) -> str:
+def check_choice(key: str, value: object, options: Sequence[object]) -> str:
     """Returns ``value`` if it is one of ``options``.
 
     Raises:
@@ -83,7 +83,7 @@ def check_choice(key: str, value: object, options: Sequence[str]) -> str:
         return str(value)
     raise ConfigError(
         f"{key}={value} is not a value of this key: it takes {', '.join(map(str, options))}",
-        did_you_mean(str(value), options),
+        did_you_mean(str(value), map(str, options)),
     )
 
 

@@ -91,12 +91,17 @@ def page(summary: Mapping[str, Any], pictures: Mapping[str, Sequence[Path]], lab
             _control(piece),
         ]
     body += [_macro(summary), _labels(summary, label_picture), "<h2>How it was computed</h2>",
-             f'<p class="method">{e(text.method(summary))}</p>', _sources(summary)]  # fmt: skip
+             f'<p class="method">{e(" ".join([text.method(summary), *_notes(summary)]))}</p>',
+             _sources(summary)]  # fmt: skip
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{e(title)}</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<style>{STYLE}</style></head><body><main>\n" + "\n".join(filter(None, body)) + "\n</main></body></html>\n"
     )
+
+
+def _notes(summary: Mapping[str, Any]) -> list[str]:
+    return [f"Note: {note}." for note in summary.get("notes", ())]
 
 
 def _title(name: str) -> str:

@@ -48,7 +48,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
         tested = sum(row["q_value"] is not None for row in summary["labels"])
         names = ", ".join(f"{row['label']} ({signed(row['training'])})" for row in changed[:20]) or "none"
         lines += [f"Labels whose error changed (q < 0.05, Benjamini and Hochberg, {tested:,} tested): {names}.", ""]
-    lines += [method(summary)]
+    lines += [method(summary), *[f"\nNote: {note}." for note in summary.get("notes", ())]]
     return "\n".join(lines) + "\n"
 
 
@@ -61,7 +61,7 @@ def table(summary: Mapping[str, Any], control: bool) -> list[str]:
     for name, piece in summary["slices"].items():
         effect = piece["effect"]
         keys = ["original_on_original", "original_on_clean", "fixed_on_clean", *(["control_on_clean"] * control)]
-        cells = [f"{name} ({piece['rows_original']:,} / {piece['rows_clean']:,})"]
+        cells = [f"{_plain(name)} ({piece['rows_original']:,} / {piece['rows_clean']:,})"]
         cells += [_error(piece, key) for key in keys]
         cells += [_points(effect["evaluation"]), points_with_interval(effect), p_cell(effect)]
         lines.append("| " + " | ".join(cells) + " |")
@@ -75,7 +75,7 @@ def macro_table(summary: Mapping[str, Any]) -> list[str]:
     for name, piece in summary["slices"].items():
         error, effect = piece["macro"]["error"], piece["macro"]["effect"]
         keys = ("original_on_original", "original_on_clean", "fixed_on_clean")
-        cells = [name, *[_percent(error[key]) for key in keys], points_with_interval(effect), p_cell(effect)]
+        cells = [_plain(name), *[_percent(error[key]) for key in keys], points_with_interval(effect), p_cell(effect)]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -85,10 +85,15 @@ def control_table(summary: Mapping[str, Any]) -> list[str]:
     lines = _head(["rows", "shrinking alone [95%]", "p", "cleaning beyond it [95%]", "p"])
     for name, piece in summary["slices"].items():
         shrinking, cleaning = piece["control"]["effect"], piece["control"]["cleaning"]
-        cells = [name, points_with_interval(shrinking), p_cell(shrinking), points_with_interval(cleaning),
+        cells = [_plain(name), points_with_interval(shrinking), p_cell(shrinking), points_with_interval(cleaning),
                  p_cell(cleaning)]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def _plain(name: str) -> str:
+    """Returns a name that doesn't end a cell."""
+    return name.replace("|", "\\|")
 
 
 def _head(cells: list[str]) -> list[str]:

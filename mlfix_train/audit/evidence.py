@@ -25,6 +25,8 @@ from scipy import stats
 
 DISTINCT = 4096
 """Above this many distinct contributions of groups the mean of a resample is drawn from its normal limit."""
+NOTHING = 1e-20
+"""Variances (of points) below this are rounding."""
 MOST_RUNS = 10_000
 """Runs above which the answer to "how many more?" is "too many"."""
 
@@ -123,12 +125,16 @@ def variance(parts: Sequence[Part]) -> Variance | None:
         cells = one.cells - one.cells.mean()
         rest = cells - cells.mean(1, keepdims=True) - cells.mean(0, keepdims=True)
         noise += float((rest**2).sum()) / ((r - 1) * (n_groups - 1)) / r
-        between.append(float(one.runs.var(ddof=1)))
-    spread = float(_group_deviations(parts).var(ddof=1))
-    pure = max(0.0, spread - noise)
+        between.append(_unless_rounding(float(one.runs.var(ddof=1))))
+    spread = _unless_rounding(float(_group_deviations(parts).var(ddof=1)))
+    pure = _unless_rounding(spread - noise)
     return Variance(
         tuple(between), counts, pure / n_groups, n_groups, float(np.sqrt(pure / spread)) if spread > 0 else 0.0
     )
+
+
+def _unless_rounding(value: float) -> float:
+    return value if value > NOTHING else 0.0
 
 
 def _group_deviations(parts: Sequence[Part]) -> np.ndarray:
@@ -222,12 +228,17 @@ def smallest_p(counts: Sequence[int]) -> float:
 def power(effect: float, found: Variance, runs: int, alpha: float = 0.05) -> float:
     """Returns the chance (0 to 1) that ``runs`` runs of each arm show ``effect``: two-sided, with as many samples."""
     wanted = Variance(found.runs, (runs,) * len(found.counts), found.groups, found.n_groups, found.shrink)
+    if runs < 2:
+        return 0.0
     if wanted.total == 0:
         return float(effect != 0)
     df = wanted.freedom() if found.groups > 0 else float(len(found.counts) * (runs - 1))
     bound = stats.t.ppf(1 - alpha / 2, df)
     away = abs(effect) / np.sqrt(wanted.total)
-    return float(stats.nct.sf(bound, df, away) + stats.nct.cdf(-bound, df, away))
+    if away > bound + 20 + bound * 10 / np.sqrt(df):
+        return 1.0  # beyond what scipy's noncentral t can compute
+    chances = stats.nct.sf(bound, df, away), stats.nct.cdf(-bound, df, away)
+    return float(min(1.0, sum(chance for chance in chances if np.isfinite(chance))))
 
 
 def runs_needed(effect: float, found: Variance | None, goal: float = 0.8) -> int | None:
@@ -235,9 +246,14 @@ def runs_needed(effect: float, found: Variance | None, goal: float = 0.8) -> int
 
     ``None``: no number up to :data:`MOST_RUNS` would (the held-out samples are too few), or the variance is unknown.
     """
-    if found is None or effect == 0 or power(effect, found, MOST_RUNS) < goal:
+    if found is None or effect == 0:
         return None
-    low, high = 1, MOST_RUNS
+    # Upwards in steps, then by halves: with few groups more runs can mean less power (fewer degrees of freedom).
+    low, high = 1, 2
+    while power(effect, found, high) < goal:
+        if high == MOST_RUNS:
+            return None
+        low, high = high, min(MOST_RUNS, max(high + 1, int(high * 1.1)))
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if power(effect, found, middle) >= goal else (middle, high)

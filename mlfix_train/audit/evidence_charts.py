@@ -57,7 +57,7 @@ def arms_histogram(
     )
     everything = np.concatenate([values for _, values, _, _ in shown])
     low, high = everything.min(), everything.max()
-    pad = max(0.02 * (high - low), 0.01)
+    pad = 0.02 * (high - low) if high - low > 0.01 else 0.5
     edges = np.linspace(max(0.0, low - pad), high + pad, 33)
     tallest = max(np.histogram(values, edges)[0].max() for _, values, _, _ in shown)
     for row, (_, values, colour, hatch) in enumerate(shown):
@@ -69,6 +69,7 @@ def arms_histogram(
         )  # fmt: skip
         axes.vlines(values.mean(), base - 0.8, base + 0.06, color=INK, linewidth=2.2)
         figures.beside(axes, row, f"{values.mean():.2f} ± {_spread(values)}\n{values.size} runs")
+    axes.ticklabel_format(axis="x", useOffset=False)
     figures.row_names(axes, [words for words, *_ in shown], 9.5)
     axes.set_ylim(len(shown) - 0.45, -0.62)
     figures.axis_labels(axes, "error of a run (%); ± standard deviation", "")

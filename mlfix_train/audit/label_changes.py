@@ -54,8 +54,11 @@ def _change(study: Study, label: int, paired: bool) -> dict[str, Any]:
     found = evidence.variance(effect)
     if found is None or len(own) < LEAST_GROUPS:
         return result
-    if found.total == 0:
-        result["p_value"] = 1.0 if result["training"] == 0 else None
+    if found.total == 0:  # all runs and all samples alike: what chance would make of that many runs, and samples
+        counts = [len(part.runs) for part in effect]
+        chance = max(evidence.smallest_p(counts), 2.0 * 0.5 ** len(own))
+        result["p_value"] = 1.0 if result["training"] == 0 else min(1.0, chance)
+        result["ci95"] = [before - after] * 2
         return result
     df, error = found.freedom(), np.sqrt(found.total)
     half = float(stats.t.ppf(0.975, df) * error)

@@ -82,14 +82,20 @@ def select_slices(
     for name, spec in specs.items():
         if name in masks or f"not {name}" in masks:
             raise ConfigError(f"slices.{name}: this name is taken", "name the slice otherwise")
-        if isinstance(spec, str):
-            mask = select_labels(list(labels), name, spec)
+        if isinstance(spec, (str, int, float)) and not isinstance(spec, bool):
+            mask = select_labels(list(labels), name, str(spec))
         elif isinstance(spec, Mapping):
             column = _column(name, spec, samples, metadata)
             if set(spec) == {"column"}:
-                masks |= _each_value(name, column)
+                each = _each_value(name, column)
+                for value in each:
+                    if value in masks:
+                        raise ConfigError(f"slices.{name}: the name {value!r} is taken", "name the slice otherwise")
+                masks |= each
                 continue
             mask = _by_column(name, spec, column)
+        elif spec is None or isinstance(spec, bool):
+            raise ConfigError(f"slices.{name}={spec} is no slice", "give a regular expression or a list of labels")
         else:
             mask = _by_list(name, [str(label) for label in spec], labels)
         masks[name] = mask
@@ -123,38 +129,46 @@ def _column(name: str, spec: Mapping[str, Any], samples: pd.Index, metadata: pd.
             f"slices.{name}: the data has no column {column!r}",
             f"it has {listing(known, 12)}" if known else "give a table that has it: samples=<csv or parquet>",
         )
-    return metadata[column].reindex(samples)
+    return metadata[column].map(_text).astype(object).reindex(samples)
+
+
+def _text(value: Any) -> str | None:
+    """Returns a value of a column as text, whole numbers without a point; ``None`` where there is none."""
+    if pd.isna(value):
+        return None
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _by_column(name: str, spec: Mapping[str, Any], column: pd.Series) -> np.ndarray:
-    text = column.astype(object).map(lambda value: "" if pd.isna(value) else str(value))
+    text = ["" if pd.isna(value) else str(value) for value in column]
     known = sorted(set(text))
     if "match" in spec:
         try:
-            mask = text.str.contains(str(spec["match"]), regex=True)
+            regex = re.compile(str(spec["match"]))
         except re.error as error:
             raise ConfigError(f"slices.{name}: {spec['match']} is no regular expression: {error}",
                               "see Python's `re`") from error  # fmt: skip
+        wanted = {value for value in known if regex.search(value)}
     else:
         values = spec["values"] if isinstance(spec["values"], (list, tuple)) else [spec["values"]]
-        mask = text.isin([str(value) for value in values])
+        wanted = {str(_text(value)) for value in values}
+    mask = np.array([value in wanted for value in text], dtype=bool)
     if not mask.any():
         raise ConfigError(
             f"slices.{name}: no held-out sample has such a {spec['column']}", f"it holds {listing(known, 12)}"
         )
-    return mask.to_numpy(dtype=bool)
+    return mask
 
 
 def _each_value(name: str, column: pd.Series) -> dict[str, np.ndarray]:
-    values = sorted({str(value) for value in column.dropna()})
+    values = sorted({str(value) for value in column if not pd.isna(value)})
     if not values or len(values) > MOST_VALUES:
         raise ConfigError(
             f"slices.{name}: the column {column.name!r} holds {len(values):,} values, a slice for each is too many"
             if values else f"slices.{name}: the column {column.name!r} is empty",
             f"pick some: slices.{name}={{column: {column.name}, values: [...]}}",
         )  # fmt: skip
-    text = column.map(lambda value: None if pd.isna(value) else str(value))
-    return {f"{name}={value}": (text == value).to_numpy(dtype=bool) for value in values}
+    return {f"{name}={value}": np.array([one == value for one in column], dtype=bool) for value in values}
 
 
 def slug(name: str, limit: int = 60) -> str:

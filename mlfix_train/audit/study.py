@@ -77,7 +77,8 @@ def pair_runs(arms: Sequence[ArmRuns], paired: bool | None = None) -> Pairing:
     """Finds the seeds that the arms have in common.
 
     With two or more common seeds the arms are reduced to them, so that errors and effects speak of the same runs;
-    otherwise all runs count and nothing is paired. The control arm may stay unpaired where the others pair.
+    otherwise all runs count and nothing is paired. A control arm that lacks more than a fifth of the seeds that the
+    others have in common stays unpaired with all its runs, rather than cost them theirs.
 
     Args:
         arms: original, fixed and perhaps control.
@@ -87,10 +88,10 @@ def pair_runs(arms: Sequence[ArmRuns], paired: bool | None = None) -> Pairing:
         RunError: ``paired=True``, and fewer than two names are common.
     """
     able = [arm for arm in arms if paired or (paired is None and arm.seeded)]
-    for members in (able, [arm for arm in able if arm.name != "control"]):
-        if len(members) < 2 or any(arm.name not in {m.name for m in members} for arm in arms[:2]):
-            continue
-        common = [run for run in members[0].predictions if all(run in arm.predictions for arm in members[1:])]
+    if all(arm in able for arm in arms[:2]):
+        pair = _common(arms[:2])
+        everywhere = _common(able)
+        members, common = (able, everywhere) if len(everywhere) >= 0.8 * len(pair) else (list(arms[:2]), pair)
         if len(common) >= 2 or (common and all(len(arm.predictions) == 1 for arm in members)):
             names = {arm.name for arm in members}
             reduced = [_only(arm, common) if arm.name in names else arm for arm in arms]
@@ -102,6 +103,10 @@ def pair_runs(arms: Sequence[ArmRuns], paired: bool | None = None) -> Pairing:
             "give files whose names end in the same numbers, or paired=false",
         )
     return Pairing(list(arms), frozenset(), [])
+
+
+def _common(arms: Sequence[ArmRuns]) -> list[str]:
+    return [run for run in arms[0].predictions if all(run in arm.predictions for arm in arms[1:])]
 
 
 def _only(arm: ArmRuns, runs: Sequence[str]) -> ArmRuns:

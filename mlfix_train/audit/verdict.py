@@ -114,6 +114,8 @@ def _more(piece: Mapping[str, Any]) -> str:
     if abs(effect["training"]) < 1e-9:
         return ""
     needed, have = effect["runs_for_80_power"], max(effect["runs"])
+    if needed is None and effect.get("sd_samples") == 0:
+        return "To show an effect of this size with 80% power would take more than 10,000 runs of each arm."
     if needed is None:
         return (f"An effect of this size can't be shown by more runs alone: the {piece['groups_clean']:,} held-out "
                 "groups of samples are too few.")  # fmt: skip

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import logging
 import os
 from collections.abc import Collection
@@ -18,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from mlfix_train.data.atomic import atomic_path
+from mlfix_train.data.csv_rows import read_rows
 from mlfix_train.data.samples import INVALID, label_list
 from mlfix_train.errors import FixesError, did_you_mean, listing, nearest
 
@@ -41,7 +41,7 @@ def read_fixes(path: str | Path) -> pd.DataFrame:
         FixesError: the file is missing, not UTF-8, or lacks a column; a row has no id or no new label.
     """
     path = Path(path).expanduser()
-    rows = _read_rows(path)
+    rows = read_rows(path, "fixes.path", FixesError)
     if not rows or not any(cell.strip() for cell in rows[0][1]):
         raise FixesError(f"{path} is empty", "a fixes file begins with the line sample_id,new_label")
     header = [cell.strip() for cell in rows[0][1]]
@@ -73,30 +73,6 @@ def read_fixes(path: str | Path) -> pd.DataFrame:
     fixes = pd.DataFrame(records, columns=["row", *COLUMNS])
     fixes.attrs.update(published_format=published, path=str(path))
     return fixes
-
-
-def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Returns the lines of a CSV as (line number, cells)."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise FixesError(f"fixes.path={path} can't be read: {error.strerror}", "give a CSV file") from error
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        guess = "UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "not UTF-8"
-        line = error.object[: error.start].count(b"\n") + 1
-        raise FixesError(
-            f"{path}: line {line} is {guess} (byte 0x{error.object[error.start]:02x})",
-            "save the file again as CSV UTF-8",
-        ) from error
-    if "\x00" in text:
-        raise FixesError(f"{path} holds NUL characters: it is no CSV file", "save it again as CSV UTF-8")
-    reader = csv.reader(io.StringIO(text, newline=""))
-    try:
-        return [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        raise FixesError(f"{path}: line {reader.line_num}: {error}", "mend the line") from error
 
 
 def match_fixes(fixes: pd.DataFrame, table: pd.DataFrame, allow: Collection[str] = ()) -> pd.DataFrame:

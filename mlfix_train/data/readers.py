@@ -121,7 +121,7 @@ def _utf8(base: Path, name: str) -> str:
     return name
 
 
-def group_names(sample_ids: list[str], pattern: str | None) -> list[str] | None:
+def group_names(sample_ids: list[str], pattern: str | None, key: str = "data.group") -> list[str] | None:
     """Returns the group of each sample by a regular expression, or ``None`` without a pattern.
 
     Raises:
@@ -133,16 +133,16 @@ def group_names(sample_ids: list[str], pattern: str | None) -> list[str] | None:
     try:
         regex = re.compile(pattern)
     except re.error as error:
-        raise ConfigError(f"data.group={pattern} is no regular expression: {error}", "see Python's `re`") from error
+        raise ConfigError(f"{key}={pattern} is no regular expression: {error}", "see Python's `re`") from error
     matches = [regex.search(name) for name in sample_ids]
     missed = [name for name, match in zip(sample_ids, matches, strict=True) if match is None]
     if len(missed) == len(sample_ids):
         raise DataError(
-            f"data.group={pattern} matches none of the {len(sample_ids):,} samples, such as {sample_ids[0]!r}",
+            f"{key}={pattern} matches none of the {len(sample_ids):,} samples, such as {sample_ids[0]!r}",
             r"it is a regular expression on the sample_id: '(.+)_\d+' groups a/7_01.jpg and a/7_02.jpg as a/7",
         )
     if missed:
-        log.warning("data.group matches all but %d samples, which stand alone: %s", len(missed), listing(missed, 3))
+        log.warning("%s matches all but %d samples, which stand alone: %s", key, len(missed), listing(missed, 3))
     pick = 1 if regex.groups else 0
     return [m.group(pick) or name if m else name for name, m in zip(sample_ids, matches, strict=True)]
 

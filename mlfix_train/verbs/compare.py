@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from omegaconf import DictConfig
 from mlfix_train import config
 from mlfix_train.audit import compare_page, compare_text, evidence_charts, wandb_log
 from mlfix_train.audit.compare import compare_arms
-from mlfix_train.audit.prediction_files import PUBLISHED_PHOTO, photo_groups
+from mlfix_train.audit.prediction_files import PUBLISHED_PHOTO, photo_groups, read_metadata
 from mlfix_train.audit.slices import slug
 from mlfix_train.data.atomic import atomic_path
 from mlfix_train.data.fixes import match_fixes, read_fixes
@@ -43,14 +42,15 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             if cfg[name] is not None}  # fmt: skip
     check_distinct(arms, allow)
     samples = Samples(cfg, arms)
-    fixes, whole = match_all(cfg, arms, samples.table, allow)
+    fixes, whole = match_all(cfg, arms, samples.data, allow)
     check_alike(arms, fixes if whole else None, allow, cfg.fixes.path)
     summary = compare_arms(
         arms["original"].runs, arms["fixed"].runs, fixes, config.plain(cfg.slices),
-        arms["control"].runs if "control" in arms else None, groups=samples.groups(), metadata=samples.table,
+        arms["control"].runs if "control" in arms else None, groups=samples.groups(), metadata=samples.columns,
         paired=None if cfg.paired == "auto" else bool(cfg.paired), seed=int(cfg.seed), resamples=int(cfg.resamples),
     )  # fmt: skip
     summary = _describe(cfg, arms, summary, fixes)
+    summary["notes"] = [samples.note] if samples.note else []
     out = Path(str(cfg.out)).expanduser()
     pictures = write(summary, out)
     _log(cfg, summary, out, pictures)
@@ -64,7 +64,7 @@ def _check(cfg: DictConfig) -> list[str]:
     for key, low, high in (("resamples", 100, 10**7), ("seed", 0, 2**31)):
         config.check_type(key, cfg[key], "int")
         check_range(key, cfg[key], low, high)
-    check_choice("paired", cfg.paired, ("auto", True, False))  # type: ignore[arg-type]
+    check_choice("paired", cfg.paired, ("auto", True, False))
     allow = [str(name) for name in config.as_list(cfg.allow)]
     for name in allow:
         check_choice("allow", name, ALLOWANCES)
@@ -72,23 +72,25 @@ def _check(cfg: DictConfig) -> list[str]:
 
 
 class Samples:
-    """The table of the samples behind the arms, where there is one: the runs' data, or ``samples=<file>``."""
+    """What is known of the samples behind the arms.
+
+    Attributes:
+        data: the sample table that the runs were trained on; ``None`` for files, and where it is gone.
+        columns: what slices and groups may name: ``samples=<file>``, or else ``data``.
+        note: what the report has to say about it.
+    """
 
     def __init__(self, cfg: DictConfig, arms: dict[str, Arm]) -> None:
         self.arms, self.pattern = arms, cfg.group
-        self.table: pd.DataFrame | None = None
+        self.data: pd.DataFrame | None = None
+        self.columns = None if cfg.samples is None else read_metadata(str(cfg.samples))
         self.note = ""
-        if cfg.samples is not None:
-            from mlfix_train.data.readers import read_samples_file
-
-            columns = {name: name for name in ("sample_id", "path", "label", "group", "split")}
-            self.table = read_samples_file(str(cfg.samples), columns=columns)
-            return
         states = [state for arm in arms.values() for state in arm.states.values()]
         if not states:
             return
         try:
-            self.table = config.build_table(DictConfig(states[0]["config"]))
+            self.data = config.build_table(DictConfig(states[0]["config"]))
+            self.columns = self.data if self.columns is None else self.columns
         except MlfixError as error:
             first = str(error).splitlines()[0]
             self.note = f"the data of the runs can't be read ({first}): samples are not grouped, and fixes are checked "
@@ -100,9 +102,10 @@ class Samples:
         first = next(iter(self.arms["original"].runs.predictions.values()))
         ids = [str(name) for name in first["sample_id"]]
         if self.pattern is not None:
-            return pd.Series(group_names(ids, str(self.pattern)), index=ids, dtype=object)
-        if self.table is not None:
-            return self.table["group"]
+            return pd.Series(group_names(ids, str(self.pattern), "group"), index=ids, dtype=object)
+        for table in (self.columns, self.data):
+            if table is not None and "group" in table.columns:
+                return table["group"]
         if self.arms["original"].published:
             return photo_groups(ids, PUBLISHED_PHOTO)
         return None
@@ -119,7 +122,7 @@ def match_all(
     """
     fixes = read_fixes(cfg.fixes.path)
     more = tuple(config.as_list(cfg.fixes.allow))
-    if table is not None and any(arm.states for arm in arms.values()):
+    if table is not None:
         return match_fixes(fixes, table, more), True
     held_out = next(iter(arms["original"].runs.predictions.values())).set_index("sample_id")[["label"]]
     before = logging.getLogger("mlfix_train.data.fixes")
@@ -134,7 +137,7 @@ def match_all(
             f"{config.plain(cfg.original)}, such as {held_out.index[0]!r}",
             "give the fixes that belong to these predictions, or allow=[fixes] if they all lie in training",
         )
-    matched.attrs["outside"] = len(fixes) - len(matched)
+    matched.attrs["outside"] = fixes["sample_id"].nunique() - len(matched)
     return matched, False
 
 
@@ -190,9 +193,17 @@ def write(summary: dict[str, Any], out: Path) -> list[Path]:
 
 def _file_names(slices: list[str]) -> list[str]:
     """Returns a file's name, without its ending, for each slice, each another one."""
-    plain = [slug(re.sub(r"=", "-", name)) for name in slices]
-    taken = {"labels", "summary", "compare"}
-    return [name if plain.count(name) == 1 and name not in taken else f"{name}-{i}" for i, name in enumerate(plain)]
+    taken = {"labels"}
+    names = []
+    for name in slices:
+        plain = slug(name.replace("=", "-"))
+        number, file = 1, plain
+        while {file.lower(), f"{file}-effect".lower()} & taken:
+            number += 1
+            file = f"{plain}-{number}"
+        taken |= {file.lower(), f"{file}-effect".lower()}
+        names.append(file)
+    return names
 
 
 def _log(cfg: DictConfig, summary: dict[str, Any], out: Path, pictures: list[Path]) -> None:

@@ -66,3 +66,35 @@ def test_another_lightning_logger_does_not_break(shapes: Path, tmp_path: Path, m
     answer = mlfix("train", f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "logger=csv")
     assert answer.code == 0, answer.err
     assert (tmp_path / "o/default/original/seed=0/csv/metrics.csv").exists()
+
+
+def test_a_comparison_is_one_run_in_the_group_of_the_sweep(shapes: Path, tmp_path: Path, mlfix) -> None:
+    fixes = tmp_path / "fixes.csv"
+    fixes.write_text("sample_id,new_label\nsquare/001.png,invalid\n")
+    keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "recipe.epochs=1", "name=study",
+            f"fixes.path={fixes}")  # fmt: skip
+    assert mlfix("train", "-m", *keys, "seed=0,1", "arm=original,fixed").code == 0
+    arms = [f"{arm}={tmp_path}/o/study/{arm}" for arm in ("original", "fixed")]
+    answer = mlfix("compare", *arms, f"fixes.path={fixes}", "slices.round=disc", f"out={tmp_path}/c", "logger=wandb")
+    assert answer.code == 0, answer.err
+    (offline,) = (tmp_path / "c/wandb").glob("offline-run-*")
+    text = "\n".join(json.dumps(record) for record in records(offline))
+    for part in ('"study"', '"compare"', "study-compare", "compare/slices", "compare/labels", "compare/all",
+                 "compare/round-effect", "compare/page", "headline", "compare-study", "round/training"):  # fmt: skip
+        assert part in text, f"{part} is not in the W&B run"
+    tables = [json.loads(path.read_text()) for path in (offline / "files/media/table").rglob("*.table.json")]
+    slices = next(table for table in tables if "verdict" in table["columns"])
+    assert [row[0] for row in slices["data"]] == ["all", "round", "not round"]
+
+
+def test_a_comparison_goes_on_without_wandb(shapes: Path, tmp_path: Path, mlfix, monkeypatch) -> None:
+    fixes = tmp_path / "fixes.csv"
+    fixes.write_text("sample_id,new_label\nsquare/001.png,invalid\n")
+    keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "recipe.epochs=1", f"fixes.path={fixes}")
+    assert mlfix("train", "-m", *keys, "arm=original,fixed").code == 0
+    arms = [f"{arm}={tmp_path}/o/default/{arm}" for arm in ("original", "fixed")]
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    answer = mlfix("compare", *arms, f"fixes.path={fixes}", f"out={tmp_path}/c", "logger=wandb")
+    assert answer.code == 0, answer.err
+    assert "wandb is not installed" in answer.err
+    assert (tmp_path / "c/compare.html").exists()

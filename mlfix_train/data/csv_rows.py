@@ -1,0 +1,42 @@
+"""Rows of a CSV file with their line numbers, so that errors can say where a mistake stands."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from mlfix_train.errors import MlfixError
+
+
+def read_rows(path: Path, key: str, error_type: type[MlfixError]) -> list[tuple[int, list[str]]]:
+    """Returns the rows of a CSV (UTF-8) as (number of their last line, cells).
+
+    Args:
+        path: the file.
+        key: what the user calls it.
+        error_type: what is raised.
+
+    Raises:
+        MlfixError: of ``error_type``: the file can't be read, is not UTF-8, or no CSV.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise error_type(f"{key}={path} can't be read: {error.strerror}", "give a CSV file") from error
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        guess = "UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "not UTF-8"
+        line = error.object[: error.start].count(b"\n") + 1
+        raise error_type(
+            f"{path}: line {line} is {guess} (byte 0x{error.object[error.start]:02x})",
+            "save the file again as CSV UTF-8",
+        ) from error
+    if "\x00" in text:
+        raise error_type(f"{path} holds NUL characters: it is no CSV file", "save it again as CSV UTF-8")
+    reader = csv.reader(io.StringIO(text, newline=""))
+    try:
+        return [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise error_type(f"{path}: line {reader.line_num}: {error}", "mend the line") from error
