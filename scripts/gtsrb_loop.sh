@@ -18,7 +18,7 @@ settings=(data=table data.file=planted.csv model=small loader.batch_size=64 reci
 "$mlfix" train -m "${settings[@]}" name=gtsrb-audit sweep=out_of_fold split.folds=3
 "$mlfix" audit runs=outputs/gtsrb-audit out=audit
 "$python" "$here/simulate_review.py" audit/ranking.csv planted.csv fixes.csv --budget 1500
-"$mlfix" train -m "${settings[@]}" name=gtsrb fixes.path=fixes.csv sweep=before_after 'seed=range(0,8)'
+"$mlfix" train -m "${settings[@]}" name=gtsrb fixes.path=fixes.csv sweep=before_after 'seed=range(0,8)' jobs=2
 "$mlfix" compare original=outputs/gtsrb/original fixed=outputs/gtsrb/fixed control=outputs/gtsrb/control \
   fixes.path=fixes.csv slices.speed=^speed out=evidence
 "$mlfix" train data=table data.file=planted.csv model.pretrained=false recipe=scratch recipe.epochs=1 pixels.size=32 \

@@ -250,12 +250,11 @@ def report(jobs: Sequence[Job]) -> bool:
         own = {path: state for path, state in states.items() if path.parent.parent == study}
         arms = list(dict.fromkeys(path.parent.name for path in own))
         rows = list(dict.fromkeys(path.name for path in own))
-        width = max(12, *(len(row) + 2 for row in rows))
         print(f"           {study}")
-        print("           " + " " * width + "".join(f"{arm:<20}" for arm in arms))
-        for row in rows:
-            cells = [_cell(own.get(study / arm / row)) for arm in arms]
-            print("           " + f"{row:<{width}}" + "".join(f"{cell:<20}" for cell in cells))
+        table = [["", *arms], *([row, *(_cell(own.get(study / arm / row)) for arm in arms)] for row in rows)]
+        widths = [max(map(len, column)) + 2 for column in zip(*table, strict=True)]
+        for cells in table:
+            print("           " + "".join(f"{c:<{w}}" for c, w in zip(cells, widths, strict=True)).rstrip())
     for path, state in states.items():
         if state.get("status") == FAILED:
             print(f"failed     {path}: {str(state.get('error', '')).splitlines()[0][:200]}")
