@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -47,4 +48,5 @@ def start(*arguments: object, cwd: Path, **environment: str | None) -> subproces
     return subprocess.Popen(
         [sys.executable, "-m", "mlfix_train.cli", *map(str, arguments)],
         cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # CI may have us ignore it
     )  # fmt: skip

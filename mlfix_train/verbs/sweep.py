@@ -195,11 +195,12 @@ def _start(job: Job, slot: int, count: int, gpus: int) -> subprocess.Popen[bytes
         names = visible if len(visible) >= gpus and visible[0] else [str(i) for i in range(gpus)]
         environment["CUDA_VISIBLE_DEVICES"] = names[slot % gpus]
     command = [sys.executable, "-m", "mlfix_train.cli", "train", *job.overrides, "jobs=1", "report=line"]
-    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, preexec_fn=_heed_interrupts)
 
 
-def _die_with_parent() -> None:
-    """Lets the kernel interrupt a process whose parent is gone, so that no run goes on unseen (Linux only)."""
+def _heed_interrupts() -> None:
+    """Lets a new process heed Ctrl-C even where we were started to ignore it, and (on Linux) the parent's death."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == "linux":
         import ctypes
 
