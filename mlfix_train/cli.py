@@ -134,14 +134,14 @@ def _sweep(arguments: list[str]) -> int:
     except (ValueError, TypeError) as error:
         raise config.explain("train", error) from error
     count, gpus = sweep.processes(planned.settings)
+    failed = 0
     try:
-        if count > 1:
-            sweep.run_processes(planned, count, gpus)
-        else:
-            _hydra("train", [*options, *keys])
+        failed = sweep.run_processes(planned, count, gpus) if count > 1 else len(_hydra("train", [*options, *keys]))
     finally:
         whole = sweep.report(planned.jobs)
-    return 0 if whole else 1
+        if failed:
+            print(f"           {failed} could not be trained as asked: see their messages above", flush=True)
+    return 0 if whole and not failed else 1
 
 
 def _hydra(verb: str, arguments: list[str]) -> list[MlfixError]:

@@ -19,7 +19,7 @@ ALLOWED = {
     "overrides": {"errors"},
     "keys": {"errors"},
     "config": {"errors", "keys", "overrides", "data", "models", "audit", "verbs"},
-    "verbs": {"errors", "data", "models", "audit", "config", "verbs"},
+    "verbs": {"errors", "keys", "data", "models", "audit", "config", "verbs"},
     "api": {"errors", "config"},
     "cli": {"errors", "keys", "config", "verbs"},
 }

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from mlfix_train.audit import evidence, verdict
 from mlfix_train.audit.evidence import Part
@@ -27,6 +28,8 @@ from mlfix_train.audit.slices import ALL, SliceSpec, select_slices
 from mlfix_train.audit.study import ArmRuns, Study, build_study, pair_runs
 
 KINDS = ("original", "clean")
+PLANNED = 5
+"""More slices than this are taken for a search, whose p-values are corrected for their number."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +100,30 @@ def compare_arms(
         "slices": {name: _slice(study, mask, pairing.paired, options) for name, mask in masks.items()},
         "labels": label_changes(study, "fixed" in pairing.paired) if labels else [],
     }
+    summary["slices_tested"] = correct_for_many(summary["slices"])
     for name, piece in summary["slices"].items():
         piece["verdict"] = verdict.judge(piece["effect"])
         piece["sentence"] = verdict.sentence(name, piece)
     summary["headline"] = verdict.headline(summary)
     return summary
+
+
+def correct_for_many(slices: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds a q-value (Benjamini and Hochberg 1995, by scipy) to each slice's training effect where there are many.
+
+    Complements (``not <name>``) are no questions of their own, and get no q-value.
+
+    Returns:
+        ``count`` of the slices that were tested, and whether they are ``corrected`` for their number.
+    """
+    effects = [piece["effect"] for name, piece in slices.items() if not name.startswith("not ")]
+    tested = [effect for effect in effects if effect["p_value"] is not None]
+    corrected = len(tested) > PLANNED
+    if corrected:
+        adjusted = stats.false_discovery_control([effect["p_value"] for effect in tested], method="bh")
+        for effect, q in zip(tested, adjusted, strict=True):
+            effect["q_value"] = float(q)
+    return {"count": len(tested), "corrected": corrected}
 
 
 def _slice(study: Study, mask: np.ndarray, paired: frozenset[str], options: Settings) -> dict[str, Any]:
@@ -159,7 +181,7 @@ class _Errors:
         else:
             _, codes, counts = np.unique(truth, return_inverse=True, return_counts=True)
             weights = 100.0 / len(counts) / counts[codes]
-            centre = (np.bincount(codes, wrong.mean(0)) / counts)[codes]
+            centre = np.full(len(rows), float(wrong.mean(0) @ weights) / 100)
         return evidence.part(wrong, weights, centre, groups, len(own))
 
     def runs(self) -> dict[str, list[float] | None]:
@@ -192,10 +214,10 @@ def _effect(errors: _Errors, arm: str, paired: bool, options: Settings, short: b
     if before is None or middle is None or after is None:
         return result
     total, evaluation = _apart(before, after, paired), [evidence.add(before, middle)]
-    result |= {"total": evidence.estimate(total), "evaluation": evidence.estimate(evaluation)}
+    result |= {"total": round(evidence.estimate(total), 12) + 0.0,
+               "evaluation": round(evidence.estimate(evaluation), 12) + 0.0}  # fmt: skip
     if not short:
-        result["total_ci95"] = evidence.interval(total, options.seed, options.resamples)
-        result["evaluation_ci95"] = evidence.interval(evaluation, options.seed, options.resamples)
+        result["total_ci95"], result["evaluation_ci95"] = _interval(total, options), _interval(evaluation, options)
     return result
 
 
@@ -205,16 +227,16 @@ def _difference(errors: _Errors, first: str, second: str, paired: bool, options:
     if one is None or other is None:
         return {"training": None, "training_ci95": None, "p_value": None, "runs": [0], "paired": paired}
     parts = _apart(one, other, paired)
-    effect, found = evidence.estimate(parts), evidence.variance(parts)
+    effect, found = round(evidence.estimate(parts), 12) + 0.0, evidence.variance(parts)
     counts = [len(one.runs)] if paired else [len(one.runs), len(other.runs)]
     result: dict[str, Any] = {
         "training": effect,
-        "training_ci95": evidence.interval(parts, options.seed, options.resamples),
+        "training_ci95": _interval(parts, options),
         "p_value": evidence.permutation_p(parts, options.seed, options.resamples),
         "p_least": evidence.smallest_p(counts),
         "paired": paired,
         "runs": counts,
-        "runs_for_80_power": evidence.runs_needed(effect, found),
+        "runs_for_80_power": _runs_needed(effect, found, len(counts)),
         "sd_runs": None if found is None else float(np.sqrt(found.total - found.groups)),
         "sd_samples": None if found is None else float(np.sqrt(found.groups)),
     }
@@ -222,6 +244,19 @@ def _difference(errors: _Errors, first: str, second: str, paired: bool, options:
         names = errors.study.runs[first]
         result["training_runs"] = {name: round(float(x), 6) for name, x in zip(names, parts[0].runs, strict=True)}
     return result
+
+
+def _runs_needed(effect: float, found: evidence.Variance | None, sides: int) -> int | None:
+    """The number of runs of each arm; never so few that no permutation test could bring p below 0.05."""
+    needed = evidence.runs_needed(effect, found)
+    fewest = next(n for n in range(2, 10) if evidence.smallest_p([n] * sides) < verdict.ALPHA)
+    return None if needed is None else max(needed, fewest)
+
+
+def _interval(parts: Sequence[Part], options: Settings) -> list[float] | None:
+    """The 95% interval, within what a difference of percentages can be."""
+    found = evidence.interval(parts, options.seed, options.resamples)
+    return None if found is None else [min(100.0, max(-100.0, end)) for end in found]
 
 
 def _apart(one: Part, other: Part, paired: bool) -> Sequence[Part]:

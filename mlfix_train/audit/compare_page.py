@@ -51,7 +51,7 @@ th{font-weight:600;color:var(--grey);font-size:.8rem;line-height:1.25;vertical-a
 th:first-child,td:first-child{text-align:left}
 td.key{font-weight:650;background:#f4f4ef}
 small{color:var(--grey)}
-.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(430px,1fr));gap:12px 22px;align-items:start}
+.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(430px,100%),1fr));gap:12px 22px;align-items:start}
 figure{margin:10px 0 0}img{width:100%;height:auto;display:block}
 details{margin:14px 0}summary{cursor:pointer;font-weight:600}
 .max{max-height:30em;overflow:auto}
@@ -76,9 +76,10 @@ def page(summary: Mapping[str, Any], pictures: Mapping[str, Sequence[Path]], lab
         f'<p class="sub">{e(text.inputs(summary))}</p>',
         _partial(summary),
         _main_table(summary),
-        '<p class="method">More than 0 is better. <em>Evaluation effect</em>: the same models, judged by cleaner '
-        "labels. <em>Training effect</em>: models trained on the fixed labels, judged alike. Only the second is what "
-        "fixing the labels bought; published comparisons often add the two up.</p>",
+        '<p class="method">Given labels: as they were. Clean labels: after the fixes, removed samples left out. '
+        "Effects are in points of error; more than 0 is better. <em>Evaluation effect</em>: the same models, judged by "
+        "cleaner labels. <em>Training effect</em>: models trained on the fixed labels, judged alike. Only the second is "
+        "what fixing the labels bought; published comparisons often add the two up.</p>",
     ]
     for name, piece in summary["slices"].items():
         words, kind = BADGES[piece["verdict"]]

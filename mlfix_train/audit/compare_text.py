@@ -19,16 +19,27 @@ def method(summary: Mapping[str, Any]) -> str:
     """Says how the numbers were made."""
     paired = summary["arms"]["fixed"]["paired"]
     unit = f"the {summary['groups']:,} groups of samples" if summary["groups"] else "single samples"
-    return METHOD.format(unit=unit, pairs="signs of pairs by seed flipped" if paired else "runs that are no pairs")
+    words = METHOD.format(unit=unit, pairs="signs of pairs by seed flipped" if paired else "runs that are no pairs")
+    tested = summary.get("slices_tested", {"count": 1, "corrected": False})
+    if tested["corrected"]:
+        return (
+            f"{words} {tested['count']} slices were tested: q-values (Benjamini and Hochberg) correct for their number."
+        )
+    if tested["count"] > 1:
+        return f"{words} {tested['count']} slices were tested; p-values are not corrected for their number."
+    return words
 
 
 def inputs(summary: Mapping[str, Any]) -> str:
     """Says what was compared."""
     counts = ", ".join(f"{len(arm['runs'])} {name}" for name, arm in summary["arms"].items())
     fixes = summary["fixes"]
+    about = summary.get("about", {})
+    told = [f"{key} {about[key]}" for key in ("data", "model", "recipe", "compared") if about.get(key)]
     return (
         f"Runs: {counts}. Held out: {summary['held_out']:,} samples. Fixes: {fixes['total']:,}, of them "
         f"{fixes['training']:,} in training and {fixes['held_out']:,} held out."
+        + (f" ({', '.join(told)}.)" if told else "")
     )
 
 

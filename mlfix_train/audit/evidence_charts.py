@@ -17,8 +17,8 @@ from mlfix_train.errors import DataError
 ARM_ROWS = (
     ("original_on_original", "original arm, given labels", PALETTE[5], ""),
     ("original_on_clean", "original arm, clean labels", PALETTE[0], "////"),
-    ("control_on_clean", "control arm, clean labels", PALETTE[4], "...."),
     ("fixed_on_clean", "fixed arm, clean labels", PALETTE[1], r"\\\\"),
+    ("control_on_clean", "control arm, clean labels", PALETTE[4], "...."),
 )
 """Key of the error, words, colour and hatch: told apart by place, by shade and by hatch, not by colour alone."""
 Place = str | os.PathLike[str]
@@ -53,7 +53,7 @@ def arms_histogram(
     if max(len(values) for _, values, _, _ in shown) < FEW:
         return arms_chart({words: values for words, values, _, _ in shown}, path, title, "error (%)", vector)
     figure, axes = figures.blank(
-        1.7 + 0.95 * len(shown), title, "how many runs have which error; a bar at their mean", WIDTH
+        1.7 + 0.95 * len(shown), title, "how many runs have which error; a line at their mean", WIDTH
     )
     everything = np.concatenate([values for _, values, _, _ in shown])
     low, high = everything.min(), everything.max()
@@ -111,16 +111,16 @@ def waterfall(piece: Mapping[str, Any], path: Place, title: str, vector: Place |
             row, stop - start, 0.5, left=start, color=colour, edgecolor=INK, linewidth=0.6, hatch=hatch, alpha=0.85
         )
         axes.vlines([start, stop], [row - 1, row], [row, row + 1], color=GREY, linewidth=0.9, linestyle=(0, (3, 2)))
-        words = f"{stop - start + 0.0:+.2f}".replace("-", "−")
+        words = f"effect {start - stop + 0.0:+.2f}".replace("-", "−")
         if ci:
             axes.errorbar(
                 stop, row, xerr=[[max(0.0, stop - (start - ci[1]))], [max(0.0, start - ci[0] - stop)]], fmt="none",
                 ecolor=INK, elinewidth=1.4, capsize=4,
             )  # fmt: skip
-            words += f"\n[{-ci[1] + 0.0:+.2f}, {-ci[0] + 0.0:+.2f}]".replace("-0.00", "+0.00").replace("-", "−")
+            words += f"\n[{ci[0] + 0.0:.2f}, {ci[1] + 0.0:.2f}]".replace("-0.00", "0.00").replace("-", "−")
         figures.beside(axes, row, words)
     names = ["before: given labels", "yardstick: clean labels", "same models, judged anew", "training on fixed labels",
-             "after: better models?"]  # fmt: skip
+             "after: fixed labels"]  # fmt: skip
     figures.row_names(axes, names, 9.5)
     low, high = axes.get_xlim()
     axes.set_xlim(low - 0.04 * (high - low), high + 0.04 * (high - low))

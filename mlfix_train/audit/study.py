@@ -76,9 +76,10 @@ class Pairing:
 def pair_runs(arms: Sequence[ArmRuns], paired: bool | None = None) -> Pairing:
     """Finds the seeds that the arms have in common.
 
-    With two or more common seeds the arms are reduced to them, so that errors and effects speak of the same runs;
-    otherwise all runs count and nothing is paired. A control arm that lacks more than a fifth of the seeds that the
-    others have in common stays unpaired with all its runs, rather than cost them theirs.
+    With two common seeds or more the arms are reduced to them, so that errors and effects speak of the same runs (with
+    one, if it is all that an arm has: a sweep that has just begun); otherwise all runs count and nothing is paired. A
+    control arm that lacks more than a fifth of the seeds that the others have in common stays unpaired with all its
+    runs, rather than cost them theirs.
 
     Args:
         arms: original, fixed and perhaps control.
@@ -92,10 +93,13 @@ def pair_runs(arms: Sequence[ArmRuns], paired: bool | None = None) -> Pairing:
         pair = _common(arms[:2])
         everywhere = _common(able)
         members, common = (able, everywhere) if len(everywhere) >= 0.8 * len(pair) else (list(arms[:2]), pair)
-        if len(common) >= 2 or (common and all(len(arm.predictions) == 1 for arm in members)):
+        sizes = [len(arm.predictions) for arm in members]
+        if len(common) >= 2 or (common and (max(sizes) == 1 or (not paired and min(sizes) == 1))):
             names = {arm.name for arm in members}
             reduced = [_only(arm, common) if arm.name in names else arm for arm in arms]
             gone = [f"{arm.name} {run}" for arm in members for run in arm.predictions if run not in common]
+            if len(members) < len(able):
+                gone.append("no pairs of the control arm, which lacks too many of these seeds")
             return Pairing(reduced, frozenset(names), gone)
     if paired:
         raise RunError(

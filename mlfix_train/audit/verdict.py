@@ -8,6 +8,8 @@ from typing import Any
 from mlfix_train.audit.slices import ALL
 
 ALPHA = 0.05
+SHOWN = 4
+"""Slices that the headline names."""
 
 BETTER, WORSE = "better", "worse"
 HINT = "hint"
@@ -26,7 +28,7 @@ def judge(effect: Mapping[str, Any]) -> str:
     if effect["training_ci95"] is None or effect["p_value"] is None:
         return ONE_RUN
     low, high = effect["training_ci95"]
-    apart, small = not low <= 0 <= high, effect["p_value"] < ALPHA
+    apart, small = not low <= 0 <= high, effect.get("q_value", effect["p_value"]) < ALPHA
     if apart and small:
         return BETTER if effect["training"] > 0 else WORSE
     if apart and effect["p_least"] >= ALPHA:
@@ -43,7 +45,7 @@ def place(name: str) -> str:
 
 def points(value: float) -> str:
     """Returns a number of points, without its sign."""
-    return f"{abs(value):.2f} points" if abs(value) >= 0.005 else f"{abs(value):.2g} points"
+    return f"{abs(value):.2f} points" if abs(value) >= 0.005 or abs(value) < 1e-6 else f"{abs(value):.2g} points"
 
 
 def certainty(effect: Mapping[str, Any]) -> str:
@@ -51,12 +53,13 @@ def certainty(effect: Mapping[str, Any]) -> str:
     if effect["training_ci95"] is None:
         return ""
     low, high = effect["training_ci95"]
-    return f"95% interval {signed(low)} to {signed(high)}, {p_text(effect['p_value'])}"
+    many = f", q = {effect['q_value']:.3f} among the slices" if "q_value" in effect else ""
+    return f"95% interval {signed(low)} to {signed(high)}, {p_text(effect['p_value'])}{many}"
 
 
 def signed(value: float) -> str:
     """Returns a number with two decimals and a true minus."""
-    return f"{value:.2f}".replace("-", "−")
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def p_text(p: float | None) -> str:
@@ -89,10 +92,27 @@ def sentence(name: str, piece: Mapping[str, Any]) -> str:
         THESE_ROWS: f"{where} {fact}: on these very images more than chance between runs explains ({_sure(effect)}); "
         f"for other images of the kind it is not shown, since the interval holds 0. {_more(piece)}",
         NOT_SHOWN: f"{where} no effect of training is shown: {fact} ({_sure(effect)}). {_more(piece)}",
-        ONE_RUN: f"{where} {fact}; but one run of an arm (or one group of samples) can't tell an effect from chance: "
-        "train more seeds.",
+        ONE_RUN: f"{where} {fact}; but {_lone(piece)}",
     }
-    return " ".join(f"{texts[found]} {yardstick(effect)}".split())
+    return " ".join(f"{texts[found]} {beyond_control(piece)} {yardstick(effect)}".split())
+
+
+def _lone(piece: Mapping[str, Any]) -> str:
+    if piece.get("groups_clean", 2) < 2:
+        return "all its samples are of one group (photo or track), which says nothing of others: hold out more of them."
+    return "one run of an arm can't tell an effect from chance: train more seeds."
+
+
+def beyond_control(piece: Mapping[str, Any]) -> str:
+    """Says how much of the training effect is more than taking out as many random samples does, where that is known."""
+    cleaning = piece.get("control", {}).get("cleaning")
+    if not cleaning or cleaning["training"] is None:
+        return ""
+    sure = certainty(cleaning)
+    return (
+        f"Against the control arm, which lost as many random samples, the fixed labels gain "
+        f"{signed(cleaning['training'])} points{f' ({sure})' if sure else ''}."
+    )
 
 
 def _they(fact: str) -> str:
@@ -131,9 +151,10 @@ def yardstick(effect: Mapping[str, Any]) -> str:
         return ""
     if abs(evaluation) < 0.005:
         return "The cleaner yardstick changes nothing here."
+    lowers = "lowers" if evaluation > 0 else "raises"
     return (
-        f"Another {signed(evaluation)} points of the total {signed(total)} come from the cleaner yardstick alone, not "
-        "from better models."
+        f"Judging by cleaner labels {lowers} the error by {abs(evaluation):.2f} points on top, "
+        f"which is no better model ({signed(total)} in all)."
     )
 
 
@@ -141,15 +162,28 @@ def headline(summary: Mapping[str, Any]) -> str:
     """Returns one sentence over all slices that the user asked for: what was shown, and what not."""
     named = {name: piece for name, piece in summary["slices"].items() if not name.startswith("not ")}
     told = []
-    for name, piece in sorted(named.items(), key=lambda item: (_order(item[1]), item[0] == ALL)):
+    ranked = sorted(named.items(), key=lambda item: (_order(item[1]), item[0] == ALL))
+    place_of_all = next((i for i, (name, _) in enumerate(ranked) if name == ALL), 0)
+    if place_of_all >= SHOWN:  # whatever else there is, all rows are spoken of
+        ranked.insert(SHOWN - 1, ranked.pop(place_of_all))
+    for name, piece in ranked:
         effect, found = piece["effect"], piece["verdict"]
         if found == NO_ROWS:
             continue
-        told.append(f"{place(name)}, {_short(effect, found)}")
+        told.append(f"{place(name)}, {_short(effect, found)}{_cleaning(piece)}")
     if not told:
         return "The fixes leave no held-out sample to judge by."
-    text = "; ".join(told[:4]) + (f"; and {len(told) - 4} more slices below" if len(told) > 4 else "")
+    text = "; ".join(told[:SHOWN]) + (f"; and {len(told) - SHOWN} more slices below" if len(told) > SHOWN else "")
     return f"Training on the fixed labels: {text}.{_share(named)}"
+
+
+def _cleaning(piece: Mapping[str, Any]) -> str:
+    cleaning = piece.get("control", {}).get("cleaning")
+    if not cleaning or cleaning["training"] is None or piece["verdict"] not in (BETTER, WORSE, HINT, THESE_ROWS):
+        return ""
+    ends = cleaning["training_ci95"]
+    sure = f" ({signed(ends[0])} to {signed(ends[1])})" if ends else ""
+    return f", {signed(cleaning['training'])} against the control arm{sure}"
 
 
 def _share(named: Mapping[str, Any]) -> str:
@@ -160,6 +194,10 @@ def _share(named: Mapping[str, Any]) -> str:
     name, effect = max(totals.items(), key=lambda item: abs(item[1]["total"]))
     if abs(effect["evaluation"]) < 0.005:
         return ""
+    if effect["total"] * effect["evaluation"] < 0 or abs(effect["evaluation"]) > abs(effect["total"]):
+        lowers = "lowers" if effect["evaluation"] > 0 else "raises"
+        size = points(effect["evaluation"])
+        return f" Judging by cleaner labels alone {lowers} the error {place(name)} by {size}."
     falls = "falls" if effect["total"] >= 0 else "rises"
     return (
         f" Of the {abs(effect['total']):.2f} points by which the error {place(name)} {falls} in all, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -154,9 +155,24 @@ def _describe(cfg: DictConfig, arms: dict[str, Arm], summary: dict[str, Any], fi
     states = [state for arm in arms.values() for state in arm.states.values()]
     name = cfg.name or (states[0]["config"]["name"] if states else Path(str(cfg.out)).name)
     head = {"name": str(name), "headline": ("PARTIAL: " if partial else "") + summary["headline"], "partial": partial}
+    head["about"] = _about(states)
     settings = {"resamples": int(cfg.resamples), "seed": int(cfg.seed), "slices": config.plain(cfg.slices)}
     return {**head, **{key: value for key, value in summary.items() if key != "headline"}, "settings": settings,
             "sources": {arm: loaded.paths for arm, loaded in arms.items()}}  # fmt: skip
+
+
+def _about(states: list[dict[str, Any]]) -> dict[str, str]:
+    """Says what was trained, for whoever cites the comparison; files say nothing of it."""
+    about = {"compared": time.strftime("%Y-%m-%d")}
+    if not states:
+        return about
+    settings = states[0]["config"]
+    source = settings["data"].get("file") or settings["data"].get("root") or ""
+    recipe = settings["recipe"]
+    return {
+        "data": Path(str(source)).name, "model": str(settings["model"].get("backbone", "")),
+        "recipe": f"{recipe['name']} of {recipe['epochs'] + recipe['frozen_epochs']} epochs", **about,
+    }  # fmt: skip
 
 
 def write(summary: dict[str, Any], out: Path) -> list[Path]:

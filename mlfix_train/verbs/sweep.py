@@ -22,7 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlfix_train import config
 from mlfix_train.data.runs import FAILED, FINISHED, RunDirectory
-from mlfix_train.errors import ConfigError, MlfixError, RunError, explain_os
+from mlfix_train.errors import ConfigError, MlfixError, RunError, did_you_mean, explain_os
+from mlfix_train.keys import known_keys
 from mlfix_train.verbs.progress import duration
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,13 @@ def plan(arguments: Sequence[str]) -> Plan:
     given = parser.parse_overrides(list(arguments))
     fixed = [str(override.input_line) for override in given if not override.is_sweep_override()]
     settings = config.compose("train", fixed, with_hydra=True)
+    known = set(known_keys("train"))
+    for override in given:
+        if override.is_sweep_override() and not override.is_add() and override.key_or_group not in known:
+            raise ConfigError(
+                f"{override.key_or_group} is no key of `mlfix train`",
+                did_you_mean(override.key_or_group, sorted(known)),
+            )
     swept = [f"{key}={value}" for key, value in dict(settings.hydra.sweeper.params or {}).items()]
     own = [text for text in arguments if not text.lstrip("+~").startswith("hydra")]
     batches = BasicSweeper.split_arguments(parser.parse_overrides([*swept, *own]), None)
@@ -150,17 +158,20 @@ def _gpus() -> int:
     return int(torch.cuda.device_count())
 
 
-def run_processes(planned: Plan, count: int, gpus: int, verbose: bool = True) -> None:
+def run_processes(planned: Plan, count: int, gpus: int, verbose: bool = True) -> int:
     """Trains the runs of a plan, ``count`` at a time, each in a process of its own, GPUs dealt in turn.
 
     A process that dies of a fault that is not the user's (a crash, no memory) is started again ``retries`` times.
+
+    Returns:
+        How many runs failed, or were refused.
 
     Raises:
         KeyboardInterrupt: the user's; the processes have then been interrupted too.
     """
     waiting = [(job, int(planned.settings.retries)) for job in planned.jobs]
     running: dict[int, tuple[subprocess.Popen[bytes], Job, int]] = {}
-    total, done = len(waiting), 0
+    total, done, failed = len(waiting), 0, 0
     try:
         while waiting or running:
             for slot in range(count):
@@ -180,11 +191,13 @@ def run_processes(planned: Plan, count: int, gpus: int, verbose: bool = True) ->
                         waiting.insert(0, (job, retries - 1))
                         continue
                 done += 1
+                failed += code != 0
                 if verbose:
                     print(f"sweep      {done} of {total} runs done", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         _stop([process for process, _, _ in running.values()])
         raise
+    return failed
 
 
 def _start(job: Job, slot: int, count: int, gpus: int) -> subprocess.Popen[bytes]:
@@ -258,7 +271,9 @@ def report(jobs: Sequence[Job]) -> bool:
             print("           " + "".join(f"{c:<{w}}" for c, w in zip(cells, widths, strict=True)).rstrip())
     for path, state in states.items():
         if state.get("status") == FAILED:
-            print(f"failed     {path}: {str(state.get('error', '')).splitlines()[0][:200]}")
+            lines = str(state.get("error") or "").splitlines() or [""]
+            print(f"failed     {path}: {lines[0][:200]}")
+            print("\n".join(f"           {line.strip()}" for line in lines if line.strip().startswith("->")))
     if finished < len(states):
         print("           the same command goes on with what is not finished")
     sys.stdout.flush()

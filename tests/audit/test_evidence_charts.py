@@ -199,7 +199,8 @@ def test_the_waterfall(kind: str, before: float, middle: float, after: float, tm
     assert [bar.get_x() for bar in bars] == pytest.approx([before, middle])
     assert [bar.get_width() for bar in bars] == pytest.approx([middle - before, after - middle])
     assert len({bar.get_hatch() for bar in bars}) == 2
-    step = f"{after - middle:+.2f}\n[{after - middle - 0.4:+.2f}, {after - middle + 0.4:+.2f}]"
+    effect = middle - after
+    step = f"effect {effect:+.2f}\n[{effect - 0.4:.2f}, {effect + 0.4:.2f}]"
     assert step.replace("-", "−") in words
 
 
@@ -214,7 +215,7 @@ def test_the_interval_stands_about_the_end_of_its_step(tmp_path: Path, drawn: li
 
 def test_a_waterfall_without_intervals(tmp_path: Path, drawn: list) -> None:
     charts.waterfall(slice_of(8.0, 7.0, 6.0, None, None), tmp_path / "fall.png", "title")
-    assert "−1.00" in texts(drawn[0])
+    assert "effect +1.00" in texts(drawn[0])
     assert not any("[" in word for word in texts(drawn[0]))
 
 
@@ -407,7 +408,8 @@ def without_control(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_page_without_control_labels_and_sources(summary: dict[str, Any]) -> None:
-    one = {**without_control(summary), "labels": [], "sources": None, "name": None}
+    one = {**without_control(summary), "labels": [], "sources": None, "name": None, "headline": "x"}
+    one["slices"] = {name: {**piece, "sentence": name} for name, piece in one["slices"].items()}
     read = Reader(page(one, {}, None))
     assert "control" not in read.words.lower()
     assert "Single labels" not in read.words and "Sources" not in read.words

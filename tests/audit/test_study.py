@@ -78,14 +78,20 @@ def test_a_control_arm_of_other_seeds_stays_unpaired() -> None:
     found = pair_runs([runs("original", 0, 1), runs("fixed", 0, 1, 5), runs("control", 7, 8, 9)])
     assert kept(found) == {"original": ["0", "1"], "fixed": ["0", "1"], "control": ["7", "8", "9"]}
     assert found.paired == {"original", "fixed"}
-    assert found.left_out == ["fixed seed=5"]
+    assert found.left_out == ["fixed seed=5", "no pairs of the control arm, which lacks too many of these seeds"]
 
 
-@pytest.mark.parametrize(("original", "fixed"), [((0, 1), (1, 2)), ((0, 1), (2, 3)), ((0,), (0, 1)), ((0,), (1,))])
+@pytest.mark.parametrize(("original", "fixed"), [((0, 1), (1, 2)), ((0, 1), (2, 3)), ((0,), (1,))])
 def test_fewer_than_two_common_seeds_pair_nothing_and_lose_nothing(original: tuple, fixed: tuple) -> None:
     found = pair_runs([runs("original", *original), runs("fixed", *fixed)])
     assert kept(found) == {"original": [str(x) for x in original], "fixed": [str(x) for x in fixed]}
     assert found.paired == frozenset() and found.left_out == []
+
+
+def test_a_sweep_that_has_just_begun_pairs_its_first_seed() -> None:
+    found = pair_runs([runs("original", 0, 1), runs("fixed", 0), runs("control", 0)])
+    assert kept(found) == {"original": ["0"], "fixed": ["0"], "control": ["0"]}
+    assert found.left_out == ["original seed=1"]
 
 
 def test_one_run_of_each_arm_pairs_if_the_seed_is_one() -> None:

@@ -105,7 +105,7 @@ def test_each_sentence(found: str, words: list[str]) -> None:
     needed = "To show an effect of this size with 80% power would take about 30 runs of each arm (here 10)."
     assert (needed in said) == (found in (verdict.THESE_ROWS, verdict.NOT_SHOWN))
     total = "1.00" if found == verdict.WORSE else "3.00"
-    assert (f"2.00 points of the total {total}" in said) == (found != verdict.NO_ROWS)
+    assert (f"by 2.00 points on top, which is no better model ({total} in all)" in said) == (found != verdict.NO_ROWS)
     assert said.endswith(".") and "  " not in said
 
 
@@ -152,9 +152,9 @@ def test_nothing_is_asked_for_where_there_is_no_effect_at_all() -> None:
 @pytest.mark.parametrize(
     ("total", "evaluation", "words"),
     [
-        (3.0, 2.0, "Another 2.00 points of the total 3.00 come from the cleaner yardstick alone, not from"),
-        (1.0, -1.5, "Another −1.50 points of the total 1.00 come from the cleaner yardstick alone"),
-        (-0.5, 0.7, "Another 0.70 points of the total −0.50 come from the cleaner yardstick alone"),
+        (3.0, 2.0, "Judging by cleaner labels lowers the error by 2.00 points on top, which is no better model (3"),
+        (1.0, -1.5, "Judging by cleaner labels raises the error by 1.50 points on top"),
+        (-0.5, 0.7, "Judging by cleaner labels lowers the error by 0.70 points on top"),
         (1.0, 0.0, "The cleaner yardstick changes nothing here."),
         (None, None, ""),
     ],
@@ -294,7 +294,7 @@ def test_many_slices_are_counted_and_not_listed() -> None:
     [
         (3.0, 2.0, "Of the 3.00 points by which the error on big falls in all, 2.00 come from judging by"),
         (-3.0, -2.0, "Of the 3.00 points by which the error on big rises in all, 2.00 come from judging by cleaner"),
-        (-3.0, 1.0, "Of the 3.00 points by which the error on big rises in all, −1.00 come from judging by cleaner"),
+        (-3.0, 1.0, "Judging by cleaner labels alone lowers the error on big by 1.00 points."),
     ],
 )  # fmt: skip
 def test_the_headline_ends_with_the_yardsticks_share(total: float, evaluation: float, words: str) -> None:

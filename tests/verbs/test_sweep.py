@@ -124,6 +124,26 @@ def test_a_broken_run_does_not_stop_the_rest(data: Path, tmp_path: Path, mlfix) 
     assert "2 finished" in answer.out and "the same command goes on" in answer.out
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_refused_run_is_no_success(jobs: int, data: Path, tmp_path: Path) -> None:
+    """The runs are there, finished, but of other settings than were asked for."""
+    base = keys(data, tmp_path / "o", "seed=0,1", "recipe.epochs=1")
+    assert start("train", "-m", *base, cwd=tmp_path).wait() == 0
+    process = start("train", "-m", *base[:-1], "recipe.epochs=2", f"jobs={jobs}", cwd=tmp_path)
+    out, err = process.communicate()
+    assert process.returncode == 1
+    assert "recipe.epochs: 1 -> 2" in err
+    assert "2 could not be trained as asked" in out
+
+
+def test_a_mistyped_range_is_told_before_anything_is_done(data: Path, tmp_path: Path, mlfix) -> None:
+    answer = mlfix("train", "-m", *keys(data, tmp_path, "sed=range(0,2)"))
+    assert answer.code == 2
+    assert "sed is no key" in answer.err and "'seed'" in answer.err
+    assert answer.out == ""
+    assert not list(tmp_path.rglob("multirun.yaml"))
+
+
 def test_a_fault_is_tried_again_and_a_mistake_is_not() -> None:
     calls: list[int] = []
 
