@@ -78,8 +78,8 @@ def page(summary: Mapping[str, Any], pictures: Mapping[str, Sequence[Path]], lab
         _main_table(summary),
         '<p class="method">Given labels: as they were. Clean labels: after the fixes, removed samples left out. '
         "Effects are in points of error; more than 0 is better. <em>Evaluation effect</em>: the same models, judged by "
-        "cleaner labels. <em>Training effect</em>: models trained on the fixed labels, judged alike. Only the second is "
-        "what fixing the labels bought; published comparisons often add the two up.</p>",
+        "cleaner labels. <em>Training effect</em>: models trained on the fixed labels, judged alike. Only the second "
+        "is what fixing the labels bought; published comparisons often add the two up.</p>",
     ]
     for name, piece in summary["slices"].items():
         words, kind = BADGES[piece["verdict"]]

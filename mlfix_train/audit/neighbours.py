@@ -1,0 +1,186 @@
+"""Nearest neighbours among the rows of a matrix, by Euclidean distance: exact for some thousands, by cells for more.
+
+By cells: the points are clustered; each point is compared with all points of the cells nearest to its own, in blocks of
+one matrix product a cell. How many cells are visited follows from the recall that a sample of points measures.
+
+Shapes: N points, D dimensions, K neighbours, C cells.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mlfix_train.errors import ConfigError, DataError
+
+log = logging.getLogger(__name__)
+
+EXACT = 12_000
+"""Up to so many points all pairs are looked at."""
+BLOCK = 1 << 25
+"""Distances held at a time (float32: 128 MB)."""
+SAMPLED = 512
+"""Points whose true neighbours measure the recall."""
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest other points of each point.
+
+    Attributes:
+        index: int32 ``N,K``, nearest first, never the point itself.
+        distance: float32 ``N,K``, in the units of the embeddings.
+        recall: share of the true neighbours that were found, by a sample; 1 where all pairs were looked at.
+    """
+
+    index: np.ndarray
+    distance: np.ndarray
+    recall: float = 1.0
+
+
+def check_embeddings(embeddings: np.ndarray, name: str = "embeddings") -> np.ndarray:
+    """Returns embeddings as contiguous float32 ``N,D``.
+
+    Raises:
+        DataError: another shape, no numbers, or a row with NaN or infinity, named by its number.
+    """
+    try:
+        x = np.ascontiguousarray(embeddings, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} are no numbers: {error}", "give an array of shape (images, dimensions)") from error
+    if x.ndim != 2 or x.shape[1] == 0:
+        raise DataError(f"{name} have the shape {x.shape}", "give an array of shape (images, dimensions)")
+    bad = np.flatnonzero(~np.isfinite(x).all(1))
+    if len(bad):
+        raise DataError(
+            f"{name}: {len(bad):,} of {len(x):,} rows hold NaN or infinity, the first is row {bad[0]}",
+            "embed these images again; a network that gives NaN has diverged, or overflowed in half precision",
+        )
+    return x
+
+
+def nearest_neighbours(
+    embeddings: np.ndarray, k: int = 10, device: str = "cpu", goal: float = 0.97, seed: int = 0
+) -> Neighbours:
+    """Finds the nearest neighbours of every point.
+
+    Args:
+        embeddings: ``N,D`` numbers.
+        k: neighbours of each; all others where there are fewer.
+        device: ``cpu``, or a GPU, on which all pairs are looked at whatever N is.
+        goal: recall to reach where not all pairs are looked at, 0.5 to 1.
+        seed: of the cells.
+
+    Returns:
+        K = min(k, N - 1) neighbours of each point.
+
+    Raises:
+        DataError: embeddings that are no finite matrix.
+        ConfigError: ``k`` or ``goal`` out of range.
+    """
+    x = check_embeddings(embeddings)
+    if not 1 <= k <= 4096:
+        raise ConfigError(f"k={k} is out of range", "ask for 1 to 4096 neighbours")
+    if not 0.5 <= goal <= 1:
+        raise ConfigError(f"goal={goal} is out of range", "give a recall from 0.5 to 1")
+    n, k = len(x), min(k, max(len(x) - 1, 0))
+    if k == 0:
+        return Neighbours(np.empty((n, 0), np.int32), np.empty((n, 0), np.float32))
+    x = x - x.mean(0)  # distances stay, and rounding of their squares shrinks
+    if n <= EXACT or device != "cpu" or goal == 1:
+        index, distance = _exact(torch.from_numpy(x), np.arange(n), k, device)
+        return Neighbours(index, distance)
+    return _by_cells(x, k, goal, seed)
+
+
+def _exact(x: torch.Tensor, rows: np.ndarray, k: int, device: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the k nearest other points of some rows, by looking at all points."""
+    x = x.to(device)
+    squares = (x * x).sum(1)
+    index = np.empty((len(rows), k), np.int32)
+    distance = np.empty((len(rows), k), np.float32)
+    step = max(1, BLOCK // len(x))
+    for start in range(0, len(rows), step):
+        own = torch.from_numpy(rows[start : start + step]).to(device)
+        d = torch.addmm(squares, x[own], x.T, alpha=-2.0)
+        d[torch.arange(len(own), device=device), own] = torch.inf
+        found = d.topk(k, largest=False)
+        index[start : start + len(own)] = found.indices.cpu().numpy()
+        values = (found.values + squares[own, None]).clamp_min(0).sqrt()
+        distance[start : start + len(own)] = values.cpu().numpy()
+    return index, distance
+
+
+def _by_cells(x: np.ndarray, k: int, goal: float, seed: int) -> Neighbours:
+    """Visits the cells nearest to each point's own, more of them until the sampled recall is reached."""
+    from mlfix_train.audit.path_search import best_of_block
+
+    rng = np.random.default_rng(seed)
+    cells = int(np.sqrt(len(x)))
+    centres, cell = _cluster(x, cells, rng)
+    members = np.argsort(cell, kind="stable").astype(np.int64)
+    bounds = np.searchsorted(cell[members], np.arange(len(centres) + 1))
+    sample = rng.choice(len(x), SAMPLED, replace=False)
+    truth, _ = _exact(torch.from_numpy(x), sample, k, "cpu")
+    gaps = torch.cdist(torch.from_numpy(centres), torch.from_numpy(centres)).numpy()
+    ranked = np.argsort(gaps, 1, kind="stable")
+    squares = np.einsum("ij,ij->i", x, x)
+
+    def visit(numbers: np.ndarray, visits: int, only: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        index = np.full((len(x), k), -1, np.int32)
+        distance = np.full((len(x), k), np.inf, np.float32)
+        for number in numbers:
+            own = members[bounds[number] : bounds[number + 1]]
+            own = own if only is None else own[np.isin(own, only)]
+            if not len(own):
+                continue
+            others = np.concatenate([members[bounds[c] : bounds[c + 1]] for c in ranked[number, :visits]])
+            d = torch.addmm(
+                torch.from_numpy(squares[others]), torch.from_numpy(x[own]), torch.from_numpy(x[others]).T, alpha=-2.0
+            ).numpy()
+            best_of_block(d, own, others, index, distance)
+        return index, distance
+
+    visits = 8
+    while True:
+        index, _ = visit(np.unique(cell[sample]), visits, sample)
+        recall = float(np.mean([len(np.intersect1d(index[row], truth[i])) / k for i, row in enumerate(sample)]))
+        if recall >= goal or visits >= len(centres):
+            break
+        visits = min(len(centres), int(visits * 1.5))
+    index, distance = visit(np.arange(len(centres)), visits, None)
+    lonely = np.flatnonzero((index < 0).any(1))
+    if len(lonely):  # cells too small to hold k others
+        index[lonely], values = _exact(torch.from_numpy(x), lonely, k, "cpu")
+        distance[lonely] = values**2 - squares[lonely, None]
+    distance = np.sqrt(np.maximum(distance + squares[:, None], 0)).astype(np.float32)
+    log.debug("neighbours: %d cells, %d visited by each point, recall %.3f", len(centres), visits, recall)
+    return Neighbours(index, distance, recall)
+
+
+def _cluster(x: np.ndarray, cells: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Clusters points by a few rounds of k-means on a sample; returns the centres and the cell of each point."""
+    taken = x[rng.choice(len(x), min(len(x), 50 * cells), replace=False)]
+    centres = torch.from_numpy(taken[rng.choice(len(taken), cells, replace=False)].copy())
+    points = torch.from_numpy(taken)
+    for _ in range(6):
+        own = _nearest_centre(points, centres)
+        sums = torch.zeros_like(centres).index_add_(0, own, points)
+        counts = torch.bincount(own, minlength=cells)
+        filled = counts > 0
+        centres[filled] = sums[filled] / counts[filled, None]
+    cell = _nearest_centre(torch.from_numpy(x), centres).numpy()
+    used, cell = np.unique(cell, return_inverse=True)
+    return centres.numpy()[used], cell
+
+
+def _nearest_centre(points: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+    squares = (centres * centres).sum(1)
+    step = max(1, BLOCK // len(centres))
+    parts = [
+        torch.addmm(squares, points[i : i + step], centres.T, alpha=-2.0).argmin(1) for i in range(0, len(points), step)
+    ]
+    return torch.cat(parts)

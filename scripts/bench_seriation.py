@@ -1,0 +1,153 @@
+"""Measures the visual order: length and longest steps against LKH and the greedy chain, time and memory up to 200,000.
+
+    python scripts/bench_seriation.py <folder of class folders> [--lkh] [--large 200000]
+
+Embeddings are the first 128 principal components of the pixels of real images (32 px); for more points than images,
+images are shifted, lightened and made noisy at random first. The greedy chain is MLfix's published way to sort, written
+anew here: always on to the nearest image that was not visited. LKH comes from the package elkai (pip install elkai), a
+tool of this benchmark only. Compilation is done before the clock starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+
+from mlfix_train.audit.neighbours import nearest_neighbours
+from mlfix_train.audit.seriation import path_steps, seriate
+from mlfix_train.data.pixels import PixelSpec, open_store
+from mlfix_train.data.readers import read_folder
+
+
+def embed(pixels: np.ndarray, count: int, rng: np.random.Generator, width: int = 128) -> np.ndarray:
+    """Returns ``count,width`` principal components of images, made different at random where there are too few."""
+    n = len(pixels)
+    rows = (
+        rng.choice(n, count, replace=False) if count <= n else np.concatenate([np.arange(n), rng.choice(n, count - n)])
+    )
+    flat = pixels[rows].reshape(count, -1)
+    basis = pixels[rng.choice(n, min(n, 4000), replace=False)].reshape(-1, flat.shape[1]).astype(np.float32) / 255
+    mean = basis.mean(0)
+    _, _, axes = np.linalg.svd(basis - mean, full_matrices=False)
+    result = np.empty((count, width), np.float32)
+    for start in range(0, count, 5000):
+        part = flat[start : start + 5000].astype(np.float32) / 255
+        again = np.arange(start, start + len(part)) >= n
+        if again.any():
+            shape = (again.sum(), *pixels.shape[1:])
+            images = np.roll(part[again].reshape(shape), rng.integers(-2, 3, 2).tolist(), (1, 2))
+            images = images * rng.uniform(0.7, 1.3, (len(images), 1, 1, 1)) + rng.normal(0, 0.03, shape)
+            part[again] = images.reshape(len(images), -1)
+        result[start : start + len(part)] = (part - mean) @ axes[:width].T
+    return result
+
+
+def greedy_chain(x: np.ndarray) -> np.ndarray:
+    """The published order: from the first image always on to the nearest that was not visited."""
+    squares, left, order = (x * x).sum(1), np.ones(len(x), bool), [0]
+    left[0] = False
+    for _ in range(len(x) - 1):
+        gaps = squares - 2 * (x @ x[order[-1]])
+        gaps[~left] = np.inf
+        order.append(int(gaps.argmin()))
+        left[order[-1]] = False
+    return np.array(order)
+
+
+def lkh(x: np.ndarray) -> np.ndarray:
+    """LKH's path; a point at distance 0 from all others makes its tour an open path."""
+    import elkai
+
+    n, squares = len(x), (x.astype(np.float64) ** 2).sum(1)
+    gaps = np.zeros((n + 1, n + 1))
+    gaps[:n, :n] = np.sqrt(np.maximum(squares[:, None] + squares - 2 * x.astype(np.float64) @ x.T, 0))
+    np.fill_diagonal(gaps, 0)
+    tour = elkai.DistanceMatrix((gaps * 1e4).round().astype(int).tolist()).solve_tsp(runs=1)[:-1]
+    at = tour.index(n)
+    return np.array(tour[at + 1 :] + tour[:at])
+
+
+def worst(steps: np.ndarray) -> float:
+    """The mean of the longest 1% of steps."""
+    return float(np.sort(steps)[-max(1, len(steps) // 100) :].mean())
+
+
+def against_others(pixels: np.ndarray, rng: np.random.Generator, with_lkh: bool) -> None:
+    """4,000 real images: ours, the chain and LKH side by side."""
+    x = embed(pixels, 4000, rng)
+    seriate(x[:300])  # compiles
+    times: dict[str, list[float]] = {"chain": [], "ours": []}
+    for _ in range(3):
+        for name, sort in (("chain", greedy_chain), ("ours", seriate)):
+            start = time.perf_counter()
+            order = sort(x)
+            times[name].append(time.perf_counter() - start)
+            if name == "chain":
+                chain = path_steps(x, order)
+            else:
+                ours = path_steps(x, order)
+    print(f"4,000 images: path {ours.sum() / chain.sum():.4f} of the greedy chain's, mean of the longest 1% of steps "
+          f"{worst(ours) / worst(chain):.3f} of its (promised: 0.85)")  # fmt: skip
+    took = {name: float(np.median(values)) for name, values in times.items()}
+    ratio = took["chain"] / took["ours"]
+    print(f"    {took['ours']:.2f} s against {took['chain']:.2f} s of the chain: {ratio:.1f} times as fast "
+          "(promised: 20), median of three in turn")  # fmt: skip
+    for effort in (0.0, 20.0):
+        start = time.perf_counter()
+        steps = path_steps(x, seriate(x, effort=effort))
+        print(f"    effort={effort:g}: path {steps.sum() / chain.sum():.4f}, longest 1% "
+              f"{worst(steps) / worst(chain):.3f}, {time.perf_counter() - start:.2f} s")  # fmt: skip
+    if with_lkh:
+        start = time.perf_counter()
+        best = path_steps(x, lkh(x))
+        print(f"    LKH: path {best.sum() / chain.sum():.4f} of the chain's, longest 1% "
+              f"{worst(best) / worst(chain):.3f}, {time.perf_counter() - start:.0f} s; "
+              f"ours is {ours.sum() / best.sum():.4f} of LKH's (promised: 1.02)")  # fmt: skip
+
+
+def scaling(pixels: np.ndarray, rng: np.random.Generator, largest: int) -> None:
+    """Time, memory and recall as the data grow."""
+    before = 0.0
+    for n in (largest // 8, largest // 4, largest // 2, largest):
+        x = embed(pixels, n, rng)
+        start = time.perf_counter()
+        found = nearest_neighbours(x, 10)
+        middle = time.perf_counter()
+        order = seriate(x, neighbours=found)
+        end = time.perf_counter()
+        sample = rng.choice(n, 300, replace=False)
+        gaps = (x[sample] ** 2).sum(1)[:, None] + (x**2).sum(1) - 2 * x[sample] @ x.T
+        gaps[np.arange(300), sample] = np.inf
+        truth = np.argpartition(gaps, 10, axis=1)[:, :10]
+        recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(truth, found.index[sample], strict=True)])
+        work = (end - start) / (n * np.log(n))
+        told = f", {work / before:.2f} of the time per N log N of the size before" if before else ""
+        before = work
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        parts = f"neighbours {middle - start:.1f}, path {end - middle:.1f}"
+        print(f"{n:,} x {x.shape[1]}: {end - start:.1f} s ({parts}){told}; recall of the 10 "
+              f"nearest {recall:.3f}; peak memory {memory:.1f} GB; mean step "
+              f"{path_steps(x, order).mean():.3f}", flush=True)  # fmt: skip
+
+
+def main() -> None:
+    """Runs both."""
+    parser = argparse.ArgumentParser(description="Measures the visual order.")
+    parser.add_argument("root")
+    parser.add_argument("--lkh", action="store_true")
+    parser.add_argument("--large", type=int, default=200_000)
+    options = parser.parse_args()
+    table = read_folder(options.root)
+    store = open_store(table, PixelSpec(size=32), Path("outputs/.pixels"))
+    pixels, rng = store[:], np.random.default_rng(0)
+    against_others(pixels, rng, options.lkh)
+    if options.large:
+        scaling(pixels, rng, options.large)
+
+
+if __name__ == "__main__":
+    main()
