@@ -91,7 +91,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     print()
     summary = compare.run(config.compose("compare", keys))
     result = {
-        "samples": len(table), "planted": len(planted), "looked_at": int(cfg.budget), "found": len(found),
+        "samples": len(table), "seeds": int(cfg.seeds),
+        "planted": len(planted), "looked_at": int(cfg.budget), "found": len(found),
         "true_error": true_errors(out, arms, table), "slices": summary["slices"],
         "seconds": round(time.monotonic() - started, 1),
     }  # fmt: skip
@@ -185,5 +186,7 @@ def _report(result: dict[str, Any], out: Path, arms: list[str]) -> None:
     share = result["found"] / max(result["planted"], 1)
     print(f"Found      {result['found']} of {result['planted']} planted errors ({share:.0%}) among the first "
           f"{result['looked_at']} of {result['samples']:,} samples")  # fmt: skip
+    if result["slices"]["speed"]["verdict"] not in ("better", "worse"):
+        print(f"Not shown? {result['seeds']} seeds are a taste: `mlfix demo seeds=8` trains the missing ones.")
     print(f"Look at    {out / 'audit/panels/worst.png'}\n           {out / 'compare/compare.html'}")  # fmt: skip
     print(f"Took       {duration(result['seconds'])}", flush=True)
