@@ -57,9 +57,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     out = Path(str(cfg.out)).expanduser()
     arms = ["original", "fixed", *(["control"] if cfg.control else [])]
     step = _Steps(started)
-    count = cfg.folds + len(arms) * cfg.seeds
-    print(f"The loop on rendered signs: {count} short trainings, some minutes on two cores. Everything lies in {out};")
-    print("started again, the demo goes on where it was.")
+    _announce(cfg.folds + len(arms) * cfg.seeds, out)
     step("planting wrong labels among the speed limits of rendered signs")
     table = plant_signs(cfg, out)
     planted = table.index[table["label"] != table[TRUE_LABEL]]
@@ -100,6 +98,11 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
     _report(result, out, arms)
     return result
+
+
+def _announce(count: int, out: Path) -> None:
+    print(f"The loop on rendered signs: {count} short trainings, some minutes on two cores. Everything lies in {out};")
+    print("started again, the demo goes on where it was.")
 
 
 class _Steps:
