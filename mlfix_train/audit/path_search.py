@@ -26,8 +26,8 @@ TINY = 1e-7
 def cost(x: np.ndarray, a: int, b: int) -> float:
     """Returns what a step between two points costs: its length to the power 2.5; 0 to the dummy, whose number is N.
 
-    A power above 1 makes the longest steps, over which the eye stumbles, weigh most. Costs are rounded to float32: sums of such numbers are exact enough
-    in float64 that a gain is never rounding, and the search can't go in circles.
+    A power above 1 makes the longest steps, over which the eye stumbles, weigh most. Costs are rounded to float32:
+    sums of such numbers are exact enough in float64 that a gain is never rounding, and the search can't go in circles.
     """
     n = x.shape[0]
     if a == n or b == n:
