@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["audit", "compare", "demo", "train"]
+__all__ = ["audit", "compare", "demo", "sort", "train"]
 
 
 def _run(verb: str, overrides: tuple[str, ...]) -> Any:
@@ -31,6 +31,11 @@ def _run(verb: str, overrides: tuple[str, ...]) -> Any:
 def train(*overrides: str) -> Any:
     """Trains one run; takes the keys of ``mlfix train`` (``"data.root=photos"``), returns its ``RunDirectory``."""
     return _run("train", overrides)
+
+
+def sort(*overrides: str) -> Any:
+    """Sorts images by visual similarity; takes the keys of ``mlfix sort``, returns the order, a DataFrame."""
+    return _run("sort", overrides)
 
 
 def audit(*overrides: str) -> Any:

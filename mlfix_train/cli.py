@@ -12,7 +12,8 @@ from mlfix_train.errors import ConfigError, MlfixError, did_you_mean, explain_os
 UNEXPECTED = 70
 """Exit code of a fault of our own (EX_SOFTWARE of sysexits.h)."""
 SUMMARIES = {
-    "train": "one run of a classifier; -m sweeps over seeds and arms",
+    "train": "one run of a classifier or of the sorting network; -m sweeps over seeds and arms",
+    "sort": "images in an order in which neighbours look alike; near-duplicates",
     "audit": "runs to a ranking of doubtful labels, with panels",
     "compare": "before against after, evaluation and training effect apart",
     "demo": "the whole loop on rendered signs with planted label errors",
@@ -20,7 +21,8 @@ SUMMARIES = {
 
 HELP = f"""mlfix {__version__}: find wrong labels in image data, fix them, and prove what it bought.
 
-  mlfix train data.root=photos                     a baseline; photos/<label>/<picture>
+  mlfix sort data.root=photos                      photos/<label>/<picture>, or unsorted: look at sort/panels
+  mlfix train data.root=photos                     a baseline
   mlfix audit runs=outputs/default out=audit       what the models find least believable
   mlfix train data.root=photos fixes.path=fixes.csv arm=fixed
   mlfix compare original=outputs/default/original fixed=outputs/default/fixed fixes.path=fixes.csv

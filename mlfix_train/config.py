@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,8 @@ from mlfix_train.errors import (
     check_range,
     did_you_mean,
     listing,
-    nearest,
 )
-from mlfix_train.keys import config_dir, known_keys
+from mlfix_train.keys import config_dir, explain
 from mlfix_train.overrides import assign, quoted, readable
 
 log = logging.getLogger(__name__)
@@ -56,44 +54,6 @@ def call_verb(verb: str, cfg: DictConfig) -> Any:
 
     check_missing(cfg, verb)
     return importlib.import_module(f"mlfix_train.verbs.{verb}").run(cfg)
-
-
-def explain(verb: str, error: Exception) -> ConfigError:
-    """Turns an error of Hydra's into one that names the key and the nearest right one."""
-    text = str(error)
-    if isinstance(error, ConfigError):
-        return error
-    cause = f"{text}\n{error.__cause__ or ''}"
-    match = re.search(r"Could not (?:override|append to config) '([^']+)'", text) or re.search(
-        r"Key '([^']+)' is not in struct", cause
-    )
-    if match:
-        key = match.group(1)
-        path = re.search(r"full_key: (\S+)", cause)
-        full = path.group(1) if path else key
-        known = list(known_keys(verb))
-        guess = nearest(full, known) or nearest(full.split(".")[-1], known)
-        if not guess:
-            guess = [name for name in known if name.split(".")[-1] == full.split(".")[-1]][:1]
-        hint = f"did you mean {guess[0]}?" if guess else f"`mlfix {verb} --cfg job` shows all keys"
-        return ConfigError(f"{full} is no key of `mlfix {verb}`", hint)
-    match = re.search(r"Could not find '([^']+)'", text) or re.search(r"Cannot find primary config '([^']+)'", text)
-    if match:
-        group, _, value = match.group(1).rpartition("/")
-        options = sorted(path.stem for path in Path(config_dir(), group).glob("*.yaml"))
-        key = group or match.group(1)
-        return ConfigError(f"{key}={value} does not exist", did_you_mean(value, options) if options else "")
-    if "Config group override must be" in text:
-        return ConfigError(
-            "a group (data, model, recipe, trainer, logger, experiment or sweep) is set to null or to no name",
-            "name one of its presets, such as data=folder or logger=none",
-        )
-    sweep = re.search(r"Sweep parameters '([^']*)'|Ambiguous value for argument '([^']*)'", text)
-    if sweep:
-        given = sweep.group(1) or sweep.group(2)
-        return ConfigError(f"{given} is a sweep over several values", f"add -m: mlfix {verb} -m {given}")
-    first = " ".join(line.strip() for line in text.splitlines() if line.strip())[:300] or type(error).__name__
-    return ConfigError(f"the settings can't be read: {first}", "keys are given as key=value; quote values with spaces")
 
 
 def check_missing(cfg: DictConfig, verb: str) -> None:
@@ -170,19 +130,8 @@ def check_train(cfg: DictConfig) -> None:
     from mlfix_train.data.sampling import SAMPLINGS
     from mlfix_train.models.finetune import Recipe
 
-    for key in (
-        "data",
-        "model",
-        "recipe",
-        "trainer",
-        "logger",
-        "fixes",
-        "split",
-        "pixels",
-        "augment",
-        "loader",
-        "audit",
-    ):
+    sections = "data model recipe trainer logger fixes split pixels augment views loader audit"
+    for key in sections.split():
         if not isinstance(cfg[key], DictConfig):
             raise ConfigError(f"{key}={cfg[key]} is a value where a section belongs", f"set its keys: {key}.<key>=...")
     check_type("seed", cfg.seed, "int")
@@ -211,6 +160,24 @@ def check_train(cfg: DictConfig) -> None:
     checked(Recipe, plain(cfg.recipe), "recipe")
     checked(LoaderSpec, plain(cfg.loader), "loader")
     check_choice("loader.sampling", cfg.loader.sampling, SAMPLINGS)
+    if is_sorting(cfg):
+        check_sorting(cfg)
+
+
+def check_sorting(cfg: DictConfig) -> None:
+    """Checks what only a sorting network's training knows.
+
+    Raises:
+        ConfigError: the first mistake.
+    """
+    from mlfix_train.data.views import ViewSpec
+
+    checked(ViewSpec, plain(cfg.views), "views")
+    if cfg.arm != "original" or cfg.fixes.path is not None:
+        given = f"arm={cfg.arm}" if cfg.arm != "original" else f"fixes.path={cfg.fixes.path}"
+        raise ConfigError(f"{given} means nothing to model=sorting_network, which sees no labels", "leave it out")
+    if cfg.split.folds is not None:
+        raise ConfigError("split.folds means nothing to model=sorting_network, which holds nothing out", "leave it out")
 
 
 def check_place(key: str, value: Any) -> Path:
@@ -280,30 +247,62 @@ def build_datamodule(cfg: DictConfig, progress: Callable[[int, int], None] | Non
     """Builds the DataModule of a run: samples, fixes, split, pixels, loaders."""
     from mlfix_train.data.augment import AugmentSpec
     from mlfix_train.data.datamodule import Arm, DataModule, LoaderSpec
-    from mlfix_train.data.pixels import PixelSpec
     from mlfix_train.data.samples import require_labels
 
     table = build_table(cfg)
     require_labels(table, source_name(cfg))
     fixes = build_fixes(cfg, table)
-    pixels, augment = plain(cfg.pixels), plain(cfg.augment)
-    cache, max_unreadable = pixels.pop("cache"), pixels.pop("max_unreadable")
+    pixels, store = pixel_settings(cfg)
+    augment = plain(cfg.augment)
     enabled = augment.pop("enabled")
     check_type("augment.enabled", enabled, "bool")
-    check_type("pixels.max_unreadable", max_unreadable, "float")
-    check_range("pixels.max_unreadable", max_unreadable, 0, 1)
     return DataModule(
         table,
         build_split(cfg, table),
-        cache,
+        store["cache"],
         Arm(cfg.arm, fixes),
-        checked(PixelSpec, pixels, "pixels"),
+        pixels,
         checked(LoaderSpec, plain(cfg.loader), "loader"),
         checked(AugmentSpec, augment, "augment") if enabled else None,
         cfg.seed,
-        max_unreadable,
+        store["max_unreadable"],
         progress,
     )
+
+
+def is_sorting(cfg: DictConfig) -> bool:
+    """Whether a training is that of a sorting network."""
+    return str(cfg.model.get("_target_", "")).endswith(".SortingNetwork")
+
+
+def build_view_data(cfg: DictConfig, progress: Callable[[int, int], None] | None = None) -> Any:
+    """Builds the DataModule of a sorting network: samples, pixels, views."""
+    from mlfix_train.data.datamodule import LoaderSpec
+    from mlfix_train.data.view_data import ViewData
+    from mlfix_train.data.views import ViewSpec
+
+    pixels, store = pixel_settings(cfg)
+    return ViewData(
+        build_table(cfg),
+        store["cache"],
+        pixels,
+        checked(LoaderSpec, plain(cfg.loader), "loader"),
+        checked(ViewSpec, plain(cfg.views), "views"),
+        cfg.seed,
+        store["max_unreadable"],
+        progress,
+    )
+
+
+def pixel_settings(cfg: DictConfig, **more: Any) -> tuple[Any, dict[str, Any]]:
+    """Returns how images are stored (``more`` goes before ``cfg.pixels``), and the store's cache and limit."""
+    from mlfix_train.data.pixels import PixelSpec
+
+    pixels = {**plain(cfg.pixels), **more}
+    store = {key: pixels.pop(key) for key in ("cache", "max_unreadable")}
+    check_type("pixels.max_unreadable", store["max_unreadable"], "float")
+    check_range("pixels.max_unreadable", store["max_unreadable"], 0, 1)
+    return checked(PixelSpec, pixels, "pixels"), store
 
 
 def build_model(cfg: DictConfig, labels: list[str]) -> Any:
@@ -311,7 +310,8 @@ def build_model(cfg: DictConfig, labels: list[str]) -> Any:
     from mlfix_train.models.finetune import Recipe
 
     recipe = checked(Recipe, plain(cfg.recipe), "recipe")
-    return build(cfg.model, "model", labels=labels, recipe=recipe)
+    more = {} if is_sorting(cfg) else {"labels": labels}
+    return build(cfg.model, "model", recipe=recipe, **more)
 
 
 def source_name(cfg: DictConfig) -> str:
@@ -322,7 +322,7 @@ def source_name(cfg: DictConfig) -> str:
 
 
 __all__ = [
-    "as_list", "assign", "build", "build_datamodule", "build_fixes", "build_model", "build_split", "build_table",
+    "as_list", "assign", "build", "build_datamodule", "build_view_data", "build_fixes", "build_model", "build_split", "build_table",
     "call_verb", "check_missing", "check_place", "check_train", "check_type", "checked", "compose", "config_dir",
-    "explain", "plain", "quoted", "readable", "source_name",
+    "explain", "is_sorting", "pixel_settings", "plain", "quoted", "readable", "source_name",
 ]  # fmt: skip

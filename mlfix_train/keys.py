@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mlfix_train.errors import ConfigError
+from mlfix_train.errors import ConfigError, did_you_mean, nearest
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -78,3 +78,41 @@ def known_keys(verb: str) -> Iterator[str]:
 
     yield from walk(cfg, "")
     yield from (path.name for path in Path(config_dir()).iterdir() if path.is_dir() and path.name != "base")
+
+
+def explain(verb: str, error: Exception) -> ConfigError:
+    """Turns an error of Hydra's into one that names the key and the nearest right one."""
+    text = str(error)
+    if isinstance(error, ConfigError):
+        return error
+    cause = f"{text}\n{error.__cause__ or ''}"
+    match = re.search(r"Could not (?:override|append to config) '([^']+)'", text) or re.search(
+        r"Key '([^']+)' is not in struct", cause
+    )
+    if match:
+        key = match.group(1)
+        path = re.search(r"full_key: (\S+)", cause)
+        full = path.group(1) if path else key
+        known = list(known_keys(verb))
+        guess = nearest(full, known) or nearest(full.split(".")[-1], known)
+        if not guess:
+            guess = [name for name in known if name.split(".")[-1] == full.split(".")[-1]][:1]
+        hint = f"did you mean {guess[0]}?" if guess else f"`mlfix {verb} --cfg job` shows all keys"
+        return ConfigError(f"{full} is no key of `mlfix {verb}`", hint)
+    match = re.search(r"Could not find '([^']+)'", text) or re.search(r"Cannot find primary config '([^']+)'", text)
+    if match:
+        group, _, value = match.group(1).rpartition("/")
+        options = sorted(path.stem for path in Path(config_dir(), group).glob("*.yaml"))
+        key = group or match.group(1)
+        return ConfigError(f"{key}={value} does not exist", did_you_mean(value, options) if options else "")
+    if "Config group override must be" in text:
+        return ConfigError(
+            "a group (data, model, recipe, trainer, logger, experiment or sweep) is set to null or to no name",
+            "name one of its presets, such as data=folder or logger=none",
+        )
+    sweep = re.search(r"Sweep parameters '([^']*)'|Ambiguous value for argument '([^']*)'", text)
+    if sweep:
+        given = sweep.group(1) or sweep.group(2)
+        return ConfigError(f"{given} is a sweep over several values", f"add -m: mlfix {verb} -m {given}")
+    first = " ".join(line.strip() for line in text.splitlines() if line.strip())[:300] or type(error).__name__
+    return ConfigError(f"the settings can't be read: {first}", "keys are given as key=value; quote values with spaces")

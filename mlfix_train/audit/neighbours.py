@@ -96,6 +96,58 @@ def nearest_neighbours(
     return _by_cells(x, k, goal, seed)
 
 
+def rerank(found: Neighbours, exact: np.ndarray, k: int, block: int = 512) -> Neighbours:
+    """Lets exact features decide which of some candidates are nearest.
+
+    Args:
+        found: ``N,C`` candidates, C >= k, such as neighbours in a projection.
+        exact: ``N,D`` features, which may be a memory map in half precision; they are read in blocks.
+        k: neighbours to keep.
+        block: points looked at at a time.
+
+    Returns:
+        The k nearest of each point's candidates and their exact distances; ``recall`` stays that of the candidates.
+    """
+    n, candidates = found.index.shape
+    k = min(k, candidates)
+    index, distance = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
+    if not k:
+        return Neighbours(index, distance, found.recall)
+    for own in _alike(found.index, block):
+        near = found.index[own]
+        others, position = np.unique(near, return_inverse=True)
+        # Differences, not products: the distance of near-duplicates is what rounding would swallow first.
+        gaps = np.empty(near.shape, np.float32)
+        theirs = np.asarray(exact[others], dtype=np.float32)
+        mine = np.asarray(exact[own], dtype=np.float32)
+        for i, places in enumerate(position.reshape(near.shape)):
+            gaps[i] = np.square(theirs[places] - mine[i]).sum(1)
+        best = np.argsort(gaps, 1, kind="stable")[:, :k]
+        index[own] = np.take_along_axis(near, best, 1)
+        distance[own] = np.sqrt(np.take_along_axis(gaps, best, 1))
+    return Neighbours(index, distance, found.recall)
+
+
+def _alike(near: np.ndarray, block: int) -> list[np.ndarray]:
+    """Splits points into blocks of neighbours, so that the points of a block share most of their candidates."""
+    n = len(near)
+    left, blocks = np.ones(n, bool), []
+    for seed in range(n):
+        if not left[seed]:
+            continue
+        own, edge = [], [seed]
+        left[seed] = False
+        while edge and len(own) < block:
+            point = edge.pop()
+            own.append(point)
+            fresh = near[point][left[near[point]]]
+            left[fresh] = False
+            edge[:0] = fresh.tolist()
+        left[edge] = True  # seen, but for another block
+        blocks.append(np.array(own))
+    return blocks
+
+
 def _exact(x: torch.Tensor, rows: np.ndarray, k: int, device: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the k nearest other points of some rows, by looking at all points."""
     x = x.to(device)

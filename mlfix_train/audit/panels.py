@@ -191,6 +191,12 @@ def _badge(invalid: bool, size: int) -> Image.Image:
     return badge.resize((size, size), Image.Resampling.LANCZOS)
 
 
+def draw_title(panel: Image.Image, title: str, note: str, width: int) -> None:
+    """Writes a headline and a grey line beneath it at the top of a sheet, shortened to ``width`` px."""
+    _draw_head(panel, title, "", shorten(note, width, font(13)), width)
+    panel.info.update(Title=printable(title), Description=printable(note))
+
+
 def _draw_head(panel: Image.Image, title: str, subtitle: str, note: str, width: int) -> None:
     bold, plain = font(18, bold=True), font(13)
     panel.paste(_text(shorten(title, width, bold), width, 26, bold, INK), (MARGIN, MARGIN - 4))

@@ -155,12 +155,40 @@ def seriate_slices(embeddings: np.ndarray, slices: Sequence[np.ndarray], **optio
     return [np.asarray(rows)[seriate(x[rows], **options)] for rows in slices]  # type: ignore[arg-type]
 
 
-def unlikeness(embeddings: np.ndarray, k: int = 5, device: str = "cpu") -> np.ndarray:
+def insert_new(places: np.ndarray, neighbours: Neighbours) -> np.ndarray:
+    """Completes an earlier order by new points: each comes behind its nearest neighbour that was there, else last.
+
+    Args:
+        places: N places in the earlier order, NaN for new points.
+        neighbours: of all N points.
+
+    Returns:
+        int64 N, a permutation, to start :func:`seriate` with.
+    """
+    keys = np.asarray(places, dtype=float).copy()
+    new = np.flatnonzero(np.isnan(keys))
+    last = float(np.nanmax(keys)) + 1 if len(new) < len(keys) else 0.0
+    for row in new:
+        known = places[neighbours.index[row]]
+        known = known[~np.isnan(known)]
+        keys[row] = known[0] + 0.5 if len(known) else last
+    return np.asarray(np.argsort(keys, kind="stable"), dtype=np.int64)
+
+
+def unlikeness(
+    embeddings: np.ndarray, k: int = 5, device: str = "cpu", neighbours: Neighbours | None = None
+) -> np.ndarray:
     """Returns how unlike its neighbours each point is, N numbers, 0 to infinity, higher is stranger.
 
     The mean distance to the k nearest others, over the median of that of these others: 1 is usual, whatever the scale
     or how dense the data are around it (the idea of Breunig et al. 2000, "LOF: identifying density-based local
     outliers"). Points that coincide with k others have 0; fewer than three points have 1.
+
+    Args:
+        embeddings: ``N,D``.
+        k: neighbours that count.
+        device: where they are searched.
+        neighbours: found before, k or more of each point.
 
     Raises:
         ConfigError: ``k`` below 1.
@@ -170,8 +198,8 @@ def unlikeness(embeddings: np.ndarray, k: int = 5, device: str = "cpu") -> np.nd
         raise ConfigError(f"k={k} is out of range", "ask for 1 neighbour or more")
     if len(x) < 3:
         return np.ones(len(x))
-    found = nearest_neighbours(x, k, device)
-    own = found.distance.mean(1)
-    usual = np.median(own[found.index], axis=1)
+    found = neighbours or nearest_neighbours(x, k, device)
+    own = found.distance[:, :k].mean(1)
+    usual = np.median(own[found.index[:, :k]], axis=1)
     floor = 1e-6 * max(float(own.mean()), 1e-30)
     return np.asarray(own / np.maximum(usual, floor))

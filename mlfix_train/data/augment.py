@@ -80,7 +80,9 @@ def augment(images: Tensor, spec: AugmentSpec, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     x = images.float().div_(255) if images.dtype == torch.uint8 else images
     x = _blur(x, spec, generator)
-    x = _warp(x, homographies(len(x), spec, generator), spec)
+    maps = homographies(len(x), spec, generator)
+    if spec.rotate or spec.zoom != 1 or spec.warp:
+        x = resample(x, maps)
     return _light(x, spec, generator)
 
 
@@ -129,10 +131,13 @@ def _perspective(x: Tensor, y: Tensor) -> Tensor:
     return torch.cat([solved, torch.ones(n, 1)], 1).view(n, 3, 3)
 
 
-def _warp(x: Tensor, maps: Tensor, spec: AugmentSpec) -> Tensor:
-    """Resamples once, bilinear, mirrored at the border."""
-    if spec.rotate == 0 and spec.zoom == 1 and spec.warp == 0:
-        return x
+def resample(x: Tensor, maps: Tensor) -> Tensor:
+    """Resamples images, bilinear, mirrored at the border.
+
+    Args:
+        x: float ``N,3,H,W``.
+        maps: ``N,3,3`` from output to input coordinates, both -1..1.
+    """
     n, _, h, w = x.shape
     ys = (torch.arange(h) * 2 + 1) / h - 1
     xs = (torch.arange(w) * 2 + 1) / w - 1

@@ -169,36 +169,46 @@ class DataModule(L.LightningDataModule):
         if len(data) // world < size:
             log.info("only %d training samples a process: an epoch is one batch; loader.batch_size below %d makes more "
                      "steps of it", len(data) // world, size)  # fmt: skip
-        return self._loader(
-            data, TrainingBatches(self.train_labels, size, self.loader.sampling, self.seed, rank, world)
-        )
+        batches = TrainingBatches(self.train_labels, size, self.loader.sampling, self.seed, rank, world)
+        return make_loader(data, batches, self.loader.workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Returns batches of all held-out samples with their given labels, whatever the arm."""
         data = StoredSamples(self.store, self.val_rows, self.val_labels)
-        return self._loader(data, EvaluationBatches(len(data), self.loader.eval_batch_size, *self._place()))
-
-    def _loader(self, data: StoredSamples, batches: Any) -> DataLoader[Batch]:
-        return DataLoader(
-            data,
-            batch_size=None,
-            sampler=batches,
-            num_workers=self.loader.workers,
-            persistent_workers=self.loader.workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+        batches = EvaluationBatches(len(data), self.loader.eval_batch_size, *self._place())
+        return make_loader(data, batches, self.loader.workers)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augments (in training) and normalises the images, on the device."""
         image = batch["image"]
         if self.trainer is not None and self.trainer.training and self.augmentation is not None:
-            image = augment(image, self.augmentation, self._next_seed())
+            self._step, seed = batch_seed(self.trainer, self._step, self.seed)
+            image = augment(image, self.augmentation, seed)
         return {**batch, "image": normalize(image)}
 
-    def _next_seed(self) -> int:
-        """Returns a seed of (run, epoch, batch, process): a resumed run augments as it would have."""
-        trainer = self.trainer
-        assert trainer is not None
-        epoch, batch = self._step if self._step[0] == trainer.current_epoch else (trainer.current_epoch, 0)
-        self._step = (epoch, batch + 1)
-        return zlib.crc32(np.array([self.seed, epoch, batch, trainer.global_rank], dtype=np.int64).tobytes())
+
+def make_loader(data: StoredSamples, batches: Any, workers: int) -> DataLoader[Batch]:
+    """Returns a loader of whole batches; ``batches`` yields lists of positions in ``data``."""
+    return DataLoader(
+        data,
+        batch_size=None,
+        sampler=batches,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def batch_seed(trainer: Any, last: tuple[int, int], seed: int) -> tuple[tuple[int, int], int]:
+    """Returns what to hand over at the next call, and a seed of (run, epoch, batch, process).
+
+    A resumed run so changes its images as it would have.
+
+    Args:
+        trainer: Lightning's.
+        last: what the call before returned; ``(-1, 0)`` at first.
+        seed: the run's.
+    """
+    epoch, batch = last if last[0] == trainer.current_epoch else (trainer.current_epoch, 0)
+    numbers = np.array([seed, epoch, batch, trainer.global_rank], dtype=np.int64)
+    return (epoch, batch + 1), zlib.crc32(numbers.tobytes())

@@ -12,12 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlfix_train.errors import RunError, listing
-from mlfix_train.models.finetune import CycleSchedule, Recipe, parameter_groups
+from mlfix_train.models.finetune import CycleSchedule, Recipe, parameter_groups, seed_epoch
 from mlfix_train.models.network import Network
+from mlfix_train.models.watch import LossWatch
 
 Batch = dict[str, Tensor]
-CHECK_EVERY = 25
-"""Steps between two looks at the loss for NaN: on a GPU each look waits for the device."""
 
 
 class Classifier(L.LightningModule):
@@ -49,7 +48,7 @@ class Classifier(L.LightningModule):
         self.network = Network(backbone, len(self.labels), head, pretrained, weights, backbone_args, channels_last)
         if compile:
             self.network.compile()
-        self.finite: Tensor | None = None
+        self.watch = LossWatch()
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps normalised images ``N,3,H,W`` to logits ``N,C``."""
@@ -60,21 +59,11 @@ class Classifier(L.LightningModule):
         """Returns the mean cross-entropy of a batch, in nats."""
         logits = self(batch["image"]).float()
         loss = F.cross_entropy(logits, batch["label"], label_smoothing=self.recipe.label_smoothing)
-        self._watch(loss.detach(), batch_idx)
+        self.watch.look(
+            loss.detach(), self.current_epoch, batch_idx, int(self.trainer.num_training_batches), self.recipe.lr
+        )
         self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(logits))
         return loss
-
-    def _watch(self, loss: Tensor, batch_idx: int) -> None:
-        """Stops the training when the loss was not finite, without waiting for the device at every step."""
-        finite = torch.isfinite(loss)
-        self.finite = finite if self.finite is None else self.finite & finite
-        last = batch_idx + 1 >= self.trainer.num_training_batches
-        if (last or batch_idx % CHECK_EVERY == 0) and not bool(self.finite):
-            self.finite = None
-            raise RunError(
-                f"the loss became NaN or infinite in epoch {self.current_epoch}, at or before step {batch_idx + 1}",
-                f"lower recipe.lr (it is {self.recipe.lr:g}) or try trainer.precision=32, with overwrite=true",
-            )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Returns float32 ``logits`` N,C with the ``label`` and ``index`` of the batch, for the audit callback."""
@@ -91,9 +80,7 @@ class Classifier(L.LightningModule):
 
         Not before the epoch: a loader draws from the same stream when it starts, in a resumed run earlier than else.
         """
-        if batch_idx == 0:
-            seed = int(getattr(self.trainer.datamodule, "seed", 0))  # type: ignore[attr-defined]
-            torch.manual_seed(hash((seed, self.current_epoch, self.global_rank)) % 2**63)
+        seed_epoch(self, batch_idx)
 
     def configure_optimizers(self) -> Any:
         """Returns AdamW over the layer groups, with the recipe's cycles."""

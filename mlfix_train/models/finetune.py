@@ -191,3 +191,15 @@ def backbone_stages(backbone: nn.Module) -> dict[str, int]:
         AssertionError,
     ):  # a backbone that doesn't know its order: halve the list of its parameters
         return {name: int(i >= (len(names) + 1) // 2) for i, name in enumerate(names)}
+
+
+def seed_epoch(module: Any, batch_idx: int) -> None:
+    """Seeds torch by (seed, epoch, process) at the first batch of an epoch; the seed is the DataModule's.
+
+    Args:
+        module: a LightningModule in training.
+        batch_idx: number of the batch in its epoch.
+    """
+    if batch_idx == 0:
+        seed = int(getattr(module.trainer.datamodule, "seed", 0))
+        torch.manual_seed(hash((seed, module.current_epoch, module.global_rank)) % 2**63)

@@ -12,14 +12,15 @@ import lightning as L
 
 from mlfix_train.data.atomic import atomic_path
 
-COLUMNS = ("epoch", "train_loss", "val_loss", "val_error", "lr", "seconds", "samples_per_second")
+COLUMNS = ("epoch", "train_loss", "val_loss", "val_error", "val_agreement", "lr", "seconds", "samples_per_second")
+METRICS = COLUMNS[1:5]
 
 
 class EpochRecord(L.Callback):
     """Writes a row an epoch to ``metrics.csv`` and, on request, a line to standard error.
 
-    Columns: ``epoch`` (from 0), ``train_loss`` and ``val_loss`` (nats), ``val_error`` (percent), ``lr`` (the head's,
-    at the end of the epoch), ``seconds`` (of training and validation), ``samples_per_second`` (training alone, all
+    Columns: ``epoch`` (from 0), ``train_loss`` and, of a classifier, ``val_loss`` (nats) and ``val_error`` (percent), of
+    a sorting network with labels ``val_agreement`` (percent), ``lr`` (the head's, at the end of the epoch), ``seconds`` (of training and validation), ``samples_per_second`` (training alone, all
     processes).
 
     Args:
@@ -54,9 +55,7 @@ class EpochRecord(L.Callback):
         samples = int(trainer.num_training_batches) * data.loader.batch_size * trainer.world_size
         row = {
             "epoch": trainer.current_epoch,
-            "train_loss": values.get("train/loss"),
-            "val_loss": values.get("val/loss"),
-            "val_error": values.get("val/error"),
+            **{name: values[name.replace("_", "/")] for name in METRICS if name.replace("_", "/") in values},
             "lr": trainer.optimizers[0].param_groups[-1]["lr"],
             "seconds": round(time.monotonic() - self.started, 2),
             "samples_per_second": round(min(samples, len(data.train_rows)) / max(self.trained, 1e-9), 1),
@@ -65,7 +64,7 @@ class EpochRecord(L.Callback):
         if not trainer.is_global_zero:
             return
         with atomic_path(self.path) as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, [name for name in COLUMNS if any(name in row for row in self.rows)])
             writer.writeheader()
             writer.writerows(self.rows)
         if self.lines:
@@ -74,7 +73,8 @@ class EpochRecord(L.Callback):
     def line(self, row: dict[str, Any], epochs: int) -> str:
         """Returns an epoch in words, with the time that remains."""
         left = float(row["seconds"]) * (epochs - int(row["epoch"]) - 1)
-        held_out = f", held-out error {row['val_error']:.2f}%" if row["val_error"] is not None else ""
+        held_out = f", held-out error {row['val_error']:.2f}%" if "val_error" in row else ""
+        held_out += f", nearest of the same label {row['val_agreement']:.1f}%" if "val_agreement" in row else ""
         return (
             f"{self.label}: epoch {int(row['epoch']) + 1}/{epochs}, train loss {row['train_loss']:.3f}{held_out}, "
             f"{row['samples_per_second']:,.0f} samples/s, {duration(left)} left"
@@ -95,3 +95,29 @@ def count_images(done: int, total: int) -> None:
     """Says on standard error how many images are decoded."""
     end = "\n" if done >= total or not sys.stderr.isatty() else "\r"
     print(f"decoding images: {done:,} of {total:,}", end=end, file=sys.stderr, flush=True)
+
+
+class Countdown:
+    """Says on standard error how far a long work is, at most every second, with its speed and the time that remains.
+
+    Args:
+        words: what is done, such as ``embedding images``.
+        total: how many there are.
+    """
+
+    def __init__(self, words: str, total: int) -> None:
+        self.words, self.total = words, total
+        self.started = self.said = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Takes note that ``done`` are done."""
+        now = time.monotonic()
+        if now - self.said < 1 and done < total:
+            return
+        if now - self.started < 1 and done >= total:
+            return  # it was over in a moment
+        self.said = now
+        rate = max(done, 1) / max(now - self.started, 1e-9)
+        end = "\n" if done >= total or not sys.stderr.isatty() else "\r"
+        left = f", {duration((total - done) / rate)} left" if done < total else ""
+        print(f"{self.words}: {done:,} of {total:,}, {rate:,.0f}/s{left}   ", end=end, file=sys.stderr, flush=True)

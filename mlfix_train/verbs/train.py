@@ -18,7 +18,8 @@ from omegaconf import DictConfig
 
 from mlfix_train import config
 from mlfix_train.data.runs import FAILED, FINISHED, INTERRUPTED, RUNNING, RunDirectory, differences
-from mlfix_train.errors import ConfigError, MlfixError, RunError
+from mlfix_train.errors import ConfigError, RunError
+from mlfix_train.verbs import classification, sorting
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,11 @@ def run_path(cfg: DictConfig) -> Path:
     return Path(str(cfg.outputs)).expanduser() / str(cfg.name) / str(cfg.arm) / f"seed={cfg.seed}{fold}"
 
 
+def task_of(cfg: DictConfig) -> Any:
+    """Returns what is trained: the module ``classification`` or ``sorting``."""
+    return sorting if config.is_sorting(cfg) else classification
+
+
 def run(cfg: DictConfig) -> RunDirectory:
     """Trains a run.
 
@@ -54,14 +60,15 @@ def run(cfg: DictConfig) -> RunDirectory:
     from lightning.pytorch.utilities import rank_zero_only
 
     config.check_train(cfg)
+    task = task_of(cfg)
     directory = RunDirectory(run_path(cfg))
     if rank_zero_only.rank:  # type: ignore[attr-defined] # a further process of one run: the first keeps the books
-        _train(cfg, directory, config.build_datamodule(cfg), {})
+        _train(cfg, directory, task.build_data(cfg), {})
         return directory
     from mlfix_train.verbs.progress import count_images
 
     started = time.monotonic()
-    data = config.build_datamodule(cfg, count_images)
+    data = task.build_data(cfg, count_images)
     with directory.locked():
         about = describe(cfg, data)
         if not _needs_training(cfg, directory, about):
@@ -71,15 +78,14 @@ def run(cfg: DictConfig) -> RunDirectory:
         about["wandb_id"] = before.get("wandb_id") or os.urandom(4).hex()
         directory.update(
             **about, status=RUNNING, started=_now(), host=socket.gethostname(), pid=os.getpid(), error=None,
-            finished=None, timings={}, held_out_error=None,
+            finished=None, timings={}, **dict.fromkeys(task.RESULTS),
         )  # fmt: skip
         with _bookkeeping(directory, before, bool(cfg.overwrite)):
             timings = _train(cfg, directory, data, about)
             _keep_weights(directory, str(cfg.checkpoint.keep), data.labels)
         timings["total_seconds"] = round(time.monotonic() - started, 2)
-        error = held_out_error(directory)
-        directory.update(status=FINISHED, finished=_now(), timings=timings, held_out_error=error)
-    report(directory, cfg.report == "line" or (cfg.report == "auto" and _in_sweep()))
+        directory.update(status=FINISHED, finished=_now(), timings=timings, **task.result(directory))
+    task.report(directory, cfg.report == "line" or (cfg.report == "auto" and _in_sweep()))
     return directory
 
 
@@ -90,14 +96,6 @@ def _in_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def held_out_error(directory: RunDirectory) -> float:
-    """Returns the share of held-out samples, in percent, whose prediction is not the given label."""
-    import pandas as pd
-
-    rows = pd.read_parquet(directory.predictions, columns=["label", "pred"])
-    return round(float(100 * (rows["label"] != rows["pred"]).mean()), 6)
-
-
 def describe(cfg: DictConfig, data: Any) -> dict[str, Any]:
     """Returns what ``run.json`` keeps: settings, versions, fingerprints of the inputs, labels."""
     import lightning
@@ -105,26 +103,26 @@ def describe(cfg: DictConfig, data: Any) -> dict[str, Any]:
     import torch
 
     import mlfix_train
-    from mlfix_train.data.fixes import fixes_fingerprint
-    from mlfix_train.data.samples import table_fingerprint
 
-    fixes = data.arm.fixes
     versions = {"mlfix_train": mlfix_train.__version__, "python": sys.version.split()[0], "torch": torch.__version__}
     versions |= {"lightning": lightning.__version__, "timm": timm.__version__, "numpy": np.__version__}
-    held_out = int(data.held_out.sum())
     return {
+        "kind": task_of(cfg).KIND,
         "config": _absolute(config.plain(cfg)),
         "identity": identity(cfg, data),
         "versions": versions,
-        "data": {
-            "fingerprint": table_fingerprint(data.table),
-            "samples": len(data.table),
-            "held_out": held_out,
-            "labels": len(data.labels),
-        },
-        "fixes": None if fixes is None else {"count": len(fixes), "sha256": fixes_fingerprint(fixes)},
-        "labels": data.labels,
+        **task_of(cfg).describe(cfg, data),
     }
+
+
+def identity(cfg: DictConfig, data: Any) -> dict[str, Any]:
+    """Returns the settings that make a run the run that it is; what only changes its speed or its logs is left out."""
+    full = config.plain(cfg)
+    kept = {key: full[key] for key in ("seed", "model", "recipe")}
+    kept["pixels"] = {key: full["pixels"][key] for key in ("size", "aspect")}
+    speed = ("accelerator", "devices", "num_nodes", "strategy", "check_val_every_n_epoch")
+    kept["trainer"] = {key: value for key, value in full["trainer"].items() if key not in speed}
+    return {**kept, **task_of(cfg).identity(cfg, data)}
 
 
 def _absolute(settings: dict[str, Any]) -> dict[str, Any]:
@@ -134,23 +132,6 @@ def _absolute(settings: dict[str, Any]) -> dict[str, Any]:
         if value:
             settings[section][key] = os.path.abspath(os.path.expanduser(str(value)))
     return settings
-
-
-def identity(cfg: DictConfig, data: Any) -> dict[str, Any]:
-    """Returns the settings that make a run the run that it is; what only changes its speed or its logs is left out."""
-    from mlfix_train.data.fixes import fixes_fingerprint
-    from mlfix_train.data.samples import table_fingerprint
-
-    full = config.plain(cfg)
-    kept = {key: full[key] for key in ("seed", "arm", "split", "augment", "model", "recipe")}
-    kept["pixels"] = {key: full["pixels"][key] for key in ("size", "aspect")}
-    kept["loader"] = {key: full["loader"][key] for key in ("batch_size", "sampling")}
-    speed = ("accelerator", "devices", "num_nodes", "strategy", "check_val_every_n_epoch")
-    kept["trainer"] = {key: value for key, value in full["trainer"].items() if key not in speed}
-    kept["data"] = table_fingerprint(data.table)
-    used = data.arm.fixes if data.arm.name != "original" else None
-    kept["fixes"] = None if used is None else fixes_fingerprint(used)
-    return kept
 
 
 def _needs_training(cfg: DictConfig, directory: RunDirectory, about: dict[str, Any]) -> bool:
@@ -173,7 +154,7 @@ def _needs_training(cfg: DictConfig, directory: RunDirectory, about: dict[str, A
             "give another name=, or overwrite=true to train it anew",
             [*changed[:8], *([f"... and {len(changed) - 8} more"] if len(changed) > 8 else [])],
         )
-    return bool(before.get("status") != FINISHED or not directory.predictions.exists())
+    return bool(before.get("status") != FINISHED or not task_of(cfg).is_complete(directory))
 
 
 @contextmanager
@@ -207,7 +188,6 @@ def _train(cfg: DictConfig, directory: RunDirectory, data: Any, about: dict[str,
     """Fits the model, from the last checkpoint where there is one; returns timings."""
     import lightning as L
 
-    from mlfix_train.audit.callback import AuditCallback
     from mlfix_train.verbs import trainer as trainers
 
     L.seed_everything(int(cfg.seed), workers=True, verbose=False)
@@ -220,10 +200,9 @@ def _train(cfg: DictConfig, directory: RunDirectory, data: Any, about: dict[str,
         check_checkpoint(checkpoint, model)
         log.info("%s: going on from %s", directory.path, checkpoint)
     title = f"{cfg.name}, {cfg.arm}, {directory.path.name}"
-    options = config.plain(cfg.audit)
-    audit = config.checked(AuditCallback, options, "audit", folder=directory.path, title=title)
+    callback = task_of(cfg).build_callback(cfg, directory, title)
     loggers = trainers.build_loggers(cfg, directory, about)
-    trainer = trainers.build_trainer(cfg, directory, model.recipe.total_epochs, [audit], loggers)
+    trainer = trainers.build_trainer(cfg, directory, model.recipe.total_epochs, [callback], loggers)
     if cfg.overwrite and about:
         _clear(directory)
     clock = time.monotonic()
@@ -232,9 +211,9 @@ def _train(cfg: DictConfig, directory: RunDirectory, data: Any, about: dict[str,
             trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
             if trainer.interrupted:
                 raise KeyboardInterrupt
-            if audit.predictions is None:  # killed between the last epoch and its predictions
+            if not callback.gathered:  # killed between the last epoch and what is made of it
                 trainer.validate(model, datamodule=data, verbose=False)
-                audit.finish(trainer)
+                callback.finish(trainer)
     finally:
         trainers.close_loggers(loggers)
     timings["fit_seconds"] = round(time.monotonic() - clock, 2)
@@ -294,45 +273,8 @@ def _keep_weights(directory: RunDirectory, keep: str, labels: list[str]) -> None
     directory.checkpoint.unlink()
 
 
-def report(directory: RunDirectory, quiet: bool = False) -> None:
-    """Prints what a person wants to know of a finished run."""
-    import pandas as pd
-
-    from mlfix_train.verbs.progress import duration
-
-    state = directory.read()
-    ranking = pd.read_csv(directory.path / "ranking.csv", keep_default_na=False, dtype={"given_label": str})
-    wrong = 100 * ranking["is_label_issue"].mean()
-    guessing = float(np.log(state["data"]["labels"]))
-    if ranking["loss"].mean() > max(10.0, 3 * guessing):
-        log.warning("%s: the held-out loss is %.3g, guessing would give %.2f: the training diverged; lower recipe.lr",
-                    directory.path, ranking["loss"].mean(), guessing)  # fmt: skip
-    if quiet:
-        took = duration(state["timings"]["total_seconds"])
-        print(f"           {directory.path}: held-out error {wrong:.2f}% ({took})", flush=True)
-        return
-    lines = [
-        f"run        {directory.path} ({duration(state['timings']['total_seconds'])})",
-        f"held out   {len(ranking):,} of {state['data']['samples']:,} samples, {state['data']['labels']} labels: "
-        f"error {wrong:.2f}%",
-        "doubtful   the labels that the model believes least:",
-    ]
-    if not ranking["is_label_issue"].any():
-        lines[-1] = "doubtful   none: the model agrees with every held-out label; the highest losses:"
-    for row in ranking.head(5).itertuples():
-        lines.append(f"           {row.sample_id}: given {row.given_label}, predicted {row.predicted_label}, "
-                     f"loss {row.loss:.2f}")  # fmt: skip
-    lines.append(f"all        {directory.path / 'ranking.csv'}")
-    lines.append(f"pictures   {directory.path / 'panels' / 'worst.png'} and {_count_others(directory)} more beside it")
-    print("\n".join(lines), flush=True)
-
-
-def _count_others(directory: RunDirectory) -> int:
-    return len(list((directory.path / "panels").glob("*.png"))) - 1
-
-
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
-__all__ = ["MlfixError", "check_checkpoint", "describe", "identity", "report", "run", "run_path"]
+__all__ = ["check_checkpoint", "describe", "identity", "run", "run_path", "task_of"]
