@@ -322,7 +322,7 @@ def source_name(cfg: DictConfig) -> str:
 
 
 __all__ = [
-    "as_list", "assign", "build", "build_datamodule", "build_view_data", "build_fixes", "build_model", "build_split", "build_table",
-    "call_verb", "check_missing", "check_place", "check_train", "check_type", "checked", "compose", "config_dir",
-    "explain", "is_sorting", "pixel_settings", "plain", "quoted", "readable", "source_name",
+    "as_list", "assign", "build", "build_datamodule", "build_fixes", "build_model", "build_split", "build_table",
+    "build_view_data", "call_verb", "check_missing", "check_place", "check_train", "check_type", "checked", "compose",
+    "config_dir", "explain", "is_sorting", "pixel_settings", "plain", "quoted", "readable", "source_name",
 ]  # fmt: skip

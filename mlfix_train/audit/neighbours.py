@@ -1,7 +1,8 @@
 """Nearest neighbours among the rows of a matrix, by Euclidean distance: exact for some thousands, by cells for more.
 
-By cells: the points are clustered; each point is compared with all points of the cells nearest to its own, in blocks of
-one matrix product a cell. How many cells are visited follows from the recall that a sample of points measures.
+For more, the points are clustered and each is compared with all points of the cells nearest to its own, in blocks of
+one matrix product a cell; then the neighbours of its neighbours are looked at (see ``neighbour_graph``), round by
+round, until the recall that a sample of points measures is reached.
 
 Shapes: N points, D dimensions, K neighbours, C cells.
 """
@@ -24,6 +25,12 @@ BLOCK = 1 << 25
 """Distances held at a time (float32: 128 MB)."""
 SAMPLED = 512
 """Points whose true neighbours measure the recall."""
+CELL = 256
+"""Points of a cell, on the mean."""
+VISITS = 16
+"""Cells that each point is compared with, its own among them."""
+ROUNDS = 12
+"""Rounds, at most, in which the graph is bettered."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +142,8 @@ def _alike(near: np.ndarray, block: int) -> list[np.ndarray]:
     for seed in range(n):
         if not left[seed]:
             continue
-        own, edge = [], [seed]
+        own: list[int] = []
+        edge = [seed]
         left[seed] = False
         while edge and len(own) < block:
             point = edge.pop()
@@ -167,50 +175,58 @@ def _exact(x: torch.Tensor, rows: np.ndarray, k: int, device: str) -> tuple[np.n
 
 
 def _by_cells(x: np.ndarray, k: int, goal: float, seed: int) -> Neighbours:
-    """Visits the cells nearest to each point's own, more of them until the sampled recall is reached."""
-    from mlfix_train.audit.path_search import best_of_block
+    """Looks through the nearest cells, then betters the graph until the sampled recall is reached."""
+    from mlfix_train.audit.neighbour_graph import better_graph, reverse_graph
 
     rng = np.random.default_rng(seed)
-    cells = int(np.sqrt(len(x)))
-    centres, cell = _cluster(x, cells, rng)
-    members = np.argsort(cell, kind="stable").astype(np.int64)
-    bounds = np.searchsorted(cell[members], np.arange(len(centres) + 1))
-    sample = rng.choice(len(x), SAMPLED, replace=False)
+    centres, cell = _cluster(x, max(1, len(x) // CELL), rng)
+    members = np.argsort(cell, kind="stable")  # points of a cell lie side by side from here on
+    x, bounds = x[members], np.searchsorted(cell[members], np.arange(len(centres) + 1))
+    sample = rng.choice(len(x), min(SAMPLED, len(x)), replace=False)
     truth, _ = _exact(torch.from_numpy(x), sample, k, "cpu")
-    gaps = torch.cdist(torch.from_numpy(centres), torch.from_numpy(centres)).numpy()
-    ranked = np.argsort(gaps, 1, kind="stable")
-    squares = np.einsum("ij,ij->i", x, x)
+    width = min(k + 10, len(x) - 1)
+    index, distance = _visit(x, centres, bounds, width)
 
-    def visit(numbers: np.ndarray, visits: int, only: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        index = np.full((len(x), k), -1, np.int32)
-        distance = np.full((len(x), k), np.inf, np.float32)
-        for number in numbers:
-            own = members[bounds[number] : bounds[number + 1]]
-            own = own if only is None else own[np.isin(own, only)]
-            if not len(own):
-                continue
-            others = np.concatenate([members[bounds[c] : bounds[c + 1]] for c in ranked[number, :visits]])
-            d = torch.addmm(
-                torch.from_numpy(squares[others]), torch.from_numpy(x[own]), torch.from_numpy(x[others]).T, alpha=-2.0
-            ).numpy()
-            best_of_block(d, own, others, index, distance)
-        return index, distance
+    def recall() -> float:
+        return float(np.mean([len(np.intersect1d(index[row, :k], truth[i])) / k for i, row in enumerate(sample)]))
 
-    visits = 8
-    while True:
-        index, _ = visit(np.unique(cell[sample]), visits, sample)
-        recall = float(np.mean([len(np.intersect1d(index[row], truth[i])) / k for i, row in enumerate(sample)]))
-        if recall >= goal or visits >= len(centres):
+    rounds, found = 0, recall()
+    while found < goal and rounds < ROUNDS:
+        index, distance, changes = better_graph(x, index, distance, reverse_graph(index, width))
+        rounds, found = rounds + 1, recall()
+        if not changes:
             break
-        visits = min(len(centres), int(visits * 1.5))
-    index, distance = visit(np.arange(len(centres)), visits, None)
+    log.debug("neighbours: %d cells, %d rounds, recall %.3f", len(centres), rounds, found)
+    index, distance = index[:, :k], distance[:, :k]
     lonely = np.flatnonzero((index < 0).any(1))
     if len(lonely):  # cells too small to hold k others
         index[lonely], values = _exact(torch.from_numpy(x), lonely, k, "cpu")
-        distance[lonely] = values**2 - squares[lonely, None]
-    distance = np.sqrt(np.maximum(distance + squares[:, None], 0)).astype(np.float32)
-    log.debug("neighbours: %d cells, %d visited by each point, recall %.3f", len(centres), visits, recall)
-    return Neighbours(index, distance, recall)
+        distance[lonely] = values**2
+    result = np.empty_like(index), np.empty_like(distance)
+    result[0][members], result[1][members] = members[index], np.sqrt(np.maximum(distance, 0))
+    return Neighbours(*result, found)
+
+
+def _visit(x: np.ndarray, centres: np.ndarray, bounds: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Compares the points of each cell with those of the nearest cells, one matrix product a cell.
+
+    Returns:
+        int32 ``N,width`` nearest found, -1 where there are fewer, and their squared distances.
+    """
+    from mlfix_train.audit.neighbour_graph import best_of_block
+
+    points, squares = torch.from_numpy(x), np.einsum("ij,ij->i", x, x)
+    gaps = torch.cdist(torch.from_numpy(centres), torch.from_numpy(centres))
+    near = gaps.topk(min(VISITS, len(centres)), largest=False).indices.numpy()
+    index = np.full((len(x), width), -1, np.int32)
+    distance = np.full((len(x), width), np.inf, np.float32)
+    for number, cells in enumerate(near):
+        own = np.arange(bounds[number], bounds[number + 1])
+        others = np.concatenate([np.arange(bounds[c], bounds[c + 1]) for c in cells])
+        theirs = points[torch.from_numpy(others)]
+        d = torch.addmm(torch.from_numpy(squares[others]), points[own[0] : own[-1] + 1], theirs.T, alpha=-2.0)
+        best_of_block(d.numpy(), own, others, index, distance)
+    return index, np.maximum(distance + squares[:, None], 0)
 
 
 def _cluster(x: np.ndarray, cells: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-SEGMENT = 50
+SEGMENT = 10
 """Longest stretch that a kick moves, in places of the tour."""
 TINY = 1e-7
 """Gains below this, relative to the mean step, are rounding."""
@@ -50,6 +50,14 @@ def measure(x: np.ndarray, near: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True)
+def _wrap(i: int, m: int) -> int:
+    """Returns a place of the tour from one that may lie up to M past either end."""
+    if i >= m:
+        return i - m
+    return i + m if i < 0 else i
+
+
+@njit(cache=True)
 def _flip(tour: np.ndarray, place: np.ndarray, i: int, j: int) -> None:
     """Reverses the tour from place i on to place j (past the end where j < i), by its shorter side."""
     m = len(tour)
@@ -57,17 +65,19 @@ def _flip(tour: np.ndarray, place: np.ndarray, i: int, j: int) -> None:
     if length <= 0:
         length += m
     if 2 * length > m:
-        i, j, length = (j + 1) % m, (i - 1) % m, m - length
-    for _ in range(length // 2):
+        i, j, length = _wrap(j + 1, m), _wrap(i - 1, m), m - length
+    half = length // 2
+    if i + half <= m and j - half >= -1:  # neither side passes an end: the usual case, without looking for it
+        for k in range(half):
+            a, b = tour[i + k], tour[j - k]
+            tour[i + k], tour[j - k] = b, a
+            place[a], place[b] = j - k, i + k
+        return
+    for _ in range(half):
         a, b = tour[i], tour[j]
         tour[i], tour[j] = b, a
         place[a], place[b] = j, i
-        i += 1
-        if i == m:
-            i = 0
-        j -= 1
-        if j < 0:
-            j = m - 1
+        i, j = _wrap(i + 1, m), _wrap(j - 1, m)
 
 
 @njit(cache=True)
@@ -78,7 +88,7 @@ def _turn(
     if length < 2:
         return logged
     i, j = place[u], place[v]
-    if (i + length - 1) % len(tour) != j:
+    if _wrap(i + length - 1, len(tour)) != j:
         i, j = j, i
     _flip(tour, place, i, j)
     log[logged, 0], log[logged, 1] = i, j
@@ -103,47 +113,54 @@ def _best_change(
 
     Returns:
         The gain; the kind (0 none, 1 reversal, 2 move); the near point; the direction in which t1 is cut off (1 or
-        M - 1); how many points move; and beside which side of the near point (0 or 1).
+        -1); how many points move; and beside which side of the near point (0 or 1).
     """
     m = len(tour)
     best = least
     kind, best_c, best_step, best_len, best_side = 0, 0, 1, 0, 1
     for turn in range(2):
-        step = 1 if turn == 0 else m - 1  # t2 lies one step from t1, the points that may move on the other side
-        t2 = tour[(place[t1] + step) % m]
+        step = 1 if turn == 0 else -1  # t2 lies one step from t1, the points that may move on the other side
+        t2 = tour[_wrap(place[t1] + step, m)]
         out = cost(x, t1, t2)
         for k in range(near.shape[1]):
             gain = out - far[t1, k]
             if gain <= least:
                 break
             c = near[t1, k]
-            d = tour[(place[c] + step) % m]
-            if c != t2 and d != t1:
-                value = gain + cost(x, c, d) - cost(x, t2, d)
+            d = tour[_wrap(place[c] + step, m)]
+            beside = tour[_wrap(place[c] - step, m)]
+            to_d, to_beside = cost(x, c, d), cost(x, c, beside)
+            if c != t2 and d != t1 and gain + to_d > best:  # else no new edge could be short enough
+                value = gain + to_d - cost(x, t2, d)
                 if value > best:
-                    stretch = (place[c] - place[t2] + m) % m if step == 1 else (place[t2] - place[c] + m) % m
+                    stretch = _wrap(place[c] - place[t2], m) if step == 1 else _wrap(place[t2] - place[c], m)
                     if min(stretch, m - stretch) <= longest:
                         best, kind, best_c, best_step = value, 1, c, step
             e = t1
             for length in range(1, 4):
                 if length > 1:
-                    e = tour[(place[e] + m - step) % m]
+                    e = tour[_wrap(place[e] - step, m)]
                 if e == c or e == t2 or e == m - 1:
                     break
-                n = tour[(place[e] + m - step) % m]
+                n = tour[_wrap(place[e] - step, m)]
                 if n == t2:
                     break
-                freed = gain + cost(x, e, n) - cost(x, t2, n)
-                if c == t2 and freed <= best:
+                freed = gain + cost(x, e, n)
+                if freed + max(to_d, to_beside) <= best:
                     continue
-                away = (place[c] - place[t1] + m) % m if step == m - 1 else (place[t1] - place[c] + m) % m
+                freed -= cost(x, t2, n)
+                if (c == t2 and freed <= best) or freed + max(to_d, to_beside) <= best:
+                    continue
+                away = _wrap(place[c] - place[t1], m) if step == -1 else _wrap(place[t1] - place[c], m)
                 if min(away, m - away) > longest:
                     break
                 for side in range(2):
-                    other = tour[(place[c] + (step if side == 0 else m - step)) % m]
+                    other, to_other = (d, to_d) if side == 0 else (beside, to_beside)
                     if other == t1 or other == e or (c == t2 and side == 1) or (c == n and side == 0):
                         continue
-                    value = freed + cost(x, c, other) - cost(x, e, other)
+                    if freed + to_other <= best:
+                        continue
+                    value = freed + to_other - cost(x, e, other)
                     if value > best:
                         best, kind, best_c, best_step, best_len, best_side = value, 2, c, step, length, side
     return best, kind, best_c, best_step, best_len, best_side
@@ -164,27 +181,27 @@ def _improve_at(
     if kind == 0:
         return 0.0, logged, 0
     step, c = best_step, best_c
-    t2 = tour[(place[t1] + step) % m]
+    t2 = tour[_wrap(place[t1] + step, m)]
     touched[0], touched[1], touched[2] = t1, t2, c
     if kind == 1:
-        d = tour[(place[c] + step) % m]
+        d = tour[_wrap(place[c] + step, m)]
         touched[3] = d
         # From t2 on to c, in the direction of the step.
-        length = ((place[c] - place[t2] + m) % m if step == 1 else (place[t2] - place[c] + m) % m) + 1
+        length = (_wrap(place[c] - place[t2], m) if step == 1 else _wrap(place[t2] - place[c], m)) + 1
         return best, _turn(tour, place, t2, c, length, log, logged), 4
     e = t1
     for _ in range(best_len - 1):
-        e = tour[(place[e] + m - step) % m]
-    n = tour[(place[e] + m - step) % m]
-    other = tour[(place[c] + (step if best_side == 0 else m - step)) % m]
+        e = tour[_wrap(place[e] - step, m)]
+    n = tour[_wrap(place[e] - step, m)]
+    other = tour[_wrap(place[c] + (step if best_side == 0 else -step), m)]
     touched[3], touched[4], touched[5] = e, n, other
     # Seen against the step: t2, then t1..e, then n and on. What lies between the moved points and their new place is
     # turned with them, and turned back.
-    onward = ((place[n] - place[c] + m) % m if step == 1 else (place[c] - place[n] + m) % m) + 1  # n .. c
+    onward = (_wrap(place[n] - place[c], m) if step == 1 else _wrap(place[c] - place[n], m)) + 1  # n .. c
     inner = c
     if best_side == 0 and onward <= m // 2:  # the other point lies on n's side of c: stop before c
         inner, onward = other, onward - 1
-    backward = ((place[c] - place[t2] + m) % m if step == 1 else (place[t2] - place[c] + m) % m) + 1  # t2 .. c
+    backward = (_wrap(place[c] - place[t2], m) if step == 1 else _wrap(place[t2] - place[c], m)) + 1  # t2 .. c
     if onward <= backward:
         logged = _turn(tour, place, t1, inner, best_len + onward, log, logged)
         logged = _turn(tour, place, inner, n, onward, log, logged)
@@ -211,7 +228,7 @@ def _search(
     total, logged, capacity = 0.0, 0, len(queue)
     while size > 0:
         t1 = queue[head]
-        head = (head + 1) % capacity
+        head = _wrap(head + 1, capacity)
         size -= 1
         queued[t1] = False
         again = True
@@ -222,7 +239,7 @@ def _search(
             for i in range(n_touched):
                 t = touched[i]
                 if t < x.shape[0] and t != t1 and not queued[t]:
-                    queue[(head + size) % capacity] = t
+                    queue[_wrap(head + size, capacity)] = t
                     size += 1
                     queued[t] = True
             if not keep_log:
@@ -231,7 +248,7 @@ def _search(
                 again = False
                 while size > 0:
                     queued[queue[head]] = False
-                    head = (head + 1) % capacity
+                    head = _wrap(head + 1, capacity)
                     size -= 1
     return total, logged
 
@@ -264,10 +281,10 @@ def improve(x: np.ndarray, near: np.ndarray, order: np.ndarray, kicks: int, long
     """
     n = x.shape[0]
     m = n + 1
-    tour = np.empty(m, np.int64)
+    tour = np.empty(m, np.int32)
     tour[:n] = order
     tour[n] = n
-    place = np.empty(m, np.int64)
+    place = np.empty(m, np.int32)
     length = 0.0
     for i in range(m):
         place[tour[i]] = i
@@ -315,32 +332,3 @@ def improve(x: np.ndarray, near: np.ndarray, order: np.ndarray, kicks: int, long
     for i in range(n):
         result[i] = tour[(place[n] + 1 + i) % m]
     return result
-
-
-@njit(cache=True, fastmath=True, parallel=False)
-def best_of_block(d: np.ndarray, own: np.ndarray, others: np.ndarray, index: np.ndarray, distance: np.ndarray) -> None:
-    """Keeps the nearest of a block of points for each of some points, sorted.
-
-    Args:
-        d: float32 ``A,B``: what to compare ``others`` by, for each of ``own``.
-        own: A points.
-        others: B points; a point itself among them is passed over.
-        index: int32 ``N,K``, written at the rows ``own``, -1 where there are fewer than K others.
-        distance: float32 ``N,K``, likewise.
-    """
-    k = index.shape[1]
-    for i in range(len(own)):
-        row = own[i]
-        worst = np.float32(np.inf)
-        for j in range(len(others)):
-            value = d[i, j]
-            if value >= worst or others[j] == row:
-                continue
-            at = k - 1
-            while at > 0 and distance[row, at - 1] > value:
-                distance[row, at] = distance[row, at - 1]
-                index[row, at] = index[row, at - 1]
-                at -= 1
-            distance[row, at] = value
-            index[row, at] = others[j]
-            worst = distance[row, k - 1]

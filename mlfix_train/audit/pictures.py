@@ -54,6 +54,7 @@ def draw_audit(
     title: str,
     panels: int = 6,
     marks: Mapping[str, str] | None = None,
+    order: pd.Series | None = None,
 ) -> list[Picture]:
     """Draws the pictures of a ranking into ``folder``; panels of an earlier audit there are removed.
 
@@ -64,6 +65,7 @@ def draw_audit(
         title: what was audited, for the headlines.
         panels: number of (given, predicted) slices that get a panel.
         marks: fixes to show, sample id to new label.
+        order: places by sample id, from `mlfix sort`; slices are then shown in visual order, their highest losses.
 
     Returns:
         The pictures, in the order in which one would look at them.
@@ -76,7 +78,7 @@ def draw_audit(
     for number, piece in enumerate(worst_confusions(ranking, panels), start=1):
         rows = ranking.iloc[piece.rows]
         path = folder / f"{number:02d}-{slug(piece.name)}.png"
-        _panel(rows, images, path, f"Given {piece.name.replace(' → ', ', predicted ')}", title, marks)
+        _panel(rows, images, path, f"Given {piece.name.replace(' → ', ', predicted ')}", title, marks, order)
         pictures.append(Picture(f"audit/slice_{number:02d}", path, f"{piece.name} ({len(rows)})"))
     losses, wrong = ranking["loss"].to_numpy(), ranking["is_label_issue"].to_numpy(dtype=bool)
     histogram = charts.loss_histogram(losses, wrong, folder / "loss.png", f"Loss of every held-out sample, {title}")
@@ -91,9 +93,21 @@ def draw_audit(
 
 
 def _panel(
-    rows: pd.DataFrame, images: ImageSource, path: Path, headline: str, title: str, marks: Mapping[str, str] | None
+    rows: pd.DataFrame,
+    images: ImageSource,
+    path: Path,
+    headline: str,
+    title: str,
+    marks: Mapping[str, str] | None,
+    order: pd.Series | None = None,
 ) -> Path:
     """Draws the first tiles of some rows; the panel's note still counts all of them."""
-    head = tiles_of(rows.head(MAX_TILES), images, marks)
-    rest = [head[-1]] * (len(rows) - len(head)) if head else []
-    return save_panel(draw_panel([*head, *rest], headline, f"{title}, highest loss first", max_tiles=MAX_TILES), path)
+    shown, count = rows.head(MAX_TILES), len(rows)
+    words = "highest loss first"
+    if order is not None:
+        places = order.reindex(shown["sample_id"]).to_numpy(dtype=float)  # what was not sorted comes last
+        shown = shown.iloc[np.argsort(np.where(np.isnan(places), np.inf, places), kind="stable")]
+        words = "alike beside alike" if count <= MAX_TILES else "the highest losses, alike beside alike"
+    head = tiles_of(shown, images, marks)
+    rest = [head[-1]] * (count - len(head)) if head else []
+    return save_panel(draw_panel([*head, *rest], headline, f"{title}, {words}", max_tiles=MAX_TILES), path)

@@ -38,9 +38,9 @@ class ViewSpec:
         saturation: largest change of saturation, 0 to 1; likewise.
         gray: share of the views without colour, 0 to 1; likewise.
         flip: share of the views that are mirrored, 0 to 1; 0 where left and right matter.
-        partner: ``image`` (both views are of one image) or ``group`` (the second is of another image of its group, where
-            there is one): where a group shows one thing a moment apart, as the frames of a track do, the network learns
-            from real changes of light, size and sharpness. Wrong where a group is a photo of different things.
+        partner: ``image`` (both views are of one image) or ``group`` (the second is of another image of its group,
+            where there is one): where a group shows one thing a moment apart, as the frames of a track do, the network
+            learns from real changes of light, size and sharpness. Wrong where a group is a photo of different things.
     """
 
     crop: float = 0.6

@@ -18,6 +18,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -103,16 +104,16 @@ def lpips_trunk(trunk: str = "alex", weights: str | Path | None = None) -> Lpips
     return from_package(model, f"LPIPS, trunk {trunk}, weights {source}")
 
 
-def from_package(model: nn.Module, used: str) -> LpipsEmbedding:
+def from_package(model: Any, used: str) -> LpipsEmbedding:
     """Builds the embedding of an ``lpips.LPIPS`` (not spatial), whatever its weights.
 
     Args:
         model: an ``lpips.LPIPS``.
         used: what it is, in words.
     """
-    weights = [layer.model[-1].weight.flatten() for layer in model.lins] if model.lpips else None  # type: ignore[union-attr, operator]
-    scale: nn.Module = model.scaling_layer  # type: ignore[assignment]
-    embedding = LpipsEmbedding(lambda images: model.net(scale(2 * images - 1)), weights, used)  # type: ignore[operator]
+    weights = [layer.model[-1].weight.flatten() for layer in model.lins] if model.lpips else None
+    scale = model.scaling_layer
+    embedding = LpipsEmbedding(lambda images: model.net(scale(2 * images - 1)), weights, used)
     embedding.add_module("model", model.eval())  # goes where the embedding goes
     return embedding
 
@@ -128,13 +129,12 @@ def from_grids(network: nn.Module, grids: Callable[[Tensor], Sequence[Tensor]], 
     return embedding
 
 
-def _package(trunk: str) -> nn.Module:
+def _package(trunk: str) -> Any:
     import lpips
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model: nn.Module = lpips.LPIPS(net=trunk, pnet_rand=True, verbose=False)
-        return model
+        return lpips.LPIPS(net=trunk, pnet_rand=True, verbose=False)
 
 
 def read_trunk(path: Path) -> dict[str, Tensor]:
@@ -150,7 +150,8 @@ def read_trunk(path: Path) -> dict[str, Tensor]:
         )
     state = read_state(path)
     if any(name.startswith("net.slice") for name in state):
-        return {".".join(["features", *name.split(".")[-2:]]): value for name, value in state.items() if "slice" in name}
+        trunk = {name: value for name, value in state.items() if "slice" in name}
+        return {".".join(["features", *name.split(".")[-2:]]): value for name, value in trunk.items()}
     return state
 
 

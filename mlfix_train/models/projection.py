@@ -83,8 +83,8 @@ def distance_error(features: np.ndarray, projected: np.ndarray, pairs: int = 2_0
         seed: of the pairs.
 
     Returns:
-        ``mean`` and ``p95``: mean and 95th percentile of ``|after - before| / before``, 0 is best; ``nearest``: share of
-        the 10 nearest among these images that are the same before and after, 1 is best.
+        ``mean`` and ``p95``: mean and 95th percentile of ``|after - before| / before``, 0 is best; ``nearest``: share
+        of the 10 nearest among these images that are the same before and after, 1 is best.
     """
     rng = np.random.default_rng(seed)
     a, b = rng.integers(len(features), size=(2, pairs))

@@ -10,6 +10,7 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from mlfix_train import config
+from mlfix_train.audit.orders import read_order
 from mlfix_train.audit.pictures import draw_audit
 from mlfix_train.audit.predictions import read_predictions
 from mlfix_train.audit.rankings import rank_samples, write_ranking
@@ -35,6 +36,8 @@ def run(cfg: DictConfig) -> pd.DataFrame:
     config.check_type("panels", cfg.panels, "int")
     check_range("panels", cfg.panels, 0, 1000)
     config.check_place("out", cfg.out)
+    if cfg.order and not (Path(str(cfg.order)).expanduser()).exists():
+        raise DataError(f"order={cfg.order} does not exist", "give the directory that `mlfix sort` wrote")
     where = config.plain(cfg.runs)
     runs = [run for run in find_runs(where) if _usable(run)]
     if not runs:
@@ -67,6 +70,9 @@ def run(cfg: DictConfig) -> pd.DataFrame:
 
 def _usable(run: RunDirectory) -> bool:
     try:
+        if run.read().get("kind") == "sorting_network":
+            log.warning("%s is a sorting network, which predicts nothing, and left out", run.path)
+            return False
         if run.status == FINISHED:
             return True
     except RunError as error:
@@ -98,4 +104,14 @@ def _draw(cfg: DictConfig, state: dict, ranking: pd.DataFrame, out: Path, runs: 
     def images(ids: list[str]) -> np.ndarray:
         return np.asarray(store[rows.loc[ids].to_numpy()])
 
-    draw_audit(ranking, images, out / "panels", title, int(cfg.panels), marks)
+    order = None if not cfg.order else _order(cfg, table)
+    draw_audit(ranking, images, out / "panels", title, int(cfg.panels), marks, order)
+
+
+def _order(cfg: DictConfig, table: pd.DataFrame) -> pd.Series:
+    """Reads the places of `mlfix sort`; samples that it does not hold come last in their panels."""
+    found = read_order(cfg.order, table.index, partial=True)
+    if len(found) < len(table):
+        log.warning("order=%s lacks %d of %d samples; they come last", cfg.order, len(table) - len(found), len(table))
+    places: pd.Series = found["place"]
+    return places

@@ -18,7 +18,7 @@ from mlfix_train.data.fixes import INVALID, write_fixes
 from mlfix_train.data.noise import TRUE_LABEL, confusions_among, plant_confusions
 from mlfix_train.data.samples import write_table
 from mlfix_train.errors import check_range
-from mlfix_train.verbs import audit, compare, train
+from mlfix_train.verbs import audit, compare, sort, train
 from mlfix_train.verbs.progress import duration
 
 CLASSES = (
@@ -63,10 +63,15 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     planted = table.index[table["label"] != table[TRUE_LABEL]]
     print(f"           {len(planted)} of {len(table):,} labels are wrong now ({out / 'samples.csv'})")
 
+    step("sort: alike beside alike, by the pixels (a sorting network does better: see the README)")
+    keys = ["data=table", config.assign("data.file", out / "samples.csv"), config.assign("out", out / "sort")]
+    sort.run(config.compose("sort", [*keys, "pixels.size=32", f"slices.speed={SPEED}"]))
+
     step(f"audit: {cfg.folds} runs that hold out a part each: every sample is judged by a model that never saw it")
     for fold in range(cfg.folds):
         train.run(_train(cfg, out, "audit", "original", 0, f"split.folds={cfg.folds}", f"split.fold={fold}"))
     keys = [config.assign("runs", out / "runs/audit"), config.assign("out", out / "audit")]
+    keys.append(config.assign("order", out / "sort"))
     ranking = audit.run(config.compose("audit", keys))
 
     step(f"review: a simulated person looks at the first {cfg.budget} of the ranking and marks the wrong ones invalid")
@@ -191,5 +196,6 @@ def _report(result: dict[str, Any], out: Path, arms: list[str]) -> None:
           f"{result['looked_at']} of {result['samples']:,} samples")  # fmt: skip
     if result["slices"]["speed"]["verdict"] not in ("better", "worse"):
         print(f"Not shown? {result['seeds']} seeds are a taste: `mlfix demo seeds=8` trains the missing ones.")
-    print(f"Look at    {out / 'audit/panels/worst.png'}\n           {out / 'compare/compare.html'}")  # fmt: skip
+    print(f"Look at    {out / 'sort/panels/all.png'}")
+    print(f"           {out / 'audit/panels/worst.png'}\n           {out / 'compare/compare.html'}")  # fmt: skip
     print(f"Took       {duration(result['seconds'])}", flush=True)

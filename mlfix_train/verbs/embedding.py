@@ -178,7 +178,7 @@ def _stage(cfg: DictConfig, encoder: Any, images: torch.Tensor) -> torch.Tensor:
     stages = encoder.grids(normalize(images))
     number = int(cfg.words.stage)
     if not -len(stages) <= number < len(stages):
-        raise ConfigError(f"words.stage={number}: the network has {len(stages)} stages", "-1 is the last, -2 the one before")
+        raise ConfigError(f"words.stage={number}: the network has {len(stages)} stages", "-1 is the last of them")
     grid: torch.Tensor = stages[number]
     return grid
 
@@ -220,7 +220,8 @@ def fit(built: Embedding, pixels: Any, rows: np.ndarray, width: int | None, devi
         error = distance_error(tested, built.projection(tested))
         built.notes["projection"] = {
             "from": length, "to": built.projection.width, "variance_kept": round(built.projection.kept, 4),
-            "squared_distance_error_mean": round(error["mean"], 5), "squared_distance_error_p95": round(error["p95"], 5),
+            "squared_distance_error_mean": round(error["mean"], 5),
+            "squared_distance_error_p95": round(error["p95"], 5),
             "nearest_10_kept": round(error["nearest"], 4), "measured_on": held,
         }  # fmt: skip
 

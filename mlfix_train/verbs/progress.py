@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ METRICS = COLUMNS[1:5]
 class EpochRecord(L.Callback):
     """Writes a row an epoch to ``metrics.csv`` and, on request, a line to standard error.
 
-    Columns: ``epoch`` (from 0), ``train_loss`` and, of a classifier, ``val_loss`` (nats) and ``val_error`` (percent), of
-    a sorting network with labels ``val_agreement`` (percent), ``lr`` (the head's, at the end of the epoch), ``seconds`` (of training and validation), ``samples_per_second`` (training alone, all
-    processes).
+    Columns: ``epoch`` (from 0), ``train_loss`` and, of a classifier, ``val_loss`` (nats) and ``val_error`` (percent),
+    of a sorting network with labels ``val_agreement`` (percent), ``lr`` (the head's, at the end of the epoch),
+    ``seconds`` (of training and validation), ``samples_per_second`` (training alone, all processes).
 
     Args:
         path: the CSV file; a resumed run goes on in it.
@@ -108,6 +109,10 @@ class Countdown:
     def __init__(self, words: str, total: int) -> None:
         self.words, self.total = words, total
         self.started = self.said = time.monotonic()
+
+    def after(self, start: int) -> Callable[[int, int], None]:
+        """Returns a callback for a part of the work that begins at ``start``."""
+        return lambda done, _: self(start + done, self.total)
 
     def __call__(self, done: int, total: int) -> None:
         """Takes note that ``done`` are done."""

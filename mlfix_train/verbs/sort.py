@@ -13,7 +13,7 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from mlfix_train import config
-from mlfix_train.audit.neighbours import Neighbours, nearest_neighbours
+from mlfix_train.audit.neighbours import Neighbours
 from mlfix_train.audit.orders import read_order, samples_fingerprint, write_embeddings, write_order
 from mlfix_train.audit.seriation import insert_new, path_steps, seriate, unlikeness
 from mlfix_train.data.atomic import atomic_path
@@ -70,7 +70,8 @@ def run(cfg: DictConfig) -> pd.DataFrame:
     about["duplicates"] = count_duplicates(duplicates)
     about["seconds"] = {"embedding": found.seconds, "order": round(time.monotonic() - clock, 2)}
     _say(f"drawing panels ({len(rows):,} images)")
-    pictures = sort_pictures.draw(cfg, order, duplicates, readable, lambda ids: store[rows[ids]], out / "panels", built.used)
+    folder = out / "panels"
+    pictures = sort_pictures.draw(cfg, order, duplicates, readable, lambda ids: store[rows[ids]], folder, built.used)
     about["seconds"]["total"] = round(time.monotonic() - started, 2)
     with atomic_path(out / "sort.json") as temporary:
         temporary.write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -131,7 +132,7 @@ def arrange(
         before = read_order(cfg.start, table.index, "start", partial=True)
         places = before["place"].reindex(table.index).to_numpy(dtype=float)
         start = insert_new(places, neighbours)
-    options = {"effort": float(cfg.effort), "seed": int(cfg.seed)}
+    options: dict[str, Any] = {"effort": float(cfg.effort), "seed": int(cfg.seed)}
     path = seriate(x, start=start, neighbours=neighbours, **options) if n else np.arange(0)
     place = np.empty(n, np.int64)
     place[path] = np.arange(n)
@@ -200,7 +201,7 @@ def _report(about: dict[str, Any], order: pd.DataFrame, out: Path, pictures: lis
                  f"{about['path']['of_random_order']:.2f} of one at random")  # fmt: skip
     told = about["duplicates"]
     if told["groups"]:
-        lines.append(f"duplicates {told['groups']:,} groups of {told['images']:,} images ({told['identical']:,} of them "
+        lines.append(f"duplicates {told['groups']:,} groups of {told['images']:,} images ({told['identical']:,} "
                      f"identical): {told['groups_with_different_labels']:,} groups bear different labels, "
                      f"{told['groups_across_the_split']:,} lie on both sides of the split")  # fmt: skip
         lines.append(f"           {out / 'duplicates.csv'}")

@@ -97,10 +97,11 @@ def _slices(cfg: DictConfig, order: pd.DataFrame, images: Images, folder: Path, 
     written = []
     for name, pattern in (config.plain(cfg.slices) or {}).items():
         if not isinstance(pattern, str):
-            raise ConfigError(f"slices.{name}={pattern} is no regular expression", "give text, such as slices.speed=speed")
+            raise ConfigError(f"slices.{name}={pattern} is no regular expression", "give text: slices.speed=speed")
         rows = np.flatnonzero(select_labels(order["label"].fillna("").tolist(), name, pattern))
         rows = rows[np.argsort(order["place"].to_numpy()[rows])]
-        written.append(_mosaic(rows, f"{name}: labels with {pattern}", used, images, folder / f"slice-{slug(name)}.png"))
+        file = folder / f"slice-{slug(name)}.png"
+        written.append(_mosaic(rows, f"{name}: labels with {pattern}", used, images, file))
     return written
 
 
@@ -134,5 +135,3 @@ def _duplicates(duplicates: pd.DataFrame, table: pd.DataFrame, images: Images, p
     count = duplicates["duplicate_group"].nunique()
     note = f"{min(count, GROUPS)} of {count:,} groups, different labels first; up to {columns} of each"
     return save_panel(draw_panel(tiles, "Near-duplicates", note, columns=columns, max_tiles=len(tiles)), path)
-
-

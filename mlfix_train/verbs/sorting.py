@@ -60,8 +60,9 @@ def result(directory: RunDirectory) -> dict[str, Any]:
     import pandas as pd
 
     rows = pd.read_csv(directory.path / "metrics.csv")
-    values = rows["val_agreement"].dropna() if "val_agreement" in rows else []
-    return {"agreement": round(float(values.iloc[-1]), 3) if len(values) else None}
+    if "val_agreement" not in rows or rows["val_agreement"].isna().all():
+        return {"agreement": None}
+    return {"agreement": round(float(rows["val_agreement"].dropna().iloc[-1]), 3)}
 
 
 def report(directory: RunDirectory, quiet: bool = False) -> None:
