@@ -17,6 +17,11 @@ FAST = (
     "model=small", "recipe.epochs=2", "loader.batch_size=16", "logger=none", "pixels.size=16",
     "pixels.max_unreadable=0.2", "trainer.accelerator=cpu", "trainer.precision=32-true",
 )  # fmt: skip
+SORTING = (
+    "model=sorting_network", "model.backbone=mlfix_small", "model.input_size=null", "model.projector_width=32",
+    "recipe.epochs=3", "loader.batch_size=16", "pixels.size=16", "logger=none", "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
+)  # fmt: skip
 
 
 def draw_shapes(

@@ -15,6 +15,7 @@ Shapes: N images, L layers, D the sum over layers of channels * height * width.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -88,7 +89,7 @@ def lpips_trunk(trunk: str = "alex", weights: str | Path | None = None) -> Lpips
     check_choice("lpips.trunk", trunk, TRUNKS)
     state = read_trunk(Path(weights).expanduser()) if weights else _fetch(trunk)
     model = _package(trunk)
-    names = {name: ".".join(["features", *name.split(".")[-2:]]) for name in model.net.state_dict()}
+    names = {name: torchvision_name(name) for name in model.net.state_dict()}
     own = model.net.state_dict()
     lacking = sorted(
         there for here, there in names.items() if there not in state or state[there].shape != own[here].shape
@@ -151,8 +152,13 @@ def read_trunk(path: Path) -> dict[str, Tensor]:
     state = read_state(path)
     if any(name.startswith("net.slice") for name in state):
         trunk = {name: value for name, value in state.items() if "slice" in name}
-        return {".".join(["features", *name.split(".")[-2:]]): value for name, value in trunk.items()}
+        return {torchvision_name(name): value for name, value in trunk.items()}
     return state
+
+
+def torchvision_name(name: str) -> str:
+    """Returns torchvision's name of a tensor of the package: ``net.slice2.3.weight`` is ``features.3.weight``."""
+    return re.sub(r"^(net\.)?slice\d+\.", "features.", name)
 
 
 def _fetch(trunk: str) -> dict[str, Tensor]:
@@ -176,6 +182,7 @@ def check_size(trunk: str, side: int) -> None:
     Raises:
         ConfigError: they are too small.
     """
+    check_choice("lpips.trunk", trunk, TRUNKS)
     if side < SMALLEST[trunk]:
         raise ConfigError(
             f"images of {side} px are too small for lpips.trunk={trunk}, which needs {SMALLEST[trunk]}",

@@ -12,6 +12,9 @@ import torch
 
 from mlfix_train.errors import ConfigError, check_range
 
+FLOOR = 0.01
+"""Share of the largest variance that whitening adds to each, so that noise is not blown up."""
+
 
 @dataclass(frozen=True)
 class Projection:
@@ -19,9 +22,9 @@ class Projection:
 
     Attributes:
         mean: float32 D, taken off first.
-        basis: float32 ``D,K``; columns are the principal components, divided by their deviation where ``whitened``.
+        basis: float32 ``D,K``; columns are the principal components, divided by nearly their deviation where ``whitened``.
         kept: share of the sample's variance that lies in them, 0 to 1.
-        whitened: whether all components have the same deviation.
+        whitened: whether all components have nearly the same deviation.
     """
 
     mean: np.ndarray
@@ -47,7 +50,8 @@ def fit_projection(sample: np.ndarray, width: int, whiten: bool = False) -> Proj
     Args:
         sample: ``M,D`` features of images drawn at random; M of some thousands is enough.
         width: components kept; fewer where the sample has no more.
-        whiten: give all components the same deviation, so that the few largest (light, position) don't drown the rest.
+        whiten: bring all components to nearly the same deviation, so that the few largest (light, position) don't drown
+            the rest; components below a hundredth of the largest variance stay smaller.
 
     Raises:
         ConfigError: a width below 1, or fewer than two images.
@@ -67,7 +71,8 @@ def fit_projection(sample: np.ndarray, width: int, whiten: bool = False) -> Proj
     top = values[:count].clamp_min(1e-30).sqrt()
     basis = x.T @ (vectors[:, :count] / top).float() if short else vectors[:, :count].float()
     if whiten:
-        basis = basis / (top / len(x) ** 0.5).float()
+        variance = top.square() / len(x)
+        basis = basis / (variance + FLOOR * variance[0]).sqrt().float()
     total = float(values.sum())
     kept = float(values[:count].sum()) / total if total > 0 else 1.0
     return Projection(mean.numpy(), np.ascontiguousarray(basis.numpy()), kept, whiten)

@@ -60,6 +60,14 @@ class SmallNet(nn.Module):
             x = stage(x)
         return x
 
+    def forward_intermediates(self, x: Tensor, intermediates_only: bool = True) -> list[Tensor]:
+        """Maps ``N,3,H,W`` to the feature maps of all stages, finest first, as timm's networks do."""
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``N,3,H,W`` to logits, pooled features or the feature map, by ``num_classes`` and ``global_pool``."""
         x = self.forward_features(x)
