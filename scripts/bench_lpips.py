@@ -89,8 +89,8 @@ def projection(store: Any, trunk: str, size: int, rng: np.random.Generator, imag
         return float(np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found, truth, strict=True)]))
 
     print(f"{trunk}: {phi.shape[1]:,} numbers to 128 keep {fitted.kept:.1%} of the variance; squared distances off by "
-          f"{error['mean']:.2%} on the mean, {error['p95']:.2%} at the 95th percentile; of the 10 nearest of {images:,} "
-          f"images {share(plain):.1%} are right, after the exact rerank of 40 candidates in float16 {share(again):.1%}",
+          f"{error['mean']:.2%} on the mean, {error['p95']:.2%} at the 95th percentile; of the 10 nearest of "
+          f"{images:,} images {share(plain):.1%} are right, after the exact rerank of 40 candidates in float16 {share(again):.1%}",
           flush=True)  # fmt: skip
 
 

@@ -190,12 +190,10 @@ def _by_cells(x: np.ndarray, k: int, goal: float, seed: int) -> Neighbours:
     def recall() -> float:
         return float(np.mean([len(np.intersect1d(index[row, :k], truth[i])) / k for i, row in enumerate(sample)]))
 
-    rounds, found = 0, recall()
-    while found < goal and rounds < ROUNDS:
-        index, distance, changes = better_graph(x, index, distance, reverse_graph(index, width))
+    rounds, found, fresh = 0, recall(), np.ones(index.shape, np.bool_)
+    while found < goal and rounds < ROUNDS and fresh.any():
+        index, distance, fresh = better_graph(x, index, distance, fresh, *reverse_graph(index, fresh, width))
         rounds, found = rounds + 1, recall()
-        if not changes:
-            break
     log.debug("neighbours: %d cells, %d rounds, recall %.3f", len(centres), rounds, found)
     index, distance = index[:, :k], distance[:, :k]
     lonely = np.flatnonzero((index < 0).any(1))
