@@ -90,8 +90,8 @@ def projection(store: Any, trunk: str, size: int, rng: np.random.Generator, imag
 
     print(f"{trunk}: {phi.shape[1]:,} numbers to 128 keep {fitted.kept:.1%} of the variance; squared distances off by "
           f"{error['mean']:.2%} on the mean, {error['p95']:.2%} at the 95th percentile; of the 10 nearest of "
-          f"{images:,} images {share(plain):.1%} are right, after the exact rerank of 40 candidates in float16 {share(again):.1%}",
-          flush=True)  # fmt: skip
+          f"{images:,} images {share(plain):.1%} are right, after the exact rerank of 40 candidates in float16 "
+          f"{share(again):.1%}", flush=True)  # fmt: skip
 
 
 def as_images(pixels: np.ndarray, size: int) -> torch.Tensor:

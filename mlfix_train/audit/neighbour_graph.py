@@ -43,7 +43,8 @@ def better_graph(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Looks at the neighbours of each point's neighbours, forwards and backwards.
 
-    Two steps that both were there in the round before lead nowhere new, and are left out. Every point reads the graph as it was, so that the result does not depend on the number of threads.
+    Two steps that both were there in the round before lead nowhere new, and are left out. Every point reads the graph
+    as it was, so that the result does not depend on the number of threads.
 
     Args:
         x: float32 ``N,D``.

@@ -22,7 +22,7 @@ class Projection:
 
     Attributes:
         mean: float32 D, taken off first.
-        basis: float32 ``D,K``; columns are the principal components, divided by (about) their deviation if ``whitened``.
+        basis: float32 ``D,K``; the principal components, divided by (about) their deviation if ``whitened``.
         kept: share of the sample's variance that lies in them, 0 to 1.
         whitened: whether all components have nearly the same deviation.
     """
