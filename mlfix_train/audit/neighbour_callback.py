@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.audit import wandb_log
-from mlfix_train.audit.callback import artifact_name, gather
+from mlfix_train.audit.callback import gather
 from mlfix_train.audit.neighbours import Neighbours, nearest_neighbours
 from mlfix_train.audit.panels import Tile, draw_panel, save_panel
 from mlfix_train.audit.pictures import Picture
@@ -76,12 +76,8 @@ class NeighbourCallback(L.Callback):
         self.finish(trainer)
 
     def finish(self, trainer: L.Trainer) -> None:
-        """Draws and logs the last panel; logs the features' neighbours as an artifact's picture."""
-        path = self.draw(trainer)
-        run = wandb_log.find_run(trainer.loggers) if path else None
-        if run is not None and path is not None:
-            name = f"neighbours-{artifact_name(run.name or self.folder.name)}"
-            wandb_log.log_artifact(run, name, "neighbours", [path], {"agreement": self.agreement})
+        """Draws and logs the last panel."""
+        self.draw(trainer)
 
     def draw(self, trainer: L.Trainer) -> Path | None:
         """Writes ``panels/neighbours.png`` and logs it; only the first process does, and it returns the path."""

@@ -226,6 +226,25 @@ def fit(built: Embedding, pixels: Any, rows: np.ndarray, width: int | None, devi
         }  # fmt: skip
 
 
+def check_memory(bytes_needed: float) -> None:
+    """Checks that memory holds points that were not projected.
+
+    Raises:
+        DataError: it does not, with the sizes and the remedy.
+    """
+    import os
+
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):  # a system that doesn't say
+        return
+    if bytes_needed > free:
+        raise DataError(
+            f"points that are not projected take {bytes_needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free",
+            "project them: width=128 (the error of it is measured and told)",
+        )
+
+
 def check_room(folder: Path, bytes_needed: float, remedy: str) -> None:
     """Checks that a disk has room.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 import time
 from dataclasses import dataclass
@@ -18,13 +19,16 @@ from mlfix_train import config
 from mlfix_train.audit.near_duplicates import duplicate_groups, duplicates_table, identical_rows
 from mlfix_train.audit.neighbours import Neighbours, nearest_neighbours, rerank
 from mlfix_train.audit.orders import read_embeddings, read_order, samples_fingerprint, write_embeddings
+from mlfix_train.data.atomic import atomic_path
 from mlfix_train.data.pixels import PixelStore
 from mlfix_train.errors import DataError, MlfixError
 from mlfix_train.models.embed import embed
 from mlfix_train.verbs import embedding
-from mlfix_train.verbs.embedding import Embedding, check_room
+from mlfix_train.verbs.embedding import Embedding, check_memory, check_room
 from mlfix_train.verbs.progress import Countdown
 from mlfix_train.verbs.trainer import best_precision
+
+log = logging.getLogger(__name__)
 
 NEIGHBOURS = 10
 ALTERED = 256
@@ -82,34 +86,34 @@ def embed_all(
     if config.plain(cfg.by) == "words":
         embedding.learn_words(cfg, built, store, rows, device)
     embedding.fit(built, store, rows, cfg.width, device, half, int(cfg.seed))
+    if built.projection is None:
+        length = embed(store, built.function, rows[:1], device=device, half=half).shape[1]
+        check_memory(12.0 * length * len(rows))  # the points, a centred copy, and their halves in the products
     kept = _kept(out, key, len(rows))
     exact = None
     if kept is not None and not built.rerank:
         points = kept
     else:
-        progress = Countdown("embedding images", len(rows))
         options: dict[str, Any] = {"batch_size": int(cfg.batch_size), "device": device, "half": half}
         if built.rerank:
             exact = _exact_features(built, store, rows, out, key, options)
             blocks = range(0, len(rows), 1024)
             points = np.concatenate([built.project(np.asarray(exact[i : i + 1024], np.float32)) for i in blocks])
         else:
-            points = _resumed(built, store, rows, out, key, options, progress)
+            points = _resumed(built, store, rows, out, key, options)
     count = max(NEIGHBOURS, built.rerank)
     found = nearest_neighbours(points, count, device, seed=int(cfg.seed))
     if exact is not None:
         found = rerank(found, exact, NEIGHBOURS)
-        Path(str(exact.filename)).unlink(missing_ok=True)
+        _forget_features(out)
     return Found(points, found, key, round(time.monotonic() - clock, 2))
 
 
 def _key(cfg: DictConfig, built: Embedding, store: PixelStore, ids: pd.Index) -> str:
     """Returns a fingerprint of the images and of what embeds them."""
-    weights = []
-    for place in (cfg.network, cfg.lpips.weights):
-        path = Path(str(place)).expanduser() if place else None
-        path = path / "checkpoints" / "model.ckpt" if path and path.is_dir() else path
-        weights.append(hashlib.sha256(path.read_bytes()).hexdigest() if path and path.is_file() else None)
+    files = [embedding.describe_network(cfg)[1]] if cfg.network else []
+    files += [Path(str(cfg.lpips.weights)).expanduser()] if cfg.lpips.weights else []
+    weights = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()]
     settings = [embedding.kind_of(cfg), weights, cfg.width, config.plain(cfg.lpips), config.plain(cfg.words), cfg.seed]
     text = json.dumps([settings, store.fingerprint, samples_fingerprint(ids)], default=str)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -126,11 +130,12 @@ def _kept(out: Path, key: str, count: int) -> np.ndarray | None:
 
 
 def _resumed(
-    built: Embedding, store: PixelStore, rows: np.ndarray, out: Path, key: str, options: dict[str, Any], progress: Any
+    built: Embedding, store: PixelStore, rows: np.ndarray, out: Path, key: str, options: dict[str, Any]
 ) -> np.ndarray:
     """Embeds and projects, going on where an interrupted run of the same inputs stopped."""
     assert built.function is not None
     function, block, parts = built.function, 32 * options["batch_size"], []
+    progress = Countdown("embedding images", len(rows))
     folder = out / ".unfinished" / key[:16]
     folder.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(rows), block):
@@ -155,20 +160,37 @@ def _part(file: Path, count: int) -> np.ndarray | None:
 def _exact_features(
     built: Embedding, store: PixelStore, rows: np.ndarray, out: Path, key: str, options: dict[str, Any]
 ) -> np.memmap:
-    """Writes the exact features as float16 to a file below ``out``, from which neighbours are reranked."""
+    """Writes the exact features as float16 to a file below ``out``, from which neighbours are reranked.
+
+    An interrupted run of the same inputs is gone on with.
+    """
     assert built.function is not None
     length = embed(store, built.function, rows[:1], **options).shape[1]
     remedy = "lpips.rerank=0 does without them, a smaller lpips.size or pixels.size makes them smaller"
-    check_room(out, 2.0 * length * len(rows), remedy)
-    path = out / f".features-{key[:16]}.npy"
-    features: np.memmap = np.lib.format.open_memmap(path, "w+", np.float16, (len(rows), length))
-    progress = Countdown("embedding images", len(rows))
+    path, noted = out / f".features-{key[:16]}.npy", out / f".features-{key[:16]}.json"
+    done, shape = 0, (len(rows), length)
     try:
-        embed(store, built.function, rows, **options, out=features, progress=progress)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+        done = int(json.loads(noted.read_text())["done"])
+        features: np.memmap = np.lib.format.open_memmap(path, "r+")
+        if features.shape != shape or features.dtype != np.float16:
+            raise ValueError("another shape")
+    except (OSError, ValueError, KeyError):
+        _forget_features(out)
+        check_room(out, 2.0 * length * len(rows), remedy)
+        done, features = 0, np.lib.format.open_memmap(path, "w+", np.float16, shape)
+    progress, block = Countdown("embedding images", len(rows)), 32 * options["batch_size"]
+    for start in range(done, len(rows), block):
+        part = slice(start, start + block)
+        embed(store, built.function, rows[part], **options, out=features[part], progress=progress.after(start))
+        features.flush()
+        with atomic_path(noted) as temporary:
+            temporary.write_text(json.dumps({"done": min(start + block, len(rows))}))
     return features
+
+
+def _forget_features(out: Path) -> None:
+    for file in out.glob(".features-*"):
+        file.unlink(missing_ok=True)
 
 
 def _check_embeddings_of(path: Path, ids: pd.Index) -> None:
@@ -220,8 +242,20 @@ def find_duplicates(
         threshold = _own_distance(cfg, built, store, rows, device) if built.function is not None else 0.0
     found.threshold = float(threshold)
     groups = duplicate_groups(same, found.neighbours, found.threshold)
-    held_out = config.build_split(cfg, table)[rows] if table["label"].notna().all() and len(table) > 1 else None
+    held_out = _held_out(cfg, table)
+    held_out = None if held_out is None else held_out[rows]
     return groups, duplicates_table(groups, same, found.neighbours, table.iloc[rows], held_out)
+
+
+def _held_out(cfg: DictConfig, table: pd.DataFrame) -> np.ndarray | None:
+    """Returns what `mlfix train` would hold out, or ``None`` where nothing can be split."""
+    if table["label"].isna().any():
+        return None
+    try:
+        return config.build_split(cfg, table)
+    except DataError as error:
+        log.warning("no near-duplicates across the split are told: %s", error.problem)
+        return None
 
 
 def _own_distance(cfg: DictConfig, built: Embedding, store: PixelStore, rows: np.ndarray, device: str) -> float:

@@ -241,6 +241,49 @@ def test_no_room_for_exact_features_names_size_and_key(place: Path, mlfix, monke
     assert answer.code == 1 and "GB free" in answer.err and "lpips.rerank=0" in answer.err
 
 
+def test_interrupted_exact_features_go_on(place: Path, mlfix, monkeypatch) -> None:
+    mlfix("train", "data.root=shapes", *FAST)
+    real, calls = points.embed, []
+
+    def stops(*args: object, **options: object) -> np.ndarray:
+        if options.get("out") is not None:
+            calls.append(len(args[2]))
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+        return real(*args, **options)
+
+    monkeypatch.setattr(points, "embed", stops)
+    keys = ("data.root=shapes", "network=outputs/default", "by=lpips", "batch_size=1", "width=8", "device=cpu")
+    assert mlfix("sort", *keys).code == 130 and list(Path("sort").glob(".features-*"))
+    assert mlfix("sort", *keys).code == 0
+    assert calls == [32, 32, 32, 8] and not list(Path("sort").glob(".features-*"))
+    assert mlfix("sort", *keys, "out=whole").code == 0
+    assert order().drop(columns="duplicate_group").equals(order("whole").drop(columns="duplicate_group"))
+
+
+def test_points_that_memory_does_not_hold_name_size_and_key(place: Path, mlfix, monkeypatch) -> None:
+    monkeypatch.setattr("os.sysconf", lambda name: 100)
+    answer = mlfix("sort", "data.root=shapes", *SORT, "width=null")
+    assert answer.code == 1 and "GB of memory" in answer.err and "width=128" in answer.err
+
+
+def test_another_training_of_the_network_embeds_anew(place: Path, mlfix) -> None:
+    keys = ("sort", "data.root=shapes", "network=outputs/default", "device=cpu")
+    mlfix("train", "data.root=shapes", *FAST)
+    assert mlfix(*keys).code == 0
+    before = about()["key"]
+    mlfix("train", "data.root=shapes", *FAST, "recipe.lr=1e-3", "overwrite=true")
+    assert mlfix(*keys).code == 0 and about()["key"] != before
+
+
+def test_labelled_images_too_few_to_split_are_sorted(place: Path, mlfix) -> None:
+    for label in ("a", "b"):
+        (place / "two" / label).mkdir(parents=True)
+        shutil.copy(f"shapes/disc/00{label == 'b':d}.png", place / f"two/{label}/x.png")
+    answer = mlfix("sort", "data.root=two", *SORT)
+    assert answer.code == 0 and "sorted     2 images of 2 labels" in answer.out
+
+
 def test_an_unfinished_network_is_not_used(place: Path, mlfix) -> None:
     mlfix("train", "data.root=shapes", *FAST)
     path = Path("outputs/default/original/seed=0/run.json")
