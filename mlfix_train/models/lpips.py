@@ -74,6 +74,28 @@ def _root(weights: Tensor, layer: int) -> nn.Parameter:
     return nn.Parameter(weights.detach().float().sqrt(), requires_grad=False)
 
 
+def all_pairs(phi: Tensor, block: int = 500) -> Tensor:
+    """Returns the squared distances of all pairs: with the embedding above, their LPIPS.
+
+    Args:
+        phi: ``N,D``.
+        block: rows at a time; each pair of blocks is multiplied once.
+
+    Returns:
+        ``N,N``, symmetric, 0 or more.
+    """
+    n = len(phi)
+    squares = phi.square().sum(1)
+    result = torch.empty(n, n, dtype=phi.dtype, device=phi.device)
+    for i in range(0, n, block):
+        for j in range(i, n, block):
+            a, b = slice(i, min(i + block, n)), slice(j, min(j + block, n))
+            gaps = torch.addmm(squares[b], phi[a], phi[b].T, alpha=-2.0).add_(squares[a, None]).clamp_min_(0)
+            result[a, b] = gaps
+            result[b, a] = gaps.T
+    return result.fill_diagonal_(0)
+
+
 def lpips_trunk(trunk: str = "alex", weights: str | Path | None = None) -> LpipsEmbedding:
     """Builds the embedding on a trunk of the package ``lpips``.
 
