@@ -63,7 +63,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     planted = table.index[table["label"] != table[TRUE_LABEL]]
     print(f"           {len(planted)} of {len(table):,} labels are wrong now ({out / 'samples.csv'})")
 
-    step("sort: alike beside alike, by the pixels (a sorting network does better: see the README)")
+    step("sort: alike beside alike, by the pixels")
     keys = ["data=table", config.assign("data.file", out / "samples.csv"), config.assign("out", out / "sort")]
     sort.run(config.compose("sort", [*keys, "pixels.size=32", f"slices.speed={SPEED}"]))
 

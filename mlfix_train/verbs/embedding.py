@@ -131,7 +131,7 @@ def build(cfg: DictConfig, device: str) -> Embedding:
     """
     kind = kind_of(cfg)
     if kind == "pixels":
-        return Embedding("pixels, brought to one brightness and contrast", Standardize(), whiten=True)
+        return Embedding("pixels at even light", Standardize(), whiten=True)
     if kind == "embeddings":
         return Embedding(f"embeddings of {cfg.embeddings}", None, unit=False)
     if kind == "lpips" and not cfg.network:

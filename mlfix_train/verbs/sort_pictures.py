@@ -67,7 +67,7 @@ def _mosaic(
     """Draws rows in their order; of more than a sheet holds, evenly spread ones."""
     shown = thin_out(len(rows))
     words = f"{len(rows):,} images" if len(shown) == len(rows) else f"{len(shown):,} of {len(rows):,} images"
-    framed = " · framed: the most unlike their neighbours" if strange is not None and strange.any() else ""
+    framed = " · framed: the strangest" if strange is not None and strange.any() else ""
     picked = rows[shown]
     frames = None if strange is None else strange[shown]
     return save_panel(draw_mosaic(images(picked), title, f"{words}{framed} · by {used}", frames), path)
