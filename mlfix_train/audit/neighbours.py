@@ -176,7 +176,7 @@ def _exact(x: torch.Tensor, rows: np.ndarray, k: int, device: str) -> tuple[np.n
 
 def _by_cells(x: np.ndarray, k: int, goal: float, seed: int) -> Neighbours:
     """Looks through the nearest cells, then betters the graph until the sampled recall is reached."""
-    from mlfix_train.audit.neighbour_graph import better_graph, reverse_graph
+    from mlfix_train.audit.neighbour_graph import reverse_graph
 
     rng = np.random.default_rng(seed)
     centres, cell = _cluster(x, max(1, len(x) // CELL), rng)
@@ -192,7 +192,7 @@ def _by_cells(x: np.ndarray, k: int, goal: float, seed: int) -> Neighbours:
 
     rounds, found, fresh = 0, recall(), np.ones(index.shape, np.bool_)
     while found < goal and rounds < ROUNDS and fresh.any():
-        index, distance, fresh = better_graph(x, index, distance, fresh, *reverse_graph(index, fresh, width))
+        index, distance, fresh = _better(x, index, distance, fresh, *reverse_graph(index, fresh, width))
         rounds, found = rounds + 1, recall()
     log.debug("neighbours: %d cells, %d rounds, recall %.3f", len(centres), rounds, found)
     index, distance = index[:, :k], distance[:, :k]
@@ -203,6 +203,24 @@ def _by_cells(x: np.ndarray, k: int, goal: float, seed: int) -> Neighbours:
     result = np.empty_like(index), np.empty_like(distance)
     result[0][members], result[1][members] = members[index], np.sqrt(np.maximum(distance, 0))
     return Neighbours(*result, found)
+
+
+def _better(x: np.ndarray, *graph: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Runs a round on as many threads as torch uses, and leaves torch's threads as they were.
+
+    numba and torch share one OpenMP, and numba sets its number of threads for both: a training in the same process
+    would then sum in another order, and end with other numbers.
+    """
+    import numba
+
+    from mlfix_train.audit.neighbour_graph import better_graph
+
+    threads = torch.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    try:
+        return better_graph(x, *graph)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _visit(x: np.ndarray, centres: np.ndarray, bounds: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -91,8 +91,8 @@ def all_pairs(phi: Tensor, block: int = 500) -> Tensor:
         for j in range(i, n, block):
             a, b = slice(i, min(i + block, n)), slice(j, min(j + block, n))
             gaps = torch.addmm(squares[b], phi[a], phi[b].T, alpha=-2.0).add_(squares[a, None]).clamp_min_(0)
-            result[a, b] = gaps
             result[b, a] = gaps.T
+            result[a, b] = gaps if i < j else (gaps + gaps.T) / 2
     return result.fill_diagonal_(0)
 
 

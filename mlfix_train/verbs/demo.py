@@ -64,14 +64,14 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     print(f"           {len(planted)} of {len(table):,} labels are wrong now ({out / 'samples.csv'})")
 
     step("sort: alike beside alike, by the pixels")
-    keys = ["data=table", config.assign("data.file", out / "samples.csv"), config.assign("out", out / "sort")]
-    sort.run(config.compose("sort", [*keys, "pixels.size=32", f"slices.speed={SPEED}"]))
+    sort.run(_sort(out))
 
     step(f"audit: {cfg.folds} runs that hold out a part each: every sample is judged by a model that never saw it")
     for fold in range(cfg.folds):
         train.run(_train(cfg, out, "audit", "original", 0, f"split.folds={cfg.folds}", f"split.fold={fold}"))
-    keys = [config.assign("runs", out / "runs/audit"), config.assign("out", out / "audit")]
-    keys.append(config.assign("order", out / "sort"))
+    keys = [
+        config.assign(*pair) for pair in (("runs", out / "runs/audit"), ("order", out / "sort"), ("out", out / "audit"))
+    ]
     ranking = audit.run(config.compose("audit", keys))
 
     step(f"review: a simulated person looks at the first {cfg.budget} of the ranking and marks the wrong ones invalid")
@@ -83,16 +83,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     for seed in range(cfg.seeds):
         for arm in arms:
             train.run(_train(cfg, out, "signs", arm, seed, config.assign("fixes.path", path)))
-    runs = [config.assign(arm, out / "runs/signs" / arm) for arm in arms]
-    keys = [
-        *runs,
-        config.assign("fixes.path", path),
-        f"slices.speed={SPEED}",
-        config.assign("out", out / "compare"),
-        "logger=none",
-    ]
     print()
-    summary = compare.run(config.compose("compare", keys))
+    summary = compare.run(_compare(out, arms, path))
     result = {
         "samples": len(table), "seeds": int(cfg.seeds),
         "planted": len(planted), "looked_at": int(cfg.budget), "found": len(found),
@@ -137,6 +129,19 @@ def plant_signs(cfg: DictConfig, out: Path) -> pd.DataFrame:
     )
     write_table(shown, out / "samples.csv")
     return planted
+
+
+def _sort(out: Path) -> DictConfig:
+    """Composes the settings of the demo's order."""
+    keys = ["data=table", config.assign("data.file", out / "samples.csv"), config.assign("out", out / "sort")]
+    return config.compose("sort", [*keys, "pixels.size=32", f"slices.speed={SPEED}"])
+
+
+def _compare(out: Path, arms: list[str], fixes: Path) -> DictConfig:
+    """Composes the settings of the demo's comparison."""
+    keys = [config.assign(arm, out / "runs/signs" / arm) for arm in arms]
+    keys += [config.assign("fixes.path", fixes), config.assign("out", out / "compare")]
+    return config.compose("compare", [*keys, f"slices.speed={SPEED}", "logger=none"])
 
 
 def _train(cfg: DictConfig, out: Path, name: str, arm: str, seed: int, *more: str) -> DictConfig:

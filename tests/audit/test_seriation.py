@@ -50,6 +50,18 @@ def test_by_cells_the_promised_recall_is_reached(monkeypatch: pytest.MonkeyPatch
     assert (again.index == found.index).all(), "one seed, one answer"
 
 
+def test_the_search_leaves_torchs_threads_alone() -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        nearest_neighbours(points(13_000, 6), 10, goal=0.9999)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_far_from_the_origin_distances_stay_exact() -> None:
     x = points(200, 4) + 10_000
     found = nearest_neighbours(x, 3)
