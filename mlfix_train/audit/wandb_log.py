@@ -135,7 +135,7 @@ def open_run(settings: dict[str, Any], folder: Path, job: str, name: str, config
     folder.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {
         "project": settings["project"], "entity": settings["entity"], "group": settings["group"], "job_type": job,
-        "name": name, "tags": [job, *settings["tags"]], "config": config, "dir": str(folder),
+        "name": name, "tags": [job, *settings["tags"]], "config": config, "dir": str(folder.resolve()),
         "settings": wandb.Settings(silent=True, console="off", init_timeout=60.0),
     }  # fmt: skip
     for attempt in dict.fromkeys((mode, "offline")):

@@ -167,7 +167,7 @@ def _wandb_logger(
         "settings": wandb.Settings(silent=True, console="off", init_timeout=60.0, x_disable_meta=False),
     }  # fmt: skip
     try:
-        logger = WandbLogger(save_dir=directory.path, mode=mode, **options)
+        logger = WandbLogger(save_dir=directory.path.resolve(), mode=mode, **options)
         _ = logger.experiment
         return logger
     except (wandb.errors.Error, TimeoutError, OSError) as error:
@@ -175,7 +175,7 @@ def _wandb_logger(
             log.warning("W&B can't write below %s (%s): nothing is logged to it", directory.path, error)
             return None
         log.warning("W&B can't be reached (%s): this run is kept offline, `wandb sync` sends it later", error)
-        logger = WandbLogger(save_dir=directory.path, mode="offline", **options)
+        logger = WandbLogger(save_dir=directory.path.resolve(), mode="offline", **options)
         _ = logger.experiment
         return logger
 

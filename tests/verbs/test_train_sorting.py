@@ -63,16 +63,16 @@ def test_without_labels_it_learns_the_very_same(place: Path, mlfix) -> None:
     assert "val_agreement" not in (place / "outputs/heap/original/seed=0/metrics.csv").read_text()
 
 
-def test_neighbours_go_to_wandb_as_training_goes(place: Path, mlfix) -> None:
+def test_neighbours_go_to_wandb_as_training_goes(place: Path, mlfix, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")  # W&B's process, once started, stays in the folder that it was started in
+    (place / "elsewhere").mkdir()
+    mlfix("train", f"data.root={place / 'shapes'}", f"outputs={place / 'elsewhere'}", *SORTING[:-3], "recipe.epochs=1")
+    monkeypatch.chdir(place)
     keys = [key for key in SORTING if not key.startswith("logger")]
     assert mlfix("train", "data.root=shapes", *keys).code == 0
     folder = next((place / "outputs/sorting/original/seed=0/wandb").glob("offline-run-*"))
     wandb = str(Path(sys.executable).with_name("wandb"))
-    for _ in range(10):  # W&B's own process may still be writing
-        read = subprocess.run([wandb, "leet", "inspect", "--json", str(folder)], capture_output=True, text=True)
-        if read.returncode == 0:
-            break
-        time.sleep(1)
+    read = subprocess.run([wandb, "leet", "inspect", "--json", str(folder)], capture_output=True, text=True)
     assert read.returncode == 0, read.stderr
     assert "sorting/neighbours" in read.stdout and "val/agreement" in read.stdout
     assert len(list((folder / "files/media/images/sorting").glob("neighbours_*.png"))) == 3
