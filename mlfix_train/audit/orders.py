@@ -54,7 +54,8 @@ def read_embeddings(path: Path, count: int, source: str = "embeddings") -> np.nd
     except FileNotFoundError as error:
         raise DataError(f"{source}={path} does not exist", remedy) from error
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{source}={path} can't be read: {error}", remedy) from error
+        first = str(error).split(". ")[0]
+        raise DataError(f"{source}={path} can't be read: {first}", remedy) from error
     if not isinstance(found, np.ndarray):
         raise DataError(f"{source}={path} holds several arrays", remedy)
     if found.ndim != 2 or len(found) != count:

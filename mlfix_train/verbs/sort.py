@@ -52,6 +52,9 @@ def run(cfg: DictConfig) -> pd.DataFrame:
     if not len(rows):
         raise DataError("none of the images can be read", "mend them, or point data.root at others")
     readable = table.iloc[rows]
+    if cfg.start:
+        read_order(cfg.start, readable.index, "start", partial=True)  # mistakes come before the long work
+    sort_pictures.slice_rows(cfg, readable["label"])
     found = points.embed_all(cfg, built, store, rows, readable.index, out, device)
     clock = time.monotonic()
     order, neighbours = arrange(cfg, found.points, found.neighbours, readable)

@@ -92,16 +92,27 @@ def _labels(cfg: DictConfig, order: pd.DataFrame, images: Images, folder: Path, 
     return written
 
 
-def _slices(cfg: DictConfig, order: pd.DataFrame, images: Images, folder: Path, used: str) -> list[Path]:
-    """Draws a mosaic of each slice that ``slices`` names, in the order of the whole."""
-    written = []
+def slice_rows(cfg: DictConfig, labels: pd.Series) -> dict[str, np.ndarray]:
+    """Returns the rows of each slice that ``slices`` names.
+
+    Raises:
+        ConfigError: a pattern that is no regular expression, or matches no label.
+    """
+    found = {}
     for name, pattern in (config.plain(cfg.slices) or {}).items():
         if not isinstance(pattern, str):
             raise ConfigError(f"slices.{name}={pattern} is no regular expression", "give text: slices.speed=speed")
-        rows = np.flatnonzero(select_labels(order["label"].fillna("").tolist(), name, pattern))
+        found[str(name)] = np.flatnonzero(select_labels(labels.fillna("").tolist(), name, pattern))
+    return found
+
+
+def _slices(cfg: DictConfig, order: pd.DataFrame, images: Images, folder: Path, used: str) -> list[Path]:
+    """Draws a mosaic of each slice that ``slices`` names, in the order of the whole."""
+    written = []
+    for name, rows in slice_rows(cfg, order["label"]).items():
         rows = rows[np.argsort(order["place"].to_numpy()[rows])]
         file = folder / f"slice-{slug(name)}.png"
-        written.append(_mosaic(rows, f"{name}: labels with {pattern}", used, images, file))
+        written.append(_mosaic(rows, f"{name}: labels with {cfg.slices[name]}", used, images, file))
     return written
 
 
