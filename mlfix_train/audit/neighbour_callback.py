@@ -91,7 +91,8 @@ class NeighbourCallback(L.Callback):
         table = data.table.iloc[index]
         tiles = neighbour_tiles(queries, found, table, lambda rows: data.store[index[rows]])
         said = "" if self.agreement is None else f", nearest of the same label {self.agreement:.1f}%"
-        note = f"{self.title}, epoch {trainer.current_epoch + 1}{said}; each row: an image, then its nearest"
+        epoch = min(trainer.current_epoch + 1, int(trainer.max_epochs or 1))  # after the last it is counted on
+        note = f"{self.title}, epoch {epoch}{said}; each row: an image, then its nearest"
         columns = 1 + found.index.shape[1]
         panel = draw_panel(tiles, "Nearest neighbours", note, columns=columns, max_tiles=len(tiles))
         path = save_panel(panel, self.folder / "panels" / "neighbours.png")

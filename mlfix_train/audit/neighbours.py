@@ -23,6 +23,8 @@ EXACT = 12_000
 """Up to so many points all pairs are looked at."""
 BLOCK = 1 << 25
 """Distances held at a time (float32: 128 MB)."""
+LARGEST = 1e15
+"""Numbers beyond it have squares whose sums float32 does not hold."""
 SAMPLED = 512
 """Points whose true neighbours measure the recall."""
 CELL = 256
@@ -65,6 +67,10 @@ def check_embeddings(embeddings: np.ndarray, name: str = "embeddings") -> np.nda
         raise DataError(
             f"{name}: {len(bad):,} of {len(x):,} rows hold NaN or infinity, the first is row {bad[0]}",
             "embed these images again; a network that gives NaN has diverged, or overflowed in half precision",
+        )
+    if x.size and (largest := float(np.abs(x).max())) > LARGEST:
+        raise DataError(
+            f"{name} hold numbers as large as {largest:.3g}", f"scale them: squares above {LARGEST:g} overflow"
         )
     return x
 

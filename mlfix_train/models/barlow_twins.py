@@ -26,8 +26,9 @@ def barlow_twins_loss(z_a: Tensor, z_b: Tensor, redundancy: float = 5e-3) -> Ten
         A scalar, 0 or more, lower is better: the sum over features of (1 - their correlation between the views)^2, plus
         ``redundancy`` times the sum over pairs of different features of their correlation squared.
     """
-    z_a, z_b = gather_with_gradient(z_a.float()), gather_with_gradient(z_b.float())
-    correlation = standardize(z_a).T @ standardize(z_b) / len(z_a)
+    with torch.autocast(z_a.device.type, enabled=False):  # mixed precision would multiply in half precision again
+        z_a, z_b = gather_with_gradient(z_a.float()), gather_with_gradient(z_b.float())
+        correlation = standardize(z_a).T @ standardize(z_b) / len(z_a)
     diagonal = correlation.diagonal()
     together = (1 - diagonal).square().sum()
     apart = correlation.square().sum() - diagonal.square().sum()

@@ -51,8 +51,16 @@ def embed(
     for start in range(0, len(numbers), batch_size):
         part = numbers[start : start + batch_size]
         images = torch.from_numpy(pixels[part]).permute(0, 3, 1, 2).to(device).float().div_(255)
-        with torch.inference_mode(), torch.autocast(device.split(":")[0], torch.bfloat16, enabled=half):
-            features = network(images).float()
+        try:
+            with torch.inference_mode(), torch.autocast(device.split(":")[0], torch.bfloat16, enabled=half):
+                features = network(images).float()
+        except RuntimeError as error:
+            if "too small" not in str(error) and "smaller" not in str(error):
+                raise
+            side = images.shape[-1]
+            raise DataError(
+                f"the network can't take images of {side} px: {error}", "give a larger pixels.size"
+            ) from error
         found = features.cpu().numpy()
         if not np.isfinite(found).all():
             bad = part[np.flatnonzero(~np.isfinite(found).all(1))[0]]

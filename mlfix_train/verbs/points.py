@@ -250,6 +250,8 @@ def find_duplicates(
 def _held_out(cfg: DictConfig, table: pd.DataFrame) -> np.ndarray | None:
     """Returns what `mlfix train` would hold out, or ``None`` where nothing can be split."""
     if table["label"].isna().any():
+        if table["label"].notna().any():
+            log.warning("some images have no label: no near-duplicates across the split are told")
         return None
     try:
         return config.build_split(cfg, table)

@@ -18,7 +18,7 @@ from mlfix_train.audit.orders import read_order, samples_fingerprint, write_embe
 from mlfix_train.audit.seriation import insert_new, path_steps, seriate, unlikeness
 from mlfix_train.data.atomic import atomic_path
 from mlfix_train.data.pixels import open_store
-from mlfix_train.errors import DataError, check_choice, check_range
+from mlfix_train.errors import ConfigError, DataError, check_choice, check_range
 from mlfix_train.verbs import embedding, points, sort_pictures
 from mlfix_train.verbs.progress import Countdown, count_images, duration
 
@@ -71,6 +71,7 @@ def run(cfg: DictConfig) -> pd.DataFrame:
     with atomic_path(out / "duplicates.csv") as temporary:
         duplicates.to_csv(temporary, index=False)
     about["duplicates"] = count_duplicates(duplicates)
+    about["split_known"] = bool(duplicates["held_out"].notna().all())
     about["seconds"] = {"embedding": found.seconds, "order": round(time.monotonic() - clock, 2)}
     _say(f"drawing panels ({len(rows):,} images)")
     folder = out / "panels"
@@ -86,6 +87,14 @@ def _check(cfg: DictConfig) -> None:
     """Checks the settings before anything is read or written."""
     for key in ("out", "pixels.cache"):
         config.check_place(key, cfg.out if key == "out" else cfg.pixels.cache)
+    for key in ("data", "lpips", "words", "duplicates", "split", "pixels", "slices"):
+        if not isinstance(cfg[key], DictConfig):
+            raise ConfigError(f"{key}={cfg[key]} is a value where a section belongs", f"set its keys: {key}.<key>=...")
+    for key in ("network", "embeddings", "start"):
+        config.check_type(key, cfg[key], "Path | None")
+    config.check_type("pixels.size", cfg.pixels.size, "int | None")
+    config.check_type("words.stage", cfg.words.stage, "int")
+    _check_out(cfg)
     embedding.kind_of(cfg)
     for key, low, high in (("panels", 0, 1000), ("seed", 0, 2**31), ("batch_size", 1, 100_000)):
         config.check_type(key, cfg[key], "int")
@@ -95,9 +104,24 @@ def _check(cfg: DictConfig) -> None:
     if cfg.duplicates.threshold != "auto":
         config.check_type("duplicates.threshold", cfg.duplicates.threshold, "float")
         check_range("duplicates.threshold", cfg.duplicates.threshold, 0, 1e9)
-    if cfg.words.count is not None:
-        config.check_type("words.count", cfg.words.count, "int")
-        check_range("words.count", cfg.words.count, 2, 100_000)
+    config.check_type("words.count", cfg.words.count, "int")
+    check_range("words.count", cfg.words.count, 2, 100_000)
+
+
+def _check_out(cfg: DictConfig) -> None:
+    """Refuses to write pictures where the next run would read them as data.
+
+    Raises:
+        ConfigError: ``out`` lies in the folder of the images.
+    """
+    if not str(cfg.data.get("_target_", "")).endswith("read_folder") or not cfg.data.get("root"):
+        return
+    root, out = (Path(str(place)).expanduser().resolve() for place in (cfg.data.root, cfg.out))
+    if out.is_relative_to(root):
+        raise ConfigError(
+            f"out={cfg.out} lies in data.root={cfg.data.root}, and its panels would be read as data the next time",
+            "give a folder beside it: out=<folder>",
+        )
 
 
 def _device(cfg: DictConfig) -> str:
@@ -108,8 +132,6 @@ def _device(cfg: DictConfig) -> str:
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if wanted.startswith("cuda") and not torch.cuda.is_available():
-        from mlfix_train.errors import ConfigError
-
         raise ConfigError(f"device={wanted}: there is no GPU that torch can use", "device=cpu")
     return wanted
 
@@ -206,7 +228,8 @@ def _report(about: dict[str, Any], order: pd.DataFrame, out: Path, pictures: lis
     if told["groups"]:
         lines.append(f"duplicates {told['groups']:,} groups of {told['images']:,} images ({told['identical']:,} "
                      f"identical): {told['groups_with_different_labels']:,} groups bear different labels, "
-                     f"{told['groups_across_the_split']:,} lie on both sides of the split")  # fmt: skip
+                     + (f"{told['groups_across_the_split']:,} lie on both sides of the split" if about["split_known"]
+                        else "which lie on both sides of the split is not known"))  # fmt: skip
         lines.append(f"           {out / 'duplicates.csv'}")
     else:
         lines.append("duplicates none")

@@ -50,6 +50,13 @@ def test_the_loss_is_lightlys() -> None:
     assert torch.allclose(mine.grad, other.grad, atol=1e-6)
 
 
+def test_mixed_precision_does_not_reach_the_loss() -> None:
+    a, b = pair(64, 10)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = barlow_twins_loss(a, b)
+    assert found.dtype == torch.float32 and found.item() == pytest.approx(barlow_twins_loss(a, b).item(), rel=1e-6)
+
+
 def test_the_best_and_the_worst() -> None:
     a = torch.linalg.qr(torch.randn(64, 9, generator=torch.Generator().manual_seed(1)) - 0.0)[0]
     a = a - a.mean(0)
