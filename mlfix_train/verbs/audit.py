@@ -41,7 +41,8 @@ def run(cfg: DictConfig) -> pd.DataFrame:
     where = config.plain(cfg.runs)
     runs = [run for run in find_runs(where) if _usable(run)]
     if not runs:
-        raise RunError(f"runs={where}: none of these runs is finished", "wait for them, or start them again")
+        remedy = "wait for them, or start them again; a sorting network is for mlfix sort"
+        raise RunError(f"runs={where}: none of these runs is finished", remedy)
     states = [run.require() for run in runs]
     prints = {state["data"]["fingerprint"] for state in states}
     if len(prints) > 1:
@@ -52,6 +53,8 @@ def run(cfg: DictConfig) -> pd.DataFrame:
              for run, state in zip(runs, states, strict=True)][:6],
         )  # fmt: skip
     ranking = rank_samples([read_predictions(run.predictions) for run in runs])
+    if cfg.order:
+        read_order(cfg.order, pd.Index(ranking["sample_id"]), partial=True)  # one of other samples is an error
     out = Path(str(cfg.out)).expanduser()
     write_ranking(ranking, out / "ranking.csv")
     try:

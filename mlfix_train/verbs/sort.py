@@ -114,6 +114,8 @@ def _check_out(cfg: DictConfig) -> None:
     Raises:
         ConfigError: ``out`` lies in the folder of the images.
     """
+    if Path(str(cfg.out)).expanduser().is_file():
+        raise ConfigError(f"out={cfg.out} is a file", "give a folder: out=<folder>")
     if not str(cfg.data.get("_target_", "")).endswith("read_folder") or not cfg.data.get("root"):
         return
     root, out = (Path(str(place)).expanduser().resolve() for place in (cfg.data.root, cfg.out))

@@ -78,7 +78,7 @@ def report(directory: RunDirectory, quiet: bool = False) -> None:
         return
     lines = [f"run        {directory.path} ({took})", f"learnt     from {state['data']['samples']:,} images, no labels"]
     if said:
-        lines.append(f"neighbours {said}, other groups' samples only")
+        lines.append(f"neighbours {said}, its own group left out")
     lines.append(f"pictures   {directory.path / 'panels' / 'neighbours.png'}")
     lines.append(f"sort by it mlfix sort {config.assign('network', directory.path)} ...")
     print("\n".join(lines), flush=True)

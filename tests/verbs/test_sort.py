@@ -12,7 +12,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
-from shapes import FAST, SORTING
+from shapes import FAST, SORTING, draw_shapes
 
 from mlfix_train import api
 from mlfix_train.audit.near_duplicates import COLUMNS
@@ -209,6 +209,13 @@ def test_equal_images_are_sorted_too(place: Path, mlfix) -> None:
         (["duplicates.threshold=-1"], "duplicates.threshold"),
         (["slices.a=(", "panels=0"], "slices.a=( is no regular expression"),
         (["device=tpu"], "device"),
+        (["out=shapes/sort"], "its panels would be read as data"),
+        (["out=nan.npy"], "out=nan.npy is a file"),
+        (["words.stage=x"], "words.stage=x is not a whole number"),
+        (["start=3"], "start"),
+        (["lpips=3"], "lpips=3 is a value where a section belongs"),
+        (["pixels.size=abc"], "pixels.size"),
+        (["embeddings=huge.npy"], "numbers as large as 1e+30"),
         (["efort=1"], "did you mean effort"),
         (["data.root=empty"], "empty"),
     ],
@@ -219,6 +226,7 @@ def test_mistakes_are_named(place: Path, mlfix, keys: list[str], words: str) -> 
     bad = np.zeros((72, 3))
     bad[7, 1] = np.nan
     np.save("nan.npy", bad)
+    np.save("huge.npy", np.full((72, 3), 1e30))
     root = [] if any(key.startswith("data.root") for key in keys) else ["data.root=shapes"]
     answer = mlfix("sort", *root, *SORT, *keys)
     assert answer.code in (1, 2) and words in answer.err, answer.err
@@ -282,6 +290,23 @@ def test_labelled_images_too_few_to_split_are_sorted(place: Path, mlfix) -> None
         shutil.copy(f"shapes/disc/00{label == 'b':d}.png", place / f"two/{label}/x.png")
     answer = mlfix("sort", "data.root=two", *SORT)
     assert answer.code == 0 and "sorted     2 images of 2 labels" in answer.out
+
+
+def test_an_order_of_other_samples_is_an_error_of_the_audit(place: Path, mlfix) -> None:
+    mlfix("train", "data.root=shapes", *FAST)
+    draw_shapes(place / "others", 4, labels=("disc", "ring"))
+    mlfix("sort", "data.root=others/ring", *SORT, "out=o")
+    answer = mlfix("audit", "runs=outputs/default", "order=o")
+    assert answer.code == 1 and "was made for other samples" in answer.err
+
+
+def test_a_split_that_is_not_known_is_not_said_to_be_clean(place: Path, mlfix) -> None:
+    rows = [f"shapes/disc/{i:03d}.png" for i in range(20)]
+    shutil.copy(rows[0], "shapes/disc/twin.png")
+    rows.append("shapes/disc/twin.png")
+    pd.DataFrame({"path": rows, "label": ["a", "b"] * 10 + [None]}).to_csv("t.csv", index=False)
+    answer = mlfix("sort", "data=table", "data.file=t.csv", *SORT)
+    assert answer.code == 0 and "both sides of the split is not known" in answer.out, answer.out + answer.err
 
 
 def test_an_unfinished_network_is_not_used(place: Path, mlfix) -> None:
