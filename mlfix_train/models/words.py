@@ -42,6 +42,8 @@ def learn_words(places: np.ndarray, count: int = 1024, rounds: int = 20, seed: i
     Raises:
         DataError: no places.
     """
+    import warnings
+
     from scipy.cluster.vq import kmeans2
 
     check_range("words", count, 1, 1_000_000)
@@ -49,8 +51,6 @@ def learn_words(places: np.ndarray, count: int = 1024, rounds: int = 20, seed: i
         raise DataError("there are no places to learn visual words from", "give images")
     rng = np.random.default_rng(seed)
     sample = places[rng.choice(len(places), min(len(places), PLACES), replace=False)]
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an empty cluster stays where it was, and no place takes its word
         centres, _ = kmeans2(sample, min(count, len(sample)), iter=rounds, minit="points", rng=rng)

@@ -24,8 +24,6 @@ from mlfix_train.verbs.progress import Countdown, count_images, duration
 
 log = logging.getLogger(__name__)
 
-NEIGHBOURS = 10
-
 
 def run(cfg: DictConfig) -> pd.DataFrame:
     """Sorts images.
@@ -57,13 +55,13 @@ def run(cfg: DictConfig) -> pd.DataFrame:
     sort_pictures.slice_rows(cfg, readable["label"])
     found = points.embed_all(cfg, built, store, rows, readable.index, out, device)
     clock = time.monotonic()
-    order, neighbours = arrange(cfg, found.points, found.neighbours, readable)
+    order = arrange(cfg, found.points, found.neighbours, readable)
     groups, duplicates = points.find_duplicates(cfg, built, found, store, rows, table, device)
     order["duplicate_group"] = groups
     about = {
         "used": built.used, "images": len(rows), "unreadable": len(table) - len(rows),
         "samples": samples_fingerprint(readable.index), "pixels": store.fingerprint, "key": found.key,
-        "neighbour_recall": round(neighbours.recall, 4), **built.notes, "threshold": found.threshold,
+        "neighbour_recall": round(found.neighbours.recall, 4), **built.notes, "threshold": found.threshold,
         "path": _path_figures(found.points, order),
     }  # fmt: skip
     write_embeddings(found.points, out / "embeddings.npy")
@@ -138,9 +136,7 @@ def _device(cfg: DictConfig) -> str:
     return wanted
 
 
-def arrange(
-    cfg: DictConfig, x: np.ndarray, neighbours: Neighbours, table: pd.DataFrame
-) -> tuple[pd.DataFrame, Neighbours]:
+def arrange(cfg: DictConfig, x: np.ndarray, neighbours: Neighbours, table: pd.DataFrame) -> pd.DataFrame:
     """Orders all images, and those of each label by themselves.
 
     Args:
@@ -150,7 +146,7 @@ def arrange(
         table: sample table of the N images.
 
     Returns:
-        The order without near-duplicates, and the neighbours.
+        The order, still without the groups of near-duplicates.
     """
     n = len(x)
     _say(f"ordering {n:,} images")
@@ -185,7 +181,7 @@ def arrange(
             "label_unlikeness": label_unlike,
         }
     )
-    return order, neighbours
+    return order
 
 
 def _path_figures(x: np.ndarray, order: pd.DataFrame) -> dict[str, Any]:
