@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["audit", "compare", "demo", "sort", "train"]
+__all__ = ["audit", "compare", "demo", "export", "sort", "train"]
 
 
 def _run(verb: str, overrides: tuple[str, ...]) -> Any:
@@ -46,6 +46,11 @@ def audit(*overrides: str) -> Any:
 def compare(*overrides: str) -> Any:
     """Compares arms; takes the keys of ``mlfix compare``, returns what ``summary.json`` holds, a dict."""
     return _run("compare", overrides)
+
+
+def export(*overrides: str) -> Any:
+    """Writes an audit for another tool; takes the keys of ``mlfix export``, returns the files."""
+    return _run("export", overrides)
 
 
 def demo(*overrides: str) -> Any:

@@ -14,8 +14,9 @@ UNEXPECTED = 70
 SUMMARIES = {
     "train": "one run of a classifier or of the sorting network; -m sweeps over seeds and arms",
     "sort": "images in an order in which neighbours look alike; near-duplicates",
-    "audit": "runs to a ranking of doubtful labels, with panels",
+    "audit": "runs to a ranking of doubtful labels, with estimates, panels and a page",
     "compare": "before against after, evaluation and training effect apart",
+    "export": "an audit to the files of FiftyOne, Label Studio or cleanlab",
     "demo": "the whole loop on rendered signs with planted label errors",
 }
 

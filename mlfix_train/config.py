@@ -154,6 +154,7 @@ def check_train(cfg: DictConfig) -> None:
     check_range("audit.top", cfg.audit.top, 0, 108)
     check_range("audit.panels", cfg.audit.panels, 0, 1000)
     check_type("audit.probabilities", cfg.audit.probabilities, "bool")
+    check_type("audit.every", cfg.audit.every, "int | None")
     every = cfg.trainer.get("check_val_every_n_epoch", 1)
     check_type("trainer.check_val_every_n_epoch", every, "int")
     check_range("trainer.check_val_every_n_epoch", every, 1, 1_000_000)

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from mlfix_train.audit import wandb_log
+from mlfix_train.audit.dynamics import MarginMeter, write_dynamics
 from mlfix_train.audit.pictures import draw_audit
 from mlfix_train.audit.predictions import predictions_table, softmax, write_predictions
 from mlfix_train.audit.rankings import rank_samples, write_ranking
@@ -30,6 +31,8 @@ class AuditCallback(L.Callback):
     After each validation it logs ``val/error`` (percent) and ``val/loss`` (nats), both exact over all processes. At
     the end it writes ``predictions.parquet``, ``ranking.csv``, ``panels/*.png`` and, on request, ``probabilities.npy``
     (float16 N,C, rows and columns as in the predictions and the label list) into ``folder``, and logs the same to W&B.
+    Where ``training_step`` returns ``logits`` beside the loss, ``dynamics.parquet`` keeps the area under the margin of
+    every training sample (see :mod:`mlfix_train.audit.dynamics`); a resumed training goes on counting.
 
     Args:
         folder: run directory.
@@ -38,6 +41,7 @@ class AuditCallback(L.Callback):
         panels: number of (given, predicted) slices that get a panel.
         probabilities: write the probability matrix too.
         split: what the predictions call the held-out samples.
+        every: epochs after which ranking and panels are drawn and logged while training goes on; ``None``: at the end.
     """
 
     def __init__(
@@ -48,14 +52,49 @@ class AuditCallback(L.Callback):
         panels: int = 6,
         probabilities: bool = False,
         split: str = "val",
+        every: int | None = None,
     ) -> None:
         check_range("audit.top", top, 0, 108)
         check_range("audit.panels", panels, 0, 1000)
         self.folder, self.title, self.top, self.panels = Path(folder), title, top, panels
-        self.probabilities, self.split = probabilities, split
+        if every is not None:
+            check_range("audit.every", every, 1, 1_000_000)
+        self.probabilities, self.split, self.every = probabilities, split, every
         self.parts: list[dict[str, np.ndarray]] = []
         self.gathered: dict[str, np.ndarray] | None = None
         self.predictions: pd.DataFrame | None = None
+        self.meter: MarginMeter | None = None
+        self._restored: torch.Tensor | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begins to count margins, or goes on from a checkpoint's."""
+        self.meter = self._meter(trainer, pl_module.device)
+
+    def _meter(self, trainer: L.Trainer, device: torch.device | str = "cpu") -> MarginMeter:
+        meter = MarginMeter(len(trainer.datamodule.table), device)  # type: ignore[attr-defined]
+        if self._restored is not None and self._restored.shape == meter.total.shape:
+            meter.total += self._restored.to(device)
+        return meter
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Adds the margins of a training batch; nothing waits for the device."""
+        if self.meter is not None and isinstance(outputs, dict) and "logits" in outputs:
+            self.meter.add(outputs["logits"], batch["label"], batch["index"])
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Brings the margins of all processes together."""
+        if self.meter is not None:
+            self.meter.end_epoch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps: the sums of the margins."""
+        return {} if self.meter is None else {"margins": self.meter.total.cpu()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up a checkpoint's sums."""
+        self._restored = state_dict.get("margins")
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begins a new collection."""
@@ -84,6 +123,9 @@ class AuditCallback(L.Callback):
         self.predictions = table
         wrong = float(100 * (table["pred"] != table["label"]).mean())
         pl_module.log_dict({"val/error": wrong, "val/loss": float(table["loss"].mean())}, rank_zero_only=False)
+        done = trainer.current_epoch + 1
+        if self.every and done % self.every == 0 and done < (trainer.max_epochs or 0) and trainer.is_global_zero:
+            self._draw(trainer, rank_samples([table]))
 
     def _table(self, trainer: L.Trainer) -> pd.DataFrame:
         data, found = trainer.datamodule, self.gathered  # type: ignore[attr-defined]
@@ -109,6 +151,25 @@ class AuditCallback(L.Callback):
             with atomic_path(self.folder / "probabilities.npy") as temporary, open(temporary, "wb") as file:
                 np.save(file, softmax(self.gathered["logits"]))
             files.append(self.folder / "probabilities.npy")
+        files += self._write_dynamics(trainer)
+        fixes, used = data.arm.fixes, data.arm.fixes is not None and data.arm.name != "original"
+        if used:
+            write_fixes(fixes.reset_index(), self.folder / "fixes.csv")
+        self._draw(trainer, ranking)
+        run = wandb_log.find_run(trainer.loggers)
+        if run is None:
+            return
+        name = artifact_name(run.name or self.folder.name)
+        metadata = {"samples": len(ranking), "labels": len(data.labels), "arm": data.arm.name}
+        wandb_log.log_artifact(run, f"predictions-{name}", "predictions", files, metadata)
+        if used:
+            digest = fixes_fingerprint(fixes)
+            kept = {"fixes": len(fixes), "sha256": digest}
+            wandb_log.log_artifact(run, f"fixes-{digest[:12]}", "fixes", [self.folder / "fixes.csv"], kept, used=True)
+
+    def _draw(self, trainer: L.Trainer, ranking: pd.DataFrame) -> None:
+        """Draws the panels of a ranking, and logs them and its head to W&B."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
         rows = pd.Series(np.arange(len(data.table)), index=data.table.index)
 
         def images(ids: list[str]) -> np.ndarray:
@@ -117,21 +178,22 @@ class AuditCallback(L.Callback):
         fixes = data.arm.fixes
         marks = None if fixes is None else {str(name): str(new) for name, new in fixes["new_label"].items()}
         pictures = draw_audit(ranking, images, self.folder / "panels", self.title, self.panels, marks)
-        used = fixes is not None and data.arm.name != "original"
-        if used:
-            write_fixes(fixes.reset_index(), self.folder / "fixes.csv")
         run = wandb_log.find_run(trainer.loggers)
-        if run is None:
-            return
-        wandb_log.log_pictures(run, pictures)
-        wandb_log.log_ranking(run, ranking, images, self.top)
-        name = artifact_name(run.name or self.folder.name)
-        metadata = {"samples": len(ranking), "labels": len(data.labels), "arm": data.arm.name}
-        wandb_log.log_artifact(run, f"predictions-{name}", "predictions", files, metadata)
-        if used:
-            digest = fixes_fingerprint(fixes)
-            kept = {"fixes": len(fixes), "sha256": digest}
-            wandb_log.log_artifact(run, f"fixes-{digest[:12]}", "fixes", [self.folder / "fixes.csv"], kept, used=True)
+        if run is not None:
+            wandb_log.log_pictures(run, pictures)
+            wandb_log.log_ranking(run, ranking, images, self.top)
+
+    def _write_dynamics(self, trainer: L.Trainer) -> list[Path]:
+        """Writes the area under the margin of the training samples; returns the file, if there is one."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        found = (self.meter or self._meter(trainer)).table(data.table.index, data.table["label"])
+        if not len(found):
+            return []
+        used = pd.Series(
+            np.asarray(data.labels, dtype=object)[data.train_labels], index=data.table.index[data.train_rows]
+        )
+        found["label"] = used.reindex(found["sample_id"]).to_numpy()
+        return [write_dynamics(found, self.folder / "dynamics.parquet")]
 
 
 def artifact_name(text: str) -> str:

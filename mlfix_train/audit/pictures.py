@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from mlfix_train.audit import charts
 from mlfix_train.audit.panels import Tile, draw_panel, save_panel
-from mlfix_train.audit.slices import slug, worst_confusions
+from mlfix_train.audit.slices import Slice, first_slices, rank_slices, slug
 
 ImageSource = Callable[[list[str]], np.ndarray]
 """Maps n sample ids to their pixels, uint8 ``n,H,W,3``."""
@@ -29,21 +29,21 @@ class Picture:
 
 
 def tiles_of(ranking: pd.DataFrame, images: ImageSource, marks: Mapping[str, str] | None = None) -> list[Tile]:
-    """Returns a tile for each row of a ranking (the first :data:`MAX_TILES` with their image)."""
+    """Returns a tile for each row of a ranking: given label, suggested label, suspicion, loss, and mark."""
     ids = ranking["sample_id"].tolist()
     pixels = images(ids)
-    columns = ("sample_id", "given_label", "predicted_label", "suspicion", "loss")
+    columns = ("sample_id", "given_label", "suggested_label", "suspicion", "loss")
     rows = zip(pixels, *(ranking[name].tolist() for name in columns), strict=True)
     return [
         Tile(
             image,
             str(given),
-            str(predicted),
+            str(suggested),
             min(max(suspicion, 0.0), 1.0),
             f"loss {loss:.2f}",
             (marks or {}).get(name),
         )
-        for image, name, given, predicted, suspicion, loss in rows
+        for image, name, given, suggested, suspicion, loss in rows
     ]
 
 
@@ -55,6 +55,7 @@ def draw_audit(
     panels: int = 6,
     marks: Mapping[str, str] | None = None,
     order: pd.Series | None = None,
+    slices: Sequence[Slice] | None = None,
 ) -> list[Picture]:
     """Draws the pictures of a ranking into ``folder``; panels of an earlier audit there are removed.
 
@@ -63,9 +64,10 @@ def draw_audit(
         images: pixels by sample id.
         folder: where the PNGs go.
         title: what was audited, for the headlines.
-        panels: number of (given, predicted) slices that get a panel.
+        panels: number of slices of each kind that get a panel.
         marks: fixes to show, sample id to new label.
-        order: places by sample id, from `mlfix sort`; slices are then shown in visual order, their highest losses.
+        order: places by sample id, from `mlfix sort`; slices are then shown in visual order, their most suspicious.
+        slices: from :func:`mlfix_train.audit.slices.rank_slices`; by default pairs and labels.
 
     Returns:
         The pictures, in the order in which one would look at them.
@@ -74,13 +76,15 @@ def draw_audit(
     for old in [*folder.glob("[0-9][0-9]-*.png"), *folder.glob("[0-9][0-9][0-9]-*.png")]:
         old.unlink()
     worst = _panel(ranking, images, folder / "worst.png", "Least believable labels", title, marks)
-    pictures = [Picture("audit/worst", worst, f"the {min(MAX_TILES, len(ranking))} highest losses")]
-    for number, piece in enumerate(worst_confusions(ranking, panels), start=1):
+    pictures = [Picture("audit/worst", worst, f"the {min(MAX_TILES, len(ranking))} most suspicious")]
+    chosen = first_slices(rank_slices(ranking) if slices is None else slices, panels)
+    for number, piece in enumerate(chosen, start=1):
         rows = ranking.iloc[piece.rows]
         path = folder / f"{number:02d}-{slug(piece.name)}.png"
-        _panel(rows, images, path, f"Given {piece.name.replace(' → ', ', predicted ')}", title, marks, order)
-        pictures.append(Picture(f"audit/slice_{number:02d}", path, f"{piece.name} ({len(rows)})"))
-    losses, wrong = ranking["loss"].to_numpy(), ranking["is_label_issue"].to_numpy(dtype=bool)
+        _panel(rows, images, path, headline(piece), title, marks, order)
+        caption = f"{piece.kind} {piece.name} ({len(rows)}, suspicion {piece.expected:.1f} in all)"
+        pictures.append(Picture(f"audit/slice_{number:02d}", path, caption))
+    losses, wrong = ranking["loss"].to_numpy(), (ranking["predicted_label"] != ranking["given_label"]).to_numpy()
     histogram = charts.loss_histogram(losses, wrong, folder / "loss.png", f"Loss of every held-out sample, {title}")
     by_label = ranking.groupby("given_label")["disagreement"].agg(["mean", "size"])
     errors = charts.error_per_label(
@@ -90,6 +94,14 @@ def draw_audit(
     pictures.append(Picture("audit/loss_histogram", histogram, "loss of every held-out sample"))
     pictures.append(Picture("audit/error_per_label", errors, "held-out error by given label"))
     return pictures
+
+
+def headline(piece: Slice) -> str:
+    """Returns what a panel of a slice is called."""
+    if piece.kind == "pair":
+        given, _, suggested = piece.name.partition(" → ")
+        return f"Given {given}, rather {suggested}"
+    return {"label": f"Given {piece.name}", "duplicates": f"Near-duplicates, {piece.name}"}.get(piece.kind, piece.name)
 
 
 def _panel(
@@ -103,11 +115,11 @@ def _panel(
 ) -> Path:
     """Draws the first tiles of some rows; the panel's note still counts all of them."""
     shown, count = rows.head(MAX_TILES), len(rows)
-    words = "highest loss first"
+    words = "most suspicious first"
     if order is not None:
         places = order.reindex(shown["sample_id"]).to_numpy(dtype=float)  # what was not sorted comes last
         shown = shown.iloc[np.argsort(np.where(np.isnan(places), np.inf, places), kind="stable")]
-        words = "alike beside alike" if count <= MAX_TILES else "the highest losses, alike beside alike"
+        words = "alike beside alike" if count <= MAX_TILES else "the most suspicious, alike beside alike"
     head = tiles_of(shown, images, marks)
     rest = [head[-1]] * (count - len(head)) if head else []
     return save_panel(draw_panel([*head, *rest], headline, f"{title}, {words}", max_tiles=MAX_TILES), path)

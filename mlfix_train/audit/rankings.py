@@ -1,87 +1,206 @@
-"""Rankings: held-out samples, the least believable label first."""
+"""Rankings: samples, the least believable label first, by all the evidence there is.
+
+Columns of a ranking, a row a sample:
+
+- ``sample_id``, ``given_label``, ``predicted_label`` (by most runs that held it out), ``suggested_label`` (by all
+  evidence; the given one where nothing speaks against it);
+- ``suspicion`` (0 to 1, higher is worse) and ``label_score`` (1 - suspicion, as in cleanlab);
+- ``is_label_issue``: rather wrong than right by the suspicion, and another label is suggested;
+- ``rank`` from 1, ``slice`` (``given → suggested``);
+- single scores: ``evidence`` (of all kinds, higher is worse), ``loss`` (nats), ``margin`` (logits),
+  ``self_confidence``, ``normalized_margin``, ``confident_score`` (0 to 1, lower is worse; the last needs whole
+  probabilities), ``aum`` (logits, lower is worse; in-sample), ``neighbour_disagreement``, ``twin_disagreement`` (0 to
+  1, higher is worse), ``outlierness`` (1 is usual, higher is stranger), ``disagreement`` (share of runs that predict
+  another label); empty where there is no such evidence;
+- ``runs``: how many held it out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from mlfix_train.audit import label_scores
+from mlfix_train.audit.estimates import looking, resample_counts, wrong_labels
+from mlfix_train.audit.held_out import HeldOut, merge_runs
+from mlfix_train.audit.neighbour_scores import NeighbourScores
+from mlfix_train.audit.suspicion import Mixture, fit_mixture, probability, rank_product
 from mlfix_train.data.atomic import atomic_path
-from mlfix_train.errors import DataError, RunError, listing
 
 COLUMNS = (
     "sample_id", "given_label", "predicted_label", "suspicion", "label_score", "is_label_issue", "rank", "slice",
-    "loss", "margin", "label_prob", "disagreement", "runs",
+    "suggested_label", "evidence", "loss", "margin", "self_confidence", "normalized_margin", "confident_score", "aum",
+    "neighbour_disagreement", "twin_disagreement", "outlierness", "disagreement", "runs",
 )  # fmt: skip
+ENOUGH = 1000
+"""Samples from which on a mixture is fitted; of fewer the suspicion is an order, and no count."""
 
 
-def rank_samples(runs: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Ranks samples by their mean loss over the runs that held them out.
+@dataclass
+class Evidence:
+    """What there is to judge labels by, beside held-out predictions; arrays have a row a held-out sample.
 
-    ``label_score`` is exp(-mean loss), the geometric mean of the given label's probability: 0 to 1, lower is worse, as
-    in cleanlab. ``suspicion`` is 1 - label_score: 0 to 1, higher is worse. ``predicted_label`` is the label that most
-    runs predict (ties: the surest); ``is_label_issue`` says that it is not the given one. ``disagreement`` is the
-    share of runs that predict another label than the given one.
+    Attributes:
+        aum: float ``N``, area under the margin in training, NaN where a sample was never trained on.
+        neighbours: what images that look alike say.
+        probabilities: ``N,C`` mean held-out probabilities.
+        groups: int64 ``N``, photo or track of each.
+    """
+
+    aum: np.ndarray | None = None
+    neighbours: NeighbourScores | None = None
+    probabilities: np.ndarray | None = None
+    groups: np.ndarray | None = None
+
+
+@dataclass
+class Ranking:
+    """A ranking and what follows from it.
+
+    Attributes:
+        table: rows with :data:`COLUMNS`, most suspicious first.
+        kinds: the kinds of evidence that were combined.
+        estimates: how many labels are wrong and how far looking pays; empty where it can't be said.
+        order: int64 ``N``, row of each rank in the order of the held-out samples.
+    """
+
+    table: pd.DataFrame
+    kinds: list[str]
+    estimates: dict[str, Any] = field(default_factory=dict)
+    order: np.ndarray | None = None
+
+
+def rank_samples(runs: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Ranks samples by held-out predictions alone: by the mean normalised margin over the runs that held them out.
+
+    ``suspicion`` is 1 - normalised margin (1 - self-confidence where the predictions hold no margins).
 
     Args:
         runs: one or more tables of predictions (see :mod:`mlfix_train.audit.predictions`).
 
     Returns:
-        One row a sample with :data:`COLUMNS`, most suspicious first, ``rank`` from 1.
+        One row a sample with :data:`COLUMNS`, most suspicious first.
 
     Raises:
         RunError: no runs, or two runs that give one sample different labels.
         DataError: a loss that is no number.
     """
-    if not runs:
-        raise RunError("there are no predictions to rank", "train a run first")
-    rows = pd.concat(runs, ignore_index=True)
-    missing = [name for name in ("pred", "loss", "prob", "label_prob", "margin") if name not in rows.columns]
-    if missing:
-        raise RunError(f"the predictions lack the columns {listing(missing)}", "rank the predictions of mlfix train")
-    bad = rows["sample_id"][~np.isfinite(rows["loss"].to_numpy(dtype=np.float64))]
-    if len(bad):
-        raise DataError(f"{len(bad):,} predictions have a loss that is no number: {listing(bad, 3)}", "train again")
-    by_sample = rows.groupby("sample_id", sort=False)
-    labels = by_sample["label"].agg(["first", "nunique"])
-    torn = labels.index[labels["nunique"] > 1]
-    if len(torn):
-        raise RunError(
-            f"the runs disagree on the given label of {len(torn):,} sample(s): {listing(torn, 3)}",
-            "rank only runs of one data set together",
-        )
-    wrong = (rows["pred"] != rows["label"]).groupby(rows["sample_id"], sort=False).mean()
-    means = by_sample[["loss", "margin", "label_prob"]].mean().astype(np.float64)
-    score = np.exp(-means["loss"])
+    return rank(merge_runs(runs)).table
+
+
+def rank(held: HeldOut, evidence: Evidence | None = None, seed: int = 0) -> Ranking:
+    """Ranks samples by all the evidence there is.
+
+    With one kind of evidence the suspicion is that kind's score. With several, their ranks are combined (see
+    :mod:`mlfix_train.audit.suspicion`), and the suspicion is the estimated probability that the label is wrong.
+
+    Args:
+        held: held-out predictions of N samples.
+        evidence: further kinds, rows as in ``held``.
+        seed: of the intervals.
+    """
+    more = evidence or Evidence()
+    kinds = _kinds(held, more)
+    mixture: Mixture | None = None
+    if len(kinds) == 1:
+        strength, suspicion = held.scores["doubt"], held.scores["doubt"]
+    else:
+        strength = rank_product(kinds)
+        if len(held) >= ENOUGH:
+            mixture = fit_mixture(strength)
+            suspicion = probability(mixture.log_odds(strength))
+        else:
+            suspicion = -np.expm1(-strength / len(kinds)) * 0.999
+    suggested = suggest(held, more)
+    table = _table(held, more, strength, suspicion, suggested)
+    tie = np.empty(len(held), np.int64)
+    tie[np.argsort(held.ids.to_numpy(), kind="stable")] = np.arange(len(held))
+    order = np.lexsort((tie, -held.scores["loss"], -strength))
+    table = table.iloc[order].reset_index(drop=True)
+    table["rank"] = np.arange(1, len(table) + 1)
+    estimates: dict[str, Any] = {}
+    if mixture is not None:
+        draws = resample_counts(strength, mixture, held.labels, len(held.names), more.groups, seed)
+        estimates = wrong_labels(suspicion, held.labels, held.names, draws)
+        estimates["looking"] = looking(suspicion[order])
+    return Ranking(table[list(COLUMNS)], list(kinds), estimates, order)
+
+
+def _kinds(held: HeldOut, more: Evidence) -> dict[str, np.ndarray]:
+    """Returns one score for each kind of evidence, higher is worse."""
+    kinds = {"held_out": held.scores["doubt"]}
+    if more.aum is not None and not np.isnan(more.aum).all():
+        kinds["dynamics"] = -more.aum
+    if more.neighbours is not None:
+        kinds |= {name.split("_")[0]: scores for name, scores in more.neighbours.scores.items()}
+    return kinds
+
+
+def suggest(held: HeldOut, more: Evidence) -> np.ndarray:
+    """Returns for each sample the label beside the given one that most speaks for, int64 ``N``; -1 where none does.
+
+    Candidates are the runs' prediction, the likeliest other label of the whole probabilities, and the label of most
+    neighbours; each brings its probability or share of votes.
+    """
+    candidates: list[tuple[np.ndarray, np.ndarray]] = []
+    if more.probabilities is not None:
+        candidates.append(label_scores.best_other(more.probabilities, held.labels))
+    else:
+        prob = np.nan_to_num(held.scores["predicted_prob"], nan=0.5)
+        candidates.append((held.predicted, np.maximum(prob, 1e-6)))
+    if more.neighbours is not None:
+        candidates.append((more.neighbours.label, more.neighbours.share))
+    best, most = np.full(len(held), -1, np.int64), np.zeros(len(held))
+    for label, _ in candidates:
+        weight = np.sum([np.where(other == label, share, 0.0) for other, share in candidates], axis=0)
+        better = (label >= 0) & (label != held.labels) & (weight > most)
+        best[better], most[better] = label[better], weight[better]
+    return best
+
+
+def _table(
+    held: HeldOut, more: Evidence, strength: np.ndarray, suspicion: np.ndarray, suggested: np.ndarray
+) -> pd.DataFrame:
+    names = np.asarray([*held.names, ""], dtype=object)
+    doubted = (suggested >= 0) & ((suspicion >= 0.5) | (held.predicted != held.labels))
+    suggestion = np.where(doubted, suggested, held.labels)
+    nothing = np.full(len(held), np.nan)
+    near = more.neighbours
+    confident = nothing
+    if more.probabilities is not None:
+        limits = label_scores.confident_thresholds(more.probabilities, held.labels)
+        confident = label_scores.confident_score(more.probabilities, held.labels, limits)
+    votes = {} if near is None else near.scores
     table = pd.DataFrame(
         {
-            "given_label": labels["first"],
-            "predicted_label": _vote(rows).reindex(labels.index),
-            "suspicion": -np.expm1(-means["loss"]),
-            "label_score": score,
-            **{name: means[name] for name in ("loss", "margin", "label_prob")},
-            "disagreement": wrong,
-            "runs": by_sample.size(),
+            "sample_id": held.ids.to_numpy(),
+            "given_label": names[held.labels],
+            "predicted_label": names[held.predicted],
+            "suggested_label": names[suggestion],
+            "suspicion": suspicion,
+            "label_score": 1 - suspicion,
+            "is_label_issue": (suspicion >= 0.5) & (suggestion != held.labels),
+            "evidence": strength,
+            **{name: held.scores[name] for name in ("loss", "margin", "self_confidence", "normalized_margin")},
+            "confident_score": confident,
+            "aum": nothing if more.aum is None else more.aum,
+            **{name: votes.get(name, nothing) for name in ("neighbour_disagreement", "twin_disagreement")},
+            "outlierness": nothing if near is None else near.outlierness,
+            "disagreement": held.disagreement,
+            "runs": held.runs,
         }
     )
-    table["is_label_issue"] = table["predicted_label"] != table["given_label"]
-    table["slice"] = table["given_label"].astype(str) + " → " + table["predicted_label"].astype(str)
-    table = table.reset_index().sort_values(["loss", "sample_id"], ascending=[False, True], kind="stable")
-    table["rank"] = np.arange(1, len(table) + 1)
-    return table[list(COLUMNS)].reset_index(drop=True)
-
-
-def _vote(rows: pd.DataFrame) -> pd.Series:
-    """The most frequent prediction of each sample; of several, the one with the highest summed probability."""
-    votes = rows.groupby(["sample_id", "pred"], sort=False)["prob"].agg(["size", "sum"]).reset_index()
-    votes = votes.sort_values(["size", "sum", "pred"], ascending=[False, False, True], kind="stable")
-    return votes.drop_duplicates("sample_id").set_index("sample_id")["pred"]
+    table["slice"] = table["given_label"].astype(str) + " → " + table["suggested_label"].astype(str)
+    return table
 
 
 def write_ranking(ranking: pd.DataFrame, path: str | Path) -> Path:
     """Writes a ranking as CSV, atomically; returns the path."""
     with atomic_path(path) as temporary:
-        ranking.to_csv(temporary, index=False, float_format="%.7g")
+        ranking.to_csv(temporary, index=False, float_format="%.9g")
     return Path(path)

@@ -198,7 +198,13 @@ def unlikeness(
         raise ConfigError(f"k={k} is out of range", "ask for 1 neighbour or more")
     if len(x) < 3:
         return np.ones(len(x))
-    found = neighbours or nearest_neighbours(x, k, device)
+    return relative_distance(neighbours or nearest_neighbours(x, k, device), k)
+
+
+def relative_distance(found: Neighbours, k: int = 5) -> np.ndarray:
+    """Returns each point's mean distance to its k nearest over the median of theirs, ``N``; see :func:`unlikeness`."""
+    if not found.index.size:
+        return np.ones(len(found.index))
     own = found.distance[:, :k].mean(1)
     usual = np.median(own[found.index[:, :k]], axis=1)
     floor = 1e-6 * max(float(own.mean()), 1e-30)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from mlfix_train.data.atomic import atomic_path
 from mlfix_train.errors import ConfigError, did_you_mean, listing
 
 ALL = "all"
@@ -18,27 +20,88 @@ MOST_VALUES = 50
 SliceSpec = str | Sequence[str] | Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Slice:
-    """A name, and the rows of a ranking that belong to it, most suspicious first."""
+KINDS = ("pair", "label", "slice", "duplicates")
+SCREEN = 108
+"""Samples of a slice that one look takes in; slices are ranked by the suspicion that these hold."""
 
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """Samples that are looked at together.
+
+    Attributes:
+        kind: ``pair`` (given label, suggested label), ``label``, ``slice`` (named by the user) or ``duplicates``
+            (near-duplicates with different labels).
+        name: such as ``60 → 80``.
+        rows: rows of the ranking, most suspicious first.
+        expected: suspicion of all its samples, summed; where suspicions are probabilities, the wrong labels expected.
+        screen: the same of its first :data:`SCREEN` samples.
+    """
+
+    kind: str
     name: str
     rows: np.ndarray
+    expected: float
+    screen: float
 
 
-def worst_confusions(ranking: pd.DataFrame, count: int) -> list[Slice]:
-    """Returns the (given, predicted) pairs that hold the most suspicion.
+def rank_slices(
+    ranking: pd.DataFrame,
+    named: Mapping[str, np.ndarray] | None = None,
+    duplicates: pd.Series | None = None,
+) -> list[Slice]:
+    """Returns all slices of a ranking, those first whose first screen holds the most suspicion.
 
     Args:
-        ranking: from :func:`mlfix_train.audit.rankings.rank_samples`.
-        count: number of slices at most.
-
-    Returns:
-        Slices of samples whose prediction differs from the given label, by their summed suspicion.
+        ranking: N rows from :func:`mlfix_train.audit.rankings.rank`, most suspicious first.
+        named: slices of the user's, name to N booleans.
+        duplicates: number of each sample's group of near-duplicates (-1: none), by ``sample_id``; groups whose samples
+            bear different labels become slices.
     """
-    issues = ranking[ranking["is_label_issue"].to_numpy(dtype=bool)]
-    held = issues.groupby("slice")["suspicion"].sum().sort_values(ascending=False, kind="stable")
-    return [Slice(str(name), np.flatnonzero((ranking["slice"] == name).to_numpy())) for name in held.index[:count]]
+    suspicion = ranking["suspicion"].to_numpy(dtype=np.float64)
+    given, pair = ranking["given_label"].astype(str), ranking["slice"].astype(str)
+    changed = (ranking["suggested_label"] != ranking["given_label"]).to_numpy()
+    found = _by_value("pair", pair.where(changed), suspicion) + _by_value("label", given, suspicion)
+    found += [_slice("slice", name, np.flatnonzero(mask), suspicion) for name, mask in (named or {}).items()]
+    if duplicates is not None:
+        groups = duplicates.reindex(ranking["sample_id"]).fillna(-1).to_numpy().astype(np.int64)
+        part = pd.Series(groups).where(groups >= 0)
+        torn = given.groupby(part.to_numpy()).transform("nunique").to_numpy() > 1
+        found += _by_value("duplicates", part.where(torn).map("group {:.0f}".format, na_action="ignore"), suspicion)
+    return sorted(found, key=lambda one: (-one.screen, KINDS.index(one.kind), one.name))
+
+
+def _by_value(kind: str, values: pd.Series, suspicion: np.ndarray) -> list[Slice]:
+    """Returns a slice for each value; missing values belong to none."""
+    codes, names = pd.factorize(values.to_numpy(dtype=object))
+    order = np.argsort(codes, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1) if len(order) else []
+    return [_slice(kind, str(names[codes[rows[0]]]), rows, suspicion) for rows in parts if codes[rows[0]] >= 0]
+
+
+def _slice(kind: str, name: str, rows: np.ndarray, suspicion: np.ndarray) -> Slice:
+    return Slice(kind, name, rows, float(suspicion[rows].sum()), float(suspicion[rows[:SCREEN]].sum()))
+
+
+def first_slices(slices: Sequence[Slice], count: int) -> list[Slice]:
+    """Returns the first ``count`` slices of each kind, in their order; pairs before labels before others."""
+    return [one for kind in KINDS for one in [s for s in slices if s.kind == kind and s.screen > 0][:count]]
+
+
+def write_slices(slices: Sequence[Slice], path: str | Path) -> Path:
+    """Writes slices as CSV, the richest first: kind, name, samples, suspicion, first_screen; returns the path."""
+    table = pd.DataFrame(
+        {
+            "kind": [one.kind for one in slices],
+            "name": [one.name for one in slices],
+            "samples": [len(one.rows) for one in slices],
+            "suspicion": [one.expected for one in slices],
+            "first_screen": [one.screen for one in slices],
+        }
+    )
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.4g")
+    return Path(path)
 
 
 def select_labels(labels: Sequence[str], name: str, pattern: str) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.audit.pictures import ImageSource, Picture
+from mlfix_train.audit.slices import Slice
 from mlfix_train.errors import check_choice
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,8 @@ def log_ranking(run: Any, ranking: pd.DataFrame, images: ImageSource, top: int) 
     import wandb
 
     head = ranking.head(min(top, IMAGES_PER_KEY))
-    columns = ["rank", "given_label", "predicted_label", "suspicion", "loss", "margin", "slice", "sample_id"]
+    columns = ["rank", "given_label", "predicted_label", "suggested_label", "suspicion", "loss", "margin", "slice",
+               "sample_id"]  # fmt: skip
     thumbnails = [wandb.Image(_enlarge(image)) for image in images(head["sample_id"].tolist())]
     rows = head[columns].to_numpy(dtype=object).tolist()
     table = wandb.Table(columns=["image", *columns])
@@ -144,6 +146,40 @@ def open_run(settings: dict[str, Any], folder: Path, job: str, name: str, config
         except (wandb.errors.Error, TimeoutError, OSError) as error:
             log.warning("W&B can't be used %s: %s", attempt, error)
     return None
+
+
+def log_audit(
+    run: Any, about: Mapping[str, Any], ranking: pd.DataFrame, slices: Sequence[Slice], images: ImageSource | None,
+    pictures: Sequence[Picture], folder: Path, top: int,
+) -> None:  # fmt: skip
+    """Logs an audit: its figures, the head of the ranking with thumbnails, slices, labels, panels, page, artifact.
+
+    The whole ranking goes up as an artifact, since a table holds :data:`TABLE_ROWS` rows and a key
+    :data:`IMAGES_PER_KEY` images.
+    """
+    import wandb
+
+    log_pictures(run, pictures)
+    if images is not None:
+        log_ranking(run, ranking, images, top)
+    estimates = about["estimates"]
+    rows: list[Any] = [[one.kind, one.name, len(one.rows), one.expected, one.screen] for one in slices[:TABLE_ROWS]]
+    names: list[Any] = ["kind", "name", "samples", "suspicion", "first screen"]
+    logged: dict[str, Any] = {"audit/slices": wandb.Table(columns=names, data=rows)}
+    if estimates:
+        labels: list[Any] = [[name, row["samples"], row["wrong"], *row["interval"]]
+                             for name, row in estimates["labels"].items()][:TABLE_ROWS]  # fmt: skip
+        heads: list[Any] = ["label", "samples", "expected wrong", "95% low", "95% high"]
+        logged["audit/labels"] = wandb.Table(columns=heads, data=labels)
+        low, high = estimates["interval"]
+        run.summary.update({"audit/wrong": estimates["wrong"], "audit/wrong_low": low, "audit/wrong_high": high,
+                            "audit/looking_pays_down_to": estimates["looking"]["pays"]})  # fmt: skip
+    run.summary.update({"audit/ranked": about["ranked"], "audit/issues": about["issues"]})
+    logged["audit/page"] = wandb.Html(str(folder / "report.html"), inject=False)
+    run.log(logged)
+    files = [folder / name for name in ("ranking.csv", "slices.csv", "audit.json", "report.html")]
+    name = "audit-" + re.sub(r"[^A-Za-z0-9_.-]+", "-", str(run.name))[:100]
+    log_artifact(run, name, "audit", files, {"ranked": about["ranked"], "issues": about["issues"]})
 
 
 def log_comparison(run: Any, summary: dict[str, Any], folder: Path, pictures: Sequence[Path]) -> None:

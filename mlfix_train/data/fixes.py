@@ -2,7 +2,8 @@
 
 A fixes file is a CSV with the columns ``sample_id,new_label[,old_label,reviewer,time,note]``. ``new_label`` is a label
 or ``invalid`` (take the sample out). MLfix's own file is read too: its first column has no name and holds paths that
-begin with the folder of the images.
+begin with the folder of the images. FiftyOne's, Label Studio's and cleanlab's files are read by
+:mod:`mlfix_train.data.foreign_fixes`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import logging
 import os
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from mlfix_train.data.atomic import atomic_path
 from mlfix_train.data.csv_rows import read_rows
+from mlfix_train.data.foreign_fixes import cleanlab_fixes, read_json_fixes
 from mlfix_train.data.samples import INVALID, label_list
 from mlfix_train.errors import FixesError, did_you_mean, listing, nearest
 
@@ -31,16 +34,19 @@ def read_fixes(path: str | Path) -> pd.DataFrame:
     """Reads a fixes file.
 
     Args:
-        path: the CSV file.
+        path: the CSV file, or a JSON file of another tool.
 
     Returns:
         A DataFrame of strings with :data:`COLUMNS` (empty where the file says nothing) and ``row``, the line of the
-        file (the header is line 1). ``attrs["published_format"]`` tells MLfix's own file, ``attrs["path"]`` the path.
+        file (the header is line 1). ``attrs["published_format"]`` tells MLfix's own file, ``attrs["foreign"]`` another
+        tool's, ``attrs["path"]`` the path.
 
     Raises:
         FixesError: the file is missing, not UTF-8, or lacks a column; a row has no id or no new label.
     """
     path = Path(path).expanduser()
+    if path.suffix.lower() == ".json":
+        return _as_fixes(read_json_fixes(path), path, foreign=True)
     rows = read_rows(path, "fixes.path", FixesError)
     if not rows or not any(cell.strip() for cell in rows[0][1]):
         raise FixesError(f"{path} is empty", "a fixes file begins with the line sample_id,new_label")
@@ -48,6 +54,8 @@ def read_fixes(path: str | Path) -> pd.DataFrame:
     published = header[0] in ("", "Unnamed: 0") and "new_label" in header
     if published:
         header[0] = "sample_id"
+    if "is_label_issue" in header:
+        return _as_fixes(cleanlab_fixes(header, rows[1:], path), path, foreign=True)
     missing = [name for name in ("sample_id", "new_label") if name not in header]
     if missing:
         raise FixesError(
@@ -69,9 +77,16 @@ def read_fixes(path: str | Path) -> pd.DataFrame:
                 raise FixesError(
                     f"{path}: line {line} has no {name}: {','.join(cells)!r}", "complete or remove the line"
                 )
-        records.append({"row": line, **{name: record.get(name, "") for name in COLUMNS}})
-    fixes = pd.DataFrame(records, columns=["row", *COLUMNS])
-    fixes.attrs.update(published_format=published, path=str(path))
+        records.append({"row": line, **record})
+    return _as_fixes(records, path, published=published)
+
+
+def _as_fixes(
+    records: list[dict[str, Any]], path: Path, published: bool = False, foreign: bool = False
+) -> pd.DataFrame:
+    rows = [{"row": record["row"], **{name: record.get(name, "") for name in COLUMNS}} for record in records]
+    fixes = pd.DataFrame(rows, columns=["row", *COLUMNS])
+    fixes.attrs.update(published_format=published, foreign=foreign, path=str(path))
     return fixes
 
 
@@ -98,6 +113,8 @@ def match_fixes(fixes: pd.DataFrame, table: pd.DataFrame, allow: Collection[str]
     fixes = _known_samples(fixes, table, source, allow)
     given = table["label"].reindex(fixes["sample_id"]).to_numpy()
     fixes = fixes.assign(given_label=given)
+    if fixes.attrs.get("foreign"):
+        fixes = fixes[fixes["new_label"] != fixes["given_label"]]  # looked at, and left as it was
     _check_labels(fixes, label_list(table), source, allow)
     _check_stale(fixes, source, allow)
     _check_conflicts(fixes, source, allow)
@@ -108,9 +125,11 @@ def match_fixes(fixes: pd.DataFrame, table: pd.DataFrame, allow: Collection[str]
 
 
 def _known_samples(fixes: pd.DataFrame, table: pd.DataFrame, source: str, allow: Collection[str]) -> pd.DataFrame:
-    """Resolves ids; MLfix's paths may begin with folders that the table's ids don't have."""
+    """Resolves ids; paths of other tools may begin with folders that the table's ids don't have, or lack a suffix."""
     known = table.index
-    if fixes.attrs.get("published_format"):
+    if fixes.attrs.get("foreign"):
+        fixes = fixes.assign(sample_id=_by_path(fixes["sample_id"], table))
+    if fixes.attrs.get("published_format") or fixes.attrs.get("foreign"):
         fixes = fixes.assign(sample_id=[_strip_folders(name, known) for name in fixes["sample_id"]])
     unknown = fixes[~fixes["sample_id"].isin(known)]
     if len(unknown) and "unknown_samples" not in allow:
@@ -125,6 +144,17 @@ def _known_samples(fixes: pd.DataFrame, table: pd.DataFrame, source: str, allow:
     if len(unknown):
         log.warning("%s: %d lines name samples that aren't in the data and are left out", source, len(unknown))
     return fixes[fixes["sample_id"].isin(known)]
+
+
+def _by_path(names: pd.Series, table: pd.DataFrame) -> list[str]:
+    """Resolves names that are image files, or ids without their suffix, to ids; others stay."""
+    known = set(table.index)
+    by_path = {Path(path).as_posix(): name for name, path in table["path"].items()}
+    stems: dict[str, Any] = {}
+    for name in table.index:
+        stem = name.rpartition(".")[0] or name
+        stems[stem] = None if stem in stems else name  # two files of one stem can't be told apart
+    return [str(name if name in known else by_path.get(name) or stems.get(name) or name) for name in names]
 
 
 def _strip_folders(name: str, known: pd.Index) -> str:

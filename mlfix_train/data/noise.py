@@ -44,7 +44,11 @@ def plant_uniform(table: pd.DataFrame, fraction: float, seed: int = 0) -> pd.Dat
 
 
 def plant_confusions(
-    table: pd.DataFrame, fraction: float, confusions: Mapping[str, Sequence[str] | str], seed: int = 0
+    table: pd.DataFrame,
+    fraction: float,
+    confusions: Mapping[str, Sequence[str] | str],
+    seed: int = 0,
+    whole_groups: bool = False,
 ) -> pd.DataFrame:
     """Gives a random share of some labels' samples a label that they are easily mistaken for.
 
@@ -53,6 +57,7 @@ def plant_confusions(
         fraction: share of the samples *of each label in* ``confusions`` to mislabel, 0 to 1.
         confusions: label to the label or labels it is mistaken for, such as ``{"60": ["80"], "80": ["60"]}``.
         seed: seed of the draw.
+        whole_groups: mislabel whole photos or tracks, all samples of one alike, until the share is nearest.
 
     Returns:
         As :func:`plant_uniform`.
@@ -77,10 +82,61 @@ def plant_confusions(
         if label in targets or not targets:
             raise DataError(f"the confusion map takes {label!r} for {targets}", "name other labels")
         own = np.flatnonzero(labels == label)
-        picked = rng.permutation(own)[: round(fraction * len(own))]
+        wanted = round(fraction * len(own))
+        if whole_groups:
+            picked, part = _whole_groups(table["group"].to_numpy()[own], wanted, rng)
+            picked, choice = own[picked], rng.integers(len(targets), size=part.max(initial=-1) + 1)[part]
+        else:
+            picked = rng.permutation(own)[:wanted]
+            choice = rng.integers(len(targets), size=len(picked))
         rows.append(picked)
-        new.append(np.array(targets, dtype=object)[rng.integers(len(targets), size=len(picked))])
+        new.append(np.array(targets, dtype=object)[choice])
     return _planted(table, np.concatenate(rows), np.concatenate(new)) if rows else _planted(table, [], [])
+
+
+def _whole_groups(groups: np.ndarray, wanted: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Returns positions of randomly drawn groups, nearest to ``wanted`` in all, and the number of each one's group."""
+    codes = pd.factorize(groups)[0]
+    order = rng.permutation(codes.max() + 1)
+    sizes = np.cumsum(np.bincount(codes)[order])
+    count = int(np.abs(np.concatenate([[0], sizes]) - wanted).argmin())
+    place = np.full(len(order), -1)
+    place[order[:count]] = np.arange(count)
+    rows = np.flatnonzero(place[codes] >= 0)
+    return rows, place[codes[rows]]
+
+
+def plant_similar(
+    table: pd.DataFrame, fraction: float, rivals: Sequence[str], likeness: np.ndarray, seed: int = 0
+) -> pd.DataFrame:
+    """Gives a share of the samples the label that they look most like beside their own, as people err.
+
+    Args:
+        table: a sample table of N samples, not changed.
+        fraction: share of the samples that can be mistaken (``likeness`` above 0) to mislabel, 0 to 1.
+        rivals: N labels, for each sample the one it may be taken for.
+        likeness: N numbers, 0 or more; a sample is drawn in proportion to it.
+        seed: seed of the draw.
+
+    Returns:
+        As :func:`plant_uniform`.
+
+    Raises:
+        ConfigError: a fraction out of range.
+        DataError: a rival that is the sample's own label, or likeness below 0.
+    """
+    check_range("fraction", fraction, 0, 1)
+    new, weight = np.asarray(rivals, dtype=object), np.asarray(likeness, dtype=np.float64)
+    if not (weight >= 0).all():
+        raise DataError("likeness holds numbers below 0 or NaN", "give 0 for samples that are never mistaken")
+    able = np.flatnonzero(weight)
+    same = able[new[able] == table["label"].to_numpy(dtype=object)[able]]
+    if len(same):
+        raise DataError(f"{table.index[same[0]]} has its own label as its rival", "name another label, or likeness 0")
+    rng = np.random.default_rng([seed, 3])
+    keys = np.log(rng.random(len(able))) / weight[able]  # the largest keys are a draw in proportion to the weights
+    rows = able[np.argsort(-keys, kind="stable")[: round(fraction * len(able))]]
+    return _planted(table, rows, new[rows])
 
 
 def _planted(table: pd.DataFrame, rows: Sequence[int] | np.ndarray, new: Sequence[str] | np.ndarray) -> pd.DataFrame:

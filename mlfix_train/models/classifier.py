@@ -55,15 +55,15 @@ class Classifier(L.LightningModule):
         logits: Tensor = self.network(images)
         return logits
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Returns the mean cross-entropy of a batch, in nats."""
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Returns the mean cross-entropy of a batch in nats, ``loss``, and its ``logits``, for the audit callback."""
         logits = self(batch["image"]).float()
         loss = F.cross_entropy(logits, batch["label"], label_smoothing=self.recipe.label_smoothing)
         self.watch.look(
             loss.detach(), self.current_epoch, batch_idx, int(self.trainer.num_training_batches), self.recipe.lr
         )
         self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(logits))
-        return loss
+        return {"loss": loss, "logits": logits.detach()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Returns float32 ``logits`` N,C with the ``label`` and ``index`` of the batch, for the audit callback."""

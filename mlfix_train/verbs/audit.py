@@ -1,120 +1,247 @@
-"""``mlfix audit``: the held-out predictions of runs to one ranking, and panels worth looking at."""
+"""``mlfix audit``: runs (and an order) to a ranking of doubtful labels, estimates, slices, panels and a page."""
 
 from __future__ import annotations
 
+import json
 import logging
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from mlfix_train import config
+from mlfix_train.audit import wandb_log
+from mlfix_train.audit.held_out import HeldOut
+from mlfix_train.audit.neighbour_scores import NeighbourScores
 from mlfix_train.audit.orders import read_order
-from mlfix_train.audit.pictures import draw_audit
-from mlfix_train.audit.predictions import read_predictions
-from mlfix_train.audit.rankings import rank_samples, write_ranking
-from mlfix_train.data.pixels import PixelSpec, open_store
-from mlfix_train.data.runs import FINISHED, RunDirectory, find_runs
-from mlfix_train.errors import DataError, RunError, check_range, listing
+from mlfix_train.audit.pictures import ImageSource, Picture, draw_audit
+from mlfix_train.audit.rankings import Evidence, Ranking, rank, write_ranking
+from mlfix_train.audit.report import write_report
+from mlfix_train.audit.slices import Slice, rank_slices, select_slices, write_slices
+from mlfix_train.data.atomic import atomic_path
+from mlfix_train.data.samples import COLUMNS as TABLE_COLUMNS
+from mlfix_train.errors import ConfigError, DataError, check_choice, check_range
+from mlfix_train.verbs import audit_inputs, audit_neighbours
+from mlfix_train.verbs.audit_inputs import Runs, Source
 
 log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> pd.DataFrame:
-    """Ranks all samples that the runs held out, by their mean loss.
+    """Ranks all samples that the runs held out, by all the evidence there is.
 
     Args:
         cfg: the composed configuration of ``mlfix audit``.
 
     Returns:
-        The ranking, also written to ``<out>/ranking.csv`` with pictures in ``<out>/panels``.
+        The ranking, also written to ``<out>/ranking.csv`` with slices, pictures, estimates and a page beside it.
 
     Raises:
-        MlfixError: no runs, runs of different data, or files that are missing.
+        MlfixError: no runs, runs of different data or labels, or files that can't be used.
     """
+    started = time.monotonic()
+    _check(cfg)
+    runs = audit_inputs.load_runs(config.plain(cfg.runs))
+    held = audit_inputs.merged(runs)
+    source = audit_inputs.open_source(runs, held)
+    if cfg.order:
+        read_order(cfg.order, pd.Index(held.ids), partial=True)  # one of other samples is an error
+    near, used = audit_neighbours.find(cfg, source, held)
+    ranking = _rank(runs, held, source, near)
+    marks = audit_inputs.fixes_as_marks(cfg, source.table)
+    places = audit_neighbours.places_of(cfg, source.table)
+    slices = _slices(cfg, ranking.table, source)
+    out = Path(str(cfg.out)).expanduser()
+    write_ranking(ranking.table, out / "ranking.csv")
+    write_slices(slices, out / "slices.csv")
+    unranked = _write_unranked(held, source, out)
+    about = _about(runs, held, ranking, source, used, unranked)
+    title = str(cfg.name or _name(runs))
+    pictures = _draw(cfg, ranking.table, source, out, title, marks, places, slices)
+    images = None if source.store is None else source.images
+    write_report(
+        out / "report.html", title, about, ranking.table, slices, images, _notes(about, source), bool(cfg.order)
+    )
+    about["seconds"] = round(time.monotonic() - started, 1)
+    with atomic_path(out / "audit.json") as temporary:
+        temporary.write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+    _log(cfg, about, ranking.table, slices, images, pictures, out, title)
+    _report(about, out, bool(pictures))
+    return ranking.table
+
+
+def _check(cfg: DictConfig) -> None:
+    """Checks the settings before anything is read or written."""
     config.check_type("panels", cfg.panels, "int")
     check_range("panels", cfg.panels, 0, 1000)
+    check_choice("neighbours", cfg.neighbours, audit_neighbours.KINDS)
+    if cfg.neighbours == "order" and not cfg.order:
+        raise ConfigError("neighbours=order needs an order", "give order=<directory of mlfix sort>")
+    if not isinstance(cfg.slices, DictConfig):
+        raise ConfigError(f"slices={cfg.slices} is a value where a section belongs", "give slices.<name>=<regex>")
     config.check_place("out", cfg.out)
+    if Path(str(cfg.out)).expanduser().is_file():
+        raise ConfigError(f"out={cfg.out} is a file", "give a folder: out=<folder>")
     if cfg.order and not (Path(str(cfg.order)).expanduser()).exists():
         raise DataError(f"order={cfg.order} does not exist", "give the directory that `mlfix sort` wrote")
-    where = config.plain(cfg.runs)
-    runs = [run for run in find_runs(where) if _usable(run)]
-    if not runs:
-        remedy = "wait for them, or start them again; a sorting network is for mlfix sort"
-        raise RunError(f"runs={where}: none of these runs is finished", remedy)
-    states = [run.require() for run in runs]
-    prints = {state["data"]["fingerprint"] for state in states}
-    if len(prints) > 1:
-        raise RunError(
-            f"runs={where} holds runs of {len(prints)} different data sets",
-            "audit the runs of one data set (and one labelling) at a time",
-            [f"{run.path}: {state['data']['samples']:,} samples, {state['data']['fingerprint'][:12]}"
-             for run, state in zip(runs, states, strict=True)][:6],
-        )  # fmt: skip
-    ranking = rank_samples([read_predictions(run.predictions) for run in runs])
-    if cfg.order:
-        read_order(cfg.order, pd.Index(ranking["sample_id"]), partial=True)  # one of other samples is an error
-    out = Path(str(cfg.out)).expanduser()
-    write_ranking(ranking, out / "ranking.csv")
+
+
+def _rank(runs: Runs, held: HeldOut, source: Source, near: NeighbourScores | None) -> Ranking:
+    groups = None
+    if source.table is not None:
+        found = pd.factorize(source.table.loc[held.ids, "group"])[0]
+        groups = found if len(found) and found.max() + 1 < len(found) else None
+    evidence = Evidence(
+        audit_inputs.mean_aum(runs, held), near, audit_inputs.mean_probabilities(runs, held), groups
+    )  # fmt: skip
+    return rank(held, evidence)
+
+
+def _slices(cfg: DictConfig, table: pd.DataFrame, source: Source) -> list[Slice]:
+    """Builds all slices: pairs, labels, the user's own, and near-duplicates with different labels."""
+    ids = pd.Index(table["sample_id"])
+    metadata = None if source.table is None else source.table.drop(columns=[c for c in TABLE_COLUMNS if c != "split"])
+    specs = {name: config.plain(spec) for name, spec in cfg.slices.items()}
+    masks = select_slices(specs, table["given_label"].to_numpy(dtype=object), ids, metadata)
+    named = {name: mask for name, mask in masks.items() if name != "all" and not name.startswith("not ")}
+    duplicates = None
+    if cfg.order and source.table is not None:
+        duplicates = read_order(cfg.order, source.table.index, partial=True)["duplicate_group"]
+    return rank_slices(table, named, duplicates)
+
+
+def _write_unranked(held: HeldOut, source: Source, out: Path) -> int:
+    """Lists the samples that no run held out in ``unranked.csv``; returns how many there are."""
+    path = out / "unranked.csv"
+    path.unlink(missing_ok=True)
+    if source.table is None:
+        return 0
+    lost = source.table.index.difference(held.ids, sort=False)
+    if not len(lost):
+        return 0
+    unreadable = set() if source.store is None else set(source.store.unreadable)
+    reasons = ["the image can't be read" if name in unreadable else "no run held it out" for name in lost]
+    rows = pd.DataFrame({"sample_id": lost, "given_label": source.table.loc[lost, "label"], "reason": reasons})
+    with atomic_path(path) as temporary:
+        rows.to_csv(temporary, index=False)
+    return len(lost)
+
+
+def _about(runs: Runs, held: HeldOut, ranking: Ranking, source: Source, used: str, unranked: int) -> dict[str, Any]:
+    """Returns what ``audit.json`` holds."""
+    table = ranking.table
+    samples = runs.states[0]["data"]["samples"] if runs.states else len(held)
+    return {
+        "runs": len(runs), "samples": int(samples), "ranked": len(table), "unranked": unranked,
+        "labels": len(held.names), "evidence": ranking.kinds, "neighbours": used,
+        "held_out_error": round(100 * float(held.disagreement.mean()), 3),
+        "predicted_otherwise": int((held.predicted != held.labels).sum()),
+        "issues": int(table["is_label_issue"].sum()), "lonely": _lonely(held, source),
+        "label_names": held.names, "run_paths": [str(run.path.resolve()) for run in runs.directories],
+        "estimates": ranking.estimates, "data": _fingerprint(runs), "images": source.why or None,
+    }  # fmt: skip
+
+
+def _fingerprint(runs: Runs) -> str | None:
+    return str(runs.states[0]["data"]["fingerprint"]) if runs.states else None
+
+
+def _lonely(held: HeldOut, source: Source) -> list[str]:
+    """Returns labels whose samples are one, or of one group: a model that holds them out has never seen the label."""
+    names = np.asarray(held.names, dtype=object)[held.labels]
+    groups = held.ids.to_numpy() if source.table is None else source.table.loc[held.ids, "group"].to_numpy()
+    counts = pd.Series(groups).groupby(names).nunique()
+    return sorted(counts.index[counts < 2])
+
+
+def _draw(
+    cfg: DictConfig,
+    table: pd.DataFrame,
+    source: Source,
+    out: Path,
+    title: str,
+    marks: dict[str, str] | None,
+    places: pd.Series | None,
+    slices: list[Slice],
+) -> list[Picture]:
+    """Draws the panels, where there are images."""
+    if source.store is None:
+        log.warning("no panels could be drawn: %s", source.why)
+        return []
+    return draw_audit(table, source.images, out / "panels", title, int(cfg.panels), marks, places, slices)
+
+
+def _log(
+    cfg: DictConfig, about: dict[str, Any], table: pd.DataFrame, slices: list[Slice], images: ImageSource | None,
+    pictures: list[Picture], out: Path, title: str,
+) -> None:  # fmt: skip
+    """Logs the audit to W&B, where that is wanted and can be had."""
+    settings = config.plain(cfg.logger)
+    if settings.get("kind") != "wandb":
+        return
+    settings["group"] = settings["group"] or title.rpartition(", ")[0] or title
+    shown = {key: value for key, value in about.items() if key != "estimates"}
+    run = wandb_log.open_run(settings, out, "audit", f"audit-{title}", shown)
+    if run is None:
+        return
     try:
-        _draw(cfg, states[0], ranking, out, len(runs))
-    except DataError as error:
-        log.warning("no panels could be drawn: %s", error)
-    total = states[0]["data"]["samples"]
-    issues = int(ranking["is_label_issue"].sum())
-    print(f"ranked     {len(ranking):,} of {total:,} samples that {len(runs)} run(s) held out; "
-          f"{issues:,} are predicted as another label than given")  # fmt: skip
-    if len(ranking) < total:
-        print(f"unranked   {total - len(ranking):,} samples that no run held out; `-m sweep=out_of_fold` covers all")
-    print(f"ranking    {out / 'ranking.csv'}\npanels     {out / 'panels' / 'worst.png'}", flush=True)
-    return ranking
+        wandb_log.log_audit(run, about, table, slices, images, pictures, out, wandb_log.IMAGES_PER_KEY)
+    finally:
+        run.finish()
 
 
-def _usable(run: RunDirectory) -> bool:
-    try:
-        if run.read().get("kind") == "sorting_network":
-            log.warning("%s is a sorting network, which predicts nothing, and left out", run.path)
-            return False
-        if run.status == FINISHED:
-            return True
-    except RunError as error:
-        log.warning("%s; left out", error.problem)
-        return False
-    log.warning("%s is %s and left out", run.path, run.status or "not started")
-    return False
+def _name(runs: Runs) -> str:
+    """Returns what the runs are called: their name and number."""
+    name = str(runs.states[0]["config"]["name"]) if runs.states else runs.files[0].parent.name
+    return f"{name}, {len(runs)} run{'s' if len(runs) > 1 else ''}"
 
 
-def _draw(cfg: DictConfig, state: dict, ranking: pd.DataFrame, out: Path, runs: int) -> None:
-    """Draws the panels from the pixel store of the runs."""
-    settings = OmegaConf.create(state["config"])
-    table = config.build_table(settings)
-    known = table.index.isin(ranking["sample_id"])
-    if known.sum() < len(ranking):
-        gone = sorted(set(ranking["sample_id"]) - set(table.index))
-        raise DataError(
-            f"{config.source_name(settings)} no longer holds {len(gone):,} of the ranked samples: {listing(gone, 3)}",
-            "bring the images back, or train again on the data as it is now",
+def _notes(about: dict[str, Any], source: Source) -> list[str]:
+    """Returns what a reader of the page must know beforehand."""
+    notes = []
+    if about["unranked"]:
+        notes.append(f"{about['unranked']:,} of {about['samples']:,} samples were held out by no run, and not ranked: "
+                     "they are listed in unranked.csv.")  # fmt: skip
+    if about["lonely"]:
+        shown = ", ".join(about["lonely"][:20]) + (" …" if len(about["lonely"]) > 20 else "")
+        notes.append("Labels of a single sample or group, which the models that hold them out have never seen: "
+                     f"{shown}. Their suspicion says little.")  # fmt: skip
+    if source.store is None:
+        notes.append(f"No pictures: {source.why}.")
+    if not about["estimates"]:
+        notes.append(
+            "How many labels are wrong is not estimated: that takes several kinds of evidence and 1,000 samples."
         )
-    pixels = config.plain(settings.pixels)
-    cache, limit = pixels.pop("cache"), pixels.pop("max_unreadable")
-    store = open_store(table, config.checked(PixelSpec, pixels, "pixels"), cache, max_unreadable=limit)
-    rows = pd.Series(np.arange(len(table)), index=table.index)
-    fixes = config.build_fixes(cfg, table)
-    marks = None if fixes is None else {str(name): str(new) for name, new in fixes["new_label"].items()}
-    title = f"{runs} run{'s' if runs > 1 else ''}"
-
-    def images(ids: list[str]) -> np.ndarray:
-        return np.asarray(store[rows.loc[ids].to_numpy()])
-
-    order = None if not cfg.order else _order(cfg, table)
-    draw_audit(ranking, images, out / "panels", title, int(cfg.panels), marks, order)
+    return notes
 
 
-def _order(cfg: DictConfig, table: pd.DataFrame) -> pd.Series:
-    """Reads the places of `mlfix sort`; samples that it does not hold come last in their panels."""
-    found = read_order(cfg.order, table.index, partial=True)
-    if len(found) < len(table):
-        log.warning("order=%s lacks %d of %d samples; they come last", cfg.order, len(table) - len(found), len(table))
-    places: pd.Series = found["place"]
-    return places
+def _report(about: dict[str, Any], out: Path, pictures: bool) -> None:
+    """Prints what a person wants to know of an audit."""
+    print(f"ranked     {about['ranked']:,} of {about['samples']:,} samples that {about['runs']} run(s) held out; "
+          f"{about['predicted_otherwise']:,} are predicted as another label than given")  # fmt: skip
+    if about["unranked"]:
+        print(f"unranked   {about['unranked']:,} samples that no run held out, listed in {out / 'unranked.csv'}; "
+              "`-m sweep=out_of_fold` covers all")  # fmt: skip
+    kinds = {"held_out": "held-out predictions", "dynamics": "training dynamics (in-sample)",
+             "neighbour": "neighbours of other groups", "twin": "twins"}  # fmt: skip
+    told = ", ".join(kinds[kind] for kind in about["evidence"])
+    print(f"evidence   {told}" + (f"; alike by {about['neighbours']}" if about["neighbours"] else ""))
+    estimates = about["estimates"]
+    if estimates:
+        low, high = estimates["interval"]
+        looking = estimates["looking"]
+        print(f"wrong      {estimates['wrong']:,.0f} labels by estimate (95% interval {low:,.0f} to {high:,.0f}), "
+              f"{estimates['share']:.2f}% of the ranked")  # fmt: skip
+        print(f"looking    pays down to rank {looking['pays']:,}: {looking['finds']:,.0f} wrong labels expected there, "
+              f"{looking['left']:,.0f} beyond")  # fmt: skip
+    if about["lonely"]:
+        shown = ", ".join(about["lonely"][:5]) + (" ..." if len(about["lonely"]) > 5 else "")
+        print(f"lonely     {len(about['lonely']):,} label(s) of a single sample or group, never seen by the model that "
+              f"holds them out: {shown}")  # fmt: skip
+    print(f"ranking    {out / 'ranking.csv'}")
+    if pictures:
+        print(f"panels     {out / 'panels' / 'worst.png'}")
+    print(f"page       {out / 'report.html'}", flush=True)

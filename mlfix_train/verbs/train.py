@@ -27,6 +27,7 @@ PRODUCTS = (
     "predictions.parquet",
     "ranking.csv",
     "probabilities.npy",
+    "dynamics.parquet",
     "fixes.csv",
     "metrics.csv",
     "checkpoints",

@@ -70,9 +70,7 @@ class Published:
                 "label": [name.split("/")[1] for name in ids],
                 "pred": table["pred"].to_numpy(),
                 "loss": np.maximum(loss, 0.0),
-                "prob": np.exp(-loss),
                 "label_prob": np.exp(-loss),
-                "margin": 0.0,
             }
         )
 

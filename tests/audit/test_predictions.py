@@ -118,7 +118,7 @@ def test_a_missing_column_is_named(tmp_path: Path, predictions: Callable[..., pd
         read_predictions(path)
 
 
-@pytest.mark.parametrize("column", ["loss", "prob", "margin", "label_prob"])
+@pytest.mark.parametrize("column", ["loss", "pred", "label"])
 def test_a_ranking_without_its_column_is_a_users_error(
     tmp_path: Path, predictions: Callable[..., pd.DataFrame], column: str
 ) -> None:

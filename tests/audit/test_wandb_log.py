@@ -180,7 +180,7 @@ def test_an_offline_run_holds_ranking_panels_and_artifacts(
     for record in records:
         if record["type"] == "history":
             history |= record["history"]["item"]
-    assert len([picture for picture in pictures if picture.key.startswith("audit/slice_")]) == 4
+    assert len([picture for picture in pictures if picture.key.startswith("audit/slice_")]) == 7
     assert {"audit/worst", "audit/loss_histogram", "audit/error_per_label"} < {picture.key for picture in pictures}
     for picture in pictures:
         logged = folder / "files" / history[f"{picture.key}.path"]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlfix_train.data.noise import TRUE_LABEL, confusions_among, plant_confusions, plant_uniform
+from mlfix_train.data.noise import TRUE_LABEL, confusions_among, plant_confusions, plant_similar, plant_uniform
 from mlfix_train.data.samples import make_table
 from mlfix_train.errors import ConfigError, DataError
 
@@ -91,3 +91,46 @@ def test_confusions_among() -> None:
     assert confusions["speed-limit-100"][0] == "speed-limit-120"
     assert all(name not in others and len(others) == 2 for name, others in confusions.items())
     assert len(confusions_among(names, 3)["speed-limit-20"]) == 3
+
+
+def grouped(n: int = 400) -> pd.DataFrame:
+    ids = [f"s{i:03d}" for i in range(n)]
+    labels = [f"speed-limit-{(30, 50, 80)[i // 10 % 3]}" for i in range(n)]
+    return make_table(ids, ids, labels, [f"t{i // 10}" for i in range(n)])
+
+
+def test_whole_tracks_are_mislabelled_alike() -> None:
+    table = grouped()
+    names = sorted(table["label"].unique())
+    planted = plant_confusions(table, 0.2, confusions_among(names), seed=1, whole_groups=True)
+    wrong = planted["label"] != planted[TRUE_LABEL]
+    by_group = wrong.groupby(planted["group"]).agg(["sum", "size"])
+    assert set(by_group["sum"] / by_group["size"]) == {0, 1}, "all of a track or none"
+    assert planted.groupby("group")["label"].nunique().max() == 1
+    for name in names:
+        assert abs(wrong[table["label"] == name].mean() - 0.2) < 0.05
+
+
+def test_similar_images_are_mistaken_in_proportion_to_their_likeness() -> None:
+    table = grouped()
+    rivals = ["speed-limit-50" if label == "speed-limit-30" else "speed-limit-30" for label in table["label"]]
+    likeness = np.where(np.arange(400) < 200, 9.0, 1.0)
+    likeness[:20] = 0
+    counts = np.zeros(400)
+    for seed in range(200):
+        planted = plant_similar(table, 0.1, rivals, likeness, seed)
+        wrong = (planted["label"] != planted[TRUE_LABEL]).to_numpy()
+        assert wrong.sum() == 38
+        assert (planted["label"].to_numpy()[wrong] == np.array(rivals)[wrong]).all()
+        counts += wrong
+    assert not counts[:20].any()
+    assert 4 < counts[20:200].mean() / counts[200:].mean() < 9, "nine times as likely, less what is drawn already"
+    pd.testing.assert_frame_equal(planted, plant_similar(table, 0.1, rivals, likeness, 199))
+
+
+def test_a_rival_that_is_the_own_label_is_refused() -> None:
+    table = grouped(30)
+    with pytest.raises(DataError, match="s000 has its own label as its rival"):
+        plant_similar(table, 0.1, list(table["label"]), np.ones(30))
+    with pytest.raises(DataError, match="below 0 or NaN"):
+        plant_similar(table, 0.1, ["x"] * 30, np.full(30, np.nan))

@@ -75,9 +75,12 @@ def test_loss_is_the_mean_cross_entropy_in_nats(toy: Any, smoothing: float) -> N
     logged: dict[str, Any] = {}
     model.log = lambda name, value, **_: logged.update({name: value})  # type: ignore[method-assign,assignment]
     batch = toy().batch(0)
-    loss = model.training_step(batch, 0)
+    outputs = model.training_step(batch, 0)
+    loss = outputs["loss"]
     with torch.no_grad():
         logits = model(batch["image"]).double().numpy()
+    np.testing.assert_allclose(outputs["logits"].numpy(), logits, rtol=1e-5)
+    assert not outputs["logits"].requires_grad
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     own = -log_p[np.arange(6), batch["label"].numpy()]
     wanted = ((1 - smoothing) * own + smoothing * -log_p.mean(1)).mean()

@@ -1,0 +1,230 @@
+// The audit's page: reads the JSON and the sprite sheets that stand in this very file, draws what is looked at, and
+// nothing else. Labels and names only ever become text.
+"use strict";
+const data = JSON.parse(document.getElementById("data").textContent);
+const view = document.getElementById("view");
+const sheets = data.sheets.map(() => null);
+const bright = document.getElementById("bright");
+bright.addEventListener("change", () => open(wanted()));
+bright.closest("label").hidden = !data.pictures;
+
+function el(tag, options = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [key, value] of Object.entries(options)) {
+    if (key === "text") node.textContent = value;
+    else if (key === "on") for (const [name, call] of Object.entries(value)) node.addEventListener(name, call);
+    else if (key === "style") Object.assign(node.style, value);
+    else if (key in node && key !== "list") node[key] = value;
+    else node.setAttribute(key, value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+const whole = (x) => Math.round(x).toLocaleString("en");
+const about = (x) => (x >= 10 ? whole(x) : x >= 0.05 ? x.toFixed(1) : "0");
+const counted = data.about.estimates.wrong !== undefined;
+const word = counted ? "expected wrong" : "suspicion in all";
+const label = (i) => (i < 0 ? "" : data.labels[i]);
+
+function sheet(i) {
+  if (!sheets[i]) {
+    const bytes = Uint8Array.from(atob(document.getElementById("sheet" + i).textContent), (c) => c.charCodeAt(0));
+    sheets[i] = URL.createObjectURL(new Blob([bytes], { type: data.type }));
+  }
+  return sheets[i];
+}
+const watch = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    if (!entry.isIntersecting) continue;
+    watch.unobserve(entry.target);
+    paint(entry.target, entry.target.tile);
+  }
+}, { rootMargin: "400px" });
+function paint(node, t) {
+  const k = data.columns, place = t % (k * k), x = place % k, y = Math.floor(place / k);
+  node.style.backgroundImage = `url(${sheet(Math.floor(t / (k * k)))})`;
+  node.style.backgroundSize = `${100 * k}% ${100 * k}%`;
+  if (bright.checked) node.style.filter = `brightness(${Math.min(4, Math.max(1, 105 / (data.light[t] + 1))).toFixed(2)})`;
+  node.style.backgroundPosition = k > 1 ? `${(100 * x) / (k - 1)}% ${(100 * y) / (k - 1)}%` : "0 0";
+}
+function picture(t) {
+  const node = el("span", { className: "pic" });
+  if (t < data.pictures) { node.tile = t; watch.observe(node); }
+  return node;
+}
+function tile(t) {
+  const [, given, suggested, suspicion] = data.tiles[t];
+  const other = suggested !== given && suggested >= 0;
+  const words = `${data.tiles[t][0]}\ngiven ${label(given)}` + (other ? `\nrather ${label(suggested)}` : "");
+  return el("button", { className: "tile", title: words, on: { click: () => enlarge(t) } },
+    picture(t),
+    el("span", { className: "bar" }, el("i", { style: { width: `${100 * suspicion}%` } })),
+    el("span", { className: "name", text: label(given) }),
+    el("span", { className: "sug", text: other ? "→ " + label(suggested) : "" }));
+}
+const tiles = (list) => el("div", { className: "tiles" }, ...list.map(tile));
+
+function enlarge(t) {
+  const row = data.tiles[t], dialog = document.getElementById("large");
+  const facts = [["file", row[0]], ["given label", label(row[1])], ["suggested label", row[2] === row[1] ? "the given one" : label(row[2])],
+    ["suspicion", row[3].toFixed(3)], ["rank", whole(row[4])]];
+  data.scores.forEach((name, i) => { if (row[5 + i] !== null) facts.push([name.replaceAll("_", " "), String(row[5 + i])]); });
+  const big = el("span", { className: "pic" });
+  if (t < data.pictures) paint(big, t);
+  dialog.replaceChildren(big, el("dl", {}, ...facts.flatMap(([k, v]) => [el("dt", { text: k }), el("dd", { text: v })])));
+  dialog.showModal();
+}
+
+function fact(number, words) { return el("div", { className: "fact" }, el("b", { text: number }), el("span", { text: words })); }
+function svg(tag, attributes, text) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+function curve(looking, total) {
+  const w = 600, h = 250, left = 52, low = h - 34, steps = looking.steps;
+  const most = Math.max(...steps.map((s) => s[0]), 2), top = Math.max(total * 1.08, 1);
+  const x = (n) => left + ((w - left - 16) * Math.log(n)) / Math.log(most), y = (v) => low - ((low - 10) * v) / top;
+  const chart = svg("svg", { viewBox: `0 0 ${w} ${h}`, width: "100%", role: "img", "aria-label": "expected wrong labels found by samples looked at" });
+  for (let n = 1; n <= most; n *= 10) {
+    chart.append(svg("line", { x1: x(n), x2: x(n), y1: 8, y2: low, class: "axis" }), svg("text", { x: x(n), y: low + 17, "text-anchor": "middle" }, whole(n)));
+  }
+  for (const v of [0, 0.5, 1]) {
+    chart.append(svg("line", { x1: left, x2: w - 16, y1: y(v * total), y2: y(v * total), class: "axis" }), svg("text", { x: left - 8, y: y(v * total) + 4, "text-anchor": "end" }, whole(v * total)));
+  }
+  chart.append(svg("path", { class: "line", d: "M" + steps.map((s) => `${x(s[0]).toFixed(1)},${y(s[1]).toFixed(1)}`).join("L") }));
+  if (looking.pays > 1) {
+    const left_of = x(looking.pays) > w * 0.7;
+    chart.append(svg("line", { x1: x(looking.pays), x2: x(looking.pays), y1: 8, y2: low, class: "mark" }),
+      svg("text", { x: x(looking.pays) + (left_of ? -6 : 6), y: low - 8, "text-anchor": left_of ? "end" : "start" }, `pays down to ${whole(looking.pays)}`));
+  }
+  chart.append(svg("text", { x: (w + left) / 2, y: h - 2, "text-anchor": "middle" }, "samples looked at, from the head of the ranking"));
+  return chart;
+}
+
+const sections = {
+  Overview() {
+    const a = data.about, e = a.estimates, nodes = [];
+    const facts = [];
+    if (e.wrong !== undefined) {
+      facts.push(fact(`≈ ${whole(e.wrong)}`, `wrong labels by estimate; 95% interval ${whole(e.interval[0])} to ${whole(e.interval[1])}, ${e.share}% of the ranked`),
+        fact(whole(e.looking.pays), `samples down to which looking pays: ${about(e.looking.finds)} wrong labels expected there, ${about(e.looking.left)} beyond`));
+    }
+    facts.push(fact(whole(a.issues), "labels rather wrong than right, with another suggested"),
+      fact(whole(a.ranked), `samples ranked of ${whole(a.samples)}, by ${a.runs} run${a.runs > 1 ? "s" : ""} that held them out; ${a.labels} labels`));
+    nodes.push(el("div", { className: "facts" }, ...facts));
+    for (const note of data.notes) nodes.push(el("div", { className: "note", text: note }));
+    nodes.push(el("h2", { text: "Look here first" }), el("p", { className: "quiet", text: "The most suspicious labels. Under each picture: how suspicious (bar), the given label, and in blue what the evidence says instead." }),
+      tiles(data.worst.slice(0, 40)));
+    if (e.wrong !== undefined) {
+      const top = Object.entries(e.labels).sort((p, q) => q[1].wrong - p[1].wrong).slice(0, 14).filter((p) => p[1].wrong >= 0.05);
+      const most = Math.max(...top.map((p) => p[1].wrong), 1e-9);
+      nodes.push(el("div", { className: "two" },
+        el("div", {}, el("h2", { text: "What looking finds" }), el("p", { className: "quiet", text: "Wrong labels expected among the first so many." }), curve(e.looking, e.wrong)),
+        el("div", {}, el("h2", { text: "Where they are" }), el("p", { className: "quiet", text: "Wrong labels expected by given label, with a 95% interval." }),
+          ...top.map(([name, row]) => el("div", { className: "hbar" }, el("span", { text: name, title: name }),
+            el("div", {}, el("i", { style: { width: `${(100 * row.wrong) / most}%` } })),
+            el("span", { text: `${about(row.wrong)} (${about(row.interval[0])} to ${about(row.interval[1])})` }))))));
+    }
+    return nodes;
+  },
+  Worst() { return [el("h2", { text: "The most suspicious samples" }), ...paged(data.worst, 120, tiles)]; },
+  Slices() {
+    const kinds = { pair: "given and suggested label", label: "given label", slice: "your slices", duplicates: "near-duplicates" };
+    const box = el("div"), search = el("input", { type: "search", placeholder: "Search names", "aria-label": "Search names" });
+    const pick = el("select", { "aria-label": "Kind of slice" }, el("option", { value: "", text: "all kinds" }),
+      ...Object.keys(kinds).filter((k) => data.slices.some((s) => s.kind === k)).map((k) => el("option", { value: k, text: "by " + kinds[k] })));
+    const show = () => {
+      const words = search.value.toLowerCase();
+      const list = data.slices.filter((s) => (!pick.value || s.kind === pick.value) && s.name.toLowerCase().includes(words));
+      box.replaceChildren(...(list.length ? paged(list, 20, (part) => el("div", {}, ...part.map(strip))) : [el("p", { className: "quiet", text: "No slice of that name." })]));
+    };
+    pick.value = data.slices.some((s) => s.kind === "pair") ? "pair" : "";
+    search.addEventListener("input", show); pick.addEventListener("change", show); show();
+    return [el("h2", { text: "Slices" }), el("p", { className: "quiet", text: "Samples that are decided in one look; first those whose first screen holds the most suspicion." }), el("div", { className: "bars" }, pick, search), box];
+  },
+  Confusion() {
+    const m = data.matrix, box = el("div");
+    if (!m.labels.length) return [el("p", { text: "No label is suspected for another." })];
+    const most = Math.max(...m.cells.map((c) => c[2]));
+    const lookup = new Map(m.cells.filter((c) => c[2] >= 0.05).map((c) => [`${c[0]},${c[1]}`, c]));
+    const show = (cell, td) => {
+      table.querySelectorAll(".chosen").forEach((n) => n.classList.remove("chosen"));
+      td.classList.add("chosen");
+      const s = data.slices[cell[3]];
+      box.replaceChildren(s ? strip(s) : el("p", { className: "quiet", text: "No pictures are kept of this cell; ranking.csv has its rows." }));
+    };
+    const body = m.labels.map((given, i) => el("tr", {}, el("th", { text: label(given), title: label(given) }), ...m.labels.map((other, j) => {
+      const cell = lookup.get(`${i},${j}`);
+      if (i === j) return el("td", { className: "own" });
+      if (!cell) return el("td");
+      const td = el("td", { className: "hit", tabIndex: 0, text: cell[2] >= 0.5 ? whole(cell[2]) : "", title: `given ${label(given)}, rather ${label(other)}: ${about(cell[2])} ${word}` });
+      td.style.background = `color-mix(in srgb, var(--vermillion) ${Math.round(8 + 72 * Math.sqrt(cell[2] / most))}%, transparent)`;
+      td.addEventListener("click", () => show(cell, td));
+      td.addEventListener("keydown", (event) => { if (event.key === "Enter") show(cell, td); });
+      return td;
+    })));
+    const table = el("table", { className: "matrix" }, el("thead", {}, el("tr", {}, el("th"), ...m.labels.map((i) => el("th", {}, el("div", { text: label(i).length > 24 ? label(i).slice(0, 11) + "…" + label(i).slice(-12) : label(i), title: label(i) }))))), el("tbody", {}, ...body));
+    return [el("h2", { text: "Given (rows) and suggested (columns)" }), el("p", { className: "quiet", text: `${counted ? "Expected wrong labels" : "Suspicion in all"}, ${m.labels.length < data.used ? `of the ${m.labels.length} labels (of ${data.used}) that hold the most` : "of all labels"}. Click a cell to see its pictures.` }), el("div", { className: "scroll" }, table), box];
+  },
+  Labels() {
+    const search = el("input", { type: "search", placeholder: "Search labels", "aria-label": "Search labels" }), body = el("tbody");
+    const head = ["label", "samples", word, "95% interval", "called issues", "predicted otherwise"];
+    const show = () => {
+      const words = search.value.toLowerCase();
+      body.replaceChildren(...data.table.filter((r) => label(r[0]).toLowerCase().includes(words)).map((r) => {
+        const row = el("tr", { tabIndex: 0 }, el("td", { text: label(r[0]), title: label(r[0]) }), el("td", { text: whole(r[1]) }), el("td", { text: about(r[2]) }),
+          el("td", { text: r[3] ? `${about(r[3][0])} to ${about(r[3][1])}` : "" }), el("td", { text: whole(r[4]) }), el("td", { text: `${(100 * r[5]).toFixed(1)}%` }));
+        const open = () => {
+          if (row.nextSibling && row.nextSibling.classList.contains("inside")) { row.nextSibling.remove(); row.classList.remove("open"); return; }
+          row.classList.add("open");
+          row.after(el("tr", { className: "inside" }, el("td", { colSpan: head.length }, el("p", { className: "quiet", text: "Most suspicious" }), tiles(r[6]),
+            r[7].length ? el("p", { className: "quiet", text: "Most typical" }) : null, r[7].length ? tiles(r[7]) : null)));
+        };
+        row.addEventListener("click", open);
+        row.addEventListener("keydown", (event) => { if (event.key === "Enter") open(); });
+        return row;
+      }));
+    };
+    search.addEventListener("input", show); show();
+    return [el("h2", { text: "Labels" }), el("p", { className: "quiet", text: "Click a label for its most suspicious and its most typical images." }), el("div", { className: "bars" }, search),
+      el("div", { className: "scroll" }, el("table", { className: "list" }, el("thead", {}, el("tr", {}, ...head.map((h) => el("th", { text: h })))), body))];
+  },
+  "Near-duplicates"() {
+    const groups = data.slices.filter((s) => s.kind === "duplicates");
+    if (!groups.length) return [el("h2", { text: "Near-duplicates with different labels" }), el("p", { text: data.sorted ? "There are none: all near-duplicates of mlfix sort bear one label." : "Give order=<directory of mlfix sort> to see near-duplicates that bear different labels." })];
+    return [el("h2", { text: "Near-duplicates with different labels" }), ...paged(groups, 30, (part) => el("div", {}, ...part.map(strip)))];
+  },
+  Method() {
+    return [el("h2", { text: "How to read this" }), ...data.method.map((text) => el("p", { text }))];
+  },
+};
+function strip(s) {
+  const count = `${whole(s.samples)} sample${s.samples === 1 ? "" : "s"}, ${about(s.expected)} ${word}`;
+  return el("div", { className: "strip" }, el("h3", {}, el("span", { text: s.name, title: s.name }), el("small", { text: count + (s.tiles.length < s.samples ? `; first ${s.tiles.length}` : "") })), tiles(s.tiles));
+}
+function paged(list, size, draw) {
+  const box = el("div"), button = el("button", { className: "more" });
+  let done = 0;
+  const more = () => {
+    box.append(draw(list.slice(done, done + size)));
+    done = Math.min(done + size, list.length);
+    button.textContent = `Show more (${whole(list.length - done)} left)`;
+    button.hidden = done >= list.length;
+  };
+  button.addEventListener("click", more);
+  more();
+  return [box, button];
+}
+const nav = document.querySelector("nav");
+function open(name) {
+  for (const button of nav.querySelectorAll("button")) button.setAttribute("aria-selected", button.textContent === name);
+  view.replaceChildren(...sections[name]());
+  scrollTo(0, 0);
+}
+for (const name of Object.keys(sections).reverse()) nav.prepend(el("button", { type: "button", text: name, role: "tab", on: { click: () => { location.hash = encodeURIComponent(name); } } }));
+const wanted = () => { const name = decodeURIComponent(location.hash.slice(1)); return name in sections ? name : "Overview"; };
+addEventListener("hashchange", () => open(wanted()));
+document.getElementById("large").addEventListener("click", (event) => event.currentTarget.close());
+open(wanted());

@@ -1,0 +1,167 @@
+"""Fixes from other tools' files: FiftyOne's JSON, Label Studio's JSON, cleanlab's table of issues.
+
+These files name the label of every sample that was looked at, changed or not; where it is the given one, there is no
+fix.
+
+- FiftyOne, ``labels.json`` of an exported ``FiftyOneImageClassificationDataset`` (``{"classes": [...], "labels":
+  {image: label}}``), or ``samples.json`` of an exported ``FiftyOneDataset``, whose field ``ground_truth`` counts and
+  whose tag ``invalid`` takes a sample out.
+- Label Studio, JSON or JSON-MIN: the choice of each annotation that was not cancelled; the sample is
+  ``data.sample_id``, or the path in ``data.image``.
+- cleanlab, a CSV with ``is_label_issue``: ``corrected_label`` where there is one, else the issue is marked ``invalid``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from mlfix_train.data.samples import INVALID
+from mlfix_train.errors import FixesError, listing
+
+log = logging.getLogger(__name__)
+
+FIELDS = ("ground_truth", "label", "classification")
+CHOICES = ("label", "choice", "choices")
+CORRECTED = ("corrected_label", "clean_label", "new_label")
+Record = dict[str, Any]
+
+
+def read_json_fixes(path: Path) -> list[Record]:
+    """Reads FiftyOne's or Label Studio's JSON.
+
+    Returns:
+        Records with ``row`` (from 1), ``sample_id`` (a path, as the file has it) and ``new_label``; where the file says
+        them, ``reviewer`` and ``time``.
+
+    Raises:
+        FixesError: no such file, no JSON, or JSON of neither tool; a sample without a name or label.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise FixesError(f"fixes.path={path} does not exist", "give the file that the other tool exported") from error
+    except (OSError, ValueError) as error:
+        raise FixesError(f"{path} can't be read as JSON: {error}", "export it again") from error
+    if isinstance(content, Mapping) and isinstance(content.get("labels"), Mapping):
+        return _fiftyone_labels(content, path)
+    if isinstance(content, Mapping) and isinstance(content.get("samples"), Sequence):
+        return _fiftyone_samples(content["samples"], path)
+    if isinstance(content, Sequence) and not isinstance(content, str) and all(isinstance(t, Mapping) for t in content):
+        return _label_studio(content, path)
+    raise FixesError(
+        f"{path} is no file of fixes that is known",
+        "give a CSV with sample_id,new_label, FiftyOne's labels.json or samples.json, or Label Studio's JSON",
+    )
+
+
+def _fiftyone_labels(content: Mapping[str, Any], path: Path) -> list[Record]:
+    classes = content.get("classes") or []
+    records = []
+    for row, (name, value) in enumerate(content["labels"].items(), start=1):
+        label = value.get("label") if isinstance(value, Mapping) else value
+        if isinstance(label, int) and not isinstance(label, bool):
+            if not 0 <= label < len(classes):
+                raise FixesError(f"{path}: {name} has the label number {label}, of {len(classes)} classes", "mend it")
+            label = classes[label]
+        if label is None:
+            continue  # nobody labelled it
+        records.append(_record(row, name, label, path))
+    return records
+
+
+def _fiftyone_samples(samples: Sequence[Any], path: Path) -> list[Record]:
+    records = []
+    for row, sample in enumerate(samples, start=1):
+        if not isinstance(sample, Mapping) or not sample.get("filepath"):
+            raise FixesError(f"{path}: sample {row} has no filepath", "export it again")
+        if INVALID in (sample.get("tags") or []):
+            records.append(_record(row, sample["filepath"], INVALID, path))
+            continue
+        field = next((sample[name] for name in FIELDS if isinstance(sample.get(name), Mapping)), None)
+        if field is None:
+            raise FixesError(
+                f"{path}: sample {row} ({sample['filepath']}) has none of the fields {listing(FIELDS)}",
+                "call the field with the label ground_truth",
+            )
+        if field.get("label") is not None:
+            records.append(_record(row, sample["filepath"], field["label"], path))
+    return records
+
+
+def _label_studio(tasks: Sequence[Mapping[str, Any]], path: Path) -> list[Record]:
+    records = []
+    for row, task in enumerate(tasks, start=1):
+        full = isinstance(task.get("data"), Mapping)
+        about = task["data"] if full else task
+        name = about.get("sample_id") or _path_of(str(about.get("image") or ""))
+        if not name:
+            raise FixesError(f"{path}: task {row} names no sample_id and no image", "export it again, as JSON")
+        if not full:
+            choice = next((task[key] for key in CHOICES if isinstance(task.get(key), (str, Mapping))), None)
+            choice = (choice.get("choices") or [None])[0] if isinstance(choice, Mapping) else choice
+            if choice is not None:
+                more = {"reviewer": task.get("annotator"), "time": task.get("updated_at") or task.get("created_at")}
+                records.append(_record(row, name, choice, path, **more))
+            continue
+        for annotation in task.get("annotations") or task.get("completions") or []:
+            if annotation.get("was_cancelled"):
+                continue
+            picked = [result["value"]["choices"][0] for result in annotation.get("result") or []
+                      if isinstance(result.get("value"), Mapping) and result["value"].get("choices")]  # fmt: skip
+            if picked:
+                more = {"reviewer": annotation.get("completed_by"), "time": annotation.get("updated_at")}
+                records.append(_record(row, name, picked[0], path, **more))
+    return records
+
+
+def _path_of(url: str) -> str:
+    """Returns the path that an image's address names; that of Label Studio's local files stands after ``?d=``."""
+    parts = urlsplit(url)
+    local = parse_qs(parts.query).get("d")
+    return local[0] if local else unquote(parts.path)
+
+
+def _record(row: int, name: Any, label: Any, path: Path, reviewer: Any = None, time: Any = None) -> Record:
+    text = str(label)
+    if not text:
+        raise FixesError(f"{path}: {name} has an empty label", "give it a label, or invalid")
+    who = reviewer.get("email", reviewer.get("id")) if isinstance(reviewer, Mapping) else reviewer
+    return {"row": row, "sample_id": str(name).replace("\\", "/"), "new_label": text,
+            "reviewer": "" if who is None else str(who), "time": "" if time is None else str(time)}  # fmt: skip
+
+
+def cleanlab_fixes(header: Sequence[str], rows: Sequence[tuple[int, Sequence[str]]], path: Path) -> list[Record]:
+    """Turns rows of a table with ``is_label_issue`` into records of fixes.
+
+    Raises:
+        FixesError: no column ``sample_id``, or an ``is_label_issue`` that is neither true nor false.
+    """
+    if "sample_id" not in header:
+        raise FixesError(
+            f"{path}: cleanlab's table names no samples: it has {listing(header, 8)}",
+            "add a column sample_id (cleanlab keeps the order of its input; `mlfix export to=cleanlab` writes it)",
+        )
+    corrected = next((name for name in CORRECTED if name in header), None)
+    records, guessed = [], 0
+    for line, cells in rows:
+        if not any(cells):
+            continue
+        row = dict(zip(header, cells, strict=False))
+        flag = row.get("is_label_issue", "").strip().lower()
+        if flag not in ("true", "false", "1", "0", "1.0", "0.0"):
+            raise FixesError(f"{path}: line {line} has is_label_issue={flag!r}", "give True or False")
+        answer = row.get(corrected, "") if corrected else ""
+        if answer or flag in ("true", "1", "1.0"):
+            guessed += not answer
+            records.append({"row": line, "sample_id": row["sample_id"], "new_label": answer or INVALID,
+                            "reviewer": "" if answer else "cleanlab"})  # fmt: skip
+    if guessed:
+        log.warning(
+            "%s: %d labels are called issues there and taken as invalid; no person has looked at them", path, guessed
+        )
+    return records

@@ -1,0 +1,131 @@
+"""``mlfix export``: an audit, with fixes where there are any, to the files of another tool."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from mlfix_train import config
+from mlfix_train.audit import exchange
+from mlfix_train.data.fixes import INVALID
+from mlfix_train.errors import ConfigError, DataError, check_choice, check_range
+from mlfix_train.verbs import audit_inputs
+
+log = logging.getLogger(__name__)
+
+TOOLS = ("fiftyone", "label_studio", "cleanlab")
+TEXT = ("sample_id", "given_label", "predicted_label", "suggested_label", "slice")
+LOAD = {
+    "fiftyone": "fiftyone.Dataset.from_dir(dataset_type=fiftyone.types.FiftyOneImageClassificationDataset, "
+                "labels_path='labels.json', data_path=None)",
+    "label_studio": "label_config.xml is the labelling interface, tasks.json what to import",
+    "cleanlab": "cleanlab.filter.find_label_issues(numpy.load('labels.npy'), numpy.load('pred_probs.npy'))",
+}  # fmt: skip
+
+
+def run(cfg: DictConfig) -> list[Path]:
+    """Writes an audit for another tool.
+
+    Args:
+        cfg: the composed configuration of ``mlfix export``.
+
+    Returns:
+        The files.
+
+    Raises:
+        MlfixError: no audit there, its runs or data gone, or settings that mean nothing.
+    """
+    tool = check_choice("to", cfg.to, TOOLS)
+    config.check_place("out", cfg.out)
+    if cfg.top is not None:
+        config.check_type("top", cfg.top, "int")
+        check_range("top", cfg.top, 1, 10**9)
+    if "{path}" not in str(cfg.url) and "{file}" not in str(cfg.url):
+        raise ConfigError(f"url={cfg.url} has no place for the image", "put {path} or {file} where its path belongs")
+    where, about, ranking = _read_audit(cfg)
+    labels = sorted({*ranking["given_label"], *about["label_names"]})
+    table = _table(about, where)
+    rows = _with_fixes(cfg, ranking, table)
+    if cfg.top is not None:
+        rows = rows.head(int(cfg.top))
+    out = Path(str(cfg.out)).expanduser()
+    if tool == "cleanlab":
+        files = _cleanlab(rows, about, labels, out)
+    else:
+        if table is None:
+            raise DataError(f"audit={cfg.audit} was made from files of predictions, which name no images",
+                            "audit run directories, or export to=cleanlab")  # fmt: skip
+        missing = rows["sample_id"][~rows["sample_id"].isin(table.index)]
+        if len(missing):
+            raise DataError(f"{len(missing):,} audited samples are no longer in the data, such as {missing.iloc[0]}",
+                            "audit the data as they are now")  # fmt: skip
+        paths = {str(name): str(path) for name, path in table["path"].items()}
+        files = (
+            exchange.write_fiftyone(rows, paths, labels, out)
+            if tool == "fiftyone"
+            else exchange.write_label_studio(rows, paths, labels, out, str(cfg.url))
+        )
+    print(f"exported   {len(rows):,} samples for {tool}: " + ", ".join(str(file) for file in files))
+    print(f"load it    {LOAD[tool]}", flush=True)
+    return files
+
+
+def _read_audit(cfg: DictConfig) -> tuple[Path, dict[str, Any], pd.DataFrame]:
+    where = Path(str(cfg.audit)).expanduser()
+    remedy = "give the directory that `mlfix audit` wrote: audit=<directory>"
+    try:
+        about = json.loads((where / "audit.json").read_text(encoding="utf-8"))
+        ranking = pd.read_csv(where / "ranking.csv", keep_default_na=False, dtype=dict.fromkeys(TEXT, str))
+    except FileNotFoundError as error:
+        raise DataError(f"audit={cfg.audit} holds no audit: {Path(error.filename).name} is missing", remedy) from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"audit={cfg.audit} can't be read: {error}", "run the audit again") from error
+    numbers = [name for name in ranking.columns if name in exchange.SCORES or name == "label_score"]
+    ranking[numbers] = ranking[numbers].apply(pd.to_numeric, errors="coerce")
+    ranking["is_label_issue"] = ranking["is_label_issue"].astype(str) == "True"
+    return where, about, ranking
+
+
+def _table(about: dict[str, Any], where: Path) -> pd.DataFrame | None:
+    """Reads the sample table of the audited runs; ``None`` where these were files."""
+    if not about["run_paths"]:
+        return None
+    runs = audit_inputs.load_runs(about["run_paths"])
+    return config.build_table(OmegaConf.create(runs.states[0]["config"]))
+
+
+def _with_fixes(cfg: DictConfig, ranking: pd.DataFrame, table: pd.DataFrame | None) -> pd.DataFrame:
+    """Applies fixes: relabelled samples get their new label, those marked invalid are left out."""
+    if cfg.fixes.path is None:
+        return ranking
+    if table is None:
+        raise ConfigError("fixes.path needs the data, and this audit was made from files", "leave it out")
+    fixes = config.build_fixes(cfg, table)
+    assert fixes is not None
+    new = fixes["new_label"].reindex(ranking["sample_id"]).to_numpy()
+    fixed = pd.Series(new).where(pd.notna(new), ranking["given_label"].to_numpy())
+    settled = pd.notna(new)
+    ranking = ranking.assign(given_label=fixed.to_numpy())
+    ranking.loc[settled, "suggested_label"] = fixed.to_numpy()[settled]
+    ranking.loc[settled, "is_label_issue"] = False
+    kept = ranking[(fixed != INVALID).to_numpy()]
+    print(f"fixes      {int(settled.sum()):,} applied, {len(ranking) - len(kept):,} of them leave the sample out")
+    return kept
+
+
+def _cleanlab(rows: pd.DataFrame, about: dict[str, Any], labels: list[str], out: Path) -> list[Path]:
+    probabilities = None
+    if about["run_paths"]:
+        runs = audit_inputs.load_runs(about["run_paths"])
+        held = audit_inputs.merged(runs)
+        found = audit_inputs.mean_probabilities(runs, held)
+        if found is None:
+            log.warning("the runs kept no probabilities (audit.probabilities=true): pred_probs.npy is not written")
+        elif labels == held.names:
+            probabilities = found[held.ids.get_indexer(pd.Index(rows["sample_id"]))]
+    return exchange.write_cleanlab(rows, labels, out, probabilities)

@@ -1,0 +1,210 @@
+"""Plants wrong labels, audits, and measures how well each score finds them, cleanlab's among them.
+
+    python scripts/bench_audit.py gtsrb bench --noise confusion --fraction 0.03 --seeds 0 1 2 [--order sort]
+    python scripts/bench_audit.py signs bench-signs --noise uniform confusion similar tracks --seeds 0 1 2
+
+The first argument is a folder of class folders whose files end in _<frame>.<suffix> (GTSRB), or `signs`: rendered ones.
+Noise: `uniform` (any other label, all classes), `confusion` (classes that match --labels are mistaken for their
+likeliest), `tracks` (the same, whole tracks at a time), `similar` (images are mistaken for the label of their nearest
+neighbour of another label, the likelier the nearer it is). Trainings (5 grouped folds, small backbone) that are there
+are not repeated. `--order` names a directory of `mlfix sort`; without it neighbours are found by the pixels.
+cleanlab is a tool of this script only: pip install cleanlab.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mlfix_train.audit.neighbours import nearest_neighbours
+from mlfix_train.data.noise import TRUE_LABEL, confusions_among, plant_confusions, plant_similar, plant_uniform
+from mlfix_train.data.readers import read_folder
+from mlfix_train.data.samples import label_list, write_table
+from mlfix_train.verbs.audit_inputs import load_runs, mean_probabilities, merged
+
+SCORES = {
+    "suspicion": ("evidence", 1), "loss": ("loss", 1), "margin": ("margin", -1),
+    "self_confidence": ("self_confidence", -1), "normalized_margin": ("normalized_margin", -1),
+    "confident_score": ("confident_score", -1), "aum": ("aum", -1),
+    "neighbour_disagreement": ("neighbour_disagreement", 1), "twin_disagreement": ("twin_disagreement", 1),
+    "outlierness": ("outlierness", 1),
+}  # fmt: skip
+
+
+def main() -> None:
+    """Runs all plantings and prints a table of each, and of the mean over seeds."""
+    parser = argparse.ArgumentParser(description="How well an audit finds planted errors.")
+    parser.add_argument("data", help="folder of class folders, or `signs`")
+    parser.add_argument("work", type=Path, help="folder for tables, runs and audits; may be gone on with")
+    parser.add_argument("--noise", nargs="+", default=["confusion"])
+    parser.add_argument("--fraction", nargs="+", type=float, default=[0.03])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--labels", default="^speed-limit", help="regular expression: classes of confusion and tracks")
+    parser.add_argument("--order", help="directory of `mlfix sort`")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    clean = _clean(options)
+    for noise in options.noise:
+        for fraction in options.fraction:
+            results = [_one(options, clean, noise, fraction, seed) for seed in options.seeds]
+            _print(f"{noise}, {fraction:.0%}", results)
+
+
+def _clean(options: argparse.Namespace) -> pd.DataFrame:
+    if options.data != "signs":
+        return read_folder(options.data, r"(.+)_\d+\.\w+$")
+    from mlfix_train.data.signs import read_signs
+    from mlfix_train.verbs.demo import CLASSES
+
+    return read_signs(options.work / "signs", 110, 0, 32, CLASSES, 0.6)
+
+
+def _plant(options: argparse.Namespace, clean: pd.DataFrame, noise: str, fraction: float, seed: int) -> pd.DataFrame:
+    import re
+
+    if noise == "uniform":
+        return plant_uniform(clean, fraction, seed)
+    names = [name for name in label_list(clean) if re.search(options.labels, name)]
+    if noise in ("confusion", "tracks"):
+        return plant_confusions(clean, fraction, confusions_among(names), seed, whole_groups=noise == "tracks")
+    rivals, likeness = _rivals(options, clean)
+    return plant_similar(clean, min(1.0, fraction * len(clean) / (likeness > 0).sum()), rivals, likeness, seed)
+
+
+def _rivals(options: argparse.Namespace, clean: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Returns each image's nearest other label, and how much nearer it is than its own label in other tracks."""
+    where = Path(options.order or _sorted_by_pixels(options, clean))
+    points = np.load(where / "embeddings.npy")
+    found = nearest_neighbours(points, 48)
+    label, group = clean["label"].to_numpy(dtype=object), pd.factorize(clean["group"])[0]
+    rows = np.arange(len(clean))
+    foreign = label[found.index] != label[:, None]
+    own = ~foreign & (group[found.index] != group[:, None])
+    has = foreign.any(1)
+    rival = np.where(has, label[found.index[rows, foreign.argmax(1)]], "")
+    far = np.where(has, found.distance[rows, foreign.argmax(1)], np.inf)
+    near = np.where(own.any(1), found.distance[rows, own.argmax(1)], found.distance[:, -1])
+    return rival, np.where(has, np.minimum((near / np.maximum(far, 1e-6)) ** 2, 25), 0)
+
+
+def _sorted_by_pixels(options: argparse.Namespace, clean: pd.DataFrame) -> Path:
+    out = options.work / "sort"
+    if not (out / "order.parquet").exists():
+        write_table(clean, options.work / "clean.csv")
+        _mlfix(
+            "sort", "data=table", f"data.file={options.work / 'clean.csv'}", f"out={out}", "pixels.size=32", "panels=0"
+        )
+    return out
+
+
+def _mlfix(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "mlfix_train.cli", *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+def _one(options: argparse.Namespace, clean: pd.DataFrame, noise: str, fraction: float, seed: int) -> dict:
+    """Plants, trains and audits once; returns the figures of each score."""
+    name = f"{noise}-{fraction:g}-{seed}"
+    work = options.work
+    if not (work / f"{name}.csv").exists():
+        write_table(_plant(options, clean, noise, fraction, seed), work / f"{name}.csv")
+    runs = work / "outputs" / f"{'signs' if options.data == 'signs' else 'gtsrb'}-{name}"
+    _mlfix(
+        "train", "-m", "data=table", f"data.file={work / f'{name}.csv'}", "model=small", "loader.batch_size=64",
+        f"recipe.epochs={options.epochs}", "pixels.size=32", "sweep=out_of_fold", "audit.probabilities=true",
+        "audit.panels=0", "checkpoint.keep=none", "logger=none", f"name={runs.name}", f"outputs={runs.parent}",
+        f"jobs={options.jobs}",
+    )  # fmt: skip
+    out = work / f"audit-{name}"
+    _mlfix(
+        "audit",
+        f"runs={runs}",
+        f"out={out}",
+        "logger=none",
+        "panels=4",
+        *([f"order={options.order}"] * bool(options.order)),
+    )
+    ranking = pd.read_csv(out / "ranking.csv", keep_default_na=False, na_values=[""]).set_index("sample_id")
+    table = pd.read_csv(work / f"{name}.csv", keep_default_na=False).set_index("sample_id").loc[ranking.index]
+    wrong = (table["label"] != table[TRUE_LABEL]).to_numpy()
+    found = {key: judge(sign * ranking[column].to_numpy(float), wrong) for key, (column, sign) in SCORES.items()}
+    for key, scores in _cleanlab(runs, ranking.index).items():
+        found[f"cleanlab {key}"] = judge(-scores, wrong)
+    about = json.loads((out / "audit.json").read_text(encoding="utf-8"))
+    issue = ranking["is_label_issue"].astype(str) == "True"
+    suggested = ranking["suggested_label"].to_numpy() == table[TRUE_LABEL].to_numpy()
+    estimates = about["estimates"] or {"wrong": float("nan"), "interval": [float("nan")] * 2, "looking": {"pays": 0}}
+    pays = estimates["looking"]["pays"]
+    said = {
+        "planted": int(wrong.sum()), "estimate": estimates["wrong"], "interval": estimates["interval"],
+        "suggested": 100 * suggested[wrong & issue.to_numpy()].mean(), "issues": int(issue.sum()),
+        "precision": 100 * wrong[issue.to_numpy()].mean(), "pays": pays,
+        "found where it pays": int(wrong[:pays].sum()),
+    }  # fmt: skip
+    return {"scores": found, "said": said}
+
+
+def judge(score: np.ndarray, wrong: np.ndarray) -> dict[str, float]:
+    """Returns figures of a score (higher is worse) against the truth; ties broken evenly."""
+    from scipy.stats import rankdata
+
+    order = np.lexsort((np.random.default_rng(0).permutation(len(score)), -np.nan_to_num(score, nan=-np.inf)))
+    hits, count = wrong[order], int(wrong.sum())
+    ranks = rankdata(np.nan_to_num(score, nan=-np.inf))
+    auroc = (ranks[wrong].sum() - count * (count + 1) / 2) / (count * (len(wrong) - count))
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    return {
+        "AP": float(precision[hits].mean()), "AUROC": float(auroc), "recall at N": 100 * float(hits[:count].mean()),
+        "recall at 2N": 100 * float(hits[: 2 * count].sum() / count),
+        "found per 100 looked at, first 2N": 100 * float(hits[: 2 * count].mean()),
+    }  # fmt: skip
+
+
+def _cleanlab(runs: Path, ids: pd.Index) -> dict[str, np.ndarray]:
+    try:
+        from cleanlab.rank import get_label_quality_scores
+    except ImportError:
+        return {}
+    given = load_runs(str(runs))
+    held = merged(given)
+    probabilities = mean_probabilities(given, held)
+    assert probabilities is not None
+    probabilities = probabilities / probabilities.sum(1, keepdims=True)
+    rows = held.ids.get_indexer(ids)
+    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for method in ("self_confidence", "normalized_margin", "confidence_weighted_entropy"):
+            for adjust in (False, True) if method != "confidence_weighted_entropy" else (False,):
+                scores = get_label_quality_scores(held.labels, probabilities, method=method, adjust_pred_probs=adjust)
+                found[method + (", adjusted" if adjust else "")] = scores[rows]
+    return found
+
+
+def _print(title: str, results: list[dict]) -> None:
+    print(f"\n{title}: mean of {len(results)} planting(s)\n")
+    head = list(results[0]["scores"]["suspicion"])
+    print(f"| score | {' | '.join(head)} |\n| --- |{' --- |' * len(head)}")
+    for key in results[0]["scores"]:
+        cells = [np.mean([result["scores"][key][name] for result in results]) for name in head]
+        print(f"| {key} | " + " | ".join(f"{c:.3f}" if c <= 1 and n in ("AP", "AUROC") else f"{c:.1f}"
+                                         for c, n in zip(cells, head, strict=True)) + " |")  # fmt: skip
+    for result in results:
+        said = result["said"]
+        off = said["estimate"] / said["planted"] - 1
+        print(f"planted {said['planted']}, estimated {said['estimate']:.0f} ({off:+.0%}; "
+              f"95% interval {said['interval'][0]:.0f} to {said['interval'][1]:.0f}); {said['issues']} called issues, "
+              f"{said['precision']:.0f}% of them planted; {said['suggested']:.0f}% of the found ones with the right "
+              f"suggestion; {said['found where it pays']} found in the first {said['pays']}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

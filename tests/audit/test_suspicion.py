@@ -1,0 +1,108 @@
+"""The combination of evidence, its mixture, and what is estimated from it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from mlfix_train.audit.estimates import looking, resample_counts, wrong_labels
+from mlfix_train.audit.suspicion import fit_mixture, probability, rank_product
+from mlfix_train.errors import DataError
+
+
+def scores(
+    n: int, wrong: int, seed: int, strength: float = 3.5, kinds: int = 3
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Scores of several kinds: hard right samples are hard for all of them, wrong labels stand out in each."""
+    rng = np.random.default_rng(seed)
+    truth = np.zeros(n, bool)
+    truth[rng.permutation(n)[:wrong]] = True
+    hard = rng.normal(size=n)
+    return {f"k{k}": 0.5 * hard + rng.normal(size=n) + strength * truth for k in range(kinds)}, truth
+
+
+def test_rank_product_against_a_loop() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=30).round(1), rng.normal(size=30)
+    b[[3, 7]] = np.nan
+    found = rank_product({"a": a, "b": b})
+    for i in range(30):
+        first = 1 + (a > a[i]).sum() + ((a == a[i]).sum() - 1) / 2
+        total = -math.log(first / 30)
+        total += 1 if math.isnan(b[i]) else -math.log((1 + (b[~np.isnan(b)] > b[i]).sum()) / 28)
+        assert found[i] == pytest.approx(total)
+
+
+def test_units_and_monotone_changes_do_not_matter() -> None:
+    kinds, _ = scores(500, 10, 0)
+    other = {"k0": np.exp(kinds["k0"]), "k1": 1000 * kinds["k1"] - 3, "k2": kinds["k2"] ** 3}
+    np.testing.assert_allclose(rank_product(kinds), rank_product(other))
+
+
+def test_the_combination_finds_more_than_any_of_its_parts() -> None:
+    def precision(score: np.ndarray, truth: np.ndarray) -> float:
+        hits = truth[np.argsort(-score)]
+        return float((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean())
+
+    for seed in range(3):
+        kinds, truth = scores(4000, 120, seed, 2.5)
+        assert precision(rank_product(kinds), truth) > max(precision(kind, truth) for kind in kinds.values()) + 0.05
+
+
+def test_scores_of_different_lengths_are_refused() -> None:
+    with pytest.raises(DataError, match="a 3, b 4"):
+        rank_product({"a": np.zeros(3), "b": np.zeros(4)})
+
+
+@pytest.mark.parametrize("wrong", [60, 200, 800])
+def test_the_number_of_wrong_labels_is_estimated(wrong: int) -> None:
+    found = []
+    for seed in range(5):
+        kinds, truth = scores(20_000, wrong, seed, 5.0)
+        evidence = rank_product(kinds)
+        mixture = fit_mixture(evidence)
+        suspicion = probability(mixture.log_odds(evidence))
+        assert suspicion.sum() == pytest.approx(mixture.count, rel=0.1)
+        found.append(suspicion.sum())
+        sure = suspicion > 0.9
+        assert truth[sure].mean() > 0.85, "nine of ten such labels are wrong"
+    assert np.mean(found) == pytest.approx(wrong, rel=0.25)
+
+
+def test_suspicion_rises_with_the_evidence_everywhere() -> None:
+    kinds, _ = scores(5000, 100, 0)
+    evidence = rank_product(kinds)
+    order = np.argsort(evidence)
+    odds = fit_mixture(evidence).log_odds(evidence)[order]
+    assert (np.diff(odds)[np.diff(evidence[order]) > 0] > 0).all()
+    assert ((probability(odds) >= 0) & (probability(odds) <= 1)).all()
+
+
+def test_intervals_hold_the_truth_and_groups_widen_them() -> None:
+    kinds, truth = scores(20_000, 300, 3, 5.0)
+    evidence, labels = rank_product(kinds), np.arange(20_000) % 4
+    mixture = fit_mixture(evidence)
+    total, by_label = resample_counts(evidence, mixture, labels, 4, None)
+    low, high = np.quantile(total, [0.025, 0.975])
+    assert low < truth.sum() < high
+    np.testing.assert_allclose(by_label.sum(1), total)
+    again, _ = resample_counts(evidence, mixture, labels, 4, None)
+    np.testing.assert_array_equal(again, total)
+    together = np.full(20_000, 0)
+    together[np.argsort(-evidence)] = np.arange(20_000) // 50  # the suspicious ones stand together
+    grouped, _ = resample_counts(evidence, mixture, labels, 4, together)
+    assert grouped.std() > 1.5 * total.std()
+    told = wrong_labels(probability(mixture.log_odds(evidence)), labels, list("abcde"), (total, by_label))
+    assert told["interval"][0] < told["wrong"] < told["interval"][1]
+    assert list(told["labels"]) == list("abcd"), "e has no samples"
+    assert sum(row["wrong"] for row in told["labels"].values()) == pytest.approx(told["wrong"], abs=0.1)
+
+
+def test_looking_pays_while_one_in_twenty_is_wrong() -> None:
+    told = looking(np.array([1.0, 0.9, 0.06, 0.05, 0.049, 0.01]))
+    assert (told["pays"], told["finds"], told["left"]) == (4, 2.0, 0.1)
+    assert told["steps"][0] == [1, 1.0]
+    assert told["steps"][-1][0] == 6
+    assert looking(np.array([0.01]))["pays"] == 0
