@@ -25,7 +25,7 @@ def resample_counts(
     """Draws the numbers of wrong labels anew: groups of samples resampled, the mixture fitted again from elsewhere.
 
     Args:
-        evidence: ``N``, from :func:`mlfix_train.audit.suspicion.rank_product`.
+        evidence: ``N``, from :func:`mlfix_train.audit.suspicion.combine`.
         mixture: its fit.
         labels: int64 ``N``, given labels.
         classes: C.

@@ -29,7 +29,7 @@ from mlfix_train.audit import label_scores
 from mlfix_train.audit.estimates import looking, resample_counts, wrong_labels
 from mlfix_train.audit.held_out import HeldOut, merge_runs
 from mlfix_train.audit.neighbour_scores import NeighbourScores
-from mlfix_train.audit.suspicion import Mixture, fit_mixture, probability, rank_product
+from mlfix_train.audit.suspicion import Mixture, combine, fit_mixture, probability
 from mlfix_train.data.atomic import atomic_path
 
 COLUMNS = (
@@ -96,7 +96,7 @@ def rank_samples(runs: Iterable[pd.DataFrame]) -> pd.DataFrame:
 def rank(held: HeldOut, evidence: Evidence | None = None, seed: int = 0) -> Ranking:
     """Ranks samples by all the evidence there is.
 
-    With one kind of evidence the suspicion is that kind's score. With several, their ranks are combined (see
+    With one kind of evidence the suspicion is that kind's score. With several, they are combined (see
     :mod:`mlfix_train.audit.suspicion`), and the suspicion is the estimated probability that the label is wrong.
 
     Args:
@@ -110,12 +110,14 @@ def rank(held: HeldOut, evidence: Evidence | None = None, seed: int = 0) -> Rank
     if len(kinds) == 1:
         strength, suspicion = held.scores["doubt"], held.scores["doubt"]
     else:
-        strength = rank_product(kinds)
+        cells = None if more.groups is None else more.groups * len(held.names) + held.labels
+        cells = None if cells is None else np.unique(cells, return_inverse=True)[1]
+        strength = combine(kinds["held_out"], {name: kinds[name] for name in list(kinds)[1:]}, cells)
         if len(held) >= ENOUGH:
             mixture = fit_mixture(strength)
             suspicion = probability(mixture.log_odds(strength))
         else:
-            suspicion = -np.expm1(-strength / len(kinds)) * 0.999
+            suspicion = -np.expm1(-strength) * 0.999
     suggested = suggest(held, more)
     table = _table(held, more, strength, suspicion, suggested)
     tie = np.empty(len(held), np.int64)

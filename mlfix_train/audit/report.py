@@ -45,10 +45,11 @@ METHOD = (
     "what the model learnt.",
     "Neighbours: the share of images that look alike, of other groups (tracks, photos), that bear another label. "
     "Twins: the same with images of the sample's own group. Outlierness: distance to the nearest images; 1 is usual.",
-    "Suspicion: where there are several kinds of evidence, the ranks that each gives are multiplied, and a mixture of "
-    "right and wrong labels is fitted to the product. The suspicion is the estimated probability that the label is "
-    "wrong; summed, it estimates how many are. With held-out predictions alone it is 1 - the normalised margin, and no "
-    "count is estimated.",
+    "Suspicion: where there are several kinds of evidence, the rank by held-out predictions (averaged over a "
+    "group's samples of one label) is multiplied with the ranks by the others, all on a logarithmic scale, and a "
+    "mixture of right and wrong labels is fitted to the product. The suspicion is the estimated probability that the "
+    "label is wrong; summed, it estimates how many are. With held-out predictions alone it is 1 - the normalised "
+    "margin, and no count is estimated.",
     "Intervals resample groups of samples and the place above which the mixture is fitted. They take it that wrong "
     "labels stand out in the evidence at all: labels that are wrong the same way throughout (all pictures of a track) "
     "stand out less.",

@@ -1,13 +1,16 @@
 """Suspicion: several kinds of evidence against a label, combined into one ranking and a probability.
 
-Each kind of evidence (held-out predictions, training dynamics, neighbours, twins) ranks all samples. The ranks are
-multiplied: a sample that stands high in every list comes first, whatever the units of the lists, and a kind that has
-nothing to say of a sample is neither for nor against it (Breitling et al., "Rank products", FEBS Letters 2004). There
-is nothing to tune.
+Models that never saw a label contradict it where it is wrong, and where the image is hard. What tells the two apart has
+seen the label: training dynamics (does it go against what is learnt elsewhere?), and images that look alike (do they
+bear it?). So the two are multiplied: evidence is the square root of h * (sum of r_k), where h speaks for the held-out
+predictions and r_k for each other kind. Both are logarithms of ranks, so that units and scales don't matter and nothing
+is to be tuned: r = -log(rank / samples). h is averaged over the samples of one group (track, photo) that bear one
+label: if a model contradicts all frames of a track, each of them is the more suspicious, and one hard frame among easy
+ones is less so.
 
-The logarithm of the product has a falling bulk of right labels and, where kinds agree, a bump of wrong ones. A mixture
-of the two, fitted to the upper part of the histogram, turns the product into the probability that a label is wrong
-(the local false discovery rate of Efron, "Large-Scale Inference", 2010, with a bump of known shape beside the null).
+The evidence has a falling bulk of right labels and, where kinds agree, a bump of wrong ones. A mixture of the two,
+fitted to the upper part of its histogram, turns it into the probability that a label is wrong (the local false
+discovery rate of Efron, "Large-Scale Inference", 2010, with a bump of known shape beside the null).
 
 Shapes: N samples.
 """
@@ -30,32 +33,45 @@ SLOPE = 1e-3
 """What the log-odds rise by at least a unit of evidence, so that no two samples tie that the evidence tells apart."""
 
 
-def rank_product(scores: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Combines scores by the product of their ranks.
+def log_ranks(scores: np.ndarray) -> np.ndarray:
+    """Returns minus the logarithm of (rank / samples ranked), float64 ``N``, higher is worse.
+
+    Ties share their mean rank; what is NaN counts as the mean of evenly drawn ranks, 1.
 
     Args:
-        scores: name to ``N`` numbers, higher is worse; NaN where a score has nothing to say.
-
-    Returns:
-        float64 ``N``: minus the logarithm of the product of (rank / samples ranked), higher is worse. Ties share their
-        mean rank; what is NaN counts as the mean of a right label, 1.
-
-    Raises:
-        DataError: no scores, or of different lengths.
+        scores: ``N`` numbers, higher is worse; NaN where there is nothing to say.
     """
     from scipy.stats import rankdata
 
-    lengths = {name: len(values) for name, values in scores.items()}
-    if len(set(lengths.values())) != 1:
-        raise DataError(f"scores of different lengths: {listing(f'{k} {v}' for k, v in lengths.items())}", "align them")
-    total = np.zeros(next(iter(lengths.values())))
-    for values in scores.values():
-        known = ~np.isnan(values)
-        part = np.ones(len(total))
-        if known.any():
-            part[known] = -np.log(rankdata(-values[known]) / known.sum())
-        total += part
-    return total
+    known = ~np.isnan(scores)
+    found = np.ones(len(scores))
+    if known.any():
+        found[known] = -np.log(rankdata(-scores[known]) / known.sum())
+    return found
+
+
+def combine(held_out: np.ndarray, others: Mapping[str, np.ndarray], cells: np.ndarray | None = None) -> np.ndarray:
+    """Combines evidence of held-out predictions with that of what has seen the labels; see the module's docstring.
+
+    Args:
+        held_out: ``N`` scores by models that did not train on the sample, higher is worse.
+        others: one or more further scores, ``N`` each, higher is worse; NaN where one has nothing to say.
+        cells: int64 ``N``, numbers of (group, label); ``None`` where every sample stands for itself.
+
+    Returns:
+        float64 ``N``, 0 and up, higher is worse.
+
+    Raises:
+        DataError: no other scores, or scores of different lengths.
+    """
+    lengths = {"held_out": len(held_out), **{name: len(values) for name, values in others.items()}}
+    if not others or len(set(lengths.values())) != 1:
+        told = listing(f"{name} {length}" for name, length in lengths.items())
+        raise DataError(f"scores can't be combined: {told}", "give two or more, with a number for each sample")
+    own = log_ranks(held_out)
+    if cells is not None:
+        own = (np.bincount(cells, weights=own) / np.maximum(np.bincount(cells), 1))[cells]
+    return np.sqrt(own * np.sum([log_ranks(values) for values in others.values()], axis=0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +114,7 @@ def fit_mixture(
     quantile ``lower`` (0) to its maximum (1).
 
     Args:
-        evidence: ``N`` numbers, from :func:`rank_product`.
+        evidence: ``N`` numbers, from :func:`combine`.
         weights: ``N`` weights of the samples (of a bootstrap); 1 each by default.
         start: parameters to begin with, instead of several trials.
         lower: quantile above which it is fitted.

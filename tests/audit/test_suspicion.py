@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlfix_train.audit.estimates import looking, resample_counts, wrong_labels
-from mlfix_train.audit.suspicion import fit_mixture, probability, rank_product
+from mlfix_train.audit.suspicion import combine, fit_mixture, log_ranks, probability
 from mlfix_train.errors import DataError
 
 
@@ -23,22 +23,35 @@ def scores(
     return {f"k{k}": 0.5 * hard + rng.normal(size=n) + strength * truth for k in range(kinds)}, truth
 
 
-def test_rank_product_against_a_loop() -> None:
+def together(kinds: dict[str, np.ndarray], cells: np.ndarray | None = None) -> np.ndarray:
+    return combine(kinds["k0"], {name: kinds[name] for name in list(kinds)[1:]}, cells)
+
+
+def test_the_combination_against_a_loop() -> None:
     rng = np.random.default_rng(0)
-    a, b = rng.normal(size=30).round(1), rng.normal(size=30)
+    a, b, c = rng.normal(size=30).round(1), rng.normal(size=30), rng.normal(size=30)
     b[[3, 7]] = np.nan
-    found = rank_product({"a": a, "b": b})
+    cells = np.arange(30) // 3
+
+    def log_rank(values: np.ndarray, i: int) -> float:
+        known = values[~np.isnan(values)]
+        if math.isnan(values[i]):
+            return 1.0
+        return -math.log((1 + (known > values[i]).sum() + ((known == values[i]).sum() - 1) / 2) / len(known))
+
+    found, grouped = combine(a, {"b": b, "c": c}), combine(a, {"b": b, "c": c}, cells)
     for i in range(30):
-        first = 1 + (a > a[i]).sum() + ((a == a[i]).sum() - 1) / 2
-        total = -math.log(first / 30)
-        total += 1 if math.isnan(b[i]) else -math.log((1 + (b[~np.isnan(b)] > b[i]).sum()) / 28)
-        assert found[i] == pytest.approx(total)
+        rest = log_rank(b, i) + log_rank(c, i)
+        assert found[i] == pytest.approx(math.sqrt(log_rank(a, i) * rest))
+        own = [log_rank(a, j) for j in range(30) if cells[j] == cells[i]]
+        assert grouped[i] == pytest.approx(math.sqrt(sum(own) / 3 * rest))
+    assert (log_ranks(np.full(4, np.nan)) == 1).all()
 
 
 def test_units_and_monotone_changes_do_not_matter() -> None:
     kinds, _ = scores(500, 10, 0)
     other = {"k0": np.exp(kinds["k0"]), "k1": 1000 * kinds["k1"] - 3, "k2": kinds["k2"] ** 3}
-    np.testing.assert_allclose(rank_product(kinds), rank_product(other))
+    np.testing.assert_allclose(together(kinds), together(other))
 
 
 def test_the_combination_finds_more_than_any_of_its_parts() -> None:
@@ -48,12 +61,14 @@ def test_the_combination_finds_more_than_any_of_its_parts() -> None:
 
     for seed in range(3):
         kinds, truth = scores(4000, 120, seed, 2.5)
-        assert precision(rank_product(kinds), truth) > max(precision(kind, truth) for kind in kinds.values()) + 0.05
+        assert precision(together(kinds), truth) > max(precision(kind, truth) for kind in kinds.values()) + 0.05
 
 
 def test_scores_of_different_lengths_are_refused() -> None:
-    with pytest.raises(DataError, match="a 3, b 4"):
-        rank_product({"a": np.zeros(3), "b": np.zeros(4)})
+    with pytest.raises(DataError, match="held_out 3, b 4"):
+        combine(np.zeros(3), {"b": np.zeros(4)})
+    with pytest.raises(DataError, match="can't be combined: held_out 3"):
+        combine(np.zeros(3), {})
 
 
 @pytest.mark.parametrize("wrong", [60, 200, 800])
@@ -61,7 +76,7 @@ def test_the_number_of_wrong_labels_is_estimated(wrong: int) -> None:
     found = []
     for seed in range(5):
         kinds, truth = scores(20_000, wrong, seed, 5.0)
-        evidence = rank_product(kinds)
+        evidence = together(kinds)
         mixture = fit_mixture(evidence)
         suspicion = probability(mixture.log_odds(evidence))
         assert suspicion.sum() == pytest.approx(mixture.count, rel=0.1)
@@ -73,7 +88,7 @@ def test_the_number_of_wrong_labels_is_estimated(wrong: int) -> None:
 
 def test_suspicion_rises_with_the_evidence_everywhere() -> None:
     kinds, _ = scores(5000, 100, 0)
-    evidence = rank_product(kinds)
+    evidence = together(kinds)
     order = np.argsort(evidence)
     odds = fit_mixture(evidence).log_odds(evidence)[order]
     assert (np.diff(odds)[np.diff(evidence[order]) > 0] > 0).all()
@@ -82,7 +97,7 @@ def test_suspicion_rises_with_the_evidence_everywhere() -> None:
 
 def test_intervals_hold_the_truth_and_groups_widen_them() -> None:
     kinds, truth = scores(20_000, 300, 3, 5.0)
-    evidence, labels = rank_product(kinds), np.arange(20_000) % 4
+    evidence, labels = together(kinds), np.arange(20_000) % 4
     mixture = fit_mixture(evidence)
     total, by_label = resample_counts(evidence, mixture, labels, 4, None)
     low, high = np.quantile(total, [0.025, 0.975])
@@ -90,9 +105,9 @@ def test_intervals_hold_the_truth_and_groups_widen_them() -> None:
     np.testing.assert_allclose(by_label.sum(1), total)
     again, _ = resample_counts(evidence, mixture, labels, 4, None)
     np.testing.assert_array_equal(again, total)
-    together = np.full(20_000, 0)
-    together[np.argsort(-evidence)] = np.arange(20_000) // 50  # the suspicious ones stand together
-    grouped, _ = resample_counts(evidence, mixture, labels, 4, together)
+    parts = np.full(20_000, 0)
+    parts[np.argsort(-evidence)] = np.arange(20_000) // 50  # the suspicious ones stand together
+    grouped, _ = resample_counts(evidence, mixture, labels, 4, parts)
     assert grouped.std() > 1.5 * total.std()
     told = wrong_labels(probability(mixture.log_odds(evidence)), labels, list("abcde"), (total, by_label))
     assert told["interval"][0] < told["wrong"] < told["interval"][1]
