@@ -16,7 +16,7 @@ cd "$work"
 settings=(data=table data.file=planted.csv model=small loader.batch_size=64 recipe.epochs=3)
 
 "$mlfix" train -m "${settings[@]}" name=gtsrb-audit sweep=out_of_fold split.folds=3
-"$mlfix" audit runs=outputs/gtsrb-audit out=audit
+"$mlfix" audit runs=outputs/gtsrb-audit out=audit logger=none
 "$python" "$here/simulate_review.py" audit/ranking.csv planted.csv fixes.csv --budget 1500
 "$mlfix" train -m "${settings[@]}" name=gtsrb fixes.path=fixes.csv sweep=before_after 'seed=range(0,8)' jobs=2
 "$mlfix" compare original=outputs/gtsrb/original fixed=outputs/gtsrb/fixed control=outputs/gtsrb/control \

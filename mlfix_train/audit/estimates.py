@@ -15,6 +15,8 @@ DRAWS = 100
 """Bootstrap samples behind an interval."""
 FIT_FROM = (0.65, 0.85)
 """Quantiles of the evidence between which each draw begins its fit: the interval holds this choice, too."""
+CLEAR = 2.5
+"""Ratio of an interval's ends beyond which wrong labels don't stand apart from hard images."""
 PAYS = 0.05
 """Looking pays while at least one label in twenty is expected to be wrong."""
 
@@ -46,6 +48,34 @@ def resample_counts(
         by_label[draw] = np.bincount(labels, weights=held, minlength=classes)
         total[draw] = by_label[draw].sum()
     return total, by_label
+
+
+def spread_counts(
+    suspicion: np.ndarray,
+    ends: tuple[float, float],
+    labels: np.ndarray,
+    classes: int,
+    groups: np.ndarray | None,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws the numbers of wrong labels where only their ends are known: groups resampled, evenly between the ends.
+
+    Args:
+        suspicion: ``N`` probabilities.
+        ends: the fewest and the most wrong labels over all samples.
+        labels, classes, groups, seed: as of :func:`resample_counts`.
+
+    Returns:
+        As :func:`resample_counts`.
+    """
+    rng = np.random.default_rng(seed)
+    parts = np.arange(len(suspicion)) if groups is None else groups
+    by_label = np.empty((DRAWS, classes))
+    expected = max(float(suspicion.sum()), 1e-9)
+    for draw, scale in enumerate(np.linspace(*ends, DRAWS) / expected):
+        weights = rng.poisson(1.0, int(parts.max(initial=-1)) + 1)[parts]
+        by_label[draw] = scale * np.bincount(labels, weights=weights * suspicion, minlength=classes)
+    return np.linspace(*ends, DRAWS), by_label
 
 
 def wrong_labels(

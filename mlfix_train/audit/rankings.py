@@ -26,10 +26,10 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.audit import label_scores
-from mlfix_train.audit.estimates import looking, resample_counts, wrong_labels
+from mlfix_train.audit.estimates import CLEAR, looking, resample_counts, spread_counts, wrong_labels
 from mlfix_train.audit.held_out import HeldOut, merge_runs
 from mlfix_train.audit.neighbour_scores import NeighbourScores
-from mlfix_train.audit.suspicion import Mixture, combine, fit_mixture, probability
+from mlfix_train.audit.suspicion import between, combine, fit_mixture, probability
 from mlfix_train.data.atomic import atomic_path
 
 COLUMNS = (
@@ -38,7 +38,7 @@ COLUMNS = (
     "neighbour_disagreement", "twin_disagreement", "outlierness", "disagreement", "runs",
 )  # fmt: skip
 ENOUGH = 1000
-"""Samples from which on a mixture is fitted; of fewer the suspicion is an order, and no count."""
+"""Samples from which on wrong labels are counted; of fewer the suspicion is an order, and no count."""
 
 
 @dataclass
@@ -106,31 +106,58 @@ def rank(held: HeldOut, evidence: Evidence | None = None, seed: int = 0) -> Rank
     """
     more = evidence or Evidence()
     kinds = _kinds(held, more)
-    mixture: Mixture | None = None
+    estimates: dict[str, Any] = {}
     if len(kinds) == 1:
-        strength, suspicion = held.scores["doubt"], held.scores["doubt"]
+        strength = suspicion = held.scores["doubt"]
     else:
-        cells = None if more.groups is None else more.groups * len(held.names) + held.labels
-        cells = None if cells is None else np.unique(cells, return_inverse=True)[1]
+        cells = None
+        if more.groups is not None:
+            cells = np.unique(more.groups * len(held.names) + held.labels, return_inverse=True)[1]
         strength = combine(kinds["held_out"], {name: kinds[name] for name in list(kinds)[1:]}, cells)
-        if len(held) >= ENOUGH:
-            mixture = fit_mixture(strength)
-            suspicion = probability(mixture.log_odds(strength))
-        else:
-            suspicion = -np.expm1(-strength) * 0.999
-    suggested = suggest(held, more)
-    table = _table(held, more, strength, suspicion, suggested)
+        suspicion, estimates = _estimate(held, more, strength, seed)
+    table = _table(held, more, strength, suspicion, suggest(held, more))
     tie = np.empty(len(held), np.int64)
     tie[np.argsort(held.ids.to_numpy(), kind="stable")] = np.arange(len(held))
     order = np.lexsort((tie, -held.scores["loss"], -strength))
     table = table.iloc[order].reset_index(drop=True)
     table["rank"] = np.arange(1, len(table) + 1)
-    estimates: dict[str, Any] = {}
-    if mixture is not None:
-        draws = resample_counts(strength, mixture, held.labels, len(held.names), more.groups, seed)
-        estimates = wrong_labels(suspicion, held.labels, held.names, draws)
+    if estimates:
         estimates["looking"] = looking(suspicion[order])
     return Ranking(table[list(COLUMNS)], list(kinds), estimates, order)
+
+
+def _estimate(held: HeldOut, more: Evidence, strength: np.ndarray, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """Returns suspicions, and how many labels are wrong; nothing of the latter where there are too few samples.
+
+    ``clear`` tells whether wrong labels stand apart, so that they can be counted; otherwise the number lies between
+    what stands out and what is contradicted by two kinds of evidence, and half-way is taken.
+    """
+    classes, contradicted = len(held.names), float(max(_contradicted(held, more).sum(), 1))
+    if len(held) < ENOUGH:
+        return between(strength, contradicted / 4, contradicted, contradicted / 2), {}
+    mixture = fit_mixture(strength)
+    draws = resample_counts(strength, mixture, held.labels, classes, more.groups, seed)
+    low, high = np.quantile(draws[0], [0.025, 0.975])
+    clear = bool(0 < high <= CLEAR * low)
+    if clear:
+        suspicion = probability(mixture.log_odds(strength))
+    else:
+        standing = min(max(mixture.count, 0.0), contradicted)
+        suspicion = between(strength, max(standing, 1.0), contradicted, (standing + contradicted) / 2)
+        ends = (min(float(low), standing), contradicted)
+        draws = spread_counts(suspicion, ends, held.labels, classes, more.groups, seed)
+    return suspicion, {"clear": clear, **wrong_labels(suspicion, held.labels, held.names, draws)}
+
+
+def _contradicted(held: HeldOut, more: Evidence) -> np.ndarray:
+    """Returns whether both sides contradict a label: models that never saw it, and what has seen it; ``N`` booleans."""
+    otherwise = held.predicted != held.labels
+    if more.aum is not None and not np.isnan(more.aum).all():
+        found: np.ndarray = otherwise & (more.aum < 0)
+        return found
+    assert more.neighbours is not None
+    votes = np.nan_to_num(list(more.neighbours.scores.values())[-1], nan=1.0)
+    return np.asarray(otherwise & (votes > 0.5))
 
 
 def _kinds(held: HeldOut, more: Evidence) -> dict[str, np.ndarray]:

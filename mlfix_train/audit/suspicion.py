@@ -12,6 +12,10 @@ The evidence has a falling bulk of right labels and, where kinds agree, a bump o
 fitted to the upper part of its histogram, turns it into the probability that a label is wrong (the local false
 discovery rate of Efron, "Large-Scale Inference", 2010, with a bump of known shape beside the null).
 
+Where wrong labels don't stand apart from hard images there is no bump to fit, and fits from different places disagree.
+Then the number is only known to lie between what stands out and what both sides contradict (models that did not see
+the label, and the training that did), and the suspicion falls from 0.9 to 0.1 between these two ranks.
+
 Shapes: N samples.
 """
 
@@ -152,6 +156,30 @@ def _search(counts: np.ndarray, starts: list[np.ndarray]) -> np.ndarray:
     found = [minimize(loss, start, method="Nelder-Mead", options=options) for start in starts]
     best: np.ndarray = min(found, key=lambda result: result.fun).x
     return best
+
+
+def between(evidence: np.ndarray, low: float, high: float, expected: float) -> np.ndarray:
+    """Returns suspicions, ``N``, that fall from some 0.9 at rank ``low`` to 0.1 at rank ``high``, of a given sum.
+
+    Args:
+        evidence: ``N`` numbers, from :func:`combine`.
+        low: labels that surely are wrong.
+        high: labels that may be, more than ``low``.
+        expected: what the suspicions are to sum to, below N.
+    """
+    from scipy.optimize import brentq
+
+    n = len(evidence)
+    ordered = -np.sort(-evidence)
+    first, last = (ordered[min(max(round(rank) - 1, 0), n - 1)] for rank in (low, high))
+    slope = 2 * np.log(9.0) / max(first - last, 0.2 * ordered.std() + 1e-9)
+    wanted = min(max(expected, 1e-3), n - 1e-3)
+
+    def excess(middle: float) -> float:
+        return float(probability(slope * (evidence - middle)).sum() - wanted)
+
+    reach = 50 / slope
+    return probability(slope * (evidence - brentq(excess, ordered[-1] - reach, ordered[0] + reach)))
 
 
 def probability(log_odds: np.ndarray) -> np.ndarray:

@@ -72,7 +72,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     keys = [
         config.assign(*pair) for pair in (("runs", out / "runs/audit"), ("order", out / "sort"), ("out", out / "audit"))
     ]
-    ranking = audit.run(config.compose("audit", keys))
+    ranking = audit.run(config.compose("audit", [*keys, "logger=none", f"slices.speed={SPEED}"]))
 
     step(f"review: a simulated person looks at the first {cfg.budget} of the ranking and marks the wrong ones invalid")
     fixes, found = simulate_review(ranking, table, int(cfg.budget))
@@ -202,5 +202,5 @@ def _report(result: dict[str, Any], out: Path, arms: list[str]) -> None:
     if result["slices"]["speed"]["verdict"] not in ("better", "worse"):
         print(f"Not shown? {result['seeds']} seeds are a taste: `mlfix demo seeds=8` trains the missing ones.")
     print(f"Look at    {out / 'sort/panels/all.png'}")
-    print(f"           {out / 'audit/panels/worst.png'}\n           {out / 'compare/compare.html'}")  # fmt: skip
+    print(f"           {out / 'audit/report.html'}\n           {out / 'compare/compare.html'}")  # fmt: skip
     print(f"Took       {duration(result['seconds'])}", flush=True)

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from mlfix_train.audit.estimates import looking, resample_counts, wrong_labels
-from mlfix_train.audit.suspicion import combine, fit_mixture, log_ranks, probability
+from mlfix_train.audit.estimates import looking, resample_counts, spread_counts, wrong_labels
+from mlfix_train.audit.suspicion import between, combine, fit_mixture, log_ranks, probability
 from mlfix_train.errors import DataError
 
 
@@ -121,3 +121,45 @@ def test_looking_pays_while_one_in_twenty_is_wrong() -> None:
     assert told["steps"][0] == [1, 1.0]
     assert told["steps"][-1][0] == 6
     assert looking(np.array([0.01]))["pays"] == 0
+
+
+def test_where_nothing_stands_apart_the_number_lies_between_two_ends() -> None:
+    rng = np.random.default_rng(0)
+    evidence = rng.gamma(2, size=5000)
+    suspicion = between(evidence, 20, 200, 110)
+    order = np.argsort(-evidence)
+    assert suspicion.sum() == pytest.approx(110, abs=0.01)
+    assert (np.diff(suspicion[order]) <= 0).all()
+    assert suspicion[order[19]] > 0.75 > 0.35 > suspicion[order[199]]
+    labels = np.arange(5000) % 3
+    total, by_label = spread_counts(suspicion, (20, 200), labels, 3, None)
+    assert (total[0], total[-1]) == (20, 200)
+    np.testing.assert_allclose(by_label.sum(1), total, rtol=0.5)
+    assert between(np.zeros(10), 1, 1, 1).sum() == pytest.approx(1, abs=1e-3), "all alike"
+    assert between(np.array([3.0]), 1, 5, 4).shape == (1,)
+
+
+@pytest.mark.parametrize(("pull", "right", "wrong_aum", "clear"), [(3.0, 2.0, -4.0, True), (1.5, 1.5, -1.0, False)])
+def test_a_ranking_says_whether_wrong_labels_stand_apart(
+    pull: float, right: float, wrong_aum: float, clear: bool
+) -> None:
+    from mlfix_train.audit.held_out import merge_runs
+    from mlfix_train.audit.predictions import predictions_table
+    from mlfix_train.audit.rankings import Evidence, rank
+
+    rng = np.random.default_rng(2)
+    n, names = 8000, list("abcde")
+    true = rng.integers(5, size=n)
+    wrong = rng.random(n) < 0.03
+    labels = np.where(wrong, (true + 1) % 5, true)
+    logits = rng.normal(size=(n, 5)) + pull * np.eye(5)[true]
+    aum = 1.2 * rng.normal(size=n) + np.where(wrong, wrong_aum, right)
+    held = merge_runs([predictions_table([f"s{i:05d}" for i in range(n)], labels, logits, names)], names)
+    near = held.ids.str[1:].astype(int)
+    found = rank(held, Evidence(aum=aum[near]))
+    told = found.estimates
+    assert told["clear"] is clear
+    assert told["interval"][0] <= wrong.sum() <= told["interval"][1]
+    assert told["interval"][0] <= told["wrong"] <= told["interval"][1]
+    assert found.table["suspicion"].is_monotonic_decreasing
+    assert found.table["suspicion"].sum() == pytest.approx(told["wrong"], abs=0.1)

@@ -108,7 +108,7 @@ const sections = {
     const a = data.about, e = a.estimates, nodes = [];
     const facts = [];
     if (e.wrong !== undefined) {
-      facts.push(fact(`≈ ${whole(e.wrong)}`, `wrong labels by estimate; 95% interval ${whole(e.interval[0])} to ${whole(e.interval[1])}, ${e.share}% of the ranked`),
+      facts.push(fact(`≈ ${whole(e.wrong)}`, `wrong labels by estimate; ${e.clear ? "95% interval " : "from "}${whole(e.interval[0])} to ${whole(e.interval[1])}, ${e.share}% of the ranked`),
         fact(whole(e.looking.pays), `samples down to which looking pays: ${about(e.looking.finds)} wrong labels expected there, ${about(e.looking.left)} beyond`));
     }
     facts.push(fact(whole(a.issues), "labels rather wrong than right, with another suggested"),
@@ -122,7 +122,7 @@ const sections = {
       const most = Math.max(...top.map((p) => p[1].wrong), 1e-9);
       nodes.push(el("div", { className: "two" },
         el("div", {}, el("h2", { text: "What looking finds" }), el("p", { className: "quiet", text: "Wrong labels expected among the first so many." }), curve(e.looking, e.wrong)),
-        el("div", {}, el("h2", { text: "Where they are" }), el("p", { className: "quiet", text: "Wrong labels expected by given label, with a 95% interval." }),
+        el("div", {}, el("h2", { text: "Where they are" }), el("p", { className: "quiet", text: "Wrong labels expected by given label, and from how many to how many." }),
           ...top.map(([name, row]) => el("div", { className: "hbar" }, el("span", { text: name, title: name }),
             el("div", {}, el("i", { style: { width: `${(100 * row.wrong) / most}%` } })),
             el("span", { text: `${about(row.wrong)} (${about(row.interval[0])} to ${about(row.interval[1])})` }))))));
@@ -170,7 +170,7 @@ const sections = {
   },
   Labels() {
     const search = el("input", { type: "search", placeholder: "Search labels", "aria-label": "Search labels" }), body = el("tbody");
-    const head = ["label", "samples", word, "95% interval", "called issues", "predicted otherwise"];
+    const head = ["label", "samples", word, counted && data.about.estimates.clear ? "95% interval" : "from, to", "called issues", "predicted otherwise"];
     const show = () => {
       const words = search.value.toLowerCase();
       body.replaceChildren(...data.table.filter((r) => label(r[0]).toLowerCase().includes(words)).map((r) => {
