@@ -192,6 +192,24 @@ def check_place(key: str, value: Any) -> Path:
     return Path(str(value)).expanduser()
 
 
+def check_out(out: Any, data: Mapping[str, Any] | DictConfig) -> None:
+    """Refuses to write pictures where the next run would read them as data.
+
+    Raises:
+        ConfigError: ``out`` is a file, or lies in the folder of the images.
+    """
+    place = Path(str(out)).expanduser()
+    if place.is_file():
+        raise ConfigError(f"out={out} is a file", "give a folder: out=<folder>")
+    if not str(data.get("_target_", "")).endswith("read_folder") or not data.get("root"):
+        return
+    if place.resolve().is_relative_to(Path(str(data["root"])).expanduser().resolve()):
+        raise ConfigError(
+            f"out={out} lies in data.root={data['root']}, and its panels would be read as data the next time",
+            "give a folder beside it: out=<folder>",
+        )
+
+
 def build(section: DictConfig | Mapping[str, Any], key: str, **more: Any) -> Any:
     """Builds what a section's ``_target_`` names from its other keys (and ``more``).
 
@@ -324,6 +342,6 @@ def source_name(cfg: DictConfig) -> str:
 
 __all__ = [
     "as_list", "assign", "build", "build_datamodule", "build_fixes", "build_model", "build_split", "build_table",
-    "build_view_data", "call_verb", "check_missing", "check_place", "check_train", "check_type", "checked", "compose",
-    "config_dir", "explain", "is_sorting", "pixel_settings", "plain", "quoted", "readable", "source_name",
+    "build_view_data", "call_verb", "check_missing", "check_out", "check_place", "check_train", "check_type", "checked",
+    "compose", "config_dir", "explain", "is_sorting", "pixel_settings", "plain", "quoted", "readable", "source_name",
 ]  # fmt: skip

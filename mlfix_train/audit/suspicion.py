@@ -4,7 +4,8 @@ Models that never saw a label contradict it where it is wrong, and where the ima
 seen the label: training dynamics (does it go against what is learnt elsewhere?), and images that look alike (do they
 bear it?). So the two are multiplied: evidence is the square root of h * (sum of r_k), where h speaks for the held-out
 predictions and r_k for each other kind. Both are logarithms of ranks, so that units and scales don't matter and nothing
-is to be tuned: r = -log(rank / samples). h is averaged over the samples of one group (track, photo) that bear one
+is to be tuned: r = -log(rank / samples). h is the mean of that of the loss (how little the label is believed) and that
+of the normalised margin (how much another one is), averaged over the samples of one group (track, photo) that bear one
 label: if a model contradicts all frames of a track, each of them is the more suspicious, and one hard frame among easy
 ones is less so.
 
@@ -54,11 +55,14 @@ def log_ranks(scores: np.ndarray) -> np.ndarray:
     return found
 
 
-def combine(held_out: np.ndarray, others: Mapping[str, np.ndarray], cells: np.ndarray | None = None) -> np.ndarray:
+def combine(
+    held_out: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray], cells: np.ndarray | None = None
+) -> np.ndarray:
     """Combines evidence of held-out predictions with that of what has seen the labels; see the module's docstring.
 
     Args:
-        held_out: ``N`` scores by models that did not train on the sample, higher is worse.
+        held_out: scores by models that did not train on the sample, ``N`` each, higher is worse; their log ranks are
+            averaged.
         others: one or more further scores, ``N`` each, higher is worse; NaN where one has nothing to say.
         cells: int64 ``N``, numbers of (group, label); ``None`` where every sample stands for itself.
 
@@ -68,11 +72,11 @@ def combine(held_out: np.ndarray, others: Mapping[str, np.ndarray], cells: np.nd
     Raises:
         DataError: no other scores, or scores of different lengths.
     """
-    lengths = {"held_out": len(held_out), **{name: len(values) for name, values in others.items()}}
-    if not others or len(set(lengths.values())) != 1:
+    lengths = {name: len(values) for name, values in {**held_out, **others}.items()}
+    if not others or not held_out or len(set(lengths.values())) != 1:
         told = listing(f"{name} {length}" for name, length in lengths.items())
         raise DataError(f"scores can't be combined: {told}", "give two or more, with a number for each sample")
-    own = log_ranks(held_out)
+    own = np.mean([log_ranks(values) for values in held_out.values()], axis=0)
     if cells is not None:
         own = (np.bincount(cells, weights=own) / np.maximum(np.bincount(cells), 1))[cells]
     return np.sqrt(own * np.sum([log_ranks(values) for values in others.values()], axis=0))

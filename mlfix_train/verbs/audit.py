@@ -45,6 +45,8 @@ def run(cfg: DictConfig) -> pd.DataFrame:
     _check(cfg)
     clock = _Clock()
     runs = audit_inputs.load_runs(config.plain(cfg.runs))
+    if runs.states:
+        config.check_out(cfg.out, runs.states[0]["config"]["data"])
     held = audit_inputs.merged(runs)
     clock("predictions")
     source = audit_inputs.open_source(runs, held)
@@ -100,8 +102,7 @@ def _check(cfg: DictConfig) -> None:
     if not isinstance(cfg.slices, DictConfig):
         raise ConfigError(f"slices={cfg.slices} is a value where a section belongs", "give slices.<name>=<regex>")
     config.check_place("out", cfg.out)
-    if Path(str(cfg.out)).expanduser().is_file():
-        raise ConfigError(f"out={cfg.out} is a file", "give a folder: out=<folder>")
+    config.check_out(cfg.out, {})
     if cfg.order and not (Path(str(cfg.order)).expanduser()).exists():
         raise DataError(f"order={cfg.order} does not exist", "give the directory that `mlfix sort` wrote")
 

@@ -92,7 +92,7 @@ def _check(cfg: DictConfig) -> None:
         config.check_type(key, cfg[key], "Path | None")
     config.check_type("pixels.size", cfg.pixels.size, "int | None")
     config.check_type("words.stage", cfg.words.stage, "int")
-    _check_out(cfg)
+    config.check_out(cfg.out, cfg.data)
     embedding.kind_of(cfg)
     for key, low, high in (("panels", 0, 1000), ("seed", 0, 2**31), ("batch_size", 1, 100_000)):
         config.check_type(key, cfg[key], "int")
@@ -104,24 +104,6 @@ def _check(cfg: DictConfig) -> None:
         check_range("duplicates.threshold", cfg.duplicates.threshold, 0, 1e9)
     config.check_type("words.count", cfg.words.count, "int")
     check_range("words.count", cfg.words.count, 2, 100_000)
-
-
-def _check_out(cfg: DictConfig) -> None:
-    """Refuses to write pictures where the next run would read them as data.
-
-    Raises:
-        ConfigError: ``out`` lies in the folder of the images.
-    """
-    if Path(str(cfg.out)).expanduser().is_file():
-        raise ConfigError(f"out={cfg.out} is a file", "give a folder: out=<folder>")
-    if not str(cfg.data.get("_target_", "")).endswith("read_folder") or not cfg.data.get("root"):
-        return
-    root, out = (Path(str(place)).expanduser().resolve() for place in (cfg.data.root, cfg.out))
-    if out.is_relative_to(root):
-        raise ConfigError(
-            f"out={cfg.out} lies in data.root={cfg.data.root}, and its panels would be read as data the next time",
-            "give a folder beside it: out=<folder>",
-        )
 
 
 def _device(cfg: DictConfig) -> str:

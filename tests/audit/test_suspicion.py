@@ -24,7 +24,7 @@ def scores(
 
 
 def together(kinds: dict[str, np.ndarray], cells: np.ndarray | None = None) -> np.ndarray:
-    return combine(kinds["k0"], {name: kinds[name] for name in list(kinds)[1:]}, cells)
+    return combine({"k0": kinds["k0"]}, {name: kinds[name] for name in list(kinds)[1:]}, cells)
 
 
 def test_the_combination_against_a_loop() -> None:
@@ -39,10 +39,12 @@ def test_the_combination_against_a_loop() -> None:
             return 1.0
         return -math.log((1 + (known > values[i]).sum() + ((known == values[i]).sum() - 1) / 2) / len(known))
 
-    found, grouped = combine(a, {"b": b, "c": c}), combine(a, {"b": b, "c": c}, cells)
+    found, grouped = combine({"a": a}, {"b": b, "c": c}), combine({"a": a}, {"b": b, "c": c}, cells)
+    both = combine({"a": a, "c": c}, {"b": b})
     for i in range(30):
         rest = log_rank(b, i) + log_rank(c, i)
         assert found[i] == pytest.approx(math.sqrt(log_rank(a, i) * rest))
+        assert both[i] == pytest.approx(math.sqrt((log_rank(a, i) + log_rank(c, i)) / 2 * log_rank(b, i)))
         own = [log_rank(a, j) for j in range(30) if cells[j] == cells[i]]
         assert grouped[i] == pytest.approx(math.sqrt(sum(own) / 3 * rest))
     assert (log_ranks(np.full(4, np.nan)) == 1).all()
@@ -65,10 +67,10 @@ def test_the_combination_finds_more_than_any_of_its_parts() -> None:
 
 
 def test_scores_of_different_lengths_are_refused() -> None:
-    with pytest.raises(DataError, match="held_out 3, b 4"):
-        combine(np.zeros(3), {"b": np.zeros(4)})
-    with pytest.raises(DataError, match="can't be combined: held_out 3"):
-        combine(np.zeros(3), {})
+    with pytest.raises(DataError, match="a 3, b 4"):
+        combine({"a": np.zeros(3)}, {"b": np.zeros(4)})
+    with pytest.raises(DataError, match="can't be combined: a 3"):
+        combine({"a": np.zeros(3)}, {})
 
 
 @pytest.mark.parametrize("wrong", [60, 200, 800])

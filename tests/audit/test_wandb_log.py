@@ -186,7 +186,7 @@ def test_an_offline_run_holds_ranking_panels_and_artifacts(
         logged = folder / "files" / history[f"{picture.key}.path"]
         assert logged.read_bytes() == picture.path.read_bytes(), picture.key
         assert history[f"{picture.key}.caption"] == picture.caption
-    assert (history["audit/ranking.nrows"], history["audit/ranking.ncols"]) == (100, 9)
+    assert (history["audit/ranking.nrows"], history["audit/ranking.ncols"]) == (100, 10)
     content = json.loads((folder / "files" / history["audit/ranking.path"]).read_text())
     assert [row[content["columns"].index("sample_id")] for row in content["data"]] == table["sample_id"].tolist()[:100]
     artifacts = {r["artifact"]["name"]: r["artifact"] for r in records if r["type"] == "artifact"}

@@ -153,6 +153,14 @@ def test_wrong_settings(place: Path, tmp_path: Path, mlfix: Any, keys: list[str]
     assert not (tmp_path / "a").exists()
 
 
+def test_panels_never_go_where_they_would_be_read_as_data(shapes: Path, tmp_path: Path, mlfix: Any) -> None:
+    assert mlfix("train", f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST).code == 0
+    answer = mlfix("audit", f"runs={tmp_path}/o", f"out={shapes}/audit", "logger=none")
+    assert answer.code == 2
+    assert "would be read as data the next time" in answer.err
+    assert not (shapes / "audit").exists()
+
+
 def test_prediction_files_alone_are_enough(place: Path, tmp_path: Path, mlfix: Any) -> None:
     for fold in range(3):
         table = pd.read_parquet(place / f"o/default/original/seed=0,fold={fold}/predictions.parquet")

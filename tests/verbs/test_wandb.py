@@ -87,6 +87,35 @@ def test_a_comparison_is_one_run_in_the_group_of_the_sweep(shapes: Path, tmp_pat
     assert [row[0] for row in slices["data"]] == ["all", "round", "not round"]
 
 
+def test_an_audit_is_a_run_with_panels_tables_page_and_the_whole_ranking(shapes: Path, tmp_path: Path, mlfix) -> None:
+    keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "name=study", "split.folds=2")
+    assert mlfix("train", "-m", *keys, "split.fold=0,1").code == 0
+    answer = mlfix("audit", f"runs={tmp_path}/o/study", f"out={tmp_path}/a", "logger=wandb", "panels=2")
+    assert answer.code == 0, answer.err
+    (offline,) = (tmp_path / "a/wandb").glob("offline-run-*")
+    found = records(offline)
+    text = "\n".join(json.dumps(record) for record in found)
+    for part in ('"study"', '"audit"', "audit-study, 2 runs", "audit/ranking", "audit/slices", "audit/worst",
+                 "audit/slice_04", "audit/page", "audit/ranked"):  # fmt: skip
+        assert part in text, f"{part} is not in the W&B run"
+    (artifact,) = (record["artifact"] for record in found if record["type"] == "artifact")
+    files = {entry["path"] for entry in artifact["manifest"]["contents"]}
+    assert files == {"ranking.csv", "slices.csv", "audit.json", "report.html"}
+    tables = [json.loads(path.read_text()) for path in (offline / "files/media/table").rglob("*.table.json")]
+    assert sorted(len(table["data"]) for table in tables)[-1] == 72, "the head of the ranking, with thumbnails"
+
+
+def test_panels_are_logged_while_training_goes_on(shapes: Path, tmp_path: Path, mlfix) -> None:
+    keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "recipe.epochs=5", "logger=wandb", "audit.every=2")
+    assert mlfix("train", *keys).code == 0
+    (offline,) = (tmp_path / "o/default/original/seed=0/wandb").glob("offline-run-*")
+    text = "\n".join(json.dumps(record) for record in records(offline))
+    assert text.count('"audit/worst.path"') + text.count("audit/worst.path") >= 3, (
+        "after two epochs, four, and the last"
+    )
+    assert mlfix("train", *keys, "audit.every=0", "name=x").code == 2
+
+
 def test_a_comparison_goes_on_without_wandb(shapes: Path, tmp_path: Path, mlfix, monkeypatch) -> None:
     fixes = tmp_path / "fixes.csv"
     fixes.write_text("sample_id,new_label\nsquare/001.png,invalid\n")
