@@ -113,11 +113,8 @@ def rank(held: HeldOut, evidence: Evidence | None = None, seed: int = 0) -> Rank
         cells = None
         if more.groups is not None:
             cells = np.unique(more.groups * len(held.names) + held.labels, return_inverse=True)[1]
-        strength = combine(
-            {"loss": held.scores["loss"], "doubt": held.scores["doubt"]},
-            {name: kinds[name] for name in list(kinds)[1:]},
-            cells,
-        )
+        models = {name: held.scores[name] for name in ("loss", "doubt")}
+        strength = combine(models, {name: kinds[name] for name in list(kinds)[1:]}, cells)
         suspicion, estimates = _estimate(held, more, strength, seed)
     table = _table(held, more, strength, suspicion, suggest(held, more))
     tie = np.empty(len(held), np.int64)

@@ -98,7 +98,8 @@ def test_an_audit_is_a_run_with_panels_tables_page_and_the_whole_ranking(shapes:
     for part in ('"study"', '"audit"', "audit-study, 2 runs", "audit/ranking", "audit/slices", "audit/worst",
                  "audit/slice_04", "audit/page", "audit/ranked"):  # fmt: skip
         assert part in text, f"{part} is not in the W&B run"
-    (artifact,) = (record["artifact"] for record in found if record["type"] == "artifact")
+    artifacts = [record["artifact"] for record in found if record["type"] == "artifact"]
+    (artifact,) = (one for one in artifacts if one["type"] == "audit")
     files = {entry["path"] for entry in artifact["manifest"]["contents"]}
     assert files == {"ranking.csv", "slices.csv", "audit.json", "report.html"}
     tables = [json.loads(path.read_text()) for path in (offline / "files/media/table").rglob("*.table.json")]
