@@ -207,7 +207,7 @@ def draw_sheets(ids: Sequence[str], images: ImageSource, most: int = BYTES) -> t
         The sheets, the mean brightness (0 to 255) of each sample drawn, and the sheets' media type.
     """
     webp = features.check("webp")
-    kind, options = ("image/webp", {"format": "WEBP", "quality": 82, "method": 4}) if webp else (
+    kind, options = ("image/webp", {"format": "WEBP", "quality": 90, "method": 4}) if webp else (
         "image/jpeg", {"format": "JPEG", "quality": 85})  # fmt: skip
     sheets: list[bytes] = []
     light: list[int] = []
@@ -243,7 +243,7 @@ def _page(title: str, data: Mapping[str, Any], sheets: Sequence[bytes]) -> str:
         for i, sheet in enumerate(sheets)
     )
     words, bare = html.escape(f"Audit: {title}"), "" if data["pictures"] else " class=bare"
-    bright = '<label><input type="checkbox" id="bright"> brighten dark pictures</label>'
+    bright = '<label><input type="checkbox" id="bright" checked> brighten dark pictures</label>'
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{words}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
