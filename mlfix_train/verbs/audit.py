@@ -168,11 +168,12 @@ def _fingerprint(runs: Runs) -> str | None:
 
 
 def _lonely(held: HeldOut, source: Source) -> list[str]:
-    """Returns labels whose samples are one, or of one group: a model that holds them out has never seen the label."""
-    names = np.asarray(held.names, dtype=object)[held.labels]
-    groups = held.ids.to_numpy() if source.table is None else source.table.loc[held.ids, "group"].to_numpy()
-    counts = pd.Series(groups).groupby(names).nunique()
-    return sorted(counts.index[counts < 2])
+    """Returns labels whose samples are all of one group: a model that holds them out has never seen the label."""
+    if source.table is None:
+        return []
+    groups = source.table.groupby("label")["group"].nunique()
+    judged = np.asarray(held.names, dtype=object)[np.unique(held.labels)]
+    return sorted(set(groups.index[groups < 2]) & set(judged))
 
 
 def _draw(

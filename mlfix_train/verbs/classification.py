@@ -89,8 +89,10 @@ def report(directory: RunDirectory, quiet: bool = False) -> None:
     from mlfix_train.verbs.progress import duration
 
     state = directory.read()
-    ranking = pd.read_csv(directory.path / "ranking.csv", keep_default_na=False, dtype={"given_label": str})
-    wrong = 100 * ranking["is_label_issue"].mean()
+    names = dict.fromkeys(("sample_id", "given_label", "predicted_label"), str)
+    ranking = pd.read_csv(directory.path / "ranking.csv", keep_default_na=False, dtype=names)
+    otherwise = ranking["predicted_label"] != ranking["given_label"]
+    wrong = 100 * otherwise.mean()
     guessing = float(np.log(state["data"]["labels"]))
     if ranking["loss"].mean() > max(10.0, 3 * guessing):
         log.warning("%s: the held-out loss is %.3g, guessing would give %.2f: the training diverged; lower recipe.lr",
@@ -105,7 +107,7 @@ def report(directory: RunDirectory, quiet: bool = False) -> None:
         f"error {wrong:.2f}%",
         "doubtful   the labels that the model believes least:",
     ]
-    if not ranking["is_label_issue"].any():
+    if not otherwise.any():
         lines[-1] = "doubtful   none: the model agrees with every held-out label; the highest losses:"
     for row in ranking.head(5).itertuples():
         lines.append(f"           {row.sample_id}: given {row.given_label}, predicted {row.predicted_label}, "
