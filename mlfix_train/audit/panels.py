@@ -239,7 +239,7 @@ def _legend(tiles: Sequence[Tile], place: _Layout) -> Image.Image | None:
     bar.paste(VERMILLION, (0, 0, 18, 4))
     signs = [
         (bar, "suspicion, 0 to 1", any(tile.suspicion is not None for tile in tiles)),
-        (arrow, "predicted label", any(tile.second and not tile.relabelled for tile in tiles)),
+        (arrow, "suggested label", any(tile.second and not tile.relabelled for tile in tiles)),
         (_badge(False, 17), "new label", any(tile.relabelled for tile in tiles)),
         (_badge(True, 17), "invalid", any(tile.mark == INVALID for tile in tiles)),
     ]

@@ -183,6 +183,10 @@ def test_two_processes_train_one_run(shapes: Path, tmp_path: Path) -> None:
         assert run.status == "finished"
         assert len(read(run.path)) == 15
         assert read(run.path)["sample_id"].is_unique
+        dynamics = pd.read_parquet(run.path / "dynamics.parquet")
+        assert dynamics["sample_id"].is_unique
+        assert dynamics["times"].sum() == 2 * 16 * 2, "two epochs of one batch of 16 in each of two processes"
+        assert not set(dynamics["sample_id"]) & set(read(run.path)["sample_id"])
 
 
 def test_a_corrupted_checkpoint_is_named(shapes: Path, tmp_path: Path, mlfix) -> None:
