@@ -95,6 +95,7 @@ def explain(verb: str, error: Exception) -> ConfigError:
         full = path.group(1) if path else key
         known = list(known_keys(verb))
         guess = nearest(full, known) or nearest(full.split(".")[-1], known)
+        guess = [name for name in guess if name != full]  # a group of other verbs
         if not guess:
             guess = [name for name in known if name.split(".")[-1] == full.split(".")[-1]][:1]
         hint = f"did you mean {guess[0]}?" if guess else f"`mlfix {verb} --cfg job` shows all keys"

@@ -79,7 +79,11 @@ def spread_counts(
 
 
 def wrong_labels(
-    suspicion: np.ndarray, labels: np.ndarray, names: list[str], draws: tuple[np.ndarray, np.ndarray] | None
+    suspicion: np.ndarray,
+    labels: np.ndarray,
+    names: list[str],
+    draws: tuple[np.ndarray, np.ndarray] | None,
+    ends: bool = False,
 ) -> dict[str, Any]:
     """Estimates how many labels are wrong.
 
@@ -87,7 +91,8 @@ def wrong_labels(
         suspicion: ``N`` probabilities that the label is wrong.
         labels: int64 ``N``.
         names: the C labels.
-        draws: from :func:`resample_counts`; ``None`` for no intervals.
+        draws: from :func:`resample_counts` or :func:`spread_counts`; ``None`` for no intervals.
+        ends: give the ends of the draws over all samples, instead of their 95%.
 
     Returns:
         ``wrong``, ``interval`` (95%), ``share`` (percent of the samples), and ``labels``: name to ``samples``,
@@ -102,7 +107,8 @@ def wrong_labels(
         for i, name in enumerate(names) if counts[i]
     }  # fmt: skip
     total = float(suspicion.sum())
-    interval = None if draws is None else [round(float(q), 1) for q in np.quantile(draws[0], [0.025, 0.975])]
+    levels = [0, 1] if ends else [0.025, 0.975]
+    interval = None if draws is None else [round(float(q), 1) for q in np.quantile(draws[0], levels)]
     return {
         "wrong": round(total, 1), "interval": interval, "share": round(100 * total / max(len(labels), 1), 3),
         "labels": by_label,

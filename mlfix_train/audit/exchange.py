@@ -40,9 +40,14 @@ def write_fiftyone(rows: pd.DataFrame, paths: Mapping[str, str], labels: Sequenc
                 "is_label_issue": bool(row["is_label_issue"]), **known}  # fmt: skip
         given[key] = {"label": str(row["given_label"]), "attributes": kept}
         suggested[key] = {"label": str(row["suggested_label"])}
+    told = {
+        "classes": None,
+        "suggested_by": "mlfix audit",
+        "labels": suggested,
+    }  # no fixes: nobody has looked at them
     return [
-        _write(folder / name, {"classes": None, "labels": content})
-        for name, content in (("labels.json", given), ("predictions.json", suggested))
+        _write(folder / "labels.json", {"classes": None, "labels": given}),
+        _write(folder / "predictions.json", told),
     ]
 
 

@@ -55,12 +55,14 @@ def cast_votes(
 
     Args:
         found: more neighbours than ``k``, so that some are left when a group is passed over.
-        labels: ``N`` labels.
+        labels: ``N`` labels, -1 for none.
         groups: ``N`` numbers of photos or tracks; neighbours of one's own group don't vote. ``None``: all may.
         k: neighbours that vote, at most.
         reach: distance beyond which none votes.
     """
-    counts = np.ones(found.index.shape, bool) if groups is None else groups[found.index] != groups[:, None]
+    counts = labels[found.index] >= 0  # what bears no label has no vote
+    if groups is not None:
+        counts &= groups[found.index] != groups[:, None]
     if reach is not None:
         counts &= found.distance <= reach
     counts &= np.cumsum(counts, 1) <= k

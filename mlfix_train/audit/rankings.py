@@ -147,7 +147,7 @@ def _estimate(held: HeldOut, more: Evidence, strength: np.ndarray, seed: int) ->
         suspicion = between(strength, max(standing, 1.0), contradicted, (standing + contradicted) / 2)
         ends = (min(float(low), standing), contradicted)
         draws = spread_counts(suspicion, ends, held.labels, classes, more.groups, seed)
-    return suspicion, {"clear": clear, **wrong_labels(suspicion, held.labels, held.names, draws)}
+    return suspicion, {"clear": clear, **wrong_labels(suspicion, held.labels, held.names, draws, not clear)}
 
 
 def _contradicted(held: HeldOut, more: Evidence) -> np.ndarray:

@@ -107,7 +107,7 @@ def write_report(
     code = {name: number for number, name in enumerate(labels)}
     scores = [name for name in SCORES if ranking[name].notna().any()]
     data = {
-        **_coded(content, code), "about": {**about, "estimates": about.get("estimates") or {}}, "labels": labels,
+        **_coded(content, code), "about": _shared(about), "labels": labels,
         "tiles": _rows(rows, code, scores), "scores": scores, "pictures": len(light), "light": light,
         "columns": COLUMNS, "type": kind, "sheets": [0] * len(sheets), "notes": list(notes), "method": list(METHOD),
         "sorted": by_sorting,
@@ -115,6 +115,12 @@ def write_report(
     with atomic_path(path) as temporary:
         temporary.write_text(_page(title, data, sheets), encoding="utf-8")
     return Path(path)
+
+
+def _shared(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the page tells of an audit: no paths of this machine."""
+    kept = {name: value for name, value in about.items() if name not in ("run_paths", "label_names", "images")}
+    return {**kept, "estimates": about.get("estimates") or {}}
 
 
 def _content(ranking: pd.DataFrame, slices: Sequence[Slice], tiles: _Tiles) -> dict[str, Any]:

@@ -8,7 +8,8 @@ fix.
   whose tag ``invalid`` takes a sample out.
 - Label Studio, JSON or JSON-MIN: the choice of each annotation that was not cancelled; the sample is
   ``data.sample_id``, or the path in ``data.image``.
-- cleanlab, a CSV with ``is_label_issue``: ``corrected_label`` where there is one, else the issue is marked ``invalid``.
+- cleanlab, a CSV with ``is_label_issue``: the answers of a column ``corrected_label``, where there is one (an empty
+  cell is no answer yet); else every issue is marked ``invalid``.
 """
 
 from __future__ import annotations
@@ -60,7 +61,14 @@ def read_json_fixes(path: Path) -> list[Record]:
 
 
 def _fiftyone_labels(content: Mapping[str, Any], path: Path) -> list[Record]:
+    if "suggested_by" in content:
+        raise FixesError(
+            f"{path} holds what mlfix suggests, which nobody has looked at",
+            "give the labels.json that FiftyOne exported after the review",
+        )
     classes = content.get("classes") or []
+    if not isinstance(classes, list):
+        raise FixesError(f"{path}: classes is no list", "export it again")
     records = []
     for row, (name, value) in enumerate(content["labels"].items(), start=1):
         label = value.get("label") if isinstance(value, Mapping) else value
@@ -68,9 +76,8 @@ def _fiftyone_labels(content: Mapping[str, Any], path: Path) -> list[Record]:
             if not 0 <= label < len(classes):
                 raise FixesError(f"{path}: {name} has the label number {label}, of {len(classes)} classes", "mend it")
             label = classes[label]
-        if label is None:
-            continue  # nobody labelled it
-        records.append(_record(row, name, label, path))
+        if label is not None:  # somebody labelled it
+            records.append(_record(row, name, label, path))
     return records
 
 
@@ -79,17 +86,19 @@ def _fiftyone_samples(samples: Sequence[Any], path: Path) -> list[Record]:
     for row, sample in enumerate(samples, start=1):
         if not isinstance(sample, Mapping) or not sample.get("filepath"):
             raise FixesError(f"{path}: sample {row} has no filepath", "export it again")
-        if INVALID in (sample.get("tags") or []):
+        tags = sample.get("tags") or []
+        if isinstance(tags, list) and INVALID in tags:
             records.append(_record(row, sample["filepath"], INVALID, path))
             continue
-        field = next((sample[name] for name in FIELDS if isinstance(sample.get(name), Mapping)), None)
-        if field is None:
+        field = next((name for name in FIELDS if name in sample), None)
+        value = sample.get(field) if field else None
+        if field is None or not (value is None or isinstance(value, Mapping)):
             raise FixesError(
-                f"{path}: sample {row} ({sample['filepath']}) has none of the fields {listing(FIELDS)}",
-                "call the field with the label ground_truth",
+                f"{path}: sample {row} ({sample['filepath']}) has a label in none of the fields {listing(FIELDS)}",
+                "call the field with the label (a Classification) ground_truth",
             )
-        if field.get("label") is not None:
-            records.append(_record(row, sample["filepath"], field["label"], path))
+        if value is not None and value.get("label") is not None:
+            records.append(_record(row, sample["filepath"], value["label"], path))
     return records
 
 
@@ -102,21 +111,29 @@ def _label_studio(tasks: Sequence[Mapping[str, Any]], path: Path) -> list[Record
         if not name:
             raise FixesError(f"{path}: task {row} names no sample_id and no image", "export it again, as JSON")
         if not full:
-            choice = next((task[key] for key in CHOICES if isinstance(task.get(key), (str, Mapping))), None)
-            choice = (choice.get("choices") or [None])[0] if isinstance(choice, Mapping) else choice
+            choice = next((_first(task[key]) for key in CHOICES if task.get(key)), None)
             if choice is not None:
                 more = {"reviewer": task.get("annotator"), "time": task.get("updated_at") or task.get("created_at")}
                 records.append(_record(row, name, choice, path, **more))
             continue
         for annotation in task.get("annotations") or task.get("completions") or []:
+            if not isinstance(annotation, Mapping) or not isinstance(annotation.get("result") or [], list):
+                raise FixesError(f"{path}: task {row} ({name}) has an annotation that is none", "export it again")
             if annotation.get("was_cancelled"):
                 continue
-            picked = [result["value"]["choices"][0] for result in annotation.get("result") or []
-                      if isinstance(result.get("value"), Mapping) and result["value"].get("choices")]  # fmt: skip
+            values = [result.get("value") for result in annotation.get("result") or [] if isinstance(result, Mapping)]
+            picked = [_first(value) for value in values if isinstance(value, Mapping) and value.get("choices")]
             if picked:
                 more = {"reviewer": annotation.get("completed_by"), "time": annotation.get("updated_at")}
                 records.append(_record(row, name, picked[0], path, **more))
     return records
+
+
+def _first(value: Any) -> Any:
+    """Returns the first choice of what JSON or JSON-MIN has: text, a list, or a mapping with ``choices``."""
+    if isinstance(value, Mapping):
+        value = value.get("choices")
+    return (value[0] if value else None) if isinstance(value, list) else value
 
 
 def _path_of(url: str) -> str:
@@ -127,6 +144,8 @@ def _path_of(url: str) -> str:
 
 
 def _record(row: int, name: Any, label: Any, path: Path, reviewer: Any = None, time: Any = None) -> Record:
+    if not isinstance(label, (str, int, float)) or isinstance(label, bool):
+        raise FixesError(f"{path}: {name} has the label {label!r}, which is no text", "give it one label, or invalid")
     text = str(label)
     if not text:
         raise FixesError(f"{path}: {name} has an empty label", "give it a label, or invalid")
@@ -147,6 +166,11 @@ def cleanlab_fixes(header: Sequence[str], rows: Sequence[tuple[int, Sequence[str
             "add a column sample_id (cleanlab keeps the order of its input; `mlfix export to=cleanlab` writes it)",
         )
     corrected = next((name for name in CORRECTED if name in header), None)
+    if corrected is None and {"suspicion", "rank"} <= set(header):
+        raise FixesError(
+            f"{path} is a ranking of mlfix audit, which nobody has looked at",
+            "give a fixes file; or `mlfix export to=cleanlab` and, in its CSV, a column corrected_label",
+        )
     records, guessed = [], 0
     for line, cells in rows:
         if not any(cells):
@@ -156,7 +180,7 @@ def cleanlab_fixes(header: Sequence[str], rows: Sequence[tuple[int, Sequence[str
         if flag not in ("true", "false", "1", "0", "1.0", "0.0"):
             raise FixesError(f"{path}: line {line} has is_label_issue={flag!r}", "give True or False")
         answer = row.get(corrected, "") if corrected else ""
-        if answer or flag in ("true", "1", "1.0"):
+        if answer or (not corrected and flag in ("true", "1", "1.0")):
             guessed += not answer
             records.append({"row": line, "sample_id": row["sample_id"], "new_label": answer or INVALID,
                             "reviewer": "" if answer else "cleanlab"})  # fmt: skip

@@ -177,10 +177,11 @@ def _check_sides(mask: np.ndarray, labels: np.ndarray, train_only: Collection[st
     if not mask.any():
         raise DataError(
             "the split holds out no sample: every label has too few samples or groups",
-            "raise split.fraction, use split.grouped=false, or bring more samples",
+            "raise split.fraction (or take fewer split.folds), use split.grouped=false, or bring more samples",
         )
     if mask.all():
-        raise DataError("the split leaves no sample to train on", "lower split.fraction")
+        remedy = "hold out less (split.fraction, or more split.folds), or bring more samples of each label"
+        raise DataError("the split leaves no sample to train on", remedy)
     alone = sorted(set(labels) - set(labels[mask]) - set(train_only))
     if alone:
         log.warning("%d label(s) have no held-out sample (too few samples or groups), so that nothing tells whether "

@@ -61,6 +61,7 @@ def run(cfg: DictConfig) -> pd.DataFrame:
     places = audit_neighbours.places_of(cfg, source.table)
     slices = _slices(cfg, ranking.table, source)
     out = Path(str(cfg.out)).expanduser()
+    (out / "audit.json").unlink(missing_ok=True)  # written last: without it the directory holds no whole audit
     write_ranking(ranking.table, out / "ranking.csv")
     write_slices(slices, out / "slices.csv")
     unranked = _write_unranked(held, source, out)

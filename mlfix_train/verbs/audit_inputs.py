@@ -222,6 +222,7 @@ def open_source(runs: Runs, held: HeldOut) -> Source:
                 f"{listing(gone, 3)}",
                 "bring the images back, or train again on the data as it is now",
             )
+        table = _as_trained(table, held)
     except MlfixError as error:
         return Source(why=str(error))
     try:
@@ -229,6 +230,18 @@ def open_source(runs: Runs, held: HeldOut) -> Source:
         return Source(table, open_store(table, pixels, **store, progress=count_images))
     except MlfixError as error:
         return Source(table, None, str(error))
+
+
+def _as_trained(table: pd.DataFrame, held: HeldOut) -> pd.DataFrame:
+    """Gives held-out samples the labels that the runs knew, where the data have others by now."""
+    given = pd.Series(np.asarray(held.names, dtype=object)[held.labels], index=held.ids)
+    changed = (table.loc[held.ids, "label"].to_numpy() != given.to_numpy()).sum()
+    if changed:
+        log.warning("%d labels in the data are others than when the runs were trained; the audit is of those of then",
+                    changed)  # fmt: skip
+        table = table.copy()
+        table.loc[held.ids, "label"] = given.to_numpy()
+    return table
 
 
 def fixes_as_marks(cfg: DictConfig, table: pd.DataFrame | None) -> dict[str, str] | None:

@@ -39,6 +39,8 @@ def find(cfg: DictConfig, source: Source, held: HeldOut) -> tuple[NeighbourScore
     kind = str(cfg.neighbours)
     if kind == "auto":
         kind = "order" if cfg.order else "pixels"
+    if kind == "order" and source.table is None:
+        log.warning("order=%s is not used: %s", cfg.order, source.why)
     if kind == "none" or source.table is None or (kind == "pixels" and source.store is None):
         return None, ""
     if kind == "order":

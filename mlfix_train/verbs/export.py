@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from mlfix_train import config
 from mlfix_train.audit import exchange
 from mlfix_train.data.fixes import INVALID
-from mlfix_train.errors import ConfigError, DataError, check_choice, check_range
+from mlfix_train.errors import ConfigError, DataError, check_choice, check_range, listing
 from mlfix_train.verbs import audit_inputs
 
 log = logging.getLogger(__name__)
@@ -47,10 +47,15 @@ def run(cfg: DictConfig) -> list[Path]:
         check_range("top", cfg.top, 1, 10**9)
     if "{path}" not in str(cfg.url) and "{file}" not in str(cfg.url):
         raise ConfigError(f"url={cfg.url} has no place for the image", "put {path} or {file} where its path belongs")
-    where, about, ranking = _read_audit(cfg)
-    labels = sorted({*ranking["given_label"], *about["label_names"]})
-    table = _table(about, where)
+    about, ranking = _read_audit(cfg)
+    table = _table(about)
+    if table is not None:
+        missing = ranking["sample_id"][~ranking["sample_id"].isin(table.index)]
+        if len(missing):
+            raise DataError(f"{len(missing):,} audited samples are no longer in the data, such as {missing.iloc[0]}",
+                            "audit the data as they are now")  # fmt: skip
     rows = _with_fixes(cfg, ranking, table)
+    labels = sorted({*rows["given_label"], *about["label_names"]})
     if cfg.top is not None:
         rows = rows.head(int(cfg.top))
     out = Path(str(cfg.out)).expanduser()
@@ -60,10 +65,6 @@ def run(cfg: DictConfig) -> list[Path]:
         if table is None:
             raise DataError(f"audit={cfg.audit} was made from files of predictions, which name no images",
                             "audit run directories, or export to=cleanlab")  # fmt: skip
-        missing = rows["sample_id"][~rows["sample_id"].isin(table.index)]
-        if len(missing):
-            raise DataError(f"{len(missing):,} audited samples are no longer in the data, such as {missing.iloc[0]}",
-                            "audit the data as they are now")  # fmt: skip
         paths = {str(name): str(path) for name, path in table["path"].items()}
         files = (
             exchange.write_fiftyone(rows, paths, labels, out)
@@ -75,7 +76,7 @@ def run(cfg: DictConfig) -> list[Path]:
     return files
 
 
-def _read_audit(cfg: DictConfig) -> tuple[Path, dict[str, Any], pd.DataFrame]:
+def _read_audit(cfg: DictConfig) -> tuple[dict[str, Any], pd.DataFrame]:
     where = Path(str(cfg.audit)).expanduser()
     remedy = "give the directory that `mlfix audit` wrote: audit=<directory>"
     try:
@@ -85,13 +86,18 @@ def _read_audit(cfg: DictConfig) -> tuple[Path, dict[str, Any], pd.DataFrame]:
         raise DataError(f"audit={cfg.audit} holds no audit: {Path(error.filename).name} is missing", remedy) from error
     except (OSError, ValueError) as error:
         raise DataError(f"audit={cfg.audit} can't be read: {error}", "run the audit again") from error
+    lacking = [name for name in (*TEXT, *exchange.SCORES, "label_score") if name not in ranking.columns]
+    lacking += [name for name in ("ranked", "run_paths", "label_names") if name not in about]
+    if lacking or about["ranked"] != len(ranking):
+        told = f"it lacks {listing(lacking)}" if lacking else "ranking.csv and audit.json are of different audits"
+        raise DataError(f"audit={cfg.audit} is not whole: {told}", "run the audit again")
     numbers = [name for name in ranking.columns if name in exchange.SCORES or name == "label_score"]
     ranking[numbers] = ranking[numbers].apply(pd.to_numeric, errors="coerce")
     ranking["is_label_issue"] = ranking["is_label_issue"].astype(str) == "True"
-    return where, about, ranking
+    return about, ranking
 
 
-def _table(about: dict[str, Any], where: Path) -> pd.DataFrame | None:
+def _table(about: dict[str, Any]) -> pd.DataFrame | None:
     """Reads the sample table of the audited runs; ``None`` where these were files."""
     if not about["run_paths"]:
         return None
@@ -126,6 +132,12 @@ def _cleanlab(rows: pd.DataFrame, about: dict[str, Any], labels: list[str], out:
         found = audit_inputs.mean_probabilities(runs, held)
         if found is None:
             log.warning("the runs kept no probabilities (audit.probabilities=true): pred_probs.npy is not written")
-        elif labels == held.names:
-            probabilities = found[held.ids.get_indexer(pd.Index(rows["sample_id"]))]
+        elif labels != held.names:
+            log.warning("the fixes bring labels that the runs don't know: pred_probs.npy is not written")
+        else:
+            places = held.ids.get_indexer(pd.Index(rows["sample_id"]))
+            if (places < 0).any():
+                raise DataError(f"audit: the runs no longer hold out {int((places < 0).sum()):,} of its samples",
+                                "run the audit again")  # fmt: skip
+            probabilities = found[places]
     return exchange.write_cleanlab(rows, labels, out, probabilities)

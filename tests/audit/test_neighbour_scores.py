@@ -75,3 +75,15 @@ def test_as_many_neighbours_as_the_largest_group_hides() -> None:
     assert neighbours_wanted(np.array([0, 1, 1, 1, 2]), 10) == 12
     assert neighbours_wanted(np.zeros(1000, int), 10) == 48
     assert neighbours_wanted(np.empty(0, int)) == 10
+
+
+def test_what_bears_no_label_has_no_vote() -> None:
+    x, labels, groups = points()
+    some = np.where(np.arange(len(x)) % 3 == 0, labels, -1)
+    found = cast_votes(nearest_neighbours(x, 30), some, groups, 5)
+    bare = np.flatnonzero(some >= 0)
+    alone = cast_votes(nearest_neighbours(x[bare], 30), some[bare], groups[bare], 5)
+    full = found.count[bare] == 5
+    assert full.mean() > 0.5
+    np.testing.assert_allclose(found.share(some)[bare][full], alone.share(some[bare])[full], atol=1e-5)
+    assert (found.winner(3)[0][bare][full] >= 0).all()

@@ -159,3 +159,48 @@ def test_a_sample_of_each_kind_of_ranking(ranking: Callable[..., pd.DataFrame], 
     table = ranking(n=1)
     about = {"ranked": 1, "samples": 1, "runs": 1, "labels": 3, "issues": 0, "estimates": {}}
     assert report.write_report(tmp_path / "one.html", "t", about, table, rank_slices(table), noise).exists()
+
+
+def test_a_person_clicks_through_the_page(tmp_path: Path) -> None:
+    if CHROMIUM is None:
+        pytest.skip("no chromium here to look at the page with")
+    playwright = pytest.importorskip("playwright.sync_api")
+    path = write(tmp_path, ["a", "b", "c"], 600)
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 900, "height": 700})
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(path.as_uri())
+        page.click("nav button:has-text('Worst')")
+        page.click("text=Show more")
+        assert page.locator(".tile").count() == 240
+        page.uncheck("#bright")
+        assert page.locator(".tile").count() == 240, "the page stays where it is"
+        page.click(".tile >> nth=3")
+        page.click("dialog dd >> nth=0")
+        assert page.locator("dialog[open]").count() == 1, "what it says can be copied"
+        page.keyboard.press("Escape")
+        assert page.locator("dialog[open]").count() == 0
+        page.click("nav button:has-text('Labels')")
+        page.fill("input[type=search]", "nothing like it")
+        assert page.locator("text=No label of that name").is_visible()
+        page.fill("input[type=search]", "b")
+        page.click("tbody tr >> nth=0")
+        assert page.get_by_text("Most typical", exact=True).is_visible()
+        page.click("nav button:has-text('Confusion')")
+        page.click("td.hit >> nth=0")
+        assert page.locator(".strip .tile").count() > 0
+        for odd in ("constructor", "%", "toString"):
+            page.goto(f"{path.as_uri()}#{odd}")
+            page.reload()
+            assert page.locator("text=Look here first").is_visible()
+        assert not problems
+        browser.close()
+
+
+def test_the_page_tells_no_paths_of_this_machine(tmp_path: Path) -> None:
+    table, about = audit(["a", "b"], 50)
+    about |= {"run_paths": ["/home/somebody/runs"], "label_names": ["a", "b"], "images": "/home/somebody/data is gone"}
+    path = report.write_report(tmp_path / "r.html", "t", about, table, rank_slices(table), noise)
+    assert "/home/somebody" not in path.read_text()

@@ -99,7 +99,9 @@ def test_cleanlabs_table(tmp_path: Path, table: pd.DataFrame, caplog: pytest.Log
         "sample_id,is_label_issue,label_score,given_label,predicted_label,corrected_label\n"
         "a/1.jpg,True,0.01,a,b,c\na/2.jpg,True,0.02,a,b,\nb/1.jpg,False,0.9,b,b,\nb/2.jpg,False,0.9,b,b,a\n"
     )
-    assert changes(path, table) == {"a/1.jpg": "c", "a/2.jpg": "invalid", "b/2.jpg": "a"}
+    assert changes(path, table) == {"a/1.jpg": "c", "b/2.jpg": "a"}
+    path.write_text("sample_id,is_label_issue,label_score\na/1.jpg,True,0.01\nb/1.jpg,False,0.9\n")
+    assert changes(path, table) == {"a/1.jpg": "invalid"}
     assert "no person has looked" in caplog.text
     path.write_text("is_label_issue,label_score\nTrue,0.1\n")
     with pytest.raises(FixesError, match="names no samples: it has is_label_issue, label_score"):
@@ -120,6 +122,37 @@ def test_cleanlabs_table(tmp_path: Path, table: pd.DataFrame, caplog: pytest.Log
 def test_mistakes_are_named(tmp_path: Path, content: Any, words: str) -> None:
     with pytest.raises(FixesError, match=words):
         read_fixes(write(tmp_path / "f.json", content))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([{"data": {"image": "x"}, "annotations": [None]}], "task 1 .*an annotation that is none"),
+        ([{"data": {"image": "x"}, "annotations": [{"result": "q"}]}], "an annotation that is none"),
+        ({"labels": {"a": 0}, "classes": 5}, "classes is no list"),
+        ({"labels": {"a": ["nan"]}}, "which is no text"),
+        ({"samples": [{"filepath": "x.jpg", "ground_truth": "a"}]}, "a label in none of the fields"),
+        ({"suggested_by": "mlfix audit", "labels": {"a/1.jpg": "b"}}, "what mlfix suggests"),
+    ],
+)
+def test_odd_shapes_are_the_files_fault_and_not_ours(tmp_path: Path, content: Any, words: str) -> None:
+    with pytest.raises(FixesError, match=words):
+        read_fixes(write(tmp_path / "f.json", content))
+
+
+def test_what_nobody_labelled_is_passed_over(tmp_path: Path, table: pd.DataFrame) -> None:
+    samples = [{"filepath": "root/a/1.jpg", "ground_truth": None},
+               {"filepath": "root/a/2.jpg", "tags": "invalid", "ground_truth": {"label": "b"}}]  # fmt: skip
+    assert changes(write(tmp_path / "s.json", {"samples": samples}), table) == {"a/2.jpg": "b"}
+    tasks = [{"data": {"image": "root/a/1.jpg"}, "annotations": [{"result": ["q"]}]},
+             {"image": "root/b/1.jpg", "label": ["c"]}]  # fmt: skip
+    assert changes(write(tmp_path / "t.json", tasks), table) == {"b/1.jpg": "c"}
+    half = tmp_path / "half.csv"
+    half.write_text("sample_id,is_label_issue,corrected_label\na/1.jpg,True,\na/2.jpg,True,b\n")
+    assert changes(half, table) == {"a/2.jpg": "b"}, "an empty cell is no answer yet"
+    half.write_text("sample_id,is_label_issue,suspicion,rank\na/1.jpg,True,0.9,1\n")
+    with pytest.raises(FixesError, match="a ranking of mlfix audit, which nobody has looked at"):
+        read_fixes(half)
 
 
 def test_no_json_and_no_file(tmp_path: Path) -> None:

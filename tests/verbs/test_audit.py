@@ -249,6 +249,47 @@ def test_fixes_are_applied_on_the_way_out(audited: Path, place: Path, tmp_path: 
     assert "disc/001.png" not in table.index
 
 
+def test_labels_that_fixes_bring_are_exported_too(audited: Path, tmp_path: Path, mlfix: Any) -> None:
+    (tmp_path / "fixes.csv").write_text("sample_id,new_label\ndisc/000.png,new one\n")
+    keys = (f"audit={audited}", f"fixes.path={tmp_path}/fixes.csv", "fixes.allow=[new_labels]")
+    answer = mlfix("export", *keys, "to=cleanlab", f"out={tmp_path}/c")
+    assert answer.code == 0, answer.err
+    names, labels = json.loads((tmp_path / "c/class_names.json").read_text()), np.load(tmp_path / "c/labels.npy")
+    assert "new one" in names
+    assert labels.min() >= 0
+    assert not (tmp_path / "c/pred_probs.npy").exists()
+    assert "labels that the runs don't know" in answer.err
+    assert mlfix("export", *keys, "to=label_studio", f"out={tmp_path}/l").code == 0
+    assert 'value="new one"' in (tmp_path / "l/label_config.xml").read_text()
+
+
+def test_audits_that_are_not_whole_are_refused(audited: Path, tmp_path: Path, mlfix: Any) -> None:
+    shutil.copytree(audited, tmp_path / "a")
+    lines = (tmp_path / "a/ranking.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "a/ranking.csv").write_text("".join(lines[:-5]))
+    answer = mlfix("export", f"audit={tmp_path}/a", "to=cleanlab", f"out={tmp_path}/c")
+    assert (answer.code, "are of different audits" in answer.err) == (1, True)
+    (tmp_path / "a/audit.json").write_text("{}")
+    assert "it lacks ranked" in mlfix("export", f"audit={tmp_path}/a", "to=cleanlab", f"out={tmp_path}/c").err
+    (tmp_path / "a/audit.json").write_text("{")
+    assert "can't be read" in mlfix("export", f"audit={tmp_path}/a", "to=cleanlab", f"out={tmp_path}/c").err
+
+
+def test_labels_that_changed_since_training_are_told(place: Path, tmp_path: Path, mlfix: Any, audited: Path) -> None:
+    shutil.copytree(place / "o", tmp_path / "o")
+    table = pd.read_csv(place / "samples.csv")
+    table["label"] = table["label"].where(table["sample_id"] != "square/005.png", "disc")
+    table["path"] = [str(place / path) for path in table["path"]]
+    table.to_csv(tmp_path / "samples.csv", index=False)
+    for run in (tmp_path / "o").rglob("run.json"):
+        run.write_text(run.read_text().replace(f"{place}/samples.csv", f"{tmp_path}/samples.csv"))
+    answer = mlfix("audit", f"runs={tmp_path}/o", f"out={tmp_path}/a", "logger=none", "panels=0")
+    assert answer.code == 0, answer.err
+    assert "1 labels in the data are others than when the runs were trained" in answer.err
+    columns = ["sample_id", "given_label", "suspicion"]
+    pd.testing.assert_frame_equal(read_ranking(tmp_path / "a")[columns], read_ranking(audited)[columns])
+
+
 @pytest.mark.parametrize(
     ("keys", "words", "code"),
     [

@@ -5,7 +5,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const view = document.getElementById("view");
 const sheets = data.sheets.map(() => null);
 const bright = document.getElementById("bright");
-bright.addEventListener("change", () => open(wanted()));
+bright.addEventListener("change", () => document.querySelectorAll(".pic").forEach((node) => { if (node.painted !== undefined) lighten(node); }));
 bright.closest("label").hidden = !data.pictures;
 
 function el(tag, options = {}, ...children) {
@@ -44,8 +44,13 @@ function paint(node, t) {
   const k = data.columns, place = t % (k * k), x = place % k, y = Math.floor(place / k);
   node.style.backgroundImage = `url(${sheet(Math.floor(t / (k * k)))})`;
   node.style.backgroundSize = `${100 * k}% ${100 * k}%`;
-  if (bright.checked) node.style.filter = `brightness(${Math.min(4, Math.max(1, 105 / (data.light[t] + 1))).toFixed(2)})`;
+  node.painted = t;
+  lighten(node);
   node.style.backgroundPosition = k > 1 ? `${(100 * x) / (k - 1)}% ${(100 * y) / (k - 1)}%` : "0 0";
+}
+function lighten(node) {
+  const more = Math.min(4, Math.max(1, 105 / (data.light[node.painted] + 1)));
+  node.style.filter = bright.checked ? `brightness(${more.toFixed(2)})` : "";
 }
 function picture(t) {
   const node = el("span", { className: "pic" });
@@ -71,7 +76,7 @@ function enlarge(t) {
   data.scores.forEach((name, i) => { if (row[5 + i] !== null) facts.push([name.replaceAll("_", " "), String(row[5 + i])]); });
   const big = el("span", { className: "pic" });
   if (t < data.pictures) paint(big, t);
-  dialog.replaceChildren(big, el("dl", {}, ...facts.flatMap(([k, v]) => [el("dt", { text: k }), el("dd", { text: v })])));
+  dialog.replaceChildren(el("button", { className: "close", text: "×", title: "Close (Esc)", on: { click: () => dialog.close() } }), big, el("dl", {}, ...facts.flatMap(([k, v]) => [el("dt", { text: k }), el("dd", { text: v })])));
   dialog.showModal();
 }
 
@@ -170,10 +175,13 @@ const sections = {
   },
   Labels() {
     const search = el("input", { type: "search", placeholder: "Search labels", "aria-label": "Search labels" }), body = el("tbody");
+    const none = el("p", { className: "quiet", text: "No label of that name." });
     const head = ["label", "samples", word, counted && data.about.estimates.clear ? "95% interval" : "from, to", "called issues", "predicted otherwise"];
     const show = () => {
       const words = search.value.toLowerCase();
-      body.replaceChildren(...data.table.filter((r) => label(r[0]).toLowerCase().includes(words)).map((r) => {
+      const found = data.table.filter((r) => label(r[0]).toLowerCase().includes(words));
+      none.hidden = found.length > 0;
+      body.replaceChildren(...found.map((r) => {
         const row = el("tr", { tabIndex: 0 }, el("td", { text: label(r[0]), title: label(r[0]) }), el("td", { text: whole(r[1]) }), el("td", { text: about(r[2]) }),
           el("td", { text: r[3] ? `${about(r[3][0])} to ${about(r[3][1])}` : "" }), el("td", { text: whole(r[4]) }), el("td", { text: `${(100 * r[5]).toFixed(1)}%` }));
         const open = () => {
@@ -188,7 +196,7 @@ const sections = {
       }));
     };
     search.addEventListener("input", show); show();
-    return [el("h2", { text: "Labels" }), el("p", { className: "quiet", text: "Click a label for its most suspicious and its most typical images." }), el("div", { className: "bars" }, search),
+    return [el("h2", { text: "Labels" }), el("p", { className: "quiet", text: "Click a label for its most suspicious and its most typical images." }), el("div", { className: "bars" }, search), none,
       el("div", { className: "scroll" }, el("table", { className: "list" }, el("thead", {}, el("tr", {}, ...head.map((h) => el("th", { text: h })))), body))];
   },
   "Near-duplicates"() {
@@ -224,7 +232,12 @@ function open(name) {
   scrollTo(0, 0);
 }
 for (const name of Object.keys(sections).reverse()) nav.prepend(el("button", { type: "button", text: name, role: "tab", on: { click: () => { location.hash = encodeURIComponent(name); } } }));
-const wanted = () => { const name = decodeURIComponent(location.hash.slice(1)); return name in sections ? name : "Overview"; };
+function wanted() {
+  const name = Object.keys(sections).find((one) => "#" + encodeURIComponent(one) === location.hash || "#" + one === location.hash);
+  return name || "Overview";
+}
 addEventListener("hashchange", () => open(wanted()));
-document.getElementById("large").addEventListener("click", (event) => event.currentTarget.close());
+document.getElementById("large").addEventListener("click", (event) => {
+  if (event.target === event.currentTarget) event.currentTarget.close(); // beside it; what it says can be copied
+});
 open(wanted());
