@@ -165,7 +165,7 @@ def test_a_person_clicks_through_the_page(tmp_path: Path) -> None:
     if CHROMIUM is None:
         pytest.skip("no chromium here to look at the page with")
     playwright = pytest.importorskip("playwright.sync_api")
-    path = write(tmp_path, ["a", "b", "c"], 600)
+    path = write(tmp_path, ["a", "b", "c"], 300)
     with playwright.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 900, "height": 700})
