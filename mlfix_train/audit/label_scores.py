@@ -94,6 +94,20 @@ def confident_joint(labels: np.ndarray, confident: np.ndarray, classes: int) -> 
     return flat.reshape(classes, classes)
 
 
+def count_confident(probabilities: np.ndarray, labels: np.ndarray) -> int:
+    """Returns how many labels confident learning takes for wrong.
+
+    These are samples that are confidently counted as another label, which is also their likeliest. A model's own
+    mistakes are among them, so that the number is rather too high.
+    """
+    confident = confident_labels(probabilities, confident_thresholds(probabilities, labels))
+    joint = confident_joint(labels, confident, probabilities.shape[1])
+    sure = int(joint.sum() - np.trace(joint))
+    best = best_other(probabilities, labels)[1]
+    likeliest = self_confidence(probabilities, labels) >= best
+    return sure - int((likeliest & (confident >= 0) & (confident != labels)).sum())
+
+
 def confident_score(
     probabilities: np.ndarray, labels: np.ndarray, thresholds: np.ndarray, block: int = 1 << 15
 ) -> np.ndarray:

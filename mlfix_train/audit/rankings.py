@@ -67,12 +67,14 @@ class Ranking:
         kinds: the kinds of evidence that were combined.
         estimates: how many labels are wrong and how far looking pays; empty where it can't be said.
         order: int64 ``N``, row of each rank in the order of the held-out samples.
+        confident: wrong labels by confident learning; ``None`` without whole probabilities.
     """
 
     table: pd.DataFrame
     kinds: list[str]
     estimates: dict[str, Any] = field(default_factory=dict)
     order: np.ndarray | None = None
+    confident: int | None = None
 
 
 def rank_samples(runs: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -124,7 +126,10 @@ def rank(held: HeldOut, evidence: Evidence | None = None, seed: int = 0) -> Rank
     table["rank"] = np.arange(1, len(table) + 1)
     if estimates:
         estimates["looking"] = looking(suspicion[order])
-    return Ranking(table[list(COLUMNS)], list(kinds), estimates, order)
+    confident = None
+    if more.probabilities is not None:
+        confident = label_scores.count_confident(more.probabilities, held.labels)
+    return Ranking(table[list(COLUMNS)], list(kinds), estimates, order, confident)
 
 
 def _estimate(held: HeldOut, more: Evidence, strength: np.ndarray, seed: int) -> tuple[np.ndarray, dict[str, Any]]:

@@ -158,7 +158,8 @@ def _about(runs: Runs, held: HeldOut, ranking: Ranking, source: Source, used: st
         "labels": len(held.names), "evidence": ranking.kinds, "neighbours": used,
         "held_out_error": round(100 * float(held.disagreement.mean()), 3),
         "predicted_otherwise": int((held.predicted != held.labels).sum()),
-        "issues": int(table["is_label_issue"].sum()), "lonely": _lonely(held, source),
+        "issues": int(table["is_label_issue"].sum()), "confident_learning": ranking.confident,
+        "lonely": _lonely(held, source),
         "label_names": held.names, "run_paths": [str(run.path.resolve()) for run in runs.directories],
         "estimates": ranking.estimates, "data": _fingerprint(runs), "images": source.why or None,
     }  # fmt: skip
@@ -265,6 +266,9 @@ def _report(about: dict[str, Any], out: Path, pictures: bool) -> None:
                   "evidence contradict")  # fmt: skip
         print(f"looking    pays down to rank {looking['pays']:,}: {looking['finds']:,.0f} wrong labels expected there, "
               f"{looking['left']:,.0f} beyond")  # fmt: skip
+    if about["confident_learning"] is not None:
+        print(f"confident  learning counts {about['confident_learning']:,} wrong labels; models' own mistakes are "
+              "among them")  # fmt: skip
     if about["lonely"]:
         shown = ", ".join(about["lonely"][:5]) + (" ..." if len(about["lonely"]) > 5 else "")
         print(f"lonely     {len(about['lonely']):,} label(s) of a single sample or group, never seen by the model that "

@@ -45,6 +45,14 @@ def test_thresholds_and_the_confident_joint_are_cleanlabs(seed: int) -> None:
     np.testing.assert_array_equal(joint, count.compute_confident_joint(labels, p, calibrate=False))
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_count_of_confident_learning_is_cleanlabs(seed: int) -> None:
+    count = pytest.importorskip("cleanlab.count")
+    p, labels = problem(seed=seed)
+    wanted = count.num_label_issues(labels, p, estimation_method="off_diagonal")
+    assert scores.count_confident(p, labels) == wanted > 20
+
+
 def test_confident_score_orders_like_cleanlabs_adjusted_margin() -> None:
     rank = pytest.importorskip("cleanlab.rank")
     p, labels = problem()

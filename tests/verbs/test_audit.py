@@ -53,6 +53,7 @@ def test_all_kinds_of_evidence_find_the_planted_errors(audited: Path) -> None:
     about = json.loads((audited / "audit.json").read_text())
     assert about["evidence"] == ["held_out", "dynamics", "neighbour"]
     assert about["neighbours"] == "the pixels"
+    assert about["confident_learning"] >= 3, "the runs kept their probabilities"
     assert (about["ranked"], about["samples"], about["unranked"]) == (len(ranking), 121, 121 - len(ranking))
     assert set(ranking["runs"]) == {1}
     head = ranking["sample_id"].head(2 * len(WRONG))
