@@ -78,5 +78,5 @@ class Published:
 @pytest.fixture(scope="session")
 def published() -> Published:
     if not PUBLISHED.exists():
-        pytest.skip(f"{PUBLISHED} is not here")
+        pytest.skip(f"checks the published predictions, which users don't have: {PUBLISHED} is not here")
     return Published(PUBLISHED)

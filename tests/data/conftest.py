@@ -55,7 +55,7 @@ def gtsrb_archive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[
     """A folder with a few tracks of three labels, and the names of all samples: one pass through the archive."""
     archive = SHARED / "gtsrb.tar.xz"
     if not archive.exists():
-        pytest.skip(f"the GTSRB archive is not here: {archive}")
+        pytest.skip(f"checks real photos (GTSRB), which users don't have: {archive} is not here")
     root, names = tmp_path_factory.mktemp("gtsrb"), []
     with tarfile.open(archive) as tar:
         for member in tar:
@@ -85,7 +85,7 @@ def published_fixes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLfix's published file of invalid speed signs, where it is at hand."""
     archive = SHARED / "mtsd-published.tar.xz"
     if not archive.exists():
-        pytest.skip(f"the published MTSD files are not here: {archive}")
+        pytest.skip(f"checks the published MTSD files, which users don't have: {archive} is not here")
     target = tmp_path_factory.mktemp("published") / "invalid-speed-limits.csv"
     with tarfile.open(archive) as tar:
         for member in tar:

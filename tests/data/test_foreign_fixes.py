@@ -18,7 +18,7 @@ IDS = ["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg", "c/deep/1.png"]
 
 @pytest.fixture
 def table() -> pd.DataFrame:
-    return make_table(IDS, [f"/data/root/{name}" for name in IDS], ["a", "a", "b", "b", "c"])
+    return make_table(IDS, [f"/pictures/signs/{name}" for name in IDS], ["a", "a", "b", "b", "c"])
 
 
 def write(path: Path, content: Any) -> Path:
@@ -33,25 +33,25 @@ def changes(path: Path, table: pd.DataFrame) -> dict[str, str]:
 def test_fiftyone_labels_by_full_path_by_name_and_by_number(tmp_path: Path, table: pd.DataFrame) -> None:
     full = {
         "classes": None,
-        "labels": {"/data/root/a/1.jpg": {"label": "b", "confidence": 0.3}, "/data/root/a/2.jpg": "a"},
+        "labels": {"/pictures/signs/a/1.jpg": {"label": "b", "confidence": 0.3}, "/pictures/signs/a/2.jpg": "a"},
     }
     assert changes(write(tmp_path / "labels.json", full), table) == {"a/1.jpg": "b"}, "what is as given is no fix"
     stems = {"classes": ["a", "b", "invalid"], "labels": {"a/1": 2, "b/1": 1, "c/deep/1": 0, "b/2": None}}
     assert changes(write(tmp_path / "stems.json", stems), table) == {"a/1.jpg": "invalid", "c/deep/1.png": "a"}
-    elsewhere = {"classes": None, "labels": {"/mnt/copy/root/a/2.jpg": {"label": "c"}}}
+    elsewhere = {"classes": None, "labels": {"/elsewhere/signs/a/2.jpg": {"label": "c"}}}
     assert changes(write(tmp_path / "moved.json", elsewhere), table) == {"a/2.jpg": "c"}
 
 
 def test_fiftyone_samples_with_tags(tmp_path: Path, table: pd.DataFrame) -> None:
     samples = [
         {
-            "filepath": "/data/root/a/1.jpg",
+            "filepath": "/pictures/signs/a/1.jpg",
             "tags": ["invalid"],
             "ground_truth": {"_cls": "Classification", "label": "a"},
         },
-        {"filepath": "data/b/1.jpg", "tags": [], "ground_truth": {"_cls": "Classification", "label": "c"}},
-        {"filepath": "data/b/2.jpg", "ground_truth": {"label": "b"}},
-        {"filepath": "data/a/2.jpg", "ground_truth": {"label": None}},
+        {"filepath": "signs/b/1.jpg", "tags": [], "ground_truth": {"_cls": "Classification", "label": "c"}},
+        {"filepath": "signs/b/2.jpg", "ground_truth": {"label": "b"}},
+        {"filepath": "signs/a/2.jpg", "ground_truth": {"label": None}},
     ]
     assert changes(write(tmp_path / "samples.json", {"samples": samples}), table) == {
         "a/1.jpg": "invalid",
@@ -63,7 +63,7 @@ def task(name: str, *choices: str, **more: Any) -> dict[str, Any]:
     result = [{"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": list(choices)}}]
     annotation = {"completed_by": {"id": 3, "email": "ann@example.org"}, "updated_at": "2026-01-02T03:04:05Z",
                   "was_cancelled": False, "result": result if choices else []}  # fmt: skip
-    return {"id": 1, "data": {"image": f"/data/local-files/?d=root/{name}"}, "annotations": [annotation | more]}
+    return {"id": 1, "data": {"image": f"/data/local-files/?d=signs/{name}"}, "annotations": [annotation | more]}
 
 
 def test_label_studio(tmp_path: Path, table: pd.DataFrame) -> None:
@@ -81,8 +81,8 @@ def test_label_studio(tmp_path: Path, table: pd.DataFrame) -> None:
     assert fixes["new_label"].to_dict() == {"a/1.jpg": "b", "a/2.jpg": "c"}
     assert fixes.loc["a/1.jpg", "reviewer"] == "ann@example.org"
     assert fixes.loc["a/1.jpg", "time"] == "2026-01-02T03:04:05Z"
-    small = [{"image": "http://host/root/a/1.jpg", "label": "invalid", "annotator": 7, "id": 1},
-             {"image": "x", "sample_id": "b/1.jpg", "choice": "c"}, {"image": "root/b/2.jpg"}]  # fmt: skip
+    small = [{"image": "http://localhost/signs/a/1.jpg", "label": "invalid", "annotator": 7, "id": 1},
+             {"image": "x", "sample_id": "b/1.jpg", "choice": "c"}, {"image": "signs/b/2.jpg"}]  # fmt: skip
     assert changes(write(tmp_path / "min.json", small), table) == {"a/1.jpg": "invalid", "b/1.jpg": "c"}
 
 
@@ -141,11 +141,11 @@ def test_odd_shapes_are_the_files_fault_and_not_ours(tmp_path: Path, content: An
 
 
 def test_what_nobody_labelled_is_passed_over(tmp_path: Path, table: pd.DataFrame) -> None:
-    samples = [{"filepath": "root/a/1.jpg", "ground_truth": None},
-               {"filepath": "root/a/2.jpg", "tags": "invalid", "ground_truth": {"label": "b"}}]  # fmt: skip
+    samples = [{"filepath": "signs/a/1.jpg", "ground_truth": None},
+               {"filepath": "signs/a/2.jpg", "tags": "invalid", "ground_truth": {"label": "b"}}]  # fmt: skip
     assert changes(write(tmp_path / "s.json", {"samples": samples}), table) == {"a/2.jpg": "b"}
-    tasks = [{"data": {"image": "root/a/1.jpg"}, "annotations": [{"result": ["q"]}]},
-             {"image": "root/b/1.jpg", "label": ["c"]}]  # fmt: skip
+    tasks = [{"data": {"image": "signs/a/1.jpg"}, "annotations": [{"result": ["q"]}]},
+             {"image": "signs/b/1.jpg", "label": ["c"]}]  # fmt: skip
     assert changes(write(tmp_path / "t.json", tasks), table) == {"b/1.jpg": "c"}
     half = tmp_path / "half.csv"
     half.write_text("sample_id,is_label_issue,corrected_label\na/1.jpg,True,\na/2.jpg,True,b\n")
@@ -165,6 +165,6 @@ def test_no_json_and_no_file(tmp_path: Path) -> None:
 
 def test_unknown_samples_and_labels_are_told(tmp_path: Path, table: pd.DataFrame) -> None:
     with pytest.raises(FixesError, match="isn't in the data"):
-        changes(write(tmp_path / "f.json", {"labels": {"/data/root/a/9.jpg": "b"}}), table)
+        changes(write(tmp_path / "f.json", {"labels": {"/pictures/signs/a/9.jpg": "b"}}), table)
     with pytest.raises(FixesError, match="a label that no sample bears"):
-        changes(write(tmp_path / "f.json", {"labels": {"/data/root/a/1.jpg": "bb"}}), table)
+        changes(write(tmp_path / "f.json", {"labels": {"/pictures/signs/a/1.jpg": "bb"}}), table)
