@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlfix_train.audit.neighbours import check_embeddings
 from mlfix_train.data.atomic import atomic_path
 from mlfix_train.errors import DataError, listing
 
@@ -48,6 +47,8 @@ def read_embeddings(path: Path, count: int, source: str = "embeddings") -> np.nd
     Raises:
         DataError: no such file, no numbers, or another number of rows, with what to do.
     """
+    from mlfix_train.audit.neighbours import check_embeddings  # brings torch, which orders alone don't need
+
     remedy = "give embeddings.npy of `mlfix sort`, or an N,D array that numpy.save wrote, a row an image in their order"
     try:
         found = np.load(path, allow_pickle=False)

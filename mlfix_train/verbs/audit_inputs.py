@@ -22,7 +22,7 @@ from mlfix_train.data.pixels import PixelStore, open_store
 from mlfix_train.data.runs import FINISHED, RunDirectory, find_runs
 from mlfix_train.errors import DataError, MlfixError, RunError, listing
 from mlfix_train.verbs.compare_inputs import prediction_files
-from mlfix_train.verbs.progress import Countdown, count_images
+from mlfix_train.verbs.countdown import Countdown, count_images
 
 log = logging.getLogger(__name__)
 

@@ -66,7 +66,7 @@ def _of_pixels(source: Source, rows: np.ndarray) -> np.ndarray:
     """Embeds images by their pixels, as `mlfix sort` does when nothing else is given."""
     from mlfix_train.models.embed import embed
     from mlfix_train.verbs import embedding
-    from mlfix_train.verbs.progress import Countdown
+    from mlfix_train.verbs.countdown import Countdown
 
     settings = config.compose("sort", ["data.root=.", "by=pixels"])
     built = embedding.build(settings, "cpu")

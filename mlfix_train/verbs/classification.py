@@ -86,7 +86,7 @@ def report(directory: RunDirectory, quiet: bool = False) -> None:
     """Prints what a person wants to know of a finished run."""
     import pandas as pd
 
-    from mlfix_train.verbs.progress import duration
+    from mlfix_train.verbs.countdown import duration
 
     state = directory.read()
     names = dict.fromkeys(("sample_id", "given_label", "predicted_label"), str)

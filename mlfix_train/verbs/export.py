@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 from mlfix_train import config
 from mlfix_train.audit import exchange
 from mlfix_train.data.fixes import INVALID
-from mlfix_train.errors import ConfigError, DataError, check_choice, check_range, listing
+from mlfix_train.errors import ConfigError, DataError, check_choice, check_range
 from mlfix_train.verbs import audit_inputs
+from mlfix_train.verbs.audit_files import read_audit
 
 log = logging.getLogger(__name__)
 
 TOOLS = ("fiftyone", "label_studio", "cleanlab")
-TEXT = ("sample_id", "given_label", "predicted_label", "suggested_label", "slice")
 LOAD = {
     "fiftyone": "fiftyone.Dataset.from_dir(dataset_type=fiftyone.types.FiftyOneImageClassificationDataset, "
                 "labels_path='labels.json', data_path=None)",
@@ -47,7 +46,7 @@ def run(cfg: DictConfig) -> list[Path]:
         check_range("top", cfg.top, 1, 10**9)
     if "{path}" not in str(cfg.url) and "{file}" not in str(cfg.url):
         raise ConfigError(f"url={cfg.url} has no place for the image", "put {path} or {file} where its path belongs")
-    about, ranking = _read_audit(cfg)
+    about, ranking = read_audit(cfg.audit)
     table = _table(about)
     if table is not None:
         missing = ranking["sample_id"][~ranking["sample_id"].isin(table.index)]
@@ -74,27 +73,6 @@ def run(cfg: DictConfig) -> list[Path]:
     print(f"exported   {len(rows):,} samples for {tool}: " + ", ".join(str(file) for file in files))
     print(f"load it    {LOAD[tool]}", flush=True)
     return files
-
-
-def _read_audit(cfg: DictConfig) -> tuple[dict[str, Any], pd.DataFrame]:
-    where = Path(str(cfg.audit)).expanduser()
-    remedy = "give the directory that `mlfix audit` wrote: audit=<directory>"
-    try:
-        about = json.loads((where / "audit.json").read_text(encoding="utf-8"))
-        ranking = pd.read_csv(where / "ranking.csv", keep_default_na=False, dtype=dict.fromkeys(TEXT, str))
-    except FileNotFoundError as error:
-        raise DataError(f"audit={cfg.audit} holds no audit: {Path(error.filename).name} is missing", remedy) from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"audit={cfg.audit} can't be read: {error}", "run the audit again") from error
-    lacking = [name for name in (*TEXT, *exchange.SCORES, "label_score") if name not in ranking.columns]
-    lacking += [name for name in ("ranked", "run_paths", "label_names") if name not in about]
-    if lacking or about["ranked"] != len(ranking):
-        told = f"it lacks {listing(lacking)}" if lacking else "ranking.csv and audit.json are of different audits"
-        raise DataError(f"audit={cfg.audit} is not whole: {told}", "run the audit again")
-    numbers = [name for name in ranking.columns if name in exchange.SCORES or name == "label_score"]
-    ranking[numbers] = ranking[numbers].apply(pd.to_numeric, errors="coerce")
-    ranking["is_label_issue"] = ranking["is_label_issue"].astype(str) == "True"
-    return about, ranking
 
 
 def _table(about: dict[str, Any]) -> pd.DataFrame | None:

@@ -24,8 +24,8 @@ from mlfix_train.data.pixels import PixelStore
 from mlfix_train.errors import DataError, MlfixError
 from mlfix_train.models.embed import embed
 from mlfix_train.verbs import embedding
+from mlfix_train.verbs.countdown import Countdown
 from mlfix_train.verbs.embedding import Embedding, check_memory, check_room
-from mlfix_train.verbs.progress import Countdown
 from mlfix_train.verbs.trainer import best_precision
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from mlfix_train.data.atomic import atomic_path
 from mlfix_train.data.pixels import open_store
 from mlfix_train.errors import ConfigError, DataError, check_choice, check_range
 from mlfix_train.verbs import embedding, points, sort_pictures
-from mlfix_train.verbs.progress import Countdown, count_images, duration
+from mlfix_train.verbs.countdown import Countdown, count_images, duration
 
 log = logging.getLogger(__name__)
 

@@ -67,7 +67,7 @@ def result(directory: RunDirectory) -> dict[str, Any]:
 
 def report(directory: RunDirectory, quiet: bool = False) -> None:
     """Prints what a person wants to know of a finished run."""
-    from mlfix_train.verbs.progress import duration
+    from mlfix_train.verbs.countdown import duration
 
     state = directory.read()
     took = duration(state["timings"]["total_seconds"])

@@ -24,7 +24,7 @@ from mlfix_train import config
 from mlfix_train.data.runs import FAILED, FINISHED, RunDirectory
 from mlfix_train.errors import ConfigError, MlfixError, RunError, did_you_mean, explain_os
 from mlfix_train.keys import known_keys
-from mlfix_train.verbs.progress import duration
+from mlfix_train.verbs.countdown import duration
 
 log = logging.getLogger(__name__)
 

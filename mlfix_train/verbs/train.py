@@ -66,7 +66,7 @@ def run(cfg: DictConfig) -> RunDirectory:
     if rank_zero_only.rank:  # type: ignore[attr-defined] # a further process of one run: the first keeps the books
         _train(cfg, directory, task.build_data(cfg), {})
         return directory
-    from mlfix_train.verbs.progress import count_images
+    from mlfix_train.verbs.countdown import count_images
 
     started = time.monotonic()
     data = task.build_data(cfg, count_images)
