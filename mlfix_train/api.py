@@ -13,17 +13,17 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["audit", "compare", "demo", "export", "sort", "train"]
+__all__ = ["audit", "compare", "demo", "export", "review", "sort", "train"]
 
 
-def _run(verb: str, overrides: tuple[str, ...]) -> Any:
+def _run(verb: str, overrides: tuple[str, ...], function: str = "run") -> Any:
     from mlfix_train import config
     from mlfix_train.errors import explain_os
 
     cfg = config.compose(verb, list(overrides))
     key = "outputs" if verb == "train" else "out"
     try:
-        return config.call_verb(verb, cfg)
+        return config.call_verb(verb, cfg, function)
     except OSError as error:
         raise explain_os(error, key, str(cfg.get(key))) from error
 
@@ -41,6 +41,14 @@ def sort(*overrides: str) -> Any:
 def audit(*overrides: str) -> Any:
     """Ranks the held-out samples of runs; takes the keys of ``mlfix audit``, returns the ranking, a DataFrame."""
     return _run("audit", overrides)
+
+
+def review(*overrides: str) -> Any:
+    """Returns the page where wrong labels are marked as a widget of a notebook; takes the keys of ``mlfix review``.
+
+    ``widget.fixes`` is the path of the fixes file, up to date at every mark.
+    """
+    return _run("review", overrides, "show")
 
 
 def compare(*overrides: str) -> Any:

@@ -15,6 +15,7 @@ SUMMARIES = {
     "train": "one run of a classifier or of the sorting network; -m sweeps over seeds and arms",
     "sort": "images in an order in which neighbours look alike; near-duplicates",
     "audit": "runs to a ranking of doubtful labels, with estimates, panels and a page",
+    "review": "the page where wrong labels are marked; writes fixes.csv",
     "compare": "before against after, evaluation and training effect apart",
     "export": "an audit to the files of FiftyOne, Label Studio or cleanlab",
     "demo": "the whole loop on rendered signs with planted label errors",
@@ -25,8 +26,9 @@ HELP = f"""mlfix {__version__}: find wrong labels in image data, fix them, and p
   mlfix sort data.root=photos                      photos/<label>/<picture>, or unsorted: look at sort/panels
   mlfix train data.root=photos                     a baseline
   mlfix audit runs=outputs/default out=audit       what the models find least believable
-  mlfix train data.root=photos fixes.path=fixes.csv arm=fixed
-  mlfix compare original=outputs/default/original fixed=outputs/default/fixed fixes.path=fixes.csv
+  mlfix review audit=audit                         mark them on a page: review/fixes.csv
+  mlfix train data.root=photos fixes.path=review/fixes.csv arm=fixed
+  mlfix compare original=outputs/default/original fixed=outputs/default/fixed fixes.path=review/fixes.csv
 
 verbs
 {{verbs}}

@@ -48,12 +48,12 @@ def compose(verb: str, overrides: list[str], with_hydra: bool = False) -> DictCo
         raise explain(verb, error) from error
 
 
-def call_verb(verb: str, cfg: DictConfig) -> Any:
+def call_verb(verb: str, cfg: DictConfig, function: str = "run") -> Any:
     """Runs a verb on its composed configuration and returns what its function in ``mlfix_train.verbs`` returns."""
     import importlib
 
     check_missing(cfg, verb)
-    return importlib.import_module(f"mlfix_train.verbs.{verb}").run(cfg)
+    return getattr(importlib.import_module(f"mlfix_train.verbs.{verb}"), function)(cfg)
 
 
 def check_missing(cfg: DictConfig, verb: str) -> None:

@@ -119,7 +119,7 @@ def write_report(
 
 def _shared(about: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what the page tells of an audit: no paths of this machine."""
-    kept = {name: value for name, value in about.items() if name not in ("run_paths", "label_names", "images")}
+    kept = {name: value for name, value in about.items() if name not in ("run_paths", "label_names", "images", "order")}
     return {**kept, "estimates": about.get("estimates") or {}}
 
 

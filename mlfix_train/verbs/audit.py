@@ -65,7 +65,7 @@ def run(cfg: DictConfig) -> pd.DataFrame:
     write_ranking(ranking.table, out / "ranking.csv")
     write_slices(slices, out / "slices.csv")
     unranked = _write_unranked(held, source, out)
-    about = _about(runs, held, ranking, source, used, unranked)
+    about = _about(cfg, runs, held, ranking, source, used, unranked)
     title = str(cfg.name or _name(runs))
     pictures = _draw(cfg, ranking.table, source, out, title, marks, places, slices)
     images = None if source.store is None else source.images
@@ -149,7 +149,9 @@ def _write_unranked(held: HeldOut, source: Source, out: Path) -> int:
     return len(lost)
 
 
-def _about(runs: Runs, held: HeldOut, ranking: Ranking, source: Source, used: str, unranked: int) -> dict[str, Any]:
+def _about(
+    cfg: DictConfig, runs: Runs, held: HeldOut, ranking: Ranking, source: Source, used: str, unranked: int
+) -> dict[str, Any]:
     """Returns what ``audit.json`` holds."""
     table = ranking.table
     samples = runs.states[0]["data"]["samples"] if runs.states else len(held)
@@ -162,6 +164,7 @@ def _about(runs: Runs, held: HeldOut, ranking: Ranking, source: Source, used: st
         "lonely": _lonely(held, source),
         "label_names": held.names, "run_paths": [str(run.path.resolve()) for run in runs.directories],
         "estimates": ranking.estimates, "data": _fingerprint(runs), "images": source.why or None,
+        "order": str(Path(str(cfg.order)).expanduser().resolve()) if cfg.order else None,
     }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from mlfix_train.data.noise import TRUE_LABEL, confusions_among, plant_confusion
 from mlfix_train.data.samples import write_table
 from mlfix_train.errors import check_range
 from mlfix_train.verbs import audit, compare, sort, train
-from mlfix_train.verbs.progress import duration
+from mlfix_train.verbs.countdown import duration
 
 CLASSES = (
     "ahead-only", "children-crossing", "end-of-speed-limit-80", "general-caution", "keep-right", "no-entry",
@@ -203,4 +203,5 @@ def _report(result: dict[str, Any], out: Path, arms: list[str]) -> None:
         print(f"Not shown? {result['seeds']} seeds are a taste: `mlfix demo seeds=8` trains the missing ones.")
     print(f"Look at    {out / 'sort/panels/all.png'}")
     print(f"           {out / 'audit/report.html'}\n           {out / 'compare/compare.html'}")  # fmt: skip
+    print(f"Mark some  mlfix review audit={out / 'audit'} out={out / 'review'}")
     print(f"Took       {duration(result['seconds'])}", flush=True)

@@ -111,8 +111,12 @@ SECTIONS = {
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_section_opens_in_a_browser(tmp_path: Path, section: str) -> None:
-    seen = dom(write(tmp_path, ["a", "b", "c"]), section)
-    body = seen[seen.index("<main") : seen.index("<dialog")]
+    path = write(tmp_path, ["a", "b", "c"])
+    for _ in range(3):  # on a machine that is busy the browser's clock may run out before it paints
+        seen = dom(path, section)
+        body = seen[seen.index("<main") : seen.index("<dialog")]
+        if section not in ("", "Worst", "Slices") or "blob:" in body:
+            break
     assert SECTIONS[section] in body
     if section in ("", "Worst", "Slices"):
         assert "background-image: url(&quot;blob:" in body, "pictures are painted"

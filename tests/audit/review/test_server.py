@@ -1,0 +1,193 @@
+"""The server from outside: who is let in, what is refused, and that nothing of it reaches a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from review_server import Server
+from shapes import draw_shapes
+
+from mlfix_train.audit.review.guard import MOST_BODY
+
+SAMPLE = "disc/000.png"
+MARK = json.dumps({"marks": [{"sample_id": SAMPLE, "new_label": "invalid"}]})
+JSON = "application/json"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    place = tmp_path_factory.mktemp("review")
+    draw_shapes(place / "shapes", per_label=8)
+    running = Server("data.root=shapes", "order=none", "port=0", cwd=place)
+    running.place = place  # type: ignore[attr-defined]
+    yield running
+    running.stop()
+
+
+@pytest.fixture(autouse=True)
+def nothing_marked(server: Server) -> Iterator[None]:
+    before = (server.place / "review/fixes.csv").read_text()  # type: ignore[attr-defined]
+    yield
+    if (server.place / "review/fixes.csv").read_text() != before:  # type: ignore[attr-defined]
+        server.ask("undo", {})
+
+
+def test_the_link_lets_in_and_the_cookie_keeps_in(server: Server) -> None:
+    assert server.request("GET", "/")[0] == 403
+    status, headers, page = server.request("GET", f"/?token={server.token}")
+    assert status == 200 and b"data-mlfix-review" in page and server.token.encode() not in page
+    cookie = headers["set-cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and server.token not in cookie
+    kept = cookie.split(";")[0]
+    for path in ("/", "/review.js", "/review.css", "/icon.svg"):
+        assert server.request("GET", path, cookie=kept)[0] == 200
+    assert server.request("POST", "/api/hello", "{}", cookie=kept, content_type=JSON)[0] == 200
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
+    assert headers["x-content-type-options"] == "nosniff" and headers["referrer-policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize("token", ["", "x", "a" * 43, "%00", "é", "../../etc/passwd"])
+def test_other_tokens_are_refused(server: Server, token: str) -> None:
+    from urllib.parse import quote
+
+    assert server.request("GET", f"/?token={quote(token)}")[0] == 403
+    for headers in ({"authorization": f"Bearer {token}"}, {"cookie": f"mlfix-review-{server.port}={token}"}):
+        plain = {name: value.encode("utf-8").decode("latin-1") for name, value in headers.items()}
+        status, _, told = server.request("POST", "/api/marks", MARK, content_type=JSON, **plain)
+        assert status == 403 and b"Open the link" in told
+
+
+@pytest.mark.parametrize("host", [
+    "evil.example:{port}", "evil.example", "127.0.0.1", "127.0.0.1:1", "localhost.evil:{port}", "10.0.0.1:{port}", "",
+    "[::ffff:7f00:1]:{port}",
+])  # fmt: skip
+def test_hosts_that_are_not_ours_are_refused(server: Server, host: str) -> None:
+    """A name that an attacker points at this machine (DNS rebinding) carries the page's cookie, but its own name."""
+    name = host.format(port=server.port)
+    status, _, _ = server.request("GET", f"/?token={server.token}", host=name)
+    assert status == (400 if not name else 403)
+    assert server.request("POST", "/api/marks", MARK, host=name, authorization=f"Bearer {server.token}",
+                          content_type=JSON)[0] in (400, 403)  # fmt: skip
+
+
+@pytest.mark.parametrize("headers", [
+    {"origin": "http://evil.example"}, {"origin": "null"}, {"origin": "https://127.0.0.1:{port}"},
+    {"origin": "http://127.0.0.1:1"}, {"sec_fetch_site": "cross-site"}, {"sec_fetch_site": "same-site"},
+    {"sec_fetch_site": "cross-site", "sec_fetch_mode": "no-cors", "sec_fetch_dest": "image"},
+])  # fmt: skip
+def test_other_sites_can_not_write_or_read(server: Server, headers: dict[str, str]) -> None:
+    given = {name: value.format(port=server.port) for name, value in headers.items()}
+    assert server.ask("marks", json.loads(MARK), **given)[0] == 403
+    assert server.request("GET", "/pictures/0.jpg", authorization=f"Bearer {server.token}", **given)[0] == 403
+
+
+def test_our_own_names_and_origin_are_let_in(server: Server) -> None:
+    for name in ("127.0.0.1", "localhost", "[::1]", "LOCALHOST"):
+        host = f"{name}:{server.port}"
+        assert server.ask("hello", {}, host=host, origin=f"http://{host}", sec_fetch_site="same-origin")[0] == 200
+    status, _, _ = server.request("GET", f"/?token={server.token}", sec_fetch_site="cross-site",
+                                  sec_fetch_mode="navigate", sec_fetch_dest="document")  # fmt: skip
+    assert status == 200, "the link may be followed from a chat"
+
+
+def test_a_form_of_another_site_can_not_be_json(server: Server) -> None:
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""):
+        assert server.ask("marks", json.loads(MARK), content_type=kind)[0] == 415
+    assert server.request("GET", "/api/marks", authorization=f"Bearer {server.token}")[0] == 405
+
+
+def test_bodies_are_bounded(server: Server) -> None:
+    bearer = f"Bearer {server.token}"
+    huge = b" " * (MOST_BODY + 1)
+    assert server.request("POST", "/api/marks", huge, authorization=bearer, content_type=JSON)[0] == 413
+    chunked = b"".join(b"%x\r\n%s\r\n" % (1 << 20, b" " * (1 << 20)) for _ in range(9)) + b"0\r\n\r\n"
+    status, _, _ = server.request("POST", "/api/marks", chunked, authorization=bearer, content_type=JSON,
+                                  transfer_encoding="chunked")  # fmt: skip
+    assert status == 413
+    for length in ("-1", "abc"):
+        assert server.request("POST", "/api/hello", b"", authorization=bearer, content_type=JSON,
+                              content_length=length)[0] in (400, 413)  # fmt: skip
+    assert server.ask("hello", {})[0] == 200, "it is still there"
+
+
+@pytest.mark.parametrize("body", [b"", b"nonsense", b"[]", b"7", b'"x"', b"null", b"\xff\xfe", b"[" * 200_000,
+                                  b'{"marks":NaN}', b'{"marks":{}}', b'{"marks":[7]}', b'{"marks":[{}]}',
+                                  b'{"marks":[{"sample_id":1}]}',
+                                  b'{"marks":[{"sample_id":"disc/000.png"}]}',
+                                  b'{"marks":[{"sample_id":"disc/000.png","new_label":7}]}',
+                                  b'{"marks":[{"sample_id":"disc/000.png","new_label":"dics"}]}',
+                                  b'{"marks":[{"sample_id":"disc/000.png","new_label":"square","base":"x"}]}',
+                                  b'{"marks":[],"reviewer":7}', b'{"marks":[],"reviewer":"a\\nb"}'])  # fmt: skip
+def test_malformed_marks_are_refused_in_words(server: Server, body: bytes) -> None:
+    status, _, told = server.request(
+        "POST", "/api/marks", body, authorization=f"Bearer {server.token}", content_type=JSON
+    )
+    assert status in (400, 422), told
+    assert json.loads(told)["error"]
+    assert (server.place / "review/fixes.csv").read_text().count("\n") == 1  # type: ignore[attr-defined]
+
+
+def test_one_bad_mark_of_many_changes_nothing(server: Server) -> None:
+    marks = [{"sample_id": SAMPLE, "new_label": "invalid"}, {"sample_id": "disc/001.png", "new_label": "dics"}]
+    status, told = server.ask("marks", {"marks": marks})
+    assert status == 422 and "'dics'" in told["error"] and "disc" in told["remedy"]
+    assert SAMPLE not in (server.place / "review/fixes.csv").read_text()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", [
+    "../shapes/disc/000.png", "/etc/passwd", "disc/../disc/000.png", "disc\\000.png", "DISC/000.PNG", "", "\x00",
+    "disc/000.png\n", "🙂" * 1000,
+])  # fmt: skip
+def test_ids_that_are_paths_name_nothing(server: Server, name: str) -> None:
+    status, told = server.ask("marks", {"marks": [{"sample_id": name, "new_label": "invalid"}]})
+    assert status == 404 and "no sample is called" in told["error"]
+
+
+@pytest.mark.parametrize("path", [
+    "/../README.md", "/%2e%2e/%2e%2e/etc/passwd", "/sprites/../../journal.jsonl", "/sprites/x.jpg",
+    "/sprites/..%2f..%2fjournal.jsonl", "/pictures/-1.jpg", "/pictures/99999.jpg",
+    "/pictures/9999999999999999999999999.jpg", "/pictures/../x.jpg", "/review.css/..", "/fixes.csv", "/journal.jsonl",
+    "/sprites/" + "a" * 32 + ".jpg", "//etc/passwd",
+])  # fmt: skip
+def test_paths_reach_no_file(server: Server, path: str) -> None:
+    assert server.request("GET", path, authorization=f"Bearer {server.token}")[0] == 404
+
+
+@pytest.mark.parametrize("kind, asked", [
+    ("nothing", {}), ("view", {"by": "nonsense"}), ("view", {"by": "column:__class__"}), ("view", {"within": "x"}),
+    ("block", {"view": "x", "number": 0}), ("group", {"view": 7}), ("seen", {"rows": [1e9]}), ("seen", {"rows": [-1]}),
+    ("seen", {"rows": "all"}), ("detail", {"row": 10**6}), ("detail", {"row": True}), ("changes", {"since": "x"}),
+    ("draw", {"count": 10**9}), ("fine", {}), ("place", {"place": 7}), ("place", {"place": {"x": "y" * 10_000}}),
+    ("__init__", {}), ("close", {}),
+])  # fmt: skip
+def test_odd_questions_are_refused(server: Server, kind: str, asked: object) -> None:
+    status, told = server.ask(kind, asked)
+    assert status in (404, 410, 422) and told["error"]
+
+
+def test_the_contract_of_a_mark(server: Server) -> None:
+    status, told = server.ask("marks", json.loads(MARK))
+    assert status == 200 and told["saved"] == 1
+    text = (server.place / "review/fixes.csv").read_text()  # type: ignore[attr-defined]
+    assert f"{SAMPLE},invalid,disc," in text
+    other = {"marks": [{"sample_id": SAMPLE, "new_label": "square"}], "reviewer": "someone else"}
+    status, told = server.ask("marks", other)
+    assert status == 409 and told["conflicts"][0]["new_label"] == "invalid"
+    status, told = server.ask("marks", {"marks": [{"sample_id": SAMPLE, "new_label": None}]})
+    assert status == 200 and SAMPLE not in (server.place / "review/fixes.csv").read_text()  # type: ignore[attr-defined]
+
+
+def test_beyond_loopback_it_says_what_that_means(tmp_path: Path) -> None:
+    draw_shapes(tmp_path / "shapes", per_label=3)
+    server = Server("data.root=shapes", "order=none", "port=0", "host=0.0.0.0", cwd=tmp_path)
+    try:
+        assert "can see the images and change the fixes" in "".join(server.told)
+        assert server.request("GET", "/")[0] == 403, "the token is needed there, too"
+        for host, wanted in (("192.0.2.7", 200), ("evil.example", 403)):
+            assert server.request("GET", f"/?token={server.token}", host=f"{host}:{server.port}")[0] == wanted
+    finally:
+        server.stop()

@@ -1,0 +1,78 @@
+"""`mlfix review` as a process, spoken to as a browser or a stranger would."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from shapes import start
+
+
+class Server:
+    """A running review; ``link`` holds its token."""
+
+    def __init__(self, *keys: object, cwd: Path) -> None:
+        self.process = start("review", *keys, "open=false", cwd=cwd)
+        assert self.process.stdout is not None
+        self.link, self.told = "", []
+        for line in self.process.stdout:
+            self.told.append(line)
+            found = re.search(r"http://\S+", line)
+            if found:
+                self.link = found[0]
+            if line.startswith("fixes"):
+                break
+        if not self.link:
+            raise AssertionError(self.process.communicate(timeout=60)[1])
+        parts = urlsplit(self.link)
+        self.host, self.port, self.token = parts.hostname or "", parts.port or 0, parts.query.removeprefix("token=")
+
+    def request(
+        self, method: str, path: str, body: bytes | str | None = None, **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Sends one request as it is; ``Host`` is right unless given; underscores in headers' names are dashes."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+        named = {name.replace("_", "-").lower(): value for name, value in headers.items()}
+        for name, value in {"host": f"127.0.0.1:{self.port}", **named}.items():
+            if value:
+                connection.putheader(name, value)
+        content = body.encode() if isinstance(body, str) else body
+        if content is not None and "content-length" not in named and "transfer-encoding" not in named:
+            connection.putheader("content-length", str(len(content)))
+        connection.endheaders()
+        try:
+            if content is not None:
+                connection.send(content)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # refused before all of it was read
+        reply = connection.getresponse()
+        found = {name.lower(): value for name, value in reply.getheaders()}
+        try:
+            data = reply.read()
+        except http.client.IncompleteRead as cut:  # closed while we were still sending what it had refused
+            data = cut.partial
+        connection.close()
+        return reply.status, found, data
+
+    def ask(self, kind: str, asked: Any, **headers: str) -> tuple[int, Any]:
+        """Asks the API, let in by the token."""
+        given = {"authorization": f"Bearer {self.token}", "content_type": "application/json", **headers}
+        status, _, data = self.request("POST", f"/api/{kind}", json.dumps(asked), **given)
+        return status, json.loads(data) if data[:1] in b"{[" else data.decode()
+
+    def stop(self, how: int = signal.SIGINT) -> str:
+        """Stops it; returns the rest of what it said."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        try:
+            return self.process.communicate(timeout=60)[0]
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise

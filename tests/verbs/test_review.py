@@ -1,0 +1,456 @@
+"""The review page in a real browser: marking by mouse, keys and touch; nothing lost; many samples; training follows."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from pages import REVIEW, Page, chromium, fixes_of, write_audit
+from review_server import Server
+from shapes import FAST, draw_shapes
+
+from mlfix_train.audit.review.server import ASSETS
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """210 shapes and an audit that suspects every seventh."""
+    place = tmp_path_factory.mktemp("pictures")
+    draw_shapes(place / "shapes", per_label=70)
+    ids = sorted(path.relative_to(place / "shapes").as_posix() for path in (place / "shapes").rglob("*.png"))
+    write_audit(place / "audit", ids)
+    return place
+
+
+Serve = Callable[..., Server]
+
+
+@pytest.fixture
+def serve(pictures: Path, tmp_path: Path) -> Iterator[Serve]:
+    running: list[Server] = []
+
+    def start(*keys: object) -> Server:
+        place = (f"out={tmp_path / 'out'}", f"pixels.cache={pictures / 'pixels'}")
+        given = ("data.root=shapes", "audit=audit", "order=none", "reviewer=anna", *place, *(keys or ("port=0",)))
+        running.append(Server(*given, cwd=pictures))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1200, "height": 800})
+    found = Page(context.new_page())
+    yield found
+    context.close()
+    assert not found.errors
+
+
+def test_marking_by_mouse_and_keys(serve: Serve, page: Page, tmp_path: Path) -> None:
+    page.open(serve().link)
+    view = page.ask(".view()")
+    assert sum(view["sizes"]) == 210 and len(view["names"]) == 3
+    assert "token" not in page.place.url, "the token does not stay in the address"
+    ids = [page.sample(index)["id"] for index in range(70)]
+    page.click(2)
+    page.drag(5, 8)
+    page.hover(9)
+    page.press("Enter")  # what is suggested: the first ten of a group are suspicious
+    page.click(20)
+    page.place.keyboard.down("Shift")
+    page.click(25)
+    page.place.keyboard.up("Shift")
+    page.saved()
+    given = page.sample(9)["given"]
+    wanted = dict.fromkeys([ids[2], *ids[5:9], *ids[20:26]], "invalid")
+    suggested = fixes_of(tmp_path / "out/fixes.csv").pop(ids[9])
+    assert fixes_of(tmp_path / "out/fixes.csv") == {**wanted, ids[9]: suggested} and suggested != given
+    page.press("ArrowLeft", "ArrowLeft", "x", "ArrowRight", "1", "Backspace")
+    page.saved()
+    assert fixes_of(tmp_path / "out/fixes.csv").get(ids[23]) is None, "X on a marked one takes the mark back"
+    assert ids[24] not in fixes_of(tmp_path / "out/fixes.csv"), "a digit, then taken back"
+    for _ in range(20):
+        page.press("z")
+    page.saved()
+    assert fixes_of(tmp_path / "out/fixes.csv") == {}
+    for _ in range(4):
+        page.press("y")
+    page.saved()
+    assert fixes_of(tmp_path / "out/fixes.csv") == {
+        **dict.fromkeys([ids[2], *ids[5:9], ids[20]], "invalid"),
+        ids[9]: suggested,
+    }
+
+
+def test_keyboard_alone(serve: Serve, page: Page, tmp_path: Path) -> None:
+    page.open(serve().link)
+    page.press("ArrowRight", "Shift+ArrowRight", "Shift+ArrowRight", "x")
+    page.saved()
+    first = [page.sample(index)["id"] for index in range(3)]
+    assert fixes_of(tmp_path / "out/fixes.csv") == dict.fromkeys(first, "invalid")
+    page.press("Escape", "l")
+    page.place.keyboard.type("squ")
+    page.press("Enter")
+    page.saved()
+    names = page.ask(".view().names")
+    label = "square" if page.sample(2)["given"] != "square" else None
+    assert fixes_of(tmp_path / "out/fixes.csv").get(first[2]) == label
+    page.press("?")
+    assert "Looks fine" not in page.place.inner_text("dialog.help") and "the group looks fine" in page.place.inner_text(
+        "dialog.help"
+    )
+    page.press("Escape", "Home", "End")
+    assert page.ask(".current()") == 69
+    page.press("f")
+    page.until(f"{REVIEW}.current() === -1")
+    page.saved()
+    page.until(f"{REVIEW}.view().judged[0] === 70")
+    page.press("ArrowRight")
+    assert page.ask(".current()") == 70, f"after {names[0]} comes {names[1]}"
+    page.press(" ")
+    page.until("!document.querySelector('.inspector').hidden && !!document.querySelector('.inspector img')")
+    assert page.sample(70)["id"] in page.place.inner_text(".inspector")
+
+
+def test_filters_search_groups_and_size(serve: Serve, page: Page) -> None:
+    page.open(serve().link)
+    page.click(0)
+    page.saved()
+    marked = page.sample(0)["id"]
+    page.place.click("text=Marked")
+    page.until(f"{REVIEW}.view().count === 1")
+    page.ready()
+    assert page.sample(0)["id"] == marked
+    page.place.click("text=Suspicious")
+    page.until(f"{REVIEW}.view().count === 30")
+    page.place.click("role=radio[name='All']")
+    page.until(f"{REVIEW}.view().count === 210")
+    page.place.fill("input[aria-label='Search names and labels']", "disc 00")
+    page.press("Enter")
+    page.until(f"{REVIEW}.view().count > 0 && {REVIEW}.view().count < 210")
+    page.ready()
+    assert all("00" in page.sample(i)["id"] for i in range(page.ask(".view().count")))
+    page.place.fill("input[aria-label='Search names and labels']", "nothing")
+    page.press("Enter")
+    page.place.wait_for_selector(".empty:not([hidden])")
+    page.place.click("text=Show all")
+    page.until(f"{REVIEW}.view().count === 210")
+    page.choose("Group by", "pair")
+    assert any("→" in name for name in page.ask(".view().names"))
+    page.choose("Groups", "name")
+    assert page.ask(".view().names") == sorted(page.ask(".view().names"))
+    columns = page.ask(".layout().columns")
+    page.place.evaluate("document.activeElement.blur()")
+    page.press("+", "+", "+")
+    page.ready()
+    assert page.ask(".layout().columns") < columns
+
+
+def test_a_reload_goes_on_where_it_was(serve: Serve, page: Page) -> None:
+    server = serve()
+    page.open(server.link)
+    page.choose("Inside", "visual")
+    page.press("n", "n", "-", "-")
+    page.ready()
+    group = page.ask(".view().names[2]")
+    time.sleep(4.5)  # the page tells every four seconds where it is
+    page.place.reload()
+    page.ready()
+    assert page.ask(".settings().within") == "visual" and page.ask(".settings().size") == 48
+    assert page.place.evaluate("document.querySelector('.row.now .name').textContent") == group
+
+
+def test_kill_and_restart_lose_nothing(serve: Serve, page: Page, tmp_path: Path) -> None:
+    server = serve()
+    page.open(server.link)
+    ids = [page.sample(index)["id"] for index in range(20)]
+    page.drag(0, 4)
+    page.saved()
+    server.process.kill()
+    server.process.wait()
+    assert fixes_of(tmp_path / "out/fixes.csv") == dict.fromkeys(ids[:5], "invalid")
+    page.click(7)  # nobody hears it
+    page.until("document.querySelector('.saved').textContent.includes('not saved')")
+    again = serve(f"port={server.port}")
+    assert fixes_of(tmp_path / "out/fixes.csv") == dict.fromkeys(ids[:5], "invalid")
+    page.until("document.querySelector('.saved').textContent.includes('open the link')")
+    page.place.on("dialog", lambda dialog: dialog.accept())
+    page.open(again.link)  # as the page asked for
+    page.saved()
+    assert fixes_of(tmp_path / "out/fixes.csv") == dict.fromkeys([*ids[:5], ids[7]], "invalid")
+    assert page.sample(7)["mark"] == "invalid"
+    page.press("z", "z")
+    page.saved()
+    assert fixes_of(tmp_path / "out/fixes.csv") == {}, "undo reaches back before the kill"
+
+
+def test_two_people_in_two_windows(serve: Serve, page: Page, browser: Any, tmp_path: Path) -> None:
+    server = serve()
+    page.open(server.link)
+    context = browser.new_context(viewport={"width": 1000, "height": 700})
+    other = Page(context.new_page()).open(server.link)
+    other.place.fill(".who", "bert")
+    other.place.evaluate("document.activeElement.blur()")
+    page.click(3)
+    page.saved()
+    other.until(f"{REVIEW}.sample(3).mark === 'invalid'", 10)
+    other.place.route("**/api/changes", lambda route: route.abort())  # bert's window sleeps
+    page.click(4)
+    page.saved()
+    other.hover(4)
+    assert other.sample(4)["mark"] == ""
+    other.press("Enter")
+    other.saved()
+    name = page.sample(4)["id"]
+    assert fixes_of(tmp_path / "out/fixes.csv")[name] == "invalid", "never silently overwritten"
+    told = other.place.inner_text(".tray")
+    assert name in told and "anna: invalid" in told and "you: " in told
+    other.place.click("text=Take mine")
+    other.saved()
+    frame = pd.read_csv(tmp_path / "out/fixes.csv").set_index("sample_id")
+    assert frame.loc[name, "reviewer"] == "bert" and frame.loc[name, "new_label"] != "invalid"
+    page.until(f"{REVIEW}.sample(4).mark === '{frame.loc[name, 'new_label']}'", 10)
+    other.place.unroute("**/api/changes")
+    other.place.route("**/api/marks", lambda route: route.abort())  # what bert marks now waits
+    other.click(6)
+    page.hover(6)
+    page.press("Enter")
+    page.saved()
+    time.sleep(3.5)  # bert's window hears of anna's mark while his own still waits
+    other.place.unroute("**/api/marks")
+    other.until("!document.querySelector('.tray').hidden", 10)
+    assert page.sample(6)["id"] in other.place.inner_text(".tray")
+    assert fixes_of(tmp_path / "out/fixes.csv")[page.sample(6)["id"]] not in ("", "invalid")
+    assert not other.errors
+    context.close()
+
+
+def test_touch(serve: Serve, browser: Any, tmp_path: Path) -> None:
+    context = browser.new_context(viewport={"width": 820, "height": 1100}, has_touch=True)
+    page = Page(context.new_page()).open(serve().link)
+    page.place.touchscreen.tap(*page.at(5))
+    page.saved()
+    assert fixes_of(tmp_path / "out/fixes.csv") == {page.sample(5)["id"]: "invalid"}
+    page.place.touchscreen.tap(*page.at(5))
+    page.saved()
+    assert fixes_of(tmp_path / "out/fixes.csv") == {}
+    assert page.place.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out at 820 px"
+    context.close()
+
+
+def test_a_random_sample_gives_a_rate(serve: Serve, page: Page) -> None:
+    page.open(serve().link)
+    page.place.click("text=Check a random sample")
+    page.until(f"{REVIEW}.view().names[0] === 'Random sample'")
+    page.ready()
+    assert page.ask(".view().count") == 200
+    page.click(1)
+    page.press("f")
+    page.saved()
+    print(page.place.inner_text(".card"))
+    page.until("document.querySelector('.random b')?.textContent.includes('0.5% wrong')")
+
+
+def test_labels_are_text_whatever_they_hold(browser: Any, tmp_path: Path) -> None:
+    evil = ("<img src=x onerror=alert(1)>", "<b>bold", "'\"&amp;", "停止")
+    draw_shapes(tmp_path / "some", per_label=10, labels=("square", "disc", "triangle", "other"))
+    pairs = zip(("square", "disc", "triangle", "other"), evil, strict=True)
+    rows = [(f"some/{shape}/{n:03d}.png", f"{n}-{label}", label, ("y", "<u>x")[n % 2]) for shape, label in pairs
+            for n in range(10)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["path", "sample_id", "label", "w<i>"])
+    table.to_csv(tmp_path / "table.csv", index=False)
+    server = Server("data=table", "data.file=table.csv", "order=none", "port=0", "reviewer=<s>eve", cwd=tmp_path)
+    try:
+        context = browser.new_context(viewport={"width": 1200, "height": 800})
+        page = Page(context.new_page()).open(server.link)
+        assert sorted(page.ask(".view().names")) == sorted(evil) and page.ask(".view().count") == 40
+        page.choose("Group by", "column:w<i>")
+        page.click(0)
+        page.press("l")
+        page.press("Escape", " ")
+        page.saved()
+        made = page.place.evaluate(
+            "document.querySelectorAll('.mlfix b, .mlfix i, .mlfix u, .mlfix s, img[src=x]').length"
+        )
+        assert made == page.place.evaluate("document.querySelectorAll('.card b, .meter i').length")
+        assert not page.errors
+        context.close()
+    finally:
+        server.stop()
+
+
+def test_two_hundred_thousand(browser: Any, tmp_path: Path) -> None:
+    """Only what is on the screen lives in the browser, however many there are."""
+    draw_shapes(tmp_path / "some", per_label=20)
+    files = sorted(path.relative_to(tmp_path).as_posix() for path in (tmp_path / "some").rglob("*.png"))
+    n = 200_000
+    table = pd.DataFrame({"path": [files[i % 60] for i in range(n)], "sample_id": [f"s{i:06d}" for i in range(n)],
+                          "label": [f"label {i % 400}" for i in range(n)]})  # fmt: skip
+    table.to_csv(tmp_path / "table.csv", index=False)
+    server = Server("data=table", "data.file=table.csv", "order=none", "port=0", "pixels.size=8", cwd=tmp_path)
+    try:
+        context = browser.new_context(viewport={"width": 1200, "height": 800})
+        page = Page(context.new_page()).open(server.link)
+        assert page.ask(".view().count") == n and len(page.ask(".view().names")) == 400
+        for part in (0.3, 0.999, 0.5):
+            page.place.evaluate(
+                f"(() => {{ const r = {REVIEW}; r.scroller.scrollTop = r.layout().height * {part}; }})()"
+            )
+            time.sleep(0.1)
+            page.ready()
+            index = page.ask(".visible()")[3]
+            page.click(index)
+            page.saved()
+            assert page.sample(index)["mark"] == "invalid"
+        assert len(fixes_of(tmp_path / "review/fixes.csv")) == 3
+        held = page.ask(".counts()")
+        assert held["blocks"] <= 80 and held["strips"] <= 14
+        assert page.place.evaluate("document.querySelectorAll('*').length") < 800
+        page.press("Control+a", "x")
+        page.saved()
+        context.close()
+    finally:
+        server.stop()
+
+
+def test_what_is_marked_changes_what_is_trained_on(
+    serve: Serve, page: Page, tmp_path: Path, pictures: Path, mlfix: Any
+) -> None:
+    page.open(serve().link)
+    page.drag(0, 4)
+    page.hover(6)
+    page.press("Enter")
+    page.saved()
+    marked = fixes_of(tmp_path / "out/fixes.csv")
+    told = mlfix("train", f"data.root={pictures / 'shapes'}", *FAST, "recipe.epochs=1", f"outputs={tmp_path / 'runs'}",
+                 f"fixes.path={tmp_path / 'out/fixes.csv'}", "arm=fixed")  # fmt: skip
+    assert told.code == 0, told.err
+    run = tmp_path / "runs/default/fixed/seed=0"
+    trained = pd.read_parquet(run / "dynamics.parquet").set_index("sample_id")["label"]
+    held_out = set(pd.read_parquet(run / "predictions.parquet")["sample_id"])
+    for name, label in marked.items():
+        if name in held_out:
+            continue
+        assert (name not in trained.index) if label == "invalid" else (trained[name] == label)
+    assert set(marked) - held_out, "some of them are trained on"
+
+
+def test_contrast_is_enough_for_everyone() -> None:
+    """WCAG 2.2 AA: text 4.5 to 1, marks and controls 3 to 1."""
+
+    def luminance(colour: str) -> float:
+        digits = colour.lstrip("#")
+        digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits
+        parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    text = (ASSETS / "review.css").read_text()
+    themes = re.findall(r"\{(--ink:[^}]*)", text)
+    assert len(themes) == 3
+    for theme in themes:
+        colour = dict(re.findall(r"--(\w+):(#\w+)", theme))
+        for ink in ("ink", "grey", "blue", "red", "green"):
+            for ground in ("ground", "card", "wash") if ink in ("ink", "grey") else ("ground", "card"):
+                pair = sorted((luminance(colour[ink]), luminance(colour[ground])))
+                assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, f"{ink} on {ground} in {theme}"
+
+
+@pytest.mark.parametrize("keys, words", [
+    ((), "give audit="), (("audit=nowhere",), "holds no audit"), (("data.root=nowhere",), "does not exist"),
+    (("data.root=shapes", "out=shapes/review"), "lies in data.root"), (("data.root=shapes", "port=99999"), "port"),
+    (("data.root=shapes", "port=x"), "whole number"), (("data.root=shapes", "host=256.1.1.1"), "no address"),
+    (("data.root=shapes", "reviewer=' '"), "reviewer"), (("audit=audit",), "data.root"),
+    (("data.root=shapes", "fixes.path=nowhere.csv"), "nowhere.csv"),
+    (("data.root=shapes", "order=nowhere"), "order=nowhere does not exist"),
+    (("data.root=shapes", "fixes.allow=[nonsense]"), "nonsense"), (("data.root=shapes", "fixes=x"), "section"),
+])  # fmt: skip
+def test_mistakes_are_named_with_their_remedy(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlfix: Any, keys: tuple[str, ...], words: str
+) -> None:
+    monkeypatch.chdir(pictures)
+    here = () if any(key.startswith("out=") for key in keys) else (f"out={tmp_path / 'out'}",)
+    rest = () if any(key.startswith("order=") for key in keys) else ("order=none",)
+    told = mlfix("review", *keys, *here, *rest, "open=false", f"pixels.cache={pictures / 'pixels'}")
+    assert told.code in (1, 2) and words in told.err and "Traceback" not in told.err
+
+
+def test_nothing_happens_to_what_is_not_on_the_screen(serve: Serve, page: Page, tmp_path: Path) -> None:
+    page.place.set_viewport_size({"width": 900, "height": 500})
+    page.open(serve().link)
+    page.press("ArrowRight", "ArrowRight")
+    page.place.evaluate(f"{REVIEW}.scroller.scrollTop = 1500")
+    page.ready()
+    page.press("x")  # the tile is far above: it is shown first
+    page.saved()
+    assert fixes_of(tmp_path / "out/fixes.csv") == {} and page.ask(".scroller.scrollTop") < 300
+    page.hover(3)
+    page.place.mouse.wheel(0, 600)
+    time.sleep(0.5)
+    page.ready()
+    assert page.ask(".current()") in (-1, *page.ask(".visible()")), "what is under the mouse now, or nothing"
+    top = page.place.evaluate("document.querySelector('.scroller').getBoundingClientRect().top")
+    page.place.mouse.move(500, top + 20)  # the heading, behind which there are tiles
+    assert page.ask(".current()") == -1
+    first = page.ask(".visible()")
+    page.place.mouse.move(*page.at(first[0]))
+    page.place.mouse.down()
+    page.place.mouse.move(600, 5, steps=4)
+    page.place.mouse.up()
+    page.saved()
+    ids = {page.sample(index)["id"] for index in range(70) if page.sample(index)}
+    assert set(fixes_of(tmp_path / "out/fixes.csv")) <= ids
+
+
+def test_a_whole_group_at_once_and_back(serve: Serve, page: Page, tmp_path: Path) -> None:
+    page.open(serve().link)
+    page.choose("Group by", "all")
+    page.press("Control+a", "x")
+    page.until(f"{REVIEW}.saved() && {REVIEW}.sample(0).mark === 'invalid'")
+    assert len(fixes_of(tmp_path / "out/fixes.csv")) == 210
+    page.press("z")
+    page.until(f"{REVIEW}.saved() && {REVIEW}.sample(0).mark === ''")
+    assert fixes_of(tmp_path / "out/fixes.csv") == {}
+    page.press("Enter")
+    page.until(f"{REVIEW}.saved() && {REVIEW}.sample(0).mark !== ''")
+    assert len(fixes_of(tmp_path / "out/fixes.csv")) == 30
+    page.press("z")
+    page.until(f"{REVIEW}.saved() && {REVIEW}.sample(0).mark === ''")
+    assert fixes_of(tmp_path / "out/fixes.csv") == {}, "one step, however many it marked"
+
+
+def test_what_others_did_before_ones_own_mark_is_heard_of(serve: Serve, page: Page) -> None:
+    server = serve()
+    page.open(server.link)
+    name = page.sample(1)["id"]
+    assert server.ask("marks", {"marks": [{"sample_id": name, "new_label": "invalid"}], "reviewer": "bert"})[0] == 200
+    page.click(5)
+    page.saved()
+    page.until(f"{REVIEW}.sample(1).mark === 'invalid'", 8)
+
+
+def test_a_name_that_will_not_do_leaves_the_page_alone(serve: Serve, page: Page) -> None:
+    page.open(serve().link)
+    for name, kept in (("Eva 👩\u200d💻", "Eva 👩\u200d💻"), ("", "anna")):
+        page.place.fill(".who", name)
+        page.place.locator(".who").press("Enter")
+        page.until(f"{REVIEW}.settings().reviewer === {name!r} || {REVIEW}.settings().reviewer === {kept!r}")
+        page.until(f"Object.values(localStorage).some((text) => text.includes('\"name\":' + JSON.stringify({kept!r})))")
+    page.place.reload()
+    page.ready()
+    assert page.ask(".settings().reviewer") == "anna"
