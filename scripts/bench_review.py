@@ -148,6 +148,47 @@ def cutting(work: Path, args: argparse.Namespace) -> float:
     return count / seconds
 
 
+MANY = """
+import json, shutil, sys, time
+import numpy as np
+from mlfix_train import config
+from mlfix_train.verbs.review_inputs import open_desk
+shutil.rmtree(sys.argv[1], ignore_errors=True)
+given = config.compose("review", sys.argv[2:] + ["out=" + sys.argv[1]])
+desk = open_desk(given)
+ids, told, done = desk.samples.ids.tolist(), [], 0
+mark = lambda names: desk.answer("marks", {"marks": [{"sample_id": name, "new_label": "invalid"} for name in names]})
+for count in (500, 10_000, 50_000):
+    while done < count - 60:
+        step = min(20_000, count - 60 - done)
+        mark(ids[done : done + step])
+        done += step
+    seconds = []
+    for done in range(done + 1, count + 1):
+        began = time.perf_counter()
+        mark(ids[done - 1 : done])
+        seconds.append(time.perf_counter() - began)
+    told.append([count, 1000 * float(np.median(seconds))])
+desk.close()
+from mlfix_train.audit.review.journal import Journal
+from mlfix_train.audit.review.ledger import Ledger
+began = time.perf_counter()
+Ledger(desk.samples, Journal(desk.ledger.journal.path))
+print(json.dumps([told, time.perf_counter() - began]))
+"""
+
+
+def many_marks(work: Path) -> None:
+    """Prints what a mark costs the server when there are many, and how long their journal takes to play back."""
+    given = [str(work / "many"), *keys(work), f"order={work / 'review' / 'order'}"]
+    given += [f"pixels.cache={work / 'review' / '.pixels'}"]
+    given = [one for one in given if not one.startswith("out=")]
+    done = subprocess.run([sys.executable, "-c", MANY, *given], capture_output=True, text=True, check=True, cwd=work)
+    told, seconds = json.loads(done.stdout.strip().splitlines()[-1])
+    costs = ", ".join(f"{cost:.1f} ms with {count:,}" for count, cost in told)
+    print(f"a mark costs the server   {costs} marks (median); their journal is played back in {seconds:.1f} s")
+
+
 def keys(work: Path) -> list[str]:
     """Returns the keys of `mlfix review`."""
     return [f"audit={work / 'audit'}", f"data.root={work / 'pictures'}", f"out={work / 'review'}", "pixels.size=40"]
@@ -265,6 +306,7 @@ def main() -> None:
         (work / "review" / name).unlink(missing_ok=True)
     sizes()
     cutting(work, args)
+    many_marks(work)
     server, link, seconds = serve(work)
     try:
         print(f"server listens            after {seconds:.1f} s (order and pixels are there)")
