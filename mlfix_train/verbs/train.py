@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -275,7 +276,8 @@ def _keep_weights(directory: RunDirectory, keep: str, labels: list[str]) -> None
 
 
 def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    """Returns the time with its zone, to the millisecond: short runs that overlap can be told from those that don't."""
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
 __all__ = ["check_checkpoint", "describe", "identity", "run", "run_path", "task_of"]
