@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["audit", "compare", "demo", "export", "review", "sort", "train"]
+__all__ = ["audit", "compare", "crop", "demo", "export", "review", "sort", "train"]
 
 
 def _run(verb: str, overrides: tuple[str, ...], function: str = "run") -> Any:
@@ -26,6 +26,11 @@ def _run(verb: str, overrides: tuple[str, ...], function: str = "run") -> Any:
         return config.call_verb(verb, cfg, function)
     except OSError as error:
         raise explain_os(error, key, str(cfg.get(key))) from error
+
+
+def crop(*overrides: str) -> Any:
+    """Crops the boxes of photos; takes the keys of ``mlfix crop`` (``"data.root=mtsd"``), returns the sample table."""
+    return _run("crop", overrides)
 
 
 def train(*overrides: str) -> Any:

@@ -12,12 +12,13 @@ from mlfix_train.errors import ConfigError, MlfixError, did_you_mean, explain_os
 UNEXPECTED = 70
 """Exit code of a fault of our own (EX_SOFTWARE of sysexits.h)."""
 SUMMARIES = {
+    "crop": "photos with boxes (MTSD, COCO, YOLO, VOC) to crops and their table",
     "train": "one run of a classifier or of the sorting network; -m sweeps over seeds and arms",
     "sort": "images in an order in which neighbours look alike; near-duplicates",
     "audit": "runs to a ranking of doubtful labels, with estimates, panels and a page",
     "review": "the page where wrong labels are marked; writes fixes.csv",
     "compare": "before against after, evaluation and training effect apart",
-    "export": "an audit to the files of FiftyOne, Label Studio or cleanlab",
+    "export": "fixes back into MTSD, COCO, YOLO or VOC annotations; an audit to other tools",
     "demo": "the whole loop on rendered signs with planted label errors",
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,11 +15,11 @@ from mlfix_train.errors import (
     ConfigError,
     check_choice,
     check_range,
-    did_you_mean,
     listing,
 )
 from mlfix_train.keys import config_dir, explain
 from mlfix_train.overrides import assign, quoted, readable
+from mlfix_train.settings import as_list, check_place, check_type, checked, plain
 
 log = logging.getLogger(__name__)
 
@@ -62,62 +61,6 @@ def check_missing(cfg: DictConfig, verb: str) -> None:
     if missing:
         example = " ".join(f"{key}=..." for key in missing)
         raise ConfigError(f"mlfix {verb} needs {listing(missing)}", f"give it: mlfix {verb} {example}")
-
-
-def plain(cfg: Any) -> Any:
-    """Returns a configuration as dicts, lists and plain values, everything resolved."""
-    if not OmegaConf.is_config(cfg):
-        return cfg
-    try:
-        return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
-    except Exception as error:  # OmegaConf's own errors name the key
-        raise ConfigError(
-            f"the settings can't be resolved: {str(error).splitlines()[0]}", "check the ${...}"
-        ) from error
-
-
-def checked(target: Callable[..., Any], values: Mapping[str, Any], key: str, **more: Any) -> Any:
-    """Calls ``target`` with the values of one section of the configuration.
-
-    Raises:
-        ConfigError: a key that ``target`` doesn't take, or a value of another type than it takes.
-    """
-    parameters = inspect.signature(target).parameters
-    for name, value in values.items():
-        if name not in parameters:
-            raise ConfigError(
-                f"{key}.{name} is no key here", did_you_mean(name, [p for p in parameters if p not in more])
-            )
-        check_type(f"{key}.{name}", value, str(parameters[name].annotation))
-    return target(**values, **more)
-
-
-def check_type(key: str, value: Any, annotation: str) -> None:
-    """Compares a plain value with a simple annotation, given as text."""
-    if value is None:
-        if "None" in annotation or annotation.startswith("Any"):
-            return
-        raise ConfigError(f"{key}=null is not allowed", f"give a value ({annotation})")
-    names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
-    kinds = [kind for kind in annotation.replace(" ", "").split("|") if kind != "None"]
-    if not kinds or any(kind not in names and kind != "Path" for kind in kinds):
-        return
-    fits = {
-        "int": isinstance(value, int) and not isinstance(value, bool),
-        "float": isinstance(value, (int, float)) and not isinstance(value, bool),
-        "bool": isinstance(value, bool),
-        "str": isinstance(value, (str, int, float)) and not isinstance(value, bool),
-        "Path": isinstance(value, str),
-    }
-    if not any(fits[kind] for kind in kinds):
-        wanted = " or ".join(dict.fromkeys(names.get(kind, "a path") for kind in kinds))
-        raise ConfigError(f"{key}={value} is not {wanted}", f"give {wanted}")
-
-
-def as_list(value: Any) -> list[Any]:
-    """Returns a list as it is, and a single value as a list of one."""
-    value = plain(value)
-    return list(value) if isinstance(value, list) else [] if value is None else [value]
 
 
 def check_train(cfg: DictConfig) -> None:
@@ -181,17 +124,6 @@ def check_sorting(cfg: DictConfig) -> None:
         raise ConfigError("split.folds means nothing to model=sorting_network, which holds nothing out", "leave it out")
 
 
-def check_place(key: str, value: Any) -> Path:
-    """Returns the path that a key gives.
-
-    Raises:
-        ConfigError: it is empty or null.
-    """
-    if value is None or not str(value).strip(" ."):
-        raise ConfigError(f"{key}={'null' if value is None else value} names no place", f"give a name: {key}=<folder>")
-    return Path(str(value)).expanduser()
-
-
 def check_out(out: Any, data: Mapping[str, Any] | DictConfig) -> None:
     """Refuses to write pictures where the next run would read them as data.
 
@@ -230,8 +162,22 @@ def build(section: DictConfig | Mapping[str, Any], key: str, **more: Any) -> Any
 
 def build_table(cfg: DictConfig) -> pd.DataFrame:
     """Reads the sample table that ``data`` describes."""
-    table: pd.DataFrame = build(cfg.data, "data")
+    table = build(cfg.data, "data")
+    if not isinstance(table, pd.DataFrame):
+        raise ConfigError(
+            f"{source_name(cfg)} holds photos with boxes, not samples",
+            "crop them first: mlfix crop data.root=<folder>; then data=crops data.root=crops",
+        )
     return table
+
+
+def build_boxes(cfg: DictConfig) -> Any:
+    """Reads the photos and boxes that ``data`` describes, :class:`mlfix_train.data.boxes.Annotations`."""
+    found = build(cfg.data, "data")
+    if isinstance(found, pd.DataFrame):
+        raise ConfigError(f"{source_name(cfg)} holds samples, not photos with boxes",
+                          "data=boxes, mtsd, coco, yolo or voc; samples need no cropping")  # fmt: skip
+    return found
 
 
 def build_fixes(cfg: DictConfig, table: pd.DataFrame) -> pd.DataFrame | None:
@@ -341,7 +287,8 @@ def source_name(cfg: DictConfig) -> str:
 
 
 __all__ = [
-    "as_list", "assign", "build", "build_datamodule", "build_fixes", "build_model", "build_split", "build_table",
-    "build_view_data", "call_verb", "check_missing", "check_out", "check_place", "check_train", "check_type", "checked",
-    "compose", "config_dir", "explain", "is_sorting", "pixel_settings", "plain", "quoted", "readable", "source_name",
+    "as_list", "assign", "build", "build_boxes", "build_datamodule", "build_fixes", "build_model",
+    "build_split", "build_table", "build_view_data", "call_verb", "check_missing", "check_out", "check_place",
+    "check_train", "check_type", "checked", "compose", "config_dir", "explain", "is_sorting", "pixel_settings",
+    "plain", "quoted", "readable", "source_name",
 ]  # fmt: skip

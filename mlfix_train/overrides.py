@@ -7,7 +7,7 @@ import re
 from mlfix_train.errors import ConfigError
 
 PATHS = ("root", "file", "path", "out", "outputs", "runs", "original", "fixed", "control", "cache", "weights",
-         "network", "embeddings", "start", "order", "audit", "url")  # fmt: skip
+         "network", "embeddings", "start", "order", "audit", "url", "images", "crops")  # fmt: skip
 """Keys whose values are paths; a comma in one is no sweep."""
 OPEN = ("trainer.", "model.", "data.", "slices.", "hydra")
 """Sections that take keys which their YAML doesn't name."""

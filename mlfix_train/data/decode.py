@@ -59,16 +59,17 @@ def decode_image(path: str, size: int, aspect: str = "squash", max_megapixels: f
                     )
                 if image.format == "JPEG" and min(image.size) > 4 * size:
                     image.draft("RGB", (2 * size, 2 * size))  # decodes at 1/2, 1/4 or 1/8 of the size: no visible loss
-                return _square(_rgb(_upright(image)), size, aspect)
+                return np.asarray(fit_square(to_rgb(upright(image)), size, aspect, gap=3.0))
     except UnreadableImage:
         raise
     except FileNotFoundError:
         raise UnreadableImage("the file is missing") from None
     except Exception as error:  # Pillow's readers raise many kinds over a damaged file
-        raise UnreadableImage(_reason(path, error)) from error
+        raise UnreadableImage(reason_of(path, error)) from error
 
 
-def _reason(path: str, error: BaseException) -> str:
+def reason_of(path: str, error: BaseException) -> str:
+    """Says in a few words why an image could not be decoded."""
     try:
         with open(path, "rb") as file:
             if not file.read(1):
@@ -78,18 +79,23 @@ def _reason(path: str, error: BaseException) -> str:
     return str(error).replace(f" {path!r}", "").strip() or type(error).__name__
 
 
-def _upright(image: Any) -> Image.Image:
+def upright(image: Any) -> Image.Image:
     """Applies the EXIF orientation, where there is one that can be read."""
-    if "exif" not in image.info and image.format not in ("TIFF", "WEBP", "PNG"):
-        return image
-    try:
-        turn = TURNS.get(image.getexif().get(0x0112, 1))
-    except Exception:  # a damaged block: the picture itself is none the worse
-        return image
+    turn = orientation(image)
     return image if turn is None else image.transpose(turn)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def orientation(image: Any) -> Image.Transpose | None:
+    """Returns what sets a picture upright by its EXIF orientation; ``None`` where it stands upright."""
+    if "exif" not in image.info and image.format not in ("TIFF", "WEBP", "PNG"):
+        return None
+    try:
+        return TURNS.get(image.getexif().get(0x0112, 1))
+    except Exception:  # a damaged block: the picture itself is none the worse
+        return None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
     """Returns ``image`` as 8-bit RGB."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
@@ -107,15 +113,32 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _square(image: Image.Image, size: int, aspect: str) -> np.ndarray:
-    """Resizes to ``size,size,3``."""
-    if image.size == (size, size):
-        return np.asarray(image)
+Box = tuple[float, float, float, float]
+
+
+def fit_square(
+    image: Image.Image, size: int, aspect: str, box: Box | None = None, gap: float | None = None
+) -> Image.Image:
+    """Resizes an image, or the part of it in ``box`` (x, y, x, y, whole pixels or not), to a square; anti-aliased.
+
+    Args:
+        image: 8-bit RGB.
+        size: side of the result, pixels.
+        aspect: ``squash`` (stretch) or ``pad`` (keep the shape, grey margins).
+        box: by default the whole image.
+        gap: shrink in two steps, the first of whole pixels, which leaves so many times the size; quicker and nearly
+            the same. By default in one.
+    """
+    if box is None:
+        if image.size == (size, size):
+            return image
+        box = (0, 0, *image.size)
     if aspect == "squash":
-        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0))
-    scale = size / max(image.size)
-    shape = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    inner = image.resize(shape, Image.Resampling.BICUBIC, reducing_gap=3.0)
+        return image.resize((size, size), Image.Resampling.BICUBIC, box, reducing_gap=gap)
+    width, height = box[2] - box[0], box[3] - box[1]
+    scale = size / max(width, height)
+    shape = (max(1, round(width * scale)), max(1, round(height * scale)))
+    inner = image.resize(shape, Image.Resampling.BICUBIC, box, reducing_gap=gap)
     canvas = Image.new("RGB", (size, size), (GREY, GREY, GREY))
     canvas.paste(inner, ((size - inner.width) // 2, (size - inner.height) // 2))
-    return np.asarray(canvas)
+    return canvas

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mlfix_train.data.atomic import atomic_path
+from mlfix_train.data.atomic import FolderLock, atomic_path
 from mlfix_train.data.decode_worker import Chunk, decode_chunks
 from mlfix_train.data.pixels import PixelSpec, PixelStore, checksum, stamp, try_open
 from mlfix_train.errors import DataError
@@ -46,7 +46,7 @@ def build(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _Lock(folder):
+        with FolderLock(folder):
             found = try_open(folder, fingerprint, (len(table), spec.size, spec.size, 3))
             if found is not None:  # another process built it while this one waited
                 return found
@@ -71,26 +71,6 @@ def _sync(path: Path) -> None:
     """Waits until a file is on the disk and not only in memory, so that a power cut leaves no hollow store."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
-
-
-class _Lock:
-    """Holds a lock file, so that two processes don't build one store; the system frees it when a process dies."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "lock"
-
-    def __enter__(self) -> None:
-        import fcntl
-
-        self.file = open(self.path, "w")
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("another process is building %s; waiting for it", self.path.parent)
-            fcntl.flock(self.file, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
 
 
 def _decode_all(

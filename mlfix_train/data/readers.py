@@ -252,3 +252,24 @@ def _read_any(source: Path, text: list[str]) -> pd.DataFrame:
         ) from error
     except (ValueError, OSError, csv.Error) as error:
         raise DataError(f"{source} can't be read as a table: {error}", "give a CSV or Parquet file") from error
+
+
+def read_crops(root: str | Path) -> pd.DataFrame:
+    """Reads the crops that ``mlfix crop`` made: photos are groups, and all that the annotations say is metadata.
+
+    Args:
+        root: its ``out``.
+
+    Returns:
+        A sample table.
+
+    Raises:
+        DataError: no crops there, or a cropping that is not finished.
+    """
+    base = Path(str(root)).expanduser()
+    file = base / "samples.parquet"
+    if not file.is_file():
+        what = "an unfinished cropping: give its command again" if (base / "crop.json").is_file() else "no crops"
+        raise DataError(f"data.root={root} holds {what} (samples.parquet is missing)",
+                        "give the folder that `mlfix crop` wrote; data=folder reads class folders")  # fmt: skip
+    return read_samples_file(file, columns={name: name for name in ("sample_id", "path", "label", "group", "split")})

@@ -1,4 +1,4 @@
-"""``mlfix export``: an audit, with fixes where there are any, to the files of another tool."""
+"""``mlfix export``: an audit to the files of another tool, or fixes of crops back into their annotations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlfix_train import config
 from mlfix_train.audit import exchange
 from mlfix_train.data.fixes import INVALID
 from mlfix_train.errors import ConfigError, DataError, check_choice, check_range
-from mlfix_train.verbs import audit_inputs
+from mlfix_train.verbs import audit_inputs, export_annotations
 from mlfix_train.verbs.audit_files import read_audit
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ LOAD = {
 
 
 def run(cfg: DictConfig) -> list[Path]:
-    """Writes an audit for another tool.
+    """Writes an audit for another tool, or fixes back into the source's annotations.
 
     Args:
         cfg: the composed configuration of ``mlfix export``.
@@ -39,8 +39,12 @@ def run(cfg: DictConfig) -> list[Path]:
     Raises:
         MlfixError: no audit there, its runs or data gone, or settings that mean nothing.
     """
-    tool = check_choice("to", cfg.to, TOOLS)
+    tool = check_choice("to", cfg.to, (*TOOLS, *export_annotations.FORMATS, "source"))
     config.check_place("out", cfg.out)
+    if tool not in TOOLS:
+        return export_annotations.run(cfg, tool)
+    if cfg.audit is None:
+        raise ConfigError(f"to={tool} needs audit", f"mlfix export audit=<directory of mlfix audit> to={tool}")
     if cfg.top is not None:
         config.check_type("top", cfg.top, "int")
         check_range("top", cfg.top, 1, 10**9)

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mlfix_train.data import decode_worker, pixel_build, pixels
+from mlfix_train.data import decode_worker, pixel_build, pixels, worker_pool
 from mlfix_train.data.decode import GREY, decode_image
 from mlfix_train.data.pixels import PixelSpec, PixelStore, open_store
 from mlfix_train.data.readers import read_folder
@@ -520,7 +520,7 @@ def test_no_room_in_another_process(table: pd.DataFrame, cache: Path, monkeypatc
 
 def test_a_worker_that_dies(table: pd.DataFrame, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pixel_build, "SERIAL_LIMIT", 0)
-    monkeypatch.setattr(decode_worker.sys, "executable", "/bin/false")
+    monkeypatch.setattr(worker_pool.sys, "executable", "/bin/false")
     with pytest.raises(DataError, match=r"a decoding process died \(exit code 1\)"):
         open_store(table, SPEC, cache, workers=2)
 
@@ -534,8 +534,8 @@ def test_a_worker_that_dies_before_it_has_read_its_job(monkeypatch: pytest.Monke
         process.wait()
         return process
 
-    monkeypatch.setattr(decode_worker.sys, "executable", "/bin/false")
-    monkeypatch.setattr(decode_worker.subprocess, "Popen", dead)
+    monkeypatch.setattr(worker_pool.sys, "executable", "/bin/false")
+    monkeypatch.setattr(worker_pool.subprocess, "Popen", dead)
     chunk = decode_worker.Chunk("part", 0, 0, ["/a.png", "/b.png"], 8, "squash", 1.0)
     with pytest.raises(DataError, match=r"a decoding process died \(exit code 1\)"):
         list(decode_worker.decode_chunks([chunk], 2))

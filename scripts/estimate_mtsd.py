@@ -1,0 +1,147 @@
+"""Says beforehand what `reproduce_mtsd.sh` will take in time, memory and disk, by trying a little of each step.
+
+    python scripts/estimate_mtsd.py <MTSD> --runs 125 [keys of mlfix train ...]
+
+Crops some photos with all processes, then trains two short epochs on their crops, repeated, with the experiment's own
+settings (and keys like model.pretrained=false that are given), in a process of its own. What follows from these
+measurements is printed; nothing is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from mlfix_train.data.crop_build import AT_A_TIME, plan_photos, usable_boxes
+from mlfix_train.data.crop_names import crop_ids
+from mlfix_train.data.crop_worker import crop_photos
+from mlfix_train.data.crops import CropSpec
+from mlfix_train.data.mtsd import read_mtsd
+from mlfix_train.verbs.countdown import duration
+
+PHOTOS, ROWS, EPOCHS = 64, 6_000, 16
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description="What reproducing the MTSD experiment will take.")
+    parser.add_argument("data", help="folder of MTSD")
+    parser.add_argument("--runs", type=int, default=125, help="trainings in all")
+    parser.add_argument("--at-a-time", type=int, default=1, help="trainings side by side")
+    options, keys = parser.parse_known_args()
+    work = Path(tempfile.mkdtemp(prefix="estimate-"))
+    try:
+        estimate(options, keys, work)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def estimate(options: argparse.Namespace, keys: list[str], work: Path) -> None:
+    """Tries each step a little and prints what all of it comes to."""
+    found, spec = read_mtsd(options.data), CropSpec(ids="positions")
+    boxes = usable_boxes(found)
+    boxes["sample_id"] = crop_ids(boxes, spec.ids, ".jpg", True)
+    photos, n = boxes["photo"].nunique(), len(boxes)
+    print(f"found      {n:,} boxes in {photos:,} photos; trying {min(PHOTOS, photos)} of them and a short training")
+    rate, bytes_a_crop = try_cropping(found, boxes, spec, work)
+    epoch, start, run_bytes, memory = try_training(keys, work, n)
+    epochs = epochs_of(keys)
+    training = options.runs * (epochs * epoch + start) / options.at_a_time
+    rows = [
+        ("crop", photos / rate, n * bytes_a_crop / 1e9, ""),
+        (f"{options.runs} trainings of {epochs} epochs", training, options.runs * run_bytes / 1e9, f"{memory:.1f} GB"),
+        ("decoded crops", 0.0, n * 40 * 40 * 3 / 1e9, ""),
+    ]  # fmt: skip
+    print(f"{'step':<36}{'time':>14}{'disk':>12}   memory")
+    for name, seconds, disk, words in rows:
+        print(f"{name:<36}{duration(seconds) if seconds else '':>14}{disk:>9.2f} GB   {words}")
+    total = sum(row[1] for row in rows)
+    print(f"{'in all':<36}{days(total):>14}{sum(row[2] for row in rows):>9.2f} GB")
+    free = shutil.disk_usage(os.getcwd()).free / 1e9
+    print(f"free here  {free:,.0f} GB")
+    if free < sum(row[2] for row in rows):
+        print("           that is too little")
+
+
+def days(seconds: float) -> str:
+    """Returns a duration, in days where it is long."""
+    return f"{seconds / 86400:.1f} days" if seconds > 2 * 86400 else duration(seconds)
+
+
+def epochs_of(keys: list[str]) -> int:
+    """Returns the epochs of a run: the recipe's, unless keys say otherwise."""
+    from mlfix_train import config
+
+    recipe = config.compose("train", ["experiment=mtsd_speed_limits", "data.root=x", *keys]).recipe
+    return int(recipe.epochs + recipe.frozen_epochs)
+
+
+def try_cropping(found: object, boxes: pd.DataFrame, spec: CropSpec, work: Path) -> tuple[float, float]:
+    """Returns photos per second, and bytes a crop takes on the disk."""
+    some = boxes["photo"].drop_duplicates().sample(min(PHOTOS, boxes["photo"].nunique()), random_state=0)
+    part = boxes[boxes["photo"].isin(some)].reset_index(drop=True)
+    jobs = list(plan_photos(found, part, spec, work / "crops").values())  # type: ignore[arg-type]
+    for sample in part["sample_id"]:
+        (work / "crops" / sample).parent.mkdir(parents=True, exist_ok=True)
+    workers = os.cpu_count() or 1
+    first = crop_photos(([job] for job in jobs[: 2 * workers]), spec, workers)
+    list(first)  # starts nothing that the next uses, but warms the disk's cache as little as a first reading does
+    started = time.monotonic()
+    list(crop_photos((jobs[at : at + AT_A_TIME] for at in range(0, len(jobs), AT_A_TIME)), spec, workers))
+    rate = len(jobs) / (time.monotonic() - started)
+    files = list((work / "crops").rglob("*.jpg"))
+    block = 4096
+    disk = sum(-(-file.stat().st_size // block) * block for file in files) / max(len(files), 1)
+    table = part.assign(path=[str(work / "crops" / sample) for sample in part["sample_id"]])
+    table = table[[os.path.exists(path) for path in table["path"]]][["path", "label"]]
+    rows = pd.concat([table] * (ROWS // max(len(table), 1) + 1), ignore_index=True).head(ROWS)
+    rows.insert(0, "sample_id", [f"{row}" for row in range(len(rows))])
+    rows.to_csv(work / "rows.csv", index=False)
+    return rate, disk
+
+
+def try_training(keys: list[str], work: Path, n: int) -> tuple[float, float, float, float]:
+    """Returns the seconds of an epoch over ``n`` samples, those a run takes beside, its bytes, and memory in GB."""
+    import torch
+
+    steps = 4 if torch.cuda.is_available() else 2
+    given = [key for key in keys if not key.startswith(("recipe.epochs", "recipe.frozen", "data."))]
+    command = [
+        "train", "experiment=mtsd_speed_limits", "data=table", f"data.file={work / 'rows.csv'}", "split.train_only=[]",
+        f"outputs={work / 'outputs'}", "logger=none", *given, "recipe.epochs=2", "recipe.frozen_epochs=0", "name=try",
+        f"+trainer.limit_train_batches={steps}",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "mlfix_train.cli", *command], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"the short training failed:\n{done.stderr.strip()}")
+    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    run = work / "outputs/try/original/seed=0"
+    with open(run / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    last = rows[-1]
+    speed, seconds = float(last["samples_per_second"]), float(last["seconds"])
+    held_out = len(pd.read_parquet(run / "predictions.parquet"))
+    batch = next((int(key.split("=")[1]) for key in given if key.startswith("loader.batch_size=")), 1024)
+    judging = max(seconds - steps * min(batch, ROWS - held_out) / speed, 0.0) / held_out
+    tables = sum(file.stat().st_size for file in run.iterdir() if file.suffix in (".parquet", ".csv", ".npy"))
+    whole = sum(file.stat().st_size for file in run.rglob("*") if file.is_file())
+    beside = json.loads((run / "run.json").read_text())["timings"]["total_seconds"]
+    beside = max(beside - sum(float(row["seconds"]) for row in rows), 0.0)
+    return 0.8 * n / speed + 0.2 * n * judging, beside, whole - tables + tables * n / ROWS, memory
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The stand-in for MTSD, and the published experiment as one script: tried on a few photos."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from shapes import REPO
+
+from mlfix_train import api
+
+KEYS = "model=small recipe.epochs=1 loader.batch_size=32 logger=none split.train_only=[] trainer.accelerator=cpu"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPO), "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
+
+
+def run(*command: str, cwd: Path, **more: str) -> str:
+    env = {**ENVIRONMENT, **more}
+    done = subprocess.run(list(command), cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("mtsd")
+    script = str(REPO / "scripts/make_fake_mtsd.py")
+    run(sys.executable, script, "fake", "--photos", "60", "--size", "1024x768", "--panoramas", "0.1", "--planted", "0.3",
+        "--broken", "5", "--classes", "12", "--seed", "3", cwd=root)  # fmt: skip
+    return root / "fake"
+
+
+def test_the_stand_in_has_mtsds_layout(fake: Path) -> None:
+    splits = {path.stem: path.read_text().split() for path in (fake / "splits").iterdir()}
+    assert set(splits) == {"train", "val", "test"} and sum(map(len, splits.values())) == 60
+    annotated = {path.stem for path in (fake / "annotations").iterdir()}
+    assert annotated == {*splits["train"], *splits["val"]}  # the test split is not public
+    assert {path.stem for path in (fake / "images").iterdir()} == {key for keys in splits.values() for key in keys}
+    for path in (fake / "annotations").iterdir():
+        content = json.loads(path.read_text())
+        assert Image.open(fake / f"images/{path.stem}.jpg").size == (content["width"], content["height"])
+        for entry in content["objects"]:
+            box = entry["bbox"]
+            assert len(entry["key"]) == 22 and len(entry["properties"]) == 9
+            if box["xmin"] > box["xmax"] and entry["label"] != "other-sign":
+                assert content["ispano"] and set(box["cross_boundary"]) == {"left", "right"}
+    truth = pd.read_csv(fake / "truth.csv")
+    wrong = truth[truth["label"] != truth["true_label"]]
+    assert wrong["label"].str.contains("speed-limit").all()
+    assert len(wrong) == len((fake / "invalid-speed-limits.csv").read_text().splitlines()) - 1 > 5
+
+
+def test_every_box_is_accounted_for_and_signs_across_the_edge_are_whole(fake: Path, tmp_path: Path) -> None:
+    written = sum(len(json.loads(path.read_text())["objects"]) for path in (fake / "annotations").iterdir())
+    table = api.crop(f"data.root={fake}", f"out={tmp_path / 'crops'}", "format=png")
+    dropped = pd.read_csv(tmp_path / "crops/dropped.csv")
+    assert len(table) + len(dropped) == written
+    assert set(dropped["problem"]) <= {"no area", "outside", "swapped corners", "not a number"}
+    assert len(dropped) >= 3
+    crossing = table[table["wraps"]]
+    assert len(crossing) >= 3
+    for row in crossing.itertuples():
+        photo = Image.open(fake / f"images/{row.group}.jpg").convert("RGB")
+        turned = Image.fromarray(np.roll(np.asarray(photo), photo.width // 2, axis=1))
+        box = (row.x_min - photo.width // 2, row.y_min, row.x_max - photo.width // 2, row.y_max)
+        whole = np.asarray(turned.resize((40, 40), Image.Resampling.BICUBIC, box), float)
+        assert np.abs(np.asarray(Image.open(row.path), float) - whole).mean() < 1.0
+
+
+def test_the_experiment_runs_and_goes_on_where_it_was(fake: Path, tmp_path: Path) -> None:
+    script, fixes = str(REPO / "scripts/reproduce_mtsd.sh"), str(fake / "invalid-speed-limits.csv")
+    settings = {
+        "SEEDS": "2", "FOLDS": "2", "PYTHON": sys.executable, "MLFIX": f"{Path(sys.executable).parent}/mlfix",
+        "KEYS": KEYS,
+    }  # fmt: skip
+    told = run("bash", script, str(fake), fixes, "work", cwd=tmp_path, ESTIMATE="only", **settings)
+    assert "14 trainings of 1 epochs" in told and "GB" in told and "in all" in told
+    assert not (tmp_path / "work/crops").exists()
+    told = run("bash", script, str(fake), fixes, "work", cwd=tmp_path, **settings)
+    for name in ("mtsd-speed-limits", "mtsd-by-photo"):
+        summary = json.loads((tmp_path / f"work/evidence-{name}/summary.json").read_text())
+        assert summary["slices"]["speed"]["effect"]["training"] is not None
+        assert summary["slices"]["speed"]["control"] is not None
+        about = json.loads((tmp_path / f"work/outputs/{name}/fixed/seed=1/run.json").read_text())["config"]
+        assert about["split"]["grouped"] is (name == "mtsd-by-photo")
+        assert about["pixels"]["size"] == 40 and about["loader"]["sampling"] == "balanced"
+    assert (tmp_path / "work/audit/report.html").is_file()
+    files = sorted((tmp_path / "work/outputs").rglob("run.json"))
+    before = [path.read_bytes() for path in files]
+    told = run("bash", script, str(fake), fixes, "work", cwd=tmp_path, **settings)
+    assert "photos were cropped before" in told
+    assert len(files) == 14 and [path.read_bytes() for path in files] == before
+
+
+def test_without_fixes_it_stops_for_the_review(fake: Path, tmp_path: Path) -> None:
+    settings = {
+        "FOLDS": "2", "ESTIMATE": "none", "PYTHON": sys.executable, "MLFIX": f"{Path(sys.executable).parent}/mlfix",
+        "KEYS": KEYS,
+    }  # fmt: skip
+    told = run("bash", str(REPO / "scripts/reproduce_mtsd.sh"), str(fake), "none", "work", cwd=tmp_path, **settings)
+    assert "mark wrong labels with" in told and "review audit=audit" in told
+    assert not (tmp_path / "work/outputs/mtsd-speed-limits").exists()
