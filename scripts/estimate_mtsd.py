@@ -28,6 +28,7 @@ from mlfix_train.data.crop_names import crop_ids
 from mlfix_train.data.crop_worker import crop_photos
 from mlfix_train.data.crops import CropSpec
 from mlfix_train.data.mtsd import read_mtsd
+from mlfix_train.errors import MlfixError
 from mlfix_train.verbs.countdown import duration
 
 PHOTOS, ROWS, EPOCHS = 64, 6_000, 16
@@ -43,6 +44,8 @@ def main() -> None:
     work = Path(tempfile.mkdtemp(prefix="estimate-"))
     try:
         estimate(options, keys, work)
+    except MlfixError as error:
+        sys.exit(f"estimate: {error}")
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

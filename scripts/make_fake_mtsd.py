@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("out", help="folder to write")
     parser.add_argument("--photos", type=int, default=400)
     parser.add_argument("--signs", type=float, default=5.6, help="signs a photo on the mean, as in MTSD")
-    parser.add_argument("--size", default="2048x1536", help="of a photo; a panorama is 4096x2048, or as wide as two")
+    parser.add_argument("--size", default="2048x1536", type=sides, help="of a photo; panoramas are twice as wide")
     parser.add_argument("--panoramas", type=float, default=0.05, help="share of the photos")
     parser.add_argument("--planted", type=float, default=0.03, help="share of the speed limits with a wrong label")
     parser.add_argument("--broken", type=int, default=3, help="boxes that can't be cropped")
@@ -81,6 +81,14 @@ def main() -> None:
           f"annotated boxes, {wrong:,} speed limits with a wrong label: {root}")  # fmt: skip
 
 
+def sides(text: str) -> tuple[int, int]:
+    """Returns width and height of ``2048x1536``."""
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit() and min(int(width), int(height)) >= 256):
+        raise argparse.ArgumentTypeError(f"{text} is no size: give width x height of 256 or more, such as 2048x1536")
+    return int(width), int(height)
+
+
 def write_truth(root: Path, rows: list[dict[str, Any]]) -> int:
     """Writes what is true and the fixes of what is not; returns how many labels are wrong."""
     with open(root / "truth.csv", "w", newline="") as file:
@@ -108,7 +116,7 @@ def make_photo(number: int, root: str, options: argparse.Namespace) -> tuple[str
     """Writes one photo and its annotation; returns its key, its split, and what is true of its boxes."""
     rng = np.random.default_rng([options.seed, number])
     key, split = new_key(rng), str(rng.choice(["train", "val", "test"], p=[0.8, 0.12, 0.08]))
-    width, height = map(int, options.size.split("x"))
+    width, height = options.size
     panorama = rng.random() < options.panoramas or number == 1
     if panorama:
         width, height = PANORAMA if width == 2048 else (2 * width, width)

@@ -16,7 +16,11 @@
 set -euo pipefail
 data=$(realpath "${1:?give the folder of MTSD}")
 fixes=${2:?give the fixes file, such as the published invalid-speed-limits.csv, or none}
-[ "$fixes" = none ] || fixes=$(realpath "$fixes")
+if [ "$fixes" != none ]; then
+  [ -f "$fixes" ] || { echo "the fixes file $fixes does not exist; give the word none to make one yourself" >&2; exit 2; }
+  fixes=$(realpath "$fixes")
+fi
+[ -d "$data" ] || { echo "the folder $data does not exist" >&2; exit 2; }
 work=${3:-mtsd}
 seeds=${SEEDS:-20} folds=${FOLDS:-5} arms=${ARMS:-original,fixed,control} jobs=${JOBS:-1}
 variants=${VARIANTS:-mtsd_speed_limits mtsd_by_photo}

@@ -31,8 +31,8 @@ def run(*command: str, cwd: Path, **more: str) -> str:
 def fake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("mtsd")
     script = str(REPO / "scripts/make_fake_mtsd.py")
-    run(sys.executable, script, "fake", "--photos", "60", "--size", "1024x768", "--panoramas", "0.1", "--planted", "0.3",
-        "--broken", "5", "--classes", "12", "--seed", "3", cwd=root)  # fmt: skip
+    options = "--photos 60 --size 1024x768 --panoramas 0.1 --planted 0.3 --broken 5 --classes 12 --seed 3"
+    run(sys.executable, script, "fake", *options.split(), cwd=root)
     return root / "fake"
 
 

@@ -9,7 +9,7 @@ from mlfix_train.data.boxes import Annotations, check_root, find_folders
 from mlfix_train.data.coco import read_coco
 from mlfix_train.data.mtsd import read_mtsd
 from mlfix_train.data.voc import read_voc
-from mlfix_train.data.yolo import NAME_FILES, read_yolo
+from mlfix_train.data.yolo import name_files, read_yolo
 from mlfix_train.errors import DataError
 
 READERS: dict[str, Callable[..., Annotations]] = {
@@ -62,9 +62,9 @@ def guess_formats(base: Path) -> list[str]:
         found.append("coco")
     yaml = [*base.glob("*.yaml"), *base.glob("*.yml")]
     if any("names" in path.read_text(encoding="utf-8", errors="replace") for path in yaml) or any(
-        (base / folder / name).is_file() for folder in ("", "labels") for name in NAME_FILES
+        path.is_file() for path in name_files(base)
     ):
         found.append("yolo")
-    if not found and next(base.glob("*.xml"), None):
+    if not found and (next(base.glob("*.xml"), None) or next(base.glob("*/*.xml"), None)):
         found.append("voc")
     return found

@@ -42,7 +42,7 @@ PROBLEMS = {
 
 PHOTO_COLUMNS = ("path", "split", "width", "height", "panorama", "source", "problem", "detail")
 BOX_COLUMNS = ("photo", "annotation", "position", "label", "x_min", "y_min", "x_max", "y_max", "problem", "detail")
-PARTS_LEFT_OUT = {"images", "jpegimages"}
+PARTS_LEFT_OUT = {"images", "jpegimages", "annotations"}
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,8 @@ def collect(
             + " and ".join(f"{path} (in {source})" for path, source in zip(same["path"], same["source"], strict=True)),
             "rename one of them, or read fewer files (data.file= data.images=)",
         )
+    for row in boxes:
+        row |= {name: clean(row[name]) for name in ("label", "annotation", "photo") if isinstance(row[name], str)}
     table = pd.DataFrame(boxes, columns=None if boxes else list(BOX_COLUMNS))
     for name in BOX_COLUMNS:
         if name in ("problem", "detail") and len(table):
@@ -115,7 +117,10 @@ def collect(
 def number(value: Any) -> float:
     """Returns a coordinate, NaN where it is none."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf
     return math.nan
 
 
@@ -134,12 +139,20 @@ def metadata(values: Mapping[str, Any]) -> dict[str, Any]:
     taken = {*BOX_COLUMNS, "sample_id", "path", "group", "split", "width", "height", "aspect", "clipped",
              "photo_width", "photo_height", "wraps", "photo_path"}  # fmt: skip
     flat: dict[str, Any] = {}
+    if not isinstance(values, Mapping):
+        return flat
     for key, value in values.items():
         if isinstance(value, Mapping):
             flat.update(metadata(value))
         elif isinstance(value, (str, int, float, bool)):
+            value = clean(value) if isinstance(value, str) else value
             flat[f"source_{key}" if key in taken else key] = value
     return flat
+
+
+def clean(text: str) -> str:
+    """Returns text with what is no character (half of a surrogate pair, as JSON may hold it) as a question mark."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def photo_name(relative: str) -> str:

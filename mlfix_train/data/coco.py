@@ -25,6 +25,8 @@ from mlfix_train.data.boxes import (
 from mlfix_train.data.json_files import read_json
 from mlfix_train.errors import DataError, listing
 
+MOST = 200
+"""JSON files that are looked at."""
 SECTIONS = ("images", "annotations", "categories")
 
 
@@ -51,17 +53,20 @@ def read_coco(
     photos: list[dict[str, Any]] = []
     boxes: list[dict[str, Any]] = []
     classes: dict[str, None] = {}
-    for path, content in load_files(base, file).items():
+    notes: list[str] = []
+    for path, content in load_files(base, file, notes).items():
         categories = _categories(path, content)
         classes |= dict.fromkeys(categories.values())
         found = _photos(base, path, content, images)
         photos += found.values()
         boxes += _boxes(path, content, found, categories)
-    return collect("coco", base, photos, boxes, classes=tuple(classes))
+    return collect("coco", base, photos, boxes, classes=tuple(classes), notes=tuple(notes))
 
 
-def load_files(base: Path, file: str | Path | Sequence[str] | None) -> dict[Path, dict[str, Any]]:
-    """Returns path to content of the annotation files.
+def load_files(
+    base: Path, file: str | Path | Sequence[str] | None, notes: list[str] | None = None
+) -> dict[Path, dict[str, Any]]:
+    """Returns path to content of the annotation files; ``notes`` takes in which others are left out, and why.
 
     Raises:
         DataError: none, one that is missing or can't be read, or of another schema.
@@ -72,13 +77,22 @@ def load_files(base: Path, file: str | Path | Sequence[str] | None) -> dict[Path
         return {path: _checked(path) for path in paths}
     paths = sorted(base.glob("annotations/instances_*.json"))
     if paths:
+        others = sorted(set(base.glob("annotations/*.json")) - set(paths))
+        if others and notes is not None:
+            names = listing((path.name for path in others), 4)
+            notes.append(f"left out, for there are instances_*.json: {names} (data=coco data.file=[...] reads others)")
         return {path: _checked(path) for path in paths}
     paths = sorted({*base.glob("annotations/*.json"), *base.glob("*.json"), *base.glob("*/*.json")})
+    if len(paths) > MOST:
+        raise DataError(f"{len(paths):,} JSON files below data.root={base}",
+                        "say which hold the annotations: data=coco data.file=[train.json,val.json]")  # fmt: skip
     found = {}
     reasons = []
-    for path in paths[:200]:
+    for path in paths:
         content, problem = read_json(path)
-        problem = problem or _schema(content)
+        if problem:  # it may be one that was cut short
+            raise DataError(f"{path}: {problem}", "mend or remove it, or say what to read: data=coco data.file=...")
+        problem = _schema(content)
         if problem:
             reasons.append(f"{path}: {problem}")
         else:
@@ -89,6 +103,8 @@ def load_files(base: Path, file: str | Path | Sequence[str] | None) -> dict[Path
             "give the file: data.file=annotations/instances_train.json; it has images, annotations and categories",
             reasons[:5],
         )
+    if notes is not None:
+        notes += [f"left out: {reason}" for reason in reasons[:5]]
     return found
 
 
@@ -115,6 +131,9 @@ def _schema(content: Any) -> str:
         for place, row in enumerate(content[name]):
             if not isinstance(row, Mapping) or (name != "annotations" and "id" not in row):
                 return f"{name}[{place}] is {str(row)[:80]!r}, not an object with an id"
+            for key in ("id", "image_id", "category_id"):
+                if key in row and not isinstance(row[key], (int, str)):
+                    return f"{name}[{place}].{key} is {str(row[key])[:40]}, not a number or text"
     return ""
 
 
@@ -144,7 +163,7 @@ def _photos(base: Path, path: Path, content: Mapping[str, Any], images: str | Pa
         if row["id"] in found:
             raise DataError(f"{path}: image id {row['id']} stands twice: {found[row['id']]['path']} and "
                             f"{row['file_name']}", "ids must be unique")  # fmt: skip
-        place = os.path.normpath(folder / row["file_name"])
+        place = os.path.normpath(folder / row["file_name"].replace("\\", "/"))
         size = [number(row.get(side)) for side in ("width", "height")]
         known = all(0 < side < 10**6 for side in size)
         found[row["id"]] = {
@@ -161,7 +180,7 @@ def _image_folder(base: Path, path: Path, content: Mapping[str, Any], images: st
     words = path.stem.split("_")
     near = [word for word in (*words, split, path.parent.name) if word]
     places = [path.parent, base, base / "images", *(base / word for word in near), *(base / "images" / w for w in near)]
-    names = [row["file_name"] for row in content["images"]]
+    names = [row["file_name"].replace("\\", "/") for row in content["images"]]
     some = names[:: max(1, len(names) // 20)]
     return max(places, key=lambda place: sum((place / name).is_file() for name in some))
 
@@ -171,16 +190,16 @@ def _boxes(
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     counts: dict[str, int] = {}
-    seen: dict[Any, int] = {}
+    seen: dict[str, int] = {}
     for place, value in enumerate(content["annotations"]):
-        key = value.get("id", f"#{place}")
+        key = str(value.get("id", f"#{place}"))
         if key in seen:
             raise DataError(f"{path}: annotation id {key} stands twice: annotations[{seen[key]}] and [{place}]",
                             "ids must be unique")  # fmt: skip
         seen[key] = place
         photo = photos.get(value.get("image_id"))
         name = str(photo["name"]) if photo else ""
-        row: dict[str, Any] = {"photo": name, "annotation": str(key), "position": counts.get(name, 0)}
+        row: dict[str, Any] = {"photo": name, "annotation": key, "position": counts.get(name, 0)}
         counts[name] = row["position"] + 1
         row |= {"label": categories.get(value.get("category_id")), **_corners(value.get("bbox"))}
         if photo is None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from mlfix_train.data.atomic import FolderLock, atomic_path
+from mlfix_train.data.atomic import atomic_path
 from mlfix_train.data.boxes import Annotations, tally
 from mlfix_train.data.crop_names import crop_ids
 from mlfix_train.data.crop_worker import crop_photos
@@ -29,6 +29,7 @@ CROPS_VERSION = 1
 STATE, JOURNAL = ".mlfix", "photos.jsonl"
 AT_A_TIME = 4
 """Photos handed to a process at a time."""
+MEND = "mend the photos or boxes (where sizes differ: rescale=true, exif=apply or ignore, max_megapixels=)"
 OWN_KEYS = {"mtsd", "coco"}
 """Formats whose boxes have keys of their own."""
 
@@ -60,6 +61,7 @@ def build_crops(
     workers: int | None = None,
     max_unreadable: float = 0.01,
     progress: Callable[[int, int], None] | None = None,
+    begin: Callable[[], None] = lambda: None,
 ) -> Crops:
     """Crops all boxes to ``out/<label>/<photo>-<n>.jpg`` and returns their table; nothing else is written there.
 
@@ -74,33 +76,34 @@ def build_crops(
         max_unreadable: share of the photos with boxes that may be missing or unreadable, 0 to 1; a single one may
             always be, unless 0.
         progress: called with (photos done, photos in all).
+        begin: called once it is sure that there is something to crop, before the first crop is made.
 
     Raises:
         DataError: too many photos missing or unreadable, nothing to crop, or a process died.
         OSError: a crop can't be written.
     """
     state = out / STATE
+    boxes = usable_boxes(found)
+    _check_missing(found, boxes, max_unreadable)
+    boxes["sample_id"] = crop_ids(boxes, spec.ids, f".{spec.format}", found.format in OWN_KEYS)
+    begin()
     state.mkdir(parents=True, exist_ok=True)
-    with FolderLock(state):
-        boxes = usable_boxes(found)
-        _check_missing(found, boxes, max_unreadable)
-        boxes["sample_id"] = crop_ids(boxes, spec.ids, f".{spec.format}", found.format in OWN_KEYS)
-        started = time.monotonic()
-        plan = plan_photos(found, boxes, spec, out)
-        known = _read_journal(state / JOURNAL)
-        done = {name: known[name]["found"] for name, job in plan.items() if _is_done(job, known.get(name), out)}
-        todo = {name: job for name, job in plan.items() if name not in done}
-        if done and todo:
-            log.info("crops      %d of %d photos were cropped before", len(done), len(plan))
-        reused = len(done)
-        _make_folders(out, boxes["sample_id"])
-        counted = progress if todo else None
-        done |= _crop(todo, spec, state / JOURNAL, workers, len(plan), counted)
-        stale = {sample for entry in known.values() for sample in entry["crops"]} - set(boxes["sample_id"])
-        table, dropped = _tables(found, boxes, done, spec)
-        _check_unreadable(dropped, len(plan), max_unreadable)
-        _tidy(out, plan, done, stale | {*boxes["sample_id"]} - set(table.index))
-        return Crops(table, dropped, reused, time.monotonic() - started)
+    started = time.monotonic()
+    plan = plan_photos(found, boxes, spec, out)
+    known = _read_journal(state / JOURNAL)
+    done = {name: known[name]["found"] for name, job in plan.items() if _is_done(job, known.get(name), out)}
+    todo = {name: job for name, job in plan.items() if name not in done}
+    if done and todo:
+        log.info("crops      %d of %d photos were cropped before", len(done), len(plan))
+    reused = len(done)
+    _make_folders(out, boxes["sample_id"])
+    counted = progress if todo else None
+    done |= _crop(todo, spec, state / JOURNAL, workers, len(plan), counted)
+    stale = {sample for entry in known.values() for sample in entry["crops"]} - set(boxes["sample_id"])
+    table, dropped = _tables(found, boxes, done, spec)
+    _check_unreadable(dropped, len(plan), max_unreadable)
+    _tidy(out, plan, done, stale | {*boxes["sample_id"]} - set(table.index))
+    return Crops(table, dropped, reused, time.monotonic() - started)
 
 
 def usable_boxes(found: Annotations) -> pd.DataFrame:
@@ -139,7 +142,8 @@ def _check_missing(found: Annotations, boxes: pd.DataFrame, limit: float) -> Non
         told += (" and " if told and len(bad) else "") + (f"{len(bad):,} have no usable annotation" if len(bad) else "")
         raise DataError(
             f"of {len(names) + len(bad):,} photos {told}, more than max_unreadable={limit:g} allows",
-            "unpack all archives, or give data.images=<folder> (mtsd, coco); max_unreadable=1 crops what is there",
+            ("unpack all archives, or give data.images=<folder> (mtsd, coco)" if missing else "mend these files")
+            + "; max_unreadable=1 crops what is there",
             details[:6],
         )
 
@@ -253,7 +257,7 @@ def _tables(
     kept = boxes[good].reset_index(drop=True)
     if not len(kept):
         details = sorted({f"{answer[0]}: {answer[1]}" for answer in answers if len(answer) == 2})
-        raise DataError(f"none of the {len(boxes):,} boxes gave a crop", "see what was found", details[:5])
+        raise DataError(f"none of the {len(boxes):,} boxes gave a crop", MEND, details[:5])
     facts = [answer for answer, fine in zip(answers, good, strict=True) if fine]
     meta = kept.drop(columns=["sample_id", "photo", "position", "label", "problem", "detail"])
     meta[["x_min", "y_min", "x_max", "y_max"]] = [answer[0] for answer in facts]
@@ -308,8 +312,7 @@ def _check_unreadable(dropped: pd.DataFrame, photos: int, limit: float) -> None:
         told = tally(bad.drop_duplicates("photo")["problem"])
         raise DataError(
             f"{count:,} of {photos:,} photos can't be cropped ({told}), more than max_unreadable={limit:g} allows",
-            "mend them (where sizes differ: rescale=true, exif=apply or ignore, max_megapixels=), or raise "
-            "max_unreadable; what was cropped is kept",
+            f"{MEND}, or raise max_unreadable; what was cropped is kept",
             shown,
         )
 

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 import pandas as pd
 
 RESERVED = {"con", "prn", "aux", "nul", *(f"com{n}" for n in range(1, 10)), *(f"lpt{n}" for n in range(1, 10))}
+OURS = {"crop.json", "samples.parquet", "dropped.csv"}
 FORBIDDEN = set('/\\:*?"<>|%')
 LONGEST = 200
 """Bytes of a name; file systems take 255."""
@@ -18,14 +19,15 @@ def escape_name(name: str) -> str:
     """Returns ``name`` as the name of a file or folder on any system, by percent-encoding what is not allowed.
 
     Slashes and what Windows forbids, control characters, dots in front (hidden files), dots and blanks at the end, and
-    names that Windows keeps for devices. Names over 200 bytes are cut, and end in a digest of the whole.
+    names that Windows keeps for devices or that stand for our own files. Names over 200 bytes are cut, and end in a
+    digest of the whole.
     """
     escaped = "".join(_encode(sign) if sign in FORBIDDEN or not sign.isprintable() else sign for sign in name)
     if escaped.startswith((".", " ")):
         escaped = _encode(escaped[0]) + escaped[1:]
     if escaped.endswith((".", " ")):
         escaped = escaped[:-1] + _encode(escaped[-1])
-    if escaped.split(".")[0].lower() in RESERVED:
+    if escaped.split(".")[0].lower() in RESERVED or escaped.lower() in OURS:
         escaped = _encode(escaped[0]) + escaped[1:]
     if len(escaped.encode()) > LONGEST:
         cut = escaped.encode()[: LONGEST - 17].decode(errors="ignore").rstrip("%")

@@ -70,10 +70,15 @@ def read_mtsd(root: str | Path, images: str | Path | None = None) -> Annotations
 
 def _annotation_files(base: Path) -> dict[str, Path]:
     """Returns photo to annotation file."""
+    found: dict[str, Path] = {}
     for folder in find_folders(base, "annotations"):
-        found = {path.stem: path for path in sorted(folder.glob("*.json"))}
-        if found:
-            return found
+        for path in sorted(folder.glob("*.json")):
+            if path.stem in found:
+                raise DataError(f"two annotation files speak of {path.stem}: {found[path.stem]} and {path}",
+                                "keep one of them, or give a data.root that holds one")  # fmt: skip
+            found[path.stem] = path
+    if found:
+        return found
     raise DataError(
         f"no folder annotations/ with a JSON a photo below data.root={base}",
         "give the folder that MTSD was unpacked into (mtsd_v2_fully_annotated), or the format: data=coco, yolo, voc",
@@ -83,7 +88,7 @@ def _annotation_files(base: Path) -> dict[str, Path]:
 def _read_splits(base: Path) -> dict[str, str]:
     """Returns photo to split."""
     splits: dict[str, str] = {}
-    for folder in find_folders(base, "splits")[:1]:
+    for folder in find_folders(base, "splits"):
         for file in sorted(folder.glob("*.txt")):
             for key in file.read_text(encoding="utf-8-sig").split():
                 if splits.setdefault(key, file.stem) != file.stem:

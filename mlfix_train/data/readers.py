@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import os
 import re
@@ -272,4 +273,12 @@ def read_crops(root: str | Path) -> pd.DataFrame:
         what = "an unfinished cropping: give its command again" if (base / "crop.json").is_file() else "no crops"
         raise DataError(f"data.root={root} holds {what} (samples.parquet is missing)",
                         "give the folder that `mlfix crop` wrote; data=folder reads class folders")  # fmt: skip
+    try:
+        finished = json.loads((base / "crop.json").read_text(encoding="utf-8")).get("status") == "finished"
+    except FileNotFoundError:
+        finished = True  # a table and its crops without what made them
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{base / 'crop.json'} can't be read: {error}", "crop again") from error
+    if not finished:
+        raise DataError(f"data.root={root} holds an unfinished cropping", "give the command of `mlfix crop` again")
     return read_samples_file(file, columns={name: name for name in ("sample_id", "path", "label", "group", "split")})

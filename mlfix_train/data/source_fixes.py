@@ -1,6 +1,6 @@
 """Fixes of crops written back into the annotations that the boxes came from: copies, in the source's own format.
 
-Nothing but the fixed labels changes: JSON keeps its layout, text files all their other characters.
+Nothing but the fixed labels changes: files are patched in single places, and stay as they are written elsewhere.
 """
 
 from __future__ import annotations
@@ -8,19 +8,20 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import pandas as pd
 
 from mlfix_train.data.boxes import Annotations
 from mlfix_train.data.coco import load_files, read_coco
-from mlfix_train.data.json_files import read_json, write_json_like
+from mlfix_train.data.json_files import JsonPatch
 from mlfix_train.data.mtsd import object_key, read_mtsd
 from mlfix_train.data.voc import read_voc
 from mlfix_train.data.yolo import find_names, read_names, read_yolo
+from mlfix_train.data.yolo_names import with_classes
 from mlfix_train.errors import DataError, listing
 
 Changes = Mapping[str, Mapping[str, str | None]]
@@ -91,59 +92,67 @@ def _copy_others(found: Annotations, files: list[Path], out: Path) -> None:
 
 def _write_mtsd(found: Annotations, source: Mapping[str, Any], changes: Changes, out: Path) -> list[Path]:
     sources = [Path(path) for path in found.photos["source"] if str(path).endswith(".json")]
-    folders = {path.parent for path in sources}
-    splits = [path for folder in folders for path in sorted((folder.parent / "splits").glob("*.txt"))]
+    homes = {path.parent.parent for path in sources}
+    splits = [path for home in sorted(homes) for path in sorted((home / "splits").glob("*.txt"))]
     _copy_others(found, [*(path for path in sources if str(path) not in changes), *splits], out)
     written = []
     for name, new in changes.items():
-        before = read_json(name)[0]
-        content = dict(before)
-        kept = []
+        patch = JsonPatch(Path(name))
+        spans = patch.listed("objects")
         seen: set[str] = set()
-        for place, entry in enumerate(content["objects"]):
-            key = object_key(entry, place, seen)
-            if key not in new:
-                kept.append(entry)
-            elif (label := new[key]) is not None:
-                kept.append({**entry, "label": label})
-        target = _place(found, Path(name), out)
-        write_json_like(Path(name), {**content, "objects": kept}, before, target)
-        written.append(target)
+        keys = [object_key(value, place, seen) for place, (_, _, value) in enumerate(spans)]
+        for (start, _, _), key in zip(spans, keys, strict=True):
+            if new.get(key) is not None:
+                patch.put(start, "label", new[key])
+        patch.remove(spans, {place for place, key in enumerate(keys) if key in new and new[key] is None})
+        written.append(_place(found, Path(name), out))
+        patch.write(written[-1])
     return written
 
 
 def _write_coco(found: Annotations, source: Mapping[str, Any], changes: Changes, out: Path) -> list[Path]:
+    files = load_files(found.root, source.get("file"))
+    everywhere: dict[str, Any] = {}  # a label that another file knows keeps its number
+    taken: set[Any] = set()
+    for content in files.values():
+        everywhere |= {row["name"]: row["id"] for row in reversed(content["categories"])}
+        taken |= {row["id"] for row in content["categories"]}
     written = []
-    for path, content in load_files(found.root, source.get("file")).items():
+    for path, content in files.items():
         new = changes.get(str(path), {})
         if not new:
             _copy_others(found, [path], out)
             continue
-        categories = list(content["categories"])
-        numbers = {row["name"]: row["id"] for row in reversed(categories)}
-        for added in sorted({str(label) for label in new.values() if label is not None} - set(numbers)):
-            numbers[added] = 1 + max((row["id"] for row in categories if isinstance(row["id"], int)), default=0)
-            categories.append({"id": numbers[added], "name": added})
-        kept = []
-        for place, row in enumerate(content["annotations"]):
-            key = str(row.get("id", f"#{place}"))
-            if key not in new:
-                kept.append(row)
-            elif (label := new[key]) is not None:
-                kept.append({**row, "category_id": numbers[label]})
-        target = _place(found, path, out)
-        write_json_like(path, {**content, "annotations": kept, "categories": categories}, content, target)
-        written.append(target)
+        numbers = {row["name"]: row["id"] for row in reversed(content["categories"])}
+        own = set(numbers.values())
+        added = []
+        for label in sorted({str(label) for label in new.values() if label is not None} - set(numbers)):
+            if label not in everywhere or everywhere[label] in own:
+                everywhere[label] = 1 + max((number for number in taken if isinstance(number, int)), default=0)
+            numbers[label] = everywhere[label]
+            taken.add(numbers[label])
+            added.append({"id": numbers[label], "name": label})
+        patch = JsonPatch(path)
+        spans = patch.listed("annotations")
+        keys = [str(value.get("id", f"#{place}")) for place, (_, _, value) in enumerate(spans)]
+        for (start, _, _), key in zip(spans, keys, strict=True):
+            if new.get(key) is not None:
+                patch.put(start, "category_id", numbers[str(new[key])])
+        patch.remove(spans, {place for place, key in enumerate(keys) if key in new and new[key] is None})
+        if added:
+            patch.append("categories", added)
+        written.append(_place(found, path, out))
+        patch.write(written[-1])
     return written
 
 
 def _write_yolo(found: Annotations, source: Mapping[str, Any], changes: Changes, out: Path) -> list[Path]:
-    about = find_names(found.root, source.get("file"))
+    about = find_names(Path(source["root"]), source.get("file"))
     names, settings = read_names(about)
     numbers = {name: number for number, name in sorted(names.items(), reverse=True)}
     wanted = {label for entries in changes.values() for label in entries.values() if label is not None}
-    added = sorted(wanted - set(numbers))
-    numbers |= {label: max(names) + 1 + place for place, label in enumerate(added)}
+    added = {max(names) + 1 + place: label for place, label in enumerate(sorted(wanted - set(numbers)))}
+    numbers |= {label: number for number, label in added.items()}
     written = []
     for name in dict.fromkeys(map(str, found.photos["source"])):
         path = Path(name)
@@ -153,75 +162,93 @@ def _write_yolo(found: Annotations, source: Mapping[str, Any], changes: Changes,
             _copy_others(found, [path], out)
             continue
         new = changes[name]
-        lines = path.read_bytes().decode("utf-8-sig").splitlines(keepends=True)
+        lines = path.read_bytes().decode().splitlines(keepends=True)
         kept = []
         for number, line in enumerate(lines, 1):
+            label = new.get(str(number))
             if str(number) not in new:
                 kept.append(line)
-            elif (label := new[str(number)]) is not None:
-                kept.append(re.sub(r"\S+", str(numbers[label]), line, count=1))
+            elif label is not None:
+                kept.append(re.sub(r"[^\s\ufeff]+", str(numbers[label]), line, count=1))
         written.append(_place(found, path, out))
         written[-1].write_bytes("".join(kept).encode())
-    written += _write_names(found, about, settings, {numbers[label]: label for label in added}, out)
     _link_photos(found, out)
-    return written
+    return written + _write_names(found, about, settings, added, out)
+
+
+def names_copy(found: Annotations, about: Path, out: Path) -> Path:
+    """Returns where the copy of the list of classes lies."""
+    return _place(found, about, out) if about.is_relative_to(found.root) else out / about.name
 
 
 def _write_names(
     found: Annotations, about: Path, settings: Mapping[str, Any], added: Mapping[int, str], out: Path
 ) -> list[Path]:
-    """Copies the list of classes, with new ones at its end; a ``path`` in it leads to the copies."""
-    text = about.read_text(encoding="utf-8-sig")
-    target = _place(found, about, out)
-    changed = text
-    if about.suffix.lower() not in (".yaml", ".yml"):
-        changed += "".join(f"{'' if changed.endswith(chr(10)) else chr(10)}{label}\n" for label in added.values())
-    elif added:
-        import yaml
+    """Copies the list of classes, with new ones at its end, and the lists of photos; paths lead to the copies."""
+    copies = [(about, names_copy(found, about, out))]
+    copies += [(path, names_copy(found, path, out)) for path in sorted({*about.parent.glob("*.txt")} - {about})]
+    written = []
+    for path, target in copies:
+        before = path.read_bytes()
+        text = before.decode()
+        if path == about:
+            text = with_classes(text, settings, added, about.suffix.lower() in (".yaml", ".yml"))
+            text = _with_path(text, os.path.abspath(target.parent))
+        else:
+            text = text.replace(f"{found.root}{os.sep}", f"{os.path.abspath(out)}{os.sep}")
+        target.write_bytes(text.encode())
+        if text.encode() != before:
+            written.append(target)
+    return written
 
-        names = settings["names"]
-        full = {**names, **added} if isinstance(names, Mapping) else [*names, *added.values()]
-        settings = {**settings, "names": full, **({"nc": len(full)} if "nc" in settings else {})}
-        changed = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
-    if settings.get("path"):
-        changed = re.sub(r"(?m)^path\s*:.*$", lambda _: f"path: {os.path.abspath(target.parent)}", changed)
-    target.write_text(changed, encoding="utf-8")
-    for listed in sorted({*about.parent.glob("*.txt")} - {about}):
-        _copy_others(found, [listed], out)
-    return [target] if added else []
+
+def _with_path(text: str, place: str) -> str:
+    """Returns a data.yaml whose ``path``, where it has one, is another; a comment behind it stays."""
+    return re.sub(r"(?m)^(path[ \t]*:[ \t]*)[^#\r\n]*?(?=[ \t]*(#|\r?$))", lambda match: match[1] + place, text)
 
 
 def _link_photos(found: Annotations, out: Path) -> None:
     """Links the photos beside the copied labels, where YOLO's tools look for them."""
     for path in map(Path, found.photos["path"]):
-        if not path.is_relative_to(found.root):
-            continue
         target = _place(found, path, out)
         if not target.exists():
             target.symlink_to(path)
 
 
 def _write_voc(found: Annotations, source: Mapping[str, Any], changes: Changes, out: Path) -> list[Path]:
-    sources = [Path(path) for path in found.photos["source"]]
-    home = {path.parent.parent / "ImageSets" / "Main" for path in sources}
-    lists = [path for folder in home for path in sorted(folder.glob("*.txt"))]
+    sources = [Path(path) for path in found.photos["source"] if str(path).endswith(".xml")]
+    homes = sorted({path.parent.parent / "ImageSets" / "Main" for path in sources})
+    lists = [path for folder in homes for path in sorted(folder.glob("*.txt"))]
     _copy_others(found, [*(path for path in sources if str(path) not in changes), *lists], out)
     written = []
-    for name, fixes in changes.items():
-        tree = ET.parse(name)
-        root = tree.getroot()
-        for place, entry in enumerate(root.findall("object")):
-            if str(place) not in fixes:
-                continue
-            label = fixes[str(place)]
-            if label is None:
-                root.remove(entry)
-            elif (named := entry.find("name")) is not None:
-                named.text = label
+    for name, new in changes.items():
+        raw = Path(name).read_bytes()
+        encoding = re.match(rb"<\?xml[^>]*encoding=[\"']([\w.-]+)[\"']", raw.lstrip(b"\xef\xbb\xbf"))
+        text = raw.decode(encoding[1].decode() if encoding else "utf-8")
+        spans = [match.span() for match in re.finditer(r"(?s)<object\b.*?</object\s*>", _hide_comments(text))]
+        for place in sorted(map(int, new), reverse=True):
+            begin, end = spans[place]
+            text = text[:begin] + _object_with(text[begin:end], new[str(place)]) + text[end:]
         target = _place(found, Path(name), out)
-        tree.write(target, encoding="utf-8")
+        target.write_bytes(text.encode(encoding[1].decode() if encoding else "utf-8"))
         written.append(target)
     return written
+
+
+def _hide_comments(text: str) -> str:
+    """Returns XML of the same length with blanks in place of its comments."""
+    return re.sub(r"(?s)<!--.*?-->", lambda match: " " * len(match[0]), text)
+
+
+def _object_with(text: str, label: str | None) -> str:
+    """Returns an ``<object>`` with another name, or nothing in its place."""
+    if label is None:
+        return ""
+    parts = re.sub(r"(?s)<part\b.*?</part\s*>", lambda match: " " * len(match[0]), _hide_comments(text))
+    name = re.search(r"(?s)<name\s*>(.*?)</name\s*>", parts)
+    if name is None:
+        return text
+    return text[: name.start(1)] + escape(label) + text[name.end(1) :]
 
 
 def read_back(found: Annotations, source: Mapping[str, Any], out: Path) -> Annotations:
@@ -232,8 +259,8 @@ def read_back(found: Annotations, source: Mapping[str, Any], out: Path) -> Annot
         copies = [str(_place(found, path, out)) for path in load_files(found.root, source.get("file"))]
         return read_coco(found.root, [os.path.abspath(copy) for copy in copies], source.get("images"))
     if found.format == "yolo":
-        copy = _place(found, find_names(found.root, source.get("file")), out)
-        return read_yolo(out, os.path.abspath(copy))
+        about = names_copy(found, find_names(Path(source["root"]), source.get("file")), out)
+        return read_yolo(out, os.path.abspath(about))
     return read_voc(out)
 
 
@@ -271,11 +298,14 @@ def check_copies(before: Annotations, after: Annotations, fixes: pd.DataFrame) -
         return sorted(tuple(map(str, row)) for row in table[columns].itertuples(index=False))
 
     expected, got = rows(wanted), rows(after.boxes)
+    for told, photos in ((expected, before.photos), (got, after.photos)):
+        bad = photos[photos["problem"] == "annotation unreadable"]
+        told += [(str(name), "annotation unreadable") for name in sorted(bad.index)]
     if expected != got:
         strange = sorted(set(got) ^ set(expected)) or got
         raise DataError(
             "the copies, read back, are not the source's annotations with the fixes",
-            "please report this, with the rows concerned",
+            "nothing was written; please report this, with the rows concerned",
             [listing(row, 6) for row in strange[:3]],
         )
     return len(new) - sum(out), sum(out), len(keys) - len(new)

@@ -21,57 +21,83 @@ from mlfix_train.data.boxes import (
 )
 from mlfix_train.errors import DataError
 
+SPLITS = ("train", "val", "test")
+
 
 def read_voc(root: str | Path) -> Annotations:
     """Reads ``Annotations/*.xml``, ``JPEGImages/`` and ``ImageSets/Main/{train,val,test}.txt`` below ``root``.
 
     Args:
-        root: the folder (``VOC2012``, or one that holds it); without the three folders, XML and photos side by side.
+        root: the folder (``VOC2012``, or one that holds several such); without a folder ``Annotations``, XML and photos
+            side by side.
 
     Returns:
         Photos and boxes; ``pose``, ``truncated``, ``difficult`` and the like are columns.
 
     Raises:
-        DataError: no XML.
+        DataError: no XML, or a photo in two splits.
     """
     base = check_root(root)
-    folders = find_folders(base, "Annotations") or [base]
-    files = sorted(path for path in folders[0].rglob("*.xml"))
-    if not files:
-        raise DataError(f"no XML below {folders[0]}", "give the folder that holds Annotations/ and JPEGImages/")
-    pictures = find_folders(folders[0].parent if folders[0] != base else base, "JPEGImages")
-    splits = _read_splits(folders[0].parent)
     photos: list[dict[str, Any]] = []
     boxes: list[dict[str, Any]] = []
-    for file in files:
-        about, rows = _read_file(file, folders[0], pictures[0] if pictures else None)
-        about["split"] = splits.get(file.stem) or split_of(file.parent.name)
-        photos.append(about)
-        boxes += [{**row, "photo": about["name"]} for row in rows]
+    for folder in find_folders(base, "Annotations") or [base]:
+        pictures = next(iter(find_folders(folder.parent, "JPEGImages", 1)), None) if folder != base else None
+        splits = _read_splits(folder.parent if folder != base else base)
+        read: set[str] = set()
+        for file in sorted(folder.rglob("*.xml")):
+            about, rows = _read_file(file, base, folder, pictures)
+            about["split"] = splits.get(file.stem, ("", ""))[0] or split_of(file.parent.name)
+            photos.append(about)
+            read.add(file.stem)
+            boxes += [{**row, "photo": about["name"]} for row in rows]
+        photos += _unannotated(base, folder, pictures, splits, read)
+    if not photos:
+        raise DataError(f"no XML below data.root={root}", "give the folder that holds Annotations/ and JPEGImages/")
     return collect("voc", base, photos, boxes)
 
 
-def _read_splits(home: Path) -> dict[str, str]:
-    splits: dict[str, str] = {}
-    for name in ("train", "val", "test"):
+def _read_splits(home: Path) -> dict[str, tuple[str, str]]:
+    """Returns photo to split and the list that says so."""
+    splits: dict[str, tuple[str, str]] = {}
+    for name in SPLITS:
         file = home / "ImageSets" / "Main" / f"{name}.txt"
-        if file.is_file():
-            splits |= {line.split()[0]: name for line in file.read_text().splitlines() if line.split()}
+        for line in file.read_text(encoding="utf-8-sig").splitlines() if file.is_file() else []:
+            if line.split():
+                photo = line.split()[0]
+                if splits.setdefault(photo, (name, str(file)))[0] != name:
+                    raise DataError(f"{file}: {photo} stands in {splits[photo][0]}.txt too",
+                                    "take it out of one of the lists")  # fmt: skip
     return splits
 
 
-def _read_file(file: Path, home: Path, pictures: Path | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    below = file.relative_to(home).with_suffix("").as_posix()
-    about: dict[str, Any] = {"name": photo_name(below), "source": str(file), "path": str(file.with_suffix(".jpg"))}
+def _unannotated(
+    base: Path, folder: Path, pictures: Path | None, splits: dict[str, tuple[str, str]], read: set[str]
+) -> list[dict[str, Any]]:
+    """Returns photos that a list names and no XML describes; those of the test split need none."""
+    rows = []
+    for photo, (split, file) in splits.items():
+        if photo not in read and split != "test":
+            xml = folder / f"{photo}.xml"
+            rows.append({
+                "name": photo_name(xml.relative_to(base).as_posix()), "source": file, "split": split,
+                "path": str((pictures or folder) / f"{photo}.jpg"), "problem": "no annotation",
+                "detail": f"{file} lists it, {xml} is not there",
+            })  # fmt: skip
+    return rows
+
+
+def _read_file(
+    file: Path, base: Path, home: Path, pictures: Path | None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    name = photo_name(file.relative_to(base).as_posix())
+    about: dict[str, Any] = {"name": name, "source": str(file), "path": str(file.with_suffix(".jpg"))}
     try:
         tree = ET.parse(file).getroot()
-    except (ET.ParseError, OSError, ValueError) as error:
+    except (ET.ParseError, OSError, ValueError, LookupError) as error:
         return about | {"problem": "annotation unreadable", "detail": f"{file}: {error}"}, []
     if tree.tag != "annotation":
-        return about | {
-            "problem": "annotation unreadable",
-            "detail": f"{file}: it holds <{tree.tag}>, not <annotation>",
-        }, []
+        detail = f"{file}: it holds <{tree.tag}>, not <annotation>"
+        return about | {"problem": "annotation unreadable", "detail": detail}, []
     named = (tree.findtext("filename") or "").strip() or f"{file.stem}.jpg"
     folder = file.parent if pictures is None else pictures / file.relative_to(home).parent
     about["path"] = str(folder / Path(named.replace("\\", "/")).name)
@@ -79,22 +105,19 @@ def _read_file(file: Path, home: Path, pictures: Path | None) -> tuple[dict[str,
         about["path"] = str(folder / f"{file.stem}.jpg")
     for side in ("width", "height"):
         text = (tree.findtext(f"size/{side}") or "").strip()
-        about[side] = int(text) if text.isdigit() else 0
+        about[side] = int(text) if text.isdigit() and len(text) < 7 else 0
     return about, [_read_object(file, value, place) for place, value in enumerate(tree.findall("object"))]
 
 
 def _read_object(file: Path, value: ET.Element, place: int) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "annotation": str(place),
-        "position": place,
-        "label": (value.findtext("name") or "").strip() or None,
-    }
+    label = (value.findtext("name") or "").strip() or None
+    row: dict[str, Any] = {"annotation": str(place), "position": place, "label": label}
     box = value.find("bndbox")
     texts = [box.findtext(name) if box is not None else None for name in ("xmin", "ymin", "xmax", "ymax")]
     row |= corners(_float(text) for text in texts)
     if row.get("problem"):
         row["detail"] = f"{file}: object {place}: corners {', '.join(map(str, texts))}"
-    elif row["label"] is None:
+    elif label is None:
         row |= {"problem": "no label", "detail": f"{file}: object {place} has no name"}
     row["x_min"], row["y_min"] = row["x_min"] - 1, row["y_min"] - 1
     skip = ("name", "bndbox", "part", "polygon")

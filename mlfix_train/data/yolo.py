@@ -7,6 +7,7 @@ count as turned upright by EXIF, as OpenCV loads them there.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,9 +47,11 @@ def read_yolo(root: str | Path, file: str | Path | None = None) -> Annotations:
     about = find_names(base, file)
     names, settings = read_names(about)
     notes: list[str] = []
-    pictures = _listed(base, about, settings, notes) or [
-        (path, _split_by_folder(base, path)) for path in pictures_below(base)
-    ]
+    pictures = _listed(base, about, settings, notes)
+    if pictures and not any(path.is_relative_to(base) for path, _ in pictures):  # `path:` leads elsewhere
+        base = Path(os.path.commonpath([path.parent for path, _ in pictures]))
+        base = base.parent if base.name.lower() == "images" else base
+    pictures = pictures or [(path, _split_by_folder(base, path)) for path in pictures_below(base)]
     photos: list[dict[str, Any]] = []
     boxes: list[dict[str, Any]] = []
     owners: dict[str, str] = {}
@@ -58,13 +61,15 @@ def read_yolo(root: str | Path, file: str | Path | None = None) -> Annotations:
         if owners.setdefault(label_file, str(path)) != str(path):
             raise DataError(f"two photos share {label_file}: {owners[label_file]} and {path}", "rename one of them")
         name = photo_name(Path(os.path.relpath(path, base)).as_posix())
-        photos.append({"name": name, "path": str(path), "split": split, "source": label_file})
-        rows = _read_lines(label_file, name, names)
+        rows, problem = _read_lines(label_file, name, names)
+        about_photo = {"name": name, "path": str(path), "split": split, "source": label_file}
+        photos.append(about_photo | ({"problem": "annotation unreadable", "detail": problem} if problem else {}))
         bare += not rows
         boxes += rows
+    boxes += _without_photos(base, owners, {about}, names)
     if bare:
         notes.append(f"{bare:,} photos have no boxes")
-    if not boxes:
+    if not any(row["photo"] for row in boxes):
         raise DataError(f"none of the {len(photos):,} photos below data.root={root} has a label file with boxes",
                         f"the first one's is looked for at {photos[0]['source'] if photos else 'labels/'}")  # fmt: skip
     more: dict[str, Any] = {"classes": tuple(names.values()), "notes": tuple(notes)}
@@ -89,12 +94,17 @@ def find_names(base: Path, file: str | Path | None) -> Path:
             raise DataError(f"{base} holds several lists of classes: {listing(path.name for path in found)}",
                             "say which: data.file=<one of them>")  # fmt: skip
         found = own
-    places = [base / folder / name for folder in ("", "labels") for name in NAME_FILES]
-    found = found or [path for path in places if path.is_file()]
+    found = found or [path for path in name_files(base) if path.is_file()]
     if not found:
         raise DataError(f"no list of classes in data.root={base}",
                         "YOLO wants data.yaml with names, or classes.txt; give it with data.file=<file>")  # fmt: skip
     return found[0]
+
+
+def name_files(base: Path) -> list[Path]:
+    """Returns the text files that may name the classes, whether they are there or not."""
+    below = sorted(entry for entry in base.iterdir() if entry.is_dir()) if base.is_dir() else []
+    return [folder / name for folder in (base, *below) for name in NAME_FILES]
 
 
 def _load_yaml(path: Path) -> dict[str, Any]:
@@ -128,15 +138,17 @@ def read_names(path: Path) -> tuple[dict[int, str], dict[str, Any]]:
 
 def _checked_names(path: Path, names: Mapping[Any, Any]) -> dict[int, str]:
     try:
-        found = {int(number): str(name) for number, name in names.items()}
+        found = {int(number): name for number, name in names.items()}
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: names has a key that is no number ({error})", "give number: name") from error
     if not found:
         raise DataError(f"{path} names no classes", "give a list of class names")
-    empty = [number for number, name in found.items() if not name.strip()]
-    if empty:
-        raise DataError(f"{path}: class {empty[0]} has an empty name", "give it one")
-    return found
+    for number, name in found.items():
+        if isinstance(name, bool) or name is None:
+            raise DataError(f"{path}: class {number} is called {name}, which is no text to YAML", "put it in quotes")
+        if not str(name).strip():
+            raise DataError(f"{path}: class {number} has an empty name", "give it one")
+    return {number: str(name) for number, name in found.items()}
 
 
 def _listed(base: Path, about: Path, settings: Mapping[str, Any], notes: list[str]) -> list[tuple[Path, str]]:
@@ -177,15 +189,17 @@ def _pictures_of(about: Path, home: Path, base: Path, split: str, entry: str) ->
             return [Path(os.path.normpath(_from_list(line, place, home))) for line in lines]
     near = nearest(Path(entry).name, [path.name for path in home.iterdir()]) if home.is_dir() else []
     raise DataError(f"{about}: {split}: {entry} is neither a folder nor a list of photos (looked in {home})",
-                    f"did you mean {near[0]}?" if near else "mend it, or its path:")  # fmt: skip
+                    f"did you mean {near[0]}?" if near else "mend it, or what path: says")  # fmt: skip
 
 
 def _from_list(line: str, listed_in: Path, home: Path) -> Path:
     """Returns the photo that a line of a list names: from the list's folder, else from the data set's."""
     if os.path.isabs(line):
         return Path(line)
-    beside = listed_in.parent / line
-    return beside if line.startswith("./") or beside.exists() else home / line
+    places = [listed_in.parent / line, home / line]
+    if not line.startswith("./"):  # CVAT's lists begin at a folder `data` that is the data set's own
+        places.append(home / line.partition("/")[2])
+    return next((place for place in places if place.exists()), places[0] if line.startswith("./") else places[1])
 
 
 def _split_by_folder(base: Path, path: Path) -> str:
@@ -196,28 +210,45 @@ def label_path(photo: Path) -> str:
     """Returns where the label file of a photo lies."""
     parts = list(photo.parts)
     for place in range(len(parts) - 2, -1, -1):
-        if parts[place] == "images":
-            parts[place] = "labels"
+        if parts[place].lower() == "images":
+            parts[place] = {"images": "labels", "IMAGES": "LABELS"}.get(parts[place], "Labels")
             break
     return str(Path(*parts).with_suffix(".txt"))
 
 
-def _read_lines(file: str, photo: str, names: Mapping[int, str]) -> list[dict[str, Any]]:
-    """Returns a row a line; an empty list where there is no file."""
+def _without_photos(
+    base: Path, owners: Mapping[str, str], others: set[Path], names: Mapping[int, str]
+) -> list[dict[str, Any]]:
+    """Returns the boxes of label files that lie beside those of the photos and belong to none."""
+    rows: list[dict[str, Any]] = []
+    for folder in sorted({os.path.dirname(path) for path in owners}):
+        if not os.path.isdir(folder) or any(folder == os.path.dirname(photo) for photo in owners.values()):
+            continue  # beside photos any text may lie
+        for path in sorted(Path(folder).glob("*.txt")):
+            if str(path) not in owners and path not in others and path.name not in NAME_FILES:
+                found, _ = _read_lines(str(path), "", names)
+                told = f"{path}: no photo of this name"
+                for row in found:
+                    row |= {"annotation": f"{path.name}:{row['annotation']}", "problem": "no photo", "detail": told}
+                rows += found
+    return rows
+
+
+def _read_lines(file: str, photo: str, names: Mapping[int, str]) -> tuple[list[dict[str, Any]], str]:
+    """Returns a row a line, none where there is no file, and why the file can't be read."""
     try:
         text = Path(file).read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        return []
+        return [], ""
     except (OSError, UnicodeDecodeError) as error:
-        row = {"photo": photo, "annotation": "", "position": 0, "label": None, **corners([0] * 4)}
-        return [{**row, "problem": "annotation unreadable", "detail": f"{file}: {error}"}]
+        return [], f"{file}: {error}"
     rows: list[dict[str, Any]] = []
     for line, content in enumerate(text.splitlines(), 1):
         words = content.split()
         if words:
             row = {"photo": photo, "annotation": str(line), "position": len(rows), "label": None, **corners([0] * 4)}
             rows.append(row | _read_line(f"{file}: line {line}", words, names))
-    return rows
+    return rows, ""
 
 
 def _read_line(where: str, words: list[str], names: Mapping[int, str]) -> dict[str, Any]:
@@ -237,6 +268,7 @@ def _read_line(where: str, words: list[str], names: Mapping[int, str]) -> dict[s
         row = corners([min(numbers[1::2]), min(numbers[2::2]), max(numbers[1::2]), max(numbers[2::2])])
     if row.get("problem"):
         return {**row, "detail": f"{where}: {' '.join(words)[:80]}"}
-    if numbers[0] != int(numbers[0]) or int(numbers[0]) not in names:
-        return {**row, "problem": "unknown class", "detail": f"{where}: class {words[0]}, there are {len(names)}"}
+    if not math.isfinite(numbers[0]) or numbers[0] != int(numbers[0]) or int(numbers[0]) not in names:
+        known = f"the classes are {listing(sorted(names), 12)}"
+        return {**row, "problem": "unknown class", "detail": f"{where}: class {words[0]}, {known}"}
     return {**row, "label": names[int(numbers[0])]}

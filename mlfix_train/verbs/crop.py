@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import re
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,10 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from mlfix_train import __version__, config
-from mlfix_train.data.atomic import atomic_path
+from mlfix_train.data.atomic import FolderLock, atomic_path
 from mlfix_train.data.boxes import Annotations, tally
 from mlfix_train.data.crop_build import STATE, Crops, build_crops
-from mlfix_train.data.crops import CropSpec
+from mlfix_train.data.crops import FORMATS, CropSpec
 from mlfix_train.data.samples import table_fingerprint, write_table
 from mlfix_train.errors import ConfigError, DataError, check_range, did_you_mean, listing
 from mlfix_train.verbs.countdown import Countdown, duration
@@ -48,15 +50,31 @@ def run(cfg: DictConfig) -> pd.DataFrame:
     settings = {"data": _absolute(source), "spec": asdict(spec), "labels": cfg.labels,
                 "splits": config.as_list(cfg.splits) or None}  # fmt: skip
     _check_place(out, settings, bool(cfg.overwrite))
+    (out / STATE).mkdir(parents=True, exist_ok=True)
+    try:
+        with FolderLock(out / STATE):
+            _check_place(out, settings, bool(cfg.overwrite))  # once more: another process may have been at it
+            return _crop(cfg, spec, settings, out)
+    finally:
+        if not (out / ABOUT).exists():  # nothing was begun: leave nothing behind
+            shutil.rmtree(out / STATE, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                out.rmdir()
+
+
+def _crop(cfg: DictConfig, spec: CropSpec, settings: dict[str, Any], out: Path) -> pd.DataFrame:
+    """Reads, crops, and writes what belongs to it."""
     print(f"reading    {config.source_name(cfg)}", flush=True)
     found = config.build_boxes(cfg)
     _check_photos(found, out)
     _say_read(found)
     chosen, left_out = _choose(found, cfg)
     about: dict[str, Any] = {"status": "running", "version": __version__, "format": found.format, **settings}
-    _write(out / ABOUT, about)
     photos = chosen.boxes["photo"].nunique()
-    made = build_crops(chosen, spec, out, cfg.workers, float(cfg.max_unreadable), Countdown("cropping photos", photos))
+    countdown = Countdown("cropping photos", photos)
+    made = build_crops(
+        chosen, spec, out, cfg.workers, float(cfg.max_unreadable), countdown, lambda: _write(out / ABOUT, about)
+    )
     table = made.table.assign(path=made.table.index)
     with atomic_path(out / TABLE) as temporary:
         written = temporary.with_suffix(".parquet")
@@ -119,7 +137,8 @@ def _check_place(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
         raise ConfigError(f"out={out} holds other things ({listing(names, 3)})", "give a new folder: out=<folder>")
     wanted = json.loads(json.dumps(settings))
     changed = [f"{name}: {old} there, {new} asked for" for name, old, new in _differences(before, wanted)]
-    if changed and not overwrite:
+    made = before.get("status") == "finished" or any(next(out.glob(f"*/**/*.{kind}"), None) for kind in FORMATS)
+    if changed and made and not overwrite:
         raise DataError(
             f"out={out} holds crops of other settings", "give another out=, or overwrite=true to crop anew", changed[:6]
         )
@@ -138,7 +157,8 @@ def _check_photos(found: Annotations, out: Path) -> None:
     """Refuses to write crops where the next reading would take them for photos, or over the photos."""
     place = Path(os.path.abspath(out))
     inside = next((path for path in found.photos["path"] if Path(path).is_relative_to(place)), None)
-    if inside or (found.format == "yolo" and place.is_relative_to(found.root)):
+    below = place.relative_to(found.root).parts if place.is_relative_to(found.root) else ()
+    if inside or (below and (found.format == "yolo" or {"images", "annotations"} & {part.lower() for part in below})):
         what = f"the photos lie there ({inside})" if inside else "the next reading would take the crops for photos"
         raise ConfigError(f"out={out}: {what}", "give a folder beside the data: out=<folder>")
 
@@ -151,6 +171,8 @@ def _say_read(found: Annotations) -> None:
           f"({found.format})")  # fmt: skip
     for note in found.notes:
         print(f"           {note}")
+    if "invalid" in set(found.boxes["label"]):
+        print("           a label is called 'invalid', which means 'take it out' in fixes: rename it before training")
     print(end="", flush=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +45,19 @@ def run(cfg: DictConfig, to: str) -> list[Path]:
     out = Path(str(cfg.out)).expanduser()
     _check_out(out, Path(str(about["data"]["root"])))
     table = read_crops(crops)
-    fixes = config.build_fixes(cfg, table)
+    allow = [*config.as_list(cfg.fixes.allow), "empty_labels"]  # a label may well vanish from annotations
+    fixes = config.build_fixes(OmegaConf.merge(cfg, {"fixes": {"allow": allow}}), table)  # type: ignore[arg-type]
     assert fixes is not None
     source = OmegaConf.create({"data": about["data"]})
     before = config.build_boxes(source)
     wanted = _wanted(cfg, table, fixes, {*before.classes, *before.boxes["label"].dropna().unique()})
     changes = changes_of(before, wanted)
-    files = write_annotations(before, about["data"], changes, out)
-    after = read_back(before, about["data"], out)
-    changed, taken, left = check_copies(before, after, wanted)
+    try:
+        files = write_annotations(before, about["data"], changes, out)
+        changed, taken, left = check_copies(before, read_back(before, about["data"], out), wanted)
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)  # it was empty or not there
+        raise
     print(
         f"exported   {changed:,} boxes with a new label, {taken:,} taken out, {left:,} as they were ({before.format})"
     )

@@ -246,7 +246,7 @@ def test_crops_that_no_box_asks_for_any_more_go(tmp_path: Path, mlfix) -> None:
     root = write_mtsd(tmp_path / "data", photos())
     command = ("crop", f"data.root={root}", f"out={tmp_path / 'a'}", *PNG)
     mlfix(*command)
-    before = {path.relative_to(tmp_path / "a").as_posix() for path in (tmp_path / "a").glob("*/*.png")}
+    before = {path.relative_to(tmp_path / "a").as_posix() for path in (tmp_path / "a").glob("[!.]*/*.png")}
     file = root / "annotations/photo3.json"
     content = json.loads(file.read_text())
     gone, changed = content["objects"].pop(0), content["objects"][0]
@@ -255,7 +255,7 @@ def test_crops_that_no_box_asks_for_any_more_go(tmp_path: Path, mlfix) -> None:
     (tmp_path / "a/stop/kept-by-the-user.png").write_bytes(b"mine")
     answer = mlfix(*command)
     assert "5 of 6 photos were cropped before" in answer.out and "were deleted" in answer.err
-    after = {path.relative_to(tmp_path / "a").as_posix() for path in (tmp_path / "a").glob("*/*.png")}
+    after = {path.relative_to(tmp_path / "a").as_posix() for path in (tmp_path / "a").glob("[!.]*/*.png")}
     table = table_of(tmp_path / "a")
     assert after - {"stop/kept-by-the-user.png"} == set(table.index)
     assert gone["key"] not in set(table["annotation"])

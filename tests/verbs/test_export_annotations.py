@@ -129,7 +129,8 @@ def test_yolo_keeps_everything_but_the_number(tmp_path: Path, mlfix) -> None:
     assert answer.code == 0, answer.err
     old, now = file.read_bytes(), (tmp_path / "out/labels/train/photo0.txt").read_bytes()
     assert now == b"4" + old[1:]
-    assert "4: a-new-one" in (tmp_path / "out/data.yaml").read_text()
+    old_yaml, new_yaml = ((place / "data.yaml").read_text() for place in (root, tmp_path / "out"))
+    assert new_yaml == old_yaml.replace("../elsewhere", str(tmp_path / "out")) + '  4: "a-new-one"\n'
     assert (tmp_path / "out/images/train/photo0.jpg").resolve() == (root / "images/train/photo0.jpg").resolve()
 
 
