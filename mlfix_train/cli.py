@@ -52,15 +52,23 @@ def main() -> None:
     if arguments[0] in ("-V", "--version"):
         print(__version__)
         return
+    if arguments[0] == "--sweep-worker":
+        from mlfix_train.verbs.sweep_pool import serve
+
+        sys.exit(serve(lambda overrides: guarded("train", overrides)))
+    sys.exit(guarded(arguments[0], arguments[1:]))
+
+
+def guarded(verb: str, arguments: list[str]) -> int:
+    """Runs one verb; returns the exit code, for faults of our own too."""
     try:
-        code = run(arguments[0], arguments[1:])
+        return run(verb, arguments)
     except Exception:
         import traceback
 
         traceback.print_exc()
         print("mlfix: this is a fault of mlfix-train's own; please report it with the lines above", file=sys.stderr)
-        code = UNEXPECTED
-    sys.exit(code)
+        return UNEXPECTED
 
 
 def run(verb: str, arguments: list[str]) -> int:
@@ -141,9 +149,11 @@ def _sweep(arguments: list[str]) -> int:
         raise config.explain("train", error) from error
     count, gpus = sweep.processes(planned.settings)
     failed = 0
+    sweep.share(count == 1)
     try:
         failed = sweep.run_processes(planned, count, gpus) if count > 1 else len(_hydra("train", [*options, *keys]))
     finally:
+        sweep.share(False)
         whole = sweep.report(planned.jobs)
         if failed:
             print(f"           {failed} could not be trained as asked: see their messages above", flush=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
+from mlfix_train.data.sharing import shared
 from mlfix_train.errors import (
     ConfigError,
     check_choice,
@@ -162,13 +164,14 @@ def build(section: DictConfig | Mapping[str, Any], key: str, **more: Any) -> Any
 
 def build_table(cfg: DictConfig) -> pd.DataFrame:
     """Reads the sample table that ``data`` describes."""
-    table = build(cfg.data, "data")
+    key = ("table", json.dumps(plain(cfg.data), sort_keys=True, default=str))
+    table = shared(key, lambda: build(cfg.data, "data"))
     if not isinstance(table, pd.DataFrame):
         raise ConfigError(
             f"{source_name(cfg)} holds photos with boxes, not samples",
             "crop them first: mlfix crop data.root=<folder>; then data=crops data.root=crops",
         )
-    return table
+    return cast(pd.DataFrame, table)
 
 
 def build_boxes(cfg: DictConfig) -> Any:
@@ -201,9 +204,9 @@ def build_split(cfg: DictConfig, table: pd.DataFrame) -> np.ndarray:
 
     settings = {**plain(cfg.split), **{key: as_list(cfg.split[key]) for key in ("held_out", "train_only")}}
     if not settings["column"] and (table["split"] != "").any():
-        log.warning(
+        shared("split hint", lambda: log.warning(
             "the data brings a split of its own (train/ and val/ folders, or a column): split.column=split uses it"
-        )
+        ))  # fmt: skip
     held_out: np.ndarray = checked(draw_split, settings, "split", table=table)
     return held_out
 

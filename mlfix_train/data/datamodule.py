@@ -19,13 +19,16 @@ from mlfix_train.data.arms import training_rows
 from mlfix_train.data.augment import AugmentSpec, augment, normalize
 from mlfix_train.data.fixes import INVALID
 from mlfix_train.data.pixels import PixelSpec, PixelStore, open_store
+from mlfix_train.data.resident import ResidentBatches, check_resident, hold
 from mlfix_train.data.samples import require_labels
 from mlfix_train.data.sampling import EvaluationBatches, TrainingBatches
+from mlfix_train.data.sharing import shared
 from mlfix_train.errors import DataError, check_range
 
 log = logging.getLogger(__name__)
 
 Batch = dict[str, torch.Tensor]
+Loader = DataLoader[Batch] | ResidentBatches
 
 
 @dataclass(frozen=True)
@@ -37,17 +40,21 @@ class LoaderSpec:
         eval_batch_size: held-out samples a step and process.
         sampling: ``balanced`` or ``shuffled``, see :class:`mlfix_train.data.sampling.TrainingBatches`.
         workers: loader processes; 0 reads in the main process, which costs next to nothing from a pixel store.
+        resident: whether the images are held on the device that trains, see :func:`mlfix_train.data.resident.hold`;
+            the samples of each batch are the same either way.
     """
 
     batch_size: int = 128
     eval_batch_size: int = 512
     sampling: str = "balanced"
     workers: int = 0
+    resident: Any = "auto"
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "eval_batch_size"):
             check_range(f"loader.{name}", getattr(self, name), 2, 1_000_000)
         check_range("loader.workers", self.workers, 0, 256)
+        check_resident(self.resident)
 
 
 @dataclass(frozen=True)
@@ -135,9 +142,7 @@ class DataModule(L.LightningDataModule):
             self.store = self._open()
 
     def _open(self) -> PixelStore:
-        return open_store(
-            self.table, self.pixels, self.cache, max_unreadable=self.max_unreadable, progress=self.progress
-        )
+        return open_shared(self)
 
     def setup(self, stage: str | None = None) -> None:
         """Opens the store and settles which rows train and which are held out; unreadable images do neither."""
@@ -161,22 +166,20 @@ class DataModule(L.LightningDataModule):
         """Returns (rank, world) of this process."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> Loader:
         """Returns batches of the arm's training samples."""
-        data = StoredSamples(self.store, self.train_rows, self.train_labels)
         rank, world = self._place()
-        size = self.loader.batch_size
-        if len(data) // world < size:
+        size, count = self.loader.batch_size, len(self.train_rows)
+        if count // world < size:
             log.info("only %d training samples a process: an epoch is one batch; loader.batch_size below %d makes more "
-                     "steps of it", len(data) // world, size)  # fmt: skip
+                     "steps of it", count // world, size)  # fmt: skip
         batches = TrainingBatches(self.train_labels, size, self.loader.sampling, self.seed, rank, world)
-        return make_loader(data, batches, self.loader.workers)
+        return make_loader(self, self.train_rows, self.train_labels, batches)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> Loader:
         """Returns batches of all held-out samples with their given labels, whatever the arm."""
-        data = StoredSamples(self.store, self.val_rows, self.val_labels)
-        batches = EvaluationBatches(len(data), self.loader.eval_batch_size, *self._place())
-        return make_loader(data, batches, self.loader.workers)
+        batches = EvaluationBatches(len(self.val_rows), self.loader.eval_batch_size, *self._place())
+        return make_loader(self, self.val_rows, self.val_labels, batches)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augments (in training) and normalises the images, on the device."""
@@ -187,16 +190,42 @@ class DataModule(L.LightningDataModule):
         return {**batch, "image": normalize(image)}
 
 
-def make_loader(data: StoredSamples, batches: Any, workers: int) -> DataLoader[Batch]:
-    """Returns a loader of whole batches; ``batches`` yields lists of positions in ``data``."""
+def make_loader(module: Any, rows: np.ndarray, labels: np.ndarray, batches: Any) -> Loader:
+    """Returns whole batches of a DataModule's store: picked on the device where the images are held there, else read.
+
+    Args:
+        module: has ``store``, ``loader`` and ``trainer``.
+        rows: M row numbers into the store.
+        labels: M int64 labels.
+        batches: which of the M make up each batch.
+    """
+    images, workers = held_images(module), module.loader.workers
+    if images is not None:
+        return ResidentBatches(images, rows, labels, batches)
     return DataLoader(
-        data,
+        StoredSamples(module.store, rows, labels),
         batch_size=None,
         sampler=batches,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def open_shared(module: Any) -> PixelStore:
+    """Opens the store of a DataModule; the runs of a sweep that train in one process look at the files once."""
+    key = ("store", id(module.table), str(module.pixels), str(module.cache), module.max_unreadable)
+    options = {"max_unreadable": module.max_unreadable, "progress": module.progress}
+    # The table is kept with its store: its identity is the key's.
+    pair = shared(key, lambda: (module.table, open_store(module.table, module.pixels, module.cache, **options)))
+    store: PixelStore = pair[1]
+    return store
+
+
+def held_images(module: Any) -> torch.Tensor | None:
+    """Returns a DataModule's images on the device that trains, or ``None`` where they are read batch by batch."""
+    device = module.trainer.strategy.root_device if module.trainer is not None else torch.device("cpu")
+    return hold(module.store, device, module.loader.resident)
 
 
 def batch_seed(trainer: Any, last: tuple[int, int], seed: int) -> tuple[tuple[int, int], int]:

@@ -63,10 +63,15 @@ class TrainingBatches(Sampler[list[int]]):
         within = (rng.random(n) * counts[picked]).astype(np.int64)
         return by_label[starts[picked] + within]
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def positions(self) -> np.ndarray:
+        """Returns this process's samples of the epoch, in order, batch after batch: int64."""
         n = len(self.labels) // self.world * self.world or len(self.labels)
         own = np.resize(self.draw()[:n], max(n, self.world))[self.rank :: self.world]
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
+        return own[: len(self) * self.batch_size].astype(np.int64)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        own = self.positions()
+        for start in range(0, len(own), self.batch_size):
             yield own[start : start + self.batch_size].tolist()
 
     def __len__(self) -> int:
@@ -86,10 +91,14 @@ class EvaluationBatches(Sampler[list[int]]):
     def __init__(self, n: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
         self.n, self.batch_size, self.rank, self.world = n, batch_size, rank, world
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def positions(self) -> np.ndarray:
+        """Returns this process's samples, in order: int64."""
         share = math.ceil(self.n / self.world)
-        own = np.resize(np.arange(self.n), share * self.world)[self.rank :: self.world]
-        for start in range(0, share, self.batch_size):
+        return np.resize(np.arange(self.n, dtype=np.int64), share * self.world)[self.rank :: self.world]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        own = self.positions()
+        for start in range(0, len(own), self.batch_size):
             yield own[start : start + self.batch_size].tolist()
 
     def __len__(self) -> int:

@@ -11,11 +11,10 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader
 
 from mlfix_train.data.augment import normalize
-from mlfix_train.data.datamodule import Batch, LoaderSpec, StoredSamples, batch_seed, make_loader
-from mlfix_train.data.pixels import PixelSpec, PixelStore, open_store
+from mlfix_train.data.datamodule import Batch, Loader, LoaderSpec, batch_seed, held_images, make_loader, open_shared
+from mlfix_train.data.pixels import PixelSpec, PixelStore
 from mlfix_train.data.samples import label_list
 from mlfix_train.data.sampling import EvaluationBatches, TrainingBatches
 from mlfix_train.data.views import ViewSpec, two_views
@@ -64,9 +63,7 @@ class ViewData(L.LightningDataModule):
     def prepare_data(self) -> None:
         """Builds the pixel store where it is missing (one process of a machine does)."""
         if not hasattr(self, "store"):
-            self.store: PixelStore = open_store(
-                self.table, self.pixels, self.cache, max_unreadable=self.max_unreadable, progress=self.progress
-            )
+            self.store: PixelStore = open_shared(self)
 
     def setup(self, stage: str | None = None) -> None:
         """Opens the store and leaves out unreadable images.
@@ -95,18 +92,18 @@ class ViewData(L.LightningDataModule):
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> Loader:
         """Returns batches of all samples, in an order of the run's seed and the epoch."""
         none = np.zeros(len(self.train_rows), dtype=np.int64)
         rank, world = self._place()
         batches = TrainingBatches(none, self.loader.batch_size, "shuffled", self.seed, rank, world)
-        return make_loader(StoredSamples(self.store, self.train_rows, none), batches, self.loader.workers)
+        return make_loader(self, self.train_rows, none, batches)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> Loader:
         """Returns batches of the samples whose neighbours are shown."""
         none = np.zeros(len(self.val_rows), dtype=np.int64)
         batches = EvaluationBatches(len(self.val_rows), self.loader.eval_batch_size, *self._place())
-        return make_loader(StoredSamples(self.store, self.val_rows, none), batches, self.loader.workers)
+        return make_loader(self, self.val_rows, none, batches)
 
     def _partners(self, batch: Batch, seed: int) -> torch.Tensor:
         """Returns for each image another of its group, drawn at random, or itself where it is alone."""
@@ -122,6 +119,9 @@ class ViewData(L.LightningDataModule):
         at = np.searchsorted(self.train_rows, rows)
         step = 1 + (np.random.default_rng(seed).random(len(at)) * (size[at] - 1)).astype(np.int64)
         other = members[first[at] + (place[at] + step) % size[at]]
+        images = held_images(self)
+        if images is not None:
+            return images[torch.from_numpy(other).to(images.device)].permute(0, 3, 1, 2)
         return torch.from_numpy(self.store[other]).permute(0, 3, 1, 2).to(batch["image"].device)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> dict[str, Any]:

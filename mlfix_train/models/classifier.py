@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlfix_train.errors import RunError, listing
+from mlfix_train.models.compiling import check_compile, settle
 from mlfix_train.models.finetune import CycleSchedule, Recipe, parameter_groups, seed_epoch
 from mlfix_train.models.network import Network
 from mlfix_train.models.watch import LossWatch
@@ -27,7 +28,8 @@ class Classifier(L.LightningModule):
         backbone: name of a timm model.
         recipe: how it is trained; a mapping of :class:`Recipe`'s fields will do.
         pretrained, weights, head, backbone_args, channels_last: see :class:`Network`.
-        compile: compile the network by ``torch.compile``.
+        compile: compile the network by ``torch.compile``: true, false, or ``auto``, see
+            :func:`mlfix_train.models.compiling.settle`.
     """
 
     def __init__(
@@ -40,13 +42,15 @@ class Classifier(L.LightningModule):
         weights: str | Path | None = None,
         backbone_args: Mapping[str, Any] | None = None,
         channels_last: bool = True,
-        compile: bool = False,
+        compile: bool | str = False,
     ) -> None:
         super().__init__()
         self.labels = list(labels)
         self.recipe = recipe if isinstance(recipe, Recipe) else Recipe(**(recipe or {}))
         self.network = Network(backbone, len(self.labels), head, pretrained, weights, backbone_args, channels_last)
-        if compile:
+        check_compile(compile)
+        self.compile_wanted = compile
+        if compile is True:
             self.network.compile()
         self.watch = LossWatch()
 
@@ -67,7 +71,12 @@ class Classifier(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Returns float32 ``logits`` N,C with the ``label`` and ``index`` of the batch, for the audit callback."""
-        return {"logits": self(batch["image"]).float(), "label": batch["label"], "index": batch["index"]}
+        logits = self.network.forward(batch["image"]).float()  # not compiled: batches differ in size
+        return {"logits": logits, "label": batch["label"], "index": batch["index"]}
+
+    def on_fit_start(self) -> None:
+        """Compiles the network where that is asked for or pays."""
+        settle(self, self.network, self.compile_wanted)
 
     def on_train_epoch_start(self) -> None:
         """Forgets the optimizer's memory where the backbone thaws."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mlfix_train.errors import RunError, check_range
 from mlfix_train.models.barlow_twins import barlow_twins_loss
+from mlfix_train.models.compiling import check_compile, settle
 from mlfix_train.models.encoder import Encoder, Projector
 from mlfix_train.models.finetune import CycleSchedule, Recipe, parameter_groups, seed_epoch
 from mlfix_train.models.watch import LossWatch
@@ -31,7 +32,8 @@ class SortingNetwork(L.LightningModule):
         projector_width: width of the projector's layers, and of the cross-correlation.
         projector_layers: layers of the projector, 1 or more.
         redundancy: weight of the off-diagonal in the loss.
-        compile: compile the encoder by ``torch.compile``.
+        compile: compile the encoder by ``torch.compile``: true, false, or ``auto``, see
+            :func:`mlfix_train.models.compiling.settle`.
     """
 
     def __init__(
@@ -47,7 +49,7 @@ class SortingNetwork(L.LightningModule):
         weights: str | Path | None = None,
         backbone_args: Mapping[str, Any] | None = None,
         channels_last: bool = True,
-        compile: bool = False,
+        compile: bool | str = False,
     ) -> None:
         super().__init__()
         check_range("model.redundancy", redundancy, 0, 10)
@@ -55,7 +57,9 @@ class SortingNetwork(L.LightningModule):
         self.network = Encoder(backbone, input_size, contrast, pretrained, weights, backbone_args, channels_last)
         self.projector = Projector(self.network.features, projector_width, projector_layers)
         self.redundancy = redundancy
-        if compile:
+        check_compile(compile)
+        self.compile_wanted = compile
+        if compile is True:
             self.network.compile()
         self.watch = LossWatch()
 
@@ -76,7 +80,12 @@ class SortingNetwork(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Returns float32 ``features`` N,D with the ``index`` of the batch, for the callback of neighbours."""
-        return {"features": self(batch["image"]).float(), "index": batch["index"]}
+        features = self.network.forward(batch["image"]).float()  # not compiled: batches differ in size
+        return {"features": features, "index": batch["index"]}
+
+    def on_fit_start(self) -> None:
+        """Compiles the encoder where that is asked for or pays."""
+        settle(self, self.network, self.compile_wanted, images=2)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds dropout by (seed, epoch, process), as the classifier does."""

@@ -1,17 +1,14 @@
 """Sweeps: what runs a command line asks for, several at a time, what became of each, and a table of it.
 
 Hydra composes and, by default, runs the jobs of ``-m`` one after the other in this process, or hands them to a launcher
-such as submitit's. With ``jobs`` above 1 they run here, each in a process of its own.
+such as submitit's. With ``jobs`` or ``trainer.parallel_runs`` above 1 they run in :mod:`mlfix_train.verbs.sweep_pool`.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
-import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,18 +19,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlfix_train import config
 from mlfix_train.data.runs import FAILED, FINISHED, RunDirectory
-from mlfix_train.errors import ConfigError, MlfixError, RunError, did_you_mean, explain_os
+from mlfix_train.data.sharing import share
+from mlfix_train.errors import ConfigError, MlfixError, RunError, check_range, did_you_mean, explain_os
 from mlfix_train.keys import known_keys
+from mlfix_train.verbs import sweep_pool
 from mlfix_train.verbs.countdown import duration
 
 log = logging.getLogger(__name__)
 
-UNEXPECTED = 70
-"""Exit code of ``mlfix`` for a fault that is not the user's; such a run is tried again."""
 KEYS = ("outputs", "name", "arm", "seed", "split.folds", "split.fold")
 """What the place of a run depends on."""
-GRACE = 60.0
-"""Seconds that interrupted processes get to write down where they are."""
 
 
 @dataclass(frozen=True)
@@ -138,18 +133,22 @@ def attempt(work: Callable[[], Any], verb: str, retries: int, sweep: bool, folde
 def processes(settings: DictConfig) -> tuple[int, int]:
     """Returns how many runs to train at a time, and the number of GPUs to spread them over.
 
+    ``trainer.parallel_runs`` of them share a device.
+
     Raises:
         ConfigError: ``jobs`` is neither a number from 1 nor ``gpus``, or there are no GPUs.
     """
-    jobs = settings.jobs
+    jobs, side_by_side = settings.jobs, settings.trainer.get("parallel_runs", 1)
+    config.check_type("trainer.parallel_runs", side_by_side, "int")
+    check_range("trainer.parallel_runs", side_by_side, 1, 64)
     if jobs == "gpus":
         gpus = _gpus()
         if not gpus:
             raise ConfigError("jobs=gpus, and no GPU is visible", "give a number of processes: jobs=2")
-        return gpus, gpus
+        return gpus * side_by_side, gpus
     if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
         raise ConfigError(f"jobs={jobs} is neither a number of processes nor `gpus`", "give jobs=1 or more, or gpus")
-    return jobs, _gpus() if jobs > 1 else 0
+    return jobs * side_by_side, _gpus() if jobs > 1 else 0
 
 
 def _gpus() -> int:
@@ -159,93 +158,8 @@ def _gpus() -> int:
 
 
 def run_processes(planned: Plan, count: int, gpus: int, verbose: bool = True) -> int:
-    """Trains the runs of a plan, ``count`` at a time, each in a process of its own, GPUs dealt in turn.
-
-    A process that dies of a fault that is not the user's (a crash, no memory) is started again ``retries`` times.
-
-    Returns:
-        How many runs failed, or were refused.
-
-    Raises:
-        KeyboardInterrupt: the user's; the processes have then been interrupted too.
-    """
-    waiting = [(job, int(planned.settings.retries)) for job in planned.jobs]
-    running: dict[int, tuple[subprocess.Popen[bytes], Job, int]] = {}
-    total, done, failed = len(waiting), 0, 0
-    try:
-        while waiting or running:
-            for slot in range(count):
-                if slot not in running and waiting:
-                    job, retries = waiting.pop(0)
-                    running[slot] = (_start(job, slot, count, gpus), job, retries)
-            time.sleep(0.05)
-            for slot, (process, job, retries) in list(running.items()):
-                code = process.poll()
-                if code is None:
-                    continue
-                del running[slot]
-                if code in (UNEXPECTED, 137) or code < 0:
-                    _note_death(job, code)
-                    if retries:
-                        print(f"{job.path}: {_death(code)}; trying it again", file=sys.stderr, flush=True)
-                        waiting.insert(0, (job, retries - 1))
-                        continue
-                done += 1
-                failed += code != 0
-                if verbose:
-                    print(f"sweep      {done} of {total} runs done", file=sys.stderr, flush=True)
-    except KeyboardInterrupt:
-        _stop([process for process, _, _ in running.values()])
-        raise
-    return failed
-
-
-def _start(job: Job, slot: int, count: int, gpus: int) -> subprocess.Popen[bytes]:
-    environment = dict(os.environ)
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    if gpus:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        names = visible if len(visible) >= gpus and visible[0] else [str(i) for i in range(gpus)]
-        environment["CUDA_VISIBLE_DEVICES"] = names[slot % gpus]
-    command = [sys.executable, "-m", "mlfix_train.cli", "train", *job.overrides, "jobs=1", "report=line"]
-    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, preexec_fn=_heed_interrupts)
-
-
-def _heed_interrupts() -> None:
-    """Lets a new process heed Ctrl-C even where we were started to ignore it, and (on Linux) the parent's death."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG
-
-
-def _stop(running: list[subprocess.Popen[bytes]]) -> None:
-    """Interrupts processes, and waits until they have written down where they are."""
-    for process in running:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-    deadline = time.monotonic() + GRACE
-    for process in running:
-        try:
-            process.wait(max(0.1, deadline - time.monotonic()))
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            process.kill()
-
-
-def _death(code: int) -> str:
-    if code == UNEXPECTED:
-        return "failed"
-    number = -code if code < 0 else code - 128
-    name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
-    return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-
-
-def _note_death(job: Job, code: int) -> None:
-    """Writes into ``run.json`` how a process ended that could not do so itself."""
-    directory = RunDirectory(job.path)
-    if code != UNEXPECTED and _state(job.path).get("status") not in (None, FINISHED, FAILED):
-        directory.update(status=FAILED, error=f"its process was {_death(code)}")
+    """Trains the runs of a plan, see :func:`mlfix_train.verbs.sweep_pool.run_all`."""
+    return sweep_pool.run_all(planned.jobs, int(planned.settings.retries), count, gpus, verbose)
 
 
 def report(jobs: Sequence[Job]) -> bool:
@@ -298,4 +212,4 @@ def _cell(state: dict[str, Any] | None) -> str:
     return words + (f" ({duration(took)})" if took is not None else "")
 
 
-__all__ = ["Job", "Plan", "attempt", "ordered", "plan", "processes", "report", "run_processes"]
+__all__ = ["Job", "Plan", "attempt", "ordered", "plan", "processes", "report", "run_processes", "share"]

@@ -122,7 +122,8 @@ def identity(cfg: DictConfig, data: Any) -> dict[str, Any]:
     full = config.plain(cfg)
     kept = {key: full[key] for key in ("seed", "model", "recipe")}
     kept["pixels"] = {key: full["pixels"][key] for key in ("size", "aspect")}
-    speed = ("accelerator", "devices", "num_nodes", "strategy", "check_val_every_n_epoch")
+    speed = ("accelerator", "devices", "num_nodes", "strategy", "check_val_every_n_epoch", "parallel_runs",
+             "matmul_convs", "profile_steps")  # fmt: skip
     kept["trainer"] = {key: value for key, value in full["trainer"].items() if key not in speed}
     return {**kept, **task_of(cfg).identity(cfg, data)}
 
@@ -197,6 +198,7 @@ def _train(cfg: DictConfig, directory: RunDirectory, data: Any, about: dict[str,
     data.prepare_data()
     timings = {"pixels_seconds": round(time.monotonic() - clock, 2)}
     model = config.build_model(cfg, data.labels)
+    trainers.quicken(cfg, model)
     checkpoint = directory.checkpoint if directory.checkpoint.exists() and not cfg.overwrite else None
     if checkpoint:
         check_checkpoint(checkpoint, model)
@@ -204,12 +206,13 @@ def _train(cfg: DictConfig, directory: RunDirectory, data: Any, about: dict[str,
     title = f"{cfg.name}, {cfg.arm}, {directory.path.name}"
     callback = task_of(cfg).build_callback(cfg, directory, title)
     loggers = trainers.build_loggers(cfg, directory, about)
-    trainer = trainers.build_trainer(cfg, directory, model.recipe.total_epochs, [callback], loggers)
+    callbacks = [callback, *trainers.build_profiler(cfg, directory)]
+    trainer = trainers.build_trainer(cfg, directory, model.recipe.total_epochs, callbacks, loggers)
     if cfg.overwrite and about:
         _clear(directory)
     clock = time.monotonic()
     try:
-        with trainers.as_single_run():
+        with trainers.as_single_run(), trainers.enough_memory(model, data):
             trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
             if trainer.interrupted:
                 raise KeyboardInterrupt

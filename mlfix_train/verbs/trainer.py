@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from mlfix_train import config
 from mlfix_train.data.atomic import atomic_path
 from mlfix_train.data.runs import RunDirectory
-from mlfix_train.errors import ConfigError, check_choice, did_you_mean
+from mlfix_train.errors import ConfigError, RunError, check_choice, check_range, did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,8 @@ def build_trainer(
 
     _hush()
     arguments = config.plain(cfg.trainer)
+    for name in ("parallel_runs", "matmul_convs", "profile_steps"):  # ours
+        arguments.pop(name, None)
     known = [name for name in inspect.signature(L.Trainer.__init__).parameters if name not in ("self", *OURS)]
     for name in arguments:
         if name not in known:
@@ -97,6 +99,20 @@ def build_trainer(
         ) from error
 
 
+def quicken(cfg: DictConfig, model: Any) -> None:
+    """Makes a model's small convolutions matrix products where ``trainer.matmul_convs`` says so.
+
+    Raises:
+        ConfigError: it is neither ``auto`` nor true nor false.
+    """
+    from mlfix_train.models.matmul_conv import use_matmul_convs, worth_it
+
+    wanted = cfg.trainer.get("matmul_convs", "auto")
+    check_choice("trainer.matmul_convs", wanted, ("auto", True, False))
+    if wanted is True or (wanted == "auto" and worth_it()):
+        use_matmul_convs(model.network)
+
+
 def _whole_checkpoints() -> Any:
     """Returns Lightning's checkpoint writer, made to leave a checkpoint whole or not at all."""
     from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -124,6 +140,45 @@ def _hush() -> None:
         ".*is_namedtuple_instance.*", ".*TF32.*", ".*litlogger.*", ".*fork.*", ".*tensorboardX.*",
     ):  # fmt: skip
         warnings.filterwarnings("ignore", words)
+
+
+@contextmanager
+def enough_memory(model: Any, data: Any) -> Iterator[None]:
+    """Says which batch fits where the device has too little memory.
+
+    Raises:
+        RunError: out of memory, with the key and the batch.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        words = str(error)
+        if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in words:
+            raise
+        from mlfix_train.models.compiling import largest_batch
+
+        tried = data.loader.batch_size
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        fits = largest_batch(model, model.network, data.pixels.size, tried)
+        remedy = f"loader.batch_size={fits} fits (and loader.eval_batch_size={2 * fits})" if fits else (
+            "not even two samples fit: a smaller model or pixels.size, or another device")  # fmt: skip
+        raise RunError(
+            f"out of memory on {model.device} with loader.batch_size={tried}: {words.splitlines()[0][:160]}",
+            f"{remedy}; with overwrite=true the run begins anew",
+        ) from error
+
+
+def build_profiler(cfg: DictConfig, directory: RunDirectory) -> list[Any]:
+    """Builds the callback of ``trainer=profile``; none where no steps are to be profiled."""
+    steps = cfg.trainer.get("profile_steps", 0)
+    config.check_type("trainer.profile_steps", steps, "int")
+    check_range("trainer.profile_steps", steps, 0, 10_000)
+    if not steps:
+        return []
+    from mlfix_train.verbs.profile import StepProfile
+
+    return [StepProfile(directory.path / "profile", int(steps))]
 
 
 def build_loggers(cfg: DictConfig, directory: RunDirectory, about: dict[str, Any]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from shapes import FAST, draw_shapes, start
 
 from mlfix_train.data.runs import RunDirectory
 from mlfix_train.errors import ConfigError, RunError
-from mlfix_train.verbs import sweep
+from mlfix_train.verbs import sweep, sweep_pool
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +78,22 @@ def test_processes_are_dealt_to_the_gpus_in_turn(monkeypatch: pytest.MonkeyPatch
     seen: list[dict[str, str]] = []
 
     class Process:
-        def __init__(self, command: list[str], env: dict[str, str], **_: object) -> None:
+        """Takes one run and says that it went well."""
+
+        returncode = 0
+
+        def __init__(self, command: list[str], env: dict[str, str], pass_fds: tuple[int], **_: object) -> None:
             seen.append(env)
+            os.write(pass_fds[0], b"0\n")
+            self.stdin = io.BytesIO()
 
         def poll(self) -> int:
             return 0
 
-    monkeypatch.setattr(sweep.subprocess, "Popen", Process)
+        def wait(self, timeout: float = 0) -> int:
+            return 0
+
+    monkeypatch.setattr(sweep_pool.subprocess, "Popen", Process)
     planned = sweep.plan(["data.root=x", f"outputs={tmp_path}", "seed=range(0,4)", "jobs=4"])
     sweep.run_processes(planned, 4, 2, verbose=False)
     assert [env["CUDA_VISIBLE_DEVICES"] for env in seen] == ["0", "1", "0", "1"]
