@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any
 
-KEPT = 4
+KEPT = 8
 """Things kept at most; the oldest goes first."""
 
 _kept: dict[Hashable, Any] = {}

@@ -45,8 +45,14 @@ class EpochRecord(L.Callback):
         """Starts the clock."""
         self.started, self.trained = time.monotonic(), 0.0
 
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Stops the clock of training at the last batch, before validation."""
+        if pl_module.device.type == "cuda" and batch_idx + 1 >= int(trainer.num_training_batches):
+            import torch
+
+            torch.cuda.synchronize(pl_module.device)  # once an epoch: the device lags behind
         self.trained = time.monotonic() - self.started
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
