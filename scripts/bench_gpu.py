@@ -176,7 +176,8 @@ def fake_data(bench: Bench, work: Path) -> Any:
     )
     held_out = np.zeros(bench.samples, bool)
     held_out[rng.permutation(bench.samples)[: bench.samples // 5]] = True
-    loader = LoaderSpec(batch_size=bench.batch, eval_batch_size=2 * bench.batch)
+    held = True if bench.toy else "auto"
+    loader = LoaderSpec(batch_size=bench.batch, eval_batch_size=2 * bench.batch, resident=held)
     data = DataModule(table, held_out, work / "cache", pixels=PixelSpec(40), loader=loader, augmentation=AugmentSpec())
     data.store = PixelStore(folder)
     return data
