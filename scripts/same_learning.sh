@@ -22,7 +22,7 @@ from mlfix_train.data.samples import write_table
 table = read_folder(sys.argv[1], r"(.+)_\d+\.jpg")
 tracks = table["group"].drop_duplicates().sample(frac=1, random_state=0)
 sizes = table["group"].value_counts()[tracks].cumsum()
-write_table(table[table["group"].isin(tracks[sizes <= int(sys.argv[2])])], "samples.csv")
+write_table(table[table["group"].isin(tracks[(sizes <= int(sys.argv[2])).to_numpy()])], "samples.csv")
 PY
 common=(data=table data.file=samples.csv model=resnet18 model.pretrained=false logger=none audit.panels=0 report=line)
 "$mlfix" train "${common[@]}" recipe=scratch recipe.epochs=2 name=start

@@ -73,16 +73,24 @@ def test_every_box_is_accounted_for_and_signs_across_the_edge_are_whole(fake: Pa
         assert np.abs(np.asarray(Image.open(row.path), float) - whole).mean() < 1.0
 
 
-def test_the_experiment_runs_and_goes_on_where_it_was(fake: Path, tmp_path: Path) -> None:
+def test_the_experiment_says_what_it_takes_stops_for_the_review_and_goes_on(fake: Path, tmp_path: Path) -> None:
     script, fixes = str(REPO / "scripts/reproduce_mtsd.sh"), str(fake / "invalid-speed-limits.csv")
-    settings = {
-        "SEEDS": "2", "FOLDS": "2", "PYTHON": sys.executable, "MLFIX": f"{Path(sys.executable).parent}/mlfix",
-        "KEYS": KEYS,
-    }  # fmt: skip
+    mlfix = f"{Path(sys.executable).parent}/mlfix"
+    settings = {"SEEDS": "2", "FOLDS": "2", "PYTHON": sys.executable, "MLFIX": mlfix, "KEYS": KEYS}
     told = run("bash", script, str(fake), fixes, "work", cwd=tmp_path, ESTIMATE="only", **settings)
     assert "14 trainings of 1 epochs" in told and "GB" in told and "in all" in told
     assert not (tmp_path / "work/crops").exists()
+
+    told = run("bash", script, str(fake), "none", "work", cwd=tmp_path, **settings)
+    assert "mark wrong labels with" in told and "review audit=audit" in told
+    assert (tmp_path / "work/audit/report.html").is_file()
+    assert not (tmp_path / "work/outputs/mtsd-speed-limits").exists()
+
+    files = sorted((tmp_path / "work/outputs").rglob("run.json"))
+    before = [path.read_bytes() for path in files]
     told = run("bash", script, str(fake), fixes, "work", cwd=tmp_path, **settings)
+    assert "photos were cropped before" in told
+    assert len(files) == 2 and [path.read_bytes() for path in files] == before
     for name in ("mtsd-speed-limits", "mtsd-by-photo"):
         summary = json.loads((tmp_path / f"work/evidence-{name}/summary.json").read_text())
         assert summary["slices"]["speed"]["effect"]["training"] is not None
@@ -90,19 +98,3 @@ def test_the_experiment_runs_and_goes_on_where_it_was(fake: Path, tmp_path: Path
         about = json.loads((tmp_path / f"work/outputs/{name}/fixed/seed=1/run.json").read_text())["config"]
         assert about["split"]["grouped"] is (name == "mtsd-by-photo")
         assert about["pixels"]["size"] == 40 and about["loader"]["sampling"] == "balanced"
-    assert (tmp_path / "work/audit/report.html").is_file()
-    files = sorted((tmp_path / "work/outputs").rglob("run.json"))
-    before = [path.read_bytes() for path in files]
-    told = run("bash", script, str(fake), fixes, "work", cwd=tmp_path, **settings)
-    assert "photos were cropped before" in told
-    assert len(files) == 14 and [path.read_bytes() for path in files] == before
-
-
-def test_without_fixes_it_stops_for_the_review(fake: Path, tmp_path: Path) -> None:
-    settings = {
-        "FOLDS": "2", "ESTIMATE": "none", "PYTHON": sys.executable, "MLFIX": f"{Path(sys.executable).parent}/mlfix",
-        "KEYS": KEYS,
-    }  # fmt: skip
-    told = run("bash", str(REPO / "scripts/reproduce_mtsd.sh"), str(fake), "none", "work", cwd=tmp_path, **settings)
-    assert "mark wrong labels with" in told and "review audit=audit" in told
-    assert not (tmp_path / "work/outputs/mtsd-speed-limits").exists()

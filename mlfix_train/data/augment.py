@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -61,9 +62,15 @@ def normalize(images: Tensor) -> Tensor:
         float32 ``N,3,H,W``.
     """
     x = images.float().div_(255) if images.dtype == torch.uint8 else images
-    mean = torch.tensor(IMAGENET_MEAN, device=x.device).view(1, 3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=x.device).view(1, 3, 1, 1)
+    mean, std = _statistics(x.device)
     return (x - mean) / std
+
+
+@lru_cache(maxsize=16)
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Returns mean and deviation on a device, copied there once: each copy would make the device wait."""
+    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return mean, std
 
 
 def augment(images: Tensor, spec: AugmentSpec, seed: int) -> Tensor:

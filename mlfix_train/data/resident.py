@@ -19,7 +19,6 @@ from mlfix_train.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-RESIDENT = ("auto", True, False)
 SHARE = 0.5
 """Of the memory that is free, what a store may take: the rest is the network's."""
 CHUNK = 8192
@@ -32,7 +31,7 @@ _said: set[str] = set()
 
 def check_resident(value: object) -> None:
     """Raises a ConfigError unless ``value`` is ``auto``, true or false."""
-    if value not in RESIDENT:
+    if not any(value is wanted for wanted in (True, False)) and value != "auto":
         raise ConfigError(f"loader.resident={value} is not a value of this key", "it takes auto, true or false")
 
 
@@ -52,6 +51,9 @@ def hold(store: PixelStore, device: torch.device, wanted: str | bool) -> torch.T
     key = (store.fingerprint, str(device))
     if key in _held:
         return _held[key]
+    _held.clear()  # one data set at a time
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
     size, free = int(np.prod(store.shape)), free_memory(device)
     if size > SHARE * free:
         told = f"more than {SHARE:.0%} of the {free / 1e9:.1f} GB that are free on {device}"
@@ -64,7 +66,6 @@ def hold(store: PixelStore, device: torch.device, wanted: str | bool) -> torch.T
     except torch.OutOfMemoryError:
         _say_once(f"the images do not fit on {device} after all: they are read batch by batch")
         return None
-    _held.clear()  # one data set at a time
     _held[key] = images
     return images
 

@@ -5,13 +5,13 @@ Nothing but the fixed labels changes: files are patched in single places, and st
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
 import pandas as pd
 
@@ -20,6 +20,7 @@ from mlfix_train.data.coco import load_files, read_coco
 from mlfix_train.data.json_files import JsonPatch
 from mlfix_train.data.mtsd import object_key, read_mtsd
 from mlfix_train.data.voc import read_voc
+from mlfix_train.data.voc_patch import patch_voc
 from mlfix_train.data.yolo import find_names, read_names, read_yolo
 from mlfix_train.data.yolo_names import with_classes
 from mlfix_train.errors import DataError, listing
@@ -131,6 +132,7 @@ def _write_coco(found: Annotations, source: Mapping[str, Any], changes: Changes,
                 everywhere[label] = 1 + max((number for number in taken if isinstance(number, int)), default=0)
             numbers[label] = everywhere[label]
             taken.add(numbers[label])
+            own.add(numbers[label])
             added.append({"id": numbers[label], "name": label})
         patch = JsonPatch(path)
         spans = patch.listed("annotations")
@@ -190,10 +192,15 @@ def _write_names(
     written = []
     for path, target in copies:
         before = path.read_bytes()
-        text = before.decode()
+        try:
+            text = before.decode()
+        except UnicodeDecodeError:  # no list of ours
+            target.write_bytes(before)
+            continue
         if path == about:
             text = with_classes(text, settings, added, about.suffix.lower() in (".yaml", ".yml"))
-            text = _with_path(text, os.path.abspath(target.parent))
+            if settings.get("path"):
+                text = _with_path(text, os.path.abspath(target.parent))
         else:
             text = text.replace(f"{found.root}{os.sep}", f"{os.path.abspath(out)}{os.sep}")
         target.write_bytes(text.encode())
@@ -204,7 +211,14 @@ def _write_names(
 
 def _with_path(text: str, place: str) -> str:
     """Returns a data.yaml whose ``path``, where it has one, is another; a comment behind it stays."""
-    return re.sub(r"(?m)^(path[ \t]*:[ \t]*)[^#\r\n]*?(?=[ \t]*(#|\r?$))", lambda match: match[1] + place, text)
+    import yaml
+
+    value = r"""("(?:[^"\\]|\\.)*"|'(?:[^']|'')*'|(?:[^#\r\n]|(?<=\S)#)*?)(?=[ \t]*(?:[ \t]#|\r?$))"""
+    plain = place if yaml.safe_load(f"a: {place}") == {"a": place} else json.dumps(place)
+    patched = re.sub(rf"(?m)^(path[ \t]*:[ \t]*){value}", lambda match: match[1] + plain, text)
+    if yaml.safe_load(patched).get("path") == place:
+        return patched
+    return str(yaml.safe_dump({**yaml.safe_load(text), "path": place}, sort_keys=False, allow_unicode=True))
 
 
 def _link_photos(found: Annotations, out: Path) -> None:
@@ -222,33 +236,9 @@ def _write_voc(found: Annotations, source: Mapping[str, Any], changes: Changes, 
     _copy_others(found, [*(path for path in sources if str(path) not in changes), *lists], out)
     written = []
     for name, new in changes.items():
-        raw = Path(name).read_bytes()
-        encoding = re.match(rb"<\?xml[^>]*encoding=[\"']([\w.-]+)[\"']", raw.lstrip(b"\xef\xbb\xbf"))
-        text = raw.decode(encoding[1].decode() if encoding else "utf-8")
-        spans = [match.span() for match in re.finditer(r"(?s)<object\b.*?</object\s*>", _hide_comments(text))]
-        for place in sorted(map(int, new), reverse=True):
-            begin, end = spans[place]
-            text = text[:begin] + _object_with(text[begin:end], new[str(place)]) + text[end:]
-        target = _place(found, Path(name), out)
-        target.write_bytes(text.encode(encoding[1].decode() if encoding else "utf-8"))
-        written.append(target)
+        written.append(_place(found, Path(name), out))
+        written[-1].write_bytes(patch_voc(Path(name).read_bytes(), {int(key): label for key, label in new.items()}))
     return written
-
-
-def _hide_comments(text: str) -> str:
-    """Returns XML of the same length with blanks in place of its comments."""
-    return re.sub(r"(?s)<!--.*?-->", lambda match: " " * len(match[0]), text)
-
-
-def _object_with(text: str, label: str | None) -> str:
-    """Returns an ``<object>`` with another name, or nothing in its place."""
-    if label is None:
-        return ""
-    parts = re.sub(r"(?s)<part\b.*?</part\s*>", lambda match: " " * len(match[0]), _hide_comments(text))
-    name = re.search(r"(?s)<name\s*>(.*?)</name\s*>", parts)
-    if name is None:
-        return text
-    return text[: name.start(1)] + escape(label) + text[name.end(1) :]
 
 
 def read_back(found: Annotations, source: Mapping[str, Any], out: Path) -> Annotations:

@@ -18,7 +18,7 @@ WORTH_STEPS = 2000
 
 def check_compile(wanted: object) -> None:
     """Raises a ConfigError unless ``wanted`` is ``auto``, true or false."""
-    if wanted not in ("auto", True, False):
+    if wanted is not True and wanted is not False and wanted != "auto":
         raise ConfigError(f"model.compile={wanted} is not a value of this key", "it takes auto, true or false")
 
 
@@ -70,15 +70,33 @@ def rehearse(module: Any, network: nn.Module, shape: tuple[int, ...]) -> None:
                     buffer.copy_(kept[name])
 
 
-def largest_batch(module: Any, network: nn.Module, size: int, tried: int) -> int:
-    """Returns the largest of ``tried``'s halves of which a step fits into the device's memory; 0 where none does."""
+def largest_batch(module: Any, device: torch.device, size: int, tried: int, images: int = 1) -> int:
+    """Returns the largest of ``tried``'s halves of which a step fits into a device's memory; 0 where none does.
+
+    Beside the step there must be room for the optimizer's two moments of every weight.
+
+    Args:
+        module: the LightningModule, on whatever device it is now.
+        device: where it is to train.
+        size: side of the images, pixels.
+        tried: the batch that did not fit.
+        images: images a sample.
+    """
     batch = tried // 2
-    while batch >= 2:
-        try:
-            rehearse(module, network, (batch, 3, size, size))
-            return batch
-        except (torch.OutOfMemoryError, RuntimeError, MemoryError):
-            if torch.cuda.is_available():
+    moments: list[torch.Tensor] = []
+    try:
+        module.to(device)
+        moments = [torch.zeros_like(weight) for weight in module.parameters() for _ in range(2)]
+        while batch >= 2:
+            try:
+                rehearse(module, module.network, (images * batch, 3, size, size))
+                return batch
+            except (torch.OutOfMemoryError, RuntimeError, MemoryError):
+                batch //= 2
+            if device.type == "cuda":
                 torch.cuda.empty_cache()
-            batch //= 2
+    except (torch.OutOfMemoryError, RuntimeError, MemoryError):
+        return 0
+    finally:
+        moments.clear()
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ import lightning as L
 import torch
 
 from mlfix_train.data.atomic import atomic_path
+
+log = logging.getLogger(__name__)
 
 ROWS = 25
 """Operations listed."""
@@ -68,6 +71,12 @@ class StepProfile(L.Callback):
         with torch.random.fork_rng(devices):  # what is counted and tried must not change the training
             self.write(pl_module, batch, seconds / count, count)
         self.profiler = None
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Says so where the training was too short."""
+        if not self.done:
+            needed = f"trainer.profile_steps={self.steps} and as many that warm up"
+            log.warning("no step was profiled: the training has fewer than %d steps (%s)", 2 * self.steps, needed)
 
     def write(self, module: L.LightningModule, batch: Any, seconds: float, count: int) -> None:
         """Writes what was found."""

@@ -25,6 +25,11 @@ ANSWERS = "MLFIX_ANSWERS"
 """Names the file descriptor that a working process writes exit codes to."""
 
 
+def cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Worker:
     """A process that trains runs, one at a time.
 
@@ -36,11 +41,12 @@ class Worker:
 
     def __init__(self, slot: int, count: int, gpus: int) -> None:
         environment = dict(os.environ)
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // count)))
         if gpus:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
             names = visible if len(visible) >= gpus and visible[0] else [str(i) for i in range(gpus)]
             environment["CUDA_VISIBLE_DEVICES"] = names[slot % gpus]
+        self.gone = False
         self._answers, theirs = os.pipe()
         environment[ANSWERS] = str(theirs)
         command = [sys.executable, "-m", "mlfix_train.cli", "--sweep-worker"]
@@ -61,13 +67,14 @@ class Worker:
 
     def result(self) -> int | None:
         """Returns the exit code of the run, or that of the process where it died; ``None`` while it trains."""
-        if select.select([self._answers], [], [], 0)[0]:
-            line = os.read(self._answers, 64)
-            if line:
-                return int(line)
-            self.process.wait()
-            return self.process.returncode or UNEXPECTED
-        return self.process.poll()
+        if not select.select([self._answers], [], [], 0)[0]:
+            return None
+        line = os.read(self._answers, 64)  # nothing: the process is gone
+        if line:
+            return int(line)
+        self.gone = True
+        self.process.wait()
+        return int(self.process.returncode) or UNEXPECTED
 
     def close(self, interrupt: bool = False) -> None:
         """Ends it: at once where it waits for a run, after writing down where it is where it trains one."""
@@ -106,6 +113,7 @@ def run_all(jobs: list[Any], retries: int, count: int, gpus: int, verbose: bool 
         KeyboardInterrupt: the user's; the processes have then been interrupted too.
     """
     waiting = [(job, retries) for job in jobs]
+    count = min(count, len(jobs))
     workers: dict[int, Worker] = {}
     running: dict[int, tuple[Any, int]] = {}
     total, done, failed = len(waiting), 0, 0
@@ -114,14 +122,16 @@ def run_all(jobs: list[Any], retries: int, count: int, gpus: int, verbose: bool 
             for slot in range(count):
                 if slot not in running and waiting:
                     running[slot] = waiting.pop(0)
-                    workers.setdefault(slot, Worker(slot, count, gpus)).begin(running[slot][0].overrides)
+                    if slot not in workers:
+                        workers[slot] = Worker(slot, count, gpus)
+                    workers[slot].begin(running[slot][0].overrides)
             time.sleep(0.05)
             for slot, (job, left) in list(running.items()):
                 code = workers[slot].result()
                 if code is None:
                     continue
                 del running[slot]
-                if code in (UNEXPECTED, 137) or code < 0:
+                if workers[slot].gone or code == UNEXPECTED:
                     _retire(workers.pop(slot))
                     _note_death(job, code)
                     if left:
@@ -164,7 +174,7 @@ def _heed_interrupts() -> None:
 
 
 def _death(code: int) -> str:
-    if code == UNEXPECTED:
+    if 0 <= code <= 128:
         return "failed"
     number = -code if code < 0 else code - 128
     name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
@@ -202,7 +212,8 @@ def serve(train: Callable[[list[str]], int]) -> int:
             code = train(json.loads(line))
             if code == 130:
                 return code
-            sys.stdout.flush()
+            with contextlib.suppress(BrokenPipeError):  # nobody reads what it prints
+                sys.stdout.flush()
             os.write(answers, f"{code}\n".encode())
             gc.collect()
             torch = sys.modules.get("torch")

@@ -33,6 +33,7 @@ PRODUCTS = (
     "metrics.csv",
     "checkpoints",
     "panels",
+    "profile",
 )
 
 
@@ -212,7 +213,8 @@ def _train(cfg: DictConfig, directory: RunDirectory, data: Any, about: dict[str,
         _clear(directory)
     clock = time.monotonic()
     try:
-        with trainers.as_single_run(), trainers.enough_memory(model, data):
+        images = 2 if config.is_sorting(cfg) else 1
+        with trainers.as_single_run(), trainers.enough_memory(trainer, model, data, images):
             trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
             if trainer.interrupted:
                 raise KeyboardInterrupt

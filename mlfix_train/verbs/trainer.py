@@ -22,6 +22,8 @@ from mlfix_train.errors import ConfigError, RunError, check_choice, check_range,
 
 log = logging.getLogger(__name__)
 
+NO_MEMORY = ("not enough memory", "can't allocate memory")
+"""What torch says of a CPU without memory."""
 LOGGERS = ("wandb", "csv", "none")
 OURS = ("max_epochs", "callbacks", "logger", "use_distributed_sampler", "num_sanity_val_steps", "default_root_dir")
 
@@ -108,7 +110,8 @@ def quicken(cfg: DictConfig, model: Any) -> None:
     from mlfix_train.models.matmul_conv import use_matmul_convs, worth_it
 
     wanted = cfg.trainer.get("matmul_convs", "auto")
-    check_choice("trainer.matmul_convs", wanted, ("auto", True, False))
+    if wanted is not True and wanted is not False:
+        check_choice("trainer.matmul_convs", wanted, ("auto", "true", "false"))
     if wanted is True or (wanted == "auto" and worth_it()):
         use_matmul_convs(model.network)
 
@@ -143,30 +146,47 @@ def _hush() -> None:
 
 
 @contextmanager
-def enough_memory(model: Any, data: Any) -> Iterator[None]:
+def enough_memory(trainer: Any, model: Any, data: Any, images: int = 1) -> Iterator[None]:
     """Says which batch fits where the device has too little memory.
+
+    Args:
+        trainer: Lightning's; its device is where the batch is tried, for it takes the model off it as it fails.
+        model: the LightningModule.
+        data: the DataModule.
+        images: images a sample: 2 for a sorting network.
 
     Raises:
         RunError: out of memory, with the key and the batch.
     """
+    told = ""
     try:
         yield
     except (torch.OutOfMemoryError, RuntimeError) as error:
-        words = str(error)
-        if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in words:
+        told = str(error)
+        if not isinstance(error, torch.OutOfMemoryError) and not any(words in told for words in NO_MEMORY):
             raise
-        from mlfix_train.models.compiling import largest_batch
+        error.__traceback__ = None  # its frames hold what fills the memory
+    if not told:
+        return
+    from mlfix_train.models.compiling import largest_batch
 
-        tried = data.loader.batch_size
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        fits = largest_batch(model, model.network, data.pixels.size, tried)
-        remedy = f"loader.batch_size={fits} fits (and loader.eval_batch_size={2 * fits})" if fits else (
+    device, tried = trainer.strategy.root_device, data.loader.batch_size
+    for optimizer in trainer.optimizers:
+        optimizer.state.clear()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    judging = "validating" in told or trainer.validating
+    fits = largest_batch(model, device, data.pixels.size, tried, images)
+    if judging:
+        key, remedy = f"loader.eval_batch_size={data.loader.eval_batch_size}", "a smaller loader.eval_batch_size"
+    else:
+        key = f"loader.batch_size={tried}"
+        remedy = f"loader.batch_size={fits} fits" if fits else (
             "not even two samples fit: a smaller model or pixels.size, or another device")  # fmt: skip
-        raise RunError(
-            f"out of memory on {model.device} with loader.batch_size={tried}: {words.splitlines()[0][:160]}",
-            f"{remedy}; with overwrite=true the run begins anew",
-        ) from error
+    raise RunError(
+        f"out of memory on {device} with {key}: {told.splitlines()[0][:160]}",
+        f"{remedy}; with overwrite=true the run begins anew",
+    )
 
 
 def build_profiler(cfg: DictConfig, directory: RunDirectory) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import gc
 import re
 import warnings
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ KEYS = [key for key, *_ in charts.ARM_ROWS]
 
 @pytest.fixture(autouse=True)
 def no_warnings() -> Iterator[None]:
+    gc.collect()  # what other tests left behind warns before, not while something is drawn
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield

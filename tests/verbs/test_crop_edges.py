@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from photos import Photo, for_format, paint, photos, write_coco, write_mtsd, write_voc, write_yolo
 from shapes import REPO, start
 
@@ -386,6 +387,72 @@ def test_a_new_category_has_a_number_that_no_file_uses(tmp_path: Path, mlfix) ->
     assert answer.code == 0, answer.err
     written = json.loads((tmp_path / "out/annotations/instances_train2017.json").read_text())["categories"]
     assert written[-2:] == [{"id": 91, "name": "new"}, {"id": 90, "name": "only-in-val"}]
+
+
+def test_labels_of_other_files_that_share_a_number_get_numbers_of_their_own(tmp_path: Path, mlfix) -> None:
+    (tmp_path / "data/annotations").mkdir(parents=True)
+    for place, name in enumerate(("cat", "dog", "bird")):
+        photo = Photo(f"p{place}", boxes=ONE)
+        paint(photo, tmp_path / f"data/p{place}.jpg")
+        boxes = [{"id": 10 * place + n, "image_id": 1, "category_id": 1 + place // 2, "bbox": [10 + 9 * n, 10, 30, 30]}
+                 for n in range(2)]  # fmt: skip
+        content = {"images": [{"id": 1, "file_name": f"p{place}.jpg"}], "annotations": boxes,
+                   "categories": [{"id": 1 + place // 2, "name": name}]}  # fmt: skip
+        (tmp_path / f"data/annotations/s{place}.json").write_text(json.dumps(content))
+    table = api.crop(f"data.root={tmp_path / 'data'}", f"out={tmp_path / 'crops'}", *PNG)
+    birds = table.index[table["label"] == "bird"]
+    answer = mlfix(
+        "export", "to=coco", *WHERE(tmp_path), fix(tmp_path / "f.csv", dict(zip(birds, ("cat", "dog"), strict=True)))
+    )
+    assert answer.code == 0, answer.err
+    written = json.loads((tmp_path / "out/annotations/s2.json").read_text())["categories"]
+    assert len({row["id"] for row in written}) == 3 and [row["name"] for row in written] == ["bird", "cat", "dog"]
+
+
+def test_yaml_paths_in_quotes_and_files_that_are_no_lists(tmp_path: Path, mlfix) -> None:
+    for number, (text, place) in enumerate(
+        (('"../y#x/../data0"  # here', "out0"), ("'.'", "out # 1"), (". # c", "out2"))
+    ):
+        root = tmp_path / f"data{number}"
+        write_yolo(root, for_format("yolo"))
+        (root / "readme.txt").write_bytes("größe".encode("latin-1"))
+        (root / "data.yaml").write_text(
+            re.sub(r"path: .*", lambda _, text=text: f"path: {text}", (root / "data.yaml").read_text())
+        )
+        table = api.crop(f"data.root={root}", f"out={tmp_path / f'crops{number}'}", *PNG)
+        sample = table.index[table["label"] != "stop"][0]
+        answer = mlfix("export", "to=yolo", f"crops={tmp_path / f'crops{number}'}", f"out={tmp_path / place}",
+                       fix(tmp_path / "f.csv", {sample: "stop"}))  # fmt: skip
+        assert answer.code == 0, answer.err
+        written = (tmp_path / place / "data.yaml").read_text()
+        assert yaml.safe_load(written)["path"] == str(tmp_path / place)
+        assert ("# here" in written) == (number == 0) and ("# c" in written) == (number == 2)
+        assert (tmp_path / place / "readme.txt").read_bytes() == "größe".encode("latin-1")
+
+
+XML = """<annotation><filename>p.jpg</filename><size><width>320</width><height>200</height></size><object/>
+<object><attributes><attribute><name>colour</name></attribute></attributes><part><name>x</name></part>
+<name lang="en">stop</name><bndbox><xmin>11</xmin><ymin>11</ymin><xmax>40</xmax><ymax>40</ymax></bndbox></object>
+<object ><name><![CDATA[yi&eld]]></name><bndbox><xmin>61</xmin><ymin>11</ymin>
+<xmax>90</xmax><ymax>40</ymax></bndbox></object >
+</annotation>"""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "iso-8859-1", "utf-16"])
+def test_xml_of_other_shapes_and_encodings(tmp_path: Path, mlfix, encoding: str) -> None:
+    root = write_voc(tmp_path / "data", [Photo("p", boxes=ONE)])
+    head = f'<?xml version="1.0" encoding="{encoding}"?>'
+    (root / "Annotations/p.xml").write_bytes((head + XML).encode(encoding))
+    table = api.crop(f"data.root={root}", f"out={tmp_path / 'crops'}", *PNG)
+    assert sorted(table["label"]) == ["stop", "yi&eld"]
+    ids = dict(zip(table["annotation"], table.index, strict=True))
+    answer = mlfix(
+        "export", "to=voc", *WHERE(tmp_path), fix(tmp_path / "f.csv", {ids["1"]: "日本", ids["2"]: "invalid"})
+    )
+    assert answer.code == 0, answer.err
+    written = (tmp_path / "out/Annotations/p.xml").read_bytes().decode(encoding)
+    new = "日本" if encoding != "iso-8859-1" else "&#26085;&#26412;"
+    assert written == (head + XML[: XML.index("<object ><name>")] + "\n</annotation>").replace(">stop<", f">{new}<")
 
 
 def test_a_failed_export_leaves_nothing(tmp_path: Path, mlfix, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -56,11 +60,35 @@ def test_the_runs_of_a_sweep_look_at_the_data_once(shapes: Path, tmp_path: Path,
     assert len(calls) == 4  # outside of a sweep nothing is kept
 
 
+def test_a_worker_that_is_stopped_is_replaced(tmp_path: Path) -> None:
+    """Ctrl-C to one process alone ends that process; the others' runs and the rest of the sweep go on."""
+    draw_shapes(tmp_path / "shapes", per_label=20)
+    keys = [f"data.root={tmp_path}/shapes", *FAST, "recipe.epochs=30", "trainer.check_val_every_n_epoch=30"]
+    process = start(
+        "train", "-m", *keys, "seed=range(0,5)", "trainer.parallel_runs=2", cwd=tmp_path, OMP_NUM_THREADS="1"
+    )
+    runs = [RunDirectory(tmp_path / f"outputs/default/original/seed={seed}") for seed in range(5)]
+    try:
+        until = time.monotonic() + 90
+        while not runs[1].checkpoint.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        os.kill(runs[1].read()["pid"], signal.SIGINT)
+        out, err = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    assert [run.status for run in runs] == ["finished"] * 5
+    assert "trying it again" in err and "5 finished" in out
+
+
 def test_wrong_values_are_named(shapes: Path, tmp_path: Path, mlfix) -> None:
     for key, told in (
         ("trainer.matmul_convs=maybe", "trainer.matmul_convs"),
         ("model.compile=maybe", "model.compile=maybe"),
         ("loader.resident=maybe", "loader.resident=maybe"),
+        ("loader.resident=0", "loader.resident=0"),
+        ("trainer.matmul_convs=1", "trainer.matmul_convs"),
+        ("model.compile=1", "model.compile=1"),
         ("trainer.profile_steps=-1", "trainer.profile_steps"),
         ("trainer.accelerator=gpu", "trainer"),
     ):
@@ -121,8 +149,6 @@ def test_a_rehearsal_leaves_no_trace(shapes: Path, tmp_path: Path, mlfix, monkey
 
 
 def test_auto_compiles_long_trainings_on_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from types import SimpleNamespace
-
     called: list[int] = []
     network = torch.nn.Linear(2, 2)
     monkeypatch.setattr(network, "compile", lambda: called.append(1))
@@ -153,19 +179,25 @@ def test_out_of_memory_names_the_key_and_the_batch_that_fits(
     assert "loader.batch_size=16: CUDA out of memory" in answer.err
     assert "loader.batch_size=4 fits" in answer.err
     assert RunDirectory(tmp_path / "default/original/seed=0").status == "failed"
-    with pytest.raises(ValueError, match="another"), trainers.enough_memory(None, None):
-        raise ValueError("another")
-    with pytest.raises(RuntimeError, match="another"), trainers.enough_memory(None, None):
-        raise RuntimeError("another")
+    for error in (ValueError("another"), RuntimeError("another")):
+        with pytest.raises(type(error), match="another"), trainers.enough_memory(None, None, None):
+            raise error
 
 
-def test_where_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    from types import SimpleNamespace
-
-    monkeypatch.setattr(compiling, "largest_batch", lambda *_: 0)
-    sizes = SimpleNamespace(loader=SimpleNamespace(batch_size=8), pixels=SimpleNamespace(size=40))
-    model = SimpleNamespace(network=None, device="cuda:0")
-    with pytest.raises(RunError, match="not even two samples fit"), trainers.enough_memory(model, sizes):
+@pytest.mark.parametrize(
+    "words", ["DefaultCPUAllocator: can't allocate memory: you tried", "not enough memory: you tried"]
+)
+def test_a_cpu_without_memory_is_told_alike(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple] = []
+    monkeypatch.setattr(compiling, "largest_batch", lambda *a: asked.append(a[1:]) or 0)
+    sizes = SimpleNamespace(loader=SimpleNamespace(batch_size=8, eval_batch_size=16), pixels=SimpleNamespace(size=40))
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    fit = SimpleNamespace(strategy=strategy, optimizers=[], validating=False)
+    with pytest.raises(RunError, match="not even two samples fit"), trainers.enough_memory(fit, None, sizes, 2):
+        raise RuntimeError(words)
+    assert asked == [(torch.device("cpu"), 40, 8, 2)]
+    fit.validating = True
+    with pytest.raises(RunError, match=r"loader\.eval_batch_size=16"), trainers.enough_memory(fit, None, sizes):
         raise torch.OutOfMemoryError("no")
 
 
@@ -186,10 +218,18 @@ def test_a_profile_tells_where_the_time_goes(shapes: Path, tmp_path: Path, mlfix
     pd.testing.assert_frame_equal(*tables)  # looking changes nothing
 
 
+def test_a_training_too_short_for_a_profile_says_so_and_old_ones_go(shapes: Path, tmp_path: Path, mlfix) -> None:
+    keys = ("train", f"data.root={shapes}", f"outputs={tmp_path}", *FAST)
+    assert mlfix(*keys, "trainer=profile", "trainer.profile_steps=1").code == 0
+    folder = tmp_path / "default/original/seed=0/profile"
+    assert folder.is_dir()
+    answer = mlfix(*keys, "trainer=profile", "trainer.profile_steps=100", "overwrite=true")
+    assert "no step was profiled" in answer.err and not folder.exists()
+
+
 def test_flops_are_counted_right() -> None:
     """Forward and back of two layers, by hand: 2 * M * N * K each, the input's gradient left out."""
     from contextlib import nullcontext
-    from types import SimpleNamespace
 
     from mlfix_train.verbs.profile import count_step
 

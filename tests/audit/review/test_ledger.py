@@ -310,6 +310,7 @@ def test_fifty_thousand_marks_are_kept_and_read_back(tmp_path: Path) -> None:
     again = reopen(desk, tmp_path, table=table)
     assert (again.ledger.marks < -1).all() and len(pd.read_csv(tmp_path / "fixes.csv")) == 50_000
     assert np.unique(again.ledger.stamps).tolist() == [1, 2, 3, 4, 5]
+    again.close()
 
 
 def test_a_lost_journal_does_not_take_the_fixes_with_it(tmp_path: Path) -> None:
