@@ -4,7 +4,7 @@
 #   fast   bfloat16, channels_last, small convolutions as matrix products, images held in memory
 #   plain  float32, none of it
 #
-# Both start from the same weights (two epochs from random ones, for no hub can be had) and hold out the same tracks.
+# Both start from the same weights (eight epochs from random ones, for no hub can be had) and hold out the same tracks.
 # Prints the held-out errors, their means and spread. Started again it goes on where it was.
 #
 #   scripts/same_learning.sh <folder of gtsrb class folders> <work folder> [samples]
@@ -25,7 +25,7 @@ sizes = table["group"].value_counts()[tracks].cumsum()
 write_table(table[table["group"].isin(tracks[(sizes <= int(sys.argv[2])).to_numpy()])], "samples.csv")
 PY
 common=(data=table data.file=samples.csv model=resnet18 model.pretrained=false logger=none audit.panels=0 report=line)
-"$mlfix" train "${common[@]}" recipe=scratch recipe.epochs=2 name=start
+"$mlfix" train "${common[@]}" recipe=scratch recipe.epochs=8 name=start
 recipe=(recipe=finetune recipe.epochs=3 model.weights=outputs/start/original/seed=0/checkpoints/model.ckpt
   trainer.check_val_every_n_epoch=4 "seed=range(0,5)")
 "$mlfix" train -m "${common[@]}" "${recipe[@]}" name=fast loader.resident=true
