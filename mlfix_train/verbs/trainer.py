@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import io
 import logging
 import os
 import sys
@@ -16,7 +15,6 @@ import torch
 from omegaconf import DictConfig
 
 from mlfix_train import config
-from mlfix_train.data.atomic import atomic_path
 from mlfix_train.data.runs import RunDirectory
 from mlfix_train.errors import ConfigError, RunError, check_choice, check_range, did_you_mean
 
@@ -62,6 +60,7 @@ def build_trainer(
     from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+    from mlfix_train.verbs.checkpoints import WholeCheckpointIO
     from mlfix_train.verbs.progress import EpochRecord
 
     _hush()
@@ -79,7 +78,7 @@ def build_trainer(
         directory.path / "checkpoints", "last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
     )
     record = EpochRecord(directory.path / "metrics.csv", f"{cfg.name}/{cfg.arm}/{directory.path.name}", not terminal)
-    plugins = [*(arguments.pop("plugins", None) or []), _whole_checkpoints()]
+    plugins = [*(arguments.pop("plugins", None) or []), WholeCheckpointIO()]
     bar = [TQDMProgressBar(refresh_rate=10)] if terminal else []
     try:
         return L.Trainer(
@@ -114,22 +113,6 @@ def quicken(cfg: DictConfig, model: Any) -> None:
         check_choice("trainer.matmul_convs", wanted, ("auto", "true", "false"))
     if wanted is True or (wanted == "auto" and worth_it()):
         use_matmul_convs(model.network)
-
-
-def _whole_checkpoints() -> Any:
-    """Returns Lightning's checkpoint writer, made to leave a checkpoint whole or not at all."""
-    from lightning.pytorch.plugins.io import TorchCheckpointIO
-
-    class WholeCheckpointIO(TorchCheckpointIO):
-        def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-            content = io.BytesIO()
-            torch.save(checkpoint, content)
-            with atomic_path(path) as temporary, open(temporary, "wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-
-    return WholeCheckpointIO()
 
 
 def _hush() -> None:

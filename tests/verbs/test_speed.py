@@ -246,3 +246,14 @@ def test_flops_are_counted_right() -> None:
 def test_the_presets_compose() -> None:
     cfg = config.compose("train", ["data.root=x", "trainer=profile"])
     assert (cfg.trainer.profile_steps, cfg.trainer.parallel_runs, cfg.trainer.matmul_convs) == (10, 1, "auto")
+
+
+def test_processes_may_be_spawned(tmp_path: Path) -> None:
+    draw_shapes(tmp_path / "shapes", per_label=12)
+    keys = [f"data.root={tmp_path}/shapes", *FAST, "recipe.epochs=1", "loader.batch_size=8", "loader.resident=true"]
+    process = start(
+        "train", *keys, "trainer.devices=2", "trainer.strategy=ddp_spawn", cwd=tmp_path, OMP_NUM_THREADS="1"
+    )
+    _, err = process.communicate(timeout=180)
+    assert process.returncode == 0, err
+    assert len(predictions(tmp_path / "outputs/default/original/seed=0")) == 6
