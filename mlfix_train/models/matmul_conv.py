@@ -1,7 +1,7 @@
 """Convolutions as matrix products, on CPUs and for small feature maps.
 
 A ResNet50 sees pictures of 40 px as maps of 10, 5, 3 and 2 px. oneDNN's convolutions are made for large maps: on maps
-of 2 px their backward pass reaches a tenth of what a matrix product reaches on the same processor (AMX, bfloat16). A
+of 2 px their backward pass stays far below what a matrix product reaches on the same processor (AMX, bfloat16). A
 1x1 convolution over NHWC is a matrix product as it stands; one of 3x3 is, once its input is laid out in columns. The
 numbers are the same but for rounding. ``scripts/bench_train.py`` measures what it gives.
 """
