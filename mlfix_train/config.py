@@ -204,7 +204,7 @@ def build_split(cfg: DictConfig, table: pd.DataFrame) -> np.ndarray:
 
     settings = {**plain(cfg.split), **{key: as_list(cfg.split[key]) for key in ("held_out", "train_only")}}
     if not settings["column"] and (table["split"] != "").any():
-        shared("split hint", lambda: log.warning(
+        shared(("split hint", source_name(cfg)), lambda: log.warning(
             "the data brings a split of its own (train/ and val/ folders, or a column): split.column=split uses it"
         ))  # fmt: skip
     held_out: np.ndarray = checked(draw_split, settings, "split", table=table)

@@ -98,8 +98,6 @@ def try_cropping(found: object, boxes: pd.DataFrame, spec: CropSpec, work: Path)
     for sample in part["sample_id"]:
         (work / "crops" / sample).parent.mkdir(parents=True, exist_ok=True)
     workers = os.cpu_count() or 1
-    first = crop_photos(([job] for job in jobs[: 2 * workers]), spec, workers)
-    list(first)  # starts nothing that the next uses, but warms the disk's cache as little as a first reading does
     started = time.monotonic()
     list(crop_photos((jobs[at : at + AT_A_TIME] for at in range(0, len(jobs), AT_A_TIME)), spec, workers))
     rate = len(jobs) / (time.monotonic() - started)

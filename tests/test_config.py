@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def test_every_preset_composes(group: str, name: str) -> None:
     ) if group == "recipe" and name == "scratch" and cfg.model.pretrained is False else None
 
 
-@pytest.mark.parametrize("verb", ["train", "audit", "compare", "demo"])
+@pytest.mark.parametrize("verb", ["crop", "train", "audit", "compare", "export", "demo"])
 def test_every_verb_composes(verb: str) -> None:
     assert len(config.compose(verb, [])) > 3
 
@@ -80,6 +81,7 @@ def test_assign_takes_any_path() -> None:
 def test_one_default_in_one_place() -> None:
     """Signatures of what users set by YAML agree with the YAML, or leave it to the YAML."""
     from mlfix_train.data.augment import AugmentSpec
+    from mlfix_train.data.crops import CropSpec
     from mlfix_train.data.datamodule import LoaderSpec
     from mlfix_train.data.pixels import PixelSpec
 
@@ -89,6 +91,8 @@ def test_one_default_in_one_place() -> None:
     assert LoaderSpec(**cfg["loader"]) == LoaderSpec()
     pixels = {key: value for key, value in cfg["pixels"].items() if key not in ("cache", "max_unreadable")}
     assert PixelSpec(**pixels) == PixelSpec()
+    crop = config.plain(config.compose("crop", ["data.root=x"]))
+    assert CropSpec(**{field.name: crop[field.name] for field in fields(CropSpec)}) == CropSpec()
 
 
 def test_all_yaml_says_what_it_is() -> None:

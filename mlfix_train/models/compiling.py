@@ -13,7 +13,7 @@ from mlfix_train.errors import ConfigError
 log = logging.getLogger(__name__)
 
 WORTH_STEPS = 2000
-"""Steps from which on ``auto`` compiles on a GPU: compiling takes about a minute, once for all runs of a sweep."""
+"""Steps from which on ``auto`` compiles on a GPU: it has to be compiled first, once for all runs of a sweep."""
 
 
 def check_compile(wanted: object) -> None:
@@ -25,7 +25,7 @@ def check_compile(wanted: object) -> None:
 def settle(module: Any, network: nn.Module, wanted: bool | str, images: int = 1) -> None:
     """Compiles a LightningModule's network where that is asked for or pays, and tries it out.
 
-    On CPUs ``auto`` does not: it gained 2 to 4% there and costs a minute or more (``docs/benchmarks.md``).
+    On CPUs ``auto`` does not: it gained 4% there, once compiled (``docs/benchmarks.md``).
 
     Args:
         module: the LightningModule, at the start of a fit.

@@ -20,7 +20,7 @@ from mlfix_train.data.atomic import FolderLock, atomic_path
 from mlfix_train.data.boxes import Annotations, tally
 from mlfix_train.data.crop_build import STATE, Crops, build_crops
 from mlfix_train.data.crops import FORMATS, CropSpec
-from mlfix_train.data.samples import table_fingerprint, write_table
+from mlfix_train.data.samples import table_fingerprint
 from mlfix_train.errors import ConfigError, DataError, check_range, did_you_mean, listing
 from mlfix_train.verbs.countdown import Countdown, duration
 from mlfix_train.verbs.crop_picture import draw_look
@@ -77,9 +77,7 @@ def _crop(cfg: DictConfig, spec: CropSpec, settings: dict[str, Any], out: Path) 
     )
     table = made.table.assign(path=made.table.index)
     with atomic_path(out / TABLE) as temporary:
-        written = temporary.with_suffix(".parquet")
-        write_table(table, written)
-        os.replace(written, temporary)
+        table.reset_index().to_parquet(temporary, index=False)
     with atomic_path(out / DROPPED) as temporary:
         made.dropped.to_csv(temporary, index=False)
     about |= {
