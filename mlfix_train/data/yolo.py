@@ -187,7 +187,8 @@ def _pictures_of(about: Path, home: Path, base: Path, split: str, entry: str) ->
         if place.is_file() and place.suffix == ".txt":
             lines = [line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
             return [Path(os.path.normpath(_from_list(line, place, home))) for line in lines]
-    near = nearest(Path(entry).name, [path.name for path in home.iterdir()]) if home.is_dir() else []
+    beside = (home / entry).parent
+    near = nearest(Path(entry).name, [path.name for path in beside.iterdir()]) if beside.is_dir() else []
     raise DataError(f"{about}: {split}: {entry} is neither a folder nor a list of photos (looked in {home})",
                     f"did you mean {near[0]}?" if near else "mend it, or what path: says")  # fmt: skip
 

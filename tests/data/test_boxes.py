@@ -313,16 +313,15 @@ def test_yolo_says_what_is_wrong_with_lines(tmp_path: Path) -> None:
         ("names: {a: b}", "a key that is no number"),
         ("names: {0: ''}", "class 0 has an empty name"),
         ("names: [a, b\ntrain: 3", "can't be read as YAML"),
-        ("names: [a]\ntrain: images/trian", "did you mean"),
+        ("names: [a]\ntrain: images/trian", "did you mean train?"),
     ],
 )
 def test_yolo_with_a_bad_yaml(tmp_path: Path, yaml: str, told: str) -> None:
     write_yolo(tmp_path, for_format("yolo"))
-    (tmp_path / "images/trains").mkdir()
     (tmp_path / "data.yaml").write_text(yaml)
     with pytest.raises(DataError) as caught:
         read_yolo(tmp_path, "data.yaml")
-    assert told in str(caught.value) or (told == "did you mean" and "neither a folder nor a list" in str(caught.value))
+    assert told in str(caught.value)
 
 
 def test_yolo_goes_on_without_a_test_split(tmp_path: Path) -> None:
