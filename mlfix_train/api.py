@@ -17,7 +17,7 @@ __all__ = ["audit", "compare", "crop", "demo", "export", "review", "sort", "trai
 
 
 def _run(verb: str, overrides: tuple[str, ...], function: str = "run") -> Any:
-    from mlfix_train import config
+    from mlfix_train.config import build as config
     from mlfix_train.errors import explain_os
 
     cfg = config.compose(verb, list(overrides))

@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mlfix_train.audit.neighbours import nearest_neighbours
-from mlfix_train.data.noise import TRUE_LABEL, confusions_among, plant_confusions, plant_similar, plant_uniform
-from mlfix_train.data.readers import read_folder
+from mlfix_train.audit.similarity.neighbours import nearest_neighbours
+from mlfix_train.commands.audit_inputs import load_runs, mean_probabilities, merged
+from mlfix_train.data.label_noise import TRUE_LABEL, confusions_among, plant_confusions, plant_similar, plant_uniform
+from mlfix_train.data.readers.folder import read_folder
 from mlfix_train.data.samples import label_list, write_table
-from mlfix_train.verbs.audit_inputs import load_runs, mean_probabilities, merged
 
 SCORES = {
     "suspicion": ("evidence", 1), "loss": ("loss", 1), "margin": ("margin", -1),
@@ -62,8 +62,8 @@ def main() -> None:
 def _clean(options: argparse.Namespace) -> pd.DataFrame:
     if options.data != "signs":
         return read_folder(options.data, r"(.+)_\d+\.\w+$")
-    from mlfix_train.data.signs import read_signs
-    from mlfix_train.verbs.demo import CLASSES
+    from mlfix_train.commands.demo import CLASSES
+    from mlfix_train.data.synthetic.signs import read_signs
 
     return read_signs(options.work / "signs", 110, 0, 32, CLASSES, 0.6)
 
@@ -107,7 +107,7 @@ def _sorted_by_pixels(options: argparse.Namespace, clean: pd.DataFrame) -> Path:
 
 
 def _mlfix(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "mlfix_train.cli", *arguments], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-m", "mlfix_train.cli.main", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
 def _one(options: argparse.Namespace, clean: pd.DataFrame, noise: str, fraction: float, seed: int) -> dict:

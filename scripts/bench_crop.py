@@ -26,12 +26,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mlfix_train.data import crops
-from mlfix_train.data.any_boxes import read_boxes
-from mlfix_train.data.crop_build import AT_A_TIME, plan_photos, usable_boxes
-from mlfix_train.data.crop_names import crop_ids
-from mlfix_train.data.crops import CropSpec, crop_photo
-from mlfix_train.data.worker_pool import Answer, Job, run_jobs, serve
+from mlfix_train.data.annotations.detect import read_boxes
+from mlfix_train.data.crops import geometry as crops
+from mlfix_train.data.crops.build import AT_A_TIME, plan_photos, usable_boxes
+from mlfix_train.data.crops.geometry import CropSpec, crop_photo
+from mlfix_train.data.crops.names import crop_ids
+from mlfix_train.data.files.worker_pool import Answer, Job, run_jobs, serve
 
 
 def decode(job: Job) -> Answer:

@@ -12,8 +12,8 @@ import time
 
 import torch
 
-from mlfix_train.audit.dynamics import MarginMeter
-from mlfix_train.models.network import Network
+from mlfix_train.audit.predictions.dynamics import MarginMeter
+from mlfix_train.models.backbones.network import Network
 
 
 def main() -> None:

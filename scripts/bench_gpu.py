@@ -85,8 +85,8 @@ def bare_step(
     bench: Bench, batch: int, precision: str, compiled: bool, augmented: bool = True
 ) -> Callable[[int], None]:
     """Returns a step of a bare loop over pictures on the device."""
-    from mlfix_train.data.augment import AugmentSpec, augment, normalize
-    from mlfix_train.models.network import Network
+    from mlfix_train.data.loading.augment import AugmentSpec, augment, normalize
+    from mlfix_train.models.backbones.network import Network
 
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     network = Network(bench.backbone, bench.labels, "linear" if bench.toy else "concat_pool").to(DEVICE)
@@ -152,9 +152,9 @@ def compiled(bench: Bench) -> None:
 
 def fake_data(bench: Bench, work: Path) -> Any:
     """Returns a DataModule of random pictures at MTSD's size, labels as unevenly spread as its are."""
-    from mlfix_train.data.augment import AugmentSpec
-    from mlfix_train.data.datamodule import DataModule, LoaderSpec
-    from mlfix_train.data.pixels import PixelSpec, PixelStore
+    from mlfix_train.data.loading.augment import AugmentSpec
+    from mlfix_train.data.loading.datamodule import DataModule, LoaderSpec
+    from mlfix_train.data.pixels.store import PixelSpec, PixelStore
 
     rng = np.random.default_rng(0)
     folder = work / "store"
@@ -185,10 +185,10 @@ def fake_data(bench: Bench, work: Path) -> Any:
 
 def full_epoch(bench: Bench) -> None:
     """Two epochs by the training path of `mlfix train`; the second is what counts."""
-    from mlfix_train import config
     from mlfix_train.audit.callback import AuditCallback
+    from mlfix_train.config import build as config
     from mlfix_train.data.runs import RunDirectory
-    from mlfix_train.verbs import trainer as trainers
+    from mlfix_train.training import trainer as trainers
 
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -251,10 +251,10 @@ def side_by_side(bench: Bench) -> None:
 
 def sorting(bench: Bench) -> None:
     """A step of the sorting network."""
-    from mlfix_train.data.augment import normalize
-    from mlfix_train.data.views import ViewSpec, two_views
-    from mlfix_train.models.barlow_twins import barlow_twins_loss
-    from mlfix_train.models.encoder import Encoder, Projector
+    from mlfix_train.data.loading.augment import normalize
+    from mlfix_train.data.loading.views import ViewSpec, two_views
+    from mlfix_train.models.ssl.barlow_twins import barlow_twins_loss
+    from mlfix_train.models.ssl.encoder import Encoder, Projector
 
     batch = 64 if bench.toy else 256
     encoder = Encoder("mlfix_small" if bench.toy else "resnet18", None if bench.toy else 64, True).to(DEVICE)
@@ -277,7 +277,7 @@ def sorting(bench: Bench) -> None:
 
 def neighbours(bench: Bench) -> None:
     """Twenty nearest neighbours: ours on the processor, and all distances on the device."""
-    from mlfix_train.audit.neighbours import nearest_neighbours
+    from mlfix_train.audit.similarity.neighbours import nearest_neighbours
 
     n, k = (3_000 if bench.toy else 200_000), 20
     rng = np.random.default_rng(0)
@@ -301,7 +301,7 @@ def neighbours(bench: Bench) -> None:
 
 def limits(bench: Bench) -> None:
     """What the device can do at most, and what a step asks of it."""
-    from mlfix_train.verbs.profile import device_limits
+    from mlfix_train.training.profile import device_limits
 
     compute, copy = device_limits(torch.device(DEVICE))
     bench.row("the device's most", f"{compute / 1e12:.1f} TFLOP/s (bfloat16 product), {copy / 1e9:,.0f} GB/s (copy)")

@@ -39,15 +39,17 @@ def measure_help() -> None:
     times = []
     for _ in range(5):
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "mlfix_train.cli", "--help"], check=True, capture_output=True, cwd=ROOT)
+        subprocess.run(
+            [sys.executable, "-m", "mlfix_train.cli.main", "--help"], check=True, capture_output=True, cwd=ROOT
+        )
         times.append(time.perf_counter() - start)
     print(f"mlfix --help: {statistics.median(times):.2f} s (promised: under 1)", flush=True)
 
 
 def measure_store(root: str, work: Path) -> None:
     """Building the pixel store at 32 px, and opening it again in a new process."""
-    from mlfix_train.data.pixels import PixelSpec, open_store
-    from mlfix_train.data.readers import read_folder
+    from mlfix_train.data.pixels.store import PixelSpec, open_store
+    from mlfix_train.data.readers.folder import read_folder
 
     table = read_folder(root)
     start = time.perf_counter()
@@ -70,7 +72,7 @@ def measure_memory(work: Path) -> None:
 import resource, sys, json
 import numpy as np
 from pathlib import Path
-from mlfix_train.data.pixels import PixelStore
+from mlfix_train.data.pixels.store import PixelStore
 folder, n = Path(sys.argv[1]), int(sys.argv[2])
 folder.mkdir()
 with open(folder / 'pixels.npy', 'wb') as file:
@@ -108,10 +110,10 @@ def measure_epoch(root: str, work: Path, steps: int, rounds: int) -> None:
     import torch
     import torch.nn.functional as F
 
-    from mlfix_train import config
+    from mlfix_train.config import build as config
     from mlfix_train.data.runs import RunDirectory
-    from mlfix_train.models.finetune import parameter_groups
-    from mlfix_train.verbs import trainer as trainers
+    from mlfix_train.models.recipes import parameter_groups
+    from mlfix_train.training import trainer as trainers
 
     keys = [
         "model=resnet18",

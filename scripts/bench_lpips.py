@@ -18,12 +18,12 @@ import lpips
 import numpy as np
 import torch
 
-from mlfix_train.audit.neighbours import nearest_neighbours, rerank
-from mlfix_train.data.pixels import PixelSpec, open_store
-from mlfix_train.data.readers import read_folder
-from mlfix_train.models.embed import embed
-from mlfix_train.models.lpips import TRUNKS, all_pairs, from_package, resized
-from mlfix_train.models.projection import distance_error, fit_projection
+from mlfix_train.audit.similarity.neighbours import nearest_neighbours, rerank
+from mlfix_train.data.pixels.store import PixelSpec, open_store
+from mlfix_train.data.readers.folder import read_folder
+from mlfix_train.models.embedding.lpips import TRUNKS, all_pairs, from_package, resized
+from mlfix_train.models.embedding.network import embed
+from mlfix_train.models.embedding.pca import distance_error, fit_projection
 
 
 def package(trunk: str) -> Any:

@@ -23,12 +23,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mlfix_train import config
-from mlfix_train.audit.dynamics import write_dynamics
-from mlfix_train.audit.orders import samples_fingerprint, write_embeddings, write_order
-from mlfix_train.audit.predictions import predictions_table, softmax, write_predictions
+from mlfix_train.audit.predictions.dynamics import write_dynamics
+from mlfix_train.audit.predictions.table import predictions_table, softmax, write_predictions
+from mlfix_train.audit.similarity.order_files import samples_fingerprint, write_embeddings, write_order
+from mlfix_train.config import build as config
 from mlfix_train.data.samples import table_fingerprint, write_table
-from mlfix_train.data.signs import read_signs
+from mlfix_train.data.synthetic.signs import read_signs
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     make_runs(work, table, true, options.runs)
     out = work / "audit"
     shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-m", "mlfix_train.cli", "audit", f"runs={work / 'outputs'}", f"order={work / 'sort'}",
+    command = [sys.executable, "-m", "mlfix_train.cli.main", "audit", f"runs={work / 'outputs'}", f"order={work / 'sort'}",
                f"out={out}", "logger=none"]  # fmt: skip
     started = time.monotonic()
     subprocess.run(command, check=True)

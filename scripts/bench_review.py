@@ -133,7 +133,7 @@ def children(parent: int) -> list[int]:
 def cutting(work: Path, args: argparse.Namespace) -> float:
     """Cuts all sheets of the default view, as the server does ahead; returns tiles a second."""
     code = (
-        "import sys,time,json;from mlfix_train import config;from mlfix_train.verbs.review_inputs import open_desk;"
+        "import sys,time,json;from mlfix_train import config;from mlfix_train.commands.review_inputs import open_desk;"
         "from mlfix_train.audit.review.server import CutAhead;import shutil;"
         "desk=open_desk(config.compose('review',sys.argv[1:]));"
         "shutil.rmtree(desk.sprites.folder);desk.sprites.folder.mkdir();desk.sprites._on_disk.clear();"
@@ -151,8 +151,8 @@ def cutting(work: Path, args: argparse.Namespace) -> float:
 MANY = """
 import json, shutil, sys, time
 import numpy as np
-from mlfix_train import config
-from mlfix_train.verbs.review_inputs import open_desk
+from mlfix_train.config import build as config
+from mlfix_train.commands.review_inputs import open_desk
 shutil.rmtree(sys.argv[1], ignore_errors=True)
 given = config.compose("review", sys.argv[2:] + ["out=" + sys.argv[1]])
 desk = open_desk(given)
@@ -171,7 +171,7 @@ for count in (500, 10_000, 50_000):
     told.append([count, 1000 * float(np.median(seconds))])
 desk.close()
 from mlfix_train.audit.review.journal import Journal
-from mlfix_train.audit.review.ledger import Ledger
+from mlfix_train.audit.review.marks import Ledger
 began = time.perf_counter()
 Ledger(desk.samples, Journal(desk.ledger.journal.path))
 print(json.dumps([told, time.perf_counter() - began]))
@@ -198,7 +198,7 @@ def serve(work: Path) -> tuple[subprocess.Popen[str], str, float]:
     """Starts the server; returns it, its link, and how long that took."""
     began = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlfix_train.cli", "review", *keys(work), "open=false", "port=0"],
+        [sys.executable, "-m", "mlfix_train.cli.main", "review", *keys(work), "open=false", "port=0"],
         stdout=subprocess.PIPE, text=True, cwd=work, env={**os.environ, "PYTHONPATH": str(REPO)},
     )  # fmt: skip
     assert process.stdout

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mlfix_train.audit.neighbours import nearest_neighbours
-from mlfix_train.audit.seriation import path_steps, seriate
-from mlfix_train.data.pixels import PixelSpec, open_store
-from mlfix_train.data.readers import read_folder
+from mlfix_train.audit.similarity.neighbours import nearest_neighbours
+from mlfix_train.audit.similarity.seriation import path_steps, seriate
+from mlfix_train.data.pixels.store import PixelSpec, open_store
+from mlfix_train.data.readers.folder import read_folder
 
 
 def embed(pixels: np.ndarray, count: int, rng: np.random.Generator, width: int = 128) -> np.ndarray:
@@ -60,7 +60,7 @@ def greedy_chain(x: np.ndarray) -> np.ndarray:
 
 def words_of(pixels: np.ndarray, rng: np.random.Generator, count: int = 1024) -> np.ndarray:
     """Returns 0/1 vectors ``N,count`` of the visual words of 4x4 patches, for the chain as it was published."""
-    from mlfix_train.models.words import learn_words
+    from mlfix_train.models.embedding.visual_words import learn_words
 
     n, side = len(pixels), pixels.shape[1]
     patches = pixels.reshape(n, side // 4, 4, side // 4, 4, 3).transpose(0, 1, 3, 2, 4, 5).reshape(-1, 48)

@@ -19,17 +19,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mlfix_train import config
-from mlfix_train.audit.neighbour_callback import label_agreement
-from mlfix_train.audit.seriation import unlikeness
-from mlfix_train.data.augment import normalize
-from mlfix_train.data.noise import TRUE_LABEL, confusions_among, plant_confusions
-from mlfix_train.data.pixels import PixelSpec, open_store
-from mlfix_train.data.readers import read_folder
-from mlfix_train.models.embed import Standardize, embed
-from mlfix_train.models.encoder import Encoder
-from mlfix_train.models.projection import fit_projection
-from mlfix_train.verbs import embedding
+from mlfix_train.audit.similarity.callback import label_agreement
+from mlfix_train.audit.similarity.seriation import unlikeness
+from mlfix_train.commands import embedding
+from mlfix_train.config import build as config
+from mlfix_train.data.label_noise import TRUE_LABEL, confusions_among, plant_confusions
+from mlfix_train.data.loading.augment import normalize
+from mlfix_train.data.pixels.store import PixelSpec, open_store
+from mlfix_train.data.readers.folder import read_folder
+from mlfix_train.models.embedding.network import Standardize, embed
+from mlfix_train.models.embedding.pca import fit_projection
+from mlfix_train.models.ssl.encoder import Encoder
 
 
 class Judge:
@@ -70,7 +70,7 @@ class Judge:
         start = time.monotonic()
         self.say(f"{name}, pooled features", embed(self.store, lambda x: encoder(normalize(x)), half=True))
         took = time.monotonic() - start
-        from mlfix_train.models.words import bag_of_words, learn_words, place_features
+        from mlfix_train.models.embedding.visual_words import bag_of_words, learn_words, place_features
 
         def grid(x: torch.Tensor) -> torch.Tensor:
             maps = encoder.grids(normalize(x))

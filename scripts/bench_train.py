@@ -131,8 +131,8 @@ def audit(options: argparse.Namespace) -> None:
 
 def data(options: argparse.Namespace) -> Any:
     """Returns a DataModule's worth of uint8 images and labels."""
-    from mlfix_train.data.pixels import PixelSpec, open_store
-    from mlfix_train.data.readers import read_folder
+    from mlfix_train.data.pixels.store import PixelSpec, open_store
+    from mlfix_train.data.readers.folder import read_folder
     from mlfix_train.data.samples import label_list
 
     table = read_folder(options.root)
@@ -145,9 +145,9 @@ def build(options: argparse.Namespace, labels: int, asked: dict[str, Any]) -> An
     import torch
     import torch.nn.functional as F
 
-    from mlfix_train.data.augment import AugmentSpec, augment, normalize
-    from mlfix_train.models import matmul_conv
-    from mlfix_train.models.network import Network
+    from mlfix_train.data.loading.augment import AugmentSpec, augment, normalize
+    from mlfix_train.models.backbones import matmul_conv
+    from mlfix_train.models.backbones.network import Network
 
     if asked.get("threads"):
         torch.set_num_threads(asked["threads"])
@@ -249,7 +249,7 @@ def fused(options: argparse.Namespace, asked: dict[str, Any]) -> float:
     import torch.nn.functional as F
     from torch.func import functional_call, grad, stack_module_state, vmap
 
-    from mlfix_train.models.network import Network
+    from mlfix_train.models.backbones.network import Network
 
     store, labels, _ = data(options)
     models = [Network(options.backbone, len(labels), "linear") for _ in range(2)]
@@ -303,10 +303,10 @@ def ours(options: argparse.Namespace, asked: dict[str, Any]) -> float:
 def starting(options: argparse.Namespace, asked: dict[str, Any]) -> float:
     """Returns the seconds from the beginning of the n-th run of a sweep to its first step."""
     begin = time.monotonic()
-    from mlfix_train import config
-    from mlfix_train.data import sharing
+    from mlfix_train.config import build as config
+    from mlfix_train.data import cache as sharing
     from mlfix_train.models.classifier import Classifier
-    from mlfix_train.verbs import train
+    from mlfix_train.training import run as train
 
     sharing.share()
     first: list[float] = []

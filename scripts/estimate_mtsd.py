@@ -23,13 +23,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from mlfix_train.data.crop_build import AT_A_TIME, plan_photos, usable_boxes
-from mlfix_train.data.crop_names import crop_ids
-from mlfix_train.data.crop_worker import crop_photos
-from mlfix_train.data.crops import CropSpec
-from mlfix_train.data.mtsd import read_mtsd
+from mlfix_train.commands.progress import duration
+from mlfix_train.data.annotations.mtsd import read_mtsd
+from mlfix_train.data.crops.build import AT_A_TIME, plan_photos, usable_boxes
+from mlfix_train.data.crops.geometry import CropSpec
+from mlfix_train.data.crops.names import crop_ids
+from mlfix_train.data.crops.worker import crop_photos
 from mlfix_train.errors import MlfixError
-from mlfix_train.verbs.countdown import duration
 
 PHOTOS, ROWS, EPOCHS = 64, 6_000, 16
 
@@ -84,7 +84,7 @@ def days(seconds: float) -> str:
 
 def epochs_of(keys: list[str]) -> int:
     """Returns the epochs of a run: the recipe's, unless keys say otherwise."""
-    from mlfix_train import config
+    from mlfix_train.config import build as config
 
     recipe = config.compose("train", ["experiment=mtsd_speed_limits", "data.root=x", *keys]).recipe
     return int(recipe.epochs + recipe.frozen_epochs)
@@ -124,7 +124,7 @@ def try_training(keys: list[str], work: Path, n: int) -> tuple[float, float, flo
         f"+trainer.limit_train_batches={steps}",
     ]  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-m", "mlfix_train.cli", *command], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "mlfix_train.cli.main", *command], capture_output=True, text=True, check=False
     )
     if done.returncode:
         sys.exit(f"the short training failed:\n{done.stderr.strip()}")

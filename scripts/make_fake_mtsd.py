@@ -32,8 +32,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from mlfix_train.data.noise import confusions_among
-from mlfix_train.data.sign_shapes import SIGN_CLASSES, STYLES, sign_face
+from mlfix_train.data.label_noise import confusions_among
+from mlfix_train.data.synthetic.sign_shapes import SIGN_CLASSES, STYLES, sign_face
 
 WARNINGS = ("children", "dangerous", "general", "pedestrians", "priority-at", "road-", "traffic-signals")
 PROPERTIES = ("barrier", "occluded", "out-of-frame", "exterior", "ambiguous", "included", "direction-or-information",

@@ -12,8 +12,8 @@ import argparse
 import re
 from pathlib import Path
 
-from mlfix_train.data.noise import TRUE_LABEL, confusions_among, plant_confusions, plant_uniform
-from mlfix_train.data.readers import read_folder
+from mlfix_train.data.label_noise import TRUE_LABEL, confusions_among, plant_confusions, plant_uniform
+from mlfix_train.data.readers.folder import read_folder
 from mlfix_train.data.samples import label_list, write_table
 
 

@@ -97,7 +97,7 @@ def main() -> None:
     table = pd.read_csv(args.planted, keep_default_na=False, dtype=str).set_index("sample_id")
     truth = table[args.truth].to_dict()
     server = subprocess.Popen(
-        [sys.executable, "-m", "mlfix_train.cli", "review", f"audit={args.audit}", f"out={args.out}", "port=0",
+        [sys.executable, "-m", "mlfix_train.cli.main", "review", f"audit={args.audit}", f"out={args.out}", "port=0",
          "open=false", "reviewer=script"],
         stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(REPO)},
     )  # fmt: skip

@@ -17,7 +17,7 @@ mkdir -p "$work"
 cd "$work"
 [ -e samples.csv ] || "$python" - "$data" "$samples" <<'PY'
 import sys
-from mlfix_train.data.readers import read_folder
+from mlfix_train.data.readers.folder import read_folder
 from mlfix_train.data.samples import write_table
 table = read_folder(sys.argv[1], r"(.+)_\d+\.jpg")
 tracks = table["group"].drop_duplicates().sample(frac=1, random_state=0)

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from mlfix_train.audit.compare import ArmRuns, compare_arms
+from mlfix_train.audit.comparison.arms import ArmRuns, compare_arms
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import argparse
 
 import pandas as pd
 
-from mlfix_train.data.fixes import write_fixes
-from mlfix_train.data.noise import TRUE_LABEL
-from mlfix_train.data.readers import read_samples_file
-from mlfix_train.verbs.demo import simulate_review
+from mlfix_train.commands.demo import simulate_review
+from mlfix_train.data.fixes.table import write_fixes
+from mlfix_train.data.label_noise import TRUE_LABEL
+from mlfix_train.data.readers.folder import read_samples_file
 
 COLUMNS = {"sample_id": "sample_id", "path": "path", "label": "label", "group": "group", "split": "split"}
 

@@ -31,7 +31,7 @@ class Answer:
 @pytest.fixture
 def mlfix(capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
     """The ``mlfix`` command in this process: ``mlfix("train", "data.root=x")``."""
-    from mlfix_train import cli
+    from mlfix_train.cli import main as cli
 
     def call(verb: str, *arguments: object) -> Answer:
         capsys.readouterr()

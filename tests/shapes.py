@@ -51,7 +51,7 @@ def start(*arguments: object, cwd: Path, **environment: str | None) -> subproces
     merged = {**os.environ, "PYTHONPATH": str(REPO), "WANDB_MODE": "offline", **environment}
     env = {name: value for name, value in merged.items() if value is not None}
     return subprocess.Popen(
-        [sys.executable, "-m", "mlfix_train.cli", *map(str, arguments)],
+        [sys.executable, "-m", "mlfix_train.cli.main", *map(str, arguments)],
         cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # CI may have us ignore it
     )  # fmt: skip

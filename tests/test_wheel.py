@@ -24,8 +24,8 @@ def test_the_wheel_runs_away_from_the_checkout(tmp_path) -> None:
     code = (
         f"import sys; sys.path[:] = [p for p in sys.path if 'editable' not in p]; sys.path.insert(0, {str(site)!r}); "
         "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in str(f).lower()]; "
-        "import mlfix_train; from mlfix_train import cli; print(mlfix_train.__file__); "
-        "sys.argv = ['mlfix', 'train', '--cfg', 'job', 'data.root=x']; cli.main()"
+        "import mlfix_train; from mlfix_train.cli.main import main; print(mlfix_train.__file__); "
+        "sys.argv = ['mlfix', 'train', '--cfg', 'job', 'data.root=x']; main()"
     )
     ran = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr

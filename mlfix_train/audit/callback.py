@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mlfix_train.audit import wandb_log
-from mlfix_train.audit.dynamics import MarginMeter, write_dynamics
-from mlfix_train.audit.pictures import draw_audit
-from mlfix_train.audit.predictions import predictions_table, softmax, write_predictions
-from mlfix_train.audit.rankings import rank_samples, write_ranking
-from mlfix_train.data.atomic import atomic_path
-from mlfix_train.data.fixes import fixes_fingerprint, write_fixes
+from mlfix_train.audit.predictions.dynamics import MarginMeter, write_dynamics
+from mlfix_train.audit.predictions.table import predictions_table, softmax, write_predictions
+from mlfix_train.audit.reporting import wandb as wandb_log
+from mlfix_train.audit.reporting.pictures import draw_audit
+from mlfix_train.audit.scores.ranking import rank_samples, write_ranking
+from mlfix_train.data.files.atomic import atomic_path
+from mlfix_train.data.fixes.table import fixes_fingerprint, write_fixes
 from mlfix_train.errors import check_range
 
 
@@ -32,7 +32,7 @@ class AuditCallback(L.Callback):
     the end it writes ``predictions.parquet``, ``ranking.csv``, ``panels/*.png`` and, on request, ``probabilities.npy``
     (float16 N,C, rows and columns as in the predictions and the label list) into ``folder``, and logs the same to W&B.
     Where ``training_step`` returns ``logits`` beside the loss, ``dynamics.parquet`` keeps the area under the margin of
-    every training sample (see :mod:`mlfix_train.audit.dynamics`); a resumed training goes on counting.
+    every training sample (see :mod:`mlfix_train.audit.predictions.dynamics`); a resumed training goes on counting.
 
     Args:
         folder: run directory.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from mlfix_train.data.fixes import INVALID, apply_fixes
+from mlfix_train.data.fixes.table import INVALID, apply_fixes
 from mlfix_train.errors import FixesError, check_choice
 
 ARMS = ("original", "fixed", "control")

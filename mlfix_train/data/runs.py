@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlfix_train.data.atomic import atomic_path
+from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.errors import RunError, listing
 
 FINISHED, RUNNING, FAILED, INTERRUPTED = "finished", "running", "failed", "interrupted"

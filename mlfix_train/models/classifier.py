@@ -12,16 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlfix_train.errors import RunError, listing
-from mlfix_train.models.compiling import check_compile, settle
-from mlfix_train.models.finetune import CycleSchedule, Recipe, parameter_groups, seed_epoch
-from mlfix_train.models.network import Network
-from mlfix_train.models.watch import LossWatch
+from mlfix_train.models.backbones.network import Network
+from mlfix_train.models.compile import check_compile, settle
+from mlfix_train.models.loss_guard import LossWatch
+from mlfix_train.models.recipes import CycleSchedule, Recipe, parameter_groups, seed_epoch
 
 Batch = dict[str, Tensor]
 
 
 class Classifier(L.LightningModule):
-    """Any timm backbone, trained by a recipe; takes batches of :class:`mlfix_train.data.datamodule.DataModule`.
+    """Any timm backbone, trained by a recipe; takes batches of :class:`mlfix_train.data.loading.datamodule.DataModule`.
 
     Args:
         labels: the classes, in the order of the logits.
@@ -29,7 +29,7 @@ class Classifier(L.LightningModule):
         recipe: how it is trained; a mapping of :class:`Recipe`'s fields will do.
         pretrained, weights, head, backbone_args, channels_last: see :class:`Network`.
         compile: compile the network by ``torch.compile``: true, false, or ``auto``, see
-            :func:`mlfix_train.models.compiling.settle`.
+            :func:`mlfix_train.models.compile.settle`.
     """
 
     def __init__(

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlfix_train.audit.predictions import predictions_table
-from mlfix_train.audit.rankings import rank_samples
+from mlfix_train.audit.predictions.table import predictions_table
+from mlfix_train.audit.scores.ranking import rank_samples
 
 PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "mtsd-published.tar.xz"
 

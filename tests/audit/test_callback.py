@@ -16,9 +16,9 @@ from PIL import Image
 
 from mlfix_train.audit import callback as module
 from mlfix_train.audit.callback import AuditCallback, artifact_name, gather
-from mlfix_train.data.datamodule import Arm, DataModule, LoaderSpec
-from mlfix_train.data.fixes import match_fixes
-from mlfix_train.data.pixels import PixelSpec
+from mlfix_train.data.fixes.table import match_fixes
+from mlfix_train.data.loading.datamodule import Arm, DataModule, LoaderSpec
+from mlfix_train.data.pixels.store import PixelSpec
 from mlfix_train.data.samples import make_table
 from mlfix_train.data.splits import draw_split
 from mlfix_train.models.classifier import Classifier

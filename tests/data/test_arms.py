@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from mlfix_train.data.arms import training_rows
-from mlfix_train.data.fixes import INVALID, match_fixes
+from mlfix_train.data.fixes.table import INVALID, match_fixes
 from mlfix_train.data.splits import draw_split
 from mlfix_train.errors import ConfigError, FixesError
 

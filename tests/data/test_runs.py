@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mlfix_train.data import atomic
-from mlfix_train.data.atomic import atomic_path
+from mlfix_train.data.files import atomic
+from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.runs import FINISHED, RunDirectory, differences, find_runs
 from mlfix_train.errors import RunError
 

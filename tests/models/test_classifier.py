@@ -14,9 +14,9 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from mlfix_train.data.augment import AugmentSpec
-from mlfix_train.data.datamodule import DataModule, LoaderSpec
-from mlfix_train.data.pixels import PixelSpec
+from mlfix_train.data.loading.augment import AugmentSpec
+from mlfix_train.data.loading.datamodule import DataModule, LoaderSpec
+from mlfix_train.data.pixels.store import PixelSpec
 from mlfix_train.data.splits import draw_split
 from mlfix_train.errors import RunError
 from mlfix_train.models.classifier import Classifier

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlfix_train.audit.review.ledger import Ledger
+from mlfix_train.audit.review.marks import Ledger
 from mlfix_train.audit.review.samples import NONE, rows_of
-from mlfix_train.data.atomic import atomic_path
-from mlfix_train.data.fixes import COLUMNS, match_fixes, read_fixes
+from mlfix_train.data.files.atomic import atomic_path
+from mlfix_train.data.fixes.table import COLUMNS, match_fixes, read_fixes
 from mlfix_train.errors import DataError, FixesError
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def begin(
         ledger: played back from the journal.
         table: sample table.
         given: a fixes file to begin with (``fixes.path``), or ``None``.
-        allow: as of :func:`mlfix_train.data.fixes.match_fixes`.
+        allow: as of :func:`mlfix_train.data.fixes.table.match_fixes`.
         reviewer: who does it.
 
     Returns:

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from mlfix_train.audit.estimates import PAYS
-from mlfix_train.audit.review.ledger import Ledger
+from mlfix_train.audit.review.marks import Ledger
 from mlfix_train.audit.review.samples import NONE, Samples, rows_of
+from mlfix_train.audit.scores.estimates import PAYS
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlfix_train.audit.review.asked import Refused
-from mlfix_train.audit.review.guard import MOST_BODY, Guard, TooLarge
+from mlfix_train.audit.review.auth import MOST_BODY, Guard, TooLarge
+from mlfix_train.audit.review.requests import Refused
 from mlfix_train.audit.review.sprites import BLOCK
 from mlfix_train.errors import ConfigError
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from mlfix_train.audit.review.desk import Desk
+    from mlfix_train.audit.review.session import Desk
 
 log = logging.getLogger(__name__)
 
-ASSETS = Path(__file__).parents[1] / "assets"
+ASSETS = Path(__file__).parent / "assets"
 PORT, TRIES = 8377, 50
 """First port that is tried, and how many after it."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

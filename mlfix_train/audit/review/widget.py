@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlfix_train.audit.review.asked import Refused
-from mlfix_train.audit.review.desk import Desk
+from mlfix_train.audit.review.requests import Refused
 from mlfix_train.audit.review.server import ASSETS
+from mlfix_train.audit.review.session import Desk
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from desks import mark, open_desk, ranking_of, table_of
+from review_helpers import mark, open_desk, ranking_of, table_of
 from scipy.stats import binomtest
 
 from mlfix_train.audit.review.progress import Pace, SeenLog, clopper_pearson, draw_random

@@ -10,7 +10,7 @@ import pytest
 from review_server import Server
 from shapes import draw_shapes
 
-from mlfix_train.audit.review.guard import MOST_BODY
+from mlfix_train.audit.review.auth import MOST_BODY
 
 SAMPLE = "disc/000.png"
 MARK = json.dumps({"marks": [{"sample_id": SAMPLE, "new_label": "invalid"}]})

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from desks import LABELS, mark, open_desk, order_of, pixels_of, ranking_of, table_of
 from PIL import Image
+from review_helpers import LABELS, mark, open_desk, order_of, pixels_of, ranking_of, table_of
 
 from mlfix_train.audit.review.samples import make_samples, natural, typical_images
 from mlfix_train.audit.review.sprites import BLOCK, Sprites, brighten, tile_side

@@ -1,0 +1,5 @@
+"""``mlfix train``."""
+
+from mlfix_train.training.run import run
+
+__all__ = ["run"]

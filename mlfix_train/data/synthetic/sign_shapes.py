@@ -1,0 +1,318 @@
+"""The faces of the rendered traffic signs, drawn flat and clean.
+
+Coordinates are percentages of the face: x to the right and y down, both 0 to 100. :func:`sign_face` draws a face large
+and reduces it; what a camera does to it is the business of :mod:`mlfix_train.data.synthetic.signs`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+Colour = tuple[int, int, int]
+Point = tuple[float, float]
+
+CANVAS = 360
+WHITE: Colour = (240, 240, 236)
+BLACK: Colour = (20, 20, 22)
+GREY: Colour = (92, 92, 94)
+YELLOW: Colour = (246, 180, 16)
+GREEN: Colour = (20, 140, 70)
+
+
+class Style(NamedTuple):
+    """How one maker draws signs: the two main colours, the width of a red ring and the width of digits (1 is usual)."""
+
+    red: Colour
+    blue: Colour
+    ring: float
+    digits: float
+
+
+STYLES = (
+    Style((196, 20, 32), (18, 76, 164), 12.0, 1.0),
+    Style((176, 26, 40), (26, 66, 140), 10.0, 0.9),
+    Style((214, 36, 30), (10, 92, 186), 13.5, 1.08),
+)
+
+
+class Pen:
+    """Draws on one transparent face.
+
+    Args:
+        style: the maker's style, read by the functions that draw faces.
+    """
+
+    def __init__(self, style: Style) -> None:
+        self.style = style
+        self.image = Image.new("RGBA", (CANVAS, CANVAS), (*GREY, 0))
+        self._draw = ImageDraw.Draw(self.image)
+
+    @staticmethod
+    def _pixels(points: Sequence[Point]) -> list[Point]:
+        return [(x * CANVAS / 100, y * CANVAS / 100) for x, y in points]
+
+    def disc(self, x: float, y: float, radius: float, colour: Colour) -> None:
+        """Fills a circle around (x, y)."""
+        self._draw.ellipse([*self._pixels([(x - radius, y - radius), (x + radius, y + radius)])], fill=colour)
+
+    def polygon(self, points: Sequence[Point], colour: Colour, rounding: float = 0.0) -> None:
+        """Fills a polygon, grown by ``rounding`` on all sides with round corners."""
+        self._draw.polygon(self._pixels(points), fill=colour)
+        if rounding:
+            self.line([*points, points[0]], 2 * rounding, colour)
+
+    def line(self, points: Sequence[Point], width: float, colour: Colour) -> None:
+        """Draws a path with round corners and ends."""
+        self._draw.line(self._pixels(points), fill=colour, width=round(width * CANVAS / 100))
+        for x, y in points:
+            self.disc(x, y, width / 2, colour)
+
+    def arrow(self, points: Sequence[Point], width: float, colour: Colour) -> None:
+        """Draws a path whose last point carries an arrow head; the tip lies 1.5 widths beyond it."""
+        self.line(points, width, colour)
+        (x0, y0), (x, y) = points[-2:]
+        scale = width / math.hypot(x - x0, y - y0)
+        dx, dy = (x - x0) * scale, (y - y0) * scale
+        barbs = [(x - 1.35 * dy, y + 1.35 * dx), (x + 1.35 * dy, y - 1.35 * dx)]
+        self.polygon([(x + 1.5 * dx, y + 1.5 * dy), *barbs], colour)
+
+    def text(self, words: str, x: float, y: float, width: float, height: float, colour: Colour) -> None:
+        """Writes ``words`` stretched to a box of ``width`` by ``height`` around (x, y)."""
+        box = _font().getbbox(words)
+        mask = Image.new("L", (int(box[2] - box[0]), int(box[3] - box[1])))
+        ImageDraw.Draw(mask).text((-box[0], -box[1]), words, fill=255, font=_font())
+        mask = mask.resize((round(width * CANVAS / 100), round(height * CANVAS / 100)), Image.Resampling.BICUBIC)
+        corner = (round((x - width / 2) * CANVAS / 100), round((y - height / 2) * CANVAS / 100))
+        self.image.paste(colour, (*corner, corner[0] + mask.width, corner[1] + mask.height), mask)
+
+
+@lru_cache(maxsize=1)
+def _font() -> ImageFont.FreeTypeFont:
+    """Returns DejaVu Sans Bold, which matplotlib ships, so that all machines draw the same digits."""
+    import matplotlib
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans-Bold.ttf")), 200)
+
+
+def _prohibition(pen: Pen) -> None:
+    pen.disc(50, 50, 49.5, WHITE)
+    pen.disc(50, 50, 48, pen.style.red)
+    pen.disc(50, 50, 48 - pen.style.ring, WHITE)
+
+
+def _mandatory(pen: Pen) -> None:
+    pen.disc(50, 50, 49.5, WHITE)
+    pen.disc(50, 50, 47, pen.style.blue)
+
+
+def _warning(pen: Pen, up: bool = True) -> None:
+    def corners(side: float, top: float, bottom: float) -> list[Point]:
+        low, high = (top, bottom) if up else (100 - top, 100 - bottom)
+        return [(50, low), (100 - side, high), (side, high)]
+
+    band = pen.style.ring * 0.8
+    pen.polygon(corners(6, 10, 87), WHITE, 5)
+    pen.polygon(corners(6, 10, 87), pen.style.red, 3.5)
+    pen.polygon(corners(8 + 1.6 * band, 12 + 1.7 * band, 88 - band), WHITE, 1)
+
+
+def _square(pen: Pen) -> None:
+    pen.polygon([(7, 7), (93, 7), (93, 93), (7, 93)], WHITE, 4)
+    pen.polygon([(8, 8), (92, 8), (92, 92), (8, 92)], pen.style.blue, 2)
+
+
+def _lifted(pen: Pen, stripes: int) -> None:
+    pen.disc(50, 50, 49.5, WHITE)
+    pen.disc(50, 50, 47.5, BLACK)
+    pen.disc(50, 50, 45.5, WHITE)
+    for stripe in range(stripes):
+        shift = (stripe - (stripes - 1) / 2) * 6
+        pen.line([(20 + shift, 80 + shift), (80 + shift, 20 + shift)], 3, BLACK)
+
+
+def _car(pen: Pen, x: float, y: float, size: float, colour: Colour) -> None:
+    """Draws a car seen from the front, ``size`` wide, with its wheels on y."""
+    pen.line([(x - size * 0.42, y - size * 0.25), (x + size * 0.42, y - size * 0.25)], size * 0.3, colour)
+    roof = [(x - size * 0.4, y - size * 0.4), (x - size * 0.26, y - size * 0.68), (x + size * 0.26, y - size * 0.68)]
+    pen.line([*roof, (x + size * 0.4, y - size * 0.4)], size * 0.12, colour)
+    for side in (-1, 1):
+        pen.line([(x + side * size * 0.38, y - size * 0.12), (x + side * size * 0.38, y)], size * 0.16, colour)
+
+
+def _truck(pen: Pen, x: float, y: float, size: float, colour: Colour) -> None:
+    """Draws a truck seen from the left side, ``size`` wide, with its wheels on y."""
+    left, right, top, floor = x - size * 0.15, x + size * 0.5, y - size * 0.75, y - size * 0.15
+    pen.polygon([(left, top), (right, top), (right, floor), (left, floor)], colour)
+    pen.line([(x - size * 0.35, y - size * 0.45), (x - size * 0.35, y - size * 0.25)], size * 0.28, colour)
+    for wheel in (-0.34, 0.3):
+        pen.disc(x + wheel * size, floor, size * 0.14, colour)
+
+
+def _walker(pen: Pen, x: float, y: float, height: float) -> None:
+    """Draws a person who walks to the left, with the feet on y."""
+    unit = height / 10
+    pen.disc(x, y - 9 * unit, 1.15 * unit, BLACK)
+    pen.line([(x, y - 7 * unit), (x, y - 4.2 * unit)], 1.9 * unit, BLACK)
+    pen.line([(x, y - 4.2 * unit), (x - 1.2 * unit, y - 2.2 * unit), (x - 2.2 * unit, y)], 1.2 * unit, BLACK)
+    pen.line([(x, y - 4.2 * unit), (x + 1.2 * unit, y - 2.2 * unit), (x + 2.0 * unit, y)], 1.2 * unit, BLACK)
+    pen.line([(x - 2.4 * unit, y - 4.6 * unit), (x, y - 7 * unit), (x + 2.4 * unit, y - 4.8 * unit)], 0.9 * unit, BLACK)
+
+
+def _speed_limit(pen: Pen, digits: str) -> None:
+    _prohibition(pen)
+    width, height = (48, 36) if len(digits) == 2 else (58, 31)
+    pen.text(digits, 50, 50, width * pen.style.digits, height, BLACK)
+
+
+def _end_of_speed_limit(pen: Pen) -> None:
+    _lifted(pen, stripes=4)
+    pen.text("80", 50, 50, 54 * pen.style.digits, 38, GREY)
+
+
+def _no_overtaking(pen: Pen, truck: bool) -> None:
+    _prohibition(pen)
+    overtaker, x, size = (_truck, 36, 37) if truck else (_car, 34, 27)
+    overtaker(pen, x, 61, size, pen.style.red)
+    _car(pen, 68, 61, 24 if truck else 27, BLACK)
+
+
+def _no_entry(pen: Pen) -> None:
+    pen.disc(50, 50, 49.5, WHITE)
+    pen.disc(50, 50, 48, pen.style.red)
+    pen.polygon([(16, 42), (84, 42), (84, 58), (16, 58)], WHITE)
+
+
+def _stop(pen: Pen) -> None:
+    for radius, colour in ((51.5, WHITE), (48.5, pen.style.red)):
+        corners = [math.radians(22.5 + 45 * corner) for corner in range(8)]
+        pen.polygon([(50 + radius * math.cos(turn), 50 + radius * math.sin(turn)) for turn in corners], colour)
+    pen.text("STOP", 50, 50, 72, 30, WHITE)
+
+
+def _priority_road(pen: Pen) -> None:
+    for reach, colour in ((49, WHITE), (46, BLACK), (45, WHITE), (31, BLACK), (30, YELLOW)):
+        pen.polygon([(50, 50 - reach), (50 + reach, 50), (50, 50 + reach), (50 - reach, 50)], colour)
+
+
+def _roundabout(pen: Pen) -> None:
+    _mandatory(pen)
+    for start in (20, 140, 260):
+        turns = [math.radians(start - step) for step in range(0, 81, 8)]
+        pen.arrow([(50 + 27 * math.cos(turn), 50 + 27 * math.sin(turn)) for turn in turns], 8, WHITE)
+
+
+def _arrows(pen: Pen, plate: Callable[[Pen], None], width: float, colour: Colour, *paths: Sequence[Point]) -> None:
+    plate(pen)
+    for path in paths:
+        pen.arrow(path, width, colour)
+
+
+def _caution(pen: Pen) -> None:
+    _warning(pen)
+    pen.polygon([(45.5, 37), (54.5, 37), (52, 63), (48, 63)], BLACK, 1)
+    pen.disc(50, 71, 4.5, BLACK)
+
+
+def _road_work(pen: Pen) -> None:
+    _walkers(pen, (54, 36))
+    pen.line([(56, 51), (36, 66)], 2.5, BLACK)
+    pen.polygon([(24, 77), (33, 65), (43, 77)], BLACK)
+
+
+def _walkers(pen: Pen, *walkers: tuple[float, float]) -> None:
+    _warning(pen)
+    for x, height in walkers:
+        _walker(pen, x, 77, height)
+
+
+def _signals(pen: Pen) -> None:
+    _warning(pen)
+    pen.polygon([(45, 40), (55, 40), (55, 74), (45, 74)], BLACK, 2)
+    for y, colour in ((43, pen.style.red), (57, YELLOW), (71, GREEN)):
+        pen.disc(50, y, 4.8, colour)
+
+
+def _narrows(pen: Pen) -> None:
+    _warning(pen)
+    pen.line([(41, 43), (41, 76)], 5, BLACK)
+    pen.line([(52, 43), (52, 54), (62, 66), (62, 76)], 5, BLACK)
+
+
+def _priority_ahead(pen: Pen) -> None:
+    _arrows(pen, _warning, 9, BLACK, [(50, 76), (50, 46)])
+    pen.line([(35, 63), (65, 63)], 5, BLACK)
+
+
+def _crossing(pen: Pen) -> None:
+    _square(pen)
+    pen.polygon([(50, 20), (84, 80), (16, 80)], WHITE, 1)
+    _walker(pen, 50, 78, 42)
+
+
+def _parking(pen: Pen) -> None:
+    _square(pen)
+    pen.text("P", 50, 50, 44, 62, WHITE)
+
+
+_TURN_RIGHT = [(36, 76), (36, 52), (38, 44), (45, 40), (64, 40)]
+_CURVE_RIGHT = [(43, 77), (43, 62), (46, 56), (51, 53), (56, 50)]
+_STRAIGHT_RIGHT = ([(40, 78), (40, 34)], [(40, 60), (48, 54), (64, 54)])
+
+_LIMITS = (20, 30, 50, 60, 70, 80, 100, 120)
+
+FACES: dict[str, Callable[[Pen], None]] = {
+    **{f"speed-limit-{limit}": partial(_speed_limit, digits=str(limit)) for limit in _LIMITS},
+    "ahead-only": lambda pen: _arrows(pen, _mandatory, 13, WHITE, [(50, 80), (50, 38)]),
+    "children-crossing": lambda pen: _walkers(pen, (42, 29), (57, 35)),
+    "dangerous-curve-right": lambda pen: _arrows(pen, _warning, 7, BLACK, _CURVE_RIGHT),
+    "end-of-all-limits": partial(_lifted, stripes=4),
+    "end-of-speed-limit-80": _end_of_speed_limit,
+    "general-caution": _caution,
+    "go-straight-or-right": lambda pen: _arrows(pen, _mandatory, 9, WHITE, *_STRAIGHT_RIGHT),
+    "keep-right": lambda pen: _arrows(pen, _mandatory, 12, WHITE, [(29, 29), (58, 58)]),
+    "no-entry": _no_entry,
+    "no-overtaking": partial(_no_overtaking, truck=False),
+    "no-overtaking-trucks": partial(_no_overtaking, truck=True),
+    "no-vehicles": _prohibition,
+    "parking": _parking,
+    "pedestrian-crossing": _crossing,
+    "pedestrians": lambda pen: _walkers(pen, (50, 40)),
+    "priority-at-next-intersection": _priority_ahead,
+    "priority-road": _priority_road,
+    "road-narrows-right": _narrows,
+    "road-work": _road_work,
+    "roundabout": _roundabout,
+    "stop": _stop,
+    "traffic-signals": _signals,
+    "turn-right-ahead": lambda pen: _arrows(pen, _mandatory, 11, WHITE, _TURN_RIGHT),
+    "yield": partial(_warning, up=False),
+}
+
+_TURNS = ("dangerous-curve-right", "go-straight-or-right", "keep-right", "turn-right-ahead")
+MIRRORED = {name.replace("right", "left"): name for name in _TURNS}
+
+SIGN_CLASSES: tuple[str, ...] = tuple(sorted([*FACES, *MIRRORED]))
+
+
+@lru_cache(maxsize=512)
+def sign_face(name: str, style: int, size: int) -> Image.Image:
+    """Returns the clean face of a sign; callers share it and must not change it.
+
+    Args:
+        name: one of :data:`SIGN_CLASSES`.
+        style: index into :data:`STYLES`.
+        size: side in pixels.
+
+    Returns:
+        An RGBA image, transparent around the plate.
+    """
+    pen = Pen(STYLES[style])
+    FACES[MIRRORED.get(name, name)](pen)
+    image = ImageOps.mirror(pen.image) if name in MIRRORED else pen.image
+    return image.resize((size, size), Image.Resampling.LANCZOS)

@@ -1,0 +1,217 @@
+"""Predictions in files: MLfix's format, CSV and Parquet, and what is said of each that can't be used."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mlfix_train.audit.predictions.files import PUBLISHED_PHOTO, photo_groups, read_predictions_file, run_names
+from mlfix_train.errors import RunError
+
+
+@pytest.fixture
+def written(tmp_path: Path):
+    """Writes a file and returns its path."""
+
+    def write(content: str | bytes, name: str = "preds-1.csv") -> Path:
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+# --- MLfix's own files ---
+
+
+def test_the_published_format(written) -> None:
+    table = read_predictions_file(
+        written(",pred,loss\nval/speed-50/ab-1.jpg,speed-70,-1.25\nval/stop/c-12.jpg,stop,-0.0\n")
+    )
+    assert table["sample_id"].tolist() == ["speed-50/ab-1.jpg", "stop/c-12.jpg"]
+    assert table["label"].tolist() == ["speed-50", "stop"]
+    assert table["pred"].tolist() == ["speed-70", "stop"]
+    assert table["loss"].tolist() == [1.25, 0.0], "MLfix writes the negative of the loss"
+    assert table.attrs["published"] is True
+
+
+@pytest.mark.parametrize("folder", ["", "val/", "/data/mtsd/crops/val/", "a b/c,d/"])
+def test_folders_before_the_label_are_left_out(folder: str, written) -> None:
+    table = read_predictions_file(written(f',pred,loss\n"{folder}stop/x-1.jpg",yield,-2\n'))
+    assert table.iloc[0].tolist() == ["stop/x-1.jpg", "stop", "yield", 2.0]
+
+
+def test_the_published_format_may_lack_losses_and_have_more(written) -> None:
+    assert "loss" not in read_predictions_file(written(",pred\nv/stop/1.jpg,stop\n")).columns
+    table = read_predictions_file(written(",loss,more,pred\nv/stop/1.jpg,-1,x,yield\n"))
+    assert table[["pred", "loss"]].iloc[0].tolist() == ["yield", 1.0]
+
+
+def test_what_pandas_wrote_is_read_back(published, tmp_path: Path) -> None:
+    """A published table, written as MLfix writes it, comes back whole."""
+    wanted = published.arms["original"]["0"].head(500)
+    frame = pd.DataFrame({"pred": wanted["pred"], "loss": -wanted["loss"]})
+    frame.index = pd.Index(wanted["sample_id"]).rename(None)
+    frame.to_csv(tmp_path / "original-preds-0.csv")
+    found = read_predictions_file(tmp_path / "original-preds-0.csv")
+    assert found["sample_id"].tolist() == [name.split("/", 1)[1] for name in wanted["sample_id"]]
+    for name in ("label", "pred"):
+        assert found[name].tolist() == wanted[name].tolist()
+    assert found["loss"].tolist() == pytest.approx(wanted["loss"].tolist(), rel=1e-12)
+
+
+def test_published_names_of_any_script(written) -> None:
+    table = read_predictions_file(written("\ufeff,pred,loss\nval/停止/é-1.jpg,שלום,-1\n"))
+    assert table.iloc[0].tolist() == ["停止/é-1.jpg", "停止", "שלום", 1.0]
+
+
+@pytest.mark.parametrize("path", ["1.jpg", "/1.jpg", "val//1.jpg", "val/stop/", "", "val\\stop\\1.jpg"])
+def test_a_path_without_a_labels_folder_is_refused_by_line(path: str, written) -> None:
+    file = written(f",pred,loss\nval/stop/0.jpg,stop,-1\n{path},stop,-1\n")
+    with pytest.raises(RunError, match=rf"^{re.escape(str(file))}: line 3 names ") as error:
+        read_predictions_file(file)
+    assert repr(path) in error.value.problem
+    assert "<folder>/<label>/<file>" in error.value.remedy
+
+
+# --- our columns ---
+
+
+def test_a_csv_with_our_columns(written) -> None:
+    table = read_predictions_file(written('loss,pred,sample_id,label\n0.5,b,"a,1.jpg",020\n1e-3,020,NA,b\n'))
+    assert table["sample_id"].tolist() == ["a,1.jpg", "NA"]
+    assert table["label"].tolist() == ["020", "b"] and table["pred"].tolist() == ["b", "020"], "labels are text"
+    assert table["loss"].tolist() == [0.5, 0.001], "here a loss is a loss"
+    assert table.attrs["published"] is False
+
+
+@pytest.mark.parametrize("label", ["NA", "null", "nan", "None", "True", "1e5", " x ", "<b>&", "停"])
+def test_labels_stay_what_they_are(label: str, written) -> None:
+    table = read_predictions_file(written(f"sample_id,label,pred\n1,{label},{label}\n"))
+    assert table.iloc[0].tolist() == ["1", label, label]
+
+
+def test_capitals_and_line_ends_of_windows(written) -> None:
+    table = read_predictions_file(written(b"\xef\xbb\xbfsample_id,label,pred\r\n1,a,b\r\n", "P.CSV"))
+    assert table.iloc[0].tolist() == ["1", "a", "b"]
+
+
+@pytest.mark.parametrize("name", ["p.parquet", "p.pq", "p.PARQUET"])
+def test_parquet(name: str, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"sample_id": ["1", "2"], "label": ["a", "b"], "pred": ["b", "b"], "loss": [2.0, 0.1]})
+    frame.to_parquet(tmp_path / name, index=False)
+    table = read_predictions_file(str(tmp_path / name))
+    assert table.attrs["published"] is False
+    pd.testing.assert_frame_equal(table, frame, check_dtype=False)
+
+
+# --- mistakes ---
+
+HEAD = "sample_id,label,pred,loss\n1,a,b,0.5\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "told", "remedy"),
+    [
+        ("sample_id,pred\n1,a\n", "lacks the columns label; it has sample_id, pred", "sample_id, label and pred"),
+        ("a;b\n1;2\n", "lacks the columns sample_id, label, pred; it has a;b", "sample_id, label and pred"),
+        (",label,sample\nx/y/1.jpg,a,b\n", "lacks the columns sample_id, pred", "MLfix's own: paths, pred, loss"),
+        (HEAD + "2,,b,1\n", "line 3 has no label", "complete or remove"),
+        (HEAD + "2,a,,1\n", "line 3 has no pred", "complete or remove"),
+        (HEAD + ",a,b,1\n", "line 3 has no sample_id", "complete or remove"),
+        (HEAD + "2,a\n", "line 3 has 2 cells, the header 4", "double quotes"),
+        (",pred,loss\nv/a/1.jpg,,-1\n", "line 2 has no pred", "complete or remove"),
+        (HEAD + "2,a,b,1\n1,a,b,1\n2,b,b,2\n", "names 2 sample(s) twice: 1, 2", "once"),
+        (",pred,loss\nx/a/1.jpg,a,-1\ny/a/1.jpg,a,-1\n", "names 1 sample(s) twice: a/1.jpg", "once"),
+        (HEAD + "2,a,b,small\n", "line 3 has the loss 'small'", "a loss is a number"),
+        (HEAD + "2,a,b,\n", "line 3 has the loss ''", "a loss is a number"),
+        (HEAD + "2,a,b,nan\n", "line 3 has the loss 'nan'", "a loss is a number"),
+        (",pred,loss\nv/a/1.jpg,b,--1\n", "line 2 has the loss '--1'", "a loss is a number"),
+        (HEAD + "2,a,b,1,9\n", "line 3 has 5 cells", "double quotes"),
+        ("", "lacks the columns sample_id, label, pred", "predictions have the columns"),
+        ("\n\n", "lacks the columns sample_id, label, pred", "predictions have the columns"),
+        ("sample_id,label,pred\n", "holds no predictions", "a row a held-out sample"),
+        ("sample_id,label,pred\n1,é,b\n".encode("latin-1"), "line 2 is not UTF-8", "UTF-8"),
+        ("sample_id,label,pred\n1,a,b\n".encode("utf-16"), "line 1 is UTF-16", "UTF-8"),
+    ],
+)
+def test_bad_csv_names_the_file_what_is_wrong_and_the_remedy(
+    content: str | bytes, told: str, remedy: str, written
+) -> None:
+    path = written(content, "bad-3.csv")
+    with pytest.raises(RunError) as error:
+        read_predictions_file(path)
+    assert error.value.problem.startswith(str(path))
+    assert told in error.value.problem
+    assert remedy in error.value.remedy
+
+
+def test_bad_parquet(tmp_path: Path, written) -> None:
+    good = pd.DataFrame({"sample_id": ["1", "2"], "label": ["a", "b"], "pred": ["b", "b"]})
+    for frame, told in (
+        (good.drop(columns="label"), "lacks the columns label"),
+        (good.assign(sample_id="1"), r"names 1 sample\(s\) twice: 1"),
+    ):
+        frame.to_parquet(tmp_path / "p.parquet", index=False)
+        with pytest.raises(RunError, match=rf"p\.parquet {told}(.|\n)*->"):
+            read_predictions_file(tmp_path / "p.parquet")
+    with pytest.raises(RunError, match=r"q\.parquet can't be read"):
+        read_predictions_file(written("no Parquet at all", "q.parquet"))
+
+
+@pytest.mark.parametrize("name", ["none.csv", "none.parquet"])
+def test_a_file_that_is_not_there(name: str, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=name):
+        read_predictions_file(tmp_path / name)
+
+
+# --- names of runs ---
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["a/original-preds-0.csv", "a/original-preds-12.csv"], ["0", "12"]),
+        (["seed=3.parquet", "x07.parquet"], ["3", "7"]),
+        (["a/preds-1.csv", "b/other-1.csv"], ["preds-1", "other-1"]),
+        (["a-1.csv", "a-01.csv"], ["a-1", "a-01"]),
+        (["a-1.csv", "last.csv"], ["a-1", "last"]),
+        (["a/preds.csv", "b/preds.csv"], ["a/preds.csv", "b/preds.csv"]),
+        (["a/p-1.csv", "b/p-1.csv"], ["a/p-1.csv", "b/p-1.csv"]),
+        (["only.csv"], ["only"]),
+    ],
+)
+def test_names_of_runs_are_short_and_tell_them_apart(paths: list[str], names: list[str]) -> None:
+    assert run_names([Path(path) for path in paths]) == names
+    assert len(set(names)) == len(names)
+
+
+# --- photos ---
+
+
+def test_crops_of_one_photo_belong_together_whatever_their_label() -> None:
+    ids = ["stop/ab-1.jpg", "yield/ab-2.png", "stop/abc-1.jpg", "stop/a-b-3.jpeg", "stop/odd.jpg", "stop/odd2.jpg"]
+    groups = photo_groups(ids, PUBLISHED_PHOTO)
+    assert groups.index.tolist() == ids
+    assert groups.tolist() == ["ab", "ab", "abc", "a-b", "stop/odd.jpg", "stop/odd2.jpg"]
+
+
+def test_groups_by_other_expressions() -> None:
+    ids = ["t1_01", "t1_02", "t22_01", "x"]
+    assert photo_groups(ids, r"(.+)_\d+").tolist() == ["t1", "t1", "t22", "x"]
+    assert photo_groups(ids, r"^t\d").tolist() == ["t1", "t1", "t2", "x"], "without parenthesis the whole match"
+    assert photo_groups(ids, r"^(t1)?").tolist() == ["t1", "t1", "t22_01", "x"], "an empty group is none"
+    assert photo_groups([], "x").tolist() == []
+
+
+def test_published_photos_hold_several_crops(published) -> None:
+    ids = published.arms["original"]["0"]["sample_id"].tolist()
+    groups = photo_groups(ids, PUBLISHED_PHOTO)
+    assert groups.index.tolist() == ids
+    sizes = groups.value_counts()
+    assert 0.2 * len(ids) < len(sizes) < 0.9 * len(ids)
+    first = sizes.index[0]
+    assert all(f"/{first}-" in name for name in groups.index[groups == first])

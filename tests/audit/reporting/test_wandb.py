@@ -1,0 +1,199 @@
+"""Weights & Biases: without a login, without a prompt, without a network; read back by W&B's own reader."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from lightning.pytorch.loggers import CSVLogger
+
+from mlfix_train.audit.reporting import wandb as wandb_log
+from mlfix_train.audit.reporting.pictures import draw_audit
+from mlfix_train.audit.reporting.wandb import find_run, wandb_mode
+from mlfix_train.audit.scores.ranking import write_ranking
+
+wandb = pytest.importorskip("wandb")
+
+
+# --- which mode ---
+
+
+@pytest.mark.parametrize("wanted", ["online", "offline", "disabled"])
+def test_a_wanted_mode_stands(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+    monkeypatch.setenv("WANDB_MODE", "shared")
+    assert wandb_mode(wanted) == wanted
+
+
+@pytest.mark.parametrize("mode", ["online", "offline", "disabled"])
+def test_auto_takes_the_environments_mode(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    monkeypatch.setenv("WANDB_MODE", mode)
+    monkeypatch.setattr(wandb_log, "_logged_in", lambda: pytest.fail("no need to ask"))
+    assert wandb_mode("auto") == mode
+
+
+@pytest.mark.parametrize(("login", "mode"), [(True, "online"), (False, "offline")])
+def test_auto_is_online_for_who_is_logged_in(monkeypatch: pytest.MonkeyPatch, login: bool, mode: str) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr(wandb_log, "_logged_in", lambda: login)
+    assert wandb_mode("auto") == mode
+
+
+def test_a_key_in_the_environment_is_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert wandb_mode("auto") == "online"
+
+
+def test_nobody_is_asked(tmp_path: Path) -> None:
+    """A home without a login, no standard input: an answer, and no word about it."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    code = "from mlfix_train.audit.reporting.wandb import wandb_mode; print(wandb_mode('auto'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+        env={**kept, "HOME": str(tmp_path), "PYTHONPATH": str(Path.cwd())}, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["offline"]
+    assert "wandb.login" not in done.stderr
+    assert "api key" not in done.stderr.lower()
+
+
+# --- which run ---
+
+
+class WandbLogger:
+    def __init__(self, experiment: Any) -> None:
+        self.experiment = experiment
+
+
+def test_other_loggers_are_let_be(tmp_path: Path) -> None:
+    class Strict:
+        @property
+        def experiment(self) -> Any:
+            pytest.fail("a logger that is not W&B's is not touched")
+
+    run = SimpleNamespace(log_artifact=print)
+    assert find_run([]) is None
+    assert find_run([Strict(), CSVLogger(tmp_path)]) is None
+    assert find_run([Strict(), WandbLogger(run), CSVLogger(tmp_path)]) is run
+    assert find_run([WandbLogger(SimpleNamespace())]) is None, "the stand-in of other processes is no run"
+
+
+# --- an offline run, read back ---
+
+
+class Recorder:
+    """In place of a run: keeps what is logged."""
+
+    def __init__(self, offline: bool = True) -> None:
+        self.logged: list[dict[str, Any]] = []
+        self.made: list[Any] = []
+        self.taken: list[Any] = []
+        self.settings = SimpleNamespace(_offline=offline)
+
+    def log(self, values: dict[str, Any]) -> None:
+        self.logged.append(values)
+
+    def log_artifact(self, artifact: Any) -> None:
+        self.made.append(artifact)
+
+    def use_artifact(self, artifact: Any) -> None:
+        self.taken.append(artifact)
+
+
+@pytest.mark.parametrize(("n", "top", "rows"), [(150, 500, 108), (150, 108, 108), (150, 20, 20), (5, 100, 5)])
+def test_the_table_holds_108_rows_at_most(
+    ranking: Callable[..., pd.DataFrame], flat: Callable[[list[str]], np.ndarray], n: int, top: int, rows: int
+) -> None:
+    asked: list[list[str]] = []
+    run, table = Recorder(), ranking(n=n)
+    wandb_log.log_ranking(run, table, lambda ids: asked.append(ids) or flat(ids), top)
+    (logged,) = run.logged
+    data = logged["audit/ranking"].data
+    assert len(data) == rows
+    assert asked == [table["sample_id"].tolist()[:rows]]
+    names = logged["audit/ranking"].columns
+    assert [row[names.index("sample_id")] for row in data] == table["sample_id"].tolist()[:rows]
+    assert [row[names.index("rank")] for row in data] == list(range(1, rows + 1))
+    for row in data[:3]:
+        image = np.asarray(row[names.index("image")].image)
+        assert image.shape[:2] == (24, 24), "small crops are doubled"
+        assert (image == int(row[names.index("sample_id")][1:])).all(), "each row shows its own sample"
+
+
+def test_a_used_artifact_is_an_input_where_the_run_is_online(tmp_path: Path) -> None:
+    (tmp_path / "f.csv").write_text("x")
+    for offline, used, taken in ((False, True, 1), (True, True, 0), (False, False, 0)):
+        run = Recorder(offline)
+        wandb_log.log_artifact(run, "fixes-1", "fixes", [tmp_path / "f.csv"], {"fixes": 3}, used)
+        assert (len(run.taken), len(run.made)) == (taken, 1 - taken)
+        (artifact,) = run.taken + run.made
+        assert (artifact.name, artifact.type, artifact.metadata) == ("fixes-1", "fixes", {"fixes": 3})
+        assert list(artifact.manifest.entries) == ["f.csv"]
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    for key in [key for key in os.environ if key.startswith("WANDB")]:
+        monkeypatch.delenv(key)
+    settings = {"MODE": "offline", "SILENT": "true", "CONSOLE": "off"}
+    settings |= {f"{name}_DIR": str(tmp_path / "home") for name in ("DATA", "CACHE", "CONFIG", "ARTIFACT")}
+    for key, value in settings.items():
+        monkeypatch.setenv(f"WANDB_{key}", value)
+    return tmp_path
+
+
+def inspect(folder: Path) -> list[dict[str, Any]]:
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_an_offline_run_holds_ranking_panels_and_artifacts(
+    offline: Path,
+    ranking: Callable[..., pd.DataFrame],
+    flat: Callable[[list[str]], np.ndarray],
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    table = ranking(n=150)
+    pictures = draw_audit(table, flat, offline / "panels", "t", panels=4)
+    file = write_ranking(table, offline / "ranking.csv")
+    run = wandb.init(project="p", dir=str(offline))
+    wandb_log.log_pictures(run, pictures)
+    wandb_log.log_ranking(run, table, flat, 100)
+    wandb_log.log_artifact(run, "predictions-x", "predictions", [file], {"samples": 150})
+    wandb_log.log_artifact(run, "fixes-x", "fixes", [file], {"fixes": 2}, used=True)
+    run.finish()
+    (folder,) = (offline / "wandb").glob("offline-run-*")
+    records = inspect(folder)
+    history: dict[str, Any] = {}
+    for record in records:
+        if record["type"] == "history":
+            history |= record["history"]["item"]
+    assert len([picture for picture in pictures if picture.key.startswith("audit/slice_")]) == 7
+    assert {"audit/worst", "audit/loss_histogram", "audit/error_per_label"} < {picture.key for picture in pictures}
+    for picture in pictures:
+        logged = folder / "files" / history[f"{picture.key}.path"]
+        assert logged.read_bytes() == picture.path.read_bytes(), picture.key
+        assert history[f"{picture.key}.caption"] == picture.caption
+    assert (history["audit/ranking.nrows"], history["audit/ranking.ncols"]) == (100, 10)
+    content = json.loads((folder / "files" / history["audit/ranking.path"]).read_text())
+    assert [row[content["columns"].index("sample_id")] for row in content["data"]] == table["sample_id"].tolist()[:100]
+    artifacts = {r["artifact"]["name"]: r["artifact"] for r in records if r["type"] == "artifact"}
+    assert artifacts["predictions-x"]["type"] == "predictions"
+    assert json.loads(artifacts["predictions-x"]["metadata"]) == {"samples": 150}
+    assert [entry["path"] for entry in artifacts["predictions-x"]["manifest"]["contents"]] == ["ranking.csv"]
+    assert artifacts["fixes-x"]["type"] == "fixes"
+    captured = capfd.readouterr()
+    said = captured.out + captured.err + caplog.text
+    assert "will cause" not in said, f"W&B warns the user: {said}"

@@ -1,0 +1,112 @@
+"""The page as a widget: in a real JupyterLab, browser and kernel; and what it answers to messages."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pages import Page, chromium, fixes_of, write_audit
+from review_helpers import lines, open_desk
+from shapes import REPO, draw_shapes
+
+from mlfix_train.audit.review.widget import answer_message
+
+CODE = """from mlfix_train import api as mlfix
+page = mlfix.review("data.root=shapes", "audit=audit", "order=none", "reviewer=nora")
+page"""
+
+
+def test_messages_are_answered_as_requests_are(tmp_path: Path) -> None:
+    desk = open_desk(tmp_path)
+    told, buffers = answer_message(desk, {"id": "a-1", "kind": "marks", "asked": {
+        "marks": [{"sample_id": "stop/002.jpg", "new_label": "invalid"}]}})  # fmt: skip
+    assert told["id"] == "a-1" and told["status"] == 200 and told["told"]["saved"] == 1 and not buffers
+    assert lines(desk) == {"stop/002.jpg": "invalid"}
+    view = desk.answer("view", {})["view"]
+    block = answer_message(desk, {"id": 2, "kind": "block", "asked": {"view": view, "number": 0}})[0]["told"]
+    told, buffers = answer_message(desk, {"id": 3, "kind": "sprites", "asked": {"name": block["small"]}})
+    assert told["status"] == 200 and buffers[0][:2] == b"\xff\xd8"
+    assert answer_message(desk, {"id": 3, "kind": "pictures", "asked": {"name": 1}})[1][0][:2] == b"\xff\xd8"
+    unknown = {"marks": [{"sample_id": "x", "new_label": None}]}
+    for wrong, status in ((7, 400), ({"id": 1}, 400), ({"id": 1, "kind": "nothing"}, 404),
+                          ({"id": 1, "kind": "sprites", "asked": {"name": "../x"}}, 404),
+                          ({"id": 1, "kind": "pictures", "asked": {"name": "0"}}, 404),
+                          ({"id": 1, "kind": "sprites", "asked": []}, 400),
+                          ({"id": 1, "kind": "marks", "asked": unknown}, 404)):  # fmt: skip
+        told, buffers = answer_message(desk, wrong)
+        assert told["status"] == status and told["told"]["error"] and not buffers
+
+
+def start_lab(place: Path) -> tuple[subprocess.Popen[str], str]:
+    """Starts JupyterLab; returns it and its address."""
+    environment = {**os.environ, "PYTHONPATH": str(REPO), "JUPYTER_CONFIG_DIR": str(place / "config"),
+                   "JUPYTER_DATA_DIR": str(place / "data"), "JUPYTER_RUNTIME_DIR": str(place / "runtime"),
+                   "IPYTHONDIR": str(place / "ipython"), "JUPYTER_PLATFORM_DIRS": "0"}  # fmt: skip
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--port=0", "--ip=127.0.0.1", "--allow-root",
+               "--IdentityProvider.token=secret", f"--ServerApp.root_dir={place}",
+               "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]  # fmt: skip
+    process = subprocess.Popen(command, cwd=place, env=environment, text=True, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    end = time.monotonic() + 60
+    for line in process.stderr:
+        found = re.search(r"(http://127\.0\.0\.1:\d+)/lab", line)
+        if found:
+            return process, found[1]
+        if time.monotonic() > end:
+            break
+    process.kill()
+    raise AssertionError("JupyterLab did not start")
+
+
+def test_in_a_real_notebook(tmp_path: Path) -> None:
+    pytest.importorskip("jupyterlab", reason="jupyterlab is not here: pip install 'mlfix-train[dev]'")
+    draw_shapes(tmp_path / "shapes", per_label=70)
+    ids = sorted(path.relative_to(tmp_path / "shapes").as_posix() for path in (tmp_path / "shapes").rglob("*.png"))
+    write_audit(tmp_path / "audit", ids)
+    cell: dict[str, Any] = {
+        "cell_type": "code",
+        "id": "a",
+        "metadata": {},
+        "outputs": [],
+        "execution_count": None,
+        "source": CODE,
+    }
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = {"cells": [cell], "nbformat": 4, "nbformat_minor": 5, "metadata": kernel}
+    (tmp_path / "n.ipynb").write_text(json.dumps(notebook))
+    with chromium() as browser:
+        lab, address = start_lab(tmp_path)
+        try:
+            context = browser.new_context(viewport={"width": 1400, "height": 1000})
+            place = context.new_page()
+            place.goto(f"{address}/doc/tree/n.ipynb?token=secret")
+            place.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=120_000)
+            for _ in range(3):  # a key that comes before the kernel is there is forgotten
+                place.click(".jp-Cell .cm-content", timeout=60_000)
+                place.keyboard.press("Shift+Enter")
+                time.sleep(3)
+                if place.inner_text(".jp-Cell >> nth=0 >> .jp-InputPrompt").strip("[]: \u200b"):
+                    break
+            place.wait_for_selector(".mlfix .strip", timeout=120_000)
+            page = Page(place, "document.querySelector('.mlfix').parentElement.review")
+            page.ready()
+            assert page.ask(".view().count") == 210
+            page.click(2)
+            page.press("ArrowRight", "Enter")
+            page.press("x")  # Jupyter's own shortcut would cut the cell
+            page.saved()
+            marked = fixes_of(tmp_path / "review/fixes.csv")
+            assert marked[page.sample(2)["id"]] == "invalid" and marked[page.sample(3)["id"]] == "invalid"
+            assert place.locator(".jp-Cell").count() >= 1 and "mlfix.review" in place.inner_text(".jp-Cell >> nth=0")
+            if os.environ.get("MLFIX_SHOTS"):
+                place.screenshot(path=os.environ["MLFIX_SHOTS"])
+        finally:
+            lab.terminate()
+            lab.wait(timeout=30)

@@ -1,0 +1,170 @@
+"""Fixes from FiftyOne's, Label Studio's and cleanlab's files: read, matched to samples, and mistakes named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from mlfix_train.data.fixes.table import match_fixes, read_fixes
+from mlfix_train.data.samples import make_table
+from mlfix_train.errors import FixesError
+
+IDS = ["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg", "c/deep/1.png"]
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    return make_table(IDS, [f"/pictures/signs/{name}" for name in IDS], ["a", "a", "b", "b", "c"])
+
+
+def write(path: Path, content: Any) -> Path:
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def changes(path: Path, table: pd.DataFrame) -> dict[str, str]:
+    return match_fixes(read_fixes(path), table, ["empty_labels"])["new_label"].to_dict()
+
+
+def test_fiftyone_labels_by_full_path_by_name_and_by_number(tmp_path: Path, table: pd.DataFrame) -> None:
+    full = {
+        "classes": None,
+        "labels": {"/pictures/signs/a/1.jpg": {"label": "b", "confidence": 0.3}, "/pictures/signs/a/2.jpg": "a"},
+    }
+    assert changes(write(tmp_path / "labels.json", full), table) == {"a/1.jpg": "b"}, "what is as given is no fix"
+    stems = {"classes": ["a", "b", "invalid"], "labels": {"a/1": 2, "b/1": 1, "c/deep/1": 0, "b/2": None}}
+    assert changes(write(tmp_path / "stems.json", stems), table) == {"a/1.jpg": "invalid", "c/deep/1.png": "a"}
+    elsewhere = {"classes": None, "labels": {"/elsewhere/signs/a/2.jpg": {"label": "c"}}}
+    assert changes(write(tmp_path / "moved.json", elsewhere), table) == {"a/2.jpg": "c"}
+
+
+def test_fiftyone_samples_with_tags(tmp_path: Path, table: pd.DataFrame) -> None:
+    samples = [
+        {
+            "filepath": "/pictures/signs/a/1.jpg",
+            "tags": ["invalid"],
+            "ground_truth": {"_cls": "Classification", "label": "a"},
+        },
+        {"filepath": "signs/b/1.jpg", "tags": [], "ground_truth": {"_cls": "Classification", "label": "c"}},
+        {"filepath": "signs/b/2.jpg", "ground_truth": {"label": "b"}},
+        {"filepath": "signs/a/2.jpg", "ground_truth": {"label": None}},
+    ]
+    assert changes(write(tmp_path / "samples.json", {"samples": samples}), table) == {
+        "a/1.jpg": "invalid",
+        "b/1.jpg": "c",
+    }
+
+
+def task(name: str, *choices: str, **more: Any) -> dict[str, Any]:
+    result = [{"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": list(choices)}}]
+    annotation = {"completed_by": {"id": 3, "email": "ann@example.org"}, "updated_at": "2026-01-02T03:04:05Z",
+                  "was_cancelled": False, "result": result if choices else []}  # fmt: skip
+    return {"id": 1, "data": {"image": f"/data/local-files/?d=signs/{name}"}, "annotations": [annotation | more]}
+
+
+def test_label_studio(tmp_path: Path, table: pd.DataFrame) -> None:
+    by_id = task("x", "c")
+    by_id["data"] |= {"sample_id": "a/2.jpg"}
+    tasks = [
+        task("a/1.jpg", "b"),
+        by_id,
+        task("b/1.jpg", "b"),
+        task("b/2.jpg"),
+        task("b/2.jpg", "a", was_cancelled=True),
+    ]
+    path = write(tmp_path / "project-1.json", tasks)
+    fixes = match_fixes(read_fixes(path), table, ["empty_labels"])
+    assert fixes["new_label"].to_dict() == {"a/1.jpg": "b", "a/2.jpg": "c"}
+    assert fixes.loc["a/1.jpg", "reviewer"] == "ann@example.org"
+    assert fixes.loc["a/1.jpg", "time"] == "2026-01-02T03:04:05Z"
+    small = [{"image": "http://localhost/signs/a/1.jpg", "label": "invalid", "annotator": 7, "id": 1},
+             {"image": "x", "sample_id": "b/1.jpg", "choice": "c"}, {"image": "signs/b/2.jpg"}]  # fmt: skip
+    assert changes(write(tmp_path / "min.json", small), table) == {"a/1.jpg": "invalid", "b/1.jpg": "c"}
+
+
+def test_two_annotators_who_differ_are_a_conflict(tmp_path: Path, table: pd.DataFrame) -> None:
+    both = task("a/1.jpg", "b")
+    both["annotations"] += task("a/1.jpg", "c")["annotations"]
+    with pytest.raises(FixesError, match="two different answers"):
+        changes(write(tmp_path / "t.json", [both]), table)
+
+
+def test_cleanlabs_table(tmp_path: Path, table: pd.DataFrame, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "issues.csv"
+    path.write_text(
+        "sample_id,is_label_issue,label_score,given_label,predicted_label,corrected_label\n"
+        "a/1.jpg,True,0.01,a,b,c\na/2.jpg,True,0.02,a,b,\nb/1.jpg,False,0.9,b,b,\nb/2.jpg,False,0.9,b,b,a\n"
+    )
+    assert changes(path, table) == {"a/1.jpg": "c", "b/2.jpg": "a"}
+    path.write_text("sample_id,is_label_issue,label_score\na/1.jpg,True,0.01\nb/1.jpg,False,0.9\n")
+    assert changes(path, table) == {"a/1.jpg": "invalid"}
+    assert "no person has looked" in caplog.text
+    path.write_text("is_label_issue,label_score\nTrue,0.1\n")
+    with pytest.raises(FixesError, match="names no samples: it has is_label_issue, label_score"):
+        read_fixes(path)
+    path.write_text("sample_id,is_label_issue\na/1.jpg,perhaps\n")
+    with pytest.raises(FixesError, match="line 2 has is_label_issue='perhaps'"):
+        read_fixes(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [({"boxes": []}, "no file of fixes that is known"), (3, "no file of fixes"), ([1, 2], "no file of fixes"),
+     ({"samples": [{"tags": []}]}, "sample 1 has no filepath"),
+     ({"samples": [{"filepath": "x.jpg", "boxes": {}}]}, "none of the fields ground_truth"),
+     ({"classes": ["a"], "labels": {"x": 4}}, "label number 4, of 1 classes"),
+     ([{"id": 3, "annotations": []}], "task 1 names no sample_id"), ({"labels": {"a/1.jpg": ""}}, "empty label")],
+)  # fmt: skip
+def test_mistakes_are_named(tmp_path: Path, content: Any, words: str) -> None:
+    with pytest.raises(FixesError, match=words):
+        read_fixes(write(tmp_path / "f.json", content))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([{"data": {"image": "x"}, "annotations": [None]}], "task 1 .*an annotation that is none"),
+        ([{"data": {"image": "x"}, "annotations": [{"result": "q"}]}], "an annotation that is none"),
+        ({"labels": {"a": 0}, "classes": 5}, "classes is no list"),
+        ({"labels": {"a": ["nan"]}}, "which is no text"),
+        ({"samples": [{"filepath": "x.jpg", "ground_truth": "a"}]}, "a label in none of the fields"),
+        ({"suggested_by": "mlfix audit", "labels": {"a/1.jpg": "b"}}, "what mlfix suggests"),
+    ],
+)
+def test_odd_shapes_are_the_files_fault_and_not_ours(tmp_path: Path, content: Any, words: str) -> None:
+    with pytest.raises(FixesError, match=words):
+        read_fixes(write(tmp_path / "f.json", content))
+
+
+def test_what_nobody_labelled_is_passed_over(tmp_path: Path, table: pd.DataFrame) -> None:
+    samples = [{"filepath": "signs/a/1.jpg", "ground_truth": None},
+               {"filepath": "signs/a/2.jpg", "tags": "invalid", "ground_truth": {"label": "b"}}]  # fmt: skip
+    assert changes(write(tmp_path / "s.json", {"samples": samples}), table) == {"a/2.jpg": "b"}
+    tasks = [{"data": {"image": "signs/a/1.jpg"}, "annotations": [{"result": ["q"]}]},
+             {"image": "signs/b/1.jpg", "label": ["c"]}]  # fmt: skip
+    assert changes(write(tmp_path / "t.json", tasks), table) == {"b/1.jpg": "c"}
+    half = tmp_path / "half.csv"
+    half.write_text("sample_id,is_label_issue,corrected_label\na/1.jpg,True,\na/2.jpg,True,b\n")
+    assert changes(half, table) == {"a/2.jpg": "b"}, "an empty cell is no answer yet"
+    half.write_text("sample_id,is_label_issue,suspicion,rank\na/1.jpg,True,0.9,1\n")
+    with pytest.raises(FixesError, match="a ranking of mlfix audit, which nobody has looked at"):
+        read_fixes(half)
+
+
+def test_no_json_and_no_file(tmp_path: Path) -> None:
+    (tmp_path / "f.json").write_text("{")
+    with pytest.raises(FixesError, match=r"f\.json can't be read as JSON"):
+        read_fixes(tmp_path / "f.json")
+    with pytest.raises(FixesError, match="does not exist"):
+        read_fixes(tmp_path / "none.json")
+
+
+def test_unknown_samples_and_labels_are_told(tmp_path: Path, table: pd.DataFrame) -> None:
+    with pytest.raises(FixesError, match="isn't in the data"):
+        changes(write(tmp_path / "f.json", {"labels": {"/pictures/signs/a/9.jpg": "b"}}), table)
+    with pytest.raises(FixesError, match="a label that no sample bears"):
+        changes(write(tmp_path / "f.json", {"labels": {"/pictures/signs/a/1.jpg": "bb"}}), table)

@@ -1,0 +1,339 @@
+"""The fixes file: every mistake in it is told with line, value and remedy; what is right is applied to the letter."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mlfix_train.data.fixes import table as fixes_module
+from mlfix_train.data.fixes.table import (
+    COLUMNS,
+    INVALID,
+    apply_fixes,
+    fixes_fingerprint,
+    match_fixes,
+    read_fixes,
+    write_fixes,
+)
+from mlfix_train.data.samples import make_table
+from mlfix_train.errors import FixesError
+
+Counted = Callable[..., pd.DataFrame]
+
+
+@pytest.fixture
+def table(counted: Counted) -> pd.DataFrame:
+    return counted(stop=3, yield_=3, parking=1)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    def to_file(*lines: str, encoding: str = "utf-8", end: str = "\n") -> Path:
+        path = tmp_path / "fixes.csv"
+        path.write_bytes((end.join(lines) + end).encode(encoding))
+        return path
+
+    return to_file
+
+
+def load(path: Path, table: pd.DataFrame, allow: Sequence[str] = ()) -> pd.DataFrame:
+    return match_fixes(read_fixes(path), table, allow)
+
+
+def error_of(path: Path, table: pd.DataFrame | None = None, allow: Sequence[str] = ()) -> str:
+    with pytest.raises(FixesError) as caught:
+        load(path, table, allow) if table is not None else read_fixes(path)
+    assert str(path) in str(caught.value), "it names the file"
+    assert caught.value.remedy, "it says what to do"
+    return str(caught.value)
+
+
+def says(message: str, *parts: str) -> None:
+    missing = [part for part in parts if part not in message]
+    assert not missing, f"{missing} not in:\n{message}"
+
+
+# Reading
+
+
+def test_own_format(write: Callable[..., Path], table: pd.DataFrame) -> None:
+    path = write(
+        "sample_id,new_label,old_label,reviewer,time,note",
+        'stop/0000.png,invalid,stop,jan,2024-01-01T10:00:00,"blurred, dark"',
+        "",
+        "yield_/0001.png,stop,,,,",
+    )
+    raw = read_fixes(path)
+    assert raw["row"].tolist() == [2, 4] and not raw.attrs["published_format"]
+    assert raw["note"].tolist() == ["blurred, dark", ""]
+    matched = match_fixes(raw, table)
+    assert matched.index.tolist() == ["stop/0000.png", "yield_/0001.png"]
+    assert matched["new_label"].tolist() == [INVALID, "stop"]
+    assert matched["given_label"].tolist() == ["stop", "yield_"]
+    assert matched["reviewer"].tolist() == ["jan", ""]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_columns_in_any_order_and_line_ends(
+    write: Callable[..., Path], table: pd.DataFrame, end: str, encoding: str
+) -> None:
+    path = write("note, new_label ,extra,sample_id", "é,stop,x,yield_/0000.png", encoding=encoding, end=end)
+    matched = load(path, table)
+    assert matched["new_label"].to_dict() == {"yield_/0000.png": "stop"} and matched["note"].tolist() == ["é"]
+
+
+def test_mlfix_format(write: Callable[..., Path], table: pd.DataFrame) -> None:
+    path = write(",new_label", "some/folder/stop/0000.png,invalid", "yield_/0000.png,stop")
+    assert load(path, table)["new_label"].to_dict() == {"stop/0000.png": INVALID, "yield_/0000.png": "stop"}
+    named = write("Unnamed: 0,new_label", "f/stop/0000.png,invalid")
+    assert load(named, table).index.tolist() == ["stop/0000.png"]
+
+
+def test_own_format_does_not_guess_folders(write: Callable[..., Path], table: pd.DataFrame) -> None:
+    says(error_of(write("sample_id,new_label", "f/stop/0000.png,invalid"), table), "line 2: f/stop/0000.png")
+
+
+def test_published_file(published_fixes: Path, caplog: pytest.LogCaptureFixture) -> None:
+    raw = read_fixes(published_fixes)
+    assert len(raw) == 227 and raw.attrs["published_format"]
+    assert set(raw["new_label"]) == {INVALID}
+    ids = [name.split("/", 1)[1] for name in raw["sample_id"]]
+    others = [f"{name.split('/')[0]}/other-{i}.jpg" for i, name in enumerate(ids)]
+    labels = [name.split("/")[0] for name in ids + others]
+    data = make_table(ids + others, ids + others, labels)
+    matched = match_fixes(raw, data)
+    assert matched.index.tolist() == ids
+    labels, keep = apply_fixes(data["label"], matched)
+    assert keep.tolist() == [False] * 227 + [True] * 227 and labels.equals(data["label"])
+    few = data.drop(index=ids[:2])
+    says(error_of(published_fixes, few), "2 of 227 lines", "line 2: yolo-bbox-crops-aspects/" + ids[0], "line 3")
+    with caplog.at_level(logging.WARNING):
+        assert len(load(published_fixes, few, ["unknown_samples"])) == 225
+    assert "2 lines name samples that aren't in the data" in caplog.text
+
+
+def test_file_errors(write: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(FixesError, match=r"(?s)fixes.path=.*gone.csv can't be read: No such file.*give a CSV"):
+        read_fixes(tmp_path / "gone.csv")
+    with pytest.raises(FixesError, match=r"can't be read: Is a directory"):
+        read_fixes(tmp_path)
+    for text in ("", "\n", ",,\n", "  \n\n"):
+        (tmp_path / "e.csv").write_text(text)
+        says(error_of(tmp_path / "e.csv"), "is empty", "sample_id,new_label")
+    says(error_of(write("sample_id,label", "a,b")), "the header 'sample_id,label' lacks new_label", "name the columns")
+    says(error_of(write("sample_id;new_label", "a;b")), "lacks sample_id, new_label")
+    says(error_of(write("path,new_label", "a,b")), "lacks sample_id")
+    says(error_of(write("stop/1.png,invalid")), "lacks sample_id, new_label")
+
+
+def test_encodings(write: Callable[..., Path]) -> None:
+    lines = ("sample_id,new_label", "a,b", "süd,b")
+    says(error_of(write(*lines, encoding="latin-1")), "line 3 is not UTF-8", "byte 0xfc", "CSV UTF-8")
+    says(error_of(write(*lines, encoding="utf-16")), "UTF-16", "CSV UTF-8")
+    says(error_of(write("sample_id,new_label", "a,b", encoding="utf-16-le")), "NUL", "CSV UTF-8")
+
+
+def test_encoding_error_behind_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "fixes.csv"
+    path.write_bytes(b"\xef\xbb\xbfsample_id,new_label\na,b\n\xfc,b\n")
+    says(error_of(path), "line 3 is not UTF-8", "byte 0xfc")
+
+
+def test_lines_that_are_not_whole(write: Callable[..., Path]) -> None:
+    long = error_of(write("sample_id,new_label", "ok,stop", "stop/a,b.png,invalid"))
+    says(long, "line 3 has 3 cells, the header 2", "stop/a,b.png,invalid", "double quotes")
+    says(error_of(write("sample_id,new_label", "stop/1.png,")), "line 2 has no new_label", "stop/1.png")
+    says(error_of(write("sample_id,new_label", "stop/1.png")), "line 2 has no new_label")
+    says(error_of(write("sample_id,new_label", "ok,stop", ",stop")), "line 3 has no sample_id", ",stop")
+
+
+def test_line_numbers_behind_a_note_of_two_lines(write: Callable[..., Path], table: pd.DataFrame) -> None:
+    path = write("sample_id,new_label,note", 'stop/0000.png,invalid,"two', 'lines"', "stop/9999.png,invalid,")
+    says(error_of(path, table), "line 4: stop/9999.png")
+
+
+# Matching
+
+
+def test_unknown_sample(write: Callable[..., Path], table: pd.DataFrame) -> None:
+    path = write("sample_id,new_label", "stop/0000.png,invalid", "stop/0009.png,yield_")
+    says(
+        error_of(path, table),
+        "1 of 2 lines name a sample that isn't in the data",
+        "line 3: stop/0009.png -> 'yield_'",
+        "did you mean 'stop/000",
+        "fixes.allow=[unknown_samples]",
+    )
+    assert load(path, table, ["unknown_samples"]).index.tolist() == ["stop/0000.png"]
+
+
+def test_many_lines_are_shortened(write: Callable[..., Path], table: pd.DataFrame) -> None:
+    path = write("sample_id,new_label", *(f"x/{i},invalid" for i in range(12)))
+    message = error_of(path, table)
+    says(message, "12 of 12 lines", "line 2:", "line 6:", "and 7 more")
+    assert "line 7:" not in message
+
+
+def test_unknown_label(write: Callable[..., Path], table: pd.DataFrame) -> None:
+    path = write("sample_id,new_label", "stop/0000.png,yeild_", "stop/0001.png,Invalid")
+    says(
+        error_of(path, table),
+        "2 lines give a label that no sample bears",
+        "line 2: stop/0000.png -> 'yeild_'",
+        "line 3: stop/0001.png -> 'Invalid'",
+        "did you mean 'yield_'?",
+        "fixes.allow=[new_labels]",
+    )
+    assert load(path, table, ["new_labels"])["new_label"].tolist() == ["yeild_", "Invalid"]
+    says(error_of(write("sample_id,new_label", "stop/0000.png,Invalid"), table), "did you mean 'invalid'?")
+    says(error_of(write("sample_id,new_label", "stop/0000.png,zzz"), table), "choose one of parking, stop, yield_")
+
+
+def test_stale(write: Callable[..., Path], table: pd.DataFrame) -> None:
+    path = write("sample_id,new_label,old_label", "stop/0000.png,yield_,stop", "stop/0001.png,yield_,parking")
+    says(
+        error_of(path, table),
+        "1 lines were made for another label",
+        "line 3: stop/0001.png: old_label 'parking', now 'stop'",
+        "fixes.allow=[stale]",
+    )
+    assert load(path, table, ["stale"])["new_label"].tolist() == ["yield_", "yield_"]
+
+
+def test_two_answers(write: Callable[..., Path], table: pd.DataFrame) -> None:
+    path = write("sample_id,new_label", "stop/0000.png,yield_", "stop/0001.png,invalid", "stop/0000.png,invalid")
+    message = error_of(path, table)
+    says(message, "1 sample(s) have two different answers", "line 2: stop/0000.png -> 'yield_'")
+    says(message, "line 4: stop/0000.png -> 'invalid'", "fixes.allow=[conflicts]")
+    assert "stop/0001" not in message
+    allowed = load(path, table, ["conflicts"])
+    assert allowed["new_label"].to_dict() == {"stop/0001.png": INVALID, "stop/0000.png": INVALID}
+    other = write("sample_id,new_label", "stop/0000.png,invalid", "stop/0000.png,yield_")
+    assert load(other, table, ["conflicts"])["new_label"].tolist() == ["yield_"], "the last line wins"
+
+
+def test_two_answers_under_two_names(write: Callable[..., Path], table: pd.DataFrame) -> None:
+    path = write(",new_label", "stop/0000.png,yield_", "folder/stop/0000.png,invalid")
+    says(error_of(path, table), "two different answers", "line 2", "line 3")
+
+
+def test_the_same_answer_twice_is_fine(write: Callable[..., Path], table: pd.DataFrame) -> None:
+    path = write("sample_id,new_label,reviewer", "stop/0000.png,invalid,jan", "stop/0000.png,invalid,eva")
+    assert load(path, table)["new_label"].to_dict() == {"stop/0000.png": INVALID}
+
+
+def test_a_label_that_vanishes(write: Callable[..., Path], table: pd.DataFrame) -> None:
+    for answer in ("invalid", "stop"):
+        path = write("sample_id,new_label", f"parking/0000.png,{answer}")
+        says(error_of(path, table), "no sample of 1 label(s): parking", "fixes.allow=[empty_labels]")
+        assert len(load(path, table, ["empty_labels"])) == 1
+    swapped = write("sample_id,new_label", "parking/0000.png,stop", "stop/0000.png,parking")
+    assert len(load(swapped, table)) == 2, "another sample takes the label up"
+
+
+@pytest.mark.parametrize(
+    ("allow", "line"),
+    [
+        ("unknown_samples", "x.png,invalid,"),
+        ("new_labels", "stop/0000.png,new,"),
+        ("stale", "stop/0000.png,yield_,parking"),
+        ("conflicts", "stop/0001.png,stop,"),
+        ("empty_labels", "parking/0000.png,invalid,"),
+    ],
+)
+def test_an_allowance_allows_one_thing(write: Callable[..., Path], table: pd.DataFrame, allow: str, line: str) -> None:
+    path = write("sample_id,new_label,old_label", "stop/0001.png,yield_,", line)
+    load(path, table, [allow])
+    rest = [name for name in fixes_module.ALLOWANCES if name != allow]
+    says(error_of(path, table, rest), f"fixes.allow=[{allow}]")
+
+
+def test_an_unknown_allowance(write: Callable[..., Path], table: pd.DataFrame) -> None:
+    path = write("sample_id,new_label", "stop/0000.png,invalid")
+    with pytest.raises(FixesError, match=r"(?s)fixes.allow=new_label is not known.*did you mean 'new_labels'"):
+        load(path, table, ["new_label"])
+
+
+def test_no_lines_but_the_header(write: Callable[..., Path], table: pd.DataFrame) -> None:
+    matched = load(write("sample_id,new_label"), table)
+    assert len(matched) == 0
+    labels, keep = apply_fixes(table["label"], matched)
+    assert labels.equals(table["label"]) and keep.all()
+
+
+# Applying, writing
+
+
+def test_apply(write: Callable[..., Path], table: pd.DataFrame) -> None:
+    matched = load(write("sample_id,new_label", "yield_/0001.png,stop", "stop/0002.png,invalid"), table)
+    before = table.copy()
+    labels, keep = apply_fixes(table["label"], matched)
+    assert labels.tolist() == ["stop", "stop", "stop", "yield_", "stop", "yield_", "parking"]
+    assert keep.tolist() == [True, True, False, True, True, True, True] and keep.dtype == bool
+    assert labels.index.equals(table.index) and table.equals(before)
+    part, keep = apply_fixes(table["label"].iloc[[4, 0]], matched)
+    assert part.to_dict() == {"yield_/0001.png": "stop", "stop/0000.png": "stop"} and keep.all()
+
+
+ODD = [
+    "a,b.png",
+    'q"uo"te.png',
+    "标志 ü.png",
+    " spaces .png",
+    "'; drop.png",
+    "semi;colon.png",
+    "tab\t.png",
+    "two\nlines.png",
+]
+
+
+@pytest.mark.parametrize("extra", ["", 'a, "b"\nc', "old mac\rline", "\ufeffmark", "ends with \\"])
+def test_round_trip(tmp_path: Path, extra: str) -> None:
+    table = make_table([*ODD, "rest"], ["p"] * 9, [*["ü,1"] * 8, 'b "2"'])
+    fixes = pd.DataFrame({"sample_id": ODD, "new_label": [INVALID, 'b "2"'] * 4, "old_label": "ü,1", "note": extra})
+    path = write_fixes(fixes, tmp_path / "deep" / "fixes.csv")
+    assert path.read_bytes().startswith(b"sample_id,new_label,old_label,reviewer,time,note\n")
+    back = read_fixes(path)
+    for name in ("sample_id", "new_label", "old_label", "note"):
+        assert back[name].tolist() == fixes[name].tolist(), name
+    matched = match_fixes(back, table, ["empty_labels"])
+    again = match_fixes(read_fixes(write_fixes(matched, tmp_path / "again.csv")), table, ["empty_labels"])
+    assert again[list(COLUMNS[1:])].equals(matched[list(COLUMNS[1:])])
+    assert fixes_fingerprint(again) == fixes_fingerprint(matched)
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_fixes(pd.DataFrame({"sample_id": ["a"], "new_label": ["b"]}), tmp_path / "fixes.csv")
+    before = path.read_bytes()
+
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(fixes_module.os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space"):
+        write_fixes(pd.DataFrame({"sample_id": ["a"] * 99, "new_label": ["c"] * 99}), path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["fixes.csv"], "no leftovers"
+
+
+def test_fingerprint() -> None:
+    def printed(**pairs: str) -> str:
+        frame = pd.DataFrame({"new_label": list(pairs.values())}, index=pd.Index(list(pairs), name="sample_id"))
+        return fixes_fingerprint(frame)
+
+    assert printed(a="x", b="y") == printed(b="y", a="x")
+    prints = [
+        printed(a="x", b="y"),
+        printed(a="y", b="x"),
+        printed(a="x"),
+        printed(a="x", b="z"),
+        printed(a="x", c="y"),
+    ]
+    assert len(set(prints)) == 5
+    frame = pd.DataFrame({"new_label": ["x"], "note": ["n"]}, index=["a"])
+    assert fixes_fingerprint(frame) == printed(a="x"), "notes don't matter"
