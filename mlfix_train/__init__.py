@@ -5,5 +5,5 @@ verbs, so that ``import mlfix_train`` and ``mlfix --help`` are quick.
 """
 
 __version__ = "0.1.0"
-VERBS = ("crop", "train", "sort", "audit", "review", "compare", "export", "demo")
-__all__ = ["VERBS", "__version__"]
+COMMANDS = ("crop", "train", "sort", "audit", "review", "compare", "export", "demo")
+__all__ = ["COMMANDS", "__version__"]

@@ -6,7 +6,7 @@
     ranking = mlfix.audit(f"runs={run.path}")             # a DataFrame
     mlfix.compare("original=outputs/default/original", "fixed=outputs/default/fixed", "fixes.path=fixes.csv")
 
-A mistake raises :class:`mlfix_train.errors.MlfixError`, whose text names it and its remedy.
+A mistake raises :class:`mlfix_train.errors.MlfixError`, whose text names it and its hint.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ __all__ = ["audit", "compare", "crop", "demo", "export", "review", "sort", "trai
 
 def _run(verb: str, overrides: tuple[str, ...], function: str = "run") -> Any:
     from mlfix_train.config import build as config
-    from mlfix_train.errors import explain_os
+    from mlfix_train.errors import describe_os_error
 
     cfg = config.compose(verb, list(overrides))
     key = "outputs" if verb == "train" else "out"
     try:
-        return config.call_verb(verb, cfg, function)
+        return config.run_command(verb, cfg, function)
     except OSError as error:
-        raise explain_os(error, key, str(cfg.get(key))) from error
+        raise describe_os_error(error, key, str(cfg.get(key))) from error
 
 
 def crop(*overrides: str) -> Any:

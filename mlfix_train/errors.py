@@ -1,7 +1,7 @@
-"""What a user did wrong, said with the remedy.
+"""Errors the user can fix, and helpers to word them.
 
-Every error that a person can cause is an :class:`MlfixError`: it names the file, the row or key and the value, and says
-what to do. The command line prints it without a traceback and exits with a code other than 0.
+Every error a user can cause is an :class:`MlfixError`. It names the file, the row or key, and the value, and hints at a
+fix. The command line prints it without a traceback and exits with a non-zero code.
 """
 
 from __future__ import annotations
@@ -12,98 +12,98 @@ from collections.abc import Iterable, Sequence
 
 
 class MlfixError(Exception):
-    """A mistake that the user can mend.
+    """An error the user can fix.
 
     Args:
-        problem: one sentence that names the file, the row or key, and the value.
-        remedy: one sentence that says what to do.
-        details: further lines (for example the rows concerned), shown indented, one a line.
+        problem: One sentence that names the file, the row or key, and the value.
+        hint: One sentence that says what to do.
+        details: Further lines, such as the rows concerned, shown indented.
     """
 
-    def __init__(self, problem: str, remedy: str = "", details: Sequence[str] = ()) -> None:
-        self.problem, self.remedy, self.details = problem, remedy, tuple(details)
-        super().__init__(problem, remedy, self.details)
+    def __init__(self, problem: str, hint: str = "", details: Sequence[str] = ()) -> None:
+        self.problem, self.hint, self.details = problem, hint, tuple(details)
+        super().__init__(problem, hint, self.details)
 
     def __str__(self) -> str:
         lines = [self.problem, *(f"    {line}" for line in self.details)]
-        if self.remedy:
-            lines.append(f"  -> {self.remedy}")
+        if self.hint:
+            lines.append(f"  -> {self.hint}")
         return "\n".join(lines)
 
 
 class DataError(MlfixError):
-    """Images, sample tables, splits and pixel stores that can't be used as they are."""
+    """Images, sample tables, splits or pixel stores that cannot be used as they are."""
 
 
 class FixesError(MlfixError):
-    """A fixes file that doesn't fit the samples."""
+    """A fixes file that does not match the samples."""
 
 
 class ConfigError(MlfixError):
-    """A configuration key or value that isn't one."""
+    """An unknown configuration key or an invalid value."""
 
 
 class RunError(MlfixError):
-    """A run directory, checkpoint or training that can't go on."""
+    """A run directory, checkpoint or training run that cannot continue."""
 
 
-def explain_os(error: OSError, key: str, folder: str = "") -> MlfixError:
-    """Says what the system refused, and what to do about it; ``key`` is the setting that names ``folder``."""
+def describe_os_error(error: OSError, key: str, folder: str = "") -> MlfixError:
+    """Turns an ``OSError`` into an error with a hint; ``key`` is the setting that names ``folder``."""
     where = f"{error.filename or (f'{key}={folder}' if folder else '')}: ".removeprefix(": ")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        remedy = f"free some space, and give the same command again; or give another {key}=<folder>"
+        hint = f"free some space and run the same command again, or set {key}=<another folder>"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST):
-        remedy = f"give a folder that you may write to: {key}=<folder>"
+        hint = f"choose a folder you can write to: {key}=<folder>"
     else:
-        remedy = "set MLFIX_TRACEBACK=1 to see where it happened"
-    return MlfixError(f"{where}{error.strerror or error}", remedy)
+        hint = "set MLFIX_TRACEBACK=1 to see where it happened"
+    return MlfixError(f"{where}{error.strerror or error}", hint)
 
 
 def nearest(word: str, options: Iterable[str], n: int = 1) -> list[str]:
-    """Returns up to ``n`` of ``options`` most like ``word`` (best first), or an empty list when none is alike."""
+    """Returns up to ``n`` of ``options`` closest to ``word``, best first; empty if none is close."""
     return difflib.get_close_matches(word, list(options), n=n, cutoff=0.55)
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """Returns ``"did you mean 'x'?"`` for the nearest option, or the options listed when none is near."""
+    """Returns ``"did you mean 'x'?"`` for the closest option, or a list of the options if none is close."""
     known = list(options)
     match = nearest(word, known)
     if match:
         return f"did you mean {match[0]!r}?"
-    return f"choose one of {listing(known, 20)}"
+    return f"choose one of {format_list(known, 20)}"
 
 
 def check_choice(key: str, value: object, options: Sequence[object]) -> str:
-    """Returns ``value`` if it is one of ``options``.
+    """Checks that ``value`` is one of ``options`` and returns it.
 
     Raises:
-        ConfigError: naming the key, the value and the nearest option.
+        ConfigError: Names the key, the value and the closest option.
     """
     if value in options:
         return str(value)
     raise ConfigError(
-        f"{key}={value} is not a value of this key: it takes {', '.join(map(str, options))}",
+        f"{key}={value} is not one of {', '.join(map(str, options))}",
         did_you_mean(str(value), map(str, options)),
     )
 
 
 def check_range(key: str, value: float, low: float, high: float) -> float:
-    """Returns ``value`` if ``low <= value <= high``.
+    """Checks that ``low <= value <= high`` and returns ``value``.
 
     Raises:
-        ConfigError: naming the key, the value and the range.
+        ConfigError: Names the key, the value and the range.
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high:
         return value
-    raise ConfigError(f"{key}={value} is out of range", f"{key} takes a number from {_short(low)} to {_short(high)}")
+    raise ConfigError(f"{key}={value} is out of range", f"use a number from {_short(low)} to {_short(high)}")
 
 
 def _short(number: float) -> str:
     return f"{number:,}" if isinstance(number, int) else f"{number:g}"
 
 
-def listing(items: Iterable[object], limit: int = 5) -> str:
-    """Returns ``"a, b, c and 7 more"``: at most ``limit`` of ``items`` by name, the rest as a count."""
+def format_list(items: Iterable[object], limit: int = 5) -> str:
+    """Formats ``items`` as ``"a, b, c and 7 more"``: at most ``limit`` by name, the rest as a count."""
     known = [str(item) for item in items]
     shown = ", ".join(known[:limit])
     return shown if len(known) <= limit else f"{shown} and {len(known) - limit:,} more"

@@ -304,11 +304,11 @@ def starting(options: argparse.Namespace, asked: dict[str, Any]) -> float:
     """Returns the seconds from the beginning of the n-th run of a sweep to its first step."""
     begin = time.monotonic()
     from mlfix_train.config import build as config
-    from mlfix_train.data import cache as sharing
+    from mlfix_train.data import cache
     from mlfix_train.models.classifier import Classifier
     from mlfix_train.training import run as train
 
-    sharing.share()
+    cache.enable_cache()
     first: list[float] = []
     real = Classifier.on_train_batch_start
 

@@ -6,8 +6,8 @@ import logging
 import os
 import sys
 
-from mlfix_train import VERBS, __version__
-from mlfix_train.errors import ConfigError, MlfixError, did_you_mean, explain_os
+from mlfix_train import COMMANDS, __version__
+from mlfix_train.errors import ConfigError, MlfixError, did_you_mean, describe_os_error
 
 UNEXPECTED = 70
 """Exit code of a fault of our own (EX_SOFTWARE of sysexits.h)."""
@@ -40,7 +40,7 @@ mlfix <verb> --help shows all keys of a verb; keys are given as key=value, and -
 
 def help_text() -> str:
     """Returns what ``mlfix --help`` prints."""
-    return HELP.format(verbs="\n".join(f"  {verb:<9}{SUMMARIES[verb]}" for verb in VERBS))
+    return HELP.format(verbs="\n".join(f"  {verb:<9}{SUMMARIES[verb]}" for verb in COMMANDS))
 
 
 def main() -> None:
@@ -75,8 +75,8 @@ def run(verb: str, arguments: list[str]) -> int:
     """Runs one verb; returns the exit code."""
     _say_logs()
     try:
-        if verb not in VERBS:
-            raise ConfigError("no such verb", did_you_mean(verb, VERBS))
+        if verb not in COMMANDS:
+            raise ConfigError("no such verb", did_you_mean(verb, COMMANDS))
         if "--help" in arguments or "-h" in arguments:
             from mlfix_train.config.keys import describe_keys
 
@@ -144,16 +144,16 @@ def _sweep(arguments: list[str]) -> int:
     options = [argument for argument in _in_order(arguments) if argument.startswith("-")]
     keys = sweep.ordered([argument for argument in arguments if not argument.startswith("-")])
     try:
-        planned = sweep.plan(config.readable(keys, sweep=True))
+        planned = sweep.plan(config.normalize_overrides(keys, sweep=True))
     except (ValueError, TypeError) as error:
         raise config.explain("train", error) from error
     count, gpus = sweep.processes(planned.settings)
     failed = 0
-    sweep.share(count == 1)
+    sweep.enable_cache(count == 1)
     try:
         failed = sweep.run_processes(planned, count, gpus) if count > 1 else len(_hydra("train", [*options, *keys]))
     finally:
-        sweep.share(False)
+        sweep.enable_cache(False)
         whole = sweep.report(planned.jobs)
         if failed:
             print(f"           {failed} could not be trained as asked: see their messages above", flush=True)
@@ -186,7 +186,7 @@ def _hydra(verb: str, arguments: list[str]) -> list[MlfixError]:
         started.append(True)
         retries = int(getattr(cfg, "retries", 0) or 0)
         folder = str(getattr(cfg, "outputs" if verb == "train" else "out", ""))
-        error = attempt(lambda: config.call_verb(verb, cfg), verb, retries, sweep, folder)  # type: ignore[arg-type]
+        error = attempt(lambda: config.run_command(verb, cfg), verb, retries, sweep, folder)  # type: ignore[arg-type]
         if error is not None:
             failed.append(error)
             if sweep:
@@ -196,14 +196,14 @@ def _hydra(verb: str, arguments: list[str]) -> list[MlfixError]:
                 print(f"mlfix {verb}: {words}", file=sys.stderr, flush=True)
 
     before = sys.argv
-    sys.argv = [before[0], *config.readable(arguments, sweep)]
+    sys.argv = [before[0], *config.normalize_overrides(arguments, sweep)]
     try:
         job()
     except (HydraException, OmegaConfBaseException, ValueError, TypeError, OSError) as error:
         if isinstance(error, (HydraException, OmegaConfBaseException)) or not (started or isinstance(error, OSError)):
             raise config.explain(verb, error) from error
         if isinstance(error, OSError):
-            raise explain_os(error, "outputs" if verb == "train" else "out") from error
+            raise describe_os_error(error, "outputs" if verb == "train" else "out") from error
         raise
     finally:
         sys.argv = before

@@ -22,7 +22,7 @@ from mlfix_train.commands.progress import Countdown, count_images
 from mlfix_train.config import build as config
 from mlfix_train.data.pixels.store import PixelStore, open_store
 from mlfix_train.data.runs import FINISHED, RunDirectory, find_runs
-from mlfix_train.errors import DataError, MlfixError, RunError, listing
+from mlfix_train.errors import DataError, MlfixError, RunError, format_list
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +71,8 @@ def load_runs(where: Any) -> Runs:
         return Runs(files=sorted(files))
     found = [run for run in find_runs(where) if _usable(run)]
     if not found:
-        remedy = "wait for them, or start them again; a sorting network is for mlfix sort"
-        raise RunError(f"runs={where}: none of these runs is finished", remedy)
+        hint = "wait for them, or start them again; a sorting network is for mlfix sort"
+        raise RunError(f"runs={where}: none of these runs is finished", hint)
     states = [run.require() for run in found]
     _check_same(where, found, states)
     return Runs(found, states)
@@ -106,7 +106,7 @@ def _check_same(where: Any, runs: list[RunDirectory], states: list[dict[str, Any
             other = sorted(set(state["labels"]) ^ set(states[0]["labels"]))
             raise RunError(
                 f"{run.path} was trained on {len(state['labels'])} labels, {runs[0].path} on "
-                f"{len(states[0]['labels'])}; they differ in {listing(other, 5)}",
+                f"{len(states[0]['labels'])}; they differ in {format_list(other, 5)}",
                 "audit runs of the same labels together (fixes that add labels: give them to every arm)",
             )
 
@@ -148,13 +148,13 @@ def mean_probabilities(runs: Runs, held: HeldOut) -> np.ndarray | None:
 
 
 def _read_matrix(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    remedy = "delete it (the audit does without), or train the run again"
+    hint = "delete it (the audit does without), or train the run again"
     try:
         matrix: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} can't be read: {str(error).splitlines()[0]}", remedy) from error
+        raise DataError(f"{path} can't be read: {str(error).splitlines()[0]}", hint) from error
     if matrix.shape != shape:
-        raise DataError(f"{path} has the shape {matrix.shape}, its predictions are {shape}", remedy)
+        raise DataError(f"{path} has the shape {matrix.shape}, its predictions are {shape}", hint)
     return check_probabilities(matrix, str(path))
 
 
@@ -202,7 +202,7 @@ class Source:
         assert self.table is not None and self.store is not None
         return np.asarray(self.store[self.table.index.get_indexer(pd.Index(ids))])
 
-    def readable(self) -> np.ndarray:
+    def readable_rows(self) -> np.ndarray:
         """Returns the rows of the table whose image can be read."""
         assert self.table is not None and self.store is not None
         return np.flatnonzero(~self.table.index.isin(self.store.unreadable))
@@ -219,7 +219,7 @@ def open_source(runs: Runs, held: HeldOut) -> Source:
         if len(gone):
             raise DataError(
                 f"{config.source_name(settings)} no longer holds {len(gone):,} of the ranked samples: "
-                f"{listing(gone, 3)}",
+                f"{format_list(gone, 3)}",
                 "bring the images back, or train again on the data as it is now",
             )
         table = _as_trained(table, held)

@@ -46,7 +46,7 @@ def find(cfg: DictConfig, source: Source, held: HeldOut) -> tuple[NeighbourScore
     if kind == "order":
         points, ids, used = _of_order(cfg, source.table)
     else:
-        rows = source.readable()
+        rows = source.readable_rows()
         points, ids, used = _of_pixels(source, rows), source.table.index[rows], "the pixels"
     return _score(points, source.table.loc[ids], held), used
 

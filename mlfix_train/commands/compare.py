@@ -24,7 +24,7 @@ from mlfix_train.config import build as config
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.fixes.table import match_fixes, read_fixes
 from mlfix_train.data.readers.folder import group_names
-from mlfix_train.errors import ConfigError, MlfixError, RunError, check_choice, check_range, listing
+from mlfix_train.errors import ConfigError, MlfixError, RunError, check_choice, check_range, format_list
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ def _describe(cfg: DictConfig, arms: dict[str, Arm], summary: dict[str, Any], fi
     summary["fixes"]["training"] += outside
     partial = [line for arm in arms.values() for line in arm.partial]
     if summary["left_out"]:
-        partial.append(f"without a partner of the same seed, and left out: {listing(summary['left_out'], 12)}")
+        partial.append(f"without a partner of the same seed, and left out: {format_list(summary['left_out'], 12)}")
     for line in partial:
         log.warning("partial: %s", line)
     states = [state for arm in arms.values() for state in arm.states.values()]

@@ -18,7 +18,7 @@ from mlfix_train.audit.predictions.files import SUFFIXES, read_predictions_file,
 from mlfix_train.audit.predictions.table import read_predictions
 from mlfix_train.data.fixes.table import fixes_fingerprint
 from mlfix_train.data.runs import FINISHED, RunDirectory, differences, find_runs
-from mlfix_train.errors import RunError, listing
+from mlfix_train.errors import RunError, format_list
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def _from_runs(name: str, where: Any) -> Arm:
     for seed, members in sorted(by_seed.items()):
         missing = _missing_folds(name, seed, members)
         if missing:
-            partial.append(f"{name}: seed={seed} lacks the fold(s) {listing(missing)} and is left out")
+            partial.append(f"{name}: seed={seed} lacks the fold(s) {format_list(missing)} and is left out")
             continue
         rows = [_slim(read_predictions(RunDirectory(path).predictions)) for path, _ in members]
         tables[f"seed={seed}"] = rows[0] if len(rows) == 1 else pd.concat(rows, ignore_index=True)
@@ -140,7 +140,7 @@ def _missing_folds(arm: str, seed: int, members: list[tuple[Path, dict[str, Any]
     folds = [state["config"]["split"]["fold"] for _, state in members]
     if len(set(folds)) < len(folds):
         raise RunError(
-            f"{arm} seed={seed} stands twice: {listing([path for path, _ in members])}",
+            f"{arm} seed={seed} stands twice: {format_list([path for path, _ in members])}",
             "give the runs of one name= at a time",
         )
     count = members[0][1]["config"]["split"]["folds"]
@@ -197,7 +197,7 @@ def check_alike(arms: Mapping[str, Arm], fixes: pd.DataFrame | None, allow: list
                 other = sorted(set(state["labels"]) ^ set(first[2]))
                 raise RunError(
                     f"{path} was trained on {len(state['labels'])} labels, {first[0]} on {len(first[2])}; they differ "
-                    f"in {listing(other)}",
+                    f"in {format_list(other)}",
                     "give fixes.path to the training of every arm (arm=original leaves the fixes alone, and knows "
                     "their labels), or allow=[labels]",
                 )

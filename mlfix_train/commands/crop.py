@@ -24,7 +24,7 @@ from mlfix_train.data.crops.build import STATE, Crops, build_crops
 from mlfix_train.data.crops.geometry import FORMATS, CropSpec
 from mlfix_train.data.files.atomic import FolderLock, atomic_path
 from mlfix_train.data.samples import table_fingerprint
-from mlfix_train.errors import ConfigError, DataError, check_range, did_you_mean, listing
+from mlfix_train.errors import ConfigError, DataError, check_range, did_you_mean, format_list
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def run(cfg: DictConfig) -> pd.DataFrame:
         The sample table; it, the crops, and what gave no crop are also written below ``out``.
 
     Raises:
-        MlfixError: annotations, photos or settings that can't be used, with the remedy.
+        MlfixError: annotations, photos or settings that can't be used, with the hint.
     """
     spec = config.checked(CropSpec, {key: cfg[key] for key in SPEC}, "crop")
     _check(cfg)
@@ -133,7 +133,7 @@ def _check_place(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
         if (out / STATE).is_dir():
             return
         names = sorted(path.name for path in out.iterdir())
-        raise ConfigError(f"out={out} holds other things ({listing(names, 3)})", "give a new folder: out=<folder>")
+        raise ConfigError(f"out={out} holds other things ({format_list(names, 3)})", "give a new folder: out=<folder>")
     wanted = json.loads(json.dumps(settings))
     changed = [f"{name}: {old} there, {new} asked for" for name, old, new in _differences(before, wanted)]
     made = before.get("status") == "finished" or any(next(out.glob(f"*/**/*.{kind}"), None) for kind in FORMATS)
@@ -193,7 +193,7 @@ def _choose(found: Annotations, cfg: DictConfig) -> tuple[Annotations, int]:
         if not wanted.any():
             names = sorted(boxes["label"].dropna().unique())
             raise ConfigError(f"labels={cfg.labels} matches none of the {len(names):,} labels",
-                              f"they are {listing(names, 6)}")  # fmt: skip
+                              f"they are {format_list(names, 6)}")  # fmt: skip
         boxes = boxes[wanted]
     left_out = len(found.boxes) - len(boxes)
     return replace(found, photos=photos, boxes=boxes.reset_index(drop=True)), left_out

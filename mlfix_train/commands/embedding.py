@@ -230,7 +230,7 @@ def check_memory(bytes_needed: float) -> None:
     """Checks that memory holds points that were not projected.
 
     Raises:
-        DataError: it does not, with the sizes and the remedy.
+        DataError: it does not, with the sizes and the hint.
     """
     import os
 
@@ -245,15 +245,15 @@ def check_memory(bytes_needed: float) -> None:
         )
 
 
-def check_room(folder: Path, bytes_needed: float, remedy: str) -> None:
+def check_room(folder: Path, bytes_needed: float, hint: str) -> None:
     """Checks that a disk has room.
 
     Raises:
-        DataError: it has not, with the sizes and the remedy.
+        DataError: it has not, with the sizes and the hint.
     """
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if bytes_needed > 0.95 * free:
         raise DataError(
-            f"the exact features take {bytes_needed / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB free", remedy
+            f"the exact features take {bytes_needed / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB free", hint
         )

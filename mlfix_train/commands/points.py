@@ -166,7 +166,7 @@ def _exact_features(
     """
     assert built.function is not None
     length = embed(store, built.function, rows[:1], **options).shape[1]
-    remedy = "lpips.rerank=0 does without them, a smaller lpips.size or pixels.size makes them smaller"
+    hint = "lpips.rerank=0 does without them, a smaller lpips.size or pixels.size makes them smaller"
     path, noted = out / f".features-{key[:16]}.npy", out / f".features-{key[:16]}.json"
     done, shape = 0, (len(rows), length)
     try:
@@ -176,7 +176,7 @@ def _exact_features(
             raise ValueError("another shape")
     except (OSError, ValueError, KeyError):
         _forget_features(out)
-        check_room(out, 2.0 * length * len(rows), remedy)
+        check_room(out, 2.0 * length * len(rows), hint)
         done, features = 0, np.lib.format.open_memmap(path, "w+", np.float16, shape)
     progress, block = Countdown("embedding images", len(rows)), 32 * options["batch_size"]
     for start in range(done, len(rows), block):

@@ -101,7 +101,7 @@ def open_desk(cfg: DictConfig) -> Desk:
     """Opens a review: reads audit, data and order, plays the journal back, takes over fixes.
 
     Raises:
-        MlfixError: something that can't be used, with the remedy; nothing is changed.
+        MlfixError: something that can't be used, with the hint; nothing is changed.
     """
     out = check(cfg)
     source = _open_source(cfg)

@@ -35,7 +35,7 @@ def run(cfg: DictConfig) -> pd.DataFrame:
         The order, see :mod:`mlfix_train.audit.similarity.order_files`; it and what belongs to it are also written below ``out``.
 
     Raises:
-        MlfixError: data, a network, weights, embeddings or settings that can't be used, with the remedy.
+        MlfixError: data, a network, weights, embeddings or settings that can't be used, with the hint.
     """
     started = time.monotonic()
     _check(cfg)

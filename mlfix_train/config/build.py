@@ -13,14 +13,14 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from mlfix_train.config.keys import config_dir, explain
-from mlfix_train.config.overrides import assign, quoted, readable
+from mlfix_train.config.overrides import assign, quoted, normalize_overrides
 from mlfix_train.config.settings import as_list, check_place, check_type, checked, plain
-from mlfix_train.data.cache import shared
+from mlfix_train.data.cache import cached
 from mlfix_train.errors import (
     ConfigError,
     check_choice,
     check_range,
-    listing,
+    format_list,
 )
 
 log = logging.getLogger(__name__)
@@ -44,12 +44,12 @@ def compose(verb: str, overrides: list[str], with_hydra: bool = False) -> DictCo
             raise ConfigError(f"{override!r} names no key", "keys are given as key=value")
     try:
         with initialize_config_dir(config_dir(), version_base="1.3"):
-            return hydra_compose(verb, overrides=readable(overrides), return_hydra_config=with_hydra)
+            return hydra_compose(verb, overrides=normalize_overrides(overrides), return_hydra_config=with_hydra)
     except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
         raise explain(verb, error) from error
 
 
-def call_verb(verb: str, cfg: DictConfig, function: str = "run") -> Any:
+def run_command(verb: str, cfg: DictConfig, function: str = "run") -> Any:
     """Runs a verb on its composed configuration and returns what its function in ``mlfix_train.commands`` returns."""
     import importlib
 
@@ -62,7 +62,7 @@ def check_missing(cfg: DictConfig, verb: str) -> None:
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         example = " ".join(f"{key}=..." for key in missing)
-        raise ConfigError(f"mlfix {verb} needs {listing(missing)}", f"give it: mlfix {verb} {example}")
+        raise ConfigError(f"mlfix {verb} needs {format_list(missing)}", f"give it: mlfix {verb} {example}")
 
 
 def check_train(cfg: DictConfig) -> None:
@@ -165,7 +165,7 @@ def build(section: DictConfig | Mapping[str, Any], key: str, **more: Any) -> Any
 def build_table(cfg: DictConfig) -> pd.DataFrame:
     """Reads the sample table that ``data`` describes."""
     key = ("table", json.dumps(plain(cfg.data), sort_keys=True, default=str))
-    table = shared(key, lambda: build(cfg.data, "data"))
+    table = cached(key, lambda: build(cfg.data, "data"))
     if not isinstance(table, pd.DataFrame):
         raise ConfigError(
             f"{source_name(cfg)} holds photos with boxes, not samples",
@@ -204,7 +204,7 @@ def build_split(cfg: DictConfig, table: pd.DataFrame) -> np.ndarray:
 
     settings = {**plain(cfg.split), **{key: as_list(cfg.split[key]) for key in ("held_out", "train_only")}}
     if not settings["column"] and (table["split"] != "").any():
-        shared(("split hint", source_name(cfg)), lambda: log.warning(
+        cached(("split hint", source_name(cfg)), lambda: log.warning(
             "the data brings a split of its own (train/ and val/ folders, or a column): split.column=split uses it"
         ))  # fmt: skip
     held_out: np.ndarray = checked(draw_split, settings, "split", table=table)
@@ -291,7 +291,7 @@ def source_name(cfg: DictConfig) -> str:
 
 __all__ = [
     "as_list", "assign", "build", "build_boxes", "build_datamodule", "build_fixes", "build_model",
-    "build_split", "build_table", "build_view_data", "call_verb", "check_missing", "check_out", "check_place",
+    "build_split", "build_table", "build_view_data", "run_command", "check_missing", "check_out", "check_place",
     "check_train", "check_type", "checked", "compose", "config_dir", "explain", "is_sorting", "pixel_settings",
-    "plain", "quoted", "readable", "source_name",
+    "plain", "quoted", "normalize_overrides", "source_name",
 ]  # fmt: skip

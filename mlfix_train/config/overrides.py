@@ -13,7 +13,7 @@ OPEN = ("trainer.", "model.", "data.", "slices.", "hydra")
 """Sections that take keys which their YAML doesn't name."""
 
 
-def readable(overrides: list[str], sweep: bool = False) -> list[str]:
+def normalize_overrides(overrides: list[str], sweep: bool = False) -> list[str]:
     """Returns overrides as Hydra's grammar wants them.
 
     A value that it can't read, such as a regular expression, is put in quotes, and so is a path with a comma (outside

@@ -16,14 +16,14 @@ _kept: dict[Hashable, Any] = {}
 _on = False
 
 
-def share(on: bool = True) -> None:
-    """Begins or ends to keep what :func:`shared` makes; what was kept is forgotten."""
+def enable_cache(on: bool = True) -> None:
+    """Begins or ends to keep what :func:`cached` makes; what was kept is forgotten."""
     global _on
     _on = on
     _kept.clear()
 
 
-def shared(key: Hashable, make: Callable[[], Any]) -> Any:
+def cached(key: Hashable, make: Callable[[], Any]) -> Any:
     """Returns what was made under a key before, else makes it, and keeps it where that is on."""
     if not _on:
         return make()

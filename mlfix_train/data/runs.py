@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlfix_train.data.files.atomic import atomic_path
-from mlfix_train.errors import RunError, listing
+from mlfix_train.errors import RunError, format_list
 
 FINISHED, RUNNING, FAILED, INTERRUPTED = "finished", "running", "failed", "interrupted"
 
@@ -62,8 +62,8 @@ class RunDirectory:
         except FileNotFoundError:
             return {}
         except (ValueError, OSError) as error:
-            remedy = f"move {self.path} away (its other files may be whole), and train the run again"
-            raise RunError(f"{path} can't be read: {error}", remedy) from error
+            hint = f"move {self.path} away (its other files may be whole), and train the run again"
+            raise RunError(f"{path} can't be read: {error}", hint) from error
 
     def require(self) -> dict[str, Any]:
         """Returns ``run.json`` of a run that was described whole.
@@ -75,7 +75,8 @@ class RunDirectory:
         missing = [key for key in ("config", "identity", "data", "labels") if key not in content]
         if missing:
             raise RunError(
-                f"{self.path / 'run.json'} lacks {listing(missing)}", "delete this run directory, and train it again"
+                f"{self.path / 'run.json'} lacks {format_list(missing)}",
+                "delete this run directory, and train it again",
             )
         return content
 
@@ -180,7 +181,7 @@ def find_runs(where: str | Path | list[str], key: str = "runs") -> list[RunDirec
             found.update({os.path.realpath(path): RunDirectory(path) for path in below})
     if not found:
         raise RunError(
-            f"{key}={listing(patterns)} holds no run (no run.json below it)",
+            f"{key}={format_list(patterns)} holds no run (no run.json below it)",
             "give a run directory such as outputs/<name>/original/seed=0, or a directory of them",
         )
     return sorted(found.values(), key=lambda run: str(run.path))

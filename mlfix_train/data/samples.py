@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mlfix_train.errors import DataError, listing
+from mlfix_train.errors import DataError, format_list
 
 INVALID = "invalid"
 """What a fixes file says of a sample that is taken out; no label may be called so."""
@@ -75,8 +75,8 @@ def validate_table(table: pd.DataFrame, source: str = "the data") -> pd.DataFram
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
         raise DataError(
-            f"{source}: a sample table lacks the columns {listing(missing)}",
-            f"it needs {', '.join(COLUMNS)}; it has {listing(table.columns, 12)}",
+            f"{source}: a sample table lacks the columns {format_list(missing)}",
+            f"it needs {', '.join(COLUMNS)}; it has {format_list(table.columns, 12)}",
         )
     if len(table) == 0:
         raise DataError(f"{source}: there are no samples", "point data.root at a folder that holds pictures")
@@ -87,13 +87,13 @@ def validate_table(table: pd.DataFrame, source: str = "the data") -> pd.DataFram
     if not ids.is_unique:
         twice = ids[ids.duplicated()].unique()
         raise DataError(
-            f"{source}: {len(twice):,} sample_id(s) stand more than once: {listing(twice)}",
+            f"{source}: {len(twice):,} sample_id(s) stand more than once: {format_list(twice)}",
             "name every sample once (remove the repeated rows, or give data.columns.sample_id a unique column)",
         )
     strange = [label for label in table["label"].unique() if not isinstance(label, str) and not pd.isna(label)]
     if strange:
         raise DataError(
-            f"{source}: labels must be text, and {listing(map(repr, strange), 3)} is not",
+            f"{source}: labels must be text, and {format_list(map(repr, strange), 3)} is not",
             "turn the labels into text: table['label'].astype(str)",
         )
     known = {label for label in table["label"].unique() if isinstance(label, str)}
@@ -102,13 +102,13 @@ def validate_table(table: pd.DataFrame, source: str = "the data") -> pd.DataFram
         rows = table.index[table["label"].isin(twins).to_numpy(dtype=bool)]
         raise DataError(
             f"{source}: {len(rows):,} sample(s) bear a label that differs from another by white space alone: "
-            f"{listing(map(repr, twins), 3)}, such as {rows[0]}",
+            f"{format_list(map(repr, twins), 3)}, such as {rows[0]}",
             "take the white space out of the labels",
         )
     empty = table.index[(table["label"].astype(object) == "").to_numpy(dtype=bool)]
     if len(empty):
         raise DataError(
-            f"{source}: {len(empty):,} sample(s) have an empty label: {listing(empty)}",
+            f"{source}: {len(empty):,} sample(s) have an empty label: {format_list(empty)}",
             "give them a label, or remove their rows",
         )
     return table
@@ -128,7 +128,7 @@ def require_labels(table: pd.DataFrame, source: str = "the data") -> list[str]:
     unlabelled = table.index[table["label"].isna()]
     if len(unlabelled):
         raise DataError(
-            f"{source}: {len(unlabelled):,} of {len(table):,} samples have no label: {listing(unlabelled, 3)}",
+            f"{source}: {len(unlabelled):,} of {len(table):,} samples have no label: {format_list(unlabelled, 3)}",
             "sort the pictures into one folder per label, or give a table (data=table) with a label column "
             "(data.columns.label=<its name>)",
         )

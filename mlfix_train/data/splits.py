@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pandas as pd
 
-from mlfix_train.errors import ConfigError, DataError, check_range, listing
+from mlfix_train.errors import ConfigError, DataError, check_range, format_list
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def draw_split(
     unknown = sorted(set(train_only) - set(labels))
     if unknown:
         raise ConfigError(
-            f"split.train_only names labels that no sample bears: {listing(unknown)}", "check their spelling"
+            f"split.train_only names labels that no sample bears: {format_list(unknown)}", "check their spelling"
         )
     free = ~np.isin(labels.astype(str), list(train_only))
     if column:
@@ -161,13 +161,15 @@ def _deal_groups(
 
 def _from_column(table: pd.DataFrame, column: str, held_out: Sequence[str]) -> np.ndarray:
     if column not in table.columns:
-        raise DataError(f"split.column={column}: the data has no such column", f"it has {listing(table.columns, 12)}")
+        raise DataError(
+            f"split.column={column}: the data has no such column", f"it has {format_list(table.columns, 12)}"
+        )
     values = table[column].astype(str).str.strip().str.lower()
     held = {str(name).lower() for name in held_out}
     strange = sorted(set(values) - held - set(TRAIN_NAMES))
     if strange:
         raise DataError(
-            f"split.column={column} holds values that are neither train nor held out: {listing(map(repr, strange))}",
+            f"split.column={column} holds values that are neither train nor held out: {format_list(map(repr, strange))}",
             f"use 'train' and one of {', '.join(sorted(held))}, or name the held-out values in split.held_out",
         )
     return values.isin(held).to_numpy()
@@ -180,13 +182,13 @@ def _check_sides(mask: np.ndarray, labels: np.ndarray, train_only: Collection[st
             "raise split.fraction (or take fewer split.folds), use split.grouped=false, or bring more samples",
         )
     if mask.all():
-        remedy = "hold out less (split.fraction, or more split.folds), or bring more samples of each label"
-        raise DataError("the split leaves no sample to train on", remedy)
+        hint = "hold out less (split.fraction, or more split.folds), or bring more samples of each label"
+        raise DataError("the split leaves no sample to train on", hint)
     alone = sorted(set(labels) - set(labels[mask]) - set(train_only))
     if alone:
         log.warning("%d label(s) have no held-out sample (too few samples or groups), so that nothing tells whether "
-                    "they are right: %s", len(alone), listing(alone))  # fmt: skip
+                    "they are right: %s", len(alone), format_list(alone))  # fmt: skip
     unseen = sorted(set(labels[mask]) - set(labels[~mask]))
     if unseen:
         log.warning("%d label(s) are held out but never trained on (too few samples or groups): %s",
-                    len(unseen), listing(unseen))  # fmt: skip
+                    len(unseen), format_list(unseen))  # fmt: skip

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlfix_train.errors import RunError, listing
+from mlfix_train.errors import RunError, format_list
 from mlfix_train.models.backbones.network import Network
 from mlfix_train.models.compile import check_compile, settle
 from mlfix_train.models.loss_guard import LossWatch
@@ -113,6 +113,6 @@ class Classifier(L.LightningModule):
             extra = sorted(set(found) ^ set(self.labels))
             raise RunError(
                 f"the checkpoint was made for {len(found)} labels, the data has {len(self.labels)}; "
-                f"they differ in {listing(extra)}",
+                f"they differ in {format_list(extra)}",
                 "give the data that it was made with, or start anew with another name= (or overwrite=true)",
             )

@@ -58,7 +58,7 @@ def run(cfg: DictConfig) -> RunDirectory:
         The run directory, finished.
 
     Raises:
-        MlfixError: anything in the data, fixes, settings or an earlier run that can't be used, with the remedy.
+        MlfixError: anything in the data, fixes, settings or an earlier run that can't be used, with the hint.
     """
     from lightning.pytorch.utilities import rank_zero_only
 
@@ -177,8 +177,8 @@ def _bookkeeping(directory: RunDirectory, before: dict[str, Any], overwrite: boo
         where = f"{directory.path}: interrupted"
         kept = directory.checkpoint.exists()
         again = "the same command without overwrite=true" if overwrite else "the same command"
-        remedy = f"{again} goes on from the last whole epoch" if kept else "no epoch was finished yet"
-        print(f"\n{where}; {remedy}", file=sys.stderr, flush=True)
+        hint = f"{again} goes on from the last whole epoch" if kept else "no epoch was finished yet"
+        print(f"\n{where}; {hint}", file=sys.stderr, flush=True)
         raise KeyboardInterrupt("said") from None
     except ConfigError:
         directory.forget(before)

@@ -20,9 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from mlfix_train.commands.progress import duration
 from mlfix_train.config import build as config
 from mlfix_train.config.keys import known_keys
-from mlfix_train.data.cache import share
+from mlfix_train.data.cache import enable_cache
 from mlfix_train.data.runs import FAILED, FINISHED, RunDirectory
-from mlfix_train.errors import ConfigError, MlfixError, RunError, check_range, did_you_mean, explain_os
+from mlfix_train.errors import ConfigError, MlfixError, RunError, check_range, did_you_mean, describe_os_error
 from mlfix_train.training.launchers import local as sweep_pool
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def attempt(work: Callable[[], Any], verb: str, retries: int, sweep: bool, folde
 
     Args:
         work: the job.
-        verb: for the remedy of a system's error.
+        verb: for the hint of a system's error.
         retries: how often a fault is tried again.
         sweep: whether other jobs follow.
         folder: where the job writes, for errors of the system's.
@@ -119,7 +119,7 @@ def attempt(work: Callable[[], Any], verb: str, retries: int, sweep: bool, folde
         except OSError as error:
             if os.environ.get("MLFIX_TRACEBACK"):
                 raise
-            return explain_os(error, "outputs" if verb == "train" else "out", folder)
+            return describe_os_error(error, "outputs" if verb == "train" else "out", folder)
         except Exception as error:
             if not sweep:
                 raise
@@ -212,4 +212,4 @@ def _cell(state: dict[str, Any] | None) -> str:
     return words + (f" ({duration(took)})" if took is not None else "")
 
 
-__all__ = ["Job", "Plan", "attempt", "ordered", "plan", "processes", "report", "run_processes", "share"]
+__all__ = ["Job", "Plan", "attempt", "ordered", "plan", "processes", "report", "run_processes", "enable_cache"]

@@ -161,14 +161,14 @@ def enough_memory(trainer: Any, model: Any, data: Any, images: int = 1) -> Itera
     judging = "validating" in told or trainer.validating
     fits = largest_batch(model, device, data.pixels.size, tried, images)
     if judging:
-        key, remedy = f"loader.eval_batch_size={data.loader.eval_batch_size}", "a smaller loader.eval_batch_size"
+        key, hint = f"loader.eval_batch_size={data.loader.eval_batch_size}", "a smaller loader.eval_batch_size"
     else:
         key = f"loader.batch_size={tried}"
-        remedy = f"loader.batch_size={fits} fits" if fits else (
+        hint = f"loader.batch_size={fits} fits" if fits else (
             "not even two samples fit: a smaller model or pixels.size, or another device")  # fmt: skip
     raise RunError(
         f"out of memory on {device} with {key}: {told.splitlines()[0][:160]}",
-        f"{remedy}; with overwrite=true the run begins anew",
+        f"{hint}; with overwrite=true the run begins anew",
     )
 
 

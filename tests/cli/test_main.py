@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from shapes import start
 
-from mlfix_train import VERBS
+from mlfix_train import COMMANDS
 from mlfix_train.cli import main as cli
 
 
 def test_help_names_every_verb() -> None:
-    assert set(cli.SUMMARIES) == set(VERBS)
-    for verb in VERBS:
+    assert set(cli.SUMMARIES) == set(COMMANDS)
+    for verb in COMMANDS:
         assert f"  {verb}" in cli.help_text()
 
 

@@ -97,10 +97,10 @@ def check(files: Path, summary: dict[str, Any], runs: int = RUNS) -> None:
         assert effect["total"] == pytest.approx(effect["evaluation"] + effect["training"])
 
 
-def refused(answer: Any, told: str, remedy: str, code: int = 1) -> None:
+def refused(answer: Any, told: str, hint: str, code: int = 1) -> None:
     assert answer.code == code, answer.err
     assert told in answer.err
-    assert remedy in answer.err.split("  -> ", 1)[1]
+    assert hint in answer.err.split("  -> ", 1)[1]
     assert "Traceback" not in answer.err
 
 
@@ -189,7 +189,7 @@ def test_a_csv_of_our_own_with_odd_labels_and_columns_for_slices(tmp_path: Path,
 
 
 @pytest.mark.parametrize(
-    ("change", "told", "remedy"),
+    ("change", "told", "hint"),
     [
         (["original=[{files}/original-preds-0.csv,{files}/original-preds-*.csv]"], "preds-0.csv twice", "once"),
         (["fixed=[{files}/fixed-preds-1.csv,{files}/original-preds-1.csv]"],
@@ -202,14 +202,14 @@ def test_a_csv_of_our_own_with_odd_labels_and_columns_for_slices(tmp_path: Path,
         (["fixes.path={files}/fixed-preds-0.csv"], "lacks sample_id, new_label", "name the columns"),
     ],
 )  # fmt: skip
-def test_wrong_files(change: list[str], told: str, remedy: str, files: Path, mlfix) -> None:
+def test_wrong_files(change: list[str], told: str, hint: str, files: Path, mlfix) -> None:
     answer = mlfix("compare", *keys(files, *[text.format(files=files) for text in change]))
-    refused(answer, told.format(files=files), remedy)
+    refused(answer, told.format(files=files), hint)
     assert not (files / "out").exists(), "nothing is written"
 
 
 @pytest.mark.parametrize(
-    ("change", "told", "remedy"),
+    ("change", "told", "hint"),
     [
         ("slices.x=hexagon", "slices.x=hexagon matches none of the labels", "speed-50"),
         ("slices.x=[stp]", "slices.x names 'stp'", "'stop'"),
@@ -223,8 +223,8 @@ def test_wrong_files(change: list[str], told: str, remedy: str, files: Path, mlf
         ("out=", "out=", "give a name: out=<folder>"),
     ],
 )
-def test_wrong_settings(change: str, told: str, remedy: str, files: Path, mlfix) -> None:
-    refused(mlfix("compare", *keys(files, change)), told, remedy, code=2)
+def test_wrong_settings(change: str, told: str, hint: str, files: Path, mlfix) -> None:
+    refused(mlfix("compare", *keys(files, change)), told, hint, code=2)
     assert not (files / "out").exists()
 
 

@@ -278,7 +278,7 @@ def test_mistakes_are_one_clear_message(keys: tuple[str, ...], told: str, shapes
     answer = mlfix("train", *FAST, f"outputs={tmp_path}/o", *given)
     assert answer.code in (1, 2), answer.out
     assert told in answer.err
-    assert "->" in answer.err, "there is no remedy"
+    assert "->" in answer.err, "there is no hint"
     assert "Traceback" not in answer.err
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.data.fixes.table import apply_fixes
-from mlfix_train.errors import RunError, listing
+from mlfix_train.errors import RunError, format_list
 
 REMOVED = -1
 
@@ -177,7 +177,7 @@ def _check(table: pd.DataFrame, given: pd.Series, kept: np.ndarray, name: str, f
         given.to_numpy(dtype=object)[np.maximum(place, 0)] != table["label"].to_numpy(dtype=object)
     )
     if other:
-        what = f"{len(other):,} samples differ: {listing(other, 3)}"
+        what = f"{len(other):,} samples differ: {format_list(other, 3)}"
     elif differs.any():
         what = f"{int(differs.sum()):,} samples have another given label, such as {table['sample_id'][differs].iloc[0]}"
     else:

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from mlfix_train.data.files.atomic import atomic_path
-from mlfix_train.errors import RunError, listing
+from mlfix_train.errors import RunError, format_list
 
 COLUMNS = ("sample_id", "label", "aum", "times")
 
@@ -97,9 +97,9 @@ def read_dynamics(path: str | Path) -> pd.DataFrame:
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:
-        remedy = f"delete it: the audit goes without the run's area under the margin: rm '{path}'"
-        raise RunError(f"{path} can't be read: {str(error).splitlines()[0]}", remedy) from error
+        hint = f"delete it: the audit goes without the run's area under the margin: rm '{path}'"
+        raise RunError(f"{path} can't be read: {str(error).splitlines()[0]}", hint) from error
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
-        raise RunError(f"{path} lacks the columns {listing(missing)}", "delete it, or train the run again")
+        raise RunError(f"{path} lacks the columns {format_list(missing)}", "delete it, or train the run again")
     return table

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.data.files.csv_rows import read_rows
-from mlfix_train.errors import DataError, RunError, listing
+from mlfix_train.errors import DataError, RunError, format_list
 
 SUFFIXES = (".parquet", ".pq", ".csv")
 PUBLISHED_PHOTO = r"([^/]+)-\d+\.[A-Za-z]+$"
@@ -40,7 +40,7 @@ def read_predictions_file(path: str | Path) -> pd.DataFrame:
     missing = [name for name in ("sample_id", "label", "pred") if name not in table.columns]
     if missing:
         raise RunError(
-            f"{path} lacks the columns {listing(missing)}; it has {listing(table.columns, 8)}",
+            f"{path} lacks the columns {format_list(missing)}; it has {format_list(table.columns, 8)}",
             "predictions have the columns sample_id, label and pred (or are MLfix's own: paths, pred, loss)",
         )
     if not len(table):
@@ -52,7 +52,9 @@ def read_predictions_file(path: str | Path) -> pd.DataFrame:
         table[name] = table[name].astype(str)
     twice = table["sample_id"][table["sample_id"].duplicated()]
     if len(twice):
-        raise RunError(f"{path} names {len(twice):,} sample(s) twice: {listing(twice, 3)}", "each belongs there once")
+        raise RunError(
+            f"{path} names {len(twice):,} sample(s) twice: {format_list(twice, 3)}", "each belongs there once"
+        )
     if "loss" in table.columns:
         numbers = pd.to_numeric(table["loss"], errors="coerce")
         bad = np.flatnonzero(numbers.isna().to_numpy())
@@ -125,12 +127,12 @@ def read_metadata(path: str | Path) -> pd.DataFrame:
         raise DataError(f"samples={path} can't be read: {error}", "give a CSV (UTF-8) or Parquet file") from error
     if "sample_id" not in table.columns:
         raise DataError(
-            f"samples={path} has no column sample_id; it has {listing(table.columns, 8)}",
+            f"samples={path} has no column sample_id; it has {format_list(table.columns, 8)}",
             "give a row a sample, with its sample_id as in the predictions",
         )
     twice = table["sample_id"][table["sample_id"].duplicated()]
     if len(twice):
-        raise DataError(f"samples={path} names {len(twice):,} sample(s) twice: {listing(twice, 3)}", "each once")
+        raise DataError(f"samples={path} names {len(twice):,} sample(s) twice: {format_list(twice, 3)}", "each once")
     return table.set_index("sample_id")
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mlfix_train.errors import DataError, RunError, listing
+from mlfix_train.errors import DataError, RunError, format_list
 
 
 @dataclass
@@ -103,7 +103,7 @@ def merge_runs(runs: Iterable[pd.DataFrame], names: Sequence[str] = ()) -> HeldO
         raise RunError("there are no predictions to rank", "train a run first")
     if torn:
         raise RunError(
-            f"the runs disagree on the given label of {len(torn):,} sample(s): {listing(sorted(torn), 3)}",
+            f"the runs disagree on the given label of {len(torn):,} sample(s): {format_list(sorted(torn), 3)}",
             "rank only runs of one data set together",
         )
     labels, order = known.sorted_names()
@@ -120,10 +120,12 @@ def merge_runs(runs: Iterable[pd.DataFrame], names: Sequence[str] = ()) -> HeldO
 def _check(run: pd.DataFrame) -> None:
     missing = [name for name in ("sample_id", "label", "pred", "loss") if name not in run.columns]
     if missing:
-        raise RunError(f"the predictions lack the columns {listing(missing)}", "rank the predictions of mlfix train")
+        raise RunError(
+            f"the predictions lack the columns {format_list(missing)}", "rank the predictions of mlfix train"
+        )
     bad = run["sample_id"][~np.isfinite(run["loss"].to_numpy(dtype=np.float64))]
     if len(bad):
-        raise DataError(f"{len(bad):,} predictions have a loss that is no number: {listing(bad, 3)}", "train again")
+        raise DataError(f"{len(bad):,} predictions have a loss that is no number: {format_list(bad, 3)}", "train again")
 
 
 def _scores(run: pd.DataFrame, wrong: np.ndarray) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.data.files.atomic import atomic_path
-from mlfix_train.errors import RunError, listing
+from mlfix_train.errors import RunError, format_list
 
 COLUMNS = ("sample_id", "split", "label", "pred", "loss", "prob", "label_prob", "margin")
 
@@ -98,8 +98,10 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
         raise RunError(f"{path} can't be read: {error}", "delete the run directory, and train it again") from error
     missing = [name for name in ("sample_id", "label", "pred") if name not in table.columns]
     if missing:
-        raise RunError(f"{path} lacks the columns {listing(missing)}", f"predictions have {', '.join(COLUMNS)}")
+        raise RunError(f"{path} lacks the columns {format_list(missing)}", f"predictions have {', '.join(COLUMNS)}")
     twice = table["sample_id"][table["sample_id"].duplicated()]
     if len(twice):
-        raise RunError(f"{path} names {len(twice):,} sample(s) twice: {listing(twice, 3)}", "each belongs there once")
+        raise RunError(
+            f"{path} names {len(twice):,} sample(s) twice: {format_list(twice, 3)}", "each belongs there once"
+        )
     return table

@@ -93,12 +93,12 @@ def check_lengths(**arrays: np.ndarray) -> None:
         )
 
 
-def check_values(name: str, values: np.ndarray, low: float, high: float, remedy: str) -> None:
+def check_values(name: str, values: np.ndarray, low: float, high: float, hint: str) -> None:
     """Raises a DataError for the first value that is NaN or out of ``low`` to ``high``."""
     bad = np.flatnonzero(~((values >= low) & (values <= high)))
     if bad.size:
         more = f" (and {bad.size - 1:,} more)" if bad.size > 1 else ""
-        raise DataError(f"{name}[{bad[0]}] is {values[bad[0]]}{more}", remedy)
+        raise DataError(f"{name}[{bad[0]}] is {values[bad[0]]}{more}", hint)
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> Path:

@@ -58,8 +58,8 @@ def loss_histogram(losses: np.ndarray, wrong: np.ndarray, path: str | os.PathLik
     """
     losses, wrong = np.asarray(losses, dtype=float), np.asarray(wrong, dtype=bool)
     figures.check_lengths(losses=losses, wrong=wrong)
-    remedy = "a loss is 0 nats or more: look for diverged or half-precision runs"
-    figures.check_values("losses", losses, 0.0, np.inf, remedy)
+    hint = "a loss is 0 nats or more: look for diverged or half-precision runs"
+    figures.check_values("losses", losses, 0.0, np.inf, hint)
     clipped = np.clip(losses, LOSS_FLOOR, LOSS_CEILING)
     high = max(1, math.ceil(np.log10(clipped.max())))
     low = min(high - 2, math.floor(np.log10(clipped.min())))
@@ -108,8 +108,8 @@ def error_per_label(
     figures.check_values("counts", counts, 0.0, 1e15, "a count is a number of samples")
     check_range("max_labels", max_labels, 1, 1000)
     used = np.flatnonzero(counts > 0)
-    remedy = "give the error of each label in percent, 0 to 100"
-    figures.check_values("errors_percent", percent[used], 0.0, 100.0, remedy)
+    hint = "give the error of each label in percent, 0 to 100"
+    figures.check_values("errors_percent", percent[used], 0.0, 100.0, hint)
     if not used.size:
         raise DataError("none of the labels has a sample: every count is 0", "give the counts of held-out samples")
     order = sorted(used.tolist(), key=lambda i: (-percent[i], -counts[i], str(labels[i])))[:max_labels]

@@ -212,7 +212,7 @@ def _open_own(
         taken, back = _take_over(path, ledger, table, allow, EDITED, reviewer, whole=True)
     except FixesError as error:
         restore = "delete it, and the journal writes it anew" if entries else "mend it, or move it away"
-        raise FixesError(error.problem, f"{error.remedy}; or {restore}", error.details) from error
+        raise FixesError(error.problem, f"{error.hint}; or {restore}", error.details) from error
     opened.notes.append(f"{path.name} was changed outside of the review: {taken:,} marks taken over from it, {back:,} "
                         f"taken back; copies: {kept.name} and, as it was before, {previous.name}")  # fmt: skip
 

@@ -103,7 +103,7 @@ class Journal:
         return list(self._parse(lines))
 
     def _parse(self, lines: list[bytes]) -> Iterator[dict[str, Any]]:
-        remedy = "mend or remove the line (keep a copy), or give another out=<folder>"
+        hint = "mend or remove the line (keep a copy), or give another out=<folder>"
         last = 0
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -111,7 +111,7 @@ class Journal:
             try:
                 entry = json.loads(line)
             except ValueError as error:
-                raise DataError(f"{self.path}: line {number} is no JSON: {line[:80]!r}", remedy) from error
+                raise DataError(f"{self.path}: line {number} is no JSON: {line[:80]!r}", hint) from error
             if number == 1:
                 if not isinstance(entry, dict) or entry.get("mlfix") != "review":
                     raise DataError(f"{self.path} is no journal of a review: it begins {line[:80]!r}",
@@ -123,7 +123,7 @@ class Journal:
                 continue
             good = isinstance(entry, dict) and isinstance(entry.get("n"), int) and entry.get("do") in KINDS
             if not good or entry["n"] <= last or not _sound(entry):
-                raise DataError(f"{self.path}: line {number} is no entry of a review: {line[:80]!r}", remedy)
+                raise DataError(f"{self.path}: line {number} is no entry of a review: {line[:80]!r}", hint)
             last = entry["n"]
             yield entry
 

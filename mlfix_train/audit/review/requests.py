@@ -21,8 +21,8 @@ EXAMPLE = 'send {"marks": [{"sample_id": "...", "new_label": "invalid"}]}'
 class Refused(MlfixError):  # noqa: N818 - an answer, not a fault
     """A request that can't be answered as it is; ``status`` says why in HTTP's terms."""
 
-    def __init__(self, problem: str, remedy: str = "", status: int = 422) -> None:
-        super().__init__(problem, remedy)
+    def __init__(self, problem: str, hint: str = "", status: int = 422) -> None:
+        super().__init__(problem, hint)
         self.status = status
 
 

@@ -73,7 +73,7 @@ def make_app(desk: Desk) -> Starlette:
         try:
             told = await run_in_threadpool(desk.answer, request.path_params["kind"], asked)
         except Refused as refused:
-            return _problem(refused.status, refused.problem, refused.remedy)
+            return _problem(refused.status, refused.problem, refused.hint)
         except OSError as error:
             log.error("not saved: %s", error)
             return _problem(507, f"not saved: {error.strerror or error}", "free some space, or mend the permissions; "
@@ -118,10 +118,10 @@ def page_html(title: str) -> str:
     )
 
 
-def _problem(status: int, problem: str, remedy: str = "") -> Response:
+def _problem(status: int, problem: str, hint: str = "") -> Response:
     from starlette.responses import JSONResponse
 
-    return JSONResponse({"error": problem, "remedy": remedy}, status)
+    return JSONResponse({"error": problem, "hint": hint}, status)
 
 
 def open_socket(host: str, port: int | None) -> socket.socket:
@@ -144,8 +144,8 @@ def open_socket(host: str, port: int | None) -> socket.socket:
         except OSError as error:
             listener.close()
             if isinstance(error, socket.gaierror) or "assign" in str(error):
-                remedy = "leave it out (this machine alone), or host=0.0.0.0 (all its addresses)"
-                raise ConfigError(f"host={host} is no address of this machine", remedy) from error
+                hint = "leave it out (this machine alone), or host=0.0.0.0 (all its addresses)"
+                raise ConfigError(f"host={host} is no address of this machine", hint) from error
     tried = f"port={port} is" if port is not None else f"ports {PORT} to {PORT + TRIES - 1} are"
     raise ConfigError(f"{tried} taken by another program", "give another: port=<number>, or port=0 for any")
 

@@ -102,7 +102,7 @@ class Desk:
         except Refused:
             raise
         except MlfixError as error:
-            raise Refused(error.problem, error.remedy) from error
+            raise Refused(error.problem, error.hint) from error
 
     def hello(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Tells a page what there is."""

@@ -45,9 +45,9 @@ def answer_message(desk: Desk, asked: Any) -> tuple[dict[str, Any], list[bytes]]
         return {"id": number, "status": 409 if told.get("conflicts") and kind == "marks" else 200, "told": told}, []
     except Refused as refused:
         return {"id": number, "status": refused.status,
-                "told": {"error": refused.problem, "remedy": refused.remedy}}, []  # fmt: skip
+                "told": {"error": refused.problem, "hint": refused.hint}}, []  # fmt: skip
     except OSError as error:
-        told = {"error": f"not saved: {error.strerror or error}", "remedy": "free some space, or mend the permissions"}
+        told = {"error": f"not saved: {error.strerror or error}", "hint": "free some space, or mend the permissions"}
         return {"id": number, "status": 507, "told": told}, []
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.data.files.atomic import atomic_path
-from mlfix_train.errors import ConfigError, did_you_mean, listing
+from mlfix_train.errors import ConfigError, did_you_mean, format_list
 
 ALL = "all"
 MOST_VALUES = 50
@@ -118,7 +118,7 @@ def select_labels(labels: Sequence[str], name: str, pattern: str) -> np.ndarray:
     known = {label: bool(regex.search(label)) for label in series.unique()}
     if not any(known.values()):
         raise ConfigError(
-            f"slices.{name}={pattern} matches none of the labels", f"the labels are {listing(sorted(known), 12)}"
+            f"slices.{name}={pattern} matches none of the labels", f"the labels are {format_list(sorted(known), 12)}"
         )
     return series.map(known).to_numpy(dtype=bool)
 
@@ -190,7 +190,7 @@ def _column(name: str, spec: Mapping[str, Any], samples: pd.Index, metadata: pd.
         known = [] if metadata is None else [str(c) for c in metadata.columns]
         raise ConfigError(
             f"slices.{name}: the data has no column {column!r}",
-            f"it has {listing(known, 12)}" if known else "give a table that has it: samples=<csv or parquet>",
+            f"it has {format_list(known, 12)}" if known else "give a table that has it: samples=<csv or parquet>",
         )
     return metadata[column].map(_text).astype(object).reindex(samples)
 
@@ -218,7 +218,7 @@ def _by_column(name: str, spec: Mapping[str, Any], column: pd.Series) -> np.ndar
     mask = np.array([value in wanted for value in text], dtype=bool)
     if not mask.any():
         raise ConfigError(
-            f"slices.{name}: no held-out sample has such a {spec['column']}", f"it holds {listing(known, 12)}"
+            f"slices.{name}: no held-out sample has such a {spec['column']}", f"it holds {format_list(known, 12)}"
         )
     return mask
 

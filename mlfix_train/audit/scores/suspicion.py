@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlfix_train.errors import DataError, listing
+from mlfix_train.errors import DataError, format_list
 
 LOWER = 0.75
 """Quantile of the evidence above which the mixture is fitted; below it no label is suspected."""
@@ -74,7 +74,7 @@ def combine(
     """
     lengths = {name: len(values) for name, values in {**held_out, **others}.items()}
     if not others or not held_out or len(set(lengths.values())) != 1:
-        told = listing(f"{name} {length}" for name, length in lengths.items())
+        told = format_list(f"{name} {length}" for name, length in lengths.items())
         raise DataError(f"scores can't be combined: {told}", "give two or more, with a number for each sample")
     own = np.mean([log_ranks(values) for values in held_out.values()], axis=0)
     if cells is not None:

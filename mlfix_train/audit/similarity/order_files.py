@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.data.files.atomic import atomic_path
-from mlfix_train.errors import DataError, listing
+from mlfix_train.errors import DataError, format_list
 
 VERSION = 1
 COLUMNS = ("sample_id", "place", "label_place", "unlikeness", "label_unlikeness", "duplicate_group")
@@ -49,16 +49,16 @@ def read_embeddings(path: Path, count: int, source: str = "embeddings") -> np.nd
     """
     from mlfix_train.audit.similarity.neighbours import check_embeddings  # brings torch, which orders alone don't need
 
-    remedy = "give embeddings.npy of `mlfix sort`, or an N,D array that numpy.save wrote, a row an image in their order"
+    hint = "give embeddings.npy of `mlfix sort`, or an N,D array that numpy.save wrote, a row an image in their order"
     try:
         found = np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
-        raise DataError(f"{source}={path} does not exist", remedy) from error
+        raise DataError(f"{source}={path} does not exist", hint) from error
     except (OSError, ValueError, EOFError) as error:
         first = str(error).split(". ")[0]
-        raise DataError(f"{source}={path} can't be read: {first}", remedy) from error
+        raise DataError(f"{source}={path} can't be read: {first}", hint) from error
     if not isinstance(found, np.ndarray):
-        raise DataError(f"{source}={path} holds several arrays", remedy)
+        raise DataError(f"{source}={path} holds several arrays", hint)
     if found.ndim != 2 or len(found) != count:
         raise DataError(
             f"{source}={path} has the shape {found.shape}, and there are {count:,} images",
@@ -99,24 +99,26 @@ def read_order(where: str | Path, ids: pd.Index, key: str = "order", partial: bo
 
     path = Path(where).expanduser()
     path = path / "order.parquet" if path.is_dir() else path
-    remedy = f"give the directory that `mlfix sort` wrote: {key}=<directory>"
+    hint = f"give the directory that `mlfix sort` wrote: {key}=<directory>"
     try:
         table = pq.read_table(path)
         about = json.loads((table.schema.metadata or {}).get(b"mlfix", b"null"))
         found = table.to_pandas()
     except FileNotFoundError as error:
-        raise DataError(f"{key}={where} holds no order.parquet", remedy) from error
+        raise DataError(f"{key}={where} holds no order.parquet", hint) from error
     except (OSError, pa.ArrowException, ValueError) as error:
-        raise DataError(f"{path} can't be read: {str(error).splitlines()[0]}", remedy) from error
+        raise DataError(f"{path} can't be read: {str(error).splitlines()[0]}", hint) from error
     missing = [name for name in COLUMNS if name not in found.columns]
     if missing or not isinstance(about, dict):
-        raise DataError(f"{path} is no order of `mlfix sort`: it lacks {listing(missing) or 'its fingerprint'}", remedy)
+        raise DataError(
+            f"{path} is no order of `mlfix sort`: it lacks {format_list(missing) or 'its fingerprint'}", hint
+        )
     found = found.set_index("sample_id")
     known = ids.isin(found.index)
     if not known.any() or (not partial and not known.all()):
         raise DataError(
             f"{path} was made for other samples: it lacks {int((~known).sum()):,} of {len(ids):,}, such as "
-            f"{listing(ids[~known], 2)}",
+            f"{format_list(ids[~known], 2)}",
             "sort these samples: mlfix sort with the same data",
         )
     result = found.loc[ids[known]]

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from mlfix_train.data.readers.folder import IMAGE_SUFFIXES
-from mlfix_train.errors import DataError, listing
+from mlfix_train.errors import DataError, format_list
 
 PROBLEMS = {
     "photo missing": "there is no such file",
@@ -130,7 +130,7 @@ def corners(values: Iterable[Any]) -> dict[str, Any]:
     found = [number(value) for value in given]
     row: dict[str, Any] = dict(zip(("x_min", "y_min", "x_max", "y_max"), found, strict=True))
     if not all(map(math.isfinite, found)):
-        row |= {"problem": "not a number", "detail": f"corners {listing(map(repr, given))}"}
+        row |= {"problem": "not a number", "detail": f"corners {format_list(map(repr, given))}"}
     return row
 
 

@@ -23,7 +23,7 @@ from mlfix_train.data.annotations.base import (
     split_of,
 )
 from mlfix_train.data.files.json_files import read_json
-from mlfix_train.errors import DataError, listing
+from mlfix_train.errors import DataError, format_list
 
 MOST = 200
 """JSON files that are looked at."""
@@ -79,7 +79,7 @@ def load_files(
     if paths:
         others = sorted(set(base.glob("annotations/*.json")) - set(paths))
         if others and notes is not None:
-            names = listing((path.name for path in others), 4)
+            names = format_list((path.name for path in others), 4)
             notes.append(f"left out, for there are instances_*.json: {names} (data=coco data.file=[...] reads others)")
         return {path: _checked(path) for path in paths}
     paths = sorted({*base.glob("annotations/*.json"), *base.glob("*.json"), *base.glob("*/*.json")})
@@ -126,7 +126,7 @@ def _schema(content: Any) -> str:
         return f"it holds a {type(content).__name__}"
     lacking = [name for name in SECTIONS if not isinstance(content.get(name), list)]
     if lacking:
-        return f"it has no list {' and no list '.join(lacking)}; it has {listing(content, 6) or 'nothing'}"
+        return f"it has no list {' and no list '.join(lacking)}; it has {format_list(content, 6) or 'nothing'}"
     for name in SECTIONS:
         for place, row in enumerate(content[name]):
             if not isinstance(row, Mapping) or (name != "annotations" and "id" not in row):

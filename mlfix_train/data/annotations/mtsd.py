@@ -23,7 +23,7 @@ from mlfix_train.data.annotations.base import (
     pictures_below,
 )
 from mlfix_train.data.files.json_files import read_json
-from mlfix_train.errors import DataError, listing
+from mlfix_train.errors import DataError, format_list
 
 UNANNOTATED = {"test"}
 """Splits whose annotations are not public."""
@@ -64,7 +64,7 @@ def read_mtsd(root: str | Path, images: str | Path | None = None) -> Annotations
         boxes += found
     notes = _unannotated(splits, files, pictures, places[0], photos)
     if splits and (loose := [key for key in files if key not in splits]):
-        notes.append(f"{len(loose):,} annotated photos stand in no list of splits/: {listing(loose, 3)}")
+        notes.append(f"{len(loose):,} annotated photos stand in no list of splits/: {format_list(loose, 3)}")
     return collect("mtsd", base, photos, boxes, notes=tuple(notes))
 
 
@@ -139,7 +139,7 @@ def _schema(content: Any) -> str:
         return f"it holds a {type(content).__name__}, MTSD's hold an object with width, height and objects"
     lacking = [name for name in ("width", "height", "objects") if name not in content]
     if lacking:
-        return f"no {' and no '.join(lacking)}; it has {listing(content, 6) or 'nothing'}"
+        return f"no {' and no '.join(lacking)}; it has {format_list(content, 6) or 'nothing'}"
     for name in ("width", "height"):
         if not isinstance(content[name], (int, float)) or not 0 < content[name] < 10**6:
             return f"{name} is {content[name]!r}"

@@ -23,7 +23,7 @@ from mlfix_train.data.annotations.voc_patch import patch_voc
 from mlfix_train.data.annotations.yolo import find_names, read_names, read_yolo
 from mlfix_train.data.annotations.yolo_names import with_classes
 from mlfix_train.data.files.json_files import JsonPatch
-from mlfix_train.errors import DataError, listing
+from mlfix_train.errors import DataError, format_list
 
 Changes = Mapping[str, Mapping[str, str | None]]
 """Annotation file to annotation key to its new label, or ``None`` where the box is taken out."""
@@ -296,6 +296,6 @@ def check_copies(before: Annotations, after: Annotations, fixes: pd.DataFrame) -
         raise DataError(
             "the copies, read back, are not the source's annotations with the fixes",
             "nothing was written; please report this, with the rows concerned",
-            [listing(row, 6) for row in strange[:3]],
+            [format_list(row, 6) for row in strange[:3]],
         )
     return len(new) - sum(out), sum(out), len(keys) - len(new)

@@ -22,7 +22,7 @@ from mlfix_train.data.annotations.base import (
     pictures_below,
     split_of,
 )
-from mlfix_train.errors import DataError, listing, nearest
+from mlfix_train.errors import DataError, format_list, nearest
 
 SPLITS = ("train", "val", "test", "valid", "minival")
 NAME_FILES = ("classes.txt", "obj.names", "labels.txt", "names.txt", "_darknet.labels")
@@ -91,7 +91,7 @@ def find_names(base: Path, file: str | Path | None) -> Path:
     if len(found) > 1:
         own = [path for path in found if path.stem == "data"]
         if len(own) != 1:
-            raise DataError(f"{base} holds several lists of classes: {listing(path.name for path in found)}",
+            raise DataError(f"{base} holds several lists of classes: {format_list(path.name for path in found)}",
                             "say which: data.file=<one of them>")  # fmt: skip
         found = own
     found = found or [path for path in name_files(base) if path.is_file()]
@@ -270,6 +270,6 @@ def _read_line(where: str, words: list[str], names: Mapping[int, str]) -> dict[s
     if row.get("problem"):
         return {**row, "detail": f"{where}: {' '.join(words)[:80]}"}
     if not math.isfinite(numbers[0]) or numbers[0] != int(numbers[0]) or int(numbers[0]) not in names:
-        known = f"the classes are {listing(sorted(names), 12)}"
+        known = f"the classes are {format_list(sorted(names), 12)}"
         return {**row, "problem": "unknown class", "detail": f"{where}: class {words[0]}, {known}"}
     return {**row, "label": names[int(numbers[0])]}

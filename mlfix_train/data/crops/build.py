@@ -20,7 +20,7 @@ from mlfix_train.data.crops.names import crop_ids
 from mlfix_train.data.crops.worker import crop_photos
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.samples import make_table
-from mlfix_train.errors import DataError, listing
+from mlfix_train.errors import DataError, format_list
 
 log = logging.getLogger(__name__)
 
@@ -330,5 +330,5 @@ def _tidy(out: Path, plan: dict[str, dict[str, Any]], done: dict[str, list[list[
         log.info(
             "crops      %d of an earlier cropping are no longer asked for and were deleted: %s",
             len(gone),
-            listing(gone, 3),
+            format_list(gone, 3),
         )

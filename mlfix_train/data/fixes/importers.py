@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from mlfix_train.data.samples import INVALID
-from mlfix_train.errors import FixesError, listing
+from mlfix_train.errors import FixesError, format_list
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def _fiftyone_samples(samples: Sequence[Any], path: Path) -> list[Record]:
         value = sample.get(field) if field else None
         if field is None or not (value is None or isinstance(value, Mapping)):
             raise FixesError(
-                f"{path}: sample {row} ({sample['filepath']}) has a label in none of the fields {listing(FIELDS)}",
+                f"{path}: sample {row} ({sample['filepath']}) has a label in none of the fields {format_list(FIELDS)}",
                 "call the field with the label (a Classification) ground_truth",
             )
         if value is not None and value.get("label") is not None:
@@ -162,7 +162,7 @@ def cleanlab_fixes(header: Sequence[str], rows: Sequence[tuple[int, Sequence[str
     """
     if "sample_id" not in header:
         raise FixesError(
-            f"{path}: cleanlab's table names no samples: it has {listing(header, 8)}",
+            f"{path}: cleanlab's table names no samples: it has {format_list(header, 8)}",
             "add a column sample_id (cleanlab keeps the order of its input; `mlfix export to=cleanlab` writes it)",
         )
     corrected = next((name for name in CORRECTED if name in header), None)

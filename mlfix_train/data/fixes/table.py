@@ -22,7 +22,7 @@ from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.files.csv_rows import read_rows
 from mlfix_train.data.fixes.importers import cleanlab_fixes, read_json_fixes
 from mlfix_train.data.samples import INVALID, label_list
-from mlfix_train.errors import FixesError, did_you_mean, listing, nearest
+from mlfix_train.errors import FixesError, did_you_mean, format_list, nearest
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def read_fixes(path: str | Path) -> pd.DataFrame:
     missing = [name for name in ("sample_id", "new_label") if name not in header]
     if missing:
         raise FixesError(
-            f"{path}: the header {','.join(header)!r} lacks {listing(missing)}",
+            f"{path}: the header {','.join(header)!r} lacks {format_list(missing)}",
             "name the columns sample_id,new_label (and, if you like, old_label,reviewer,time,note)",
         )
     records = []
@@ -104,7 +104,7 @@ def match_fixes(fixes: pd.DataFrame, table: pd.DataFrame, allow: Collection[str]
 
     Raises:
         FixesError: an id that isn't in the table, a label that no sample bears, an ``old_label`` that no longer
-            matches, a sample with two answers, or a label left without any sample; each with row, value and remedy.
+            matches, a sample with two answers, or a label left without any sample; each with row, value and hint.
     """
     source = fixes.attrs.get("path", "the fixes")
     for name in allow:
@@ -210,7 +210,7 @@ def _check_emptied(fixes: pd.DataFrame, table: pd.DataFrame, source: str) -> Non
     emptied = sorted(set(table["label"].dropna()) - set(labels[keep].dropna()))
     if emptied:
         raise FixesError(
-            f"{source}: the fixes leave no sample of {len(emptied)} label(s): {listing(emptied)}",
+            f"{source}: the fixes leave no sample of {len(emptied)} label(s): {format_list(emptied)}",
             "check them, or fixes.allow=[empty_labels] if the label is meant to vanish",
         )
 

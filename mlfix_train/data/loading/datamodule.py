@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mlfix_train.data.arms import training_rows
-from mlfix_train.data.cache import shared
+from mlfix_train.data.cache import cached
 from mlfix_train.data.fixes.table import INVALID
 from mlfix_train.data.loading.augment import AugmentSpec, augment, normalize
 from mlfix_train.data.loading.device_cache import ResidentBatches, check_resident, hold
@@ -217,7 +217,7 @@ def open_shared(module: Any) -> PixelStore:
     key = ("store", id(module.table), str(module.pixels), str(module.cache), module.max_unreadable)
     options = {"max_unreadable": module.max_unreadable, "progress": module.progress}
     # The table is kept with its store: its identity is the key's.
-    pair = shared(key, lambda: (module.table, open_store(module.table, module.pixels, module.cache, **options)))
+    pair = cached(key, lambda: (module.table, open_store(module.table, module.pixels, module.cache, **options)))
     store: PixelStore = pair[1]
     return store
 

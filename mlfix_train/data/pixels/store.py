@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.data.pixels.decode import ASPECTS, DECODER_VERSION
-from mlfix_train.errors import ConfigError, DataError, check_choice, listing
+from mlfix_train.errors import ConfigError, DataError, check_choice, format_list
 
 log = logging.getLogger(__name__)
 
@@ -238,4 +238,4 @@ def _check_unreadable(unreadable: dict[str, str], n: int, limit: float) -> None:
             "mend or remove them, or raise pixels.max_unreadable (a share, 0 to 1): they are then left out of training",
             lines,
         )
-    log.warning("%d image(s) can't be read and are left out: %s", len(unreadable), listing(lines, 3))
+    log.warning("%d image(s) can't be read and are left out: %s", len(unreadable), format_list(lines, 3))

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from mlfix_train.data.samples import make_table
-from mlfix_train.errors import ConfigError, DataError, did_you_mean, listing, nearest
+from mlfix_train.errors import ConfigError, DataError, did_you_mean, format_list, nearest
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def read_folder(root: str | Path, group: str | None = None) -> pd.DataFrame:
     others: list[str] = []
     found = sorted(_walk(base, others))
     if not found:
-        saw = f"it holds {len(others):,} other file(s), such as {listing(others, 3)}" if others else "it is empty"
+        saw = f"it holds {len(others):,} other file(s), such as {format_list(others, 3)}" if others else "it is empty"
         raise DataError(
             f"no pictures below data.root={base}: {saw}",
             f"pictures are files that end in {', '.join(sorted(IMAGE_SUFFIXES))}",
@@ -62,7 +62,7 @@ def read_folder(root: str | Path, group: str | None = None) -> pd.DataFrame:
     loose = [name for name, p in zip(found, parts, strict=True) if len(p) < depth + 2]
     if loose and len(loose) < len(found):
         log.warning("%s: %d picture(s) lie outside of the class folders and are left out: %s",
-                    base, len(loose), listing(loose, 3))  # fmt: skip
+                    base, len(loose), format_list(loose, 3))  # fmt: skip
         skip = set(loose)
         kept = [(name, p) for name, p in zip(found, parts, strict=True) if name not in skip]
         found, parts = [name for name, _ in kept], [p for _, p in kept]
@@ -143,7 +143,7 @@ def group_names(sample_ids: list[str], pattern: str | None, key: str = "data.gro
             r"it is a regular expression on the sample_id: '(.+)_\d+' groups a/7_01.jpg and a/7_02.jpg as a/7",
         )
     if missed:
-        log.warning("%s matches all but %d samples, which stand alone: %s", key, len(missed), listing(missed, 3))
+        log.warning("%s matches all but %d samples, which stand alone: %s", key, len(missed), format_list(missed, 3))
     pick = 1 if regex.groups else 0
     return [m.group(pick) or name if m else name for name, m in zip(sample_ids, matches, strict=True)]
 
@@ -177,7 +177,7 @@ def read_samples_file(
             if key == "path":
                 raise DataError(
                     f"{source}: no column {name!r} (data.columns.path)",
-                    _separator(raw) or f"{did_you_mean(name, raw.columns)} It has {listing(raw.columns, 12)}",
+                    _separator(raw) or f"{did_you_mean(name, raw.columns)} It has {format_list(raw.columns, 12)}",
                 )
             if key == "label":
                 guess = nearest(name, map(str, raw.columns))

@@ -19,7 +19,7 @@ from PIL import Image
 from mlfix_train.data.readers.folder import read_folder
 from mlfix_train.data.synthetic.sign_scenes import DIFFICULTY, photograph_sign
 from mlfix_train.data.synthetic.sign_shapes import SIGN_CLASSES
-from mlfix_train.errors import DataError, check_range, did_you_mean, listing
+from mlfix_train.errors import DataError, check_range, did_you_mean, format_list
 
 __all__ = ["DIFFICULTY", "SIGN_CLASSES", "read_signs", "render_sign", "write_signs"]
 
@@ -143,21 +143,21 @@ def _is_complete(folder: Path, wanted: dict[str, object]) -> bool:
         path = folder / name
         if not path.is_file():
             continue
-        remedy = "give another data.root, or delete the folder"
+        hint = "give another data.root, or delete the folder"
         try:
             found = dict(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
-            raise DataError(f"{path} is not a manifest of rendered signs ({error})", remedy) from error
+            raise DataError(f"{path} is not a manifest of rendered signs ({error})", hint) from error
         if found != wanted:
             keys = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
             details = [f"{key}: {_brief(found.get(key))} there, {_brief(wanted.get(key))} asked for" for key in keys]
-            raise DataError(f"{folder} holds rendered signs of other settings", remedy, details)
+            raise DataError(f"{folder} holds rendered signs of other settings", hint, details)
         return name == MANIFEST
     return False
 
 
 def _brief(value: object) -> str:
-    return f"{len(value)} ({listing(value)})" if isinstance(value, list) else str(value)
+    return f"{len(value)} ({format_list(value)})" if isinstance(value, list) else str(value)
 
 
 def _check_classes(names: Sequence[str]) -> None:

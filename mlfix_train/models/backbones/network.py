@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlfix_train.errors import ConfigError, RunError, check_choice, did_you_mean, listing
+from mlfix_train.errors import ConfigError, RunError, check_choice, did_you_mean, format_list
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     if missing:
         raise RunError(
             f"model.weights={path} lacks {len(missing)} of the {len(wanted)} tensors of this backbone, or has them in "
-            f"another shape: {listing(missing, 3)}",
+            f"another shape: {format_list(missing, 3)}",
             "give weights of the same architecture (model.backbone, model.backbone_args)",
         )
     backbone.load_state_dict(best, strict=False)

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlfix_train.errors import ConfigError, DataError, RunError, check_choice, listing
+from mlfix_train.errors import ConfigError, DataError, RunError, check_choice, format_list
 from mlfix_train.models.backbones.network import read_state
 
 TRUNKS = ("alex", "vgg", "squeeze")
@@ -119,7 +119,7 @@ def lpips_trunk(trunk: str = "alex", weights: str | Path | None = None) -> Lpips
     if lacking:
         raise RunError(
             f"lpips.weights={weights} lacks {len(lacking)} of the {len(names)} tensors of the trunk {trunk}, or has "
-            f"them in another shape: {listing(lacking, 3)}",
+            f"them in another shape: {format_list(lacking, 3)}",
             f"give torchvision's weights of this trunk, or another lpips.trunk ({', '.join(TRUNKS)})",
         )
     model.net.load_state_dict({here: state[there] for here, there in names.items()})

@@ -203,10 +203,10 @@ def serve(train: Callable[[list[str]], int]) -> int:
     """
     import gc
 
-    from mlfix_train.data import cache as sharing
+    from mlfix_train.data import cache
 
     answers = int(os.environ.pop(ANSWERS))
-    sharing.share()
+    cache.enable_cache()
     try:
         for line in sys.stdin:
             code = train(json.loads(line))

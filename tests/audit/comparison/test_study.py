@@ -116,7 +116,7 @@ def test_paired_true_without_common_names_is_refused() -> None:
     for fixed in (runs("fixed", 2, 3), runs("fixed", 1, 2), runs("fixed", 1, 2, seeded=False)):
         with pytest.raises(RunError, match="fewer than two runs of the same name") as error:
             pair_runs([runs("original", 0, 1), fixed], paired=True)
-        assert "paired=false" in error.value.remedy
+        assert "paired=false" in error.value.hint
 
 
 # --- samples ---

@@ -74,7 +74,7 @@ def test_a_path_without_a_labels_folder_is_refused_by_line(path: str, written) -
     with pytest.raises(RunError, match=rf"^{re.escape(str(file))}: line 3 names ") as error:
         read_predictions_file(file)
     assert repr(path) in error.value.problem
-    assert "<folder>/<label>/<file>" in error.value.remedy
+    assert "<folder>/<label>/<file>" in error.value.hint
 
 
 # --- our columns ---
@@ -114,7 +114,7 @@ HEAD = "sample_id,label,pred,loss\n1,a,b,0.5\n"
 
 
 @pytest.mark.parametrize(
-    ("content", "told", "remedy"),
+    ("content", "told", "hint"),
     [
         ("sample_id,pred\n1,a\n", "lacks the columns label; it has sample_id, pred", "sample_id, label and pred"),
         ("a;b\n1;2\n", "lacks the columns sample_id, label, pred; it has a;b", "sample_id, label and pred"),
@@ -139,14 +139,14 @@ HEAD = "sample_id,label,pred,loss\n1,a,b,0.5\n"
     ],
 )
 def test_bad_csv_names_the_file_what_is_wrong_and_the_remedy(
-    content: str | bytes, told: str, remedy: str, written
+    content: str | bytes, told: str, hint: str, written
 ) -> None:
     path = written(content, "bad-3.csv")
     with pytest.raises(RunError) as error:
         read_predictions_file(path)
     assert error.value.problem.startswith(str(path))
     assert told in error.value.problem
-    assert remedy in error.value.remedy
+    assert hint in error.value.hint
 
 
 def test_bad_parquet(tmp_path: Path, written) -> None:

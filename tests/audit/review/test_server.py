@@ -134,7 +134,7 @@ def test_malformed_marks_are_refused_in_words(server: Server, body: bytes) -> No
 def test_one_bad_mark_of_many_changes_nothing(server: Server) -> None:
     marks = [{"sample_id": SAMPLE, "new_label": "invalid"}, {"sample_id": "disc/001.png", "new_label": "dics"}]
     status, told = server.ask("marks", {"marks": marks})
-    assert status == 422 and "'dics'" in told["error"] and "disc" in told["remedy"]
+    assert status == 422 and "'dics'" in told["error"] and "disc" in told["hint"]
     assert SAMPLE not in (server.place / "review/fixes.csv").read_text()  # type: ignore[attr-defined]
 
 

@@ -32,11 +32,11 @@ def select(metadata: pd.DataFrame | None = METADATA, **specs: Any) -> dict[str, 
     return {name: "".join(str(int(x)) for x in mask) for name, mask in found.items() if name != ALL}
 
 
-def refused(told: str, remedy: str, metadata: pd.DataFrame | None = METADATA, **specs: Any) -> None:
+def refused(told: str, hint: str, metadata: pd.DataFrame | None = METADATA, **specs: Any) -> None:
     with pytest.raises(ConfigError) as error:
         select_slices(specs, LABELS, SAMPLES, metadata)
     assert told in error.value.problem, error.value.problem
-    assert remedy in error.value.remedy, error.value.remedy
+    assert hint in error.value.hint, error.value.hint
 
 
 def test_no_slice_is_all_rows() -> None:

@@ -1,4 +1,4 @@
-"""The fixes file: every mistake in it is told with line, value and remedy; what is right is applied to the letter."""
+"""The fixes file: every mistake in it is told with line, value and hint; what is right is applied to the letter."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def error_of(path: Path, table: pd.DataFrame | None = None, allow: Sequence[str]
     with pytest.raises(FixesError) as caught:
         load(path, table, allow) if table is not None else read_fixes(path)
     assert str(path) in str(caught.value), "it names the file"
-    assert caught.value.remedy, "it says what to do"
+    assert caught.value.hint, "it says what to do"
     return str(caught.value)
 
 

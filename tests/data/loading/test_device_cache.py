@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from mlfix_train.data import cache as sharing
+from mlfix_train.data import cache
 from mlfix_train.data.loading import device_cache as resident
 from mlfix_train.data.loading.datamodule import DataModule, LoaderSpec
 from mlfix_train.data.loading.view_datamodule import ViewData
@@ -125,14 +125,14 @@ def test_runs_of_a_sweep_share_what_is_made_once() -> None:
         made.append(1)
         return object()
 
-    assert sharing.shared("a", make) is not sharing.shared("a", make)
-    sharing.share()
+    assert cache.cached("a", make) is not cache.cached("a", make)
+    cache.enable_cache()
     try:
-        first = sharing.shared("a", make)
-        assert sharing.shared("a", make) is first
-        for number in range(sharing.KEPT):
-            sharing.shared(number, make)
-        assert sharing.shared("a", make) is not first  # the oldest went
+        first = cache.cached("a", make)
+        assert cache.cached("a", make) is first
+        for number in range(cache.KEPT):
+            cache.cached(number, make)
+        assert cache.cached("a", make) is not first  # the oldest went
     finally:
-        sharing.share(False)
-    assert len(made) == 2 + 1 + sharing.KEPT + 1
+        cache.enable_cache(False)
+    assert len(made) == 2 + 1 + cache.KEPT + 1
