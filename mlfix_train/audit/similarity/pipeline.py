@@ -1,9 +1,9 @@
-"""From images to embeddings, nearest neighbors and near-duplicates.
+"""From images to embeddings, nearest neighbours and near-duplicates.
 
-:func:`embed_and_search` does each expensive step once: given a folder, it keeps embeddings and neighbors there, reuses
+:func:`embed_and_search` does each expensive step once: given a folder, it keeps embeddings and neighbours there, reuses
 them when images and embedder are the same, and continues an interrupted run where it stopped.
 
-Shapes: N images, D features of the embedder, E dimensions of the embeddings, K neighbors.
+Shapes: N images, D features of the embedder, E dimensions of the embeddings, K neighbours.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Embedder(Protocol):
 
     Attributes:
         fingerprint: hex hash of everything that determines the embeddings: kind, settings, weights.
-        n_candidates: neighbors by the projected embeddings whose exact distance decides which are nearest; 0 if the
+        n_candidates: neighbours by the projected embeddings whose exact distance decides which are nearest; 0 if the
             projection decides.
         supports_bfloat16: whether features may be computed in bfloat16.
     """
@@ -80,25 +80,25 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True)
 class EmbeddedImages:
-    """Embeddings of N images and their nearest neighbors.
+    """Embeddings of N images and their nearest neighbours.
 
     Attributes:
         embeddings: float32 ``(N, E)``.
-        neighbors: of all images; distances are exact where the embedder re-ranks.
+        neighbours: of all images; distances are exact where the embedder re-ranks.
         key: fingerprint of images and embedder; the same key means the same embeddings.
     """
 
     embeddings: np.ndarray
-    neighbors: Neighbours
+    neighbours: Neighbours
     key: str
 
 
 def search_embeddings(
-    embeddings: np.ndarray, n_neighbors: int = N_NEIGHBORS, device: str = "cpu", seed: int = 0
+    embeddings: np.ndarray, n_neighbours: int = N_NEIGHBORS, device: str = "cpu", seed: int = 0
 ) -> EmbeddedImages:
-    """Finds the neighbors of given embeddings ``(N, E)``."""
-    neighbors = nearest_neighbours(embeddings, n_neighbors, device, seed=seed)
-    return EmbeddedImages(embeddings, neighbors, hashlib.sha256(embeddings.tobytes()).hexdigest())
+    """Finds the neighbours of given embeddings ``(N, E)``."""
+    neighbours = nearest_neighbours(embeddings, n_neighbours, device, seed=seed)
+    return EmbeddedImages(embeddings, neighbours, hashlib.sha256(embeddings.tobytes()).hexdigest())
 
 
 def embed_and_search(
@@ -107,38 +107,38 @@ def embed_and_search(
     embedder: Embedder,
     *,
     folder: Path | None = None,
-    n_neighbors: int = N_NEIGHBORS,
+    n_neighbours: int = N_NEIGHBORS,
     batch_size: int = 256,
     bfloat16: bool = False,
     device: str = "cpu",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> EmbeddedImages:
-    """Embeds images and finds their nearest neighbors.
+    """Embeds images and finds their nearest neighbours.
 
     Args:
         pixels: images by row number.
         rows: int64 ``(N,)``, the rows to embed.
         embedder: turns images into embeddings; it is fitted here.
-        folder: where ``embeddings.npy``, ``neighbors.npz`` and unfinished work are kept, to be reused by the next call
+        folder: where ``embeddings.npy``, ``neighbours.npz`` and unfinished work are kept, to be reused by the next call
             with the same images and embedder; ``None`` keeps nothing. An embedder that re-ranks writes its exact
             features there (float16) while it runs; without a folder they are held in memory.
-        n_neighbors: neighbors of each image.
+        n_neighbours: neighbours of each image.
         batch_size: images embedded at a time.
         bfloat16: compute features in bfloat16 if the embedder supports it.
-        device: where neighbors are searched, ``cpu`` or ``cuda``.
+        device: where neighbours are searched, ``cpu`` or ``cuda``.
         seed: of what the embedder samples and of the search.
         progress: called with (images embedded, images in all).
 
     Returns:
-        The embeddings, in the order of ``rows``, and their neighbors.
+        The embeddings, in the order of ``rows``, and their neighbours.
 
     Raises:
         DataError: an image has no finite embedding, or memory or disk are too small, with the sizes.
     """
     bfloat16 = bfloat16 and embedder.supports_bfloat16
     embedder.fit(pixels, rows, seed=seed, bfloat16=bfloat16)
-    inputs = [embedder.fingerprint, str(pixels.fingerprint), n_neighbors, bfloat16, seed]
+    inputs = [embedder.fingerprint, str(pixels.fingerprint), n_neighbours, bfloat16, seed]
     key = hashlib.sha256(json.dumps(inputs).encode() + np.asarray(rows, np.int64).tobytes()).hexdigest()
     if folder is not None and (cached := _read_cache(folder, key, len(rows))) is not None:
         return cached
@@ -163,14 +163,14 @@ def embed_and_search(
             key,
         )
         embeddings = np.array(embeddings)
-        neighbors = nearest_neighbours(embeddings, n_neighbors, device, seed=seed)
+        neighbours = nearest_neighbours(embeddings, n_neighbours, device, seed=seed)
     else:
         exact = _embed_in_blocks(features, rows, block_size, first.shape[1], np.float16, folder, key)
         blocks = range(0, len(rows), 1024)
         embeddings = np.concatenate([embedder.project(np.asarray(exact[i : i + 1024], np.float32)) for i in blocks])
-        candidates = nearest_neighbours(embeddings, max(n_neighbors, embedder.n_candidates), device, seed=seed)
-        neighbors = rerank(candidates, exact, n_neighbors)
-    found = EmbeddedImages(embeddings, neighbors, key)
+        candidates = nearest_neighbours(embeddings, max(n_neighbours, embedder.n_candidates), device, seed=seed)
+        neighbours = rerank(candidates, exact, n_neighbours)
+    found = EmbeddedImages(embeddings, neighbours, key)
     if folder is not None:
         _write_cache(folder, found)
         _remove_unfinished(folder)
@@ -220,29 +220,29 @@ def _remove_unfinished(folder: Path) -> None:
 def _read_cache(folder: Path, key: str, count: int) -> EmbeddedImages | None:
     """Returns what an earlier call with the same key kept, if it is complete and unchanged."""
     try:
-        with np.load(folder / "neighbors.npz", allow_pickle=False) as kept:
+        with np.load(folder / "neighbours.npz", allow_pickle=False) as kept:
             if str(kept["key"]) != key:
                 return None
-            neighbors = Neighbours(kept["index"], kept["distance"], float(kept["recall"]))
+            neighbours = Neighbours(kept["index"], kept["distance"], float(kept["recall"]))
             checksum = int(kept["embeddings_crc32"])
         embeddings = np.load(folder / "embeddings.npy", allow_pickle=False)
         if len(embeddings) != count or zlib.crc32(embeddings.tobytes()) != checksum:
             return None
-        return EmbeddedImages(embeddings, neighbors, key)
+        return EmbeddedImages(embeddings, neighbours, key)
     except (OSError, ValueError, KeyError, EOFError):
         return None
 
 
 def _write_cache(folder: Path, found: EmbeddedImages) -> None:
     write_embeddings(found.embeddings, folder / "embeddings.npy")
-    neighbors = found.neighbors
-    with atomic_path(folder / "neighbors.npz") as temporary, open(temporary, "wb") as file:
+    neighbours = found.neighbours
+    with atomic_path(folder / "neighbours.npz") as temporary, open(temporary, "wb") as file:
         np.savez(
             file,
             key=np.array(found.key),
-            index=neighbors.index,
-            distance=neighbors.distance,
-            recall=np.array(neighbors.recall),
+            index=neighbours.index,
+            distance=neighbours.distance,
+            recall=np.array(neighbours.recall),
             embeddings_crc32=np.array(zlib.crc32(found.embeddings.tobytes())),
         )
 

@@ -68,11 +68,11 @@ def test_an_interrupted_run_continues_and_a_finished_one_is_reused(tmp_path: Pat
     )
     assert second.embedded == [6] and seen == [(70, 70)] and not list(tmp_path.glob(".unfinished-*"))
     whole = embed_and_search(pixels, rows, FlatPixels(n_candidates=n_candidates))
-    assert (found.embeddings == whole.embeddings).all() and (found.neighbors.index == whole.neighbors.index).all()
+    assert (found.embeddings == whole.embeddings).all() and (found.neighbours.index == whole.neighbours.index).all()
     third = FlatPixels(n_candidates=n_candidates)
     again = embed_and_search(pixels, rows, third, folder=tmp_path)
     assert not third.embedded and again.key == found.key and (again.embeddings == found.embeddings).all()
-    assert (again.neighbors.index == found.neighbors.index).all() and again.neighbors.recall == found.neighbors.recall
+    assert (again.neighbours.index == found.neighbours.index).all() and again.neighbours.recall == found.neighbours.recall
 
 
 def test_what_was_kept_is_not_reused_for_other_inputs_or_if_damaged(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_what_was_kept_is_not_reused_for_other_inputs_or_if_damaged(tmp_path: Pa
     for changed in (rows[::-1].copy(), rows[:60]):
         embedder = FlatPixels()
         assert embed_and_search(pixels, changed, embedder, folder=tmp_path).key != found.key and embedder.embedded
-    (tmp_path / "neighbors.npz").write_bytes(b"PK")
+    (tmp_path / "neighbours.npz").write_bytes(b"PK")
     embedder = FlatPixels()
     embed_and_search(pixels, rows, embedder, folder=tmp_path)
     assert embedder.embedded
@@ -92,10 +92,10 @@ def test_what_was_kept_is_not_reused_for_other_inputs_or_if_damaged(tmp_path: Pa
 
 def test_exact_features_decide_who_is_nearest() -> None:
     pixels, rows = make_pixels(), np.arange(70)
-    found = embed_and_search(pixels, rows, FlatPixels(n_candidates=69), n_neighbors=5)
+    found = embed_and_search(pixels, rows, FlatPixels(n_candidates=69), n_neighbours=5)
     truth = nearest_neighbours(np.asarray(pixels).reshape(70, -1) / 255, 5)
-    assert (found.neighbors.index == truth.index).mean() > 0.99 and found.embeddings.shape == (70, 8)
-    assert found.neighbors.distance == pytest.approx(truth.distance, abs=5e-3)
+    assert (found.neighbours.index == truth.index).mean() > 0.99 and found.embeddings.shape == (70, 8)
+    assert found.neighbours.distance == pytest.approx(truth.distance, abs=5e-3)
 
 
 def test_too_little_memory_or_disk_names_size_and_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
