@@ -15,17 +15,37 @@ UNLEARNED = {
     "trainer": frozenset(
         {
             # Where and how fast. How many processes there are counts through the effective batch size alone.
-            "accelerator", "devices", "num_nodes", "strategy", "accumulate_grad_batches", "benchmark", "deterministic",
-            "inference_mode", "use_distributed_sampler", "reload_dataloaders_every_n_epochs",
+            "accelerator",
+            "devices",
+            "num_nodes",
+            "strategy",
+            "accumulate_grad_batches",
+            "benchmark",
+            "deterministic",
+            "inference_mode",
+            "use_distributed_sampler",
+            "reload_dataloaders_every_n_epochs",
             # When it is validated. `limit_val_batches` is not here: it decides which samples are predicted.
-            "check_val_every_n_epoch", "val_check_interval", "num_sanity_val_steps", "limit_test_batches",
+            "check_val_every_n_epoch",
+            "val_check_interval",
+            "num_sanity_val_steps",
+            "limit_test_batches",
             "limit_predict_batches",
             # What is logged, shown or kept.
-            "logger", "log_every_n_steps", "enable_autolog_hparams", "profiler", "detect_anomaly", "barebones",
-            "enable_progress_bar", "enable_model_summary", "enable_checkpointing", "default_root_dir", "model_registry",
+            "logger",
+            "log_every_n_steps",
+            "enable_autolog_hparams",
+            "profiler",
+            "detect_anomaly",
+            "barebones",
+            "enable_progress_bar",
+            "enable_model_summary",
+            "enable_checkpointing",
+            "default_root_dir",
+            "model_registry",
         }
     ),
-}  # fmt: skip
+}
 """Settings by section that are not part of the identity; everything else in these sections is."""
 
 PIXELS = ("size", "aspect")
@@ -33,10 +53,18 @@ PIXELS = ("size", "aspect")
 
 OBSERVERS = frozenset(
     {
-        "DeviceStatsMonitor", "LearningRateMonitor", "ModelCheckpoint", "ModelSummary", "OnExceptionCheckpoint",
-        "ProgressBar", "RichModelSummary", "RichProgressBar", "ThroughputMonitor", "TQDMProgressBar",
+        "DeviceStatsMonitor",
+        "LearningRateMonitor",
+        "ModelCheckpoint",
+        "ModelSummary",
+        "OnExceptionCheckpoint",
+        "ProgressBar",
+        "RichModelSummary",
+        "RichProgressBar",
+        "ThroughputMonitor",
+        "TQDMProgressBar",
     }
-)  # fmt: skip
+)
 """Lightning's callbacks that watch a training without changing it; any other callback is part of the identity."""
 
 

@@ -59,10 +59,18 @@ def wandb_logger(
     if chosen == "disabled":
         return None
     options: dict[str, Any] = {
-        "save_dir": Path(save_dir).resolve(), "project": project, "entity": entity, "group": group,
-        "job_type": job_type, "tags": list(tags), "name": name, "id": id, "resume": "allow", "config": config,
+        "save_dir": Path(save_dir).resolve(),
+        "project": project,
+        "entity": entity,
+        "group": group,
+        "job_type": job_type,
+        "tags": list(tags),
+        "name": name,
+        "id": id,
+        "resume": "allow",
+        "config": config,
         "settings": wandb.Settings(silent=True, console="off", init_timeout=60.0, x_disable_meta=False),
-    }  # fmt: skip
+    }
     try:
         return _started(WandbLogger(mode=chosen, **options))
     except (wandb.errors.Error, TimeoutError, OSError) as error:

@@ -28,9 +28,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OUTPUTS = (
-    "predictions.parquet", "ranking.csv", "probabilities.npy", "dynamics.parquet", "fixes.csv", "metrics.csv",
-    "checkpoints", "panels", "profile",
-)  # fmt: skip
+    "predictions.parquet",
+    "ranking.csv",
+    "probabilities.npy",
+    "dynamics.parquet",
+    "fixes.csv",
+    "metrics.csv",
+    "checkpoints",
+    "panels",
+    "profile",
+)
 """What a run writes into its directory, beside ``run.json``."""
 KEEP = ("weights", "none")
 
@@ -75,9 +82,7 @@ class RunOptions:
         check_choice("keep", self.keep, KEEP)
 
 
-def run_path(
-    outputs: str | Path, name: str, arm: str = "original", seed: int = 0, fold: int | None = None
-) -> Path:
+def run_path(outputs: str | Path, name: str, arm: str = "original", seed: int = 0, fold: int | None = None) -> Path:
     """Returns the directory of a run: ``<outputs>/<name>/<arm>/seed=<seed>[,fold=<fold>]``."""
     suffix = "" if fold is None else f",fold={fold}"
     return Path(outputs).expanduser() / name / arm / f"seed={seed}{suffix}"
@@ -114,9 +119,16 @@ def train_run(directory: RunDirectory, task: TrainingTask, options: RunOptions) 
         state = describe_run(task, options)
         state["wandb_id"] = before.get("wandb_id") or os.urandom(4).hex()
         directory.update(
-            **state, status=RUNNING, started=_now(), host=socket.gethostname(), pid=os.getpid(), error=None,
-            finished=None, timings={}, **dict.fromkeys(task.result_keys),
-        )  # fmt: skip
+            **state,
+            status=RUNNING,
+            started=_now(),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            error=None,
+            finished=None,
+            timings={},
+            **dict.fromkeys(task.result_keys),
+        )
         with _status_on_error(directory, before):
             timings = _fit(directory, task, options, state)
             _keep_weights(directory, options, task)

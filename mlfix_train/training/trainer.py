@@ -122,8 +122,15 @@ def count_processes(options: Mapping[str, Any]) -> int:
         ConfigError: A device that isn't there.
     """
     hardware = {name: options[name] for name in HARDWARE if options.get(name) is not None}
-    trainer = _construct({**hardware, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
-                          "enable_model_summary": False})  # fmt: skip
+    trainer = _construct(
+        {
+            **hardware,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+        }
+    )
     return int(trainer.world_size)
 
 
@@ -156,11 +163,19 @@ def silence_lightning() -> None:
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
-        ".*does not have many workers.*", ".*Checkpoint directory .* exists.*", ".*dirpath has changed.*",
-        ".*number of training batches.*", ".*isinstance.*LeafSpec.*", ".*sync_dist=True.*",
-        ".*lr_scheduler.step.*before.*optimizer.step.*", ".*is_namedtuple_instance.*", ".*TF32.*", ".*litlogger.*",
-        ".*fork.*", ".*tensorboardX.*",
-    ):  # fmt: skip
+        ".*does not have many workers.*",
+        ".*Checkpoint directory .* exists.*",
+        ".*dirpath has changed.*",
+        ".*number of training batches.*",
+        ".*isinstance.*LeafSpec.*",
+        ".*sync_dist=True.*",
+        ".*lr_scheduler.step.*before.*optimizer.step.*",
+        ".*is_namedtuple_instance.*",
+        ".*TF32.*",
+        ".*litlogger.*",
+        ".*fork.*",
+        ".*tensorboardX.*",
+    ):
         warnings.filterwarnings("ignore", message)
 
 

@@ -34,7 +34,7 @@ RESEND = 10.0
 """Seconds after which an interrupt is sent again: a worker that was just starting its run ignored the first."""
 
 
-class WorkerDied(Exception):
+class WorkerDiedError(Exception):
     """A worker process ended during a run, for example because the system was out of memory."""
 
 
@@ -80,7 +80,7 @@ def run_in_processes(
                     pool.submit(train, run, left)
                 for run, left, error in pool.wait():
                     retried = left > 0 and error is not None and not is_user_error(error)
-                    if isinstance(error, WorkerDied):
+                    if isinstance(error, WorkerDiedError):
                         _record_death(run, error)
                     if retried:
                         queue.appendleft((run, left - 1))
@@ -146,7 +146,7 @@ class _Pool:
             slot, run, left = self.running.pop(future)
             error = future.exception()
             if isinstance(error, BrokenExecutor):
-                error = WorkerDied(_cause_of_death(error))
+                error = WorkerDiedError(_cause_of_death(error))
             if error is not None and not is_user_error(error):  # the process may be in a bad state
                 self.executors.pop(slot).shutdown(wait=True, kill_workers=True)
             yield run, left, error
@@ -186,7 +186,7 @@ def _cause_of_death(error: BrokenExecutor) -> str:
     return f"its process was killed by {name[0]}" + (" (out of memory?)" if name[0] == "SIGKILL" else "")
 
 
-def _record_death(run: SweepRun, error: WorkerDied) -> None:
+def _record_death(run: SweepRun, error: WorkerDiedError) -> None:
     """Writes into ``run.json`` how a worker ended that could not do so itself."""
     directory = RunDirectory(run.path)
     try:

@@ -24,12 +24,13 @@ def run_serially(
     """
     enable_cache(True)
     try:
-        return [_attempts(run, train, retries, on_attempt) for run in runs]
+        return [train_with_retries(run, train, retries, on_attempt) for run in runs]
     finally:
         enable_cache(False)
 
 
-def _attempts(run: SweepRun, train: TrainFunction, retries: int, on_attempt: AttemptCallback) -> Attempt:
+def train_with_retries(run: SweepRun, train: TrainFunction, retries: int, on_attempt: AttemptCallback) -> Attempt:
+    """Trains one run, again if it failed unexpectedly, and returns the last attempt."""
     while True:
         attempt = Attempt(run)
         try:
