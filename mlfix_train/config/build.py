@@ -235,7 +235,7 @@ def build_view_data(cfg: DictConfig, progress: Callable[[int, int], None] | None
 
 def pixel_settings(cfg: DictConfig, **more: Any) -> tuple[Any, dict[str, Any]]:
     """Returns how images are stored (``more`` goes before ``cfg.pixels``), and the store's cache and limit."""
-    from mlfix_train.data.pixels.store import PixelSpec
+    from mlfix_train.data.pixels.spec import PixelSpec
 
     pixels = {**plain(cfg.pixels), **more}
     store = {key: pixels.pop(key) for key in ("cache", "max_unreadable")}
