@@ -65,12 +65,12 @@ def check_train(cfg: DictConfig) -> None:
             f"name={cfg.name} leads out of the folder of runs", "give a name; outputs= says where runs lie"
         )
     check_place("pixels.cache", cfg.pixels.cache)
-    for key in ("top", "panels"):
+    for key in ("table_rows", "n_panels"):
         check_type(f"audit.{key}", cfg.audit[key], "int")
-    check_range("audit.top", cfg.audit.top, 0, 108)
-    check_range("audit.panels", cfg.audit.panels, 0, 1000)
+    check_range("audit.table_rows", cfg.audit.table_rows, 0, 108)
+    check_range("audit.n_panels", cfg.audit.n_panels, 0, 1000)
     check_type("audit.probabilities", cfg.audit.probabilities, "bool")
-    check_type("audit.every", cfg.audit.every, "int | None")
+    check_type("audit.every_n_epochs", cfg.audit.every_n_epochs, "int | None")
     every = cfg.trainer.get("check_val_every_n_epoch", 1)
     check_type("trainer.check_val_every_n_epoch", every, "int")
     check_range("trainer.check_val_every_n_epoch", every, 1, 1_000_000)

@@ -173,7 +173,7 @@ def log_audit(
         logged["audit/labels"] = wandb.Table(columns=heads, data=labels)
         low, high = estimates["interval"]
         run.summary.update({"audit/wrong": estimates["wrong"], "audit/wrong_low": low, "audit/wrong_high": high,
-                            "audit/looking_pays_down_to": estimates["looking"]["pays"]})  # fmt: skip
+                            "audit/stop_rank": estimates["review_yield"]["stop_rank"]})  # fmt: skip
     run.summary.update({"audit/ranked": about["ranked"], "audit/issues": about["issues"]})
     logged["audit/page"] = wandb.Html(str(folder / "report.html"), inject=False)
     run.log(logged)

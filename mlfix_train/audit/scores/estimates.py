@@ -17,7 +17,7 @@ FIT_FROM = (0.65, 0.85)
 """Quantiles of the evidence between which each draw begins its fit: the interval holds this choice, too."""
 CLEAR = 2.5
 """Ratio of an interval's ends beyond which wrong labels don't stand apart from hard images."""
-PAYS = 0.05
+STOP_PROBABILITY = 0.05
 """Looking pays while at least one label in twenty is expected to be wrong."""
 
 
@@ -115,23 +115,23 @@ def wrong_labels(
     }  # fmt: skip
 
 
-def looking(suspicion: np.ndarray) -> dict[str, Any]:
+def review_yield(suspicion: np.ndarray) -> dict[str, Any]:
     """Estimates what looking through a ranking finds.
 
     Args:
         suspicion: ``N`` probabilities that the label is wrong, highest first.
 
     Returns:
-        ``pays``: how many samples to look at, down to where fewer than one in twenty (:data:`PAYS`) is expected to be
+        ``pays``: how many samples to look at, down to where fewer than one in twenty (:data:`STOP_PROBABILITY`) is expected to be
         wrong; ``finds``: how many wrong labels are expected among them; ``left``: how many beyond; ``steps``: rows of
         (looked at, expected to be found so far) for a curve.
     """
     found = np.cumsum(suspicion)
-    pays = int(np.searchsorted(-suspicion, -PAYS, side="right"))
+    stop = int(np.searchsorted(-suspicion, -STOP_PROBABILITY, side="right"))
     finds = float(found[pays - 1]) if pays else 0.0
     total = float(found[-1]) if len(found) else 0.0
     marks = np.unique(np.geomspace(1, max(len(found), 1), 60).astype(int))[: len(found)]
     return {
-        "pays": pays, "finds": round(finds, 1), "left": round(total - finds, 1),
-        "steps": [[int(n), round(float(found[n - 1]), 2)] for n in marks],
+        "stop_rank": stop, "expected_found": round(finds, 1), "expected_left": round(total - finds, 1),
+        "curve": [[int(n), round(float(found[n - 1]), 2)] for n in marks],
     }  # fmt: skip

@@ -27,7 +27,7 @@ import pandas as pd
 
 from mlfix_train.audit.predictions.held_out import HeldOut, merge_runs
 from mlfix_train.audit.scores import label_scores
-from mlfix_train.audit.scores.estimates import CLEAR, looking, resample_counts, spread_counts, wrong_labels
+from mlfix_train.audit.scores.estimates import CLEAR, review_yield, resample_counts, spread_counts, wrong_labels
 from mlfix_train.audit.scores.knn import NeighbourScores
 from mlfix_train.audit.scores.suspicion import between, combine, fit_mixture, probability
 from mlfix_train.data.files.atomic import atomic_path
@@ -125,7 +125,7 @@ def rank(held: HeldOut, evidence: Evidence | None = None, seed: int = 0) -> Rank
     table = table.iloc[order].reset_index(drop=True)
     table["rank"] = np.arange(1, len(table) + 1)
     if estimates:
-        estimates["looking"] = looking(suspicion[order])
+        estimates["review_yield"] = review_yield(suspicion[order])
     confident = None
     if more.probabilities is not None:
         confident = label_scores.count_confident(more.probabilities, held.labels)
