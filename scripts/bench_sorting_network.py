@@ -73,7 +73,7 @@ class Judge:
         from mlfix_train.models.embedding.visual_words import bag_of_words, learn_words, place_features
 
         def grid(x: torch.Tensor) -> torch.Tensor:
-            maps = encoder.grids(normalize(x))
+            maps = encoder.feature_maps(normalize(x))
             return maps[-2]
 
         rng = np.random.default_rng(0)

@@ -124,7 +124,7 @@ def identity(cfg: DictConfig, data: Any) -> dict[str, Any]:
     kept = {key: full[key] for key in ("seed", "model", "recipe")}
     kept["pixels"] = {key: full["pixels"][key] for key in ("size", "aspect")}
     speed = ("accelerator", "devices", "num_nodes", "strategy", "check_val_every_n_epoch", "parallel_runs",
-             "matmul_convs", "profile_steps")  # fmt: skip
+             "profile_steps")  # fmt: skip
     kept["trainer"] = {key: value for key, value in full["trainer"].items() if key not in speed}
     return {**kept, **task_of(cfg).identity(cfg, data)}
 
@@ -199,7 +199,6 @@ def _train(cfg: DictConfig, directory: RunDirectory, data: Any, about: dict[str,
     data.prepare_data()
     timings = {"pixels_seconds": round(time.monotonic() - clock, 2)}
     model = config.build_model(cfg, data.labels)
-    trainers.quicken(cfg, model)
     checkpoint = directory.checkpoint if directory.checkpoint.exists() and not cfg.overwrite else None
     if checkpoint:
         check_checkpoint(checkpoint, model)

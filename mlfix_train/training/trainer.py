@@ -65,7 +65,7 @@ def build_trainer(
 
     _hush()
     arguments = config.plain(cfg.trainer)
-    for name in ("parallel_runs", "matmul_convs", "profile_steps"):  # ours
+    for name in ("parallel_runs", "profile_steps"):  # ours
         arguments.pop(name, None)
     known = [name for name in inspect.signature(L.Trainer.__init__).parameters if name not in ("self", *OURS)]
     for name in arguments:
@@ -98,21 +98,6 @@ def build_trainer(
         raise ConfigError(
             f"trainer: {first}", "see the trainer section of the settings: mlfix train --cfg job"
         ) from error
-
-
-def quicken(cfg: DictConfig, model: Any) -> None:
-    """Makes a model's small convolutions matrix products where ``trainer.matmul_convs`` says so.
-
-    Raises:
-        ConfigError: it is neither ``auto`` nor true nor false.
-    """
-    from mlfix_train.models.backbones.matmul_conv import use_matmul_convs, worth_it
-
-    wanted = cfg.trainer.get("matmul_convs", "auto")
-    if wanted is not True and wanted is not False:
-        check_choice("trainer.matmul_convs", wanted, ("auto", "true", "false"))
-    if wanted is True or (wanted == "auto" and worth_it()):
-        use_matmul_convs(model.network)
 
 
 def _hush() -> None:

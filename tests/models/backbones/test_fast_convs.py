@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mlfix_train.models.backbones.matmul_conv import LARGEST, MatmulConv2d, _Columns, use_matmul_convs
+from mlfix_train.models.backbones.fast_convs import MAX_POSITIONS, FastConv2d, Im2ColConv3x3, use_fast_convs
 from mlfix_train.models.backbones.network import Network
 
 
@@ -27,7 +27,7 @@ def test_the_numbers_are_those_of_a_convolution(side: int, step: int, kernel: in
     torch.manual_seed(side)
     plain = nn.Conv2d(32, 48, kernel, step, kernel // 2, bias=bias).to(memory_format=torch.channels_last)
     quick = copy.deepcopy(plain)
-    assert use_matmul_convs(nn.Sequential(quick)) == 1 and type(quick) is MatmulConv2d
+    assert use_fast_convs(nn.Sequential(quick)) == 1 and type(quick) is FastConv2d
     images = torch.randn(5, 32, side, side).bfloat16().float().contiguous(memory_format=torch.channels_last)
     exact = copy.deepcopy(plain).double()
     with torch.no_grad():
@@ -54,22 +54,22 @@ def test_what_it_does_not_suit_stays_as_it_is() -> None:
         nn.Conv2d(64, 64, 3, padding=1, padding_mode="circular"),
         nn.Conv2d(16, 16, 1),
     )  # fmt: skip
-    assert use_matmul_convs(others) == 0
+    assert use_fast_convs(others) == 0
 
 
 def test_in_float32_it_is_the_convolution_itself() -> None:
     conv = nn.Conv2d(32, 32, 3, padding=1)
     images = torch.randn(2, 32, 3, 3)
     wanted = conv(images)
-    use_matmul_convs(nn.Sequential(conv))
+    use_fast_convs(nn.Sequential(conv))
     assert torch.equal(conv(images), wanted)
 
 
 def test_large_maps_are_convolved(monkeypatch: pytest.MonkeyPatch) -> None:
     conv = nn.Conv2d(32, 32, 3, padding=1)
-    use_matmul_convs(nn.Sequential(conv))
+    use_fast_convs(nn.Sequential(conv))
     monkeypatch.setattr(nn.Conv2d, "forward", lambda self, x: "convolved")
-    side = int(LARGEST**0.5)
+    side = int(MAX_POSITIONS**0.5)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         assert conv(torch.randn(1, 32, side + 1, side + 1)) == "convolved"
         assert conv(torch.randn(1, 32, side, side)).shape == (1, 32, side, side)
@@ -84,7 +84,7 @@ def test_before_rounding_to_bfloat16_the_columns_are_the_convolution(side: int, 
     images, weight = torch.randn(5, 32, side, side, dtype=kind), torch.randn(48, 32, 3, 3, dtype=kind)
     grad = torch.randn(F.conv2d(images, weight, None, step, 1).shape, dtype=kind)
     found = []
-    for convolve in (lambda x, w: F.conv2d(x, w, None, step, 1), lambda x, w: _Columns.apply(x, w, step)):
+    for convolve in (lambda x, w: F.conv2d(x, w, None, step, 1), lambda x, w: Im2ColConv3x3.apply(x, w, step)):
         x, w = images.clone().requires_grad_(), weight.clone().requires_grad_()
         out = convolve(x, w)
         out.backward(grad)
@@ -133,7 +133,7 @@ def test_a_network_learns_the_same_and_keeps_its_names() -> None:
     torch.manual_seed(0)
     plain = Network("resnet18", 5, "concat_pool")
     quick = copy.deepcopy(plain)
-    assert use_matmul_convs(quick) > 15
+    assert use_fast_convs(quick) > 15
     assert list(quick.state_dict()) == list(plain.state_dict())
     exact_loss, exact_gradient, exact_moved = learn(plain, half=False)
     their_loss, their_gradient, their_moved = learn(plain, half=True)
