@@ -112,7 +112,7 @@ def measure_epoch(root: str, work: Path, steps: int, rounds: int) -> None:
 
     from mlfix_train.config import build as config
     from mlfix_train.data.runs import RunDirectory
-    from mlfix_train.models.recipes import parameter_groups
+    from mlfix_train.models.schedules import parameter_groups
     from mlfix_train.training import trainer as trainers
 
     keys = [

@@ -84,11 +84,11 @@ def test_a_worker_that_is_stopped_is_replaced(tmp_path: Path) -> None:
 
 def test_wrong_values_are_named(shapes: Path, tmp_path: Path, mlfix) -> None:
     for key, told in (
-        ("trainer.matmul_convs=maybe", "trainer.matmul_convs"),
+        ("model.fast_convs=maybe", "model.fast_convs"),
         ("model.compile=maybe", "model.compile=maybe"),
         ("loader.resident=maybe", "loader.resident=maybe"),
         ("loader.resident=0", "loader.resident=0"),
-        ("trainer.matmul_convs=1", "trainer.matmul_convs"),
+        ("model.fast_convs=1", "model.fast_convs"),
         ("model.compile=1", "model.compile=1"),
         ("trainer.profile_steps=-1", "trainer.profile_steps"),
         ("trainer.accelerator=gpu", "trainer"),
@@ -110,33 +110,26 @@ def test_wrong_values_are_named(shapes: Path, tmp_path: Path, mlfix) -> None:
 def test_what_cant_be_compiled_runs_without_and_is_said_once(
     shapes: Path, tmp_path: Path, mlfix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: torch.nn.Module, *_: object, **__: object) -> None:
-        def fails(*_: object, **__: object) -> None:
-            raise RuntimeError("no compiler on this machine")
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("no compiler on this machine")
 
-        self._compiled_call_impl = fails
-
-    monkeypatch.setattr(torch.nn.Module, "compile", broken)
+    monkeypatch.setattr(torch, "compile", lambda *args: fails)
     keys = ("train", f"data.root={shapes}", f"outputs={tmp_path}", *FAST)
     answer = mlfix(*keys, "model.compile=true", "name=broken")
     assert answer.code == 0, answer.err
-    assert answer.err.count("can't be compiled (RuntimeError: no compiler on this machine): it runs without") == 1
+    assert answer.err.count("cannot be compiled (RuntimeError: no compiler on this machine), so it runs eagerly") == 1
     monkeypatch.undo()
     assert mlfix(*keys, "model.compile=false", "name=plain").code == 0
     pair = [predictions(tmp_path / f"{name}/original/seed=0") for name in ("broken", "plain")]
     pd.testing.assert_frame_equal(*pair)
 
 
-def test_a_rehearsal_leaves_no_trace(shapes: Path, tmp_path: Path, mlfix, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_leaves_no_trace(shapes: Path, tmp_path: Path, mlfix, monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiled network that is the network itself gives the very predictions of a plain one."""
-    rehearsed: list[tuple[int, ...]] = []
-    real = compiling.rehearse
-    monkeypatch.setattr(compiling, "rehearse", lambda *a: rehearsed.append(a[2]) or real(*a))
-
-    def eager(self: torch.nn.Module, *_: object, **__: object) -> None:
-        self._compiled_call_impl = self._call_impl
-
-    monkeypatch.setattr(torch.nn.Module, "compile", eager)
+    tried: list[tuple[int, ...]] = []
+    real = compiling.dry_run
+    monkeypatch.setattr(compiling, "dry_run", lambda *a: tried.append(a[1]) or real(*a))
+    monkeypatch.setattr(torch, "compile", lambda forward: forward)
     for settings, name, shape in ((FAST, "small", (16, 3, 16, 16)), (SORTING, "sorting", (32, 3, 16, 16))):
         found = []
         for wanted in ("true", "false"):
@@ -145,18 +138,8 @@ def test_a_rehearsal_leaves_no_trace(shapes: Path, tmp_path: Path, mlfix, monkey
             assert answer.code == 0, answer.err
             table = pd.read_csv(next((tmp_path / f"{name}{wanted}").glob("*/seed=0")) / "metrics.csv")
             found.append(table.drop(columns=["seconds", "samples_per_second"]))
-        assert rehearsed.pop() == shape and not rehearsed
+        assert tried.pop() == shape and not tried
         pd.testing.assert_frame_equal(*found)
-
-
-def test_auto_compiles_long_trainings_on_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    called: list[int] = []
-    network = torch.nn.Linear(2, 2)
-    monkeypatch.setattr(network, "compile", lambda: called.append(1))
-    for device, steps in (("cpu", 10**6), ("cuda", 100), ("cuda", 5000)):
-        fit = SimpleNamespace(estimated_stepping_batches=steps)
-        compiling.settle(SimpleNamespace(trainer=fit, device=torch.device(device)), network, "auto")
-    assert called == [1]
 
 
 # Memory
@@ -246,7 +229,7 @@ def test_flops_are_counted_right() -> None:
 
 def test_the_presets_compose() -> None:
     cfg = config.compose("train", ["data.root=x", "trainer=profile"])
-    assert (cfg.trainer.profile_steps, cfg.trainer.parallel_runs, cfg.trainer.matmul_convs) == (10, 1, "auto")
+    assert (cfg.trainer.profile_steps, cfg.trainer.parallel_runs, cfg.model.fast_convs) == (10, 1, "auto")
 
 
 def test_processes_may_be_spawned(tmp_path: Path) -> None:
