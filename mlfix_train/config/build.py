@@ -145,15 +145,6 @@ def build_table(cfg: DictConfig) -> pd.DataFrame:
     return cast(pd.DataFrame, table)
 
 
-def build_boxes(cfg: DictConfig) -> Any:
-    """Reads the photos and boxes that ``data`` describes, :class:`mlfix_train.data.annotations.base.Annotations`."""
-    found = build(cfg.data, "data")
-    if isinstance(found, pd.DataFrame):
-        raise ConfigError(f"{source_name(cfg)} holds samples, not photos with boxes",
-                          "data=boxes, mtsd, coco, yolo or voc; samples need no cropping")  # fmt: skip
-    return found
-
-
 def build_fixes(cfg: DictConfig, table: pd.DataFrame) -> pd.DataFrame | None:
     """Reads and checks the fixes that ``fixes`` names; ``None`` where it names none."""
     from mlfix_train.data.fixes.table import ALLOWANCES, match_fixes, read_fixes
@@ -235,7 +226,7 @@ def build_view_data(cfg: DictConfig, progress: Callable[[int, int], None] | None
 
 def pixel_settings(cfg: DictConfig, **more: Any) -> tuple[Any, dict[str, Any]]:
     """Returns how images are stored (``more`` goes before ``cfg.pixels``), and the store's cache and limit."""
-    from mlfix_train.data.pixels.store import PixelSpec
+    from mlfix_train.data.pixels.spec import PixelSpec
 
     pixels = {**plain(cfg.pixels), **more}
     store = {key: pixels.pop(key) for key in ("cache", "max_unreadable")}
@@ -264,7 +255,6 @@ __all__ = [
     "as_list",
     "assign",
     "build",
-    "build_boxes",
     "build_datamodule",
     "build_fixes",
     "build_model",
