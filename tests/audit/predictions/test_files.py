@@ -138,9 +138,7 @@ HEAD = "sample_id,label,pred,loss\n1,a,b,0.5\n"
         ("sample_id,label,pred\n1,a,b\n".encode("utf-16"), "line 1 is UTF-16", "UTF-8"),
     ],
 )
-def test_errors_name_the_file_the_problem_and_a_hint(
-    content: str | bytes, problem: str, hint: str, written
-) -> None:
+def test_errors_name_the_file_the_problem_and_a_hint(content: str | bytes, problem: str, hint: str, written) -> None:
     path = written(content, "bad-3.csv")
     with pytest.raises(RunError) as error:
         read_predictions_file(path)

@@ -248,7 +248,9 @@ def test_wrong_columns() -> None:
 
 
 def test_wrong_values() -> None:
-    refused("slices.x: no held-out sample has such a country", "its values are", x={"column": "country", "values": ["DK"]})
+    refused(
+        "slices.x: no held-out sample has such a country", "its values are", x={"column": "country", "values": ["DK"]}
+    )
     refused("slices.x: no held-out sample has such a country", "AT, DE", x={"column": "country", "match": "^D$"})
     refused("slices.x: no held-out sample has such a country", "AT", x={"column": "country", "values": []})
 
