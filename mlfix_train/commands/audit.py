@@ -11,7 +11,8 @@ import pandas as pd
 
 from mlfix_train.audit.audit import Audit
 from mlfix_train.audit.predictions.runs import load_runs
-from mlfix_train.audit.reporting import wandb as wandb_log
+from mlfix_train.audit.reporting.tracking import log_audit
+from mlfix_train.audit.reporting.wandb import wandb_run
 from mlfix_train.commands.inputs import check_out, read_matching_fixes
 from mlfix_train.commands.progress import ProgressBar
 from mlfix_train.config.audit import AuditConfig
@@ -58,26 +59,22 @@ def run(cfg: AuditConfig) -> pd.DataFrame:
     if audit.pixels is None:
         log.warning("no panels could be drawn: %s", audit.about["images"])
     pictures = audit.save(out, cfg.n_panels, marks)
-    _log(cfg.logger, audit, pictures, out)
+    _log(cfg.logger.get("wandb"), audit, pictures, out)
     print("\n".join(_summary(audit, out, bool(pictures))), flush=True)
     return audit.ranking
 
 
-def _log(settings: dict[str, Any], audit: Audit, pictures: Sequence[Picture], out: Path) -> None:
-    """Logs the audit to W&B, if that is wanted and possible."""
-    if settings.get("kind") != "wandb":
+def _log(settings: dict[str, Any] | None, audit: Audit, pictures: Sequence[Picture], out: Path) -> None:
+    """Logs the audit as a W&B run in the group of the trainings."""
+    if settings is None:
         return
-    group = settings["group"] or audit.title.rpartition(", ")[0] or audit.title
     about = audit.about
-    shown = {key: value for key, value in about.items() if key != "estimates"}
-    run = wandb_log.open_run({**settings, "group": group}, out, "audit", f"audit-{audit.title}", shown)
-    if run is None:
-        return
+    group = settings.get("group") or audit.title.rpartition(", ")[0] or audit.title
+    config = {key: value for key, value in about.items() if key != "estimates"}
     images = None if audit.pixels is None else audit.images
-    try:
-        wandb_log.log_audit(run, about, audit.ranking, audit.slices, images, pictures, out, wandb_log.IMAGES_PER_KEY)
-    finally:
-        run.finish()
+    with wandb_run({**settings, "group": group}, out, "audit", f"audit-{audit.title}", config) as tracker:
+        if tracker is not None:
+            log_audit(tracker, about, audit.ranking, audit.slices, images, pictures, out)
 
 
 def _summary(audit: Audit, out: Path, pictures: bool) -> list[str]:
