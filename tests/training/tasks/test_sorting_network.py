@@ -72,7 +72,7 @@ def test_neighbours_go_to_wandb_as_training_goes(place: Path, mlfix, monkeypatch
     assert mlfix("train", "data.root=shapes", *keys).code == 0
     folder = next((place / "outputs/sorting/original/seed=0/wandb").glob("offline-run-*"))
     wandb = str(Path(sys.executable).with_name("wandb"))
-    read = subprocess.run([wandb, "leet", "inspect", "--json", str(folder)], capture_output=True, text=True)
+    read = subprocess.run([wandb, "leet", "inspect", "--json", str(folder)], capture_output=True, text=True, check=False)
     assert read.returncode == 0, read.stderr
     assert "sorting/neighbours" in read.stdout and "val/agreement" in read.stdout
     assert len(list((folder / "files/media/images/sorting").glob("neighbours_*.png"))) == 3
@@ -89,7 +89,9 @@ def test_an_interrupted_training_goes_on_and_ends_as_if_it_had_not_been(tmp_path
     _, said = process.communicate(timeout=120)
     state = json.loads((checkpoint.parent.parent / "run.json").read_text())
     assert (
-        state["status"] == "interrupted" and process.returncode == 130 and "resumes after the last complete epoch" in said
+        state["status"] == "interrupted"
+        and process.returncode == 130
+        and "resumes after the last complete epoch" in said
     )
     for name in ("broken", "whole"):
         again = start("train", *keys, f"name={name}", cwd=tmp_path)
