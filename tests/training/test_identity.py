@@ -67,7 +67,6 @@ def test_what_changes_the_learning_changes_the_identity(shapes: Path, keys: tupl
         ("trainer=profile",),
         ("trainer.strategy=ddp",),
         ("trainer.devices=2", "trainer.strategy=ddp", "loader.batch_size=8"),
-        ("trainer.devices=[0,1]", "trainer.strategy=ddp", "loader.batch_size=8"),
         ("trainer.accumulate_grad_batches=2", "loader.batch_size=8"),
         ("trainer.precision=32-true",),
         ("loader.workers=1",),

@@ -72,7 +72,8 @@ def test_neighbours_go_to_wandb_as_training_goes(place: Path, mlfix, monkeypatch
     assert mlfix("train", "data.root=shapes", *keys).code == 0
     folder = next((place / "outputs/sorting/original/seed=0/wandb").glob("offline-run-*"))
     wandb = str(Path(sys.executable).with_name("wandb"))
-    read = subprocess.run([wandb, "leet", "inspect", "--json", str(folder)], capture_output=True, text=True, check=False)
+    command = [wandb, "leet", "inspect", "--json", str(folder)]
+    read = subprocess.run(command, capture_output=True, text=True, check=False)
     assert read.returncode == 0, read.stderr
     assert "sorting/neighbours" in read.stdout and "val/agreement" in read.stdout
     assert len(list((folder / "files/media/images/sorting").glob("neighbours_*.png"))) == 3
