@@ -1,4 +1,4 @@
-"""The stand-in for MTSD, and the published experiment as one script: tried on a few photos."""
+"""The substitute for MTSD, and the published experiment as one script: tried on a few photos."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "fake"
 
 
-def test_the_stand_in_has_mtsds_layout(fake: Path) -> None:
+def test_the_substitute_has_mtsds_layout(fake: Path) -> None:
     splits = {path.stem: path.read_text().split() for path in (fake / "splits").iterdir()}
     assert set(splits) == {"train", "val", "test"} and sum(map(len, splits.values())) == 60
     annotated = {path.stem for path in (fake / "annotations").iterdir()}
@@ -111,7 +111,7 @@ def test_scripts_name_what_is_missing(tmp_path: Path) -> None:
     script = REPO / "scripts"
     for command, told in (
         ((sys.executable, script / "estimate_mtsd.py", "nowhere", "--runs", "3"), "data.root=nowhere does not exist"),
-        ((sys.executable, script / "make_fake_mtsd.py", "x", "--size", "abc"), "abc is no size"),
+        ((sys.executable, script / "make_fake_mtsd.py", "x", "--size", "abc"), "abc is not a size"),
         (("bash", script / "reproduce_mtsd.sh", tmp_path, "nofile.csv"), "nofile.csv does not exist"),
         (("bash", script / "reproduce_mtsd.sh", tmp_path / "no", "none"), "does not exist"),
     ):
