@@ -395,10 +395,10 @@ class Audit:
         Raises:
             DataError: The audit has no images.
         """
-        from mlfix_train.audit.review.widget import review
-
         if self.pixels is None or self.samples is None:
             raise DataError(f"{self.title} has no images to review", "give images=, or audit runs whose data is there")
+        from mlfix_train.audit.review.widget import review
+
         options = {"calibrated": self.estimate is not None, "title": self.title, "order": self.order, **options}
         return review(self.samples, self.pixels, out, ranking=self.ranking, **options)
 
@@ -436,7 +436,7 @@ def _encode_labels(
         )
     if len(unknown):
         raise DataError(
-            f"{len(unknown):,} labels are of no column of pred_probs, such as {unknown[0]!r}",
+            f"{len(unknown):,} labels are of no column of pred_probs, such as {unknown[0]}",
             f"labels are 0 to {n_classes - 1}, or names from class_names",
         )
     return codes, names

@@ -145,7 +145,7 @@ def test_other_data_other_labels_and_damaged_probabilities_are_errors(place: Pat
 @pytest.mark.parametrize(
     ("keys", "words"),
     [(["neighbours=order"], "neighbours=order needs an order"), (["neighbours=near"], "neighbours=near"),
-     (["slices=3"], "slices=3 is a value"), (["slices.x=zebra"], "matches none of the labels"),
+     (["slices=3"], "slices is a section, not a single value"), (["slices.x=zebra"], "matches none of the labels"),
      (["slices.x={column: none, values: [1]}"], "no column 'none'")],
 )  # fmt: skip
 def test_wrong_settings(place: Path, tmp_path: Path, mlfix: Any, keys: list[str], words: str) -> None:
