@@ -107,7 +107,14 @@ def test_an_audit_is_a_run_with_panels_tables_page_and_the_whole_ranking(shapes:
 
 
 def test_panels_are_logged_while_training_goes_on(shapes: Path, tmp_path: Path, mlfix) -> None:
-    keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "recipe.epochs=5", "logger=wandb", "audit.every_n_epochs=2")
+    keys = (
+        f"data.root={shapes}",
+        f"outputs={tmp_path}/o",
+        *FAST,
+        "recipe.epochs=5",
+        "logger=wandb",
+        "audit.every_n_epochs=2",
+    )
     assert mlfix("train", *keys).code == 0
     (offline,) = (tmp_path / "o/default/original/seed=0/wandb").glob("offline-run-*")
     text = "\n".join(json.dumps(record) for record in records(offline))
