@@ -153,7 +153,8 @@ def test_files_of_predictions(predictions: Callable[..., pd.DataFrame], tmp_path
         predictions(seed=seed).to_parquet(tmp_path / f"run-{seed}.parquet")
     steps: list[str] = []
     audit = Audit.from_runs(
-        str(tmp_path / "run-*.parquet"), progress=lambda step: lambda done, total: steps.append(f"{step} {done}/{total}")
+        str(tmp_path / "run-*.parquet"),
+        progress=lambda step: lambda done, total: steps.append(f"{step} {done}/{total}"),
     )
     assert steps == ["reading predictions 1/2", "reading predictions 2/2"]
     assert set(audit.ranking["runs"]) == {2}
