@@ -157,8 +157,8 @@ def _contradicted(evidence: Evidence) -> np.ndarray:
 def suggest_labels(evidence: Evidence) -> np.ndarray:
     """Returns the best supported label other than the given one, int64 ``(N,)``; -1 where there is none.
 
-    Candidates are the prediction of the runs (the likeliest other label if there are all probabilities) and the label of
-    most neighbours. Each counts with its probability or share of votes.
+    Candidates are the prediction of the runs (the likeliest other label if there are all probabilities) and the label
+    of most neighbours. Each counts with its probability or share of votes.
     """
     held = evidence.held_out
     if evidence.probabilities is not None:

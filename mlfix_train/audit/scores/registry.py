@@ -45,7 +45,7 @@ class LabelScore:
 
     Attributes:
         name: column of the ranking.
-        compute: returns one number per held-out sample ``(N,)``, NaN where there is none; ``None`` without its evidence.
+        compute: returns one number per held-out sample ``(N,)``, NaN for none; ``None`` without its evidence.
         higher_is_worse: whether high or low values speak against the label.
         description: what it measures, its unit and range.
         combine_as: kind of evidence as which it counts towards the suspicion; empty: it is only shown.

@@ -323,7 +323,8 @@ def test_a_build_that_ends_between_its_last_two_steps(table: pd.DataFrame, cache
 
 def test_two_processes_at_once(table: pd.DataFrame, cache: Path, tmp_path: Path) -> None:
     script = (
-        "import sys\nfrom mlfix_train.data.pixels.spec import PixelSpec\nfrom mlfix_train.data.pixels.store import open_store\n"
+        "import sys\nfrom mlfix_train.data.pixels.spec import PixelSpec\n"
+        "from mlfix_train.data.pixels.store import open_store\n"
         "from mlfix_train.data.readers.folder import read_folder\n"
         "print(open_store(read_folder(sys.argv[1]), PixelSpec(size=12), sys.argv[2])[:].sum())\n"
     )
