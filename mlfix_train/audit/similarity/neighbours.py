@@ -246,9 +246,7 @@ def _search_cells(x: np.ndarray, centers: np.ndarray, bounds: np.ndarray, width:
         own = np.arange(bounds[number], bounds[number + 1])
         others = np.concatenate([np.arange(bounds[cell], bounds[cell + 1]) for cell in cells])
         candidates = points[torch.from_numpy(others)]
-        block = torch.addmm(
-            torch.from_numpy(squares[others]), points[own[0] : own[-1] + 1], candidates.T, alpha=-2.0
-        )
+        block = torch.addmm(torch.from_numpy(squares[others]), points[own[0] : own[-1] + 1], candidates.T, alpha=-2.0)
         keep_nearest(block.numpy(), own, others, index, squared)
     return index, np.maximum(squared + squares[:, None], 0)
 

@@ -5,8 +5,8 @@ Both have one row per readable image, in the order of the sample table. The colu
 - ``sample_id``, and ``label``, null without labels
 - ``position``: position in the order of all images, from 0
 - ``label_position``: position in the order of the images of its label, -1 without a label
-- ``outlier_score``: distance to its nearest neighbours relative to theirs; 0 and up, about 1 is usual, higher is more of
-  an outlier
+- ``outlier_score``: distance to its nearest neighbours relative to theirs; 0 and up, about 1 is usual, higher is more
+  of an outlier
 - ``label_outlier_score``: the same among the images of its label
 - ``duplicate_group``: number of its group of near-duplicates, -1 if it has none
 """
@@ -70,7 +70,8 @@ def read_embeddings(path: Path, count: int, key: str = "embeddings", ids: pd.Ind
             "it belongs to other images: leave it out to embed these, or give the data it was made from",
         )
     if ids is not None and (path.parent / "order.parquet").is_file():
-        if read_order(path.parent, ids, key).attrs.get("samples") != samples_fingerprint(ids):
+        order = read_order(path.parent, ids, key)
+        if order.attrs.get("samples") != samples_fingerprint(ids):
             raise DataError(
                 f"{key}={path} lists these images in another order",
                 "give the data it was made from, or leave it out to embed these images",

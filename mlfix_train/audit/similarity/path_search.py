@@ -26,7 +26,8 @@ def join_fragments(first: np.ndarray, second: np.ndarray, links: np.ndarray, par
     """Joins fragments of a path by edges in the given order, if both ends are free and no cycle closes.
 
     Args:
-        first, second: int64 ``(E,)``, the ends of the edges, shortest edge first.
+        first: int64 ``(E,)``, one end of each edge, shortest edge first.
+        second: int64 ``(E,)``, the other end.
         links: int64 ``(N, 2)``, neighbours of each point on the path, -1 if free; updated.
         parent: int64 ``(N,)``, a union-find forest of the fragments; updated.
 

@@ -37,6 +37,14 @@ def reverse_graph(index: np.ndarray, is_new: np.ndarray, max_reverse: int) -> tu
     return reverse, reverse_is_new
 
 
+@njit(cache=True)
+def _contains(row: np.ndarray, value: int) -> bool:
+    for entry in row:  # noqa: SIM110 - numba does not compile any() of a generator
+        if entry == value:
+            return True
+    return False
+
+
 @njit(cache=True, fastmath=True, parallel=True)
 def refine_graph(
     x: np.ndarray,
@@ -90,12 +98,7 @@ def refine_graph(
                     total += difference * difference
                 if total >= refined_squared[i, k - 1]:
                     continue
-                known = False
-                for a in range(k):
-                    if refined[i, a] == c:
-                        known = True
-                        break
-                if known:
+                if _contains(refined[i], c):
                     continue
                 at = k - 1
                 while at > 0 and refined_squared[i, at - 1] > total:

@@ -100,6 +100,20 @@ def path_steps(embeddings: np.ndarray, order: np.ndarray) -> np.ndarray:
     return np.asarray(np.linalg.norm(np.diff(x, axis=0), axis=1))
 
 
+def summarize_path(embeddings: np.ndarray, order: np.ndarray) -> dict[str, float]:
+    """Returns the ``mean_step`` of an order, and its ratio to that of the rows as given and of a random order.
+
+    Ratios are 0 to about 1, lower is better; 1 if there are fewer than two points.
+    """
+    if len(order) < 2:
+        return {"mean_step": 0.0, "of_given_order": 1.0, "of_random_order": 1.0}
+    mean = float(path_steps(embeddings, order).mean())
+    given = float(path_steps(embeddings, np.arange(len(order))).mean())
+    random = float(path_steps(embeddings, np.random.default_rng(0).permutation(len(order))).mean())
+    ratios = {"of_given_order": mean / given if given else 1.0, "of_random_order": mean / random if random else 1.0}
+    return {"mean_step": mean, **{key: round(value, 4) for key, value in ratios.items()}}
+
+
 def greedy_path(x: np.ndarray, near: np.ndarray, distance: np.ndarray, seed: int = 0) -> np.ndarray:
     """Joins points into one path, shortest steps first.
 
