@@ -13,18 +13,6 @@ import pandas as pd
 
 from mlfix_train.audit.similarity.neighbours import Neighbours
 
-COLUMNS = (
-    "duplicate_group",
-    "sample_id",
-    "label",
-    "held_out",
-    "kind",
-    "nearest",
-    "distance",
-    "labels_differ",
-    "crosses_split",
-)
-
 
 def first_copies(pixels: Any, rows: np.ndarray, block_size: int = 4096) -> np.ndarray:
     """Returns for each image the first image with the same pixels, which is itself if there is no other.
@@ -112,8 +100,7 @@ def duplicates_table(
     result["labels_differ"] = by_group["label"].transform("nunique") > 1
     result["crosses_split"] = False if held_out is None else by_group["held_out"].transform("nunique") > 1
     order = ["labels_differ", "crosses_split", "duplicate_group", "sample_id"]
-    result = result.sort_values(order, ascending=[False, False, True, True], kind="stable", ignore_index=True)
-    return result[list(COLUMNS)]
+    return result.sort_values(order, ascending=[False, False, True, True], kind="stable", ignore_index=True)
 
 
 def count_duplicates(duplicates: pd.DataFrame) -> dict[str, int]:

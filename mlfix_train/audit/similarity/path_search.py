@@ -12,6 +12,8 @@ Shapes: N points, D dimensions, K neighbours, M = N + 1 positions of the tour.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
@@ -19,6 +21,38 @@ MAX_SEGMENT = 10
 """Longest segment that a kick moves."""
 RELATIVE_TOLERANCE = 1e-7
 """Gains below this, relative to the mean step, are rounding errors."""
+
+
+class Problem(NamedTuple):
+    """What a search works on.
+
+    Attributes:
+        x: float32 ``(N, D)``, the points.
+        near: int32 ``(N, K)``, neighbours of each point, nearest first.
+        costs: float64 ``(N, K)``, costs of the steps to them, from :func:`neighbour_costs`.
+        max_reversal: Longest segment that a move may reverse.
+        min_gain: Smaller gains do not count.
+    """
+
+    x: np.ndarray
+    near: np.ndarray
+    costs: np.ndarray
+    max_reversal: int
+    min_gain: float
+
+
+class Tour(NamedTuple):
+    """A tour: the point at each position, and the position of each point, both int32 ``(M,)``."""
+
+    points: np.ndarray
+    position: np.ndarray
+
+
+class Log(NamedTuple):
+    """The reversals made, as arguments of :func:`reverse_segment`: int64 ``(L, 2)``, and their number, ``(1,)``."""
+
+    entries: np.ndarray
+    count: np.ndarray
 
 
 @njit(cache=True)
@@ -109,9 +143,22 @@ def _wrap(i: int, m: int) -> int:
 
 
 @njit(cache=True)
-def reverse_segment(tour: np.ndarray, position: np.ndarray, i: int, j: int) -> None:
+def _next(tour: Tour, point: int, step: int) -> int:
+    """Returns the point after another in direction ``step`` (1 or -1)."""
+    return tour.points[_wrap(tour.position[point] + step, len(tour.points))]
+
+
+@njit(cache=True)
+def _count_steps(tour: Tour, a: int, b: int, step: int) -> int:
+    """Returns the number of steps from a to b in direction ``step`` (1 or -1)."""
+    ahead = tour.position[b] - tour.position[a]
+    return _wrap(ahead if step == 1 else -ahead, len(tour.points))
+
+
+@njit(cache=True)
+def reverse_segment(tour: Tour, i: int, j: int) -> None:
     """Reverses the tour from position i to j (past the end if j < i); equivalently, the rest if that is shorter."""
-    m = len(tour)
+    points, position, m = tour.points, tour.position, len(tour.points)
     length = j - i + 1
     if length <= 0:
         length += m
@@ -120,43 +167,32 @@ def reverse_segment(tour: np.ndarray, position: np.ndarray, i: int, j: int) -> N
     half = length // 2
     if i + half <= m and j - half >= -1:  # the usual case, without wrapping, is faster
         for k in range(half):
-            a, b = tour[i + k], tour[j - k]
-            tour[i + k], tour[j - k] = b, a
+            a, b = points[i + k], points[j - k]
+            points[i + k], points[j - k] = b, a
             position[a], position[b] = j - k, i + k
         return
     for _ in range(half):
-        a, b = tour[i], tour[j]
-        tour[i], tour[j] = b, a
+        a, b = points[i], points[j]
+        points[i], points[j] = b, a
         position[a], position[b] = j, i
         i, j = _wrap(i + 1, m), _wrap(j - 1, m)
 
 
 @njit(cache=True)
-def _reverse_between(
-    tour: np.ndarray, position: np.ndarray, u: int, v: int, length: int, log: np.ndarray, n_logged: int
-) -> int:
-    """Reverses the segment of ``length`` points between u and v, and records it; returns the length of the log."""
+def _reverse_between(tour: Tour, u: int, v: int, length: int, log: Log) -> None:
+    """Reverses the segment of ``length`` points that has u and v at its ends, and logs it."""
     if length < 2:
-        return n_logged
-    i, j = position[u], position[v]
-    if _wrap(i + length - 1, len(tour)) != j:
+        return
+    i, j = tour.position[u], tour.position[v]
+    if _wrap(i + length - 1, len(tour.points)) != j:
         i, j = j, i
-    reverse_segment(tour, position, i, j)
-    log[n_logged, 0], log[n_logged, 1] = i, j
-    return n_logged + 1
+    reverse_segment(tour, i, j)
+    log.entries[log.count[0], 0], log.entries[log.count[0], 1] = i, j
+    log.count[0] += 1
 
 
 @njit(cache=True, fastmath=True)
-def _best_move(
-    x: np.ndarray,
-    near: np.ndarray,
-    costs: np.ndarray,
-    tour: np.ndarray,
-    position: np.ndarray,
-    t1: int,
-    max_reversal: int,
-    min_gain: float,
-) -> tuple[float, int, int, int, int, int]:
+def _best_move(problem: Problem, tour: Tour, t1: int) -> tuple[float, int, int, int, int, int]:
     """Finds the best move that removes an edge of t1 and adds one to a near point.
 
     Moves are a reversal (2-opt), and moving one to three points that begin at t1 next to the near point, in either
@@ -166,34 +202,34 @@ def _best_move(
         The gain; the kind (0 none, 1 reversal, 2 move); the near point; the direction of the removed edge (1 or -1);
         how many points move; and to which side of the near point (0 or 1).
     """
-    m = len(tour)
+    x, near, costs, max_reversal, min_gain = problem
+    m = len(tour.points)
     best = min_gain
     kind, best_c, best_step, best_length, best_side = 0, 0, 1, 0, 1
     for direction in range(2):
         step = 1 if direction == 0 else -1  # t2 is one step from t1; the points that may move are on the other side
-        t2 = tour[_wrap(position[t1] + step, m)]
+        t2 = _next(tour, t1, step)
         removed = step_cost(x, t1, t2)
         for k in range(near.shape[1]):
             gain = removed - costs[t1, k]
             if gain <= min_gain:
                 break
             c = near[t1, k]
-            d = tour[_wrap(position[c] + step, m)]
-            beside = tour[_wrap(position[c] - step, m)]
+            d, beside = _next(tour, c, step), _next(tour, c, -step)
             to_d, to_beside = step_cost(x, c, d), step_cost(x, c, beside)
             if c != t2 and d != t1 and gain + to_d > best:  # else even an edge of length 0 gains too little
                 value = gain + to_d - step_cost(x, t2, d)
                 if value > best:
-                    length = _wrap(position[c] - position[t2], m) if step == 1 else _wrap(position[t2] - position[c], m)
-                    if min(length, m - length) <= max_reversal:
+                    between = _count_steps(tour, t2, c, step)
+                    if min(between, m - between) <= max_reversal:
                         best, kind, best_c, best_step = value, 1, c, step
             e = t1
             for length in range(1, 4):
                 if length > 1:
-                    e = tour[_wrap(position[e] - step, m)]
+                    e = _next(tour, e, -step)
                 if e == c or e == t2 or e == m - 1:
                     break
-                n = tour[_wrap(position[e] - step, m)]
+                n = _next(tour, e, -step)
                 if n == t2:
                     break
                 freed = gain + step_cost(x, e, n)
@@ -202,8 +238,8 @@ def _best_move(
                 freed -= step_cost(x, t2, n)
                 if (c == t2 and freed <= best) or freed + max(to_d, to_beside) <= best:
                     continue
-                away = _wrap(position[c] - position[t1], m) if step == -1 else _wrap(position[t1] - position[c], m)
-                if min(away, m - away) > max_reversal:
+                between = _count_steps(tour, t1, c, -step)
+                if min(between, m - between) > max_reversal:
                     break
                 for side in range(2):
                     other, to_other = (d, to_d) if side == 0 else (beside, to_beside)
@@ -218,99 +254,66 @@ def _best_move(
 
 
 @njit(cache=True, fastmath=True)
-def improve_at(
-    x: np.ndarray,
-    near: np.ndarray,
-    costs: np.ndarray,
-    tour: np.ndarray,
-    position: np.ndarray,
-    t1: int,
-    max_reversal: int,
-    min_gain: float,
-    log: np.ndarray,
-    n_logged: int,
-    touched: np.ndarray,
-) -> tuple[float, int, int]:
+def improve_at(problem: Problem, tour: Tour, t1: int, log: Log, touched: np.ndarray) -> tuple[float, int]:
     """Makes the best move at a point.
 
     Args:
-        x: float32 ``(N, D)``.
-        near: int32 ``(N, K)`` neighbours, nearest first.
-        costs: float64 ``(N, K)``, from :func:`neighbour_costs`.
-        tour: ``(M,)`` points; updated.
-        position: ``(M,)``, where each point is in the tour; updated.
+        problem: The points.
+        tour: Updated.
         t1: The point.
-        max_reversal: Longest segment that may be reversed.
-        min_gain: Smaller gains do not count.
-        log: int64 ``(L, 2)``, the reversals made, as arguments of :func:`reverse_segment`; updated.
-        n_logged: How many are in ``log``.
+        log: Extended by the reversals made.
         touched: int64 ``(6,)``, filled with the points whose edges changed.
 
     Returns:
-        The gain (0 if there is no move), the number of reversals in ``log``, and of points in ``touched``.
+        The gain (0 if there is no move), and the number of points in ``touched``.
     """
-    m = len(tour)
-    best, kind, best_c, best_step, best_length, best_side = _best_move(
-        x, near, costs, tour, position, t1, max_reversal, min_gain
-    )
+    m = len(tour.points)
+    gain, kind, c, step, n_moved, side = _best_move(problem, tour, t1)
     if kind == 0:
-        return 0.0, n_logged, 0
-    step, c = best_step, best_c
-    t2 = tour[_wrap(position[t1] + step, m)]
+        return 0.0, 0
+    t2 = _next(tour, t1, step)
     touched[0], touched[1], touched[2] = t1, t2, c
+    backward = _count_steps(tour, t2, c, step) + 1  # points from t2 to c
     if kind == 1:
-        touched[3] = tour[_wrap(position[c] + step, m)]
-        # From t2 to c, in the direction of the step
-        length = (_wrap(position[c] - position[t2], m) if step == 1 else _wrap(position[t2] - position[c], m)) + 1
-        return best, _reverse_between(tour, position, t2, c, length, log, n_logged), 4
+        touched[3] = _next(tour, c, step)
+        _reverse_between(tour, t2, c, backward, log)
+        return gain, 4
     e = t1
-    for _ in range(best_length - 1):
-        e = tour[_wrap(position[e] - step, m)]
-    n = tour[_wrap(position[e] - step, m)]
-    other = tour[_wrap(position[c] + (step if best_side == 0 else -step), m)]
+    for _ in range(n_moved - 1):
+        e = _next(tour, e, -step)
+    n = _next(tour, e, -step)
+    other = _next(tour, c, step if side == 0 else -step)
     touched[3], touched[4], touched[5] = e, n, other
     # Against the step, the tour reads t2, t1..e, n, ... What lies between the moved points and their new position is
     # reversed together with them, and then reversed back.
-    onward = (_wrap(position[n] - position[c], m) if step == 1 else _wrap(position[c] - position[n], m)) + 1  # n .. c
+    onward = _count_steps(tour, c, n, step) + 1  # points from n to c
     inner = c
-    if best_side == 0 and onward <= m // 2:  # the other point is on the side of n: stop before c
+    if side == 0 and onward <= m // 2:  # the other point is on the side of n: stop before c
         inner, onward = other, onward - 1
-    backward = (_wrap(position[c] - position[t2], m) if step == 1 else _wrap(position[t2] - position[c], m)) + 1
     if onward <= backward:
-        n_logged = _reverse_between(tour, position, t1, inner, best_length + onward, log, n_logged)
-        n_logged = _reverse_between(tour, position, inner, n, onward, log, n_logged)
+        _reverse_between(tour, t1, inner, n_moved + onward, log)
+        _reverse_between(tour, inner, n, onward, log)
     else:
         inner = c
-        if best_side == 1:
+        if side == 1:
             inner, backward = other, backward - 1
-        n_logged = _reverse_between(tour, position, inner, e, best_length + backward, log, n_logged)
-        n_logged = _reverse_between(tour, position, t2, inner, backward, log, n_logged)
-    if best_side == 1:
-        n_logged = _reverse_between(tour, position, e, t1, best_length, log, n_logged)
-    return best, n_logged, 6
+        _reverse_between(tour, inner, e, n_moved + backward, log)
+        _reverse_between(tour, t2, inner, backward, log)
+    if side == 1:
+        _reverse_between(tour, e, t1, n_moved, log)
+    return gain, 6
 
 
 @njit(cache=True)
 def _descend(
-    x: np.ndarray,
-    near: np.ndarray,
-    costs: np.ndarray,
-    tour: np.ndarray,
-    position: np.ndarray,
-    queue: np.ndarray,
-    queued: np.ndarray,
-    size: int,
-    max_reversal: int,
-    min_gain: float,
-    log: np.ndarray,
-    touched: np.ndarray,
-    keep_log: bool,
-) -> tuple[float, int]:
-    """Improves the tour until no queued point has a better move; returns the gain and the number of logged reversals.
+    problem: Problem, tour: Tour, queue: np.ndarray, queued: np.ndarray, size: int, log: Log, can_undo: bool
+) -> float:
+    """Improves the tour until no queued point has a better move, and returns the gain.
 
-    A full log stops the search, so that it can always be undone.
+    With ``can_undo`` all reversals stay in the log, and the search stops when it is full.
     """
-    total, head, n_logged, capacity = 0.0, 0, 0, len(queue)
+    total, head, capacity, touched = 0.0, 0, len(queue), np.empty(6, np.int64)
+    log.count[0] = 0
     while size > 0:
         t1 = queue[head]
         head = _wrap(head + 1, capacity)
@@ -318,26 +321,23 @@ def _descend(
         queued[t1] = False
         again = True
         while again:
-            gain, n_logged, n_touched = improve_at(
-                x, near, costs, tour, position, t1, max_reversal, min_gain, log, n_logged, touched
-            )
+            gain, n_touched = improve_at(problem, tour, t1, log, touched)
             again = gain > 0
             total += gain
-            for i in range(n_touched):
-                t = touched[i]
-                if t < x.shape[0] and t != t1 and not queued[t]:
+            for t in touched[:n_touched]:
+                if t < len(problem.x) and t != t1 and not queued[t]:
                     queue[_wrap(head + size, capacity)] = t
                     size += 1
                     queued[t] = True
-            if not keep_log:
-                n_logged = 0
-            if keep_log and n_logged > len(log) - 8:
+            if not can_undo:
+                log.count[0] = 0
+            elif log.count[0] > len(log.entries) - 8:
                 again = False
                 while size > 0:
                     queued[queue[head]] = False
                     head = _wrap(head + 1, capacity)
                     size -= 1
-    return total, n_logged
+    return total
 
 
 @njit(cache=True)
@@ -369,58 +369,49 @@ def local_search(
     Returns:
         int64 ``(N,)``, a path that never costs more than ``order``.
     """
-    n = x.shape[0]
+    n = len(x)
     m = n + 1
-    tour = np.empty(m, np.int32)
-    tour[:n] = order
-    tour[n] = n
-    position = np.empty(m, np.int32)
+    tour = Tour(np.empty(m, np.int32), np.empty(m, np.int32))
+    points = tour.points
+    points[:n] = order
+    points[n] = n
+    tour.position[points] = np.arange(m)
     total = 0.0
-    for i in range(m):
-        position[tour[i]] = i
-        if i:
-            total += step_cost(x, tour[i - 1], tour[i])
+    for i in range(1, m):
+        total += step_cost(x, points[i - 1], points[i])
     min_gain = RELATIVE_TOLERANCE * total / n
-    costs = neighbour_costs(x, near)
+    problem = Problem(x, near, neighbour_costs(x, near), max_reversal, min_gain)
+    log = Log(np.empty((4096, 2), np.int64), np.zeros(1, np.int64))
     queue, queued = np.empty(m, np.int64), np.zeros(m, np.bool_)
-    log, touched = np.empty((4096, 2), np.int64), np.empty(6, np.int64)
-    for i in range(n):
-        queue[i] = order[i]
-        queued[order[i]] = True
-    _descend(x, near, costs, tour, position, queue, queued, n, max_reversal, min_gain, log, touched, False)
+    queue[:n], queued[:n] = order, True
+    _descend(problem, tour, queue, queued, n, log, False)
     state = np.array([np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x1234567)], dtype=np.uint64)
     longest = min(MAX_SEGMENT, (m - 2) // 3)
-    kick = np.empty((3, 2), np.int64)
     for _ in range(n_kicks):
         at = _random(state, m)
         first, second = 1 + _random(state, longest), 1 + _random(state, longest)
-        a, b = tour[at], tour[(at + 1) % m]
-        c, d = tour[(at + first) % m], tour[(at + first + 1) % m]
-        e, f = tour[(at + first + second) % m], tour[(at + first + second + 1) % m]
+        a, b = points[at], points[(at + 1) % m]
+        c, d = points[(at + first) % m], points[(at + first + 1) % m]
+        e, f = points[(at + first + second) % m], points[(at + first + second + 1) % m]
         loss = step_cost(x, a, d) + step_cost(x, e, b) + step_cost(x, c, f)
         loss -= step_cost(x, a, b) + step_cost(x, c, d) + step_cost(x, e, f)
         i, j, k = (at + 1) % m, (at + first) % m, (at + first + second) % m
-        kick[0, 0], kick[0, 1] = i, j  # reversing each segment and then both swaps them
-        kick[1, 0], kick[1, 1] = (j + 1) % m, k
-        kick[2, 0], kick[2, 1] = i, k
-        for r in range(3):
-            reverse_segment(tour, position, kick[r, 0], kick[r, 1])
+        reverse_segment(tour, i, j)  # reversing each segment and then both swaps them
+        reverse_segment(tour, (j + 1) % m, k)
+        reverse_segment(tour, i, k)
         size = 0
         for t in (a, b, c, d, e, f):
             if t < n and not queued[t]:
                 queue[size] = t
                 queued[t] = True
                 size += 1
-        gain, n_logged = _descend(
-            x, near, costs, tour, position, queue, queued, size, max_reversal, min_gain, log, touched, True
-        )
-        if gain < loss - min_gain:
-            while n_logged > 0:
-                n_logged -= 1
-                reverse_segment(tour, position, log[n_logged, 0], log[n_logged, 1])
-            for r in range(2, -1, -1):
-                reverse_segment(tour, position, kick[r, 0], kick[r, 1])
+        if _descend(problem, tour, queue, queued, size, log, True) < loss - min_gain:
+            for r in range(log.count[0] - 1, -1, -1):
+                reverse_segment(tour, log.entries[r, 0], log.entries[r, 1])
+            reverse_segment(tour, i, k)
+            reverse_segment(tour, (j + 1) % m, k)
+            reverse_segment(tour, i, j)
     result = np.empty(n, np.int64)
     for i in range(n):
-        result[i] = tour[(position[n] + 1 + i) % m]
+        result[i] = points[(tour.position[n] + 1 + i) % m]
     return result

@@ -27,8 +27,7 @@ from mlfix_train.audit.similarity.seriation import insert_new, outlier_score, se
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.files.system import available_memory
 from mlfix_train.errors import DataError
-
-Progress = Callable[[int, int], None]
+from mlfix_train.models.embedding.base import Embedder, Progress
 
 N_NEIGHBORS = 10
 BATCHES_PER_BLOCK = 32
@@ -47,39 +46,6 @@ class Images(Protocol):
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Returns uint8 ``(n, H, W, 3)``."""
-
-
-class Embedder(Protocol):
-    """Turns images into embeddings; Euclidean distances between them measure how different images look.
-
-    Attributes:
-        fingerprint: hex hash of everything that determines the embeddings: kind, settings, weights.
-        n_candidates: neighbours by the projected embeddings whose exact distance decides which are nearest; 0 if the
-            projection decides.
-        supports_bfloat16: whether features may be computed in bfloat16.
-    """
-
-    fingerprint: str
-    n_candidates: int
-    supports_bfloat16: bool
-
-    def fit(self, pixels: Any, rows: np.ndarray, *, seed: int = 0, bfloat16: bool = False) -> None:
-        """Learns what has to be learned (principal components, visual words) from a sample of the images."""
-
-    def features(
-        self,
-        pixels: Any,
-        rows: np.ndarray | None = None,
-        *,
-        batch_size: int = 256,
-        bfloat16: bool = False,
-        out: np.ndarray | None = None,
-        progress: Progress | None = None,
-    ) -> np.ndarray:
-        """Returns the features of images, ``(n, D)``, written to ``out`` if given."""
-
-    def project(self, features: np.ndarray) -> np.ndarray:
-        """Returns the embeddings of features: float32, ``(n, D)`` to ``(n, E)``."""
 
 
 @dataclass(frozen=True)
