@@ -21,7 +21,7 @@ Batch = dict[str, Tensor]
 
 
 class SortingNetwork(L.LightningModule):
-    """Any timm backbone, trained on images alone; takes batches of :class:`mlfix_train.data.loading.view_datamodule.ViewData`.
+    """Any timm backbone, trained on images alone; takes batches of :class:`mlfix_train.data.loading.view_datamodule.ViewDataModule`.
 
     Under DDP the cross-correlation is that of the whole batch, of all processes together; batch norms are those of each
     process unless ``trainer.sync_batchnorm=true`` (GPUs).
