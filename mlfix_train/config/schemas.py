@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mlfix_train.errors import ConfigError, format_list
 
 SCHEMAS: dict[str, str] = {
+    "compare": "mlfix_train.config.compare:CompareConfig",
     "demo": "mlfix_train.config.demo:DemoConfig",
 }
 """The dataclass of each command, as ``module:class``; imported when its command runs."""

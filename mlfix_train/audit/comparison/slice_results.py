@@ -70,7 +70,9 @@ def slice_result(study: Study, mask: np.ndarray, paired: frozenset[str], resampl
         control_paired = "control" in paired
         result["control"] = {
             "effect": _total_effect(micro, "control", control_paired, resampling),
-            "fixed_vs_control": _training_effect(micro, "control", "fixed", control_paired and fixed_paired, resampling),
+            "fixed_vs_control": _training_effect(
+                micro, "control", "fixed", control_paired and fixed_paired, resampling
+            ),
         }
     return result
 
@@ -180,9 +182,7 @@ def _training_effect(
     }
     if paired:
         names = errors.study.runs[first]
-        result["training_runs"] = {
-            name: round(float(x), 6) for name, x in zip(names, components[0].runs, strict=True)
-        }
+        result["training_runs"] = {name: round(float(x), 6) for name, x in zip(names, components[0].runs, strict=True)}
     return result
 
 

@@ -122,7 +122,9 @@ def _certainty_with_pairs(effect: Mapping[str, Any]) -> str:
 
 def _why_untested(result: Mapping[str, Any]) -> str:
     if result.get("groups_clean", 2) < 2:
-        return "all samples belong to one group (photo or track), which says nothing about others: hold out more groups."
+        return (
+            "all samples belong to one group (photo or track), which says nothing about others: hold out more groups."
+        )
     return "a single run of an arm can't tell an effect from chance: train more seeds."
 
 
@@ -162,8 +164,8 @@ def evaluation_sentence(effect: Mapping[str, Any]) -> str:
     if abs(evaluation) < NEGLIGIBLE:
         return "Evaluating on clean labels changes nothing here."
     return (
-        f"Evaluating on clean labels {'lowers' if evaluation > 0 else 'raises'} the error by another "
-        f"{abs(evaluation):.2f} points without making any model better ({signed(total)} in total)."
+        f"Evaluating on clean labels, which changes no model, {'lowers' if evaluation > 0 else 'raises'} the error by "
+        f"{abs(evaluation):.2f} points ({signed(total)} in total)."
     )
 
 

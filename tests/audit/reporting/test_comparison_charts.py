@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from comparison_helpers import summarize
 from PIL import Image
 
-from mlfix_train.audit.comparison.arms import ArmRuns, compare_arms
+from mlfix_train.audit.comparison.study import ArmRuns
 from mlfix_train.audit.reporting import chart_style as sheets
 from mlfix_train.audit.reporting import comparison_charts as charts
 from mlfix_train.audit.reporting.comparison_page import BADGES, page
@@ -334,7 +335,7 @@ def summary() -> dict[str, Any]:
         arms[name] = ArmRuns(name, tables)
     fixes = pd.DataFrame({"new_label": ["invalid", ODD[3]]}, index=pd.Index(["s000", "s040"], dtype=object))
     slices = {'<i>&"x"': [ODD[0]], "停": [ODD[1], ODD[2]], "gone": [ODD[5]]}
-    found = compare_arms(arms["original"], arms["fixed"], fixes, slices, arms["control"], resamples=300)
+    found = summarize(arms["original"], arms["fixed"], fixes, slices, arms["control"], resamples=300)
     found["sources"] = {"original": ['/data/<a> & "b"/preds-1.csv'] * 70, "fixed": ["x"], "control": ["y"]}
     return {"name": "Study <1> & 'two'", "partial": [], **found}
 
@@ -433,7 +434,15 @@ def test_a_slice_with_nothing_left_has_its_place_on_the_page(summary: dict[str, 
     table = pd.DataFrame({"sample_id": given, "label": list("aaabbb"), "pred": list("aabbba")})
     arms = [ArmRuns(name, {"seed=0": table, "seed=1": table}) for name in ("original", "fixed")]
     fixes = pd.DataFrame({"new_label": ["invalid"] * 3}, index=pd.Index(given[:3], dtype=object))
-    found = compare_arms(*arms, fixes, {"gone": "a"}, resamples=200)
+    found = summarize(*arms, fixes, {"gone": "a"}, resamples=200)
     read = Reader(page({"name": "x", **found}, {}, None))
     assert "nothing to judge by" in read.words
     assert "the fixes leave no held-out sample to judge by" in read.words
+
+
+def test_equal_errors_of_100_percent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list = []
+    save = figures.save
+    monkeypatch.setattr(figures, "save", lambda f, p: (got.append(f), save(f, p))[1])
+    charts.arms_histogram({"original_on_clean": [100.0] * 9}, tmp_path / "a.png", "t")
+    assert not got[0].axes[0].xaxis.get_offset_text().get_text()
