@@ -47,9 +47,9 @@ def order_of(table: pd.DataFrame, seed: int = 1) -> pd.DataFrame:
     """A visual order by chance."""
     rng = np.random.default_rng(seed)
     place = rng.permutation(len(table))
-    frame = pd.DataFrame({"place": place, "label_place": 0, "unlikeness": rng.random(len(table)),
-                          "label_unlikeness": rng.random(len(table))}, index=table.index)  # fmt: skip
-    frame["label_place"] = frame.groupby(table["label"])["place"].rank().astype(int) - 1
+    frame = pd.DataFrame({"position": place, "label_position": 0, "outlier_score": rng.random(len(table)),
+                          "label_outlier_score": rng.random(len(table))}, index=table.index)  # fmt: skip
+    frame["label_position"] = frame.groupby(table["label"])["position"].rank().astype(int) - 1
     return frame
 
 

@@ -17,7 +17,9 @@ from mlfix_train.errors import ConfigError, format_list
 
 SCHEMAS: dict[str, str] = {
     "compare": "mlfix_train.config.compare:CompareConfig",
+    "crop": "mlfix_train.config.crop:CropConfig",
     "demo": "mlfix_train.config.demo:DemoConfig",
+    "export": "mlfix_train.config.export:ExportConfig",
 }
 """The dataclass of each command, as ``module:class``; imported when its command runs."""
 

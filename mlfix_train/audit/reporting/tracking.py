@@ -107,7 +107,7 @@ def log_audit(
         tracker.log_table("audit/labels", columns, labels)
         low, high = estimates["interval"]
         figures |= {"audit/wrong": estimates["wrong"], "audit/wrong_low": low, "audit/wrong_high": high}
-        figures["audit/looking_pays_down_to"] = estimates["looking"]["pays"]
+        figures["audit/stop_rank"] = estimates["review_yield"]["stop_rank"]
     tracker.log_summary(figures)
     tracker.log_page("audit/page", folder / "report.html")
     files = [folder / name for name in ("ranking.csv", "slices.csv", "audit.json", "report.html")]

@@ -17,7 +17,7 @@ import numpy as np
 
 from mlfix_train.audit.review.marks import Ledger
 from mlfix_train.audit.review.samples import NONE, Samples, rows_of
-from mlfix_train.audit.scores.estimates import PAYS
+from mlfix_train.audit.scores.estimates import STOP_PROBABILITY
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ def summarise(samples: Samples, ledger: Ledger, log_: SeenLog, pace: Pace) -> di
         begun = (found > 0 and number >= LATELY) or bool(ledger.fine.any())
         factor = (found + PRIOR) / (expected + PRIOR) if begun else 1.0
         rest = np.minimum(suspicion[~judged] * factor, 1)
-        paying = int((rest >= PAYS).sum())
+        paying = int((rest >= STOP_PROBABILITY).sum())
         told |= {
             "expected": round(expected, 1),
             "ahead": round(float(rest.sum()), 1),
@@ -153,7 +153,7 @@ def summarise(samples: Samples, ledger: Ledger, log_: SeenLog, pace: Pace) -> di
     elif number >= LATELY:
         lately = log_.order[-LATELY:]
         if len(lately) == LATELY:
-            told["pays"] = bool(marked[lately].mean() >= PAYS)
+            told["pays"] = bool(marked[lately].mean() >= STOP_PROBABILITY)
     told["words"] = _words(told)
     return told
 
@@ -167,10 +167,10 @@ def _words(told: dict[str, Any]) -> str:
         ahead = f"about {int(told['ahead'] + 0.5):,} wrong label{'s' if int(told['ahead'] + 0.5) != 1 else ''} ahead"
         if told["pays"]:
             return f"Looking on pays: {ahead}, {told['paying']:,} samples worth a look."
-        return f"Looking further hardly pays from here: {ahead}, none likelier than 1 in {1 / PAYS:.0f}."
+        return f"Looking further hardly pays from here: {ahead}, none likelier than 1 in {1 / STOP_PROBABILITY:.0f}."
     if told["pays"]:
-        return f"Looking on pays: more than 1 in {1 / PAYS:.0f} of the last {LATELY} was marked."
-    return f"Looking further hardly pays here: fewer than 1 in {1 / PAYS:.0f} of the last {LATELY} were marked."
+        return f"Looking on pays: more than 1 in {1 / STOP_PROBABILITY:.0f} of the last {LATELY} was marked."
+    return f"Looking further hardly pays here: fewer than 1 in {1 / STOP_PROBABILITY:.0f} of the last {LATELY} were marked."
 
 
 def error_rate(ledger: Ledger, passed: np.ndarray, samples: int) -> dict[str, Any] | None:

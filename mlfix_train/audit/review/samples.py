@@ -132,8 +132,8 @@ def make_samples(
     )  # fmt: skip
     if order is not None:
         placed = order.reindex(table.index)
-        samples.place, samples.label_place = _places(placed["place"]), _places(placed["label_place"])
-        unlikeness = placed["label_unlikeness"].fillna(placed["unlikeness"])
+        samples.place, samples.label_place = _places(placed["position"]), _places(placed["label_position"])
+        unlikeness = placed["label_outlier_score"].fillna(placed["outlier_score"])
         samples.unlikeness = _numbers(unlikeness)
     return samples
 
