@@ -130,7 +130,8 @@ def load_arm(name: str, where: Paths) -> LoadedArm:
     Raises:
         RunError: nothing is there, a run of another arm, two runs of one seed, or no finished run.
     """
-    files = find_prediction_files(where)
+    usable = set(find_prediction_files(where))
+    files = [Path(path) for matches in _expand(where).values() for path in matches if Path(path) in usable]
     return _load_files(name, files) if files else _load_runs(name, where)
 
 

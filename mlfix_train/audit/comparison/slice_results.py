@@ -68,11 +68,10 @@ def slice_result(study: Study, mask: np.ndarray, paired: frozenset[str], resampl
     }
     if "control" in study.runs:
         control_paired = "control" in paired
+        both_paired = control_paired and fixed_paired
         result["control"] = {
             "effect": _total_effect(micro, "control", control_paired, resampling),
-            "fixed_vs_control": _training_effect(
-                micro, "control", "fixed", control_paired and fixed_paired, resampling
-            ),
+            "fixed_vs_control": _training_effect(micro, "control", "fixed", both_paired, resampling),
         }
     return result
 

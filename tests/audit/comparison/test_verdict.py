@@ -176,7 +176,7 @@ def test_nothing_is_asked_for_where_there_is_no_effect_at_all() -> None:
 @pytest.mark.parametrize(
     ("total", "evaluation", "words"),
     [
-        (3.0, 2.0, "Evaluating on clean labels, which changes no model, lowers the error by 2.00 points (3.00 in total)."),
+        (3.0, 2.0, "Evaluating on clean labels, which changes no model, lowers the error by 2.00 points (3.00 in"),
         (1.0, -1.5, "Evaluating on clean labels, which changes no model, raises the error by 1.50 points"),
         (-0.5, 0.7, "Evaluating on clean labels, which changes no model, lowers the error by 0.70 points (−0.50 in"),
         (1.0, 0.0, "Evaluating on clean labels changes nothing here."),
