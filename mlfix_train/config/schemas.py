@@ -20,6 +20,7 @@ SCHEMAS: dict[str, str] = {
     "crop": "mlfix_train.config.crop:CropConfig",
     "demo": "mlfix_train.config.demo:DemoConfig",
     "export": "mlfix_train.config.export:ExportConfig",
+    "train": "mlfix_train.config.train:TrainConfig",
 }
 """The dataclass of each command, as ``module:class``; imported when its command runs."""
 

@@ -49,3 +49,10 @@ def test_hydra_leaves_nothing_behind(tmp_path, mlfix, monkeypatch) -> None:
     mlfix("train", "data.root=nowhere")
     mlfix("train", "--cfg", "job")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_stops_early_is_no_bug(tmp_path) -> None:
+    process = start("train", "--help", cwd=tmp_path)
+    process.stdout.close()
+    assert process.wait(60) == 0
+    assert process.stderr.read() == ""
