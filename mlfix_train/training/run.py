@@ -233,7 +233,7 @@ def _fit(
             trainer.fit(module, datamodule=task.data, ckpt_path=checkpoint, weights_only=True)
             if trainer.interrupted:
                 raise KeyboardInterrupt
-            if callback.gathered is None:  # killed between the last epoch and its results
+            if not callback.has_results:  # killed between the last epoch and its results
                 trainer.validate(module, datamodule=task.data, verbose=False)
                 callback.finish(trainer)
     timings["fit_seconds"] = round(time.monotonic() - clock, 2)

@@ -32,7 +32,7 @@ def self_confidence(evidence: Evidence) -> np.ndarray:
 
 @label_score(higher_is_worse=False)
 def normalized_margin(evidence: Evidence) -> np.ndarray:
-    """cleanlab's normalized margin, 0 to 1; NaN if the predictions have no margins."""
+    """Cleanlab's normalized margin, 0 to 1; NaN if the predictions have no margins."""
     return evidence.held_out.scores["normalized_margin"]
 
 

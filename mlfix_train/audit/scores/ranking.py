@@ -137,9 +137,7 @@ def _calibrate(evidence: Evidence, combined: np.ndarray, seed: int) -> tuple[np.
         suspicion = mixture.probability(combined)
     else:
         separated = min(max(mixture.count, 0.0), contradicted)
-        suspicion = sigmoid_between_ranks(
-            combined, max(separated, 1.0), contradicted, (separated + contradicted) / 2
-        )
+        suspicion = sigmoid_between_ranks(combined, max(separated, 1.0), contradicted, (separated + contradicted) / 2)
         ends = (min(float(low), separated), contradicted)
         counts = counts_in_range(suspicion, ends, held.labels, classes, groups, seed)
     return suspicion, estimate_wrong_labels(suspicion, held.labels, held.class_names, counts, clear)

@@ -38,15 +38,9 @@ def audit(names: list[str], n: int, **evidence: Any) -> tuple[pd.DataFrame, dict
     logits = rng.normal(size=(n, len(names))) + 4 * np.eye(len(names))[labels]
     held = merge_runs([predictions_table([f"p/{i}.jpg" for i in range(n)], labels, logits, names)], names)
     found = rank(Evidence(held, **evidence))
+    estimates = {} if found.estimate is None else found.estimate.to_dict()
     issues = int(found.table["is_label_issue"].sum())
-    about = {
-        "ranked": n,
-        "samples": n,
-        "runs": 1,
-        "labels": len(names),
-        "issues": issues,
-        "estimates": {} if found.estimate is None else found.estimate.to_dict(),
-    }
+    about = {"ranked": n, "samples": n, "runs": 1, "labels": len(names), "issues": issues, "estimates": estimates}
     return found.table, about
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from mlfix_train.audit.scores.knn import weighted_knn_vote, neighbours_needed, score_neighbours
+from mlfix_train.audit.scores.knn import neighbours_needed, score_neighbours, weighted_knn_vote
 from mlfix_train.audit.similarity.neighbours import nearest_neighbours
 
 

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-
 from score_helpers import combine, random_scores
 
 from mlfix_train.audit.scores.suspicion import combine_log_ranks, fit_mixture, log_ranks, sigmoid_between_ranks
