@@ -1,7 +1,8 @@
-"""The offline W&B run of a training, read back: table, panels, artifacts, group."""
+"""Loggers of a run: W&B read back offline (table, panels, artifacts, group), several at once, one's own."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from shapes import FAST, start
+
+from mlfix_train.training.loggers import open_loggers, wandb_logger
 
 
 def records(run: Path) -> list[dict]:
@@ -62,10 +65,47 @@ def test_without_wandb_installed_training_goes_on(shapes: Path, tmp_path: Path, 
     assert "wandb is not installed" in answer.err
 
 
-def test_another_lightning_logger_does_not_break(shapes: Path, tmp_path: Path, mlfix) -> None:
-    answer = mlfix("train", f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "logger=csv")
+def test_several_loggers_at_once_and_ones_own(shapes: Path, tmp_path: Path, mlfix, monkeypatch) -> None:
+    (tmp_path / "own_logger.py").write_text(
+        "from lightning.pytorch.loggers import CSVLogger\n"
+        "class Mine(CSVLogger):\n"
+        "    def __init__(self, save_dir, greeting):\n"
+        "        super().__init__(save_dir, name=greeting, version='')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "logger=[csv,wandb]")
+    answer = mlfix("train", *keys, "logger.mine._target_=own_logger.Mine", "logger.mine.greeting=hello")
     assert answer.code == 0, answer.err
-    assert (tmp_path / "o/default/original/seed=0/csv/metrics.csv").exists()
+    run = tmp_path / "o/default/original/seed=0"
+    assert (run / "csv/metrics.csv").exists() and (run / "hello/metrics.csv").exists()
+    assert list((run / "wandb").glob("offline-run-*"))
+    answer = mlfix("train", *keys, "logger.mine._target_=own_logger.Mine", "name=x")
+    assert answer.code == 2 and "logger.mine.greeting" in answer.err
+
+
+def test_a_wandb_run_is_closed_when_the_training_fails(shapes: Path, tmp_path: Path, mlfix) -> None:
+    """The next run of a sweep in this process would otherwise log into it."""
+    import wandb
+
+    keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "logger=wandb")
+    for wrong in ("recipe.lr=90", "trainer.accelerator=tpu"):
+        more = ("recipe.epochs=30",) if wrong.startswith("recipe") else ()
+        assert mlfix("train", *keys, wrong, *more, f"name={wrong[:7]}").code in (1, 2)
+        assert wandb.run is None
+
+
+def test_loggers_are_closed_with_the_outcome(tmp_path: Path, monkeypatch) -> None:
+    import wandb
+
+    codes: list[int] = []
+    for fails in (True, False):
+        with contextlib.suppress(RuntimeError), open_loggers(lambda: [wandb_logger(tmp_path)]) as (logger,):
+            monkeypatch.setattr(logger.experiment, "finish", lambda exit_code: codes.append(exit_code))
+            if fails:
+                raise RuntimeError("no")
+        monkeypatch.undo()
+        wandb.finish()
+    assert codes == [1, 0]
 
 
 def test_a_comparison_is_one_run_in_the_group_of_the_sweep(shapes: Path, tmp_path: Path, mlfix) -> None:
