@@ -20,9 +20,9 @@ class Server:
     def __init__(self, *keys: object, cwd: Path) -> None:
         self.process = start("review", *keys, "open=false", cwd=cwd)
         assert self.process.stdout is not None
-        self.link, self.told = "", []
+        self.link, self.response = "", []
         for line in self.process.stdout:
-            self.told.append(line)
+            self.response.append(line)
             found = re.search(r"http://\S+", line)
             if found:
                 self.link = found[0]
@@ -61,10 +61,10 @@ class Server:
         connection.close()
         return reply.status, found, data
 
-    def ask(self, kind: str, asked: Any, **headers: str) -> tuple[int, Any]:
+    def ask(self, kind: str, payload: Any, **headers: str) -> tuple[int, Any]:
         """Asks the API, let in by the token."""
         given = {"authorization": f"Bearer {self.token}", "content_type": "application/json", **headers}
-        status, _, data = self.request("POST", f"/api/{kind}", json.dumps(asked), **given)
+        status, _, data = self.request("POST", f"/api/{kind}", json.dumps(payload), **given)
         return status, json.loads(data) if data[:1] in b"{[" else data.decode()
 
     def stop(self, how: int = signal.SIGINT) -> str:

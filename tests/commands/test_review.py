@@ -27,7 +27,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """210 shapes and an audit that suspects every seventh."""
-    place = tmp_path_factory.mktemp("pictures")
+    place = tmp_path_factory.mktemp("images")
     draw_shapes(place / "shapes", per_label=70)
     ids = sorted(path.relative_to(place / "shapes").as_posix() for path in (place / "shapes").rglob("*.png"))
     write_audit(place / "audit", ids)
@@ -190,7 +190,7 @@ def test_kill_and_restart_lose_nothing(serve: Serve, page: Page, tmp_path: Path)
     assert fixes_of(tmp_path / "out/fixes.csv") == dict.fromkeys(ids[:5], "invalid")
     page.until("document.querySelector('.saved').textContent.includes('open the link')")
     page.place.on("dialog", lambda dialog: dialog.accept())
-    page.open(again.link)  # as the page asked for
+    page.open(again.link)  # as the page payload for
     page.saved()
     assert fixes_of(tmp_path / "out/fixes.csv") == dict.fromkeys([*ids[:5], ids[7]], "invalid")
     assert page.sample(7)["mark"] == "invalid"
@@ -218,8 +218,8 @@ def test_two_people_in_two_windows(serve: Serve, page: Page, browser: Any, tmp_p
     other.saved()
     name = page.sample(4)["id"]
     assert fixes_of(tmp_path / "out/fixes.csv")[name] == "invalid", "never silently overwritten"
-    told = other.place.inner_text(".tray")
-    assert name in told and "anna: invalid" in told and "you: " in told
+    response = other.place.inner_text(".tray")
+    assert name in response and "anna: invalid" in response and "you: " in response
     other.place.click("text=Take mine")
     other.saved()
     frame = pd.read_csv(tmp_path / "out/fixes.csv").set_index("sample_id")
@@ -337,9 +337,9 @@ def test_what_is_marked_changes_what_is_trained_on(
     page.press("Enter")
     page.saved()
     marked = fixes_of(tmp_path / "out/fixes.csv")
-    told = mlfix("train", f"data.root={pictures / 'shapes'}", *FAST, "recipe.epochs=1", f"outputs={tmp_path / 'runs'}",
+    response = mlfix("train", f"data.root={pictures / 'shapes'}", *FAST, "recipe.epochs=1", f"outputs={tmp_path / 'runs'}",
                  f"fixes.path={tmp_path / 'out/fixes.csv'}", "arm=fixed")  # fmt: skip
-    assert told.code == 0, told.err
+    assert response.code == 0, response.err
     run = tmp_path / "runs/default/fixed/seed=0"
     trained = pd.read_parquet(run / "dynamics.parquet").set_index("sample_id")["label"]
     held_out = set(pd.read_parquet(run / "predictions.parquet")["sample_id"])
@@ -386,8 +386,8 @@ def test_mistakes_are_named_with_their_remedy(
     monkeypatch.chdir(pictures)
     here = () if any(key.startswith("out=") for key in keys) else (f"out={tmp_path / 'out'}",)
     rest = () if any(key.startswith("order=") for key in keys) else ("order=none",)
-    told = mlfix("review", *keys, *here, *rest, "open=false", f"pixels.cache={pictures / 'pixels'}")
-    assert told.code in (1, 2) and words in told.err and "Traceback" not in told.err
+    response = mlfix("review", *keys, *here, *rest, "open=false", f"pixels.cache={pictures / 'pixels'}")
+    assert response.code in (1, 2) and words in response.err and "Traceback" not in response.err
 
 
 def test_nothing_happens_to_what_is_not_on_the_screen(serve: Serve, page: Page, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from pages import Page, chromium, fixes_of, write_audit
-from review_helpers import lines, open_desk
+from review_helpers import lines, open_session
 from shapes import REPO, draw_shapes
 
 from mlfix_train.audit.review.widget import answer_message
@@ -24,24 +24,24 @@ page"""
 
 
 def test_messages_are_answered_as_requests_are(tmp_path: Path) -> None:
-    desk = open_desk(tmp_path)
-    told, buffers = answer_message(desk, {"id": "a-1", "kind": "marks", "asked": {
+    session = open_session(tmp_path)
+    response, buffers = answer_message(session, {"id": "a-1", "kind": "marks", "payload": {
         "marks": [{"sample_id": "stop/002.jpg", "new_label": "invalid"}]}})  # fmt: skip
-    assert told["id"] == "a-1" and told["status"] == 200 and told["told"]["saved"] == 1 and not buffers
-    assert lines(desk) == {"stop/002.jpg": "invalid"}
-    view = desk.answer("view", {})["view"]
-    block = answer_message(desk, {"id": 2, "kind": "block", "asked": {"view": view, "number": 0}})[0]["told"]
-    told, buffers = answer_message(desk, {"id": 3, "kind": "sprites", "asked": {"name": block["small"]}})
-    assert told["status"] == 200 and buffers[0][:2] == b"\xff\xd8"
-    assert answer_message(desk, {"id": 3, "kind": "pictures", "asked": {"name": 1}})[1][0][:2] == b"\xff\xd8"
+    assert response["id"] == "a-1" and response["status"] == 200 and response["response"]["saved"] == 1 and not buffers
+    assert lines(session) == {"stop/002.jpg": "invalid"}
+    view = session.handle("view", {})["view"]
+    block = answer_message(session, {"id": 2, "kind": "block", "payload": {"view": view, "number": 0}})[0]["response"]
+    response, buffers = answer_message(session, {"id": 3, "kind": "sprites", "payload": {"name": block["small"]}})
+    assert response["status"] == 200 and buffers[0][:2] == b"\xff\xd8"
+    assert answer_message(session, {"id": 3, "kind": "images", "payload": {"name": 1}})[1][0][:2] == b"\xff\xd8"
     unknown = {"marks": [{"sample_id": "x", "new_label": None}]}
     for wrong, status in ((7, 400), ({"id": 1}, 400), ({"id": 1, "kind": "nothing"}, 404),
-                          ({"id": 1, "kind": "sprites", "asked": {"name": "../x"}}, 404),
-                          ({"id": 1, "kind": "pictures", "asked": {"name": "0"}}, 404),
-                          ({"id": 1, "kind": "sprites", "asked": []}, 400),
-                          ({"id": 1, "kind": "marks", "asked": unknown}, 404)):  # fmt: skip
-        told, buffers = answer_message(desk, wrong)
-        assert told["status"] == status and told["told"]["error"] and not buffers
+                          ({"id": 1, "kind": "sprites", "payload": {"name": "../x"}}, 404),
+                          ({"id": 1, "kind": "images", "payload": {"name": "0"}}, 404),
+                          ({"id": 1, "kind": "sprites", "payload": []}, 400),
+                          ({"id": 1, "kind": "marks", "payload": unknown}, 404)):  # fmt: skip
+        response, buffers = answer_message(session, wrong)
+        assert response["status"] == status and response["response"]["error"] and not buffers
 
 
 def start_lab(place: Path) -> tuple[subprocess.Popen[str], str]:

@@ -10,7 +10,7 @@ import pytest
 from review_server import Server
 from shapes import draw_shapes
 
-from mlfix_train.audit.review.auth import MOST_BODY
+from mlfix_train.audit.review.auth import MAX_BODY
 
 SAMPLE = "disc/000.png"
 MARK = json.dumps({"marks": [{"sample_id": SAMPLE, "new_label": "invalid"}]})
@@ -44,7 +44,7 @@ def test_the_link_lets_in_and_the_cookie_keeps_in(server: Server) -> None:
     kept = cookie.split(";")[0]
     for path in ("/", "/review.js", "/review.css", "/icon.svg"):
         assert server.request("GET", path, cookie=kept)[0] == 200
-    assert server.request("POST", "/api/hello", "{}", cookie=kept, content_type=JSON)[0] == 200
+    assert server.request("POST", "/api/session", "{}", cookie=kept, content_type=JSON)[0] == 200
     policy = headers["content-security-policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
     assert headers["x-content-type-options"] == "nosniff" and headers["referrer-policy"] == "no-referrer"
@@ -57,8 +57,8 @@ def test_other_tokens_are_refused(server: Server, token: str) -> None:
     assert server.request("GET", f"/?token={quote(token)}")[0] == 403
     for headers in ({"authorization": f"Bearer {token}"}, {"cookie": f"mlfix-review-{server.port}={token}"}):
         plain = {name: value.encode("utf-8").decode("latin-1") for name, value in headers.items()}
-        status, _, told = server.request("POST", "/api/marks", MARK, content_type=JSON, **plain)
-        assert status == 403 and b"Open the link" in told
+        status, _, response = server.request("POST", "/api/marks", MARK, content_type=JSON, **plain)
+        assert status == 403 and b"Open the link" in response
 
 
 @pytest.mark.parametrize("host", [
@@ -82,13 +82,13 @@ def test_hosts_that_are_not_ours_are_refused(server: Server, host: str) -> None:
 def test_other_sites_can_not_write_or_read(server: Server, headers: dict[str, str]) -> None:
     given = {name: value.format(port=server.port) for name, value in headers.items()}
     assert server.ask("marks", json.loads(MARK), **given)[0] == 403
-    assert server.request("GET", "/pictures/0.jpg", authorization=f"Bearer {server.token}", **given)[0] == 403
+    assert server.request("GET", "/images/0.jpg", authorization=f"Bearer {server.token}", **given)[0] == 403
 
 
 def test_our_own_names_and_origin_are_let_in(server: Server) -> None:
     for name in ("127.0.0.1", "localhost", "[::1]", "LOCALHOST"):
         host = f"{name}:{server.port}"
-        assert server.ask("hello", {}, host=host, origin=f"http://{host}", sec_fetch_site="same-origin")[0] == 200
+        assert server.ask("session", {}, host=host, origin=f"http://{host}", sec_fetch_site="same-origin")[0] == 200
     status, _, _ = server.request("GET", f"/?token={server.token}", sec_fetch_site="cross-site",
                                   sec_fetch_mode="navigate", sec_fetch_dest="document")  # fmt: skip
     assert status == 200, "the link may be followed from a chat"
@@ -102,16 +102,16 @@ def test_a_form_of_another_site_can_not_be_json(server: Server) -> None:
 
 def test_bodies_are_bounded(server: Server) -> None:
     bearer = f"Bearer {server.token}"
-    huge = b" " * (MOST_BODY + 1)
+    huge = b" " * (MAX_BODY + 1)
     assert server.request("POST", "/api/marks", huge, authorization=bearer, content_type=JSON)[0] == 413
     chunked = b"".join(b"%x\r\n%s\r\n" % (1 << 20, b" " * (1 << 20)) for _ in range(9)) + b"0\r\n\r\n"
     status, _, _ = server.request("POST", "/api/marks", chunked, authorization=bearer, content_type=JSON,
                                   transfer_encoding="chunked")  # fmt: skip
     assert status == 413
     for length in ("-1", "abc"):
-        assert server.request("POST", "/api/hello", b"", authorization=bearer, content_type=JSON,
+        assert server.request("POST", "/api/session", b"", authorization=bearer, content_type=JSON,
                               content_length=length)[0] in (400, 413)  # fmt: skip
-    assert server.ask("hello", {})[0] == 200, "it is still there"
+    assert server.ask("session", {})[0] == 200, "it is still there"
 
 
 @pytest.mark.parametrize("body", [b"", b"nonsense", b"[]", b"7", b'"x"', b"null", b"\xff\xfe", b"[" * 200_000,
@@ -123,18 +123,18 @@ def test_bodies_are_bounded(server: Server) -> None:
                                   b'{"marks":[{"sample_id":"disc/000.png","new_label":"square","base":"x"}]}',
                                   b'{"marks":[],"reviewer":7}', b'{"marks":[],"reviewer":"a\\nb"}'])  # fmt: skip
 def test_malformed_marks_are_refused_in_words(server: Server, body: bytes) -> None:
-    status, _, told = server.request(
+    status, _, response = server.request(
         "POST", "/api/marks", body, authorization=f"Bearer {server.token}", content_type=JSON
     )
-    assert status in (400, 422), told
-    assert json.loads(told)["error"]
+    assert status in (400, 422), response
+    assert json.loads(response)["error"]
     assert (server.place / "review/fixes.csv").read_text().count("\n") == 1  # type: ignore[attr-defined]
 
 
 def test_one_bad_mark_of_many_changes_nothing(server: Server) -> None:
     marks = [{"sample_id": SAMPLE, "new_label": "invalid"}, {"sample_id": "disc/001.png", "new_label": "dics"}]
-    status, told = server.ask("marks", {"marks": marks})
-    assert status == 422 and "'dics'" in told["error"] and "disc" in told["hint"]
+    status, response = server.ask("marks", {"marks": marks})
+    assert status == 422 and "'dics'" in response["error"] and "disc" in response["hint"]
     assert SAMPLE not in (server.place / "review/fixes.csv").read_text()  # type: ignore[attr-defined]
 
 
@@ -143,41 +143,41 @@ def test_one_bad_mark_of_many_changes_nothing(server: Server) -> None:
     "disc/000.png\n", "🙂" * 1000,
 ])  # fmt: skip
 def test_ids_that_are_paths_name_nothing(server: Server, name: str) -> None:
-    status, told = server.ask("marks", {"marks": [{"sample_id": name, "new_label": "invalid"}]})
-    assert status == 404 and "no sample is called" in told["error"]
+    status, response = server.ask("marks", {"marks": [{"sample_id": name, "new_label": "invalid"}]})
+    assert status == 404 and "no sample is called" in response["error"]
 
 
 @pytest.mark.parametrize("path", [
     "/../README.md", "/%2e%2e/%2e%2e/etc/passwd", "/sprites/../../journal.jsonl", "/sprites/x.jpg",
-    "/sprites/..%2f..%2fjournal.jsonl", "/pictures/-1.jpg", "/pictures/99999.jpg",
-    "/pictures/9999999999999999999999999.jpg", "/pictures/../x.jpg", "/review.css/..", "/fixes.csv", "/journal.jsonl",
+    "/sprites/..%2f..%2fjournal.jsonl", "/images/-1.jpg", "/images/99999.jpg",
+    "/images/9999999999999999999999999.jpg", "/images/../x.jpg", "/review.css/..", "/fixes.csv", "/journal.jsonl",
     "/sprites/" + "a" * 32 + ".jpg", "//etc/passwd",
 ])  # fmt: skip
 def test_paths_reach_no_file(server: Server, path: str) -> None:
     assert server.request("GET", path, authorization=f"Bearer {server.token}")[0] == 404
 
 
-@pytest.mark.parametrize("kind, asked", [
-    ("nothing", {}), ("view", {"by": "nonsense"}), ("view", {"by": "column:__class__"}), ("view", {"within": "x"}),
+@pytest.mark.parametrize("kind, payload", [
+    ("nothing", {}), ("view", {"group_by": "nonsense"}), ("view", {"group_by": "column:__class__"}), ("view", {"sort_by": "x"}),
     ("block", {"view": "x", "number": 0}), ("group", {"view": 7}), ("seen", {"rows": [1e9]}), ("seen", {"rows": [-1]}),
     ("seen", {"rows": "all"}), ("detail", {"row": 10**6}), ("detail", {"row": True}), ("changes", {"since": "x"}),
     ("draw", {"count": 10**9}), ("fine", {}), ("place", {"place": 7}), ("place", {"place": {"x": "y" * 10_000}}),
     ("__init__", {}), ("close", {}),
 ])  # fmt: skip
-def test_odd_questions_are_refused(server: Server, kind: str, asked: object) -> None:
-    status, told = server.ask(kind, asked)
-    assert status in (404, 410, 422) and told["error"]
+def test_odd_questions_are_refused(server: Server, kind: str, payload: object) -> None:
+    status, response = server.ask(kind, payload)
+    assert status in (404, 410, 422) and response["error"]
 
 
 def test_the_contract_of_a_mark(server: Server) -> None:
-    status, told = server.ask("marks", json.loads(MARK))
-    assert status == 200 and told["saved"] == 1
+    status, response = server.ask("marks", json.loads(MARK))
+    assert status == 200 and response["saved"] == 1
     text = (server.place / "review/fixes.csv").read_text()  # type: ignore[attr-defined]
     assert f"{SAMPLE},invalid,disc," in text
     other = {"marks": [{"sample_id": SAMPLE, "new_label": "square"}], "reviewer": "someone else"}
-    status, told = server.ask("marks", other)
-    assert status == 409 and told["conflicts"][0]["new_label"] == "invalid"
-    status, told = server.ask("marks", {"marks": [{"sample_id": SAMPLE, "new_label": None}]})
+    status, response = server.ask("marks", other)
+    assert status == 409 and response["conflicts"][0]["new_label"] == "invalid"
+    status, response = server.ask("marks", {"marks": [{"sample_id": SAMPLE, "new_label": None}]})
     assert status == 200 and SAMPLE not in (server.place / "review/fixes.csv").read_text()  # type: ignore[attr-defined]
 
 
@@ -185,7 +185,7 @@ def test_beyond_loopback_it_says_what_that_means(tmp_path: Path) -> None:
     draw_shapes(tmp_path / "shapes", per_label=3)
     server = Server("data.root=shapes", "order=none", "port=0", "host=0.0.0.0", cwd=tmp_path)
     try:
-        assert "can see the images and change the fixes" in "".join(server.told)
+        assert "can see the images and change the fixes" in "".join(server.response)
         assert server.request("GET", "/")[0] == 403, "the token is needed there, too"
         for host, wanted in (("192.0.2.7", 200), ("evil.example", 403)):
             assert server.request("GET", f"/?token={server.token}", host=f"{host}:{server.port}")[0] == wanted
