@@ -16,16 +16,10 @@ from typing import Any
 __all__ = ["audit", "compare", "crop", "demo", "export", "review", "sort", "train"]
 
 
-def _run(verb: str, overrides: tuple[str, ...], function: str = "run") -> Any:
-    from mlfix_train.config import build as config
-    from mlfix_train.errors import describe_os_error
+def _run(command: str, overrides: tuple[str, ...], function: str = "run") -> Any:
+    from mlfix_train.commands import run_command
 
-    cfg = config.compose(verb, list(overrides))
-    key = "outputs" if verb == "train" else "out"
-    try:
-        return config.run_command(verb, cfg, function)
-    except OSError as error:
-        raise describe_os_error(error, key, str(cfg.get(key))) from error
+    return run_command(command, overrides, function)
 
 
 def crop(*overrides: str) -> Any:

@@ -50,7 +50,7 @@ def test_heavy_libraries_load_inside_functions(path: Path) -> None:
 
 
 def test_help_loads_nothing_heavy() -> None:
-    code = "import sys; from mlfix_train.cli import main; main.help_text(); print(*sys.modules)"
+    code = "import sys; from mlfix_train.cli import main, help; help.help_text(); print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPO
     ).stdout.split()

@@ -1,1 +1,56 @@
-"""The verbs of the ``mlfix`` command: each takes a composed configuration, does its work and says what came of it."""
+"""The commands of ``mlfix``, one module each: a typed configuration in, work by library calls, a printed summary.
+
+Each module has ``run(cfg)``, where ``cfg`` is the dataclass of :mod:`mlfix_train.config` with the same name.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+from mlfix_train.errors import describe_os_error
+
+OUTPUT_KEYS = {"train": "outputs"}
+"""The key that names the folder a command writes to; ``out`` unless listed."""
+
+
+def run_command(command: str, overrides: Sequence[str] = (), function: str = "run") -> Any:
+    """Runs a command from Python with the keys of the command line.
+
+    A Hydra application may call this; its Hydra state stays as it is.
+
+    Args:
+        command: Such as ``"train"``.
+        overrides: ``key=value`` strings, such as ``["data.root=photos", "seed=3"]``.
+        function: The function of the command's module to call.
+
+    Returns:
+        What the command returns: a run directory, a DataFrame, or a summary.
+
+    Raises:
+        MlfixError: Something the user can fix.
+    """
+    from mlfix_train.config.compose import compose
+
+    return run_composed(command, compose(command, overrides), function)
+
+
+def run_composed(command: str, cfg: Any, function: str = "run") -> Any:
+    """Runs a command on its composed Hydra configuration."""
+    from mlfix_train.config.schemas import SCHEMAS, to_object
+
+    settings = to_object(command, cfg) if command in SCHEMAS else _untyped(command, cfg)
+    module = importlib.import_module(f"mlfix_train.commands.{command}")
+    try:
+        return getattr(module, function)(settings)
+    except OSError as error:
+        key = OUTPUT_KEYS.get(command, "out")
+        raise describe_os_error(error, key, str(getattr(settings, key))) from error
+
+
+def _untyped(command: str, cfg: Any) -> Any:
+    from mlfix_train.config.build import check_missing
+
+    check_missing(cfg, command)
+    return cfg

@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from mlfix_train.config.keys import config_dir, explain
-from mlfix_train.config.overrides import assign, quoted, normalize_overrides
+from mlfix_train.config.compose import compose
+from mlfix_train.config.explain import explain
+from mlfix_train.config.overrides import assign, normalize_overrides, quoted
+from mlfix_train.config.paths import config_dir
 from mlfix_train.config.settings import as_list, check_place, check_type, checked, plain
 from mlfix_train.data.cache import cached
 from mlfix_train.errors import (
@@ -24,37 +26,6 @@ from mlfix_train.errors import (
 )
 
 log = logging.getLogger(__name__)
-
-
-def compose(verb: str, overrides: list[str], with_hydra: bool = False) -> DictConfig:
-    """Composes the configuration of a verb, as the command line does; ``with_hydra`` keeps Hydra's own section.
-
-    Raises:
-        ConfigError: a key or value that isn't one, with the nearest right one.
-    """
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    GlobalHydra.instance().clear()
-    for override in overrides:
-        if override.startswith("="):
-            raise ConfigError(f"{override!r} names no key", "keys are given as key=value")
-    try:
-        with initialize_config_dir(config_dir(), version_base="1.3"):
-            return hydra_compose(verb, overrides=normalize_overrides(overrides), return_hydra_config=with_hydra)
-    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
-        raise explain(verb, error) from error
-
-
-def run_command(verb: str, cfg: DictConfig, function: str = "run") -> Any:
-    """Runs a verb on its composed configuration and returns what its function in ``mlfix_train.commands`` returns."""
-    import importlib
-
-    check_missing(cfg, verb)
-    return getattr(importlib.import_module(f"mlfix_train.commands.{verb}"), function)(cfg)
 
 
 def check_missing(cfg: DictConfig, verb: str) -> None:
@@ -264,7 +235,7 @@ def build_view_data(cfg: DictConfig, progress: Callable[[int, int], None] | None
 
 def pixel_settings(cfg: DictConfig, **more: Any) -> tuple[Any, dict[str, Any]]:
     """Returns how images are stored (``more`` goes before ``cfg.pixels``), and the store's cache and limit."""
-    from mlfix_train.data.pixels.store import PixelSpec
+    from mlfix_train.data.pixels.spec import PixelSpec
 
     pixels = {**plain(cfg.pixels), **more}
     store = {key: pixels.pop(key) for key in ("cache", "max_unreadable")}
@@ -290,8 +261,29 @@ def source_name(cfg: DictConfig) -> str:
 
 
 __all__ = [
-    "as_list", "assign", "build", "build_boxes", "build_datamodule", "build_fixes", "build_model",
-    "build_split", "build_table", "build_view_data", "run_command", "check_missing", "check_out", "check_place",
-    "check_train", "check_type", "checked", "compose", "config_dir", "explain", "is_sorting", "pixel_settings",
-    "plain", "quoted", "normalize_overrides", "source_name",
+    "as_list",
+    "assign",
+    "build",
+    "build_boxes",
+    "build_datamodule",
+    "build_fixes",
+    "build_model",
+    "build_split",
+    "build_table",
+    "build_view_data",
+    "check_missing",
+    "check_out",
+    "check_place",
+    "check_train",
+    "check_type",
+    "checked",
+    "compose",
+    "config_dir",
+    "explain",
+    "is_sorting",
+    "normalize_overrides",
+    "pixel_settings",
+    "plain",
+    "quoted",
+    "source_name",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Overrides ``key=value`` as a person types them, made into what Hydra's grammar reads."""
+"""Normalizes ``key=value`` overrides as people type them into what Hydra's grammar accepts."""
 
 from __future__ import annotations
 
@@ -6,18 +6,44 @@ import re
 
 from mlfix_train.errors import ConfigError
 
-PATHS = ("root", "file", "path", "out", "outputs", "runs", "original", "fixed", "control", "cache", "weights",
-         "network", "embeddings", "start", "order", "audit", "url", "images", "crops")  # fmt: skip
-"""Keys whose values are paths; a comma in one is no sweep."""
-OPEN = ("trainer.", "model.", "data.", "slices.", "hydra")
-"""Sections that take keys which their YAML doesn't name."""
+PATHS = {
+    "root",
+    "file",
+    "path",
+    "out",
+    "outputs",
+    "runs",
+    "original",
+    "fixed",
+    "control",
+    "cache",
+    "weights",
+    "network",
+    "embeddings",
+    "initial_order",
+    "order",
+    "audit",
+    "url",
+    "images",
+    "crops",
+}
+"""Keys whose values are paths; a comma in one is not a sweep."""
+OPEN = ("trainer.", "model.", "data.", "slices.", "logger.", "callbacks.")
+"""Sections that take keys beyond those of their presets, without Hydra's plus sign."""
 
 
 def normalize_overrides(overrides: list[str], sweep: bool = False) -> list[str]:
     """Returns overrides as Hydra's grammar wants them.
 
-    A value that it can't read, such as a regular expression, is put in quotes, and so is a path with a comma (outside
-    a sweep); ``slices.<name>`` may be a new key.
+    A value that the grammar cannot read, such as a regular expression, is quoted, and so is a path with a comma unless
+    ``sweep`` is set. A key of an open section is added where it does not exist.
+
+    Args:
+        overrides: ``key=value`` strings.
+        sweep: Whether a comma separates the values of a sweep.
+
+    Raises:
+        ConfigError: A plus sign on a key of a section that takes no further keys.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -26,31 +52,29 @@ def normalize_overrides(overrides: list[str], sweep: bool = False) -> list[str]:
     result = []
     for override in overrides:
         key, equals, value = override.partition("=")
-        if key.startswith("+") and not key.lstrip("+").startswith(OPEN):
-            raise ConfigError(
-                f"{key.lstrip('+')} is no key that can be added",
-                f"leave out the +; only keys below {', '.join(OPEN)} can be added",
-            )
-        if key.startswith("slices."):
-            key = f"++{key}"
-        override = f"{key}{equals}{value}"
+        name = key.lstrip("+~")
+        if key.startswith("+") and not name.startswith((*OPEN, "hydra")):
+            raise ConfigError(f"{name} cannot be added", f"drop the +; keys can be added below {', '.join(OPEN)}")
+        if name.startswith(OPEN) and equals and not key.startswith("~"):
+            key = f"++{name}"
         if equals and not override.startswith("-"):
             try:
-                comma = parser.parse_override(override).is_choice_sweep() and key.split(".")[-1] in PATHS and not sweep
+                parsed = parser.parse_override(f"{key}={value}")
+                literal = parsed.is_choice_sweep() and name.split(".")[-1] in PATHS and not sweep
             except HydraException:
-                comma = True
-            override = f"{key}={quoted(value)}" if comma else override
-        result.append(override)
+                literal = True
+            value = quoted(value) if literal else value
+        result.append(f"{key}{equals}{value}")
     return result
 
 
 def quoted(value: str) -> str:
-    """Returns a value in quotes, so that Hydra's grammar takes it as it is (backslashes count only before a quote)."""
+    """Quotes a value so that Hydra's grammar takes it literally (backslashes count only before a quote)."""
     body = re.sub(r"(\\*)'", r"\1\1\\'", value)
     body = re.sub(r"(\\+)$", r"\1\1", body)
     return f"'{body}'"
 
 
 def assign(key: str, value: object) -> str:
-    """Returns ``key='value'``, an override that survives whatever characters the value holds."""
+    """Returns ``key='value'``, an override that holds whatever characters the value has."""
     return f"{key}={quoted(str(value))}"

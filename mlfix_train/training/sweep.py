@@ -19,10 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlfix_train.commands.progress import duration
 from mlfix_train.config import build as config
-from mlfix_train.config.keys import known_keys
+from mlfix_train.config.explain import known_keys
 from mlfix_train.data.cache import enable_cache
 from mlfix_train.data.runs import FAILED, FINISHED, RunDirectory
-from mlfix_train.errors import ConfigError, MlfixError, RunError, check_range, did_you_mean, describe_os_error
+from mlfix_train.errors import ConfigError, MlfixError, RunError, check_range, describe_os_error, did_you_mean
 from mlfix_train.training.launchers import local as sweep_pool
 
 log = logging.getLogger(__name__)
@@ -212,4 +212,4 @@ def _cell(state: dict[str, Any] | None) -> str:
     return words + (f" ({duration(took)})" if took is not None else "")
 
 
-__all__ = ["Job", "Plan", "attempt", "ordered", "plan", "processes", "report", "run_processes", "enable_cache"]
+__all__ = ["Job", "Plan", "attempt", "enable_cache", "ordered", "plan", "processes", "report", "run_processes"]

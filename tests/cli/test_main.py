@@ -5,13 +5,13 @@ from __future__ import annotations
 from shapes import start
 
 from mlfix_train import COMMANDS
-from mlfix_train.cli import main as cli
+from mlfix_train.cli.help import SUMMARIES, help_text
 
 
 def test_help_names_every_verb() -> None:
-    assert set(cli.SUMMARIES) == set(COMMANDS)
+    assert set(SUMMARIES) == set(COMMANDS)
     for verb in COMMANDS:
-        assert f"  {verb}" in cli.help_text()
+        assert f"  {verb}" in help_text()
 
 
 def test_an_unknown_verb_names_the_nearest(mlfix) -> None:
@@ -23,7 +23,7 @@ def test_an_unknown_verb_names_the_nearest(mlfix) -> None:
 def test_help_of_a_verb_shows_its_keys(mlfix) -> None:
     answer = mlfix("compare", "--help")
     assert answer.code == 0
-    assert "original: ???" in answer.out
+    assert "original:" in answer.out
 
 
 def test_missing_keys_are_named(mlfix) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from mlfix_train.data.pixels.decode import ASPECTS, Box, fit_square, orientation, reason_of, to_rgb
+from mlfix_train.data.pixels.decode import Box, fit_square, orientation, reason_of, to_rgb
+from mlfix_train.data.pixels.spec import ASPECTS
 from mlfix_train.errors import ConfigError, check_choice, check_range
 
 FORMATS = ("jpg", "png")

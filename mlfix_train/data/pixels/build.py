@@ -1,4 +1,4 @@
-"""Building a pixel store: several processes, in chunks, with progress; interrupted, it goes on where it was."""
+"""Builds a pixel store: chunk by chunk in several processes, with progress; an interrupted build is resumed."""
 
 from __future__ import annotations
 
@@ -17,19 +17,24 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.data.files.atomic import FolderLock, atomic_path
-from mlfix_train.data.pixels.decode_worker import Chunk, decode_chunks
-from mlfix_train.data.pixels.store import PixelSpec, PixelStore, checksum, stamp, try_open
+from mlfix_train.data.files.process_pool import map_unordered
+from mlfix_train.data.files.system import cpu_count
+from mlfix_train.data.pixels import chunk as chunks
+from mlfix_train.data.pixels.chunk import Chunk
+from mlfix_train.data.pixels.spec import PixelSpec
+from mlfix_train.data.pixels.store import PixelStore, checksum, file_state, open_if_valid
 from mlfix_train.errors import DataError
 
 log = logging.getLogger(__name__)
 
-CHUNK = 512
-"""Images decoded between two notes on disk."""
+CHUNK_SIZE = 512
+"""Images decoded between two lines of the journal."""
 SERIAL_LIMIT = 3_000
-"""Below this many images starting processes costs more than they save."""
+"""Up to this many images starting processes costs more than it saves."""
+PART, JOURNAL = "pixels.part", "done.jsonl"
 
 
-def build(
+def build_store(
     table: pd.DataFrame,
     spec: PixelSpec,
     folder: Path,
@@ -39,36 +44,36 @@ def build(
 ) -> PixelStore:
     """Decodes the images of ``table`` into ``folder`` and returns the store; arguments as of ``open_store``.
 
-    Chunks that an interrupted build finished are kept: ``done.jsonl`` names them, flushed after their pixels.
+    The journal ``done.jsonl`` gets a line for each chunk once its pixels are written; a later build skips these chunks.
 
     Raises:
-        DataError: no space left on the device, or a folder that can't be written.
+        DataError: No space left on the device, or a folder that can't be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FolderLock(folder):
-            found = try_open(folder, fingerprint, (len(table), spec.size, spec.size, 3))
-            if found is not None:  # another process built it while this one waited
-                return found
+            store = open_if_valid(folder, fingerprint, (len(table), spec.size, spec.size, 3))
+            if store is not None:  # another process built it while this one waited
+                return store
             (folder / "store.json").unlink(missing_ok=True)
             unreadable = _decode_all(table, spec, folder, workers, progress)
             names = {str(table.index[row]): reason for row, reason in sorted(unreadable.items())}
             info = {"fingerprint": fingerprint, "spec": asdict(spec), "samples": len(table), "unreadable": names}
-            _sync(folder / "pixels.part")
-            info["crc32"] = checksum(folder / "pixels.part")
-            os.replace(folder / "pixels.part", folder / "pixels.npy")
+            _sync(folder / PART)
+            info["crc32"] = checksum(folder / PART)
+            os.replace(folder / PART, folder / "pixels.npy")
             with atomic_path(folder / "store.json") as temporary:
                 temporary.write_text(json.dumps(info, indent=1))
                 _sync(temporary)
-            (folder / "checked.json").write_text(json.dumps([info["crc32"], stamp(folder / "pixels.npy")]))
-            (folder / "done.jsonl").unlink(missing_ok=True)
+            (folder / "checked.json").write_text(json.dumps([info["crc32"], file_state(folder / "pixels.npy")]))
+            (folder / JOURNAL).unlink(missing_ok=True)
             return PixelStore(folder)
     except OSError as error:
-        raise _explain(error, folder, len(table), spec) from error
+        raise _describe_failure(error, folder, len(table), spec) from error
 
 
 def _sync(path: Path) -> None:
-    """Waits until a file is on the disk and not only in memory, so that a power cut leaves no hollow store."""
+    """Waits until a file is on the disk, so that a power cut leaves no store without its pixels."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
@@ -80,33 +85,35 @@ def _decode_all(
     workers: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> dict[int, str]:
-    """Decodes every chunk that isn't done yet; returns the reasons of the unreadable rows."""
-    part = folder / "pixels.part"
-    offset = _allocate(part, (len(table), spec.size, spec.size, 3))
-    total, row = len(table), spec.size**2 * 3
-    unreadable, done = _read_notes(folder / "done.jsonl", part, offset, row, total)
-    starts = [start for start in range(0, len(table), CHUNK) if start not in done]
+    """Decodes every chunk that isn't done yet; returns the unreadable rows with their reasons."""
+    part, total, row_bytes = folder / PART, len(table), spec.size**2 * 3
+    offset = _allocate(part, (total, spec.size, spec.size, 3))
+    unreadable, done = _read_journal(folder / JOURNAL, part, offset, row_bytes, total)
     paths = table["path"].tolist()
-    how = (spec.size, spec.aspect, spec.max_megapixels)
-    chunks = (Chunk(str(part), offset, start, paths[start : start + CHUNK], *how) for start in starts)
-    few = len(starts) * CHUNK <= SERIAL_LIMIT
-    finished, shown = min(len(done) * CHUNK, total), time.monotonic()
+    todo = [
+        Chunk(str(part), offset, start, paths[start : start + CHUNK_SIZE], spec)
+        for start in range(0, total, CHUNK_SIZE)
+        if start not in done
+    ]
+    finished, reported = min(len(done) * CHUNK_SIZE, total), time.monotonic()
     if done:
-        log.info("pixel store: %d of %d images were decoded before", finished, total)
-    with open(folder / "done.jsonl", "a") as notes:
-        for start, bad in decode_chunks(chunks, 1 if few else workers or os.cpu_count() or 1):
-            notes.write(json.dumps([CHUNK, start, bad, _chunk_checksum(part, offset, start, row, total)]) + "\n")
-            notes.flush()
-            unreadable.update(bad)
-            finished = min(finished + CHUNK, total)
-            if progress and (finished == total or time.monotonic() - shown > 1):
+        log.info("pixel store: resuming, %d of %d images are decoded", finished, total)
+    workers = 1 if len(todo) * CHUNK_SIZE <= SERIAL_LIMIT else workers or cpu_count()
+    with open(folder / JOURNAL, "a") as journal:
+        for chunk, failures in map_unordered(chunks.decode_chunk, todo, workers, str):
+            crc = _chunk_checksum(part, offset, chunk.start, row_bytes, total)
+            journal.write(json.dumps([CHUNK_SIZE, chunk.start, failures, crc]) + "\n")
+            journal.flush()
+            unreadable.update(failures)
+            finished = min(finished + CHUNK_SIZE, total)
+            if progress and (finished == total or time.monotonic() - reported > 1):
                 progress(finished, total)
-                shown = time.monotonic()
+                reported = time.monotonic()
     return unreadable
 
 
 def _allocate(part: Path, shape: tuple[int, ...]) -> int:
-    """Creates the file at its full size (so that a full disk is told at once); returns where the pixels begin."""
+    """Creates the file at its full size (a full disk is noticed at once); returns the offset of the first pixel."""
     size = int(np.prod(shape))
     try:
         with open(part, "rb") as file:
@@ -117,13 +124,12 @@ def _allocate(part: Path, shape: tuple[int, ...]) -> int:
     except (FileNotFoundError, ValueError):
         pass
     part.unlink(missing_ok=True)
-    (part.parent / "done.jsonl").unlink(missing_ok=True)
+    (part.parent / JOURNAL).unlink(missing_ok=True)
     if shutil.disk_usage(part.parent).free < size:
         raise OSError(errno.ENOSPC, "No space left on device")
     try:
         with open(part, "wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
             file.flush()
             offset = file.tell()
             if hasattr(os, "posix_fallocate"):
@@ -136,41 +142,43 @@ def _allocate(part: Path, shape: tuple[int, ...]) -> int:
         raise
 
 
-def _chunk_checksum(part: Path, offset: int, start: int, row: int, total: int) -> int:
+def _chunk_checksum(part: Path, offset: int, start: int, row_bytes: int, total: int) -> int:
     """Returns the CRC-32 of a chunk's pixels as they are in the file."""
     with open(part, "rb") as file:
-        file.seek(offset + start * row)
-        return zlib.crc32(file.read(min(CHUNK, total - start) * row))
+        file.seek(offset + start * row_bytes)
+        return zlib.crc32(file.read(min(CHUNK_SIZE, total - start) * row_bytes))
 
 
-def _read_notes(path: Path, part: Path, offset: int, row: int, total: int) -> tuple[dict[int, str], set[int]]:
-    """Returns the unreadable rows and the starts of the chunks that an earlier build finished, whose pixels are whole.
+def _read_journal(
+    path: Path, part: Path, offset: int, row_bytes: int, total: int
+) -> tuple[dict[int, str], set[int]]:
+    """Returns the unreadable rows and the starts of the chunks that an earlier build finished.
 
-    After a power cut a note may be on the disk and its pixels not: hence the checksum.
+    After a power cut a journal line may be on the disk without its pixels, hence the checksum.
     """
     unreadable: dict[int, str] = {}
     done: set[int] = set()
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
-            chunk, start, bad, checksum = json.loads(line)
-            rows = {int(number): str(reason) for number, reason in bad.items()}
-            if chunk == CHUNK and checksum == _chunk_checksum(part, offset, int(start), row, total):
+            chunk_size, start, failures, crc = json.loads(line)
+            rows = {int(number): str(reason) for number, reason in failures.items()}
+            if chunk_size == CHUNK_SIZE and crc == _chunk_checksum(part, offset, int(start), row_bytes, total):
                 done.add(int(start))
                 unreadable.update(rows)
-        except (ValueError, TypeError, AttributeError):  # a line cut short: that chunk is decoded again
+        except (ValueError, TypeError, AttributeError):  # a truncated line: that chunk is decoded again
             continue
     return unreadable, done
 
 
-def _explain(error: OSError, folder: Path, n: int, spec: PixelSpec) -> DataError:
+def _describe_failure(error: OSError, folder: Path, n: int, spec: PixelSpec) -> DataError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        need = n * spec.size**2 * 3 / 1e3
-        size = f"{need / 1e3:,.0f} MB" if need > 2e3 else f"{need:,.0f} kB"
+        kilobytes = n * spec.size**2 * 3 / 1e3
+        size = f"{kilobytes / 1e3:,.0f} MB" if kilobytes > 2e3 else f"{kilobytes:,.0f} kB"
         return DataError(
-            f"no space left for the pixel store {folder}: it takes {size}",
-            "free some, give another pixels.cache=<folder>, or a smaller pixels.size",
+            f"no space left for the pixel store {folder}: it needs {size}",
+            "free some space, or set another pixels.cache=<folder> or a smaller pixels.size",
         )
     return DataError(
         f"the pixel store {folder} can't be written: {error.strerror or error}",
-        "give a folder that you may write to: pixels.cache=<folder>",
+        "choose a folder you can write to: pixels.cache=<folder>",
     )

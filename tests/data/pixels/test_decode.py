@@ -309,10 +309,22 @@ def test_a_bomb_is_not_decoded(tmp_path: Path) -> None:
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 1, 0, 0, 0, 0)
     (tmp_path / "bomb.png").write_bytes(png(header, zlib.compress(b"\0" * 2501 * 20_000)))
     said = reason(tmp_path / "bomb.png")
-    assert "400 megapixels" in said and "pixels.max_megapixels=200" in said
+    assert "400 megapixels" in said and "max_megapixels=200" in said
     Image.new("RGB", (120, 100)).save(tmp_path / "small.png")
-    assert "pixels.max_megapixels=0.01" in reason(tmp_path / "small.png", max_megapixels=0.01)
+    assert "max_megapixels=0.01" in reason(tmp_path / "small.png", max_megapixels=0.01)
     assert decode_image(str(tmp_path / "small.png"), SIZE, max_megapixels=0.012).shape == (SIZE, SIZE, 3)
+
+
+def test_pillows_own_limit_stays_for_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our limit holds for our images, whatever Pillow's is; the user's own ``Image.open`` keeps its guard."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    Image.new("RGB", (100, 100)).save(tmp_path / "x.png")
+    assert decode_image(str(tmp_path / "x.png"), SIZE).shape == (SIZE, SIZE, 3)
+    (tmp_path / "broken.png").write_bytes(b"text")
+    assert reason(tmp_path / "broken.png")
+    assert Image.MAX_IMAGE_PIXELS == 1000
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(tmp_path / "x.png")
 
 
 def test_a_header_of_gigapixels_alone(tmp_path: Path) -> None:

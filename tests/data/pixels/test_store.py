@@ -8,6 +8,7 @@ import logging
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -18,12 +19,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mlfix_train.data.files import worker_pool
 from mlfix_train.data.pixels import build as pixel_build
-from mlfix_train.data.pixels import decode_worker
+from mlfix_train.data.pixels import chunk as chunks
 from mlfix_train.data.pixels import store as pixels
+from mlfix_train.data.pixels.chunk import Chunk
 from mlfix_train.data.pixels.decode import GREY, decode_image
-from mlfix_train.data.pixels.store import PixelSpec, PixelStore, open_store
+from mlfix_train.data.pixels.spec import PixelsConfig, PixelSpec
+from mlfix_train.data.pixels.store import PixelStore, open_store
 from mlfix_train.data.readers.folder import read_folder
 from mlfix_train.errors import ConfigError, DataError
 
@@ -48,7 +50,7 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pixel_build, "CHUNK", 4)
+    monkeypatch.setattr(pixel_build, "CHUNK_SIZE", 4)
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(Path(path).name)
         return real(path, *how)
 
-    monkeypatch.setattr(decode_worker, "decode_image", spy)
+    monkeypatch.setattr(chunks, "decode_image", spy)
     return names
 
 
@@ -204,20 +206,20 @@ class Stopped(Exception):
 def test_an_interrupted_build_goes_on(
     table: pd.DataFrame, cache: Path, small_chunks: None, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = decode_worker.decode_chunk
+    real = chunks.decode_chunk
     (table_path,) = {Path(table["path"].iloc[2])}
     table_path.write_bytes(b"")  # an unreadable one in the first chunk: its note must survive too
 
-    def stop_at_the_fourth(chunk: decode_worker.Chunk) -> decode_worker.Result:
+    def stop_at_the_fourth(chunk: Chunk) -> dict[int, str]:
         if chunk.start == 12:
             raise Stopped
         return real(chunk)
 
-    monkeypatch.setattr(decode_worker, "decode_chunk", stop_at_the_fourth)
+    monkeypatch.setattr(chunks, "decode_chunk", stop_at_the_fourth)
     with pytest.raises(Stopped):
         open_store(table, SPEC, cache, max_unreadable=0.1)
     assert len(decoded) == 12 and not (folder_of(cache) / "store.json").exists()
-    monkeypatch.setattr(decode_worker, "decode_chunk", real)
+    monkeypatch.setattr(chunks, "decode_chunk", real)
     store = open_store(table, SPEC, cache, max_unreadable=0.1)
     names = [Path(path).name for path in table["path"]]
     assert decoded == names, "every picture once, none again"
@@ -230,18 +232,18 @@ def test_an_interrupted_build_goes_on(
 
 KILLED = """
     import os, signal, sys
-    from mlfix_train.data.pixels import decode_worker
+    from mlfix_train.data.pixels import chunk as chunks
     from mlfix_train.data.pixels import build as pixel_build
     from mlfix_train.data.pixels.store import PixelSpec, open_store
     from mlfix_train.data.readers.folder import read_folder
 
-    pixel_build.CHUNK = 4
-    real = decode_worker.decode_chunk
+    pixel_build.CHUNK_SIZE = 4
+    real = chunks.decode_chunk
     def dies(chunk):
         if chunk.start == 16:
             os.kill(os.getpid(), signal.SIGKILL)
         return real(chunk)
-    decode_worker.decode_chunk = dies
+    chunks.decode_chunk = dies
     open_store(read_folder(sys.argv[1]), PixelSpec(size=12), sys.argv[2])
 """
 
@@ -270,15 +272,15 @@ def test_damaged_notes(
     table: pd.DataFrame, cache: Path, small_chunks: None, monkeypatch: pytest.MonkeyPatch, damage: bytes
 ) -> None:
     """Notes that a crash of the machine left half-written cost some decoding again, nothing more."""
-    real = decode_worker.decode_chunk
+    real = chunks.decode_chunk
     monkeypatch.setattr(
-        decode_worker, "decode_chunk", lambda c: real(c) if c.start < 8 else (_ for _ in ()).throw(Stopped)
+        chunks, "decode_chunk", lambda c: real(c) if c.start < 8 else (_ for _ in ()).throw(Stopped)
     )
     with pytest.raises(Stopped):
         open_store(table, SPEC, cache)
     with open(folder_of(cache) / "done.jsonl", "ab") as file:
         file.write(damage)
-    monkeypatch.setattr(decode_worker, "decode_chunk", real)
+    monkeypatch.setattr(chunks, "decode_chunk", real)
     assert (open_store(table, SPEC, cache)[:] == expected(table)).all()
 
 
@@ -323,7 +325,7 @@ def test_a_build_that_ends_between_its_last_two_steps(table: pd.DataFrame, cache
 
 def test_two_processes_at_once(table: pd.DataFrame, cache: Path, tmp_path: Path) -> None:
     script = (
-        "import sys\nfrom mlfix_train.data.pixels.store import PixelSpec, open_store\n"
+        "import sys\nfrom mlfix_train.data.pixels.spec import PixelSpec\nfrom mlfix_train.data.pixels.store import open_store\n"
         "from mlfix_train.data.readers.folder import read_folder\n"
         "print(open_store(read_folder(sys.argv[1]), PixelSpec(size=12), sys.argv[2])[:].sum())\n"
     )
@@ -375,7 +377,8 @@ def test_a_cache_that_is_a_file(table: pd.DataFrame, tmp_path: Path) -> None:
 NOT_ALLOWED = """
     import os, sys
     from mlfix_train.data.pixels import build as pixel_build
-    from mlfix_train.data.pixels.store import PixelSpec, open_store
+    from mlfix_train.data.pixels.store import open_store
+    from mlfix_train.data.pixels.spec import PixelSpec
     from mlfix_train.data.samples import make_table
     from mlfix_train.errors import DataError
 
@@ -414,7 +417,7 @@ def test_no_room(table: pd.DataFrame, cache: Path, monkeypatch: pytest.MonkeyPat
     with monkeypatch.context() as patch:
         usage = shutil.disk_usage(cache.parent)._replace(free=10_000)
         patch.setattr(pixel_build.shutil, "disk_usage", lambda path: usage)
-        with pytest.raises(DataError, match=r"(?s)no space left for the pixel store .* it takes 18 MB.*pixels.cache"):
+        with pytest.raises(DataError, match=r"(?s)no space left for the pixel store .* it needs 18 MB.*pixels.cache"):
             open_store(table, big, cache)
     assert not (folder_of(cache) / "pixels.part").exists()
 
@@ -426,17 +429,26 @@ def test_no_room_on_the_way(table: pd.DataFrame, cache: Path, monkeypatch: pytes
 
     with monkeypatch.context() as patch:
         patch.setattr(os, call, full)
-        with pytest.raises(DataError, match=r"no space left for the pixel store .* it takes 10 kB"):
+        with pytest.raises(DataError, match=r"no space left for the pixel store .* it needs 10 kB"):
             open_store(table, SPEC, cache)
     assert (open_store(table, SPEC, cache)[:] == expected(table)).all(), "once there is room it goes on"
 
 
 def test_spec_errors() -> None:
-    with pytest.raises(ConfigError, match=r"(?s)pixels.aspect=sqash.*did you mean 'squash'"):
+    with pytest.raises(ConfigError, match=r"(?s)aspect=sqash.*did you mean 'squash'"):
         PixelSpec(aspect="sqash")
     for size in (7, 1025, 40.0, None):
-        with pytest.raises(ConfigError, match=r"pixels.size=.* out of range"):
+        with pytest.raises(ConfigError, match=r"size=.* out of range"):
             PixelSpec(size=size)
+    for values in ({"size": 7}, {"aspect": "crop"}, {"max_unreadable": 1.1}, {"max_unreadable": -0.1}):
+        with pytest.raises(ConfigError):
+            PixelsConfig(**values)
+
+
+def test_a_section_without_a_size_takes_the_callers() -> None:
+    assert PixelsConfig().spec() == PixelSpec()
+    assert PixelsConfig(size=None, aspect="pad").spec(64) == PixelSpec(64, "pad")
+    assert PixelsConfig(size=32).spec(64) == PixelSpec(32)
 
 
 def test_flipped_bytes_are_found_and_decoded_again(
@@ -450,7 +462,7 @@ def test_flipped_bytes_are_found_and_decoded_again(
     decoded.clear()
     assert (open_store(table, SPEC, cache)[:] == expected(table)).all()
     assert len(decoded) == 23
-    assert "its pixels are not what was written" in caplog.text
+    assert "its pixels don't match their checksum" in caplog.text
 
 
 def test_a_copied_store_is_checked_once_and_used(table: pd.DataFrame, cache: Path, decoded: list[str]) -> None:
@@ -460,16 +472,16 @@ def test_a_copied_store_is_checked_once_and_used(table: pd.DataFrame, cache: Pat
     decoded.clear()
     assert (open_store(table, SPEC, cache)[:] == expected(table)).all()
     assert decoded == []
-    assert json.loads((store.folder / "checked.json").read_text())[1] == pixels.stamp(path)
+    assert json.loads((store.folder / "checked.json").read_text())[1] == pixels.file_state(path)
 
 
 def test_notes_of_pixels_that_never_reached_the_disk(
     table: pd.DataFrame, cache: Path, small_chunks: None, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A power cut: the notes are there, the pixels of a chunk are not."""
-    real = decode_worker.decode_chunk
+    real = chunks.decode_chunk
     monkeypatch.setattr(
-        decode_worker, "decode_chunk", lambda c: real(c) if c.start < 12 else (_ for _ in ()).throw(Stopped)
+        chunks, "decode_chunk", lambda c: real(c) if c.start < 12 else (_ for _ in ()).throw(Stopped)
     )
     with pytest.raises(Stopped):
         open_store(table, SPEC, cache)
@@ -477,7 +489,7 @@ def test_notes_of_pixels_that_never_reached_the_disk(
     content = bytearray(part.read_bytes())
     content[128 + 4 * 432 : 128 + 8 * 432] = bytes(4 * 432)
     part.write_bytes(content)
-    monkeypatch.setattr(decode_worker, "decode_chunk", real)
+    monkeypatch.setattr(chunks, "decode_chunk", real)
     decoded.clear()
     assert (open_store(table, SPEC, cache)[:] == expected(table)).all()
     assert len(decoded) == 23 - 8, "the chunk without pixels again, and what was not done"
@@ -508,41 +520,34 @@ def test_many_processes_give_the_same(
     )
 
 
-def test_no_room_in_another_process(table: pd.DataFrame, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error in a worker comes back as what it is: here the file that it writes to is gone."""
+def test_a_file_that_vanishes_under_the_workers(
+    table: pd.DataFrame, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error in a worker comes back as what it is."""
     monkeypatch.setattr(pixel_build, "SERIAL_LIMIT", 0)
-    real = pixel_build.decode_chunks
+    real = pixel_build.map_unordered
 
-    def lost(chunks: object, workers: int) -> object:
+    def without_file(*args: object) -> object:
         (folder_of(cache) / "pixels.part").unlink()
-        return real(chunks, workers)
+        return real(*args)
 
-    monkeypatch.setattr(pixel_build, "decode_chunks", lost)
+    monkeypatch.setattr(pixel_build, "map_unordered", without_file)
     with pytest.raises(DataError, match=r"can't be written: No such file or directory"):
         open_store(table, SPEC, cache, workers=2)
 
 
-def test_a_worker_that_dies(table: pd.DataFrame, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def die(chunk: Chunk) -> dict[int, str]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def test_a_worker_that_dies_names_its_images(
+    table: pd.DataFrame, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pixel_build, "SERIAL_LIMIT", 0)
-    monkeypatch.setattr(worker_pool.sys, "executable", "/bin/false")
-    with pytest.raises(DataError, match=r"a decoding process died \(exit code 1\)"):
+    monkeypatch.setattr(chunks, "decode_chunk", die)
+    with pytest.raises(DataError, match=r"a worker process died .*a/00\.png to .*b/21\.png(?s:.*)SIGKILL"):
         open_store(table, SPEC, cache, workers=2)
-
-
-def test_a_worker_that_dies_before_it_has_read_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writing the job fails, and closing the pipe, which writes it once more, must not hide why."""
-    real = subprocess.Popen
-
-    def dead(*args: object, **how: object) -> subprocess.Popen[str]:
-        process = real(*args, **how)
-        process.wait()
-        return process
-
-    monkeypatch.setattr(worker_pool.sys, "executable", "/bin/false")
-    monkeypatch.setattr(worker_pool.subprocess, "Popen", dead)
-    chunk = decode_worker.Chunk("part", 0, 0, ["/a.png", "/b.png"], 8, "squash", 1.0)
-    with pytest.raises(DataError, match=r"a decoding process died \(exit code 1\)"):
-        list(decode_worker.decode_chunks([chunk], 2))
 
 
 MEMORY = """

@@ -1,0 +1,44 @@
+"""What ``mlfix --help`` and ``mlfix <command> --help`` print."""
+
+from __future__ import annotations
+
+from mlfix_train import COMMANDS, __version__
+
+SUMMARIES = {
+    "crop": "crop the boxes of photos (MTSD, COCO, YOLO, VOC) to a data set of samples",
+    "train": "train a classifier or the sorting network; -m sweeps over seeds and arms",
+    "sort": "put images in an order in which neighbors look alike; find near-duplicates",
+    "audit": "rank labels by how likely they are wrong: estimates, panels, a report page",
+    "review": "open the page where wrong labels are marked; writes fixes.csv",
+    "compare": "before against after, with evaluation and training effects kept apart",
+    "export": "write fixes back to MTSD, COCO, YOLO or VOC; an audit to other tools",
+    "demo": "run the whole loop on rendered signs with planted label errors",
+}
+
+HELP = """mlfix {version}: find wrong labels in image data, fix them, and measure what it bought.
+
+  mlfix sort data.root=photos                      photos/<label>/<image>, or unsorted images; see sort/panels
+  mlfix train data.root=photos                     train a baseline
+  mlfix audit runs=outputs/default out=audit       rank the most suspicious labels
+  mlfix review audit=audit                         mark wrong ones on a page: review/fixes.csv
+  mlfix train data.root=photos fixes.path=review/fixes.csv arm=fixed
+  mlfix compare original=outputs/default/original fixed=outputs/default/fixed fixes.path=review/fixes.csv
+
+Commands
+{commands}
+
+mlfix <command> --help lists its keys. Set keys as key=value; -m sweeps over several values: seed=range(0,20)
+"""
+
+
+def help_text() -> str:
+    """Returns what ``mlfix --help`` prints."""
+    commands = "\n".join(f"  {command:<9}{SUMMARIES[command]}" for command in COMMANDS)
+    return HELP.format(version=__version__, commands=commands)
+
+
+def command_help(command: str) -> str:
+    """Returns what ``mlfix <command> --help`` prints."""
+    from mlfix_train.config.help import describe_keys
+
+    return f"mlfix {command}: {SUMMARIES[command]}\n\n{describe_keys(command)}"

@@ -1,0 +1,114 @@
+"""What commands read: samples, boxes, fixes and splits, built from their sections of the configuration."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from mlfix_train.config.instantiate import instantiate
+from mlfix_train.config.sections import FixesConfig
+from mlfix_train.data.cache import cached
+from mlfix_train.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+def source_name(data: Mapping[str, Any]) -> str:
+    """Returns what errors call the data, such as ``data.root=photos``."""
+    key = next((key for key in ("file", "root") if data.get(key)), "data")
+    return f"data.{key}={data.get(key, '')}"
+
+
+def read_samples(data: Mapping[str, Any]) -> pd.DataFrame:
+    """Reads the sample table that section ``data`` describes.
+
+    Raises:
+        ConfigError: The reader cannot be built, or it reads photos with boxes.
+        DataError: The data cannot be read.
+    """
+    key = ("table", json.dumps(data, sort_keys=True, default=str))
+    table = cached(key, lambda: instantiate(data, "data"))
+    if not isinstance(table, pd.DataFrame):
+        raise ConfigError(
+            f"{source_name(data)} holds photos with boxes, not samples",
+            "crop them first: mlfix crop data.root=<folder>; then data=crops data.root=crops",
+        )
+    return cast(pd.DataFrame, table)
+
+
+def read_boxes(data: Mapping[str, Any]) -> Any:
+    """Reads the photos and boxes that section ``data`` describes.
+
+    Returns:
+        :class:`mlfix_train.data.annotations.base.Annotations`.
+
+    Raises:
+        ConfigError: The reader cannot be built, or it reads samples.
+        DataError: The data cannot be read.
+    """
+    found = instantiate(data, "data")
+    if isinstance(found, pd.DataFrame):
+        raise ConfigError(
+            f"{source_name(data)} holds samples, not photos with boxes",
+            "use data=boxes, mtsd, coco, yolo or voc; samples need no cropping",
+        )
+    return found
+
+
+def read_matching_fixes(fixes: FixesConfig, table: pd.DataFrame) -> pd.DataFrame | None:
+    """Reads the fixes file and matches it to the samples; ``None`` if none is set.
+
+    Raises:
+        FixesError: The file cannot be read, or does not match the samples.
+    """
+    from mlfix_train.data.fixes.table import match_fixes, read_fixes
+
+    if fixes.path is None:
+        return None
+    matched = match_fixes(read_fixes(fixes.path), table, fixes.ignore)
+    if not len(matched):
+        log.warning("fixes.path=%s holds no fixes", fixes.path)
+    return matched
+
+
+def draw_configured_split(split: Any, table: pd.DataFrame, data: Mapping[str, Any]) -> np.ndarray:
+    """Draws the split that section ``split`` describes.
+
+    Returns:
+        Boolean array (N,), true where a sample is held out.
+    """
+    from mlfix_train.data.splits import draw_split
+
+    if not split.column and (table["split"] != "").any():
+        cached(("split hint", source_name(data)), _hint_at_own_split)
+    held_out: np.ndarray = draw_split(table, split)
+    return held_out
+
+
+def _hint_at_own_split() -> None:
+    log.warning("the data has its own split (train/ and val/ folders, or a column); split.column=split uses it")
+
+
+def check_out(out: str, data: Mapping[str, Any]) -> Path:
+    """Checks the output folder and returns it.
+
+    Raises:
+        ConfigError: It is a file, or lies in the folder of the images, where its pictures would become samples.
+    """
+    place = Path(out).expanduser()
+    if place.is_file():
+        raise ConfigError(f"out={out} is a file", "set a folder: out=<folder>")
+    if str(data.get("_target_", "")).endswith("read_folder") and data.get("root"):
+        root = Path(str(data["root"])).expanduser().resolve()
+        if place.resolve().is_relative_to(root):
+            raise ConfigError(
+                f"out={out} lies in data.root={data['root']}, so its pictures would become samples next time",
+                "set a folder outside of it: out=<folder>",
+            )
+    return place

@@ -1,0 +1,148 @@
+"""Turns Hydra's and OmegaConf's errors into errors that name the key and the closest right one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mlfix_train.config.paths import config_dir
+from mlfix_train.errors import ConfigError, did_you_mean, format_list, nearest
+
+UNKNOWN_KEY = (
+    r"Could not (?:override|append to config) '([^']+)'",
+    r"Key '([^']+)' is not in struct",
+    r"Key '([^']+)' not in '\w+'",
+)
+TYPES = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false", "String": "text"}
+
+
+def known_keys(command: str) -> Iterator[str]:
+    """Yields all dotted keys of a command's default configuration, and its config groups."""
+    from mlfix_train.config.compose import compose
+
+    yield from _dotted(compose(command), "")
+    yield from (path.name for path in Path(config_dir()).iterdir() if path.is_dir() and path.name != "base")
+
+
+def _dotted(node: DictConfig, prefix: str) -> Iterator[str]:
+    for key in node:
+        yield f"{prefix}{key}"
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, str(key)):
+            continue
+        if OmegaConf.is_dict(node[key]):
+            yield from _dotted(node[key], f"{prefix}{key}.")
+
+
+def unknown_key(command: str, key: str) -> ConfigError:
+    """Returns the error for a key that the command does not have, with the closest one that it has."""
+    known = list(known_keys(command))
+    last = key.split(".")[-1]
+    guess = nearest(key, known) or nearest(last, known) or [name for name in known if name.split(".")[-1] == last]
+    guess = [name for name in guess if name != key]  # a group of another command
+    hint = f"did you mean {guess[0]}?" if guess else f"`mlfix {command} --help` lists all keys"
+    return ConfigError(f"unknown key {key}", hint)
+
+
+def explain(command: str, error: Exception) -> ConfigError:
+    """Returns a :class:`ConfigError` that says in plain words what Hydra or OmegaConf rejected."""
+    if isinstance(error, ConfigError):
+        return error
+    text = _with_causes(error)
+    for explanation in (_invalid_value, _unknown_key, _unknown_preset, _null_group, _sweep_without_flag):
+        found = explanation(command, text)
+        if found is not None:
+            return found
+    first = " ".join(line.strip() for line in str(error).splitlines() if line.strip())[:300] or type(error).__name__
+    return ConfigError(
+        f"the configuration cannot be read: {first}", "write overrides as key=value; quote values with spaces"
+    )
+
+
+def _with_causes(error: BaseException | None) -> str:
+    lines = []
+    while error is not None:
+        lines.append(str(error))
+        error = error.__cause__
+    return "\n".join(lines)
+
+
+def _full_key(text: str, key: str) -> str:
+    path = re.search(r"full_key: (\S+)", text)
+    return path.group(1) if path else key
+
+
+def _unknown_key(command: str, text: str) -> ConfigError | None:
+    for pattern in UNKNOWN_KEY:
+        match = re.search(pattern, text)
+        if match:
+            return unknown_key(command, _full_key(text, match.group(1)))
+    return None
+
+
+def _invalid_value(command: str, text: str) -> ConfigError | None:
+    match = re.search(r"Value '([^']*)'(?: of type '\w+')? (?:could not be converted to|is not a valid) (\w+)", text)
+    if match:
+        value, kind = match.groups()
+        wanted = TYPES.get(kind, kind)
+        return ConfigError(f"{_full_key(text, 'a key')}={value} is not {wanted}", f"use {wanted}")
+    match = re.search(r"(?:field|Value) '?([\w.]+)'? is not Optional|Incompatible value 'None' for field", text)
+    if match:
+        return ConfigError(f"{_full_key(text, match.group(1) or 'a key')}=null is not allowed", "set a value")
+    match = re.search(r"Value '([^']*)' of type '\w+' is incompatible with type hint '([^']*)'", text)
+    if match:
+        value, hint = match.groups()
+        wanted = hint.replace("Optional", "null or ").replace("Union", "one of ").replace("typing.", "")
+        return ConfigError(f"{_full_key(text, 'a key')}={value} has the wrong type", f"use {wanted}")
+    match = re.search(r"Cannot (?:assign|merge) (\w+) (?:to|with|into) (\w+)", text) or re.search(
+        r"(Invalid type assigned|Merge error): (.*)", text
+    )
+    if match:
+        key = _full_key(text, "a section")
+        return ConfigError(f"{key} is a section, not a single value", f"set its keys: {key}.<key>=...")
+    return None
+
+
+def _unknown_preset(command: str, text: str) -> ConfigError | None:
+    match = re.search(r"Could not find '([^']+)'", text) or re.search(r"Cannot find primary config '([^']+)'", text)
+    if match is None:
+        return None
+    group, _, value = match.group(1).rpartition("/")
+    options = _available(text) or sorted(path.stem for path in Path(config_dir(), group).glob("*.yaml"))
+    key = group or match.group(1)
+    if group.startswith("hydra/"):
+        return ConfigError(f"{key}={value} is not installed", _plugin_hint(group, value, options))
+    return ConfigError(f"{key}={value} does not exist", did_you_mean(value, options) if options else "")
+
+
+def _available(text: str) -> list[str]:
+    """Returns the presets that Hydra found, in the user's own folders too."""
+    match = re.search(r"Available options in '[^']*':\n((?:\t\S+\n?)+)", text)
+    return match.group(1).split() if match else []
+
+
+def _plugin_hint(group: str, value: str, options: list[str]) -> str:
+    kind = group.removeprefix("hydra/")
+    extras = {"submitit_slurm": "mlfix-train[slurm]", "submitit_local": "mlfix-train[slurm]"}
+    package = extras.get(value) or f"hydra-{value}-{kind}"
+    return f"install its plugin: pip install {package}; installed: {format_list(options, 10)}"
+
+
+def _null_group(command: str, text: str) -> ConfigError | None:
+    if "Config group override must be" not in text and "Config group override value type" not in text:
+        return None
+    return ConfigError(
+        "a config group (such as data, model, recipe, trainer or logger) is set to null or to an empty name",
+        "name one of its presets, such as data=folder or logger=none",
+    )
+
+
+def _sweep_without_flag(command: str, text: str) -> ConfigError | None:
+    match = re.search(r"Sweep parameters '([^']*)'|Ambiguous value for argument '([^']*)'", text)
+    if match is None:
+        return None
+    given: Any = match.group(1) or match.group(2)
+    return ConfigError(f"{given} is a sweep over several values", f"add -m: mlfix {command} -m {given}")

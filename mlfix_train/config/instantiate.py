@@ -1,0 +1,81 @@
+"""Builds the object that a section's ``_target_`` names."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate as hydra_instantiate
+
+from mlfix_train.errors import ConfigError, MlfixError, did_you_mean
+
+
+def instantiate(section: Mapping[str, Any], key: str, **extra: Any) -> Any:
+    """Builds the object that ``_target_`` names from the section's other keys and ``extra``; nested targets too.
+
+    Args:
+        section: The section as a plain dict.
+        key: What the configuration calls the section, for errors.
+        **extra: Further arguments, passed on as they are.
+
+    Raises:
+        ConfigError: The target cannot be imported, or does not take these arguments.
+    """
+    if not section.get("_target_"):
+        raise ConfigError(f"{key} has no _target_", f"name what builds it: {key}._target_=<module>.<class or function>")
+    name = str(section["_target_"])
+    factory = _partial(section, key, name)
+    given = [argument for argument in section if argument not in ("_target_", "_args_", "_convert_", "_recursive_")]
+    _check_arguments(factory, key, name, given, extra)
+    try:
+        return factory(**extra)
+    except InstantiationException as error:
+        cause = error.__cause__
+        raise cause if isinstance(cause, Exception) else error from error
+
+
+def _partial(section: Mapping[str, Any], key: str, name: str) -> Any:
+    try:
+        return hydra_instantiate({"_convert_": "all", **section, "_partial_": True})
+    except InstantiationException as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, MlfixError):
+                raise cause from error
+            last, cause = cause, cause.__cause__
+        reason = " ".join(str(last).split())
+        if isinstance(last, ImportError):
+            raise ConfigError(
+                f"{key}._target_={name} cannot be imported: {reason}",
+                f"check its spelling; modules are looked up in the installed packages and in {os.getcwd()}",
+            ) from error
+        raise ConfigError(f"{key} cannot be built: {reason}", f"check the keys of {key}") from error
+
+
+def _check_arguments(factory: Any, key: str, name: str, given: list[str], extra: Mapping[str, Any]) -> None:
+    target = factory.func
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return  # some built-in callables have no signature
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for argument in given:
+        if argument not in parameters:
+            options = [option for option in parameters if option not in extra]
+            raise ConfigError(f"unknown key {key}.{argument}: {name} does not take it", did_you_mean(argument, options))
+    for argument in extra:
+        if argument not in parameters:
+            raise ConfigError(f"{name} does not take {argument!r}, which {key} needs", f"add this parameter to {name}")
+    required = [
+        option
+        for option, parameter in parameters.items()
+        if parameter.default is inspect.Parameter.empty
+        and parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    ]
+    missing = [option for option in required if option not in given and option not in extra and not factory.args]
+    if missing:
+        raise ConfigError(f"{name} needs {key}.{missing[0]}", f"set it: {key}.{missing[0]}=...")

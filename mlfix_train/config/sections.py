@@ -1,0 +1,25 @@
+"""Sections that several commands share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class FixesConfig:
+    """A fixes file.
+
+    Args:
+        path: Fixes file: our CSV, or that of MLfix, FiftyOne, Label Studio or cleanlab; null: none.
+        ignore: Problems that do not stop: unknown_samples, new_labels, stale, conflicts, empty_labels.
+    """
+
+    path: str | None = None
+    ignore: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        from mlfix_train.data.fixes.table import ALLOWANCES
+        from mlfix_train.errors import check_choice
+
+        for name in self.ignore:
+            check_choice("ignore", name, ALLOWANCES)

@@ -1,0 +1,59 @@
+"""Settings of decoding and of the pixel store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlfix_train.errors import ConfigError, check_choice, check_range
+
+ASPECTS = ("squash", "pad")
+
+
+@dataclass(frozen=True)
+class PixelSpec:
+    """How an image file becomes pixels. Stores of different settings stand side by side.
+
+    Args:
+        size: Side of the stored square, in pixels, 8 to 1024.
+        aspect: ``squash`` (stretch to the square, as in the published experiment) or ``pad`` (keep the aspect ratio,
+            with grey margins).
+        max_megapixels: Larger images count as unreadable, a guard against decompression bombs.
+    """
+
+    size: int = 40
+    aspect: str = "squash"
+    max_megapixels: float = 200.0
+
+    def __post_init__(self) -> None:
+        check_choice("aspect", self.aspect, ASPECTS)
+        if not isinstance(self.size, int) or not 8 <= self.size <= 1024:
+            raise ConfigError(f"size={self.size} is out of range", "give the side in pixels, 8 to 1024")
+        check_range("max_megapixels", self.max_megapixels, 0, 1e6)
+
+
+@dataclass(frozen=True)
+class PixelsConfig:
+    """Section ``pixels`` of the configuration: how images are decoded, where they are kept, and how many may fail.
+
+    Args:
+        size: Side of the stored square, in pixels, 8 to 1024; null: as the runs or networks involved were trained with,
+            else the command's default.
+        aspect: squash (stretch to the square) | pad (keep the aspect ratio, with grey margins).
+        max_megapixels: Larger images count as unreadable.
+        max_unreadable: Share of the images that may be unreadable, 0 to 1; a single one always may, unless this is 0.
+        cache: Folder of the decoded images.
+    """
+
+    size: int | None = PixelSpec.size
+    aspect: str = PixelSpec.aspect
+    max_megapixels: float = PixelSpec.max_megapixels
+    max_unreadable: float = 0.01
+    cache: str = ".pixels"
+
+    def __post_init__(self) -> None:
+        check_range("max_unreadable", self.max_unreadable, 0, 1)
+        self.spec()
+
+    def spec(self, default_size: int = PixelSpec.size) -> PixelSpec:
+        """Returns the settings of decoding, with ``default_size`` where ``size`` is null."""
+        return PixelSpec(default_size if self.size is None else self.size, self.aspect, self.max_megapixels)
