@@ -67,7 +67,7 @@ def open_session(
     table: pd.DataFrame | None = None,
     audit: bool = True,
     fixes: str | None = None,
-    allow: tuple[str, ...] = (),
+    ignore: tuple[str, ...] = (),
     reviewer: str = "anna",
 ) -> ReviewSession:
     """Opens a review of ``table`` in ``out``."""
@@ -80,15 +80,13 @@ def open_session(
         order=order_of(table),
         calibrated=audit,
         fixes=fixes,
-        allow=allow,
+        ignore=ignore,
         reviewer=reviewer,
         title="test",
     )
 
 
-def mark(
-    session: ReviewSession, *marks: tuple[str, str | None], reviewer: str = "anna", **more: Any
-) -> dict[str, Any]:
+def mark(session: ReviewSession, *marks: tuple[str, str | None], reviewer: str = "anna", **more: Any) -> dict[str, Any]:
     """Marks samples by id."""
     wanted = [{"sample_id": name, "new_label": label, **more} for name, label in marks]
     return session.handle("marks", {"marks": wanted, "reviewer": reviewer})

@@ -17,6 +17,7 @@ from mlfix_train.errors import ConfigError, format_list
 
 SCHEMAS: dict[str, str] = {
     "demo": "mlfix_train.config.demo:DemoConfig",
+    "review": "mlfix_train.config.review:ReviewConfig",
 }
 """The dataclass of each command, as ``module:class``; imported when its command runs."""
 

@@ -371,7 +371,7 @@ def test_contrast_is_enough_for_everyone() -> None:
                 assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, f"{ink} on {ground} in {theme}"
 
 
-@pytest.mark.parametrize("keys, words", [
+@pytest.mark.parametrize(("keys", "words"), [
     ((), "give audit="), (("audit=nowhere",), "holds no audit"), (("data.root=nowhere",), "does not exist"),
     (("data.root=shapes", "out=shapes/review"), "lies in data.root"), (("data.root=shapes", "port=99999"), "port"),
     (("data.root=shapes", "port=x"), "whole number"), (("data.root=shapes", "host=256.1.1.1"), "no address"),

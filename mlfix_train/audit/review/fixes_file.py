@@ -58,7 +58,12 @@ class FixesFile:
         if cached is None or cached[0] != revision:
             samples = self.store.samples
             given = samples.label(samples.given[row])
-            cells = [samples.ids[row], self.store.mark_name(int(self.store.marks[row])), given, *self.store.authors[row]]
+            cells = [
+                samples.ids[row],
+                self.store.mark_name(int(self.store.marks[row])),
+                given,
+                *self.store.authors[row],
+            ]
             # csv leaves a bare carriage return unquoted, and could not read it back.
             quoting = csv.QUOTE_ALL if any("\r" in str(cell) for cell in cells) else csv.QUOTE_MINIMAL
             buffer = io.StringIO()
@@ -138,7 +143,7 @@ def open_fixes(
     store: MarkStore,
     table: pd.DataFrame,
     fixes: str | Path | None = None,
-    allow: Collection[str] = (),
+    ignore: Collection[str] = (),
     reviewer: str = "",
 ) -> OpenedFixes:
     """Merges the journal, an existing ``fixes.csv`` and a fixes file to start with.
@@ -148,7 +153,7 @@ def open_fixes(
         store: Marks, replayed from the journal.
         table: Sample table.
         fixes: A fixes file to start with; each version of it is imported once.
-        allow: As in :func:`mlfix_train.data.fixes.table.match_fixes`.
+        ignore: As in :func:`mlfix_train.data.fixes.table.match_fixes`.
         reviewer: Who reviews.
 
     Raises:
@@ -156,7 +161,7 @@ def open_fixes(
         DataError: The journal is of other data.
     """
     opened = OpenedFixes(FixesFile(path, store))
-    allow = {*allow, "empty_labels"}
+    ignore = {*ignore, "empty_labels"}
     marked = {row[0] for row in _rows_after(store.journal.entries) if row != COLUMNS}
     if marked and marked == store.missing:
         raise DataError(
@@ -165,9 +170,9 @@ def open_fixes(
             "set another out=<folder>, or give the data that was reviewed",
         )
     if path.exists():
-        _open_existing(opened, table, allow, reviewer)
+        _open_existing(opened, table, ignore, reviewer)
     if fixes is not None:
-        _import_given(Path(fixes).expanduser(), opened, table, allow, reviewer)
+        _import_given(Path(fixes).expanduser(), opened, table, ignore, reviewer)
     if store.missing:
         opened.notes.append(
             f"{len(store.missing):,} marked samples are no longer in the data: the journal keeps their marks, "
@@ -182,9 +187,7 @@ def open_fixes(
     return opened
 
 
-def _import_given(
-    path: Path, opened: OpenedFixes, table: pd.DataFrame, allow: Collection[str], reviewer: str
-) -> None:
+def _import_given(path: Path, opened: OpenedFixes, table: pd.DataFrame, ignore: Collection[str], reviewer: str) -> None:
     """Imports a fixes file to start with, once; what was decided in this review before stays."""
     store = opened.file.store
     digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
@@ -192,7 +195,7 @@ def _import_given(
     if digest and source in store.sources:
         return
     touched = store.revisions > 0
-    wanted = _wanted_marks(path, store, table, allow)
+    wanted = _wanted_marks(path, store, table, ignore)
     opened.conflicts = {row: mark for row, mark, _ in wanted if touched[row] and store.marks[row] != mark}
     imported = _import(store, [fix for fix in wanted if not touched[fix[0]]], source, reviewer)
     opened.notes.append(f"imported {imported:,} marks from {path}")
@@ -202,7 +205,7 @@ def _import_given(
         )
 
 
-def _open_existing(opened: OpenedFixes, table: pd.DataFrame, allow: Collection[str], reviewer: str) -> None:
+def _open_existing(opened: OpenedFixes, table: pd.DataFrame, ignore: Collection[str], reviewer: str) -> None:
     """Imports what ``fixes.csv`` has and the journal lacks: an initial file, an edited one, or that of a lost journal."""
     file, store = opened.file, opened.file.store
     path, entries = file.path, store.journal.entries
@@ -211,7 +214,7 @@ def _open_existing(opened: OpenedFixes, table: pd.DataFrame, allow: Collection[s
     if rows is not None and (rows in recent or (file.is_own() and rows <= recent[0])):
         return  # a crash between journal and fixes.csv
     try:
-        wanted = _wanted_marks(path, store, table, allow)
+        wanted = _wanted_marks(path, store, table, ignore)
         if file.is_own() or not entries:  # the journal was changed, or there was none
             imported = _import(store, wanted, str(path), reviewer)
             opened.notes.append(
@@ -243,10 +246,10 @@ def _open_existing(opened: OpenedFixes, table: pd.DataFrame, allow: Collection[s
 
 
 def _wanted_marks(
-    path: Path, store: MarkStore, table: pd.DataFrame, allow: Collection[str]
+    path: Path, store: MarkStore, table: pd.DataFrame, ignore: Collection[str]
 ) -> list[tuple[int, int, Author]]:
     """Returns row, mark and author of each line of a fixes file; :data:`NONE` where it gives the given label."""
-    fixes = match_fixes(read_fixes(path), table, allow)
+    fixes = match_fixes(read_fixes(path), table, ignore)
     samples = store.samples
     columns = (fixes[name] for name in ("new_label", "reviewer", "time", "note"))
     wanted = []

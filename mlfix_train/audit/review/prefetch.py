@@ -18,13 +18,10 @@ class SpritePrefetcher(threading.Thread):
 
     Args:
         session: The session.
-        progress: Called with the number of samples of the first view; returns a callback that is called with the
-            samples done and the samples in all.
+        progress: Called with the samples done and the samples in all, for the first view.
     """
 
-    def __init__(
-        self, session: ReviewSession, progress: Callable[[int], Callable[[int, int], None]] | None = None
-    ) -> None:
+    def __init__(self, session: ReviewSession, progress: Callable[[int, int], None] | None = None) -> None:
         super().__init__(daemon=True, name="sprites")
         self.session, self.progress, self.stopped = session, progress, threading.Event()
 
@@ -39,8 +36,7 @@ class SpritePrefetcher(threading.Thread):
     def cut_view(self, view: str) -> bool:
         """Cuts the sheets of a view; returns False if it was stopped, or another view was requested."""
         session, total = self.session, self.session.view_size(view)
-        report = self.progress(total) if self.progress else None
-        self.progress = None  # only the first view
+        progress, self.progress = self.progress, None
         for start in range(0, total, BLOCK):
             while time.monotonic() - session.last_request < PAUSE:
                 if self.stopped.wait(0.05):
@@ -49,8 +45,8 @@ class SpritePrefetcher(threading.Thread):
                 return False
             session.sprites.prepare(session.plan_block(view, start // BLOCK))
             session.sprites_ready = (min(start + BLOCK, total), total)
-            if report:
-                report(*session.sprites_ready)
+            if progress:
+                progress(*session.sprites_ready)
         return True
 
     def stop(self) -> None:

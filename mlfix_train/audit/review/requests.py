@@ -157,5 +157,5 @@ def _check_new_label(label: str, samples: Samples, allow_new: bool) -> None:
     is_valid = label.strip() == label and label and label.isprintable() and len(label) <= MAX_LABEL
     if not allow_new or not is_valid:
         hint = did_you_mean(label[:80], [*samples.labels, INVALID])
-        more = "" if allow_new else " To allow new labels, set fixes.allow=[new_labels]"
+        more = "" if allow_new else " To allow new labels, set fixes.ignore=[new_labels]"
         raise RequestError(f"no sample has the label {label[:80]!r}", hint + more)

@@ -114,7 +114,9 @@ def open_socket(host: str, port: int | None) -> socket.socket:
             return listener
         except PermissionError as error:
             listener.close()
-            raise ConfigError(f"port={number} needs administrator rights", "use 1024 or above, or leave it out") from error
+            raise ConfigError(
+                f"port={number} needs administrator rights", "use 1024 or above, or leave it out"
+            ) from error
         except OSError as error:
             listener.close()
             if isinstance(error, socket.gaierror) or "assign" in str(error):

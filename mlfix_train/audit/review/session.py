@@ -458,7 +458,7 @@ def open_session(
     order: pd.DataFrame | None = None,
     calibrated: bool = False,
     fixes: str | Path | None = None,
-    allow: Collection[str] = (),
+    ignore: Collection[str] = (),
     reviewer: str | None = None,
     title: str = "",
     notes: Sequence[str] = (),
@@ -474,7 +474,8 @@ def open_session(
             :func:`mlfix_train.audit.similarity.order_files.read_order`.
         calibrated: Whether the suspicion of the ranking is a probability, so that its sum estimates a number.
         fixes: A fixes file to start with.
-        allow: As in :func:`mlfix_train.data.fixes.table.match_fixes`; ``new_labels`` lets reviewers add labels.
+        ignore: Problems of fixes files to ignore, as in :func:`mlfix_train.data.fixes.table.match_fixes`;
+            ``new_labels`` also lets reviewers add labels.
         reviewer: Name of the reviewer; by default that of the account.
         title: Title of the page.
         notes: Further notes to show when the page opens.
@@ -494,13 +495,13 @@ def open_session(
     journal = Journal(out / "journal.jsonl")
     try:
         store = MarkStore(samples, journal)
-        opened = open_fixes(out / "fixes.csv", store, table, fixes, allow, reviewer)
+        opened = open_fixes(out / "fixes.csv", store, table, fixes, ignore, reviewer)
         seen_log = SeenLog(out / "seen.jsonl", samples)
     except BaseException:
         journal.close()
         raise
     opened.notes += [*_notes(samples, table, images, ranking), *notes]
-    return ReviewSession(samples, store, seen_log, opened, sprites, title, reviewer, "new_labels" in allow)
+    return ReviewSession(samples, store, seen_log, opened, sprites, title, reviewer, "new_labels" in ignore)
 
 
 def account_name() -> str:

@@ -79,19 +79,22 @@ def test_a_truncated_line_is_moved_to_a_backup(tmp_path: Path, caplog: pytest.Lo
     assert lines(reopen(again, tmp_path)) == {A: "invalid", B: "stop"}
 
 
-@pytest.mark.parametrize("line", [
-    "nonsense",
-    "[1]",
-    '{"revision":1}',
-    '{"revision":9,"time":"","reviewer":"a","action":"sing"}',
-    '{"revision":9,"time":"","reviewer":"a","action":"mark","marks":[[1,2,3]]}',
-    '{"revision":9,"time":"","reviewer":"a","action":"mark","marks":7}',
-    '{"revision":9,"time":"","action":"mark","marks":[]}',
-    '{"revision":9,"reviewer":"a","action":"mark","marks":[]}',
-    '{"revision":9,"time":"","reviewer":"a","action":"mark"}',
-    '{"revision":9,"time":"","reviewer":"a","action":"review","sample_ids":[1]}',
-    '{"revision":0,"time":"","reviewer":"a","action":"mark","marks":[]}',
-])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "nonsense",
+        "[1]",
+        '{"revision":1}',
+        '{"revision":9,"time":"","reviewer":"a","action":"sing"}',
+        '{"revision":9,"time":"","reviewer":"a","action":"mark","marks":[[1,2,3]]}',
+        '{"revision":9,"time":"","reviewer":"a","action":"mark","marks":7}',
+        '{"revision":9,"time":"","action":"mark","marks":[]}',
+        '{"revision":9,"reviewer":"a","action":"mark","marks":[]}',
+        '{"revision":9,"time":"","reviewer":"a","action":"mark"}',
+        '{"revision":9,"time":"","reviewer":"a","action":"review","sample_ids":[1]}',
+        '{"revision":0,"time":"","reviewer":"a","action":"mark","marks":[]}',
+    ],
+)
 def test_a_damaged_journal_is_named_and_left_alone(tmp_path: Path, line: str) -> None:
     session = open_session(tmp_path)
     mark(session, (A, "invalid"))
@@ -120,13 +123,17 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 def test_conflicts_are_reported_and_nothing_is_overwritten(tmp_path: Path) -> None:
     session = open_session(tmp_path)
     first = mark(session, (A, "invalid"), base_revision=0)
-    response = mark(session, (A, "stop"), (B, "stop"), reviewer="bert", base_revision=0)  # bert's page does not know of it yet
+    response = mark(
+        session, (A, "stop"), (B, "stop"), reviewer="bert", base_revision=0
+    )  # bert's page does not know of it yet
     assert response["saved"] == 1 and lines(session) == {A: "invalid", B: "stop"}
     conflict = response["conflicts"][0]
     assert (conflict["sample_id"], conflict["reviewer"], conflict["new_label"]) == (A, "anna", "invalid")
     assert session.samples.labels[conflict["wanted"]] == "stop" and conflict["revision"] == first["revision"]
     assert not mark(session, (A, "invalid"), reviewer="bert", base_revision=0)["conflicts"], "both agree"
-    response = mark(session, (A, "stop"), reviewer="bert", base_revision=conflict["revision"])  # bert has seen it, and insists
+    response = mark(
+        session, (A, "stop"), reviewer="bert", base_revision=conflict["revision"]
+    )  # bert has seen it, and insists
     assert response["saved"] == 1 and lines(session)[A] == "stop"
     assert mark(session, (A, "limit 100"))["conflicts"], "a script that knows nothing does not overwrite bert"
     assert not mark(session, (A, "limit 100"), reviewer="bert")["conflicts"]
@@ -173,7 +180,9 @@ def test_random_actions_against_a_reference_model(tmp_path: Path, seed: int) -> 
         elif kind == "mark":
             wanted = {name: rng.choice([None, "invalid", *LABELS]) for name in rng.sample(ids[:12], rng.randint(1, 5))}
             revisions = {name: int(session.store.revisions[ids.index(name)]) for name in wanted}
-            payload = [{"sample_id": name, "new_label": wanted[name], "base_revision": revisions[name]} for name in wanted]
+            payload = [
+                {"sample_id": name, "new_label": wanted[name], "base_revision": revisions[name]} for name in wanted
+            ]
             session.handle("marks", {"reviewer": who, "marks": payload})
             real = {name: (state.get(name), None if label == given[name] else label) for name, label in wanted.items()}
             real = {name: pair for name, pair in real.items() if pair[0] != pair[1]}
@@ -293,9 +302,9 @@ def test_new_labels_only_where_they_are_allowed(tmp_path: Path) -> None:
     session = open_session(tmp_path / "a")
     with pytest.raises(RequestError, match="no sample has the label 'limit 2'"):
         mark(session, (A, "limit 2"))
-    other = open_session(tmp_path / "b", allow=("new_labels",))
+    other = open_session(tmp_path / "b", ignore=("new_labels",))
     mark(other, (A, "yield"), (B, "yield"))
-    again = reopen(other, tmp_path / "b", allow=("new_labels",))
+    again = reopen(other, tmp_path / "b", ignore=("new_labels",))
     assert lines(again) == {A: "yield", B: "yield"} and "yield" in again.samples.labels
     for invalid in ("", " yield", "a\nb", "x" * 300):
         with pytest.raises(RequestError):
@@ -382,10 +391,16 @@ def test_a_repeated_request_changes_nothing(tmp_path: Path) -> None:
     again = reopen(session, tmp_path)
     again.handle("undo", {"request_id": "u1"})
     assert lines(again) == {A: "invalid", B: "invalid"}, "nor after a restart"
-    wanted = {"marks": [{"sample_id": C, "new_label": "limit 20", "base_revision": int(again.store.revisions[2])}], "request_id": "m1"}
+    wanted = {
+        "marks": [{"sample_id": C, "new_label": "limit 20", "base_revision": int(again.store.revisions[2])}],
+        "request_id": "m1",
+    }
     first, second = again.handle("marks", wanted), again.handle("marks", wanted)
     assert not second["conflicts"] and second["revisions"] == first["revisions"]
-    again.handle("marks", {"marks": [{"sample_id": C, "new_label": None, "base_revision": second["revisions"][0]}], "request_id": "m2"})
+    again.handle(
+        "marks",
+        {"marks": [{"sample_id": C, "new_label": None, "base_revision": second["revisions"][0]}], "request_id": "m2"},
+    )
     mark(again, (C, "invalid"), base_revision=int(again.store.revisions[2]))
     again.handle("marks", wanted)
     assert lines(again)[C] == "invalid", "an old request is not repeated"
@@ -410,11 +425,13 @@ def test_marking_as_reviewed_twice_is_two_steps(tmp_path: Path) -> None:
     random = session.handle("view", {"group_by": "random"})["view"]
     session.handle("review_group", {"view": random, "group": 0})
     session.handle("undo", {})
-    assert session.store.group_reviewed.sum() == 30 and not session.store.random_reviewed.any(), "what was reviewed before stays so"
+    assert session.store.group_reviewed.sum() == 30 and not session.store.random_reviewed.any(), (
+        "what was reviewed before stays so"
+    )
 
 
 def test_new_labels_of_two_people(tmp_path: Path) -> None:
-    session = open_session(tmp_path, allow=("new_labels",))
+    session = open_session(tmp_path, ignore=("new_labels",))
     known = len(session.samples.labels)
     first = session.handle("add_label", {"name": "bobs", "known_labels": known, "reviewer": "bob"})
     second = session.handle("add_label", {"name": "annas", "known_labels": known, "reviewer": "anna"})
@@ -454,7 +471,7 @@ def test_conflicts_can_be_resolved_while_a_page_opens(tmp_path: Path) -> None:
 
 
 def test_two_threads_that_add_a_label_get_one_code(tmp_path: Path) -> None:
-    session = open_session(tmp_path, allow=("new_labels",))
+    session = open_session(tmp_path, ignore=("new_labels",))
     samples, known = session.samples, len(session.samples.labels)
     both_looked = threading.Barrier(2)
 

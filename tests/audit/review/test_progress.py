@@ -32,17 +32,24 @@ def test_counts_and_what_remains(tmp_path: Path) -> None:
     session = open_session(tmp_path, table)
     response = session.handle("progress", {})
     total = float(ranking_of(table)["suspicion"].sum())
-    assert response["remaining"] == pytest.approx(total, abs=0.1) and response["keep_going"] and response["marked_percent"] is None
+    assert (
+        response["remaining"] == pytest.approx(total, abs=0.1)
+        and response["keep_going"]
+        and response["marked_percent"] is None
+    )
     wrong = [name for number, name in enumerate(table.index) if number % 7 == 0]
     session.handle("seen", {"rows": list(range(0, 350))})
     mark(session, *((name, "invalid") for name in wrong[:50]))
     response = session.handle("progress", {})
-    assert (response["reviewed"], response["marked"], response["invalid"]) == (350, 50, 50) and response["marked_percent"] == pytest.approx(
-        100 / 7, abs=0.01
-    )
+    assert (response["reviewed"], response["marked"], response["invalid"]) == (350, 50, 50) and response[
+        "marked_percent"
+    ] == pytest.approx(100 / 7, abs=0.01)
     suspicion = session.samples.suspicion.astype(float)
     factor = (50 + 5) / (suspicion[:350].sum() + 5)
-    assert response["remaining"] == pytest.approx(np.minimum(suspicion[350:] * factor, 1).sum(), abs=0.1) and response["keep_going"]
+    assert (
+        response["remaining"] == pytest.approx(np.minimum(suspicion[350:] * factor, 1).sum(), abs=0.1)
+        and response["keep_going"]
+    )
     session.handle("seen", {"rows": list(range(350, 700))})
     mark(session, *((name, "invalid") for name in wrong[50:]))
     response = session.handle("progress", {})
@@ -57,7 +64,9 @@ def test_message_says_when_to_stop(tmp_path: Path) -> None:
     mark(session, *((table.index[row], "invalid") for row in wrong))
     left = np.nan_to_num(session.samples.suspicion[np.arange(700) % 7 != 0])
     response = session.handle("progress", {})
-    assert response["worth_reviewing"] == int((left >= 0.05).sum()), "the audit is not corrected before 200 samples were reviewed"
+    assert response["worth_reviewing"] == int((left >= 0.05).sum()), (
+        "the audit is not corrected before 200 samples were reviewed"
+    )
     session.samples.suspicion[np.arange(700) % 7 != 0] = 0.01
     response = session.handle("progress", {})
     assert response["keep_going"] is False and "You can stop here" in response["message"]

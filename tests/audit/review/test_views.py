@@ -30,7 +30,9 @@ def test_groups_by_label_most_suspicious_first() -> None:
     _, view = view_of(table, ranking, None)
     frame = ranking.set_index("sample_id").loc[table.index].assign(row=np.arange(600))
     worth = (
-        frame.groupby("given_label")["suspicion"].apply(lambda s: s.nlargest(SCREEN_SIZE).sum()).sort_values(ascending=False)
+        frame.groupby("given_label")["suspicion"]
+        .apply(lambda s: s.nlargest(SCREEN_SIZE).sum())
+        .sort_values(ascending=False)
     )
     assert view.names == worth.index.tolist()
     for g, name in enumerate(view.names):
@@ -111,7 +113,13 @@ def test_filters_and_search() -> None:
 def test_unknown_settings_of_a_view_are_refused() -> None:
     table = table_of(12)
     samples = make_samples(table)
-    for wrong in ({"group_by": "lable"}, {"group_by": "column:nope"}, {"sort_by": "x"}, {"group_order": "x"}, {"filter": "x"}):
+    for wrong in (
+        {"group_by": "lable"},
+        {"group_by": "column:nope"},
+        {"sort_by": "x"},
+        {"group_order": "x"},
+        {"filter": "x"},
+    ):
         with pytest.raises(ConfigError, match="is not one of"):
             ViewSpec.parse(wrong, samples)
 
@@ -188,7 +196,9 @@ def test_blocks_and_suggestions(tmp_path: Path) -> None:
     group = view["names"].index("limit 20")
     assert session.handle("group", {"view": view["view"], "group": group})["suggestions"][0] == labels.index("stop")
     mark(session, ("limit 20/000.jpg", "limit 100"))
-    assert session.handle("group", {"view": view["view"], "group": group})["suggestions"][0] == labels.index("limit 100")
+    assert session.handle("group", {"view": view["view"], "group": group})["suggestions"][0] == labels.index(
+        "limit 100"
+    )
     random = session.handle("view", {"group_by": "random"})
     hidden = session.handle("block", {"view": random["view"], "number": 0})
     assert set(hidden["suspicion"]) == {None} and set(hidden["predicted"]) == {-1}, "nothing biases the reviewer"
