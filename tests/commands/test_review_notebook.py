@@ -1,7 +1,8 @@
-"""The page as a widget: in a real JupyterLab, browser and kernel; and what it answers to messages."""
+"""The page as a widget: in a real JupyterLab, browser and kernel; and its answers to messages."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -81,6 +82,8 @@ def test_in_a_real_notebook(tmp_path: Path) -> None:
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     notebook = {"cells": [cell], "nbformat": 4, "nbformat_minor": 5, "metadata": kernel}
     (tmp_path / "n.ipynb").write_text(json.dumps(notebook))
+    from playwright.sync_api import TimeoutError as PlaywrightTimeout
+
     with chromium() as browser:
         lab, address = start_lab(tmp_path)
         try:
@@ -88,11 +91,12 @@ def test_in_a_real_notebook(tmp_path: Path) -> None:
             place = context.new_page()
             place.goto(f"{address}/doc/tree/n.ipynb?token=secret")
             place.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=120_000)
-            for _ in range(3):  # a key that comes before the kernel is there is forgotten
+            prompt = "document.querySelector('.jp-Cell .jp-InputPrompt').textContent"
+            for _ in range(3):  # a key pressed before the kernel is ready is ignored
                 place.click(".jp-Cell .cm-content", timeout=60_000)
                 place.keyboard.press("Shift+Enter")
-                time.sleep(3)
-                if place.inner_text(".jp-Cell >> nth=0 >> .jp-InputPrompt").strip("[]: \u200b"):
+                with contextlib.suppress(PlaywrightTimeout):
+                    place.wait_for_function(f"/[0-9*]/.test({prompt})", timeout=10_000)
                     break
             place.wait_for_selector(".mlfix .strip", timeout=120_000)
             page = Page(place, "document.querySelector('.mlfix').parentElement.review")

@@ -187,7 +187,7 @@ export function start(root, connection, options = {}) {
     const width = Math.max(scroller.clientWidth - 20, 120), size = settings.size, gap = size < 56 ? 4 : 8, hasCaption = size >= 56;
     const lines = hasCaption ? (settings.group_by === "label" || settings.group_by === "pair" ? 1 : 2) : 0;
     const columns = Math.max(1, Math.floor((width + gap) / (size + gap)));
-    const moveCurrent = size + gap, rowStep = size + 5 + lines * 14 + gap, head = HEADER_HEIGHT + (hasTypical() ? TYPICAL_HEIGHT : 0);
+    const step = size + gap, rowStep = size + 5 + lines * 14 + gap, head = HEADER_HEIGHT + (hasTypical() ? TYPICAL_HEIGHT : 0);
     const tops = [0];
     let shown = 0;
     for (const count of view.sizes) {
@@ -196,13 +196,13 @@ export function start(root, connection, options = {}) {
       tops.push(next);
       shown++;
     }
-    layout = { width, size, gap, lines, columns, moveCurrent, rowStep, head, tops, shown, height: tops.at(-1) };
+    layout = { width, size, gap, lines, columns, step, rowStep, head, tops, shown, height: tops.at(-1) };
     for (const strip of strips.values()) strip.node.remove();
     for (const node of sections.values()) node.remove();
     strips.clear(); sections.clear(); fittedTexts.clear();
     content.style.height = `${layout.height + Math.max(40, scroller.clientHeight - head - rowStep)}px`; // so that the last group can scroll to the top
     content.replaceChildren(cursor);
-    if (shown < view.sizes.length) content.append(el("p.sprites_ready", { style: { top: `${layout.height}px` }, text: `${plural(view.sizes.length - shown, "group")} do not fit on one page: search, filter, or make the tiles smaller.` }));
+    if (shown < view.sizes.length) content.append(el("p.overflow", { style: { top: `${layout.height}px` }, text: `${plural(view.sizes.length - shown, "group")} do not fit on one page: search, filter, or make the tiles smaller.` }));
     empty.hidden = view.count > 0;
     empty.replaceChildren(el("p", { text: settings.search ? `Nothing matches “${settings.search}”.` : { marked: "Nothing is marked yet.", unmarked: "Everything is marked.", suspicious: "Nothing is suspicious.", unreviewed: "Everything has been reviewed." }[settings.filter] || "There is nothing to show." }),
       el("button.plain", { text: "Show all", on: { click: () => { settings.search = ""; settings.filter = "all"; drawBar(); openView(); } } }));
@@ -301,14 +301,14 @@ export function start(root, connection, options = {}) {
         bitmapBytes -= one.width * one.height * 4;
         one.close();
       }
-      for (const strip of strips.values()) if (strip.lacks.has(name)) strip.dirty = true;
-      for (const node of sections.values()) if (node.lacks?.has(name)) drawTypicalRow(node);
+      for (const strip of strips.values()) if (strip.missing.has(name)) strip.dirty = true;
+      for (const node of sections.values()) if (node.missing?.has(name)) drawTypicalRow(node);
       if (labelDialog.open) fillLabelDialog();
       if (!inspector.hidden) inspect();
     });
   }
   function redrawBlock(number) {
-    for (const strip of strips.values()) if (strip.lacks.has(number)) strip.dirty = true;
+    for (const strip of strips.values()) if (strip.missing.has(number)) strip.dirty = true;
   }
 
   // --- drawing -------------------------------------------------------------------------------------------------
@@ -405,13 +405,13 @@ export function start(root, connection, options = {}) {
   function drawStrip(k, strip) {
     const ratio = devicePixelRatio || 1, width = Math.round((layout.width + 20) * ratio), height = Math.round(STRIP * ratio);
     if (strip.node.width !== width || strip.node.height !== height) { strip.node.width = width; strip.node.height = height; }
-    const ctx = strip.pen, top = k * STRIP;
-    strip.lacks.clear();
+    const ctx = strip.ctx, top = k * STRIP;
+    strip.missing.clear();
     strip.dirty = false;
     ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
     ctx.clearRect(0, 0, layout.width + 20, STRIP);
     ctx.imageSmoothingQuality = "medium";
-    eachTile(top - layout.rowStep, top + STRIP, (index, x, y) => drawTile(ctx, index, x, y - top, strip.lacks));
+    eachTile(top - layout.rowStep, top + STRIP, (index, x, y) => drawTile(ctx, index, x, y - top, strip.missing));
   }
   function redraw(index) {
     const { x, y, g } = rectOf(index);
@@ -419,9 +419,9 @@ export function start(root, connection, options = {}) {
     for (let k = Math.floor((y - 4) / STRIP); k <= Math.floor((y + layout.rowStep) / STRIP); k++) {
       const strip = strips.get(k);
       if (!strip || strip.dirty) continue;
-      const ctx = strip.pen;
+      const ctx = strip.ctx;
       ctx.clearRect(x - 3, y - 3 - k * STRIP, layout.size + 6, layout.rowStep - layout.gap + 3);
-      drawTile(ctx, index, x, y - k * STRIP, strip.lacks);
+      drawTile(ctx, index, x, y - k * STRIP, strip.missing);
     }
   }
   let framed = false, lastTop = 0;
@@ -444,7 +444,7 @@ export function start(root, connection, options = {}) {
       let strip = strips.get(k);
       if (!strip) {
         const node = el("canvas.strip", { style: { top: `${k * STRIP}px`, width: `${layout.width + 20}px`, height: `${STRIP}px` } });
-        strip = { node, pen: node.getContext("2d"), lacks: new Set(), dirty: true };
+        strip = { node, ctx: node.getContext("2d"), missing: new Set(), dirty: true };
         strips.set(k, strip);
         content.append(node);
       }
@@ -453,7 +453,7 @@ export function start(root, connection, options = {}) {
         drawStrip(k, strip);
         number++;
       }
-      for (const lack of strip.lacks) if (typeof lack === "number") loadBlock(lack); else loadSheet(lack);
+      for (const lack of strip.missing) if (typeof lack === "number") loadBlock(lack); else loadSheet(lack);
     }
     const next = down ? last + 2 : first - 2;
     eachTile(next * STRIP, next * STRIP + 1, (index) => loadBlock(Math.floor(index / session.block_size)));
@@ -509,14 +509,14 @@ export function start(root, connection, options = {}) {
     const ctx = node.canvas.getContext("2d");
     ctx.scale(ratio, ratio);
     ctx.font = colors.font;
-    node.lacks = new Set();
+    node.missing = new Set();
     let x = 0;
     for (const code of node.refs) {
       if (node.refs.length > 1) { ctx.fillStyle = colors.grey; const text = fitText(ctx, labelOf(code), 120); ctx.fillText(text, x, 26); x += Math.ceil(ctx.measureText(text).width) + 8; }
-      for (let i = 0; i < each && (session.typical[code]?.[i] ?? -1) >= 0; i++) { drawTypical(ctx, code, i, x, 0, side, node.lacks); x += side + gap; }
+      for (let i = 0; i < each && (session.typical[code]?.[i] ?? -1) >= 0; i++) { drawTypical(ctx, code, i, x, 0, side, node.missing); x += side + gap; }
       x += 14;
     }
-    for (const name of node.lacks) loadSheet(name);
+    for (const name of node.missing) loadSheet(name);
   }
   function drawTypical(ctx, code, i, x, y, side, missing) {
     const perSheet = session.typical_size[1], name = session.typical_sheets[Math.floor(code / perSheet)], image = bitmap(name);
@@ -595,8 +595,8 @@ export function start(root, connection, options = {}) {
       el("p", { className: p.keep_going === false ? "words enough" : "words", text: p.message }),
       el("p.pace", { text: `${formatCount(p.per_minute[0])} seen, ${formatEstimate(p.per_minute[1])} marked per minute${busy ? ` · images ${Math.round((100 * p.sprites_ready[0]) / p.sprites_ready[1])}% ready` : ""}` }),
       r && r.rate !== null
-        ? el("p.random_sample", el("b", `${r.rate.toFixed(1)}% wrong`), ` (${r.interval[0].toFixed(1)} to ${r.interval[1].toFixed(1)}%): ${r.wrong} of ${r.reviewed} random samples`, r.reviewed < r.drawn ? `, ${r.drawn - r.reviewed} left` : "")
-        : el("p.random_sample", r ? `A random sample of ${r.drawn} is ready: review it from the top.` : "To estimate how many labels are wrong in all, review a random sample.", " "),
+        ? el("p.random", el("b", `${r.rate.toFixed(1)}% wrong`), ` (${r.interval[0].toFixed(1)} to ${r.interval[1].toFixed(1)}%): ${r.wrong} of ${r.reviewed} random samples`, r.reviewed < r.drawn ? `, ${r.drawn - r.reviewed} left` : "")
+        : el("p.random", r ? `A random sample of ${r.drawn} is ready: review it from the top.` : "To estimate how many labels are wrong in all, review a random sample.", " "),
       el("button.plain", { text: settings.group_by === "random" ? "Back to the groups" : r ? "Continue the random sample" : "Review a random sample", on: { click: () => { settings.group_by = settings.group_by === "random" ? settings.before || "label" : ((settings.before = settings.group_by), "random"); drawBar(); openView(); } } }),
       el("label.name", el("span", "reviewer"), who));
   }
@@ -1219,11 +1219,11 @@ export function start(root, connection, options = {}) {
     painted() {
       if (view && !layout.shown) return true;
       const first = Math.floor(scroller.scrollTop / STRIP), last = Math.floor(Math.min(scroller.scrollTop + scroller.clientHeight, layout?.height) / STRIP);
-      for (let k = first; k <= last; k++) { const strip = strips.get(k); if (!strip || strip.dirty || strip.lacks.size) return false; }
+      for (let k = first; k <= last; k++) { const strip = strips.get(k); if (!strip || strip.dirty || strip.missing.size) return false; }
       return !!view && !app.classList.contains("busy");
     },
-    ready: () => root.review.painted() && !loading.size && ![...strips.values()].some((strip) => strip.dirty || strip.lacks.size),
-    saved: () => !unsavedCount() && !sending, view: () => view, settings: () => ({ ...settings }), current: () => current, problem: () => problem,
+    ready: () => root.review.painted() && !loading.size && ![...strips.values()].some((strip) => strip.dirty || strip.missing.size),
+    saved: () => !unsavedCount() && !sending, view: () => view, revision: () => knownRevision, settings: () => ({ ...settings }), current: () => current, problem: () => problem,
     rect(index) { const { x, y } = rectOf(index), at = content.getBoundingClientRect(); return { x: at.left + x + layout.size / 2, y: at.top + y + layout.size / 2, top: y, size: layout.size }; },
     sample(index) { const at = cell(index); return at && { id: at.block.ids[at.i], row: at.block.rows[at.i], mark: labelOf(at.block.marks[at.i]), given: labelOf(at.block.given[at.i]), suggested: labelOf(at.block.suggested[at.i]), suspicion: at.block.suspicion[at.i], flags: at.block.flags[at.i] }; },
     visible() { const found = []; eachTile(scroller.scrollTop + layout.head, scroller.scrollTop + scroller.clientHeight - layout.size, (index) => found.push(index)); return found; },
