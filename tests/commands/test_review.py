@@ -262,7 +262,7 @@ def test_touch(serve: Serve, browser: Any, tmp_path: Path) -> None:
 
 def test_a_random_sample_gives_a_rate(serve: Serve, page: Page) -> None:
     page.open(serve().link)
-    page.place.click("text=Review a random sample")
+    page.place.click("role=button[name='Review a random sample']")
     page.until(f"{REVIEW}.view().names[0] === 'Random sample'")
     page.ready()
     assert page.ask(".view().count") == 200

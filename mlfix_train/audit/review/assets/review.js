@@ -596,7 +596,7 @@ export function start(root, connection, options = {}) {
       el("p.pace", { text: `${formatCount(p.per_minute[0])} seen, ${formatEstimate(p.per_minute[1])} marked per minute${busy ? ` · images ${Math.round((100 * p.sprites_ready[0]) / p.sprites_ready[1])}% ready` : ""}` }),
       r && r.rate !== null
         ? el("p.random", el("b", `${r.rate.toFixed(1)}% wrong`), ` (${r.interval[0].toFixed(1)} to ${r.interval[1].toFixed(1)}%): ${r.wrong} of ${r.reviewed} random samples`, r.reviewed < r.drawn ? `, ${r.drawn - r.reviewed} left` : "")
-        : el("p.random", r ? `A random sample of ${r.drawn} is ready: review it from the top.` : "To estimate how many labels are wrong in all, review a random sample.", " "),
+        : el("p.random", r ? `A random sample of ${r.drawn} is ready: review it from the top.` : "How many labels are wrong in all? A random sample gives an unbiased estimate.", " "),
       el("button.plain", { text: settings.group_by === "random" ? "Back to the groups" : r ? "Continue the random sample" : "Review a random sample", on: { click: () => { settings.group_by = settings.group_by === "random" ? settings.before || "label" : ((settings.before = settings.group_by), "random"); drawBar(); openView(); } } }),
       el("label.name", el("span", "reviewer"), who));
   }
