@@ -201,7 +201,7 @@ def full_epoch(bench: Bench) -> None:
         trainers.quicken(cfg, model)
         directory = RunDirectory(work / "run")
         directory.path.mkdir()
-        audit = AuditCallback(directory.path, "benchmark", panels=0)
+        audit = AuditCallback(directory.path, "benchmark", n_panels=0)
         fit = trainers.build_trainer(cfg, directory, 2, [audit], [])
         begin = time.perf_counter()
         fit.fit(model, datamodule=data)

@@ -287,7 +287,7 @@ def train_keys(options: argparse.Namespace, name: str, steps: int, *more: str) -
             "overwrite=true", f"model.backbone={options.backbone}", "model.pretrained=false",
             f"loader.batch_size={options.batch}",
             "recipe.frozen_epochs=0", "recipe.epochs=2", "split.fraction=0.02", f"+trainer.limit_train_batches={steps}",
-            "trainer.check_val_every_n_epoch=2", "logger=none", "audit.panels=0", "report=line", *more]  # fmt: skip
+            "trainer.check_val_every_n_epoch=2", "logger=none", "audit.n_panels=0", "report=line", *more]  # fmt: skip
 
 
 def ours(options: argparse.Namespace, asked: dict[str, Any]) -> float:

@@ -49,9 +49,9 @@ def ranking_of(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 def order_of(table: pd.DataFrame, seed: int = 1) -> pd.DataFrame:
     """A random visual order."""
     rng = np.random.default_rng(seed)
-    frame = pd.DataFrame({"place": rng.permutation(len(table)), "label_place": 0}, index=table.index)
-    frame["unlikeness"], frame["label_unlikeness"] = rng.random(len(table)), rng.random(len(table))
-    frame["label_place"] = frame.groupby(table["label"])["place"].rank().astype(int) - 1
+    frame = pd.DataFrame({"position": rng.permutation(len(table)), "label_position": 0}, index=table.index)
+    frame["outlier_score"], frame["label_outlier_score"] = rng.random(len(table)), rng.random(len(table))
+    frame["label_position"] = frame.groupby(table["label"])["position"].rank().astype(int) - 1
     return frame
 
 

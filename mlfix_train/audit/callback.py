@@ -37,29 +37,29 @@ class AuditCallback(L.Callback):
     Args:
         folder: run directory.
         title: what the headlines of pictures call the run.
-        top: rows of the ranked table with thumbnails, at most 108.
-        panels: number of (given, predicted) slices that get a panel.
+        table_rows: rows of the ranked table with thumbnails, at most 108.
+        n_panels: number of (given, predicted) slices that get a panel.
         probabilities: write the probability matrix too.
         split: what the predictions call the held-out samples.
-        every: epochs after which ranking and panels are drawn and logged while training goes on; ``None``: at the end.
+        every_n_epochs: epochs after which ranking and panels are drawn and logged while training goes on; ``None``: at the end.
     """
 
     def __init__(
         self,
         folder: str | Path,
         title: str = "held-out samples",
-        top: int = 100,
-        panels: int = 6,
+        table_rows: int = 100,
+        n_panels: int = 6,
         probabilities: bool = False,
         split: str = "val",
-        every: int | None = None,
+        every_n_epochs: int | None = None,
     ) -> None:
-        check_range("audit.top", top, 0, 108)
-        check_range("audit.panels", panels, 0, 1000)
-        self.folder, self.title, self.top, self.panels = Path(folder), title, top, panels
-        if every is not None:
-            check_range("audit.every", every, 1, 1_000_000)
-        self.probabilities, self.split, self.every = probabilities, split, every
+        check_range("audit.table_rows", table_rows, 0, 108)
+        check_range("audit.n_panels", n_panels, 0, 1000)
+        self.folder, self.title, self.table_rows, self.n_panels = Path(folder), title, table_rows, n_panels
+        if every_n_epochs is not None:
+            check_range("audit.every_n_epochs", every_n_epochs, 1, 1_000_000)
+        self.probabilities, self.split, self.every_n_epochs = probabilities, split, every_n_epochs
         self.parts: list[dict[str, np.ndarray]] = []
         self.gathered: dict[str, np.ndarray] | None = None
         self.predictions: pd.DataFrame | None = None
@@ -124,7 +124,7 @@ class AuditCallback(L.Callback):
         wrong = float(100 * (table["pred"] != table["label"]).mean())
         pl_module.log_dict({"val/error": wrong, "val/loss": float(table["loss"].mean())}, rank_zero_only=False)
         done = trainer.current_epoch + 1
-        if self.every and done % self.every == 0 and done < (trainer.max_epochs or 0) and trainer.is_global_zero:
+        if self.every_n_epochs and done % self.every_n_epochs == 0 and done < (trainer.max_epochs or 0) and trainer.is_global_zero:
             self._draw(trainer, rank_samples([table]))
 
     def _table(self, trainer: L.Trainer) -> pd.DataFrame:
@@ -177,11 +177,11 @@ class AuditCallback(L.Callback):
 
         fixes = data.arm.fixes
         marks = None if fixes is None else {str(name): str(new) for name, new in fixes["new_label"].items()}
-        pictures = draw_audit(ranking, images, self.folder / "panels", self.title, self.panels, marks)
+        pictures = draw_audit(ranking, images, self.folder / "panels", self.title, self.n_panels, marks)
         run = wandb_log.find_run(trainer.loggers)
         if run is not None:
             wandb_log.log_pictures(run, pictures)
-            wandb_log.log_ranking(run, ranking, images, self.top)
+            wandb_log.log_ranking(run, ranking, images, self.table_rows)
 
     def _write_dynamics(self, trainer: L.Trainer) -> list[Path]:
         """Writes the area under the margin of the training samples; returns the file, if there is one."""

@@ -95,8 +95,8 @@ class _Clock:
 
 def _check(cfg: DictConfig) -> None:
     """Checks the settings before anything is read or written."""
-    config.check_type("panels", cfg.panels, "int")
-    check_range("panels", cfg.panels, 0, 1000)
+    config.check_type("n_panels", cfg.n_panels, "int")
+    check_range("n_panels", cfg.n_panels, 0, 1000)
     check_choice("neighbours", cfg.neighbours, audit_neighbours.KINDS)
     if cfg.neighbours == "order" and not cfg.order:
         raise ConfigError("neighbours=order needs an order", "give order=<directory of mlfix sort>")
@@ -195,7 +195,7 @@ def _draw(
     if source.store is None:
         log.warning("no panels could be drawn: %s", source.why)
         return []
-    return draw_audit(table, source.images, out / "panels", title, int(cfg.panels), marks, places, slices)
+    return draw_audit(table, source.images, out / "panels", title, int(cfg.n_panels), marks, places, slices)
 
 
 def _log(
@@ -260,15 +260,15 @@ def _report(about: dict[str, Any], out: Path, pictures: bool) -> None:
     estimates = about["estimates"]
     if estimates:
         low, high = estimates["interval"]
-        looking = estimates["looking"]
+        expected = estimates["review_yield"]
         kind = "95% interval " if estimates["clear"] else ""
         print(f"wrong      {estimates['wrong']:,.0f} labels by estimate ({kind}"
               f"{low:,.0f} to {high:,.0f}), {estimates['share']:.2f}% of the ranked")  # fmt: skip
         if not estimates["clear"]:
             print("           they don't stand apart from hard images here: from what stands out to what two kinds of "
                   "evidence contradict")  # fmt: skip
-        print(f"looking    pays down to rank {looking['pays']:,}: {looking['finds']:,.0f} wrong labels expected there, "
-              f"{looking['left']:,.0f} beyond")  # fmt: skip
+        print(f"looking    pays down to rank {expected['stop_rank']:,}: {expected['expected_found']:,.0f} wrong labels expected there, "
+              f"{expected['expected_left']:,.0f} beyond")  # fmt: skip
     if about["confident_learning"] is not None:
         print(f"confident  learning counts {about['confident_learning']:,} wrong labels; models' own mistakes are "
               "among them")  # fmt: skip

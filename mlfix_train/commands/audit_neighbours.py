@@ -112,5 +112,5 @@ def places_of(cfg: DictConfig, table: pd.DataFrame | None) -> pd.Series | None:
     found = read_order(cfg.order, table.index, partial=True)
     if len(found) < len(table):
         log.warning("order=%s lacks %d of %d samples; they come last", cfg.order, len(table) - len(found), len(table))
-    places: pd.Series = found["place"]
+    places: pd.Series = found["position"]
     return places

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from mlfix_train.audit.similarity.neighbours import Neighbours
 from mlfix_train.audit.similarity.order_files import read_order, samples_fingerprint, write_embeddings, write_order
-from mlfix_train.audit.similarity.seriation import insert_new, path_steps, seriate, unlikeness
+from mlfix_train.audit.similarity.seriation import insert_new, path_steps, seriate, outlier_score
 from mlfix_train.commands import embedding, points, sort_pictures
 from mlfix_train.commands.progress import Countdown, count_images, duration
 from mlfix_train.config import build as config
@@ -135,7 +135,7 @@ def arrange(cfg: DictConfig, x: np.ndarray, neighbours: Neighbours, table: pd.Da
     start = None
     if cfg.start:
         before = read_order(cfg.start, table.index, "start", partial=True)
-        places = before["place"].reindex(table.index).to_numpy(dtype=float)
+        places = before["position"].reindex(table.index).to_numpy(dtype=float)
         start = insert_new(places, neighbours)
     options: dict[str, Any] = {"effort": float(cfg.effort), "seed": int(cfg.seed)}
     path = seriate(x, start=start, neighbours=neighbours, **options) if n else np.arange(0)
@@ -148,19 +148,19 @@ def arrange(cfg: DictConfig, x: np.ndarray, neighbours: Neighbours, table: pd.Da
         rows = np.flatnonzero(codes == code)
         if len(rows) < n:
             within = seriate(x[rows], **options)
-            label_unlike[rows] = unlikeness(x[rows])
+            label_unlike[rows] = outlier_score(x[rows])
         else:
-            within, label_unlike[rows] = path, unlikeness(x, neighbours=neighbours)
+            within, label_unlike[rows] = path, outlier_score(x, neighbours=neighbours)
         label_place[rows[within]] = np.arange(len(rows))
         count(code + 1, len(names))
     order = pd.DataFrame(
         {
             "sample_id": table.index.to_numpy(),
             "label": table["label"].to_numpy(),
-            "place": place,
-            "label_place": label_place,
-            "unlikeness": unlikeness(x, neighbours=neighbours),
-            "label_unlikeness": label_unlike,
+            "position": place,
+            "label_position": label_place,
+            "outlier_score": outlier_score(x, neighbours=neighbours),
+            "label_outlier_score": label_unlike,
         }
     )
     return order
@@ -170,7 +170,7 @@ def _path_figures(x: np.ndarray, order: pd.DataFrame) -> dict[str, Any]:
     """Returns the mean step, and its ratio to that of the order in which the images came."""
     if len(x) < 2:
         return {"mean_step": 0.0, "of_given_order": 1.0, "of_random_order": 1.0}
-    mean = float(path_steps(x, order["place"].to_numpy().argsort()).mean())
+    mean = float(path_steps(x, order["position"].to_numpy().argsort()).mean())
     given = float(path_steps(x, np.arange(len(x))).mean())
     random = float(path_steps(x, np.random.default_rng(0).permutation(len(x))).mean())
     ratios = {"of_given_order": mean / given if given else 1.0, "of_random_order": mean / random if random else 1.0}

@@ -35,7 +35,7 @@ def draw(
 
     Args:
         cfg: ``panels`` and ``slices``.
-        order: N rows, with ``place``, ``label_place`` and the scores.
+        order: N rows, with ``position``, ``label_position`` and the scores.
         duplicates: rows of near-duplicates.
         table: sample table of the N images.
         images: maps row numbers to pixels, uint8 ``n,H,W,3``.
@@ -50,7 +50,7 @@ def draw(
         old.unlink()
     for name in ("strangest.png", "duplicates.png"):
         (folder / name).unlink(missing_ok=True)
-    path = np.argsort(order["place"].to_numpy())
+    path = np.argsort(order["position"].to_numpy())
     written = [_mosaic(path, "All images, alike beside alike", used, images, folder / "all.png")]
     if len(order) >= 3:
         written.append(_strangest(order, images, folder / "strangest.png", used))
@@ -78,12 +78,12 @@ def _labels(cfg: DictConfig, order: pd.DataFrame, images: Images, folder: Path, 
     labels = order["label"]
     if labels.isna().all():
         return []
-    scores = order["label_unlikeness"]
+    scores = order["label_outlier_score"]
     worst = scores.groupby(labels).agg(lambda s: float(np.sort(s.to_numpy())[-max(1, len(s) // 50) :].mean()))
     written = []
     for number, label in enumerate(worst.sort_values(ascending=False, kind="stable").index[: int(cfg.panels)], 1):
         rows = np.flatnonzero((labels == label).to_numpy())
-        rows = rows[np.argsort(order["label_place"].to_numpy()[rows])]
+        rows = rows[np.argsort(order["label_position"].to_numpy()[rows])]
         own = scores.to_numpy()[rows]
         strange = own >= np.quantile(own, 1 - STRANGE) if len(rows) >= 10 else np.zeros(len(rows), bool)
         written.append(
@@ -110,7 +110,7 @@ def _slices(cfg: DictConfig, order: pd.DataFrame, images: Images, folder: Path, 
     """Draws a mosaic of each slice that ``slices`` names, in the order of the whole."""
     written = []
     for name, rows in slice_rows(cfg, order["label"]).items():
-        rows = rows[np.argsort(order["place"].to_numpy()[rows])]
+        rows = rows[np.argsort(order["position"].to_numpy()[rows])]
         file = folder / f"slice-{slug(name)}.png"
         written.append(_mosaic(rows, f"{name}: labels with {cfg.slices[name]}", used, images, file))
     return written
@@ -119,7 +119,7 @@ def _slices(cfg: DictConfig, order: pd.DataFrame, images: Images, folder: Path, 
 def _strangest(order: pd.DataFrame, images: Images, path: Path, used: str) -> Path:
     """Draws the images most unlike their neighbours, those of their label where there are labels."""
     labelled = order["label"].notna().any()
-    scores = order["label_unlikeness" if labelled else "unlikeness"].fillna(0).to_numpy()
+    scores = order["label_outlier_score" if labelled else "outlier_score"].fillna(0).to_numpy()
     rows = np.argsort(-scores, kind="stable")[:108]
     names = order["label"].fillna("").to_numpy()
     tiles = [

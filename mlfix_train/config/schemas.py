@@ -16,8 +16,11 @@ from omegaconf.errors import OmegaConfBaseException
 from mlfix_train.errors import ConfigError, format_list
 
 SCHEMAS: dict[str, str] = {
+    "crop": "mlfix_train.config.crop:CropConfig",
     "demo": "mlfix_train.config.demo:DemoConfig",
+    "export": "mlfix_train.config.export:ExportConfig",
     "review": "mlfix_train.config.review:ReviewConfig",
+    "train": "mlfix_train.config.train:TrainConfig",
 }
 """The dataclass of each command, as ``module:class``; imported when its command runs."""
 

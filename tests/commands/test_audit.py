@@ -38,7 +38,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def audited(place: Path) -> Path:
-    code = cli.run("audit", [f"runs={place}/o", f"out={place}/audit", "logger=none", "panels=3", "slices.round=disc",
+    code = cli.run("audit", [f"runs={place}/o", f"out={place}/audit", "logger=none", "n_panels=3", "slices.round=disc",
                              "slices.light={column: light, values: [night]}"])  # fmt: skip
     assert code == 0
     return place / "audit"
@@ -85,7 +85,7 @@ def test_slices_panels_and_what_is_said(audited: Path, place: Path, mlfix: Any) 
     assert {"round", "light"} <= set(slices["name"])
     assert slices["first_screen"].is_monotonic_decreasing
     assert len(list((audited / "panels").glob("0*.png"))) >= 6
-    answer = mlfix("audit", f"runs={place}/o", f"out={place}/again", "logger=none", "panels=1", "neighbours=none")
+    answer = mlfix("audit", f"runs={place}/o", f"out={place}/again", "logger=none", "n_panels=1", "neighbours=none")
     assert "evidence   held-out predictions, training dynamics (in-sample)\n" in answer.out
     judged = "lonely" in read_ranking(place / "again")["given_label"].values
     assert ("lonely     1 label(s) of a single sample or group" in answer.out) == judged
@@ -110,7 +110,7 @@ def test_images_that_are_gone_or_broken_leave_the_ranking(place: Path, tmp_path:
         run.write_text(run.read_text().replace(str(place), str(tmp_path / "moved")))
     for path in (tmp_path / "moved/shapes/disc").glob("00*.png"):
         path.write_bytes(b"no picture")
-    answer = mlfix("audit", f"runs={tmp_path}/moved/o", f"out={tmp_path}/a", "logger=none", "panels=1")
+    answer = mlfix("audit", f"runs={tmp_path}/moved/o", f"out={tmp_path}/a", "logger=none", "n_panels=1")
     assert answer.code == 0, answer.err
     assert len(read_ranking(tmp_path / "a")) > 100
     shutil.rmtree(tmp_path / "moved/shapes")
@@ -284,7 +284,7 @@ def test_labels_that_changed_since_training_are_told(place: Path, tmp_path: Path
     table.to_csv(tmp_path / "samples.csv", index=False)
     for run in (tmp_path / "o").rglob("run.json"):
         run.write_text(run.read_text().replace(f"{place}/samples.csv", f"{tmp_path}/samples.csv"))
-    answer = mlfix("audit", f"runs={tmp_path}/o", f"out={tmp_path}/a", "logger=none", "panels=0")
+    answer = mlfix("audit", f"runs={tmp_path}/o", f"out={tmp_path}/a", "logger=none", "n_panels=0")
     assert answer.code == 0, answer.err
     assert "1 labels in the data are others than when the runs were trained" in answer.err
     columns = ["sample_id", "given_label", "suspicion"]
@@ -310,7 +310,7 @@ def test_wrong_exports(tmp_path: Path, mlfix: Any, keys: list[str], words: str, 
 def test_from_a_notebook(place: Path, tmp_path: Path) -> None:
     from mlfix_train import api
 
-    ranking = api.audit(f"runs={place}/o", f"out={tmp_path}/a", "logger=none", "panels=0")
+    ranking = api.audit(f"runs={place}/o", f"out={tmp_path}/a", "logger=none", "n_panels=0")
     assert len(ranking) > 100
     files = api.export(f"audit={tmp_path}/a", "to=cleanlab", f"out={tmp_path}/c")
     assert all(path.exists() for path in files)

@@ -27,7 +27,7 @@ def test_an_offline_run_holds_table_panels_artifacts_and_group(shapes: Path, tmp
     fixes = tmp_path / "fixes.csv"
     fixes.write_text("sample_id,new_label\nsquare/001.png,invalid\n")
     keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "logger=wandb", "name=study", "arm=fixed")
-    answer = mlfix("train", *keys, f"fixes.path={fixes}", "audit.panels=2")
+    answer = mlfix("train", *keys, f"fixes.path={fixes}", "audit.n_panels=2")
     assert answer.code == 0, answer.err
     run = tmp_path / "o/study/fixed/seed=0"
     (offline,) = (run / "wandb").glob("offline-run-*")
@@ -90,7 +90,7 @@ def test_a_comparison_is_one_run_in_the_group_of_the_sweep(shapes: Path, tmp_pat
 def test_an_audit_is_a_run_with_panels_tables_page_and_the_whole_ranking(shapes: Path, tmp_path: Path, mlfix) -> None:
     keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "name=study", "split.folds=2")
     assert mlfix("train", "-m", *keys, "split.fold=0,1").code == 0
-    answer = mlfix("audit", f"runs={tmp_path}/o/study", f"out={tmp_path}/a", "logger=wandb", "panels=2")
+    answer = mlfix("audit", f"runs={tmp_path}/o/study", f"out={tmp_path}/a", "logger=wandb", "n_panels=2")
     assert answer.code == 0, answer.err
     (offline,) = (tmp_path / "a/wandb").glob("offline-run-*")
     found = records(offline)
@@ -107,14 +107,14 @@ def test_an_audit_is_a_run_with_panels_tables_page_and_the_whole_ranking(shapes:
 
 
 def test_panels_are_logged_while_training_goes_on(shapes: Path, tmp_path: Path, mlfix) -> None:
-    keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "recipe.epochs=5", "logger=wandb", "audit.every=2")
+    keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "recipe.epochs=5", "logger=wandb", "audit.every_n_epochs=2")
     assert mlfix("train", *keys).code == 0
     (offline,) = (tmp_path / "o/default/original/seed=0/wandb").glob("offline-run-*")
     text = "\n".join(json.dumps(record) for record in records(offline))
     assert text.count('"audit/worst.path"') + text.count("audit/worst.path") >= 3, (
         "after two epochs, four, and the last"
     )
-    assert mlfix("train", *keys, "audit.every=0", "name=x").code == 2
+    assert mlfix("train", *keys, "audit.every_n_epochs=0", "name=x").code == 2
 
 
 def test_a_comparison_goes_on_without_wandb(shapes: Path, tmp_path: Path, mlfix, monkeypatch) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from mlfix_train.audit.review.journal import append_line
 from mlfix_train.audit.review.marks import MarkStore
 from mlfix_train.audit.review.samples import Samples
-from mlfix_train.audit.scores.estimates import PAYS as MIN_YIELD
+from mlfix_train.audit.scores.estimates import STOP_PROBABILITY
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ def summarize(samples: Samples, store: MarkStore, seen_log: SeenLog, pace: Pace)
         has_evidence = (n_marked > 0 and n_reviewed >= RECENT) or bool(store.group_reviewed.any())
         factor = (n_marked + PRIOR_COUNT) / (expected + PRIOR_COUNT) if has_evidence else 1.0
         rest = np.minimum(suspicion[~reviewed] * factor, 1)
-        worth = int((rest >= MIN_YIELD).sum())
+        worth = int((rest >= STOP_PROBABILITY).sum())
         progress |= {
             "expected": round(expected, 1),
             "remaining": round(float(rest.sum()), 1),
@@ -166,13 +166,13 @@ def summarize(samples: Samples, store: MarkStore, seen_log: SeenLog, pace: Pace)
     elif n_reviewed >= RECENT:
         recent = seen_log.order[-RECENT:]
         if len(recent) == RECENT:
-            progress["keep_going"] = bool(marked[recent].mean() >= MIN_YIELD)
+            progress["keep_going"] = bool(marked[recent].mean() >= STOP_PROBABILITY)
     progress["message"] = _message(progress)
     return progress
 
 
 def _message(progress: dict[str, Any]) -> str:
-    one_in = f"1 in {1 / MIN_YIELD:.0f}"
+    one_in = f"1 in {1 / STOP_PROBABILITY:.0f}"
     if progress["reviewed"] >= progress["samples"]:
         return "Everything has been reviewed."
     if progress["keep_going"] is None:

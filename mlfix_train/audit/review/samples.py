@@ -24,18 +24,8 @@ N_CANDIDATES = 64
 """Typical images are chosen from this many of the least suspicious samples of a label (or a quarter, if more)."""
 N_BINS, MAX_NUMBERS = 10, 30
 """A numeric column with more than ``MAX_NUMBERS`` values is cut into ``N_BINS`` bins with equally many samples."""
-SCORES = (
-    "loss",
-    "self_confidence",
-    "aum",
-    "neighbour_disagreement",
-    "twin_disagreement",
-    "outlierness",
-    "disagreement",
-    "evidence",
-    "rank",
-)
-"""Columns of a ranking that the page shows as details of a sample."""
+NOT_SCORES = ("suspicion", "label_score")
+"""Numeric columns of a ranking that are not single scores; all others are shown as details of a sample."""
 
 
 @dataclass
@@ -159,8 +149,8 @@ def make_samples(
     )
     if order is not None:
         placed = order.reindex(table.index)
-        samples.position, samples.label_position = _positions(placed["place"]), _positions(placed["label_place"])
-        samples.outlier_score = _floats(placed["label_unlikeness"].fillna(placed["unlikeness"]))
+        samples.position, samples.label_position = _positions(placed["position"]), _positions(placed["label_position"])
+        samples.outlier_score = _floats(placed["label_outlier_score"].fillna(placed["outlier_score"]))
     return samples
 
 
@@ -169,8 +159,8 @@ def _floats(values: pd.Series) -> np.ndarray:
 
 
 def _scores(ranked: pd.DataFrame) -> dict[str, np.ndarray]:
-    scores = {name: _floats(ranked[name]) for name in SCORES if name in ranked.columns}
-    return {name: values for name, values in scores.items() if np.isfinite(values).any()}
+    numeric = ranked.select_dtypes("number").dropna(axis="columns", how="all")
+    return {str(name): _floats(numeric[name]) for name in numeric if name not in NOT_SCORES}
 
 
 def _positions(values: pd.Series) -> np.ndarray:

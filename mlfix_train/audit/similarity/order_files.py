@@ -4,10 +4,10 @@
 ``embeddings.npy``:
 
 - ``sample_id``, and ``label`` where there are labels;
-- ``place``: its place in the order of all images, from 0;
-- ``label_place``: its place in the order of its label's images;
-- ``unlikeness``: how unlike its nearest neighbours it is, 1 is usual, higher is stranger;
-- ``label_unlikeness``: the same among its label's images;
+- ``position``: its place in the order of all images, from 0;
+- ``label_position``: its place in the order of its label's images;
+- ``outlier_score``: how unlike its nearest neighbours it is, 1 is usual, higher is stranger;
+- ``label_outlier_score``: the same among its label's images;
 - ``duplicate_group``: number of its near-duplicates' group, -1 where it has none.
 """
 
@@ -26,7 +26,7 @@ from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.errors import DataError, format_list
 
 VERSION = 1
-COLUMNS = ("sample_id", "place", "label_place", "unlikeness", "label_unlikeness", "duplicate_group")
+COLUMNS = ("sample_id", "position", "label_position", "outlier_score", "label_outlier_score", "duplicate_group")
 
 
 def samples_fingerprint(ids: Iterable[str]) -> str:

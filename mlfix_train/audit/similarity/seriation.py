@@ -175,7 +175,7 @@ def insert_new(places: np.ndarray, neighbours: Neighbours) -> np.ndarray:
     return np.asarray(np.argsort(keys, kind="stable"), dtype=np.int64)
 
 
-def unlikeness(
+def outlier_score(
     embeddings: np.ndarray, k: int = 5, device: str = "cpu", neighbours: Neighbours | None = None
 ) -> np.ndarray:
     """Returns how unlike its neighbours each point is, N numbers, 0 to infinity, higher is stranger.
@@ -202,7 +202,7 @@ def unlikeness(
 
 
 def relative_distance(found: Neighbours, k: int = 5) -> np.ndarray:
-    """Returns each point's mean distance to its k nearest over the median of theirs, ``N``; see :func:`unlikeness`."""
+    """Returns each point's mean distance to its k nearest over the median of theirs, ``N``; see :func:`outlier_score`."""
     if not found.index.size:
         return np.ones(len(found.index))
     own = found.distance[:, :k].mean(1)

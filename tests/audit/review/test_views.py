@@ -62,7 +62,7 @@ def test_the_visual_order_and_bands_of_suspicion() -> None:
     _, view = view_of(table, ranking, order, sort_by="visual")
     for g, name in enumerate(view.names):
         rows = view.group(g)
-        assert order["label_place"].to_numpy()[rows].tolist() == list(range((table["label"] == name).sum()))
+        assert order["label_position"].to_numpy()[rows].tolist() == list(range((table["label"] == name).sum()))
     _, view = view_of(table, ranking, order, group_by="all", sort_by="both")
     rows = view.group(0)
     by_suspicion = ranking["sample_id"].tolist()
@@ -72,7 +72,7 @@ def test_the_visual_order_and_bands_of_suspicion() -> None:
         assert set(table.index[band]) == set(by_suspicion[start : start + width]), (
             "a band holds the next most suspicious samples"
         )
-        assert (np.diff(order["place"].to_numpy()[band]) > 0).all(), "in visual order inside a band"
+        assert (np.diff(order["position"].to_numpy()[band]) > 0).all(), "in visual order inside a band"
         start, width = start + width, 2 * width
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from mlfix_train.audit.scores.estimates import looking, resample_counts, spread_counts, wrong_labels
+from mlfix_train.audit.scores.estimates import review_yield, resample_counts, spread_counts, wrong_labels
 from mlfix_train.audit.scores.suspicion import between, combine, fit_mixture, log_ranks, probability
 from mlfix_train.errors import DataError
 
@@ -118,11 +118,11 @@ def test_intervals_hold_the_truth_and_groups_widen_them() -> None:
 
 
 def test_looking_pays_while_one_in_twenty_is_wrong() -> None:
-    told = looking(np.array([1.0, 0.9, 0.06, 0.05, 0.049, 0.01]))
-    assert (told["pays"], told["finds"], told["left"]) == (4, 2.0, 0.1)
-    assert told["steps"][0] == [1, 1.0]
-    assert told["steps"][-1][0] == 6
-    assert looking(np.array([0.01]))["pays"] == 0
+    told = review_yield(np.array([1.0, 0.9, 0.06, 0.05, 0.049, 0.01]))
+    assert (told["stop_rank"], told["expected_found"], told["expected_left"]) == (4, 2.0, 0.1)
+    assert told["curve"][0] == [1, 1.0]
+    assert told["curve"][-1][0] == 6
+    assert review_yield(np.array([0.01]))["stop_rank"] == 0
 
 
 def test_where_nothing_stands_apart_the_number_lies_between_two_ends() -> None:

@@ -20,7 +20,7 @@ from mlfix_train.audit.similarity.order_files import (
     write_order,
 )
 from mlfix_train.audit.similarity.refine_graph import better_graph, reverse_graph
-from mlfix_train.audit.similarity.seriation import insert_new, unlikeness
+from mlfix_train.audit.similarity.seriation import insert_new, outlier_score
 from mlfix_train.errors import ConfigError, DataError
 
 
@@ -93,7 +93,7 @@ def test_new_images_come_beside_their_like() -> None:
 def test_unlikeness_takes_neighbours_that_were_found_before() -> None:
     x = points(200)
     found = nearest_neighbours(x, 10)
-    assert unlikeness(x, neighbours=found) == pytest.approx(unlikeness(x), rel=1e-5)
+    assert outlier_score(x, neighbours=found) == pytest.approx(outlier_score(x), rel=1e-5)
 
 
 # --- near-duplicates ---
@@ -140,8 +140,8 @@ def test_the_table_puts_different_labels_and_crossings_first() -> None:
 
 def order(n: int = 5) -> pd.DataFrame:
     return pd.DataFrame(
-        {"sample_id": [f"{i}.png" for i in range(n)], "label": "a", "place": np.arange(n)[::-1],
-         "label_place": np.arange(n), "unlikeness": 1.0, "label_unlikeness": 1.0, "duplicate_group": -1}
+        {"sample_id": [f"{i}.png" for i in range(n)], "label": "a", "position": np.arange(n)[::-1],
+         "label_position": np.arange(n), "outlier_score": 1.0, "label_outlier_score": 1.0, "duplicate_group": -1}
     )  # fmt: skip
 
 
@@ -150,7 +150,7 @@ def test_an_order_comes_back_as_it_went_fitted_to_the_samples(tmp_path: Path) ->
     ids = pd.Index(["3.png", "0.png"])
     for where in (tmp_path, tmp_path / "order.parquet"):
         found = read_order(where, ids)
-        assert found["place"].tolist() == [1, 4] and found.attrs["samples"] == "x"
+        assert found["position"].tolist() == [1, 4] and found.attrs["samples"] == "x"
     with pytest.raises(DataError, match=r"other samples: it lacks 1 of 2, such as 9\.png"):
         read_order(tmp_path, pd.Index(["3.png", "9.png"]))
     assert len(read_order(tmp_path, pd.Index(["3.png", "9.png"]), partial=True)) == 1
@@ -164,8 +164,8 @@ def test_what_is_no_order_is_said_to_be_none(tmp_path: Path) -> None:
     (tmp_path / "order.parquet").write_text("nothing")
     with pytest.raises(DataError, match="can't be read"):
         read_order(tmp_path, pd.Index(["a"]))
-    order().drop(columns="place").to_parquet(tmp_path / "order.parquet")
-    with pytest.raises(DataError, match="it lacks place"):
+    order().drop(columns="position").to_parquet(tmp_path / "order.parquet")
+    with pytest.raises(DataError, match="it lacks position"):
         read_order(tmp_path, pd.Index(["0.png"]))
 
 

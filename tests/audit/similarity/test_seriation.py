@@ -9,7 +9,7 @@ import pytest
 
 from mlfix_train.audit.similarity import neighbours, path_search
 from mlfix_train.audit.similarity.neighbours import nearest_neighbours
-from mlfix_train.audit.similarity.seriation import greedy_path, path_steps, seriate, seriate_slices, unlikeness
+from mlfix_train.audit.similarity.seriation import greedy_path, path_steps, seriate, seriate_slices, outlier_score
 from mlfix_train.errors import ConfigError, DataError
 
 
@@ -73,7 +73,7 @@ def test_far_from_the_origin_distances_stay_exact() -> None:
 def test_rows_that_are_no_numbers_are_named(bad: float) -> None:
     x = points(10)
     x[7, 1] = bad
-    for search in (nearest_neighbours, seriate, unlikeness):
+    for search in (nearest_neighbours, seriate, outlier_score):
         with pytest.raises(DataError, match=r"(?s)1 of 10 rows .*row 7.*embed"):
             search(x)
     with pytest.raises(DataError, match="shape"):
@@ -191,9 +191,9 @@ def test_slices_are_ordered_by_themselves() -> None:
 def test_the_odd_one_out_is_the_least_like_its_neighbours() -> None:
     x = points(300, 4, 6) * 0.1
     x[77] = 9.0
-    found = unlikeness(x)
+    found = outlier_score(x)
     assert found.argmax() == 77 and found[77] > 10
     assert np.median(found) == pytest.approx(1, abs=0.1)
-    assert unlikeness(3 * x) == pytest.approx(found, rel=1e-3), "whatever the scale"
-    assert unlikeness(np.zeros((20, 3))).tolist() == [0.0] * 20
-    assert unlikeness(points(2)).tolist() == [1.0, 1.0]
+    assert outlier_score(3 * x) == pytest.approx(found, rel=1e-3), "whatever the scale"
+    assert outlier_score(np.zeros((20, 3))).tolist() == [0.0] * 20
+    assert outlier_score(points(2)).tolist() == [1.0, 1.0]

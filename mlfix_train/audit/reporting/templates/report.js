@@ -87,8 +87,8 @@ function svg(tag, attributes, text) {
   if (text !== undefined) node.textContent = text;
   return node;
 }
-function curve(looking, total) {
-  const w = 600, h = 250, left = 52, low = h - 34, steps = looking.steps;
+function curve(reviewYield, total) {
+  const w = 600, h = 250, left = 52, low = h - 34, steps = reviewYield.curve;
   const most = Math.max(...steps.map((s) => s[0]), 2), top = Math.max(total * 1.08, 1);
   const x = (n) => left + ((w - left - 16) * Math.log(n)) / Math.log(most), y = (v) => low - ((low - 10) * v) / top;
   const chart = svg("svg", { viewBox: `0 0 ${w} ${h}`, width: "100%", role: "img", "aria-label": "expected wrong labels found by samples looked at" });
@@ -99,10 +99,10 @@ function curve(looking, total) {
     chart.append(svg("line", { x1: left, x2: w - 16, y1: y(v * total), y2: y(v * total), class: "axis" }), svg("text", { x: left - 8, y: y(v * total) + 4, "text-anchor": "end" }, whole(v * total)));
   }
   chart.append(svg("path", { class: "line", d: "M" + steps.map((s) => `${x(s[0]).toFixed(1)},${y(s[1]).toFixed(1)}`).join("L") }));
-  if (looking.pays > 1) {
-    const left_of = x(looking.pays) > w * 0.7;
-    chart.append(svg("line", { x1: x(looking.pays), x2: x(looking.pays), y1: 8, y2: low, class: "mark" }),
-      svg("text", { x: x(looking.pays) + (left_of ? -6 : 6), y: low - 8, "text-anchor": left_of ? "end" : "start" }, `pays down to ${whole(looking.pays)}`));
+  if (reviewYield.stop_rank > 1) {
+    const left_of = x(reviewYield.stop_rank) > w * 0.7;
+    chart.append(svg("line", { x1: x(reviewYield.stop_rank), x2: x(reviewYield.stop_rank), y1: 8, y2: low, class: "mark" }),
+      svg("text", { x: x(reviewYield.stop_rank) + (left_of ? -6 : 6), y: low - 8, "text-anchor": left_of ? "end" : "start" }, `pays down to ${whole(reviewYield.stop_rank)}`));
   }
   chart.append(svg("text", { x: (w + left) / 2, y: h - 2, "text-anchor": "middle" }, "samples looked at, from the head of the ranking"));
   return chart;
@@ -114,7 +114,7 @@ const sections = {
     const facts = [];
     if (e.wrong !== undefined) {
       facts.push(fact(`≈ ${whole(e.wrong)}`, `wrong labels by estimate; ${e.clear ? "95% interval " : "from "}${whole(e.interval[0])} to ${whole(e.interval[1])}, ${e.share}% of the ranked`),
-        fact(whole(e.looking.pays), `samples down to which looking pays: ${about(e.looking.finds)} wrong labels expected there, ${about(e.looking.left)} beyond`));
+        fact(whole(e.review_yield.stop_rank), `samples down to which looking pays: ${about(e.review_yield.expected_found)} wrong labels expected there, ${about(e.review_yield.expected_left)} beyond`));
     }
     facts.push(fact(whole(a.issues), "labels rather wrong than right, with another suggested"),
       fact(whole(a.ranked), `samples ranked of ${whole(a.samples)}, by ${a.runs} run${a.runs > 1 ? "s" : ""} that held them out; ${a.labels} labels`));
@@ -126,7 +126,7 @@ const sections = {
       const top = Object.entries(e.labels).sort((p, q) => q[1].wrong - p[1].wrong).slice(0, 14).filter((p) => p[1].wrong >= 0.05);
       const most = Math.max(...top.map((p) => p[1].wrong), 1e-9);
       nodes.push(el("div", { className: "two" },
-        el("div", {}, el("h2", { text: "What looking finds" }), el("p", { className: "quiet", text: "Wrong labels expected among the first so many." }), curve(e.looking, e.wrong)),
+        el("div", {}, el("h2", { text: "What looking finds" }), el("p", { className: "quiet", text: "Wrong labels expected among the first so many." }), curve(e.review_yield, e.wrong)),
         el("div", {}, el("h2", { text: "Where they are" }), el("p", { className: "quiet", text: "Wrong labels expected by given label, and from how many to how many." }),
           ...top.map(([name, row]) => el("div", { className: "hbar" }, el("span", { text: name, title: name }),
             el("div", {}, el("i", { style: { width: `${(100 * row.wrong) / most}%` } })),
