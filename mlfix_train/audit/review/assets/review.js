@@ -437,7 +437,7 @@ export function start(root, connection, options = {}) {
     const kept = new Set();
     for (let k = first; k <= last; k++) kept.add(k);
     for (const k of ahead) if (k >= 0 && k * STRIP < layout.height) kept.add(k);
-    for (const [k, strip] of strips) if (!kept.has(k)) { if (Math.abs(k - first) > 4 + last - first) { strip.node.remove(); strips.delete(k); } }
+    for (const [k, strip] of strips) if (!kept.has(k) && (strip.dirty || strip.missing.size || Math.abs(k - first) > 4 + last - first)) { strip.node.remove(); strips.delete(k); }
     loadQueue = [];
     let more = false, number = 0;
     for (const k of kept) {
@@ -453,7 +453,7 @@ export function start(root, connection, options = {}) {
         drawStrip(k, strip);
         number++;
       }
-      for (const lack of strip.missing) if (typeof lack === "number") loadBlock(lack); else loadSheet(lack);
+      for (const key of strip.missing) if (typeof key === "number") loadBlock(key); else loadSheet(key);
     }
     const next = down ? last + 2 : first - 2;
     eachTile(next * STRIP, next * STRIP + 1, (index) => loadBlock(Math.floor(index / session.block_size)));
@@ -592,7 +592,7 @@ export function start(root, connection, options = {}) {
       el("div.seen", el("b", formatCount(p.reviewed)), ` of ${formatCount(p.samples)} reviewed`),
       el("div.meter.wide", el("i", { style: { width: `${(100 * p.reviewed) / p.samples}%` } })),
       el("div.facts", ...facts.map(([number, message]) => el("div", {}, el("b", number), el("span", message)))),
-      el("p", { className: p.keep_going === false ? "words enough" : "words", text: p.message }),
+      el("p", { className: p.keep_going === false ? "message stop" : "message", text: p.message }),
       el("p.pace", { text: `${formatCount(p.per_minute[0])} seen, ${formatEstimate(p.per_minute[1])} marked per minute${busy ? ` · images ${Math.round((100 * p.sprites_ready[0]) / p.sprites_ready[1])}% ready` : ""}` }),
       r && r.rate !== null
         ? el("p.random", el("b", `${r.rate.toFixed(1)}% wrong`), ` (${r.interval[0].toFixed(1)} to ${r.interval[1].toFixed(1)}%): ${r.wrong} of ${r.reviewed} random samples`, r.reviewed < r.drawn ? `, ${r.drawn - r.reviewed} left` : "")
@@ -985,7 +985,7 @@ export function start(root, connection, options = {}) {
     const lines = [["given", labelOf(given) || "(no label)"], ...(other >= 0 ? [["suggested", other === given ? "as given" : labelOf(other)]] : []), ...(block.suspicion[i] === null ? [] : [["suspicion", percent(block.suspicion[i])]]), ...(block.marks[i] === NONE ? [] : [["marked", labelOf(block.marks[i])]])];
     if (inspected !== row) {
       inspected = row;
-      inspector.replaceChildren(el("button.close", { text: "×", "aria-label": "close", on: { click: () => { inspector.hidden = true; } } }), el("div.big"), el("p.id"), el("div.alike"), el("dl"));
+      inspector.replaceChildren(el("button.close", { text: "×", "aria-label": "close", on: { click: () => { inspector.hidden = true; } } }), el("div.big"), el("p.id"), el("div.typical-rows"), el("dl"));
       const [sample, image] = await Promise.all([request("sample", { row }).catch(() => ({ details: {} })), connection.image("images", row).catch(() => null)]);
       if (inspected !== row || closed) return;
       inspector.sample = sample;
@@ -1005,7 +1005,7 @@ export function start(root, connection, options = {}) {
       for (const name of missing) loadSheet(name);
       typicalRows.push(el("p.quiet", `typical ${labelOf(code)}`), canvas);
     }
-    inspector.querySelector(".alike").replaceChildren(...typicalRows);
+    inspector.querySelector(".typical-rows").replaceChildren(...typicalRows);
     startLoading();
   }
 
