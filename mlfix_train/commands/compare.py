@@ -23,7 +23,7 @@ from mlfix_train.commands.compare_inputs import ALLOWANCES, Arm, check_alike, ch
 from mlfix_train.config import build as config
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.fixes.table import match_fixes, read_fixes
-from mlfix_train.data.readers.folder import group_names
+from mlfix_train.data.readers.files import group_names
 from mlfix_train.errors import ConfigError, MlfixError, RunError, check_choice, check_range, format_list
 
 log = logging.getLogger(__name__)

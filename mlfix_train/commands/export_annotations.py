@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from mlfix_train.config import build as config
 from mlfix_train.data.annotations.write_back import changes_of, check_copies, read_back, write_annotations
 from mlfix_train.data.fixes.table import INVALID
-from mlfix_train.data.readers.folder import read_crops
+from mlfix_train.data.readers.crops import read_crops
 from mlfix_train.errors import ConfigError, DataError, did_you_mean
 
 FORMATS = ("mtsd", "coco", "yolo", "voc")
