@@ -1,9 +1,9 @@
-# make demo and make test are all the set-up that a fresh machine needs.
+# `make demo` and `make test` are all the setup a fresh machine needs.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint format typecheck hooks clean
+.PHONY: demo test coverage lint format typecheck hooks clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("mlfix-train needs Python 3.11 or later, this is " + sys.version.split()[0] + ": make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
@@ -15,7 +15,11 @@ demo: $(STAMP)
 	$(BIN)/mlfix demo
 
 test: $(STAMP)
+	scripts/install_browser.sh
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs --numprocesses 2 --dist worksteal
+
+coverage: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report=term:skip-covered
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -32,4 +36,4 @@ hooks: $(STAMP)
 	$(BIN)/pre-commit install
 
 clean:
-	rm -rf .venv outputs demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv outputs demo .pytest_cache .mypy_cache .ruff_cache .coverage

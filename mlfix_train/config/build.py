@@ -64,12 +64,12 @@ def check_train(cfg: DictConfig) -> None:
             f"name={cfg.name} leads out of the folder of runs", "give a name; outputs= says where runs lie"
         )
     check_place("pixels.cache", cfg.pixels.cache)
-    for key in ("top", "panels"):
+    for key in ("table_rows", "n_panels"):
         check_type(f"audit.{key}", cfg.audit[key], "int")
-    check_range("audit.top", cfg.audit.top, 0, 108)
-    check_range("audit.panels", cfg.audit.panels, 0, 1000)
+    check_range("audit.table_rows", cfg.audit.table_rows, 0, 108)
+    check_range("audit.n_panels", cfg.audit.n_panels, 0, 1000)
     check_type("audit.probabilities", cfg.audit.probabilities, "bool")
-    check_type("audit.every", cfg.audit.every, "int | None")
+    check_type("audit.every_n_epochs", cfg.audit.every_n_epochs, "int | None")
     every = cfg.trainer.get("check_val_every_n_epoch", 1)
     check_type("trainer.check_val_every_n_epoch", every, "int")
     check_range("trainer.check_val_every_n_epoch", every, 1, 1_000_000)
@@ -141,15 +141,6 @@ def build_table(cfg: DictConfig) -> pd.DataFrame:
             "crop them first: mlfix crop data.root=<folder>; then data=crops data.root=crops",
         )
     return cast(pd.DataFrame, table)
-
-
-def build_boxes(cfg: DictConfig) -> Any:
-    """Reads the photos and boxes that ``data`` describes, :class:`mlfix_train.data.annotations.base.Annotations`."""
-    found = build(cfg.data, "data")
-    if isinstance(found, pd.DataFrame):
-        raise ConfigError(f"{source_name(cfg)} holds samples, not photos with boxes",
-                          "data=boxes, mtsd, coco, yolo or voc; samples need no cropping")  # fmt: skip
-    return found
 
 
 def build_fixes(cfg: DictConfig, table: pd.DataFrame) -> pd.DataFrame | None:
@@ -265,7 +256,7 @@ def build_model(cfg: DictConfig, labels: list[str]) -> Any:
 
     recipe = checked(Recipe, plain(cfg.recipe), "recipe")
     more = {} if is_sorting(cfg) else {"labels": labels}
-    return build(cfg.model, "model", recipe=recipe, **more)
+    return build(cfg.model, "model", recipe=recipe, seed=int(cfg.seed), **more)
 
 
 def source_name(cfg: DictConfig) -> str:
@@ -279,7 +270,6 @@ __all__ = [
     "as_list",
     "assign",
     "build",
-    "build_boxes",
     "build_datamodule",
     "build_fixes",
     "build_model",

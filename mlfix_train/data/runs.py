@@ -88,7 +88,7 @@ class RunDirectory:
             temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
 
     def forget(self, before: Mapping[str, Any]) -> None:
-        """Restores an earlier ``run.json``; if it was empty, the file goes, and the directory if nothing else is in it."""
+        """Restores an earlier ``run.json``; if it was empty, removes the file, and an empty directory."""
         if before:
             self._write(before)
             return

@@ -1,7 +1,7 @@
 """A data set of rendered traffic signs: written on first use, and read as a sample table.
 
-Every image looks like a crop of a street photo. It depends only on its seed, class and index, not on the order of calls,
-the number of images per class or the process. Nothing is read from disk but a font.
+Every image looks like a crop of a street photo. It depends only on its seed, class and index, not on the order of
+calls, the number of images per class or the process. Nothing is read from disk but a font.
 """
 
 from __future__ import annotations
