@@ -25,7 +25,7 @@ from mlfix_train.audit.reporting.wandb import wandb_run
 from mlfix_train.commands.inputs import read_samples
 from mlfix_train.config.compare import CompareConfig
 from mlfix_train.data.fixes.table import match_fixes, read_fixes
-from mlfix_train.data.readers.folder import group_names
+from mlfix_train.data.readers.files import group_names
 from mlfix_train.errors import MlfixError, RunError, format_list
 
 log = logging.getLogger(__name__)
