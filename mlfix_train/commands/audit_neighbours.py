@@ -15,7 +15,6 @@ from mlfix_train.audit.scores.knn import NeighbourScores, neighbours_wanted, sco
 from mlfix_train.audit.similarity.neighbours import nearest_neighbours
 from mlfix_train.audit.similarity.order_files import read_embeddings, read_order
 from mlfix_train.commands.audit_inputs import Source
-from mlfix_train.config import build as config
 
 log = logging.getLogger(__name__)
 
@@ -64,19 +63,17 @@ def _of_order(cfg: DictConfig, table: pd.DataFrame) -> tuple[np.ndarray, pd.Inde
 
 def _of_pixels(source: Source, rows: np.ndarray) -> np.ndarray:
     """Embeds images by their pixels, as `mlfix sort` does when nothing else is given."""
-    from mlfix_train.commands import embedding
     from mlfix_train.commands.progress import Countdown
-    from mlfix_train.models.embedding.network import embed
+    from mlfix_train.models.embedding.pixels import PixelEmbedder
 
-    settings = config.compose("sort", ["data.root=.", "by=pixels"])
-    built = embedding.build(settings, "cpu")
-    assert source.store is not None and built.function is not None
-    embedding.fit(built, source.store, rows, settings.width, "cpu", False, 0)
+    assert source.store is not None
+    built = PixelEmbedder()
+    built.fit(source.store, rows)
     progress = Countdown("embedding images", len(rows))
     parts = []
     for start in range(0, len(rows), 8192):  # as many features as memory likes
         own = rows[start : start + 8192]
-        parts.append(built.project(embed(source.store, built.function, own, progress=progress.after(start))))
+        parts.append(built.project(built.features(source.store, own, progress=progress.after(start))))
     return np.concatenate(parts)
 
 

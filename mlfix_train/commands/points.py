@@ -25,7 +25,7 @@ from mlfix_train.config import build as config
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.pixels.store import PixelStore
 from mlfix_train.errors import DataError, MlfixError
-from mlfix_train.models.embedding.network import embed
+from mlfix_train.models.embedding.base import compute_features as embed
 from mlfix_train.training.trainer import best_precision
 
 log = logging.getLogger(__name__)
@@ -83,18 +83,16 @@ def embed_all(
     key = _key(cfg, built, store, ids)
     half = not built.rerank and best_precision("gpu" if device.startswith("cuda") else device) == "bf16-mixed"
     half = half and not built.whiten
-    if config.plain(cfg.by) == "words":
-        embedding.learn_words(cfg, built, store, rows, device)
-    embedding.fit(built, store, rows, cfg.width, device, half, int(cfg.seed))
+    embedding.fit(built, store, rows, device, half, int(cfg.seed))
     if built.projection is None:
-        length = embed(store, built.function, rows[:1], device=device, half=half).shape[1]
+        length = embed(store, built.function, rows[:1], device=device, bfloat16=half).shape[1]
         check_memory(12.0 * length * len(rows))  # the points, a centred copy, and their halves in the products
     kept = _kept(out, key, len(rows))
     exact = None
     if kept is not None and not built.rerank:
         points = kept
     else:
-        options: dict[str, Any] = {"batch_size": int(cfg.batch_size), "device": device, "half": half}
+        options: dict[str, Any] = {"batch_size": int(cfg.batch_size), "device": device, "bfloat16": half}
         if built.rerank:
             exact = _exact_features(built, store, rows, out, key, options)
             blocks = range(0, len(rows), 1024)
@@ -111,11 +109,7 @@ def embed_all(
 
 def _key(cfg: DictConfig, built: Embedding, store: PixelStore, ids: pd.Index) -> str:
     """Returns a fingerprint of the images and of what embeds them."""
-    files = [embedding.describe_network(cfg)[1]] if cfg.network else []
-    files += [Path(str(cfg.lpips.weights)).expanduser()] if cfg.lpips.weights else []
-    weights = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()]
-    settings = [embedding.kind_of(cfg), weights, cfg.width, config.plain(cfg.lpips), config.plain(cfg.words), cfg.seed]
-    text = json.dumps([settings, store.fingerprint, samples_fingerprint(ids)], default=str)
+    text = json.dumps([built.embedder.fingerprint, cfg.seed, store.fingerprint, samples_fingerprint(ids)], default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
