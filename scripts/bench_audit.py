@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.audit.similarity.neighbours import nearest_neighbours
-from mlfix_train.commands.audit_inputs import load_runs, mean_probabilities, merged
+from mlfix_train.audit.predictions.runs import load_runs, mean_probabilities
 from mlfix_train.data.label_noise import TRUE_LABEL, confusions_among, plant_confusions, plant_similar, plant_uniform
 from mlfix_train.data.readers.folder import read_folder
 from mlfix_train.data.samples import label_list, write_table
@@ -120,7 +120,7 @@ def _one(options: argparse.Namespace, clean: pd.DataFrame, noise: str, fraction:
     _mlfix(
         "train", "-m", "data=table", f"data.file={work / f'{name}.csv'}", "model=small", "loader.batch_size=64",
         f"recipe.epochs={options.epochs}", "pixels.size=32", "sweep=out_of_fold", "audit.probabilities=true",
-        "audit.panels=0", "checkpoint.keep=none", "logger=none", f"name={runs.name}", f"outputs={runs.parent}",
+        "audit.n_panels=0", "checkpoint.keep=none", "logger=none", f"name={runs.name}", f"outputs={runs.parent}",
         f"jobs={options.jobs}",
     )  # fmt: skip
     out = work / f"audit-{name}"
@@ -129,7 +129,7 @@ def _one(options: argparse.Namespace, clean: pd.DataFrame, noise: str, fraction:
         f"runs={runs}",
         f"out={out}",
         "logger=none",
-        "panels=4",
+        "n_panels=4",
         *([f"order={options.order}"] * bool(options.order)),
     )
     ranking = pd.read_csv(out / "ranking.csv", keep_default_na=False, na_values=[""]).set_index("sample_id")
@@ -141,8 +141,8 @@ def _one(options: argparse.Namespace, clean: pd.DataFrame, noise: str, fraction:
     about = json.loads((out / "audit.json").read_text(encoding="utf-8"))
     issue = ranking["is_label_issue"].astype(str) == "True"
     suggested = ranking["suggested_label"].to_numpy() == table[TRUE_LABEL].to_numpy()
-    estimates = about["estimates"] or {"wrong": float("nan"), "interval": [float("nan")] * 2, "looking": {"pays": 0}}
-    pays = estimates["looking"]["pays"]
+    estimates = about["estimates"] or {"wrong": float("nan"), "interval": [float("nan")] * 2, "review_yield": {"stop_rank": 0}}
+    pays = estimates["review_yield"]["stop_rank"]
     said = {
         "planted": int(wrong.sum()), "estimate": estimates["wrong"], "interval": estimates["interval"],
         "suggested": 100 * suggested[wrong & issue.to_numpy()].mean(), "issues": int(issue.sum()),
@@ -178,7 +178,7 @@ def _cleanlab(runs: Path, ids: pd.Index) -> dict[str, np.ndarray]:
     probabilities = mean_probabilities(given, held)
     assert probabilities is not None
     probabilities = probabilities / probabilities.sum(1, keepdims=True)
-    rows = held.ids.get_indexer(ids)
+    rows = held.rows_of(ids)
     found = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

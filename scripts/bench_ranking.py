@@ -112,8 +112,8 @@ def make_runs(work: Path, table: pd.DataFrame, true: np.ndarray, runs: int) -> N
         centres = rng.normal(size=(len(names), 128))
         own = centres[np.minimum(true, len(names) - 1)]
         points = (own + 0.7 * rng.normal(size=own.shape)).astype(np.float32)
-        columns = {"sample_id": read.index, "label": read["label"].to_numpy(), "place": np.arange(len(read)),
-                   "label_place": 0, "unlikeness": 1.0, "label_unlikeness": 1.0, "duplicate_group": -1}  # fmt: skip
+        columns = {"sample_id": read.index, "label": read["label"].to_numpy(), "position": np.arange(len(read)),
+                   "label_position": 0, "outlier_score": 1.0, "label_outlier_score": 1.0, "duplicate_group": -1}  # fmt: skip
         about = {"used": "made-up points", "samples": samples_fingerprint(read.index)}
         write_embeddings(points, work / "sort/embeddings.npy")
         write_order(pd.DataFrame(columns), work / "sort/order.parquet", about)

@@ -24,12 +24,12 @@ tracks = table["group"].drop_duplicates().sample(frac=1, random_state=0)
 sizes = table["group"].value_counts()[tracks].cumsum()
 write_table(table[table["group"].isin(tracks[(sizes <= int(sys.argv[2])).to_numpy()])], "samples.csv")
 PY
-common=(data=table data.file=samples.csv model=resnet18 model.pretrained=false logger=none audit.panels=0 report=line)
+common=(data=table data.file=samples.csv model=resnet18 model.pretrained=false logger=none audit.n_panels=0 report=line)
 "$mlfix" train "${common[@]}" recipe=scratch recipe.epochs=8 name=start
 recipe=(recipe=finetune recipe.epochs=3 model.weights=outputs/start/original/seed=0/checkpoints/model.ckpt
   trainer.check_val_every_n_epoch=4 "seed=range(0,5)")
 "$mlfix" train -m "${common[@]}" "${recipe[@]}" name=fast loader.resident=true
-"$mlfix" train -m "${common[@]}" "${recipe[@]}" name=plain loader.resident=false trainer.matmul_convs=false \
+"$mlfix" train -m "${common[@]}" "${recipe[@]}" name=plain loader.resident=false model.fast_convs=false \
   trainer.precision=32-true model.channels_last=false model.compile=false
 "$python" - <<'PY'
 import json

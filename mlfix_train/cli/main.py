@@ -42,10 +42,6 @@ def main() -> None:
     if arguments[0] in ("-V", "--version"):
         print(__version__)
         return
-    if arguments[0] == "--sweep-worker":
-        from mlfix_train.training.launchers.local import serve
-
-        sys.exit(serve(lambda overrides: run_safely("train", overrides)))
     sys.exit(run_safely(arguments[0], arguments[1:]))
 
 
@@ -53,6 +49,9 @@ def run_safely(command: str, arguments: list[str]) -> int:
     """Runs one command and returns its exit code, also for bugs of mlfix-train."""
     try:
         return run(command, arguments)
+    except BrokenPipeError:  # such as `mlfix train --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush at exit
+        return 0
     except Exception:
         import traceback
 
@@ -87,8 +86,7 @@ def run(command: str, arguments: list[str]) -> int:
         print(f"mlfix {command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
-        if interrupt.args != ("said",):
-            print(f"mlfix {command}: interrupted", file=sys.stderr)
+        print(f"mlfix {command}: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return 130
 
 
@@ -123,27 +121,22 @@ def _sweep(arguments: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if any(argument in ("--cfg", "-c", "--info") for argument in arguments):
         return len(_run_hydra("train", arguments))
+    from mlfix_train.commands.train import sweep
     from mlfix_train.config.explain import explain
     from mlfix_train.config.overrides import normalize_overrides
-    from mlfix_train.training import sweep
+    from mlfix_train.training.sweep import alternate_arms
 
     flags = [argument for argument in _flags_first(arguments) if argument.startswith("-")]
-    keys = sweep.ordered([argument for argument in arguments if not argument.startswith("-")])
+    keys = alternate_arms([argument for argument in arguments if not argument.startswith("-")])
+    by_hydra = any(key.startswith(("hydra/launcher=", "hydra/sweeper=")) for key in keys)
     try:
-        planned = sweep.plan(normalize_overrides(keys, sweep=True))
+        overrides = normalize_overrides(keys, sweep=True)
+        finished = sweep(
+            overrides, configure_logging, (lambda: _run_hydra("train", [*flags, *keys])) if by_hydra else None
+        )
     except (ValueError, TypeError) as error:
         raise explain("train", error) from error
-    count, gpus = sweep.processes(planned.settings)
-    failed = 0
-    sweep.enable_cache(count == 1)
-    try:
-        failed = sweep.run_processes(planned, count, gpus) if count > 1 else len(_run_hydra("train", [*flags, *keys]))
-    finally:
-        sweep.enable_cache(False)
-        complete = sweep.report(planned.jobs)
-        if failed:
-            print(f"           {failed} could not be trained as requested; see the messages above", flush=True)
-    return 0 if complete and not failed else 1
+    return 0 if finished else 1
 
 
 def _run_hydra(command: str, arguments: list[str]) -> list[MlfixError]:
@@ -162,7 +155,6 @@ def _run_hydra(command: str, arguments: list[str]) -> list[MlfixError]:
     from mlfix_train.config.overrides import normalize_overrides
     from mlfix_train.config.paths import config_dir
     from mlfix_train.config.schemas import register_schema
-    from mlfix_train.training.sweep import attempt
 
     register_schema(command)
     multirun = any(argument in ("-m", "--multirun") for argument in arguments)
@@ -171,19 +163,19 @@ def _run_hydra(command: str, arguments: list[str]) -> list[MlfixError]:
         sys.path.append(os.getcwd())  # modules next to the command, for _target_
     failed: list[MlfixError] = []
     started: list[bool] = []
-    printed: set[str] = set()
 
     @hydra.main(version_base="1.3", config_path=config_dir(), config_name=command)
     def job(cfg: Any) -> None:
         started.append(True)
-        retries = int(cfg.get("retries") or 0)
-        error = attempt(lambda: run_composed(command, cfg), command, retries, multirun)
-        if error is not None:
+        if multirun:
+            from mlfix_train.commands.train import attempt_composed
+
+            failed.extend(attempt_composed(cfg))
+            return
+        try:
+            run_composed(command, cfg)
+        except MlfixError as error:
             failed.append(error)
-            if multirun:
-                text = f"{error.problem}: as before" if str(error) in printed else str(error)
-                printed.add(str(error))
-                print(f"mlfix {command}: {text}", file=sys.stderr, flush=True)
 
     argv = sys.argv
     sys.argv = [argv[0], *normalize_overrides(arguments, multirun)]

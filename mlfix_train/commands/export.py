@@ -3,123 +3,119 @@
 from __future__ import annotations
 
 import logging
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
 
-from mlfix_train.audit.reporting import exporters as exchange
-from mlfix_train.commands import audit_inputs, export_annotations
-from mlfix_train.commands.audit_files import read_audit
-from mlfix_train.config import build as config
-from mlfix_train.data.fixes.table import INVALID
-from mlfix_train.errors import ConfigError, DataError, check_choice, check_range
+from mlfix_train.audit.files import read_audit
+from mlfix_train.audit.predictions.runs import load_runs, mean_probabilities
+from mlfix_train.audit.reporting import exporters
+from mlfix_train.commands.inputs import open_boxes, read_matching_fixes, read_samples
+from mlfix_train.config.export import TOOLS, ExportConfig
+from mlfix_train.data.annotations.write_back import box_fixes, write_fixed_annotations
+from mlfix_train.data.crops.folder import read_info
+from mlfix_train.data.readers.folder import read_crops
+from mlfix_train.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
-TOOLS = ("fiftyone", "label_studio", "cleanlab")
-LOAD = {
+USAGE = {
     "fiftyone": "fiftyone.Dataset.from_dir(dataset_type=fiftyone.types.FiftyOneImageClassificationDataset, "
-                "labels_path='labels.json', data_path=None)",
-    "label_studio": "label_config.xml is the labelling interface, tasks.json what to import",
+    "labels_path='labels.json', data_path=None)",
+    "label_studio": "label_config.xml is the labeling interface, tasks.json what to import",
     "cleanlab": "cleanlab.filter.find_label_issues(numpy.load('labels.npy'), numpy.load('pred_probs.npy'))",
-}  # fmt: skip
+}
 
 
-def run(cfg: DictConfig) -> list[Path]:
-    """Writes an audit for another tool, or fixes back into the source's annotations.
-
-    Args:
-        cfg: the composed configuration of ``mlfix export``.
+def run(cfg: ExportConfig) -> list[Path]:
+    """Exports an audit, or fixes of crops.
 
     Returns:
-        The files.
-
-    Raises:
-        MlfixError: no audit there, its runs or data gone, or settings that mean nothing.
+        The files; of annotations, those that differ from the originals.
     """
-    tool = check_choice("to", cfg.to, (*TOOLS, *export_annotations.FORMATS, "source"))
-    config.check_place("out", cfg.out)
-    if tool not in TOOLS:
-        return export_annotations.run(cfg, tool)
-    if cfg.audit is None:
-        raise ConfigError(f"to={tool} needs audit", f"mlfix export audit=<directory of mlfix audit> to={tool}")
-    if cfg.top is not None:
-        config.check_type("top", cfg.top, "int")
-        check_range("top", cfg.top, 1, 10**9)
-    if "{path}" not in str(cfg.url) and "{file}" not in str(cfg.url):
-        raise ConfigError(f"url={cfg.url} has no place for the image", "put {path} or {file} where its path belongs")
-    about, ranking = read_audit(cfg.audit)
-    table = _table(about)
+    return _export_audit(cfg) if cfg.to in TOOLS else _export_fixes(cfg)
+
+
+def _export_fixes(cfg: ExportConfig) -> list[Path]:
+    """Writes copies of the annotations that crops came from, with fixed labels."""
+    crops, out = Path(str(cfg.crops)).expanduser(), Path(cfg.out).expanduser()
+    info = read_info(crops)
+    if cfg.to not in ("source", info["format"]):
+        hint = f"use to={info['format']}; fixes go back into the source's own format"
+        raise ConfigError(f"to={cfg.to}: crops={cfg.crops} came from {info['format']}", hint)
+    source = open_boxes(info["data"])
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        hint = "give a new folder: out=<folder>; originals are never overwritten"
+        raise ConfigError(f"out={out} is not empty", hint)
+    if Path(os.path.abspath(out)).is_relative_to(source.folder):
+        raise ConfigError(f"out={out} is inside data.root={source.root}, and would be read as part of it next time",
+                          "give a folder outside of it: out=<folder>")  # fmt: skip
+    table = read_crops(crops)
+    ignore = [*cfg.fixes.ignore, "empty_labels"]  # a label may well vanish from annotations
+    fixes = read_matching_fixes(replace(cfg.fixes, ignore=ignore), table)
+    assert fixes is not None
+    annotations = source.read()
+    classes = {*annotations.classes, *annotations.boxes["label"].dropna().unique()}
+    wanted = box_fixes(table, fixes, classes, cfg.invalid)
+    written = write_fixed_annotations(source, annotations, wanted, out)
+    print(f"exported   {written.relabeled:,} boxes with a new label, {written.removed:,} removed, "
+          f"{written.unchanged:,} unchanged ({annotations.format})")  # fmt: skip
+    print(f"           {len(written.files):,} files differ from the originals; read back, nothing else changed")
+    print(f"copies     {out}", flush=True)
+    return written.files
+
+
+def _export_audit(cfg: ExportConfig) -> list[Path]:
+    """Writes the ranking of an audit for another tool."""
+    info, ranking = read_audit(str(cfg.audit))
+    runs = load_runs(info["run_paths"]) if info["run_paths"] else None
+    table = read_samples(runs.states[0]["config"]["data"]) if runs else None
     if table is not None:
         missing = ranking["sample_id"][~ranking["sample_id"].isin(table.index)]
         if len(missing):
-            raise DataError(f"{len(missing):,} audited samples are no longer in the data, such as {missing.iloc[0]}",
-                            "audit the data as they are now")  # fmt: skip
-    rows = _with_fixes(cfg, ranking, table)
-    labels = sorted({*rows["given_label"], *about["label_names"]})
-    if cfg.top is not None:
-        rows = rows.head(int(cfg.top))
-    out = Path(str(cfg.out)).expanduser()
-    if tool == "cleanlab":
-        files = _cleanlab(rows, about, labels, out)
-    else:
+            problem = f"{len(missing):,} audited samples are no longer in the data, such as {missing.iloc[0]}"
+            raise DataError(problem, "audit the data as they are now")
+    if cfg.fixes.path is not None:
         if table is None:
-            raise DataError(f"audit={cfg.audit} was made from files of predictions, which name no images",
-                            "audit run directories, or export to=cleanlab")  # fmt: skip
-        paths = {str(name): str(path) for name, path in table["path"].items()}
-        files = (
-            exchange.write_fiftyone(rows, paths, labels, out)
-            if tool == "fiftyone"
-            else exchange.write_label_studio(rows, paths, labels, out, str(cfg.url))
-        )
-    print(f"exported   {len(rows):,} samples for {tool}: " + ", ".join(str(file) for file in files))
-    print(f"load it    {LOAD[tool]}", flush=True)
+            raise ConfigError("fixes.path needs the data, and this audit was made from files", "leave it out")
+        fixes = read_matching_fixes(cfg.fixes, table)
+        assert fixes is not None
+        fixed = exporters.apply_fixes(ranking, fixes)
+        applied = int(ranking["sample_id"].isin(fixes.index).sum())
+        print(f"fixes      {applied:,} applied, {len(ranking) - len(fixed):,} of them leave the sample out")
+        ranking = fixed
+    labels = sorted({*ranking["given_label"], *info["label_names"]})
+    ranking, out = ranking.head(cfg.top or len(ranking)), Path(cfg.out).expanduser()
+    if cfg.to == "cleanlab":
+        files = exporters.write_cleanlab(ranking, labels, out, _pred_probs(runs, ranking, labels) if runs else None)
+    elif table is None:
+        raise DataError(f"audit={cfg.audit} was made from files of predictions, which name no images",
+                        "audit run directories, or export to=cleanlab")  # fmt: skip
+    elif cfg.to == "fiftyone":
+        files = exporters.write_fiftyone(ranking, table["path"].to_dict(), out)
+    else:
+        files = exporters.write_label_studio(ranking, table["path"].to_dict(), labels, out, cfg.url)
+    print(f"exported   {len(ranking):,} samples for {cfg.to}: " + ", ".join(map(str, files)))
+    print(f"load it    {USAGE[cfg.to]}", flush=True)
     return files
 
 
-def _table(about: dict[str, Any]) -> pd.DataFrame | None:
-    """Reads the sample table of the audited runs; ``None`` where these were files."""
-    if not about["run_paths"]:
+def _pred_probs(runs: Any, ranking: pd.DataFrame, labels: list[str]) -> np.ndarray | None:
+    """Returns the mean probabilities of the exported samples, if the runs kept them and know all labels."""
+    held_out = runs.held_out()
+    probabilities = mean_probabilities(runs, held_out)
+    if probabilities is None:
+        log.warning("the runs kept no probabilities (audit.probabilities=true): pred_probs.npy is not written")
         return None
-    runs = audit_inputs.load_runs(about["run_paths"])
-    return config.build_table(OmegaConf.create(runs.states[0]["config"]))
-
-
-def _with_fixes(cfg: DictConfig, ranking: pd.DataFrame, table: pd.DataFrame | None) -> pd.DataFrame:
-    """Applies fixes: relabelled samples get their new label, those marked invalid are left out."""
-    if cfg.fixes.path is None:
-        return ranking
-    if table is None:
-        raise ConfigError("fixes.path needs the data, and this audit was made from files", "leave it out")
-    fixes = config.build_fixes(cfg, table)
-    assert fixes is not None
-    new = fixes["new_label"].reindex(ranking["sample_id"]).to_numpy()
-    fixed = pd.Series(new).where(pd.notna(new), ranking["given_label"].to_numpy())
-    settled = pd.notna(new)
-    ranking = ranking.assign(given_label=fixed.to_numpy())
-    ranking.loc[settled, "suggested_label"] = fixed.to_numpy()[settled]
-    ranking.loc[settled, "is_label_issue"] = False
-    kept = ranking[(fixed != INVALID).to_numpy()]
-    print(f"fixes      {int(settled.sum()):,} applied, {len(ranking) - len(kept):,} of them leave the sample out")
-    return kept
-
-
-def _cleanlab(rows: pd.DataFrame, about: dict[str, Any], labels: list[str], out: Path) -> list[Path]:
-    probabilities = None
-    if about["run_paths"]:
-        runs = audit_inputs.load_runs(about["run_paths"])
-        held = audit_inputs.merged(runs)
-        found = audit_inputs.mean_probabilities(runs, held)
-        if found is None:
-            log.warning("the runs kept no probabilities (audit.probabilities=true): pred_probs.npy is not written")
-        elif labels != held.names:
-            log.warning("the fixes bring labels that the runs don't know: pred_probs.npy is not written")
-        else:
-            places = held.ids.get_indexer(pd.Index(rows["sample_id"]))
-            if (places < 0).any():
-                raise DataError(f"audit: the runs no longer hold out {int((places < 0).sum()):,} of its samples",
-                                "run the audit again")  # fmt: skip
-            probabilities = found[places]
-    return exchange.write_cleanlab(rows, labels, out, probabilities)
+    if labels != held_out.class_names:
+        log.warning("the fixes add labels that the runs don't know: pred_probs.npy is not written")
+        return None
+    rows = held_out.rows_of(ranking["sample_id"])
+    if (rows < 0).any():
+        problem = f"audit: the runs no longer hold out {int((rows < 0).sum()):,} of its samples"
+        raise DataError(problem, "run the audit again")
+    return probabilities[rows]

@@ -13,6 +13,7 @@ import pandas as pd
 
 from mlfix_train.config.instantiate import instantiate
 from mlfix_train.config.sections import FixesConfig
+from mlfix_train.data.annotations.base import AnnotationFormat
 from mlfix_train.data.cache import cached
 from mlfix_train.errors import ConfigError
 
@@ -42,23 +43,21 @@ def read_samples(data: Mapping[str, Any]) -> pd.DataFrame:
     return cast(pd.DataFrame, table)
 
 
-def read_boxes(data: Mapping[str, Any]) -> Any:
-    """Reads the photos and boxes that section ``data`` describes.
-
-    Returns:
-        :class:`mlfix_train.data.annotations.base.Annotations`.
+def open_boxes(data: Mapping[str, Any]) -> AnnotationFormat:
+    """Opens the photos with boxes that section ``data`` describes; nothing is read yet.
 
     Raises:
-        ConfigError: The reader cannot be built, or it reads samples.
-        DataError: The data cannot be read.
+        ConfigError: It cannot be built, or it is a reader of samples.
+        DataError: The folder does not exist, or its format cannot be detected.
     """
-    found = instantiate(data, "data")
-    if isinstance(found, pd.DataFrame):
+    source = instantiate(data, "data")
+    if not isinstance(source, AnnotationFormat):
         raise ConfigError(
-            f"{source_name(data)} holds samples, not photos with boxes",
+            f"{source_name(data)} holds samples, not photos with boxes ({data.get('_target_')} is not an "
+            "AnnotationFormat)",
             "use data=boxes, mtsd, coco, yolo or voc; samples need no cropping",
         )
-    return found
+    return source
 
 
 def read_matching_fixes(fixes: FixesConfig, table: pd.DataFrame) -> pd.DataFrame | None:
@@ -87,7 +86,7 @@ def draw_configured_split(split: Any, table: pd.DataFrame, data: Mapping[str, An
 
     if not split.column and (table["split"] != "").any():
         cached(("split hint", source_name(data)), _hint_at_own_split)
-    held_out: np.ndarray = draw_split(table, split)
+    held_out: np.ndarray = draw_split(table, **__import__('dataclasses').asdict(split))
     return held_out
 
 

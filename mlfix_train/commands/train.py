@@ -1,5 +1,575 @@
-"""``mlfix train``."""
+"""``mlfix train``: one run of a classifier or of the sorting network, or with ``-m`` a sweep over many."""
 
-from mlfix_train.training.run import run
+from __future__ import annotations
 
-__all__ = ["run"]
+import importlib.machinery
+import inspect
+import logging
+import math
+import sys
+import traceback
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import get_object
+
+from mlfix_train.commands.inputs import draw_configured_split, read_matching_fixes, read_samples, source_name
+from mlfix_train.commands.progress import ProgressBar, format_duration
+from mlfix_train.config.instantiate import instantiate
+from mlfix_train.config.overrides import assign
+from mlfix_train.config.paths import config_dir
+from mlfix_train.config.train import TrainConfig
+from mlfix_train.data.runs import FAILED, FINISHED, RunDirectory
+from mlfix_train.errors import ConfigError, MlfixError, RunError, describe_os_error
+from mlfix_train.training.run import RunOptions, run_path, train_run
+from mlfix_train.training.sweep import Attempt, SweepRun, all_finished, count_workers, sweep_states
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+    from mlfix_train.models.recipes import Recipe
+    from mlfix_train.training.progress import EpochReport
+    from mlfix_train.training.tasks.base import TrainingTask
+
+log = logging.getLogger(__name__)
+
+PATHS = (("data", "root"), ("data", "file"), ("pixels", "cache"), ("fixes", "path"))
+"""Settings that ``run.json`` records as absolute paths, so that other commands find the files from any folder."""
+
+
+def run(cfg: TrainConfig) -> RunDirectory:
+    """Trains a run, unless it is already finished, and prints what came out.
+
+    Returns:
+        The run directory.
+    """
+    from mlfix_train.training.trainer import silence_lightning
+
+    silence_lightning()
+    fold = cfg.split.fold if cfg.split.folds is not None else None
+    directory = RunDirectory(run_path(cfg.outputs, cfg.name, cfg.arm, cfg.seed, fold))
+    task = build_task(cfg)
+    in_sweep = _by_our_hydra() and HydraConfig.get().mode == RunMode.MULTIRUN
+    with _without_our_hydra():
+        try:
+            trained = train_run(directory, task, build_options(cfg, directory, task))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_how_to_resume(cfg, directory)) from None
+    if not _is_first_process():
+        return directory
+    if not trained:
+        print(f"{directory.path}: already finished, skipped (overwrite=true trains it again)", flush=True)
+    else:
+        print_run(directory, in_one_line=cfg.report == "line" or (cfg.report == "auto" and in_sweep))
+    return directory
+
+
+def build_task(cfg: TrainConfig) -> TrainingTask:
+    """Builds what is trained: the data, and how to build the model for it.
+
+    Raises:
+        ConfigError: A setting that the model cannot use.
+    """
+    return _sorting_task(cfg) if is_sorting_network(cfg) else _classifier_task(cfg)
+
+
+def is_sorting_network(cfg: TrainConfig) -> bool:
+    """Returns whether the model is a sorting network, which learns without labels."""
+    from mlfix_train.models.ssl.sorting_network import SortingNetwork
+
+    target = _target(cfg.model)
+    return inspect.isclass(target) and issubclass(target, SortingNetwork)
+
+
+def _classifier_task(cfg: TrainConfig) -> TrainingTask:
+    from mlfix_train.data.loading.datamodule import Arm, DataModule
+    from mlfix_train.data.samples import require_labels
+    from mlfix_train.training.tasks.classifier import ClassifierTask
+
+    table = read_samples(cfg.data)
+    require_labels(table, source_name(cfg.data))
+    data = DataModule(
+        table,
+        draw_configured_split(cfg.split, table, cfg.data),
+        cfg.pixels.cache,
+        Arm(cfg.arm, read_matching_fixes(cfg.fixes, table)),
+        cfg.pixels.spec(),
+        cfg.loader,
+        cfg.augment.spec(),
+        cfg.seed,
+        cfg.pixels.max_unreadable,
+        _decoding_progress(),
+    )
+    return ClassifierTask(data, lambda labels: build_module(cfg, labels=labels), asdict(cfg.audit))
+
+
+def _sorting_task(cfg: TrainConfig) -> TrainingTask:
+    from mlfix_train.data.loading.view_datamodule import ViewData
+    from mlfix_train.training.tasks.sorting_network import SortingNetworkTask
+
+    for key, value, unset in (
+        ("arm", cfg.arm, "original"),
+        ("fixes.path", cfg.fixes.path, None),
+        ("split.folds", cfg.split.folds, None),
+    ):
+        if value != unset:
+            raise ConfigError(
+                f"{key}={value} has no effect on model=sorting_network, which sees no labels and holds nothing out",
+                "leave it out",
+            )
+    data = ViewData(
+        read_samples(cfg.data),
+        cfg.pixels.cache,
+        cfg.pixels.spec(),
+        cfg.loader,
+        cfg.views,
+        cfg.seed,
+        cfg.pixels.max_unreadable,
+        _decoding_progress(),
+    )
+    return SortingNetworkTask(data, lambda: build_module(cfg))
+
+
+def build_module(cfg: TrainConfig, **extra: Any) -> Any:
+    """Builds the LightningModule with the recipe and ``extra``, as far as it takes them."""
+    accepted = _accepted(cfg.model, {**extra, "recipe": recipe_of(cfg)})
+    return instantiate(cfg.model, "model", **accepted)
+
+
+def recipe_of(cfg: TrainConfig) -> Recipe:
+    """Returns the recipe; ``trainer.max_epochs`` wins over its epochs, of which the frozen ones come first."""
+    total = cfg.trainer.get("max_epochs")
+    if not isinstance(total, int) or total < 1:
+        return cfg.recipe
+    frozen = min(cfg.recipe.frozen_epochs, total - 1)
+    return replace(cfg.recipe, frozen_epochs=frozen, epochs=total - frozen)
+
+
+def build_options(cfg: TrainConfig, directory: RunDirectory, task: TrainingTask) -> RunOptions:
+    """Builds the options of a run from the configuration.
+
+    Raises:
+        ConfigError: An argument that the Trainer, a callback or a logger does not take.
+    """
+    from mlfix_train.training.identity import run_identity
+    from mlfix_train.training.trainer import check_options, count_processes
+
+    settings = asdict(cfg)
+    processes = count_processes(check_options(cfg.trainer))
+    terminal = sys.stderr.isatty()
+    label = f"{cfg.name}/{cfg.arm}/{directory.path.name}"
+    return RunOptions(
+        epochs=recipe_of(cfg).total_epochs,
+        seed=cfg.seed,
+        title=f"{cfg.name}, {cfg.arm}, {directory.path.name}",
+        trainer=_build_nested(cfg.trainer, "trainer", {"dirpath": directory.path / "profile"}),
+        callbacks=_build_each(cfg.callbacks, "callbacks", {"dirpath": directory.path / "checkpoints"}),
+        build_loggers=lambda state: build_loggers(cfg, directory, state),
+        identity=run_identity(settings, processes, task.identity(settings)),
+        config=_with_absolute_paths(settings),
+        overwrite=cfg.overwrite,
+        keep=cfg.checkpoint.keep,
+        on_epoch=None if terminal else lambda report: print(epoch_line(label, report), file=sys.stderr, flush=True),
+        progress_bar=terminal,
+    )
+
+
+def build_loggers(cfg: TrainConfig, directory: RunDirectory, state: Mapping[str, Any]) -> list[Logger]:
+    """Builds the loggers of section ``logger``.
+
+    A logger that takes ``save_dir``, ``name``, ``job_type``, ``id`` or ``config`` gets those of the run, unless the
+    section sets them; its ``tags`` begin with the arm.
+
+    Args:
+        cfg: The configuration.
+        directory: Of the run.
+        state: Content of ``run.json``.
+    """
+    place = directory.path.name.replace("=", "").replace(",", "-")
+    facts = {
+        "save_dir": directory.path,
+        "name": f"{cfg.name}-{cfg.arm}-{place}",
+        "job_type": f"train-{cfg.arm}" if cfg.split.folds is None else "out-of-fold",
+        "id": state.get("wandb_id"),
+        "config": {**state.get("config", {}), "data_fingerprint": state.get("data", {}).get("fingerprint")},
+    }
+    section = {
+        name: {**one, "tags": [cfg.arm, *one["tags"]]} if one and "tags" in one else one
+        for name, one in cfg.logger.items()
+    }
+    return [logger for logger in _build_each(section, "logger", facts) if logger is not None]
+
+
+def _build_each(section: Mapping[str, Any], key: str, facts: Mapping[str, Any]) -> list[Any]:
+    """Builds the objects of a section of ``name: {_target_: ...}`` entries; an entry set to null is left out."""
+    built = []
+    for name, one in section.items():
+        if one is None:
+            continue
+        if not isinstance(one, Mapping):
+            raise ConfigError(f"{key}.{name}={one} is a value, not a section", f"name a class: {key}.{name}._target_=")
+        missing = {fact: value for fact, value in facts.items() if one.get(fact) is None}
+        given = {argument: value for argument, value in one.items() if argument not in missing}
+        built.append(instantiate(given, f"{key}.{name}", **_accepted(one, missing)))
+    return built
+
+
+def _build_nested(value: Any, key: str, facts: Mapping[str, Any]) -> Any:
+    """Returns a section with every ``_target_`` in it built."""
+    if isinstance(value, Mapping) and value.get("_target_"):
+        return _build_each({"": value}, key, facts)[0]
+    if isinstance(value, Mapping):
+        return {name: _build_nested(one, f"{key}.{name}", facts) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_build_nested(one, key, facts) for one in value]
+    return value
+
+
+def _target(section: Mapping[str, Any]) -> Any:
+    """Returns what ``_target_`` names; ``None`` if it cannot be imported, which :func:`instantiate` then reports."""
+    try:
+        return get_object(str(section.get("_target_")))
+    except Exception:
+        return None
+
+
+def _accepted(section: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those of ``extra`` that the section's ``_target_`` takes."""
+    try:
+        parameters = inspect.signature(_target(section)).parameters
+    except (TypeError, ValueError):
+        return {}
+    return {name: value for name, value in extra.items() if name in parameters}
+
+
+def _with_absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
+    for section, key in PATHS:
+        if settings[section].get(key):
+            settings[section][key] = str(Path(str(settings[section][key])).expanduser().absolute())
+    return settings
+
+
+def _decoding_progress() -> Callable[[int, int], None] | None:
+    return ProgressBar("decoding images") if _is_first_process() else None
+
+
+def _is_first_process() -> bool:
+    from lightning.pytorch.utilities import rank_zero_only
+
+    return not getattr(rank_zero_only, "rank", 0)
+
+
+# What is printed
+
+
+def epoch_line(label: str, report: EpochReport) -> str:
+    """Returns a line about an epoch, with the time left."""
+    row = report.row
+    parts = [f"epoch {int(row['epoch']) + 1}/{report.epochs}", f"train loss {row.get('train_loss', math.nan):.3f}"]
+    if "val_error" in row:
+        parts.append(f"held-out error {row['val_error']:.2f}%")
+    if "val_agreement" in row:
+        parts.append(f"nearest neighbors of the same label {row['val_agreement']:.1f}%")
+    parts += [f"{row['samples_per_second']:,.0f} samples/s", f"{format_duration(report.seconds_left)} left"]
+    return f"{label}: {', '.join(parts)}"
+
+
+def print_run(directory: RunDirectory, in_one_line: bool = False) -> None:
+    """Prints the result of a finished run."""
+    state = directory.read()
+    took = format_duration(state["timings"]["total_seconds"])
+    describe = _describe_sorting if state["kind"] == "sorting_network" else _describe_classifier
+    summary, lines = describe(directory, state)
+    if in_one_line:
+        print(f"           {directory.path}: {summary} ({took})", flush=True)
+    else:
+        print("\n".join([f"run        {directory.path} ({took})", *lines]), flush=True)
+
+
+def _describe_classifier(directory: RunDirectory, state: Mapping[str, Any]) -> tuple[str, list[str]]:
+    import pandas as pd
+
+    names = dict.fromkeys(("sample_id", "given_label", "predicted_label"), str)
+    ranking = pd.read_csv(directory.path / "ranking.csv", keep_default_na=False, dtype=names)
+    wrong = ranking["predicted_label"] != ranking["given_label"]
+    error, loss, guessing = 100 * wrong.mean(), ranking["loss"].mean(), math.log(state["data"]["labels"])
+    if loss > max(10.0, 3 * guessing):
+        log.warning(
+            "%s: the held-out loss is %.3g and guessing would give %.2f: the training diverged; lower recipe.lr",
+            directory.path,
+            loss,
+            guessing,
+        )
+    data = state["data"]
+    suspects = "the labels that the model doubts most:"
+    if not wrong.any():
+        suspects = "none: the model agrees with every held-out label; the highest losses:"
+    others = len(list((directory.path / "panels").glob("*.png"))) - 1
+    rows = [
+        f"           {row.sample_id}: given {row.given_label}, predicted {row.predicted_label}, loss {row.loss:.2f}"
+        for row in ranking.head(5).itertuples()
+    ]
+    return f"held-out error {error:.2f}%", [
+        f"held out   {len(ranking):,} of {data['samples']:,} samples, {data['labels']} labels: error {error:.2f}%",
+        f"suspicious {suspects}",
+        *rows,
+        f"all        {directory.path / 'ranking.csv'}",
+        f"images     {directory.path / 'panels' / 'worst.png'} and {others} more next to it",
+    ]
+
+
+def _describe_sorting(directory: RunDirectory, state: Mapping[str, Any]) -> tuple[str, list[str]]:
+    agreement = state.get("agreement")
+    text = "trained" if agreement is None else f"nearest neighbors of the same label {agreement:.1f}%"
+    return text, [
+        f"learned    from {state['data']['samples']:,} images, without labels",
+        *([] if agreement is None else [f"neighbors  {text.removeprefix('nearest neighbors ')}, own group left out"]),
+        f"images     {directory.path / 'panels' / 'neighbours.png'}",
+        f"sort by it mlfix sort {assign('network', directory.path)} ...",
+    ]
+
+
+def _how_to_resume(cfg: TrainConfig, directory: RunDirectory) -> str:
+    again = "the same command without overwrite=true" if cfg.overwrite else "the same command"
+    resume = f"{again} resumes after the last complete epoch" if directory.checkpoint.exists() else "no epoch was done"
+    return f"{directory.path}: interrupted; {resume}"
+
+
+# Sweeps
+
+
+def sweep(
+    overrides: Sequence[str],
+    initializer: Callable[[], None] | None = None,
+    launch_by_hydra: Callable[[], Sequence[MlfixError]] | None = None,
+) -> bool:
+    """Trains the runs of a sweep and prints a table of them.
+
+    Args:
+        overrides: ``key=value`` strings as Hydra reads them, with swept values such as ``seed=range(0,20)``.
+        initializer: Called first in each worker process.
+        launch_by_hydra: Trains the runs with the launcher that ``hydra/launcher`` names, and returns the errors; if
+            missing, they are trained on this machine.
+
+    Returns:
+        Whether all runs are finished.
+
+    Raises:
+        ConfigError: An unknown key or an invalid value.
+        KeyboardInterrupt: Ctrl-C or SIGTERM.
+    """
+    from mlfix_train.config.compose import load
+    from mlfix_train.config.sweep import plan_sweep
+
+    runs = plan_sweep(overrides)
+    cfg: TrainConfig = load("train", runs[0].overrides)
+    processes, gpus = count_workers(cfg.jobs, cfg.runs_per_device, _gpus() if cfg.jobs != 1 else 0)
+    failed = 0
+    try:
+        if launch_by_hydra is not None:
+            failed = len(launch_by_hydra())
+        else:
+            printer = _AttemptPrinter(len(runs))
+            attempts = _launch(runs, cfg.retries, processes, gpus, printer, initializer)
+            failed = sum(attempt.error is not None for attempt in attempts)
+    finally:
+        finished = print_sweep([run.path for run in runs])
+        if failed:
+            print(f"           {failed} could not be trained as requested; see the messages above", flush=True)
+    return finished and not failed
+
+
+def _launch(
+    runs: Sequence[SweepRun],
+    retries: int,
+    processes: int,
+    gpus: int,
+    printer: _AttemptPrinter,
+    initializer: Callable[[], None] | None,
+) -> list[Attempt]:
+    if processes == 1:
+        from mlfix_train.training.launchers.serial import run_serially
+
+        return run_serially(runs, train_sweep_run, retries=retries, on_attempt=printer)
+    from mlfix_train.training.launchers.local import run_in_processes
+
+    return run_in_processes(
+        runs,
+        train_sweep_run,
+        processes=processes,
+        gpus=gpus,
+        retries=retries,
+        on_attempt=printer,
+        initializer=initializer,
+    )
+
+
+def train_sweep_run(sweep_run: SweepRun) -> None:
+    """Trains one run of a sweep; called in this process or in a worker."""
+    from mlfix_train.config.compose import load
+
+    cfg: TrainConfig = load("train", sweep_run.overrides)
+    with _command_line(sweep_run.overrides):
+        run(replace(cfg, report="line") if cfg.report == "auto" else cfg)
+
+
+def attempt_composed(cfg: Any) -> list[MlfixError]:
+    """Trains one run of a sweep on its composed Hydra configuration; called by Hydra's launchers.
+
+    Returns:
+        What stopped it, if anything did; the other runs of the sweep are trained nevertheless.
+    """
+    from mlfix_train.commands import run_composed
+    from mlfix_train.training.launchers.serial import train_with_retries
+
+    place = SweepRun(Path(str(cfg.outputs)) / str(cfg.name))
+    retries = int(cfg.get("retries") or 0)
+    error = train_with_retries(place, lambda _: run_composed("train", cfg), retries, _printer()).error
+    if error is None or isinstance(error, MlfixError):
+        return [] if error is None else [error]
+    return [RunError(f"{type(error).__name__}: {error}", "see the traceback above; the same command tries again")]
+
+
+@lru_cache
+def _printer() -> _AttemptPrinter:
+    return _AttemptPrinter()
+
+
+class _AttemptPrinter:
+    """Prints what stopped a run, each message in full once, and how many runs are done.
+
+    Args:
+        total: Number of runs; ``None`` if their number is not to be printed.
+    """
+
+    def __init__(self, total: int | None = None) -> None:
+        self.total, self.done = total, 0
+        self.printed: set[str] = set()
+
+    def __call__(self, attempt: Attempt) -> None:
+        if attempt.error is not None:
+            self._print_error(attempt, attempt.error)
+        if self.total is not None and not attempt.retried:
+            self.done += 1
+            print(f"sweep      {self.done} of {self.total} runs done", file=sys.stderr, flush=True)
+
+    def _print_error(self, attempt: Attempt, error: BaseException) -> None:
+        from mlfix_train.training.launchers.local import WorkerDiedError
+
+        path, again = attempt.run.path, "; trying it again" if attempt.retried else ""
+        if isinstance(error, MlfixError):
+            text = f"{error.problem}: as before" if str(error) in self.printed else str(error)
+            self.printed.add(str(error))
+            message = f"mlfix train: {text}"
+        elif isinstance(error, OSError):
+            message = f"mlfix train: {describe_os_error(error, 'outputs')}"
+        elif isinstance(error, (WorkerDiedError, KeyboardInterrupt)):
+            message = f"{path}: {error if isinstance(error, WorkerDiedError) else 'interrupted'}{again}"
+        else:
+            traceback.print_exception(error)
+            message = f"{path}: {type(error).__name__}: {error}{again}"
+        print(message, file=sys.stderr, flush=True)
+
+
+def print_sweep(paths: Sequence[Path]) -> bool:
+    """Prints the state of each run of a sweep as a table, one row per seed and one column per arm.
+
+    Returns:
+        Whether all runs are finished.
+    """
+    states = sweep_states(paths)
+    counts: dict[str, int] = {}
+    for state in states.values():
+        status = str(state.get("status") or "not started")
+        counts[status] = counts.get(status, 0) + 1
+    summary = ", ".join(f"{counts[status]} {status}" for status in sorted(counts, key=lambda name: name != FINISHED))
+    print(f"\nsweep      {len(states)} run{'s' if len(states) != 1 else ''}: {summary}")
+    for study in dict.fromkeys(path.parent.parent for path in states):
+        print(f"           {study}")
+        for line in _table({path: state for path, state in states.items() if path.parent.parent == study}):
+            print(f"           {line}")
+    for path, state in states.items():
+        if state.get("status") == FAILED:
+            lines = str(state.get("error") or "").splitlines() or [""]
+            print(f"failed     {path}: {lines[0][:200]}")
+            print("\n".join(f"           {line.strip()}" for line in lines if line.strip().startswith("->")))
+    complete = all_finished(states.values())
+    if not complete:
+        print("           the same command continues with the unfinished ones")
+    sys.stdout.flush()
+    return complete
+
+
+def _table(states: Mapping[Path, Mapping[str, Any]]) -> Iterator[str]:
+    arms = list(dict.fromkeys(path.parent.name for path in states))
+    rows = list(dict.fromkeys(path.name for path in states))
+    cells = {(path.parent.name, path.name): _cell(state) for path, state in states.items()}
+    table = [["", *arms], *([row, *(cells.get((arm, row), "") for arm in arms)] for row in rows)]
+    widths = [max(map(len, column)) + 2 for column in zip(*table, strict=True)]
+    for line in table:
+        yield "".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def _cell(state: Mapping[str, Any]) -> str:
+    status = str(state.get("status") or "not started")
+    if status != FINISHED:
+        return status
+    error, took = state.get("held_out_error"), state.get("timings", {}).get("total_seconds")
+    text = f"{error:.2f}%" if error is not None else "finished"
+    return text + (f" ({format_duration(took)})" if took is not None else "")
+
+
+def _gpus() -> int:
+    import torch
+
+    return int(torch.cuda.device_count())
+
+
+# The command line that Lightning starts further processes with
+
+
+def _by_our_hydra() -> bool:
+    """Returns whether ``mlfix train`` itself runs Hydra, and not a program that calls this package."""
+    if not HydraConfig.initialized():
+        return False
+    return any(source.path == config_dir() for source in HydraConfig.get().runtime.config_sources)
+
+
+@contextmanager
+def _command_line(overrides: Sequence[str]) -> Iterator[None]:
+    """Makes ``mlfix train <overrides>`` the command line of this process.
+
+    For a distributed training Lightning starts the command line again, once per process. In a sweep, that would be
+    the whole sweep, or what started this worker.
+    """
+    argv, main = sys.argv, sys.modules["__main__"]
+    stand_in = types.ModuleType("__main__")
+    stand_in.__spec__ = importlib.machinery.ModuleSpec("mlfix_train.cli.main", None)
+    try:
+        sys.argv, sys.modules["__main__"] = [argv[0], "train", *overrides], stand_in
+        yield
+    finally:
+        sys.argv, sys.modules["__main__"] = argv, main
+
+
+@contextmanager
+def _without_our_hydra() -> Iterator[None]:
+    """Hides our own Hydra from Lightning, which would otherwise start Hydra's rewritten command line."""
+    if not _by_our_hydra():
+        yield
+        return
+    instance = HydraConfig.instance()
+    hydra: Any = instance.cfg
+    with _command_line(hydra.hydra.overrides.task):
+        try:
+            instance.cfg = None
+            yield
+        finally:
+            instance.cfg = hydra

@@ -1,71 +1,87 @@
-"""What a person sees while a run trains: a bar on a terminal, a line an epoch elsewhere; and ``metrics.csv``."""
+"""Progress of a training: ``metrics.csv``, and one report per epoch for whoever shows it."""
 
 from __future__ import annotations
 
 import csv
-import sys
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 
-from mlfix_train.commands.progress import duration
 from mlfix_train.data.files.atomic import atomic_path
 
 COLUMNS = ("epoch", "train_loss", "val_loss", "val_error", "val_agreement", "lr", "seconds", "samples_per_second")
 METRICS = COLUMNS[1:5]
 
 
-class EpochRecord(L.Callback):
-    """Writes a row an epoch to ``metrics.csv`` and, on request, a line to standard error.
+@dataclass(frozen=True)
+class EpochReport:
+    """One finished epoch.
 
-    Columns: ``epoch`` (from 0), ``train_loss`` and, of a classifier, ``val_loss`` (nats) and ``val_error`` (percent),
-    of a sorting network with labels ``val_agreement`` (percent), ``lr`` (the head's, at the end of the epoch),
-    ``seconds`` (of training and validation), ``samples_per_second`` (training alone, all processes).
-
-    Args:
-        path: the CSV file; a resumed run goes on in it.
-        label: begins the lines, such as ``original seed=3``.
-        lines: whether to write lines to standard error.
+    Attributes:
+        row: Its row of ``metrics.csv``, see :class:`MetricsRecorder`.
+        epochs: Epochs in all.
     """
 
-    def __init__(self, path: Path, label: str, lines: bool = True) -> None:
-        self.path, self.label, self.lines = path, label, lines
+    row: Mapping[str, Any]
+    epochs: int
+
+    @property
+    def seconds_left(self) -> float:
+        """Estimated seconds to the end of the training: this epoch's duration times the epochs left."""
+        return float(self.row["seconds"]) * (self.epochs - int(self.row["epoch"]) - 1)
+
+
+class MetricsRecorder(L.Callback):
+    """Writes one row per epoch to ``metrics.csv``.
+
+    Columns: ``epoch`` (from 0); ``train_loss`` and, for a classifier, ``val_loss`` (nats) and ``val_error`` (percent),
+    for a sorting network with labels ``val_agreement`` (percent); ``lr`` (of the head, at the end of the epoch);
+    ``seconds`` (training and validation); ``samples_per_second`` (training only, all processes together).
+
+    Args:
+        path: The CSV file; a resumed run appends to it.
+        on_epoch: Called after each epoch, in the first process only.
+    """
+
+    def __init__(self, path: Path, on_epoch: Callable[[EpochReport], None] | None = None) -> None:
+        self.path, self.on_epoch = path, on_epoch
         self.rows: list[dict[str, Any]] = []
-        self.started = self.trained = 0.0
+        self._started = self._trained = 0.0
+        self._samples = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Takes over the rows of the epochs that a resumed run has behind it."""
+        """Reads the rows of the epochs that a resumed run already trained."""
         if self.path.exists():
             with open(self.path, newline="") as file:
                 self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock."""
-        self.started, self.trained = time.monotonic(), 0.0
+        self._started, self._trained, self._samples = time.monotonic(), 0.0, 0
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stops the clock of training at the last batch, before validation."""
+        """Counts samples, and takes the time at the last batch, before validation."""
+        self._samples += len(batch["index"])
         if pl_module.device.type == "cuda" and batch_idx + 1 >= int(trainer.num_training_batches):
-            import torch
-
-            torch.cuda.synchronize(pl_module.device)  # once an epoch: the device lags behind
-        self.trained = time.monotonic() - self.started
+            torch.cuda.synchronize(pl_module.device)  # once per epoch: kernels run behind the Python code
+        self._trained = time.monotonic() - self._started
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Writes the epoch down."""
-        values = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        samples = int(trainer.num_training_batches) * data.loader.batch_size * trainer.world_size
+        """Writes the row of the epoch and reports it."""
+        values = {key.replace("/", "_"): float(value) for key, value in trainer.callback_metrics.items()}
         row = {
             "epoch": trainer.current_epoch,
-            **{name: values[name.replace("_", "/")] for name in METRICS if name.replace("_", "/") in values},
+            **{name: values[name] for name in METRICS if name in values},
             "lr": trainer.optimizers[0].param_groups[-1]["lr"],
-            "seconds": round(time.monotonic() - self.started, 2),
-            "samples_per_second": round(min(samples, len(data.train_rows)) / max(self.trained, 1e-9), 1),
+            "seconds": round(time.monotonic() - self._started, 2),
+            "samples_per_second": round(self._samples * trainer.world_size / max(self._trained, 1e-9), 1),
         }
         self.rows.append(row)
         if not trainer.is_global_zero:
@@ -74,15 +90,5 @@ class EpochRecord(L.Callback):
             writer = csv.DictWriter(file, [name for name in COLUMNS if any(name in row for row in self.rows)])
             writer.writeheader()
             writer.writerows(self.rows)
-        if self.lines:
-            print(self.line(row, int(trainer.max_epochs or 0)), file=sys.stderr, flush=True)
-
-    def line(self, row: dict[str, Any], epochs: int) -> str:
-        """Returns an epoch in words, with the time that remains."""
-        left = float(row["seconds"]) * (epochs - int(row["epoch"]) - 1)
-        held_out = f", held-out error {row['val_error']:.2f}%" if "val_error" in row else ""
-        held_out += f", nearest of the same label {row['val_agreement']:.1f}%" if "val_agreement" in row else ""
-        return (
-            f"{self.label}: epoch {int(row['epoch']) + 1}/{epochs}, train loss {row['train_loss']:.3f}{held_out}, "
-            f"{row['samples_per_second']:,.0f} samples/s, {duration(left)} left"
-        )
+        if self.on_epoch is not None:
+            self.on_epoch(EpochReport(row, int(trainer.max_epochs or 0)))

@@ -1,4 +1,4 @@
-"""``mlfix train``: one run, samples to predictions; finished runs are skipped, broken ones go on where they were."""
+"""Fits one run in its run directory: a finished run is skipped, an interrupted one resumes from its last epoch."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from omegaconf import DictConfig
-
-from mlfix_train.config import build as config
 from mlfix_train.data.runs import FAILED, FINISHED, INTERRUPTED, RUNNING, RunDirectory, differences
-from mlfix_train.errors import ConfigError, RunError
-from mlfix_train.training import classification, sorting
+from mlfix_train.errors import ConfigError, RunError, check_choice
+
+if TYPE_CHECKING:
+    import lightning as L
+    from lightning.pytorch.loggers import Logger
+
+    from mlfix_train.training.progress import EpochReport
+    from mlfix_train.training.tasks.base import TrainingTask
 
 log = logging.getLogger(__name__)
 
-PRODUCTS = (
+OUTPUTS = (
     "predictions.parquet",
     "ranking.csv",
     "probabilities.npy",
@@ -35,151 +38,160 @@ PRODUCTS = (
     "panels",
     "profile",
 )
+"""What a run writes into its directory, beside ``run.json``."""
+KEEP = ("weights", "none")
 
 
-def run_path(cfg: DictConfig) -> Path:
-    """Returns ``outputs/<name>/<arm>/seed=<n>[,fold=<k>]``."""
-    fold = f",fold={cfg.split.fold}" if cfg.split.folds is not None else ""
-    return Path(str(cfg.outputs)).expanduser() / str(cfg.name) / str(cfg.arm) / f"seed={cfg.seed}{fold}"
-
-
-def task_of(cfg: DictConfig) -> Any:
-    """Returns what is trained: the module ``classification`` or ``sorting``."""
-    return sorting if config.is_sorting(cfg) else classification
-
-
-def run(cfg: DictConfig) -> RunDirectory:
-    """Trains a run.
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is trained and recorded.
 
     Args:
-        cfg: the composed configuration of ``mlfix train``.
-
-    Returns:
-        The run directory, finished.
+        epochs: Length of the training; ``max_epochs`` in ``trainer`` wins.
+        seed: Seeds everything random.
+        title: Names the run in pictures.
+        trainer: Arguments of ``lightning.Trainer``, see :func:`mlfix_train.training.trainer.build_trainer`.
+        callbacks: Further Lightning callbacks.
+        build_loggers: Builds the Lightning loggers; called with the content of ``run.json`` once it is certain that
+            the run is trained, in the first process only.
+        identity: The settings that make this run what it is, see :mod:`mlfix_train.training.identity`.
+        config: All settings, for ``run.json``.
+        overwrite: Train again although the directory holds a finished run, or one of another identity.
+        keep: What to keep of the checkpoint of a finished run: ``weights`` or ``none``.
+        on_epoch: Called after each epoch, in the first process only.
+        progress_bar: Show Lightning's progress bar.
 
     Raises:
-        MlfixError: anything in the data, fixes, settings or an earlier run that can't be used, with the hint.
+        ConfigError: ``keep`` is neither of its values.
+    """
+
+    epochs: int
+    seed: int = 0
+    title: str = ""
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    callbacks: Sequence[L.Callback] = ()
+    build_loggers: Callable[[Mapping[str, Any]], Sequence[Logger]] = lambda state: ()
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    overwrite: bool = False
+    keep: str = "weights"
+    on_epoch: Callable[[EpochReport], None] | None = None
+    progress_bar: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("keep", self.keep, KEEP)
+
+
+def run_path(outputs: str | Path, name: str, arm: str = "original", seed: int = 0, fold: int | None = None) -> Path:
+    """Returns the directory of a run: ``<outputs>/<name>/<arm>/seed=<seed>[,fold=<fold>]``."""
+    suffix = "" if fold is None else f",fold={fold}"
+    return Path(outputs).expanduser() / name / arm / f"seed={seed}{suffix}"
+
+
+def train_run(directory: RunDirectory, task: TrainingTask, options: RunOptions) -> bool:
+    """Trains a run, unless it is already finished.
+
+    In the processes other than rank 0 that Lightning starts for a distributed training, only the training itself
+    happens: rank 0 owns ``run.json``.
+
+    Args:
+        directory: Where the run is recorded; locked against other processes meanwhile.
+        task: What is trained, see :mod:`mlfix_train.training.tasks`.
+        options: How.
+
+    Returns:
+        Whether it was trained; ``False`` if it had been finished before.
+
+    Raises:
+        MlfixError: The data, the settings, or an earlier run in this directory can't be used.
+        KeyboardInterrupt: The training was interrupted; ``run.json`` says so.
     """
     from lightning.pytorch.utilities import rank_zero_only
 
-    config.check_train(cfg)
-    task = task_of(cfg)
-    directory = RunDirectory(run_path(cfg))
-    if rank_zero_only.rank:  # type: ignore[attr-defined] # a further process of one run: the first keeps the books
-        _train(cfg, directory, task.build_data(cfg), {})
-        return directory
-    from mlfix_train.commands.progress import count_images
-
+    if getattr(rank_zero_only, "rank", 0):
+        _fit(directory, task, options, {})
+        return True
     started = time.monotonic()
-    data = task.build_data(cfg, count_images)
     with directory.locked():
-        about = describe(cfg, data)
-        if not _needs_training(cfg, directory, about):
-            print(f"{directory.path}: finished before, skipped (overwrite=true trains it again)", flush=True)
-            return directory
         before = directory.read()
-        about["wandb_id"] = before.get("wandb_id") or os.urandom(4).hex()
+        if not needs_training(directory, task, options):
+            return False
+        state = describe_run(task, options)
+        state["wandb_id"] = before.get("wandb_id") or os.urandom(4).hex()
         directory.update(
-            **about, status=RUNNING, started=_now(), host=socket.gethostname(), pid=os.getpid(), error=None,
-            finished=None, timings={}, **dict.fromkeys(task.RESULTS),
-        )  # fmt: skip
-        with _bookkeeping(directory, before, bool(cfg.overwrite)):
-            timings = _train(cfg, directory, data, about)
-            _keep_weights(directory, str(cfg.checkpoint.keep), data.labels)
+            **state,
+            status=RUNNING,
+            started=_now(),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            error=None,
+            finished=None,
+            timings={},
+            **dict.fromkeys(task.result_keys),
+        )
+        with _status_on_error(directory, before):
+            timings = _fit(directory, task, options, state)
+            _keep_weights(directory, options, task)
         timings["total_seconds"] = round(time.monotonic() - started, 2)
         directory.update(status=FINISHED, finished=_now(), timings=timings, **task.result(directory))
-    task.report(directory, cfg.report == "line" or (cfg.report == "auto" and _in_sweep()))
-    return directory
+    return True
 
 
-def _in_sweep() -> bool:
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
+def needs_training(directory: RunDirectory, task: TrainingTask, options: RunOptions) -> bool:
+    """Returns whether a run is still to be trained, or to be finished.
 
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    Raises:
+        RunError: The directory holds a run of another identity.
+    """
+    before = directory.read()
+    finished = before.get("status") == FINISHED
+    if not before or options.overwrite:
+        return True
+    if not finished and not directory.checkpoint.exists():
+        return True  # nothing was learned yet, so other settings lose nothing
+    changed = differences(before.get("identity", {}), options.identity)
+    if changed:
+        raise RunError(
+            f"{directory.path} holds a run of other settings ({before.get('status')})",
+            "give another name=, or overwrite=true to train it again",
+            [*changed[:8], *([f"... and {len(changed) - 8} more"] if len(changed) > 8 else [])],
+        )
+    return not finished or not task.is_complete(directory)
 
 
-def describe(cfg: DictConfig, data: Any) -> dict[str, Any]:
-    """Returns what ``run.json`` keeps: settings, versions, fingerprints of the inputs, labels."""
+def describe_run(task: TrainingTask, options: RunOptions) -> dict[str, Any]:
+    """Returns what ``run.json`` records before the training: settings, versions, fingerprints of the inputs, labels."""
     import lightning
+    import numpy
     import timm
     import torch
 
     import mlfix_train
 
-    versions = {"mlfix_train": mlfix_train.__version__, "python": sys.version.split()[0], "torch": torch.__version__}
-    versions |= {"lightning": lightning.__version__, "timm": timm.__version__, "numpy": np.__version__}
+    versions = {"mlfix_train": mlfix_train.__version__, "python": sys.version.split()[0]}
+    versions |= {module.__name__: module.__version__ for module in (torch, lightning, timm, numpy)}
     return {
-        "kind": task_of(cfg).KIND,
-        "config": _absolute(config.plain(cfg)),
-        "identity": identity(cfg, data),
+        "kind": task.kind,
+        "config": options.config,
+        "identity": options.identity,
         "versions": versions,
-        **task_of(cfg).describe(cfg, data),
+        **task.describe(),
     }
 
 
-def identity(cfg: DictConfig, data: Any) -> dict[str, Any]:
-    """Returns the settings that make a run the run that it is; what only changes its speed or its logs is left out."""
-    full = config.plain(cfg)
-    kept = {key: full[key] for key in ("seed", "model", "recipe")}
-    kept["pixels"] = {key: full["pixels"][key] for key in ("size", "aspect")}
-    speed = ("accelerator", "devices", "num_nodes", "strategy", "check_val_every_n_epoch", "parallel_runs",
-             "profile_steps")  # fmt: skip
-    kept["trainer"] = {key: value for key, value in full["trainer"].items() if key not in speed}
-    return {**kept, **task_of(cfg).identity(cfg, data)}
-
-
-def _absolute(settings: dict[str, Any]) -> dict[str, Any]:
-    """Makes the paths in resolved settings absolute, so that other verbs find the data from any folder."""
-    for section, key in (("data", "root"), ("data", "file"), ("pixels", "cache"), ("fixes", "path")):
-        value = settings[section].get(key)
-        if value:
-            settings[section][key] = os.path.abspath(os.path.expanduser(str(value)))
-    return settings
-
-
-def _needs_training(cfg: DictConfig, directory: RunDirectory, about: dict[str, Any]) -> bool:
-    """Whether there is something to do.
-
-    Raises:
-        RunError: the directory holds a run of other settings.
-    """
-    before = directory.read()
-    if not before:
-        return True
-    if cfg.overwrite:
-        return True
-    if before.get("status") != FINISHED and not directory.checkpoint.exists():
-        return True  # nothing was learnt yet: other settings lose nothing
-    changed = differences(before.get("identity", {}), about["identity"])
-    if changed:
-        raise RunError(
-            f"{directory.path} holds a run of other settings ({before.get('status')})",
-            "give another name=, or overwrite=true to train it anew",
-            [*changed[:8], *([f"... and {len(changed) - 8} more"] if len(changed) > 8 else [])],
-        )
-    return bool(before.get("status") != FINISHED or not task_of(cfg).is_complete(directory))
-
-
 @contextmanager
-def _bookkeeping(directory: RunDirectory, before: dict[str, Any], overwrite: bool) -> Iterator[None]:
-    """Notes in ``run.json`` how a training ended, if it did not end well.
+def _status_on_error(directory: RunDirectory, before: Mapping[str, Any]) -> Iterator[None]:
+    """Records in ``run.json`` how a training ended early.
 
     Args:
-        directory: of the run.
-        before: ``run.json`` as it was; put back where a wrong setting stops the training before it begins.
-        overwrite: whether the same command would begin anew.
+        directory: Of the run.
+        before: ``run.json`` as it was; restored if a wrong setting stops the training before it begins.
     """
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
         directory.update(status=INTERRUPTED, finished=_now())
-        where = f"{directory.path}: interrupted"
-        kept = directory.checkpoint.exists()
-        again = "the same command without overwrite=true" if overwrite else "the same command"
-        hint = f"{again} goes on from the last whole epoch" if kept else "no epoch was finished yet"
-        print(f"\n{where}; {hint}", file=sys.stderr, flush=True)
-        raise KeyboardInterrupt("said") from None
+        raise KeyboardInterrupt from None
     except ConfigError:
         directory.forget(before)
         raise
@@ -188,47 +200,80 @@ def _bookkeeping(directory: RunDirectory, before: dict[str, Any], overwrite: boo
         raise
 
 
-def _train(cfg: DictConfig, directory: RunDirectory, data: Any, about: dict[str, Any]) -> dict[str, float]:
-    """Fits the model, from the last checkpoint where there is one; returns timings."""
+def _fit(
+    directory: RunDirectory, task: TrainingTask, options: RunOptions, state: Mapping[str, Any]
+) -> dict[str, float]:
+    """Fits the module, from the last checkpoint if there is one, and returns the timings.
+
+    Args:
+        directory: Of the run.
+        task: What is trained.
+        options: How.
+        state: Content of ``run.json``; empty in processes other than rank 0.
+    """
     import lightning as L
 
-    from mlfix_train.training import trainer as trainers
+    from mlfix_train.training.loggers import open_loggers
+    from mlfix_train.training.memory import explain_out_of_memory
+    from mlfix_train.training.trainer import explain_misconfiguration, own_process_group
 
-    L.seed_everything(int(cfg.seed), workers=True, verbose=False)
+    L.seed_everything(options.seed, workers=True, verbose=False)
     clock = time.monotonic()
-    data.prepare_data()
+    task.data.prepare_data()
     timings = {"pixels_seconds": round(time.monotonic() - clock, 2)}
-    model = config.build_model(cfg, data.labels)
-    checkpoint = directory.checkpoint if directory.checkpoint.exists() and not cfg.overwrite else None
-    if checkpoint:
-        check_checkpoint(checkpoint, model)
-        log.info("%s: going on from %s", directory.path, checkpoint)
-    title = f"{cfg.name}, {cfg.arm}, {directory.path.name}"
-    callback = task_of(cfg).build_callback(cfg, directory, title)
-    loggers = trainers.build_loggers(cfg, directory, about)
-    callbacks = [callback, *trainers.build_profiler(cfg, directory)]
-    trainer = trainers.build_trainer(cfg, directory, model.recipe.total_epochs, callbacks, loggers)
-    if cfg.overwrite and about:
-        _clear(directory)
-    clock = time.monotonic()
-    try:
-        images = 2 if config.is_sorting(cfg) else 1
-        with trainers.as_single_run(), trainers.enough_memory(trainer, model, data, images):
-            trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    module = task.build_module()
+    checkpoint = _checkpoint_to_resume(directory, module, options)
+    callback = task.build_callback(directory, options.title)
+    with open_loggers(lambda: options.build_loggers(state)) as loggers:
+        trainer = _build_trainer(directory, options, callback, loggers)
+        if options.overwrite and state:
+            _remove_outputs(directory)
+        clock = time.monotonic()
+        with (
+            own_process_group(),
+            explain_misconfiguration(),
+            explain_out_of_memory(trainer, module, task.data, task.images_per_sample),
+        ):
+            trainer.fit(module, datamodule=task.data, ckpt_path=checkpoint, weights_only=True)
             if trainer.interrupted:
                 raise KeyboardInterrupt
-            if not callback.gathered:  # killed between the last epoch and what is made of it
-                trainer.validate(model, datamodule=data, verbose=False)
+            if not callback.has_results:  # killed between the last epoch and its results
+                trainer.validate(module, datamodule=task.data, verbose=False)
                 callback.finish(trainer)
-    finally:
-        trainers.close_loggers(loggers)
     timings["fit_seconds"] = round(time.monotonic() - clock, 2)
     return timings
 
 
-def _clear(directory: RunDirectory) -> None:
-    """Removes what an earlier run left, once it is sure that the new one can begin; ``run.json`` is the new one's."""
-    for name in PRODUCTS:
+def _checkpoint_to_resume(directory: RunDirectory, module: Any, options: RunOptions) -> Path | None:
+    from mlfix_train.training.checkpoints import check_checkpoint
+
+    if options.overwrite or not directory.checkpoint.exists():
+        return None
+    check_checkpoint(directory.checkpoint, module)
+    log.info("%s: resuming from %s", directory.path, directory.checkpoint)
+    return directory.checkpoint
+
+
+def _build_trainer(
+    directory: RunDirectory, options: RunOptions, callback: L.Callback, loggers: Sequence[Logger]
+) -> L.Trainer:
+    from mlfix_train.training.progress import MetricsRecorder
+    from mlfix_train.training.trainer import build_trainer
+
+    recorder = MetricsRecorder(directory.path / "metrics.csv", options.on_epoch)
+    return build_trainer(
+        directory,
+        options.epochs,
+        options.trainer,
+        callbacks=[callback, *options.callbacks, recorder],
+        loggers=loggers,
+        progress_bar=options.progress_bar,
+    )
+
+
+def _remove_outputs(directory: RunDirectory) -> None:
+    """Removes what an earlier run wrote, now that the new one is certain to begin; ``run.json`` is the new one's."""
+    for name in OUTPUTS:
         path = directory.path / name
         if path.is_dir():
             shutil.rmtree(path)
@@ -236,52 +281,12 @@ def _clear(directory: RunDirectory) -> None:
             path.unlink(missing_ok=True)
 
 
-def check_checkpoint(path: Path, model: Any) -> None:
-    """Opens a checkpoint before the training is set up around it.
+def _keep_weights(directory: RunDirectory, options: RunOptions, task: TrainingTask) -> None:
+    from mlfix_train.training.checkpoints import keep_weights
 
-    Raises:
-        RunError: it is damaged, or was made for other labels.
-    """
-    import zipfile
-
-    import torch
-
-    try:
-        with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums that torch.save wrote
-            broken = archive.testzip()
-        if broken:
-            raise ValueError(f"the checksum of {broken} is wrong")
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        content["state_dict"], content["epoch"]
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        raise RunError(
-            f"the checkpoint {path} is damaged: {reason}",
-            f"delete it (the run then starts from its first epoch): rm '{path}'",
-        ) from error
-    model.on_load_checkpoint(content)
-
-
-def _keep_weights(directory: RunDirectory, keep: str, labels: list[str]) -> None:
-    """Replaces the checkpoint of a finished run, with the optimizer's memory, by its weights alone."""
-    import torch
-
-    from mlfix_train.data.files.atomic import atomic_path
-    from mlfix_train.errors import check_choice
-
-    check_choice("checkpoint.keep", keep, ("weights", "none"))
-    if not directory.checkpoint.exists():
-        return
-    if keep == "weights":
-        content = torch.load(directory.checkpoint, map_location="cpu", weights_only=True)
-        with atomic_path(directory.path / "checkpoints" / "model.ckpt") as temporary:
-            torch.save({"state_dict": content["state_dict"], "labels": labels, "epoch": content["epoch"]}, temporary)
-    directory.checkpoint.unlink()
+    keep_weights(directory, options.keep, task.data.labels)
 
 
 def _now() -> str:
-    """Returns the time with its zone, to the millisecond: short runs that overlap can be told from those that don't."""
+    """Returns the time with its zone, to the millisecond, so that even short runs show whether they overlapped."""
     return datetime.now().astimezone().isoformat(timespec="milliseconds")
-
-
-__all__ = ["check_checkpoint", "describe", "identity", "run", "run_path", "task_of"]

@@ -27,7 +27,7 @@ def keys(data: Path, tmp_path: Path) -> list[str]:
 
 WRONG = (
     "pixels.cache=null", "trainer.check_val_every_n_epoch=0", "model.backbone=restnet18", "loader.sampling=balnced",
-    "audit.top=-1", "audit.probabilities=5", "trainer.devices=0", "split.folds=1", "split.fold=1", "pixels.size=4",
+    "audit.table_rows=-1", "audit.probabilities=5", "trainer.devices=0", "split.folds=1", "split.fold=1", "pixels.size=4",
     "data.group='('", "split.train_only=[purple]", "=3", "+foo=1", "logger=null",
 )  # fmt: skip
 
@@ -127,7 +127,7 @@ def test_one_broken_run_file_does_not_stop_the_audit_of_the_others(keys: list[st
     broken = tmp_path / "o/default/original/seed=7"
     broken.mkdir()
     (broken / "run.json").write_text("{")
-    answer = mlfix("audit", f"runs={tmp_path}/o", f"out={tmp_path}/audit", "panels=0")
+    answer = mlfix("audit", f"runs={tmp_path}/o", f"out={tmp_path}/audit", "n_panels=0")
     assert answer.code == 0, answer.err
     assert "seed=7/run.json can't be read" in answer.err and "left out" in answer.err
     answer = mlfix("train", *keys, "seed=7")

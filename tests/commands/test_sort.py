@@ -39,9 +39,9 @@ def test_it_writes_an_order_embeddings_and_panels(place: Path, mlfix) -> None:
     answer = mlfix("sort", "data.root=shapes", *SORT, "slices.round=disc|square")
     assert answer.code == 0 and "sorted     72 images of 3 labels by pixels" in answer.out
     found = order()
-    assert sorted(found["place"]) == list(range(72)) and list(found["sample_id"]) == sorted(found["sample_id"])
+    assert sorted(found["position"]) == list(range(72)) and list(found["sample_id"]) == sorted(found["sample_id"])
     for _, rows in found.groupby("label"):
-        assert sorted(rows["label_place"]) == list(range(24))
+        assert sorted(rows["label_position"]) == list(range(24))
     assert np.load("sort/embeddings.npy").shape[0] == 72
     names = {path.name for path in Path("sort/panels").iterdir()}
     assert {"all.png", "strangest.png", "slice-round.png"} < names and sum("label-" in name for name in names) == 3
@@ -145,10 +145,10 @@ def test_embeddings_of_ones_own_and_an_earlier_start(place: Path, mlfix) -> None
     np.save("mine.npy", line[:, None])
     answer = mlfix("sort", "data.root=shapes", *SORT, "embeddings=mine.npy")
     assert answer.code == 0 and "by embeddings of mine.npy" in answer.out
-    assert np.abs(np.diff(line[np.argsort(order()["place"])])).max() == 1
+    assert np.abs(np.diff(line[np.argsort(order()["position"])])).max() == 1
     (place / "shapes/disc/000.png").rename(place / "shapes/disc/zzz.png")
     again = mlfix("sort", "data.root=shapes", *SORT, "start=sort", "out=new")
-    assert again.code == 0 and sorted(order("new")["place"]) == list(range(72))
+    assert again.code == 0 and sorted(order("new")["position"]) == list(range(72))
 
 
 # --- near-duplicates ---
@@ -178,7 +178,7 @@ def test_so_few_images_are_sorted_too(place: Path, mlfix, count: int) -> None:
         shutil.copy(f"shapes/disc/{number:03d}.png", few / f"{number}.png")
     answer = mlfix("sort", "data.root=few", *SORT)
     assert answer.code == 0 and f"sorted     {count} images by pixels" in answer.out
-    assert sorted(order()["place"]) == list(range(count)) and order()["label"].isna().all()
+    assert sorted(order()["position"]) == list(range(count)) and order()["label"].isna().all()
 
 
 def test_equal_images_are_sorted_too(place: Path, mlfix) -> None:
@@ -207,7 +207,7 @@ def test_equal_images_are_sorted_too(place: Path, mlfix) -> None:
         (["effort=-1"], "effort"),
         (["panels=many"], "panels"),
         (["duplicates.threshold=-1"], "duplicates.threshold"),
-        (["slices.a=(", "panels=0"], "slices.a=( is no regular expression"),
+        (["slices.a=(", "panels=0"], "slices.a=( is not a valid regular expression"),
         (["device=tpu"], "device"),
         (["out=shapes/sort"], "its panels would be read as data"),
         (["out=nan.npy"], "out=nan.npy is a file"),
@@ -337,5 +337,5 @@ def test_pictures_look_the_same_beside_each_other(tmp_path: Path, mlfix, monkeyp
         stripes[:: 2 if number % 2 else 4] = rng.integers(150, 250)
         Image.fromarray(stripes + rng.integers(0, 5, (16, 16, 3), dtype=np.uint8)).save(f"mixed/{number:02d}.png")
     mlfix("sort", "data.root=mixed", *SORT)
-    kinds = np.argsort(order()["place"]).to_numpy() % 2
+    kinds = np.argsort(order()["position"]).to_numpy() % 2
     assert (np.diff(kinds) != 0).sum() == 1

@@ -12,10 +12,10 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from mlfix_train.data.loading.augment import AugmentSpec
-from mlfix_train.data.loading.datamodule import DataModule, LoaderSpec
-from mlfix_train.data.pixels.store import PixelSpec
-from mlfix_train.data.splits import draw_split
+from mlfix_train.data.loading.datamodule import DataModule
+from mlfix_train.data.loading.spec import AugmentSpec, LoaderSpec
+from mlfix_train.data.pixels.spec import PixelSpec
+from mlfix_train.data.splits import SplitSpec, draw_split
 from mlfix_train.errors import RunError
 from mlfix_train.models.classifier import Classifier
 
@@ -219,7 +219,7 @@ class Lab:
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor, float]:
         folder = self.root / name
         data = DataModule(
-            self.table, draw_split(self.table, 0.2), self.cache, pixels=PixelSpec(size=16),
+            self.table, draw_split(self.table, SplitSpec(0.2)), self.cache, pixels=PixelSpec(size=16),
             loader=LoaderSpec(batch_size=12, eval_batch_size=5), augmentation=AugmentSpec(), seed=seed,
         )  # fmt: skip
         model = classifier(seed, epochs=EPOCHS - 1)

@@ -1,4 +1,4 @@
-"""A study: the arms' predictions brought together sample by sample, and judged by the given and by the clean labels."""
+"""The predictions of all arms aligned by sample, with the given and the clean label of each, and which runs pair up."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from mlfix_train.data.fixes.table import apply_fixes
 from mlfix_train.errors import RunError, format_list
 
 REMOVED = -1
+"""The clean label of a sample that the fixes exclude."""
+MIN_CONTROL_OVERLAP = 0.8
+"""Fraction of the common seeds of original and fixed arm that the control arm must have to be paired with them."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +23,9 @@ class ArmRuns:
 
     Args:
         name: ``original``, ``fixed`` or ``control``.
-        predictions: run name (its seed) to a table with ``sample_id``, ``label`` and ``pred``; the folds of a seed are
-            one table.
-        seeded: the names are seeds, and runs of one name in two arms differ in nothing but their training labels.
+        predictions: run name (its seed) to a table with ``sample_id``, ``label`` (as given) and ``pred``; the folds of
+            a seed are one table.
+        seeded: the names are seeds: runs of the same name in two arms differ only in the labels they were trained on.
     """
 
     name: str
@@ -32,17 +35,17 @@ class ArmRuns:
 
 @dataclass(frozen=True)
 class Study:
-    """Everything that a comparison needs, over N held-out samples and L labels.
+    """Aligned predictions of all arms, over N held-out samples and L labels.
 
     Args:
-        samples: N ids.
-        labels: L names.
-        given: N given labels, as numbers into ``labels``.
-        clean: N labels after the fixes; :data:`REMOVED` where a sample is taken out.
-        groups: N group numbers.
-        grouped: whether any group holds more than one sample.
+        samples: ``(N,)`` sample ids.
+        labels: ``(L,)`` label names.
+        given: ``(N,)`` given labels, as indices into ``labels``.
+        clean: ``(N,)`` labels after the fixes; :data:`REMOVED` for excluded samples.
+        groups: ``(N,)`` group numbers.
+        grouped: whether any group has more than one sample.
         runs: arm to the names of its R runs.
-        preds: arm to int32 ``R,N`` predicted labels; -1 where a run's table lacks the sample.
+        preds: arm to ``(R, N)`` predicted labels, int32; -1 where a run's table lacks the sample.
     """
 
     samples: pd.Index
@@ -56,17 +59,23 @@ class Study:
 
     @property
     def kept(self) -> np.ndarray:
-        """N booleans, false where the fixes take the sample out."""
+        """``(N,)`` booleans: false for samples that the fixes exclude."""
         return self.clean != REMOVED
 
     def given_labels(self) -> np.ndarray:
-        """N given labels by name."""
+        """Returns the ``(N,)`` given labels by name."""
         return np.asarray(self.labels[self.given], dtype=object)
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """Which runs are compared: ``arms`` with those runs alone, ``paired`` arms, and who was left out, in words."""
+    """Which runs are compared.
+
+    Attributes:
+        arms: the arms, with the compared runs only.
+        paired: names of the arms whose runs form pairs.
+        left_out: descriptions of the runs that are not compared.
+    """
 
     arms: list[ArmRuns]
     paired: frozenset[str]
@@ -74,33 +83,36 @@ class Pairing:
 
 
 def pair_runs(arms: Sequence[ArmRuns], paired: bool | None = None) -> Pairing:
-    """Finds the seeds that the arms have in common.
+    """Pairs runs of the same seed.
 
-    With two common seeds or more the arms are reduced to them, so that errors and effects speak of the same runs (with
-    one, if it is all that an arm has: a sweep that has just begun); otherwise all runs count and nothing is paired. A
-    control arm that lacks more than a fifth of the seeds that the others have in common stays unpaired with all its
-    runs, rather than cost them theirs.
+    With at least two common seeds, the arms are reduced to these, so that errors and effects refer to the same runs
+    (one common seed is enough if an arm has no more: a sweep that has just started). Otherwise nothing is paired and
+    all runs count. A control arm that lacks more than a fifth of the common seeds of the other two stays unpaired and
+    keeps all its runs, rather than cost the others theirs.
 
     Args:
-        arms: original, fixed and perhaps control.
-        paired: ``None`` pairs seeded arms; ``True`` pairs by name whatever the names are; ``False`` pairs nothing.
+        arms: original, fixed and, optionally, control.
+        paired: ``None`` pairs arms whose run names are seeds; ``True`` pairs runs of the same name in any case;
+            ``False`` pairs nothing.
 
     Raises:
-        RunError: ``paired=True``, and fewer than two names are common.
+        RunError: ``paired=True`` with fewer than two common names.
     """
-    able = [arm for arm in arms if paired or (paired is None and arm.seeded)]
-    if all(arm in able for arm in arms[:2]):
-        pair = _common(arms[:2])
-        everywhere = _common(able)
-        members, common = (able, everywhere) if len(everywhere) >= 0.8 * len(pair) else (list(arms[:2]), pair)
+    candidates = [arm for arm in arms if paired or (paired is None and arm.seeded)]
+    if all(arm in candidates for arm in arms[:2]):
+        main_seeds, all_seeds = _common_runs(arms[:2]), _common_runs(candidates)
+        if len(all_seeds) >= MIN_CONTROL_OVERLAP * len(main_seeds):
+            members, common = candidates, all_seeds
+        else:
+            members, common = list(arms[:2]), main_seeds
         sizes = [len(arm.predictions) for arm in members]
         if len(common) >= 2 or (common and (max(sizes) == 1 or (not paired and min(sizes) == 1))):
             names = {arm.name for arm in members}
-            reduced = [_only(arm, common) if arm.name in names else arm for arm in arms]
-            gone = [f"{arm.name} {run}" for arm in members for run in arm.predictions if run not in common]
-            if len(members) < len(able):
-                gone.append("no pairs of the control arm, which lacks too many of these seeds")
-            return Pairing(reduced, frozenset(names), gone)
+            reduced = [_select_runs(arm, common) if arm.name in names else arm for arm in arms]
+            left_out = [f"{arm.name} {run}" for arm in members for run in arm.predictions if run not in common]
+            if len(members) < len(candidates):
+                left_out.append("the pairing of the control arm (it lacks too many of these seeds)")
+            return Pairing(reduced, frozenset(names), left_out)
     if paired:
         raise RunError(
             "paired=true: the arms have fewer than two runs of the same name",
@@ -109,52 +121,60 @@ def pair_runs(arms: Sequence[ArmRuns], paired: bool | None = None) -> Pairing:
     return Pairing(list(arms), frozenset(), [])
 
 
-def _common(arms: Sequence[ArmRuns]) -> list[str]:
+def _common_runs(arms: Sequence[ArmRuns]) -> list[str]:
     return [run for run in arms[0].predictions if all(run in arm.predictions for arm in arms[1:])]
 
 
-def _only(arm: ArmRuns, runs: Sequence[str]) -> ArmRuns:
+def _select_runs(arm: ArmRuns, runs: Sequence[str]) -> ArmRuns:
     return replace(arm, predictions={run: arm.predictions[run] for run in runs})
 
 
 def build_study(arms: Sequence[ArmRuns], fixes: pd.DataFrame, groups: pd.Series | None = None) -> Study:
-    """Brings the predictions of arms together.
+    """Aligns the predictions of all arms by sample.
 
     Args:
         arms: the first is the reference: all its runs hold out the same samples.
-        fixes: matched fixes, indexed by ``sample_id`` with ``new_label``.
-        groups: group of each sample (photo or track) by ``sample_id``; ``None`` lets every sample stand alone.
+        fixes: matched fixes, indexed by ``sample_id``, with ``new_label``.
+        groups: group (photo or track) of each sample by ``sample_id``; without it every sample is its own group.
 
     Raises:
-        RunError: arms without runs, or that hold out other samples or give them other labels. Runs of other arms may
-            lack samples that the fixes remove.
+        RunError: an arm without runs, or runs that hold out other samples or with other given labels. Runs of the
+            other arms may lack samples that the fixes exclude.
     """
-    given = _reference(arms)
-    new, keep = apply_fixes(given, fixes)
+    given = _given_labels(arms)
+    new_labels, keep = apply_fixes(given, fixes)
     kept = keep.to_numpy()
-    names = pd.Index(sorted({*given, *new[kept]}), dtype=object)
+    names = pd.Index(sorted({*given, *new_labels[kept]}), dtype=object)
+    reference = f"{arms[0].name} {next(iter(arms[0].predictions))}"
     runs, preds = {}, {}
     for arm in arms:
         rows = []
         for run, table in arm.predictions.items():
-            place = _check(table, given, kept, f"{arm.name} {run}", f"{arms[0].name} {next(iter(arms[0].predictions))}")
-            found = table["pred"].astype(object).to_numpy()
-            strange = sorted({str(name) for name in set(found) - set(names)})
-            if strange:
-                names = names.append(pd.Index(strange, dtype=object))
+            required = np.ones(len(given), dtype=bool) if arm is arms[0] else kept
+            positions = _positions(table, given, required, f"{arm.name} {run}", reference)
+            predicted = table["pred"].astype(object).to_numpy()
+            unknown = sorted({str(name) for name in set(predicted) - set(names)})
+            if unknown:
+                names = names.append(pd.Index(unknown, dtype=object))
             row = np.full(len(given), -1, dtype=np.int32)
-            row[place] = names.get_indexer(pd.Index(found, dtype=object))
+            row[positions] = names.get_indexer(pd.Index(predicted, dtype=object))
             rows.append(row)
         runs[arm.name], preds[arm.name] = list(arm.predictions), np.array(rows)
-    clean = np.where(kept, names.get_indexer(pd.Index(new.to_numpy(dtype=object))), REMOVED)
+    clean = np.where(kept, names.get_indexer(pd.Index(new_labels.to_numpy(dtype=object))), REMOVED)
     codes, grouped = _group_codes(given.index, groups)
     return Study(
-        given.index, names.to_numpy(dtype=object), names.get_indexer(pd.Index(given.to_numpy(dtype=object))), clean,
-        codes, grouped, runs, preds,
-    )  # fmt: skip
+        samples=given.index,
+        labels=names.to_numpy(dtype=object),
+        given=names.get_indexer(pd.Index(given.to_numpy(dtype=object))),
+        clean=clean,
+        groups=codes,
+        grouped=grouped,
+        runs=runs,
+        preds=preds,
+    )
 
 
-def _reference(arms: Sequence[ArmRuns]) -> pd.Series:
+def _given_labels(arms: Sequence[ArmRuns]) -> pd.Series:
     for arm in arms:
         if not arm.predictions:
             raise RunError(
@@ -164,27 +184,23 @@ def _reference(arms: Sequence[ArmRuns]) -> pd.Series:
     return table.set_index("sample_id")["label"].astype(object).sort_index()
 
 
-def _check(table: pd.DataFrame, given: pd.Series, kept: np.ndarray, name: str, first: str) -> np.ndarray:
-    """Returns the place of each row of a run's table among the samples."""
-    place = np.asarray(given.index.get_indexer(pd.Index(table["sample_id"])))
+def _positions(table: pd.DataFrame, given: pd.Series, required: np.ndarray, run: str, reference: str) -> np.ndarray:
+    """Returns the position of each row of a run's table among the N samples; all ``required`` ones must be there."""
+    positions = np.asarray(given.index.get_indexer(pd.Index(table["sample_id"])))
     missing = np.ones(len(given), dtype=bool)
-    missing[place[place >= 0]] = False
-    unknown = table["sample_id"].to_numpy(dtype=object)[place < 0]
-    other = [*unknown, *given.index[missing & kept]]
-    if name.split()[0] == first.split()[0]:
-        other = [*unknown, *given.index[missing]]
-    differs = (place >= 0) & (
-        given.to_numpy(dtype=object)[np.maximum(place, 0)] != table["label"].to_numpy(dtype=object)
-    )
-    if other:
-        what = f"{len(other):,} samples differ: {format_list(other, 3)}"
-    elif differs.any():
-        what = f"{int(differs.sum()):,} samples have another given label, such as {table['sample_id'][differs].iloc[0]}"
+    missing[positions[positions >= 0]] = False
+    unmatched = [*table["sample_id"].to_numpy(dtype=object)[positions < 0], *given.index[missing & required]]
+    if unmatched:
+        problem = f"{len(unmatched):,} samples differ: {format_list(unmatched, 3)}"
     else:
-        return place
+        relabeled = given.to_numpy(dtype=object)[positions] != table["label"].to_numpy(dtype=object)
+        if not relabeled.any():
+            return positions
+        first = table["sample_id"][relabeled].iloc[0]
+        problem = f"{int(relabeled.sum()):,} samples have another given label, such as {first}"
     raise RunError(
-        f"{name} and {first} do not hold out the same samples with the same labels: {what}",
-        "compare runs of one data set and one split (split.*); the arm is set by arm=, not by other data",
+        f"{run} and {reference} do not hold out the same samples with the same labels: {problem}",
+        "compare runs of the same data and split (split.*); choose an arm with arm=, not by training on other data",
     )
 
 

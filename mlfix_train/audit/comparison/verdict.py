@@ -1,224 +1,230 @@
-"""Verdicts: what a comparison shows and what it doesn't, in one plain sentence."""
+"""What a comparison shows and what it does not: a verdict for each slice, and the sentences that say it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any
 
+from mlfix_train.audit.comparison.significance import ALPHA, MAX_RUNS
 from mlfix_train.audit.scores.slices import ALL
 
-ALPHA = 0.05
-SHOWN = 4
-"""Slices that the headline names."""
-
-BETTER, WORSE = "better", "worse"
-HINT = "hint"
-"""The interval leaves out 0, but with so few runs no permutation test can agree."""
-THESE_ROWS = "these_rows"
-"""The runs differ on these very samples; the interval, which speaks of other samples too, holds 0."""
-NOT_SHOWN = "not_shown"
-ONE_RUN = "one_run"
-NO_ROWS = "no_rows"
+HEADLINE_SLICES = 4
+"""Number of slices that the headline names."""
+NEGLIGIBLE = 0.005
+"""Points that two decimals show as 0.00."""
 
 
-def judge(effect: Mapping[str, Any]) -> str:
-    """Returns the verdict on a training effect: shown if the 95% interval leaves out 0 and p is below 0.05."""
+class Verdict(StrEnum):
+    """The conclusions there are, strongest first (the headline names slices in this order)."""
+
+    BETTER = "better"
+    """The 95% interval lies above 0 and p < 0.05."""
+    WORSE = "worse"
+    """The 95% interval lies below 0 and p < 0.05."""
+    SUGGESTIVE = "suggestive"
+    """The interval excludes 0, but with so few runs no permutation test can give p < 0.05."""
+    CONDITIONAL_ON_SAMPLES = "conditional_on_samples"
+    """The runs differ on these very samples (p < 0.05), but the interval, which speaks of other samples, contains 0."""
+    NOT_SHOWN = "not_shown"
+    TOO_FEW_RUNS = "too_few_runs"
+    NO_CLEAN_SAMPLES = "no_clean_samples"
+
+
+def judge(effect: Mapping[str, Any]) -> Verdict:
+    """Returns the verdict on a training effect, an ``effect`` of ``summary.json``."""
     if effect["training"] is None:
-        return NO_ROWS
+        return Verdict.NO_CLEAN_SAMPLES
     if effect["training_ci95"] is None or effect["p_value"] is None:
-        return ONE_RUN
+        return Verdict.TOO_FEW_RUNS
     low, high = effect["training_ci95"]
-    apart, small = not low <= 0 <= high, effect.get("q_value", effect["p_value"]) < ALPHA
-    if apart and small:
-        return BETTER if effect["training"] > 0 else WORSE
-    if apart and effect["p_least"] >= ALPHA:
-        return HINT
-    return THESE_ROWS if small else NOT_SHOWN
-
-
-def place(name: str) -> str:
-    """Returns the name of a slice as part of a sentence."""
-    if name == ALL:
-        return "over all rows"
-    return f"outside of {name.removeprefix('not ')}" if name.startswith("not ") else f"on {name}"
-
-
-def points(value: float) -> str:
-    """Returns a number of points, without its sign."""
-    return f"{abs(value):.2f} points" if abs(value) >= 0.005 or abs(value) < 1e-6 else f"{abs(value):.2g} points"
-
-
-def certainty(effect: Mapping[str, Any]) -> str:
-    """Returns the interval and the p-value in words; empty where there is no interval."""
-    if effect["training_ci95"] is None:
-        return ""
-    low, high = effect["training_ci95"]
-    many = f", q = {effect['q_value']:.3f} among the slices" if "q_value" in effect else ""
-    return f"95% interval {signed(low)} to {signed(high)}, {p_text(effect['p_value'])}{many}"
+    excludes_zero, significant = not low <= 0 <= high, effect.get("q_value", effect["p_value"]) < ALPHA
+    if excludes_zero and significant:
+        return Verdict.BETTER if effect["training"] > 0 else Verdict.WORSE
+    if excludes_zero and effect["smallest_p_value"] >= ALPHA:
+        return Verdict.SUGGESTIVE
+    return Verdict.CONDITIONAL_ON_SAMPLES if significant else Verdict.NOT_SHOWN
 
 
 def signed(value: float) -> str:
-    """Returns a number with two decimals and a true minus."""
+    """Formats a number with two decimals and a true minus sign."""
     return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
-def p_text(p: float | None) -> str:
-    """Returns ``p = 0.034``, ``p < 0.001``, or nothing."""
+def format_points(value: float) -> str:
+    """Formats the size of an effect, without its sign."""
+    size = abs(value)
+    return f"{size:.2f} points" if size >= NEGLIGIBLE or size < 1e-6 else f"{size:.2g} points"
+
+
+def format_p(p: float | None) -> str:
+    """Formats a p-value: ``p = 0.034``, ``p < 0.001``; empty for ``None``."""
     if p is None:
         return ""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
-def sentence(name: str, piece: Mapping[str, Any]) -> str:
-    """Says in plain words what a slice shows and what not, and how much is the yardstick's."""
-    effect = piece["effect"]
-    where = place(name)
-    where = where[0].upper() + where[1:]
-    found = piece.get("verdict") or judge(effect)
-    if found == NO_ROWS:
-        return f"{where}: the fixes leave no held-out sample to judge by."
-    less = "less" if effect["training"] >= 0 else "more"
-    error = piece["error"]
+def certainty(effect: Mapping[str, Any]) -> str:
+    """Returns the interval and the p-value as text; empty where there is no interval."""
+    if effect["training_ci95"] is None:
+        return ""
+    low, high = effect["training_ci95"]
+    q = f", q = {effect['q_value']:.3f} over the slices" if "q_value" in effect else ""
+    return f"95% interval {signed(low)} to {signed(high)}, {format_p(effect['p_value'])}{q}"
+
+
+def _where(name: str) -> str:
+    if name == ALL:
+        return "on all samples"
+    return f"outside {name.removeprefix('not ')}" if name.startswith("not ") else f"on {name}"
+
+
+def sentence(name: str, result: Mapping[str, Any]) -> str:
+    """Says in plain words what one slice shows.
+
+    Args:
+        name: the slice.
+        result: its entry in ``slices`` of ``summary.json``.
+    """
+    effect, error = result["effect"], result["error"]
+    verdict = result.get("verdict") or judge(effect)
+    where = _where(name)[0].upper() + _where(name)[1:]
+    if verdict == Verdict.NO_CLEAN_SAMPLES:
+        return f"{where}: the fixes leave no held-out sample to evaluate on."
+    gain = effect["training"]
     fact = (
-        f"models trained on the fixed labels err {points(effect['training'])} {less} on the same clean rows, "
+        f"the error on the same clean samples is {format_points(gain)} {'lower' if gain >= 0 else 'higher'}, "
         f"{error['fixed_on_clean']:.2f}% instead of {error['original_on_clean']:.2f}%"
     )
-    texts = {
-        BETTER: f"{where} the fixed labels made better models: {_they(fact)} ({_sure(effect)}).",
-        WORSE: f"{where} the fixed labels made worse models: {_they(fact)} ({_sure(effect)}).",
-        HINT: f"{where} there is a hint of {'better' if effect['training'] > 0 else 'worse'} models, and no proof: "
-        f"{_they(fact)} ({_sure(effect)}), but so few runs can't bring p below {effect['p_least']:.2g}; "
-        "train 6 seeds or more.",
-        THESE_ROWS: f"{where} {fact}: on these very images more than chance between runs explains ({_sure(effect)}); "
-        f"for other images of the kind it is not shown, since the interval holds 0. {_more(piece)}",
-        NOT_SHOWN: f"{where} no effect of training is shown: {fact} ({_sure(effect)}). {_more(piece)}",
-        ONE_RUN: f"{where} {fact}; but {_lone(piece)}",
-    }
-    return " ".join(f"{texts[found]} {beyond_control(piece)} {yardstick(effect)}".split())
+    sure, way = _certainty_with_pairs(effect), "better" if gain > 0 else "worse"
+    made = f"training on the fixed labels made the models {way}: {fact} ({sure})."
+    text = {
+        Verdict.BETTER: made,
+        Verdict.WORSE: made,
+        Verdict.SUGGESTIVE: f"there are signs of {way} models, but no proof: {fact} ({sure}). With so few runs p can't "
+        f"be lower than {effect.get('smallest_p_value', 1):.2g}; train at least 6 seeds.",
+        Verdict.CONDITIONAL_ON_SAMPLES: f"{fact} after training on the fixed labels. On these very images that is more "
+        f"than chance between runs explains ({sure}); for other images of this kind an effect is not shown, since the "
+        f"interval contains 0. {_runs_it_would_take(result)}",
+        Verdict.NOT_SHOWN: f"no effect of training on the fixed labels is shown: {fact} ({sure}). "
+        f"{_runs_it_would_take(result)}",
+        Verdict.TOO_FEW_RUNS: f"{fact} after training on the fixed labels, but {_why_untested(result)}",
+    }[Verdict(verdict)]
+    return " ".join(f"{where}, {text} {_versus_control(result)} {evaluation_sentence(effect)}".split())
 
 
-def _lone(piece: Mapping[str, Any]) -> str:
-    if piece.get("groups_clean", 2) < 2:
-        return "all its samples are of one group (photo or track), which says nothing of others: hold out more of them."
-    return "one run of an arm can't tell an effect from chance: train more seeds."
+def _certainty_with_pairs(effect: Mapping[str, Any]) -> str:
+    gains = effect.get("training_runs")
+    if not gains:
+        return certainty(effect)
+    return f"{certainty(effect)}, better in {sum(gain > 0 for gain in gains.values())} of {len(gains)} pairs of runs"
 
 
-def beyond_control(piece: Mapping[str, Any]) -> str:
-    """Says how much of the training effect is more than taking out as many random samples does, where that is known."""
-    cleaning = piece.get("control", {}).get("cleaning")
-    if not cleaning or cleaning["training"] is None:
+def _why_untested(result: Mapping[str, Any]) -> str:
+    if result.get("groups_clean", 2) < 2:
+        return "all samples belong to one group (photo or track), which says nothing of others: hold out more groups."
+    return "a single run of an arm can't tell an effect from chance: train more seeds."
+
+
+def _versus_control(result: Mapping[str, Any]) -> str:
+    """Says how much of the training effect exceeds that of excluding as many random samples, where that is known."""
+    effect = result.get("control", {}).get("fixed_vs_control")
+    if not effect or effect["training"] is None:
         return ""
-    sure = certainty(cleaning)
+    sure = f" ({certainty(effect)})" if certainty(effect) else ""
     return (
-        f"Against the control arm, which lost as many random samples, the fixed labels gain "
-        f"{signed(cleaning['training'])} points{f' ({sure})' if sure else ''}."
+        f"Compared with the control arm, from which as many random samples were excluded, training on the fixed labels "
+        f"gains {signed(effect['training'])} points{sure}."
     )
 
 
-def _they(fact: str) -> str:
-    return fact.replace("models trained on the fixed labels", "they")
-
-
-def _sure(effect: Mapping[str, Any]) -> str:
-    text = certainty(effect)
-    each = effect.get("training_runs")
-    if each:
-        better = sum(value > 0 for value in each.values())
-        text += f", better in {better} of {len(each)} pairs of runs"
-    return text
-
-
-def _more(piece: Mapping[str, Any]) -> str:
-    """Says what it would take to show an effect of this size."""
-    effect = piece["effect"]
+def _runs_it_would_take(result: Mapping[str, Any]) -> str:
+    effect = result["effect"]
     if abs(effect["training"]) < 1e-9:
         return ""
-    needed, have = effect["runs_for_80_power"], max(effect["runs"])
-    if needed is None and effect.get("sd_samples") == 0:
-        return "To show an effect of this size with 80% power would take more than 10,000 runs of each arm."
-    if needed is None:
-        return (f"An effect of this size can't be shown by more runs alone: the {piece['groups_clean']:,} held-out "
-                "groups of samples are too few.")  # fmt: skip
-    if needed <= have:
-        return f"A repetition with {have} runs of each arm would show an effect of this size with more than 80% power."
-    return f"To show an effect of this size with 80% power would take about {needed:,} runs of each arm (here {have})."
+    needed, present = effect["runs_for_80_power"], max(effect["runs"])
+    if needed is None and effect.get("sd_samples") != 0:
+        return (
+            f"More runs alone can't show an effect of this size: the {result['groups_clean']:,} groups of held-out "
+            "samples are too few."
+        )
+    if needed is not None and needed <= present:
+        return f"A repetition with {present} runs of each arm would show an effect of this size with over 80% power."
+    number = f"more than {MAX_RUNS:,} runs of each arm" if needed is None else f"about {needed:,} runs of each arm"
+    return f"Showing an effect of this size with 80% power would take {number} (here {present})."
 
 
-def yardstick(effect: Mapping[str, Any]) -> str:
-    """Says how much of the total comes from judging by cleaner labels."""
+def evaluation_sentence(effect: Mapping[str, Any]) -> str:
+    """Says how much of the total effect comes from evaluating on clean labels, which changes no model."""
     total, evaluation = effect["total"], effect["evaluation"]
     if total is None:
         return ""
-    if abs(evaluation) < 0.005:
-        return "The cleaner yardstick changes nothing here."
-    lowers = "lowers" if evaluation > 0 else "raises"
+    if abs(evaluation) < NEGLIGIBLE:
+        return "Evaluating on clean labels changes nothing here."
     return (
-        f"Judging by cleaner labels {lowers} the error by {abs(evaluation):.2f} points on top, "
-        f"which is no better model ({signed(total)} in all)."
+        f"Evaluating on clean labels, which changes no model, {'lowers' if evaluation > 0 else 'raises'} the error by "
+        f"{abs(evaluation):.2f} points ({signed(total)} in total)."
     )
 
 
 def headline(summary: Mapping[str, Any]) -> str:
-    """Returns one sentence over all slices that the user asked for: what was shown, and what not."""
-    named = {name: piece for name, piece in summary["slices"].items() if not name.startswith("not ")}
-    told = []
-    ranked = sorted(named.items(), key=lambda item: (_order(item[1]), item[0] == ALL))
-    place_of_all = next((i for i, (name, _) in enumerate(ranked) if name == ALL), 0)
-    if place_of_all >= SHOWN:  # whatever else there is, all rows are spoken of
-        ranked.insert(SHOWN - 1, ranked.pop(place_of_all))
-    for name, piece in ranked:
-        effect, found = piece["effect"], piece["verdict"]
-        if found == NO_ROWS:
-            continue
-        told.append(f"{place(name)}, {_short(effect, found)}{_cleaning(piece)}")
-    if not told:
-        return "The fixes leave no held-out sample to judge by."
-    text = "; ".join(told[:SHOWN]) + (f"; and {len(told) - SHOWN} more slices below" if len(told) > SHOWN else "")
-    return f"Training on the fixed labels: {text}.{_share(named)}"
+    """Returns one paragraph on all slices that the user asked for: what is shown, and what is not.
+
+    Args:
+        summary: with ``slices``, each of them with its ``verdict``.
+    """
+    named = {name: result for name, result in summary["slices"].items() if not name.startswith("not ")}
+    strength = list(Verdict)
+    ranked = sorted(named, key=lambda name: (strength.index(named[name]["verdict"]), name == ALL))
+    if ALL in ranked and ranked.index(ALL) >= HEADLINE_SLICES:  # always mentioned
+        ranked.remove(ALL)
+        ranked.insert(HEADLINE_SLICES - 1, ALL)
+    clauses = [
+        f"{_where(name)}, {_clause(named[name])}"
+        for name in ranked
+        if named[name]["verdict"] != Verdict.NO_CLEAN_SAMPLES
+    ]
+    if not clauses:
+        return "The fixes leave no held-out sample to evaluate on."
+    more = len(clauses) - HEADLINE_SLICES
+    text = "; ".join(clauses[:HEADLINE_SLICES]) + (f"; and {more} more slices below" if more > 0 else "")
+    return f"Training on the fixed labels: {text}.{_evaluation_share(named)}"
 
 
-def _cleaning(piece: Mapping[str, Any]) -> str:
-    cleaning = piece.get("control", {}).get("cleaning")
-    if not cleaning or cleaning["training"] is None or piece["verdict"] not in (BETTER, WORSE, HINT, THESE_ROWS):
+def _clause(result: Mapping[str, Any]) -> str:
+    """Returns the verdict on a slice in a few words."""
+    effect, verdict = result["effect"], Verdict(result["verdict"])
+    size = f"{format_points(effect['training'])} {'less' if effect['training'] >= 0 else 'more'} error"
+    sure = f" ({certainty(effect)})" if certainty(effect) else ""
+    text = {
+        Verdict.BETTER: f"better models: {size}{sure}",
+        Verdict.WORSE: f"worse models: {size}{sure}",
+        Verdict.SUGGESTIVE: f"signs of an effect but no proof: {size}{sure}, with too few runs to test",
+        Verdict.CONDITIONAL_ON_SAMPLES: f"{size} on these very images, not shown for other images{sure}",
+        Verdict.NOT_SHOWN: f"no effect shown: {size}{sure}",
+        Verdict.TOO_FEW_RUNS: f"{size}, with too few runs to tell it from chance",
+    }[verdict]
+    versus = result.get("control", {}).get("fixed_vs_control")
+    if verdict in (Verdict.NOT_SHOWN, Verdict.TOO_FEW_RUNS) or not versus or versus["training"] is None:
+        return text
+    ends = versus["training_ci95"]
+    interval = f" ({signed(ends[0])} to {signed(ends[1])})" if ends else ""
+    return f"{text}, {signed(versus['training'])} against the control arm{interval}"
+
+
+def _evaluation_share(named: Mapping[str, Any]) -> str:
+    """Says how much of the largest total effect comes from evaluating on clean labels."""
+    effects = {name: result["effect"] for name, result in named.items() if result["effect"]["total"] is not None}
+    if not effects:
         return ""
-    ends = cleaning["training_ci95"]
-    sure = f" ({signed(ends[0])} to {signed(ends[1])})" if ends else ""
-    return f", {signed(cleaning['training'])} against the control arm{sure}"
-
-
-def _share(named: Mapping[str, Any]) -> str:
-    """Says of the slice with the largest total how much of it is the yardstick's."""
-    totals = {name: piece["effect"] for name, piece in named.items() if piece["effect"]["total"] is not None}
-    if not totals:
+    name, effect = max(effects.items(), key=lambda item: abs(item[1]["total"]))
+    total, evaluation, where = effect["total"], effect["evaluation"], _where(name)
+    if abs(evaluation) < NEGLIGIBLE:
         return ""
-    name, effect = max(totals.items(), key=lambda item: abs(item[1]["total"]))
-    if abs(effect["evaluation"]) < 0.005:
-        return ""
-    if effect["total"] * effect["evaluation"] < 0 or abs(effect["evaluation"]) > abs(effect["total"]):
-        lowers = "lowers" if effect["evaluation"] > 0 else "raises"
-        size = points(effect["evaluation"])
-        return f" Judging by cleaner labels alone {lowers} the error {place(name)} by {size}."
-    falls = "falls" if effect["total"] >= 0 else "rises"
+    if total * evaluation < 0 or abs(evaluation) > abs(total):
+        lowers = "lowers" if evaluation > 0 else "raises"
+        return f" Evaluating on clean labels alone {lowers} the error {where} by {format_points(evaluation)}."
     return (
-        f" Of the {abs(effect['total']):.2f} points by which the error {place(name)} {falls} in all, "
-        f"{signed(effect['evaluation'] if effect['total'] >= 0 else -effect['evaluation'])} come from judging by "
-        "cleaner labels."
+        f" Of the {abs(total):.2f} points by which the error {where} {'falls' if total >= 0 else 'rises'} in total, "
+        f"{signed(evaluation if total >= 0 else -evaluation)} come from evaluating on clean labels."
     )
-
-
-def _order(piece: Mapping[str, Any]) -> int:
-    return [BETTER, WORSE, HINT, THESE_ROWS, NOT_SHOWN, ONE_RUN, NO_ROWS].index(piece["verdict"])
-
-
-def _short(effect: Mapping[str, Any], found: str) -> str:
-    size = points(effect["training"])
-    less = f"{size} {'less' if effect['training'] >= 0 else 'more'} error"
-    sure = "" if effect["training_ci95"] is None else f" ({certainty(effect)})"
-    return {
-        BETTER: f"better models: {less}{sure}",
-        WORSE: f"worse models: {less}{sure}",
-        HINT: f"a hint but no proof: {less}{sure}, with too few runs to test",
-        THESE_ROWS: f"{less} on these very images, not shown for other images{sure}",
-        NOT_SHOWN: f"no effect shown: {less}{sure}",
-        ONE_RUN: f"{less}, from too few runs to tell from chance",
-    }[found]

@@ -1,9 +1,11 @@
-"""Training dynamics: the area under the margin of every training sample, gathered while a network learns.
+"""Training dynamics: the area under the margin of every training sample, collected while a network learns.
 
-A network learns right labels early and wrong ones late, against its other samples: the margin of the given label,
-averaged over all times that a sample was trained on, is low for a wrong label (Pleiss et al., "Identifying Mislabeled
-Data using the Area Under the Margin Ranking", NeurIPS 2020). It is an in-sample score: it speaks of samples that a run
-trained on, and predictions of those that it held out.
+A network learns correct labels early and wrong ones late, against its other samples. So the margin of the given label,
+averaged over every time a sample is trained on, is low if the label is wrong (Pleiss et al., "Identifying Mislabeled
+Data using the Area Under the Margin Ranking", NeurIPS 2020). It is an in-sample score: it judges the samples that a run
+trained on, while predictions judge those that it held out.
+
+Shapes: N samples of the table, B samples of a batch, C classes.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ COLUMNS = ("sample_id", "label", "aum", "times")
 
 
 def margins(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Returns the logit of the label minus the best other logit, float32 ``N``, on the logits' device.
+    """Returns the logit of the label minus the best other logit, float32 ``(B,)``, on the logits' device.
 
     Args:
-        logits: ``N,C``, C >= 2.
-        labels: int64 ``N``.
+        logits: ``(B, C)``, C >= 2.
+        labels: int64 ``(B,)``.
     """
     column = labels[:, None]
     x = logits.float()
@@ -35,35 +37,39 @@ def margins(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 class MarginMeter:
-    """Sums the margins of samples over a training, on the device, without waiting for it.
+    """Sums up the margins of samples over a training, on the device and without synchronizing with it.
 
     Args:
-        count: samples of the table, N.
-        device: where the sums lie.
+        n_samples: N.
+        device: device of the sums.
+
+    Attributes:
+        total: float32 ``(2, N)``, sum of margins and number of times seen, over all processes.
+        current: the same, of the current epoch and this process.
     """
 
-    def __init__(self, count: int, device: torch.device | str = "cpu") -> None:
-        self.total = torch.zeros(2, count, device=device)  # sum of margins, times seen; over all processes
-        self.fresh = torch.zeros_like(self.total)  # the same of this epoch and process
+    def __init__(self, n_samples: int, device: torch.device | str = "cpu") -> None:
+        self.total = torch.zeros(2, n_samples, device=device)
+        self.current = torch.zeros_like(self.total)
 
     def add(self, logits: torch.Tensor, labels: torch.Tensor, index: torch.Tensor) -> None:
-        """Takes in a training batch: logits ``n,C``, labels ``n``, rows of the table ``n``."""
+        """Adds a training batch: logits ``(B, C)``, int64 labels ``(B,)``, int64 rows of the table ``(B,)``."""
         with torch.no_grad():
             found = margins(logits, labels)
-            self.fresh.index_add_(1, index, torch.stack([found, torch.ones_like(found)]))
+            self.current.index_add_(1, index, torch.stack([found, torch.ones_like(found)]))
 
     def end_epoch(self) -> None:
-        """Brings the sums of all processes together; every process calls it."""
+        """Adds up the epoch over all processes; every process must call it."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(self.fresh)
-        self.total += self.fresh
-        self.fresh.zero_()
+            torch.distributed.all_reduce(self.current)
+        self.total += self.current
+        self.current.zero_()
 
-    def table(self, ids: Sequence[str] | np.ndarray, labels: Sequence[str] | np.ndarray) -> pd.DataFrame:
-        """Returns a row for each sample that was trained on.
+    def table(self, sample_ids: Sequence[str] | np.ndarray, labels: Sequence[str] | np.ndarray) -> pd.DataFrame:
+        """Returns one row per sample that was trained on.
 
         Args:
-            ids: N sample ids.
+            sample_ids: N ids.
             labels: N labels that they were trained with.
 
         Returns:
@@ -73,7 +79,7 @@ class MarginMeter:
         seen = times > 0
         return pd.DataFrame(
             {
-                "sample_id": np.asarray(ids, dtype=object)[seen],
+                "sample_id": np.asarray(sample_ids, dtype=object)[seen],
                 "label": np.asarray(labels, dtype=object)[seen],
                 "aum": (sums[seen] / times[seen]).astype(np.float32),
                 "times": times[seen].astype(np.int32),
@@ -92,12 +98,12 @@ def read_dynamics(path: str | Path) -> pd.DataFrame:
     """Reads training dynamics.
 
     Raises:
-        RunError: the file can't be read, or lacks a column.
+        RunError: The file can't be read, or lacks a column.
     """
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:
-        hint = f"delete it: the audit goes without the run's area under the margin: rm '{path}'"
+        hint = f"delete it to audit without this run's area under the margin: rm '{path}'"
         raise RunError(f"{path} can't be read: {str(error).splitlines()[0]}", hint) from error
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:

@@ -1,6 +1,6 @@
-"""Held-out predictions of any set of runs, brought together: one row a sample, averaged over the runs that held it out.
+"""Held-out predictions of any number of runs, averaged: one row per sample, over the runs that held it out.
 
-Shapes: N samples, C labels.
+Shapes: N samples, C classes.
 """
 
 from __future__ import annotations
@@ -16,143 +16,177 @@ from mlfix_train.errors import DataError, RunError, format_list
 
 @dataclass
 class HeldOut:
-    """What runs said of samples that they did not train on.
+    """What runs predict for samples they did not train on.
 
     Attributes:
-        ids: ``N`` sample ids, in the order in which they were met.
-        names: the ``C`` labels, sorted.
-        labels: int64 ``N``, given labels as numbers into ``names``.
-        predicted: int64 ``N``, what most runs predict (ties: the surest, then the first of the alphabet).
-        scores: float64 ``N`` each, means over the runs: ``loss`` (nats), ``self_confidence`` (probability of the given
-            label), ``margin`` (logits), ``normalized_margin`` (0 to 1, cleanlab's), ``doubt`` (1 - normalised margin,
-            precise near 0; 1 - self-confidence where the runs say no margin), ``predicted_prob`` (of the prediction,
-            of the runs that made it). Margins and ``predicted_prob`` are NaN where the runs don't say.
-        disagreement: float64 ``N``, share of the runs that predict another label than the given one.
-        runs: int64 ``N``, runs that held the sample out.
+        sample_ids: ``(N,)``, in the order in which the samples first appear.
+        class_names: the C classes, sorted.
+        labels: int64 ``(N,)``, given labels as codes, indices into ``class_names``.
+        predicted: int64 ``(N,)``, what most runs predict. Ties go to the higher probability, then to the lower code.
+        scores: float64 ``(N,)`` each, means over the runs: ``loss`` (nats), ``self_confidence`` (probability of the
+            given label), ``margin`` (logits), ``normalized_margin`` (0 to 1, as in cleanlab), ``one_minus_margin`` (1 -
+            normalized margin, exact near 0; 1 - self-confidence if the runs have no margins), ``predicted_prob`` (of
+            ``predicted``, over the runs that predict it and state it). NaN where the runs don't say.
+        disagreement: float64 ``(N,)``, share of the runs that do not predict the given label.
+        n_runs: int64 ``(N,)``, runs that held the sample out.
     """
 
-    ids: pd.Index
-    names: list[str]
+    sample_ids: pd.Index
+    class_names: list[str]
     labels: np.ndarray
     predicted: np.ndarray
     scores: dict[str, np.ndarray]
     disagreement: np.ndarray
-    runs: np.ndarray
+    n_runs: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.sample_ids)
+
+    @property
+    def given_labels(self) -> np.ndarray:
+        """Given labels as text, object ``(N,)``."""
+        return np.asarray(self.class_names, dtype=object)[self.labels]
+
+    def rows_of(self, sample_ids: Sequence[str] | np.ndarray | pd.Series) -> np.ndarray:
+        """Returns the row of each sample id, int64; -1 for samples that no run held out."""
+        return self.sample_ids.get_indexer(pd.Index(np.asarray(sample_ids, dtype=object)))
 
 
-class _Labels:
-    """Numbers for labels, given as they turn up."""
+class _LabelCodes:
+    """Assigns codes to labels as they appear."""
 
-    def __init__(self) -> None:
+    def __init__(self, class_names: Sequence[str]) -> None:
         self.codes: dict[str, int] = {}
+        self.encode(pd.Series(list(class_names), dtype=object))
 
-    def encode(self, values: pd.Series) -> np.ndarray:
-        codes, unique = pd.factorize(values.to_numpy(dtype=object))
+    def encode(self, labels: pd.Series) -> np.ndarray:
+        codes, unique = pd.factorize(labels.to_numpy(dtype=object))
         known = np.array([self.codes.setdefault(str(name), len(self.codes)) for name in unique], dtype=np.int64)
-        return known[codes] if len(known) else codes
+        encoded: np.ndarray = known[codes] if len(known) else codes
+        return encoded
 
-    def sorted_names(self) -> tuple[list[str], np.ndarray]:
-        """Returns the names in order, and the new number of each old one."""
+    def sorted(self) -> tuple[list[str], np.ndarray]:
+        """Returns the labels in alphabetical order, and the final code of each provisional one."""
         names = sorted(self.codes)
-        order = np.empty(len(names), np.int64)
-        order[[self.codes[name] for name in names]] = np.arange(len(names))
-        return names, order
+        final = np.empty(len(names), np.int64)
+        final[[self.codes[name] for name in names]] = np.arange(len(names))
+        return names, final
 
 
-SUMS = ("loss", "self_confidence", "margin", "doubt", "runs", "wrong")
+MEANS = ("loss", "self_confidence", "margin", "one_minus_margin")
+SUMS = (*MEANS, "runs", "disagreement")
 
 
-def merge_runs(runs: Iterable[pd.DataFrame], names: Sequence[str] = ()) -> HeldOut:
-    """Averages predictions over runs, one run in memory at a time.
-
-    The normalised margin follows from loss and margin: the best other probability is exp(-loss - margin).
+def merge_runs(runs: Iterable[pd.DataFrame], class_names: Sequence[str] = ()) -> HeldOut:
+    """Averages predictions over runs, keeping one run in memory at a time.
 
     Args:
-        runs: tables of predictions (see :mod:`mlfix_train.audit.predictions.table`); ``prob``, ``label_prob`` and ``margin``
-            may be missing.
-        names: labels that are known beforehand; others are added.
+        runs: tables of predictions (see :mod:`mlfix_train.audit.predictions.table`); the columns ``prob``,
+            ``label_prob`` and ``margin`` are optional.
+        class_names: classes known beforehand; others are added as they appear.
 
     Raises:
-        RunError: no runs, a table without ``pred`` or ``loss``, or two runs that give one sample different labels.
-        DataError: a loss that is no number.
+        RunError: No runs, a table without ``pred`` or ``loss``, or runs that give a sample different labels.
+        DataError: A loss that is not a finite number.
     """
-    known, torn = _Labels(), set()
-    known.encode(pd.Series(list(names), dtype=object))
+    codes, conflicting = _LabelCodes(class_names), set[str]()
     ids, given = pd.Index([], dtype=object), np.empty(0, np.int64)
     sums = {name: np.empty(0) for name in SUMS}
     votes: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for run in runs:
         _check(run)
-        label, pred = known.encode(run["label"]), known.encode(run["pred"])
-        rows = ids.get_indexer(pd.Index(run["sample_id"].to_numpy(dtype=object)))
-        fresh = np.flatnonzero(rows < 0)
-        if len(fresh):
-            rows[fresh] = np.arange(len(ids), len(ids) + len(fresh))
-            ids = ids.append(pd.Index(run["sample_id"].to_numpy(dtype=object)[fresh]))
-            given = np.concatenate([given, label[fresh]])
-            sums = {name: np.concatenate([values, np.zeros(len(fresh))]) for name, values in sums.items()}
-        torn.update(ids[rows[given[rows] != label]])
+        label, pred = codes.encode(run["label"]), codes.encode(run["pred"])
+        own_ids = run["sample_id"].to_numpy(dtype=object)
+        rows = ids.get_indexer(pd.Index(own_ids))
+        new = np.flatnonzero(rows < 0)
+        if len(new):
+            rows[new] = np.arange(len(ids), len(ids) + len(new))
+            ids = ids.append(pd.Index(own_ids[new]))
+            given = np.concatenate([given, label[new]])
+            sums = {name: np.concatenate([values, np.zeros(len(new))]) for name, values in sums.items()}
+        conflicting.update(ids[rows[given[rows] != label]])
         for name, values in _scores(run, label != pred).items():
             np.add.at(sums[name], rows, values)
-        prob = run["prob"].to_numpy(np.float64) if "prob" in run.columns else np.full(len(run), np.nan)
-        votes.append((rows, pred, prob))
+        votes.append((rows, pred, _column(run, "prob")))
     if not votes:
         raise RunError("there are no predictions to rank", "train a run first")
-    if torn:
+    if conflicting:
         raise RunError(
-            f"the runs disagree on the given label of {len(torn):,} sample(s): {format_list(sorted(torn), 3)}",
-            "rank only runs of one data set together",
+            f"the runs disagree on the given label of {len(conflicting):,} sample(s): "
+            f"{format_list(sorted(conflicting), 3)}",
+            "audit only runs of the same data together",
         )
-    labels, order = known.sorted_names()
-    count = np.maximum(sums["runs"], 1)
-    predicted, prob = _vote(votes, len(ids), order)
-    means = {name: sums[name] / count for name in SUMS[:4]}
-    means["normalized_margin"] = np.where(np.isnan(means["margin"]), np.nan, 1 - means["doubt"])
+    names, final = codes.sorted()
+    means = {name: sums[name] / sums["runs"] for name in (*MEANS, "disagreement")}
+    means["normalized_margin"] = np.where(np.isnan(means["margin"]), np.nan, 1 - means["one_minus_margin"])
+    predicted, means["predicted_prob"] = _majority(votes, final)
     return HeldOut(
-        ids, labels, order[given], predicted, {**means, "predicted_prob": prob}, sums["wrong"] / count,
-        sums["runs"].astype(np.int64),
-    )  # fmt: skip
+        sample_ids=ids,
+        class_names=names,
+        labels=final[given],
+        predicted=predicted,
+        disagreement=means.pop("disagreement"),
+        scores=means,
+        n_runs=sums["runs"].astype(np.int64),
+    )
 
 
 def _check(run: pd.DataFrame) -> None:
     missing = [name for name in ("sample_id", "label", "pred", "loss") if name not in run.columns]
     if missing:
         raise RunError(
-            f"the predictions lack the columns {format_list(missing)}", "rank the predictions of mlfix train"
+            f"the predictions lack the columns {format_list(missing)}", "give predictions as mlfix train writes them"
         )
     bad = run["sample_id"][~np.isfinite(run["loss"].to_numpy(dtype=np.float64))]
     if len(bad):
-        raise DataError(f"{len(bad):,} predictions have a loss that is no number: {format_list(bad, 3)}", "train again")
+        raise DataError(
+            f"{len(bad):,} predictions have a loss that is not a finite number: {format_list(bad, 3)}",
+            "the training diverged: train again with a lower learning rate",
+        )
+
+
+def _column(run: pd.DataFrame, name: str) -> np.ndarray:
+    """Returns a column as float64, NaN if there is none."""
+    return run[name].to_numpy(np.float64) if name in run.columns else np.full(len(run), np.nan)
 
 
 def _scores(run: pd.DataFrame, wrong: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the values of one run to be summed up, float64, one per row."""
     loss = np.maximum(run["loss"].to_numpy(dtype=np.float64), 0.0)
-    own = run["label_prob"].to_numpy(np.float64) if "label_prob" in run.columns else np.exp(-loss)
-    margin = run["margin"].to_numpy(np.float64) if "margin" in run.columns else np.full(len(run), np.nan)
+    own = _column(run, "label_prob") if "label_prob" in run.columns else np.exp(-loss)
+    margin = _column(run, "margin")
     not_own = -np.expm1(-loss)
-    doubt = np.where(np.isnan(margin), not_own, (not_own + np.exp(np.minimum(-loss - margin, 0.0))) / 2)
+    best_other = np.exp(np.minimum(-loss - margin, 0.0))  # since margin = log(own / best other)
     return {
-        "loss": loss, "self_confidence": own, "margin": margin, "doubt": doubt,
-        "runs": np.ones(len(run)), "wrong": wrong.astype(np.float64),
-    }  # fmt: skip
+        "loss": loss,
+        "self_confidence": own,
+        "margin": margin,
+        "one_minus_margin": np.where(np.isnan(margin), not_own, (not_own + best_other) / 2),
+        "runs": np.ones(len(run)),
+        "disagreement": wrong.astype(np.float64),
+    }
 
 
-def _vote(
-    votes: list[tuple[np.ndarray, np.ndarray, np.ndarray]], count: int, order: np.ndarray
+def _majority(
+    votes: list[tuple[np.ndarray, np.ndarray, np.ndarray]], final: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the most frequent prediction of each sample (of several, the one of highest summed probability)."""
+    """Returns what most runs predict for each sample, and its mean probability over those of them that state one.
+
+    Args:
+        votes: of each run: row, provisional code of the prediction, its probability (NaN if not stated).
+        final: final code of each provisional one.
+    """
     rows = np.concatenate([vote[0] for vote in votes])
-    pred = order[np.concatenate([vote[1] for vote in votes])]
+    pred = final[np.concatenate([vote[1] for vote in votes])]
     prob = np.concatenate([vote[2] for vote in votes])
-    pair, place = np.unique(rows * len(order) + pred, return_inverse=True)
-    size = np.bincount(place)
-    total = np.bincount(place, weights=np.nan_to_num(prob))
-    row, label = np.divmod(pair, len(order))
-    best = np.lexsort((label, -total, -size, row))
+    pairs, pair_of_vote = np.unique(rows * len(final) + pred, return_inverse=True)
+    size = np.bincount(pair_of_vote)
+    stated = np.bincount(pair_of_vote, weights=~np.isnan(prob))
+    total = np.bincount(pair_of_vote, weights=np.nan_to_num(prob))
+    with np.errstate(invalid="ignore"):
+        mean = np.where(stated > 0, total / stated, np.nan)
+    certainty = np.where(stated == size, total, np.nan_to_num(mean) * size)
+    row, label = np.divmod(pairs, len(final))
+    best = np.lexsort((label, -certainty, -size, row))
     first = best[np.unique(row[best], return_index=True)[1]]
-    mean = np.where(np.isnan(prob).all(), np.nan, total[first] / size[first])
-    assert len(first) == count
-    return label[first], mean
+    return label[first], mean[first]

@@ -1,8 +1,10 @@
-"""Predictions: what a run said of every held-out sample, one row each.
+"""Tables of predictions: what one run predicts for each held-out sample, one row each.
 
-Columns: ``sample_id, split, label`` (the given label, in every arm), ``pred, loss`` (cross-entropy in nats, 0 or more,
-higher is worse), ``prob`` (of the predicted label), ``label_prob`` (of the given label; both 0 to 1), ``margin``
-(logit of the given label minus the best other logit; below 0 the prediction differs).
+Columns: ``sample_id``, ``split``, ``label`` (the given label, in every arm), ``pred``, ``loss`` (cross-entropy in nats,
+higher is worse), ``prob`` (of the predicted label), ``label_prob`` (of the given label; both 0 to 1), ``margin`` (logit
+of the given label minus the best other logit; below 0 if the prediction differs).
+
+Shapes: N samples, C classes.
 """
 
 from __future__ import annotations
@@ -17,17 +19,19 @@ from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.errors import RunError, format_list
 
 COLUMNS = ("sample_id", "split", "label", "pred", "loss", "prob", "label_prob", "margin")
+REQUIRED = ("sample_id", "label", "pred")
+"""Columns that any table of predictions needs."""
 
 
 def score_logits(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     """Scores given labels by logits.
 
     Args:
-        logits: float ``N,C``, C >= 2.
-        labels: int ``N``, 0 to C - 1.
+        logits: float ``(N, C)``, C >= 2.
+        labels: int ``(N,)``, 0 to C - 1.
 
     Returns:
-        ``pred`` (int64), ``loss``, ``prob``, ``label_prob``, ``margin`` (float32), each ``N``.
+        ``pred`` (int64) and ``loss``, ``prob``, ``label_prob``, ``margin`` (float32), each ``(N,)``, as in the columns.
     """
     x = np.asarray(logits, dtype=np.float64)
     rows = np.arange(len(x))
@@ -42,35 +46,40 @@ def score_logits(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Returns probabilities, float16 ``N,C``, rows summing to 1 within rounding."""
+    """Returns probabilities, float16 ``(N, C)``; rows sum to 1 within rounding."""
     x = np.asarray(logits, dtype=np.float32)
     e = np.exp(x - x.max(1, keepdims=True))
-    return (e / e.sum(1, keepdims=True)).astype(np.float16)
+    probabilities: np.ndarray = (e / e.sum(1, keepdims=True)).astype(np.float16)
+    return probabilities
 
 
 def predictions_table(
-    sample_ids: Sequence[str], labels: np.ndarray, logits: np.ndarray, names: Sequence[str], split: str = "val"
+    sample_ids: Sequence[str] | np.ndarray,
+    labels: np.ndarray,
+    logits: np.ndarray,
+    class_names: Sequence[str],
+    split: str = "val",
 ) -> pd.DataFrame:
-    """Builds the table of predictions.
+    """Builds a table of predictions.
 
     Args:
         sample_ids: N ids.
-        labels: N given labels, as numbers into ``names``.
-        logits: float ``N,C``.
-        names: the C labels.
-        split: what the held-out samples' split is called.
+        labels: int ``(N,)``, given labels, indices into ``class_names``.
+        logits: float ``(N, C)``.
+        class_names: the C classes.
+        split: name of the samples' split.
 
     Returns:
         N rows with :data:`COLUMNS`.
     """
     scores = score_logits(logits, labels)
-    known = np.asarray(names, dtype=object)
+    names = np.asarray(class_names, dtype=object)
     return pd.DataFrame(
         {
             "sample_id": np.asarray(sample_ids, dtype=object),
             "split": split,
-            "label": known[labels],
-            "pred": known[scores.pop("pred")],
+            "label": names[labels],
+            "pred": names[scores.pop("pred")],
             **scores,
         }
     )
@@ -84,10 +93,10 @@ def write_predictions(predictions: pd.DataFrame, path: str | Path) -> Path:
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
-    """Reads predictions.
+    """Reads the predictions of a run.
 
     Raises:
-        RunError: the file is missing, damaged, lacks a column, or names a sample twice.
+        RunError: The file is missing or damaged, lacks a column, or has a sample twice.
     """
     path = Path(path)
     try:
@@ -95,13 +104,23 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise RunError(f"{path} does not exist: this run has no predictions", "let the run finish") from None
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} can't be read: {error}", "delete the run directory, and train it again") from error
-    missing = [name for name in ("sample_id", "label", "pred") if name not in table.columns]
+        raise RunError(f"{path} can't be read: {error}", "delete the run directory and train it again") from error
+    missing = [name for name in REQUIRED if name not in table.columns]
     if missing:
         raise RunError(f"{path} lacks the columns {format_list(missing)}", f"predictions have {', '.join(COLUMNS)}")
-    twice = table["sample_id"][table["sample_id"].duplicated()]
-    if len(twice):
-        raise RunError(
-            f"{path} names {len(twice):,} sample(s) twice: {format_list(twice, 3)}", "each belongs there once"
-        )
+    check_unique(table, path)
     return table
+
+
+def check_unique(predictions: pd.DataFrame, path: Path) -> None:
+    """Checks that each sample has one prediction.
+
+    Raises:
+        RunError: Samples occur more than once; the first ones are named.
+    """
+    repeated = predictions["sample_id"][predictions["sample_id"].duplicated()]
+    if len(repeated):
+        raise RunError(
+            f"{path} names {len(repeated):,} sample(s) twice: {format_list(repeated, 3)}",
+            "keep one row per sample",
+        )

@@ -1,4 +1,4 @@
-"""Charts of a comparison: histograms of the arms, the waterfall of the effects, the change of every label."""
+"""Charts of a comparison: the runs' errors by arm, evaluation and training effect, the change of every label."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mlfix_train.audit.reporting import chart_style as figures
-from mlfix_train.audit.reporting.chart_style import GREY, INK, PALETTE
-from mlfix_train.audit.reporting.charts import arms_chart
+from mlfix_train.audit.comparison.verdict import signed
+from mlfix_train.audit.reporting import chart_style
+from mlfix_train.audit.reporting.chart_style import GREY, INK, MARKERS, PALETTE
 from mlfix_train.errors import DataError
 
 ARM_ROWS = (
@@ -20,151 +20,165 @@ ARM_ROWS = (
     ("fixed_on_clean", "fixed arm, clean labels", PALETTE[1], r"\\\\"),
     ("control_on_clean", "control arm, clean labels", PALETTE[4], "...."),
 )
-"""Key of the error, words, colour and hatch: told apart by place, by shade and by hatch, not by colour alone."""
-Place = str | os.PathLike[str]
+"""Key of the error, text, color and hatch: rows differ in position, shade and hatch, not in color alone."""
+PathLike = str | os.PathLike[str]
 WIDTH = 6.8
 """Inches; narrower than other charts, since two of them stand side by side on the page."""
-FEW = 6
-"""Below this many runs dots say more than a histogram."""
+MIN_HISTOGRAM_RUNS = 6
+"""With fewer runs in every arm, dots are drawn instead of histograms."""
 
 
 def arms_histogram(
-    runs: Mapping[str, Sequence[float] | None], path: Place, title: str, vector: Place | None = None
+    runs: Mapping[str, Sequence[float] | None], path: PathLike, title: str, svg: PathLike | None = None
 ) -> Path:
-    """Draws for each arm how the errors of its runs spread: a histogram a row, on one axis, with their mean.
+    """Draws the distribution of the runs' errors, one row per arm on a common axis, with their mean.
 
     Args:
-        runs: errors of each run in percent by ``<arm>_on_<kind>``, as in ``slices.<name>.runs``; ``None`` is left out.
-        path: the PNG (or SVG) to write.
+        runs: errors of the runs in percent by ``<arm>_on_<kind>``, as in ``slices.<name>.runs``; ``None`` is left out.
+        path: the PNG (or SVG) file to write.
         title: the headline.
-        vector: an SVG to write beside it.
+        svg: an SVG file to write as well.
 
     Raises:
-        DataError: no errors at all, or one that is no percentage.
+        DataError: no errors at all, or one that is not a percentage.
     """
-    shown = [
-        (words, np.asarray(runs[key], dtype=float), colour, hatch) for key, words, colour, hatch in ARM_ROWS
+    rows = [
+        (text, np.asarray(runs[key], dtype=float), color, hatch)
+        for key, text, color, hatch in ARM_ROWS
         if runs.get(key)
-    ]  # fmt: skip
-    if not shown:
+    ]
+    if not rows:
         raise DataError(f"no run in any arm of the chart {title!r}", "compare runs that hold out some samples")
-    for words, values, _, _ in shown:
-        figures.check_values(words, values, 0.0, 100.0, "give errors in percent, 0 to 100")
-    if max(len(values) for _, values, _, _ in shown) < FEW:
-        return arms_chart({words: values for words, values, _, _ in shown}, path, title, "error (%)", vector)
-    figure, axes = figures.blank(
-        1.7 + 0.95 * len(shown), title, "how many runs have which error; a line at their mean", WIDTH
-    )
-    everything = np.concatenate([values for _, values, _, _ in shown])
-    low, high = everything.min(), everything.max()
+    for text, values, *_ in rows:
+        chart_style.check_values(text, values, 0.0, 100.0, "give errors in percent, 0 to 100")
+    if max(values.size for _, values, *_ in rows) < MIN_HISTOGRAM_RUNS:
+        return _arms_dots({text: values for text, values, *_ in rows}, path, title, svg)
+    note = "histogram of the runs; the line is their mean"
+    figure, axes = chart_style.new_figure(1.7 + 0.95 * len(rows), title, note, WIDTH)
+    low, high = (end(np.concatenate([values for _, values, *_ in rows])) for end in (np.min, np.max))
     pad = 0.02 * (high - low) if high - low > 0.01 else 0.5
     edges = np.linspace(max(0.0, low - pad), high + pad, 33)
-    tallest = max(np.histogram(values, edges)[0].max() for _, values, _, _ in shown)
-    for row, (_, values, colour, hatch) in enumerate(shown):
-        heights, _ = np.histogram(values, edges)
+    counts = [np.histogram(values, edges)[0] for _, values, *_ in rows]
+    scale = -0.72 / max(count.max() for count in counts)  # the axis points downwards
+    bar_style: dict[str, Any] = {"align": "edge", "edgecolor": INK, "linewidth": 0.5, "alpha": 0.85}
+    for row, ((_, values, color, hatch), count) in enumerate(zip(rows, counts, strict=True)):
         base = row + 0.38
-        axes.bar(
-            edges[:-1], -0.72 * heights / tallest, np.diff(edges), bottom=base, align="edge", color=colour,
-            edgecolor=INK, linewidth=0.5, hatch=hatch, alpha=0.85,
-        )  # fmt: skip
+        axes.bar(edges[:-1], scale * count, np.diff(edges), bottom=base, color=color, hatch=hatch, **bar_style)
         axes.vlines(values.mean(), base - 0.8, base + 0.06, color=INK, linewidth=2.2)
-        figures.beside(axes, row, f"{values.mean():.2f} ± {_spread(values)}\n{values.size} runs")
+        sd = f"{values.std(ddof=1):.2f}" if values.size > 1 else "–"
+        chart_style.annotate_row(axes, row, f"{values.mean():.2f} ± {sd}\n{_runs_text(values)}")
     axes.ticklabel_format(axis="x", useOffset=False)
-    figures.row_names(axes, [words for words, *_ in shown], 9.5)
-    axes.set_ylim(len(shown) - 0.45, -0.62)
-    figures.axis_labels(axes, "error of a run (%); ± standard deviation", "")
-    return figures.save_both(figure, path, vector)
+    chart_style.label_rows(axes, [text for text, *_ in rows], 9.5)
+    axes.set_ylim(len(rows) - 0.45, -0.62)
+    chart_style.label_axes(axes, "error of a run (%); ± standard deviation")
+    return chart_style.save_both(figure, path, svg)
 
 
-def _spread(values: np.ndarray) -> str:
-    return f"{values.std(ddof=1):.2f}" if values.size > 1 else "–"
+def _arms_dots(arms: Mapping[str, np.ndarray], path: PathLike, title: str, svg: PathLike | None) -> Path:
+    """Draws one row per arm: a dot for each run, and a bar at their mean."""
+    figure, axes = chart_style.new_figure(1.6 + 0.62 * len(arms), title, "a dot per run, a bar at their mean", WIDTH)
+    for row, values in enumerate(arms.values()):
+        # Golden-ratio steps spread the dots, so that equal values do not hide each other.
+        jitter = ((np.arange(values.size) * 0.6180339887) % 1.0 - 0.5) * 0.42 if values.size > 1 else 0.0
+        dot_style: dict[str, Any] = {"color": PALETTE[row], "markersize": 5, "alpha": 0.75, "markeredgewidth": 0}
+        axes.plot(values, row + jitter * np.ones(values.size), MARKERS[row], **dot_style)
+        axes.vlines(values.mean(), row - 0.34, row + 0.34, color=INK, linewidth=2.2, zorder=1.5)
+        chart_style.annotate_row(axes, row, f"{values.mean():.2f}  ({_runs_text(values)})")
+    chart_style.label_rows(axes, list(arms), 9.5)
+    axes.margins(x=0.06)
+    axes.ticklabel_format(axis="x", useOffset=False)
+    chart_style.label_axes(axes, "error of a run (%)")
+    return chart_style.save_both(figure, path, svg)
 
 
-def waterfall(piece: Mapping[str, Any], path: Place, title: str, vector: Place | None = None) -> Path | None:
-    """Draws how the error gets from before to after: the step of the yardstick, then the step of training.
+def _runs_text(values: np.ndarray) -> str:
+    return f"{values.size} run{'' if values.size == 1 else 's'}"
+
+
+def waterfall(result: Mapping[str, Any], path: PathLike, title: str, svg: PathLike | None = None) -> Path | None:
+    """Draws the two steps from the error before to the error after: evaluation effect, then training effect.
 
     Args:
-        piece: a slice of ``summary.json``.
-        path: the PNG (or SVG) to write.
+        result: a slice of ``summary.json``.
+        path: the PNG (or SVG) file to write.
         title: the headline.
-        vector: an SVG to write beside it.
+        svg: an SVG file to write as well.
 
     Returns:
-        The path; ``None`` where the slice has no total to take apart.
+        The path; ``None`` where the slice has no total effect.
     """
-    error, effect = piece["error"], piece["effect"]
+    error, effect = result["error"], result["effect"]
     if effect["total"] is None or effect["training"] is None:
         return None
     before, middle, after = error["original_on_original"], error["original_on_clean"], error["fixed_on_clean"]
     falls = "falls" if effect["total"] >= 0 else "rises"
-    note = f"the error {falls} by {abs(effect['total']):.2f} points in all; in brackets 95% intervals"
-    figure, axes = figures.blank(3.75, title, note, WIDTH)
+    note = f"the error {falls} by {abs(effect['total']):.2f} points in total; 95% intervals in brackets"
+    figure, axes = chart_style.new_figure(3.75, title, note, WIDTH)
+    for row, value in ((0, before), (2, middle), (4, after)):
+        axes.plot([value], [row], "o", color=INK, markersize=7, clip_on=False)
+        chart_style.annotate_row(axes, row, f"{value:.2f}%")
     steps = (
         (1, before, middle, PALETTE[5], "", effect.get("evaluation_ci95")),
         (3, middle, after, PALETTE[1], r"\\\\", effect["training_ci95"]),
     )
-    for row, value in ((0, before), (2, middle), (4, after)):
-        axes.plot([value], [row], "o", color=INK, markersize=7, clip_on=False)
-        figures.beside(axes, row, f"{value:.2f} %")
-    for row, start, stop, colour, hatch, ci in steps:
-        axes.barh(
-            row, stop - start, 0.5, left=start, color=colour, edgecolor=INK, linewidth=0.6, hatch=hatch, alpha=0.85
-        )
+    bar_style: dict[str, Any] = {"edgecolor": INK, "linewidth": 0.6, "alpha": 0.85}
+    for row, start, stop, color, hatch, ci in steps:
+        axes.barh(row, stop - start, 0.5, left=start, color=color, hatch=hatch, **bar_style)
         axes.vlines([start, stop], [row - 1, row], [row, row + 1], color=GREY, linewidth=0.9, linestyle=(0, (3, 2)))
-        words = f"effect {start - stop + 0.0:+.2f}".replace("-", "−")
+        text = f"effect {start - stop + 0.0:+.2f}".replace("-", "−")
         if ci:
-            axes.errorbar(
-                stop, row, xerr=[[max(0.0, stop - (start - ci[1]))], [max(0.0, start - ci[0] - stop)]], fmt="none",
-                ecolor=INK, elinewidth=1.4, capsize=4,
-            )  # fmt: skip
-            words += f"\n[{ci[0] + 0.0:.2f}, {ci[1] + 0.0:.2f}]".replace("-0.00", "0.00").replace("-", "−")
-        figures.beside(axes, row, words)
-    names = ["before: given labels", "yardstick: clean labels", "same models, judged anew", "training on fixed labels",
-             "after: fixed labels"]  # fmt: skip
-    figures.row_names(axes, names, 9.5)
+            low, high = start - ci[1], start - ci[0]
+            distances = [[max(0.0, stop - low)], [max(0.0, high - stop)]]
+            axes.errorbar(stop, row, xerr=distances, fmt="none", ecolor=INK, elinewidth=1.4, capsize=4)
+            text += f"\n[{signed(ci[0])}, {signed(ci[1])}]"
+        chart_style.annotate_row(axes, row, text)
+    names = ["original arm, given labels", "evaluation effect", "original arm, clean labels", "training effect"]
+    chart_style.label_rows(axes, [*names, "fixed arm, clean labels"], 9.5)
+    axes.ticklabel_format(axis="x", useOffset=False)
     low, high = axes.get_xlim()
     axes.set_xlim(low - 0.04 * (high - low), high + 0.04 * (high - low))
-    figures.axis_labels(axes, "held-out error (%)", "")
-    return figures.save_both(figure, path, vector)
+    chart_style.label_axes(axes, "held-out error (%)")
+    return chart_style.save_both(figure, path, svg)
 
 
 def label_dots(
-    labels: Sequence[Mapping[str, Any]], path: Place, title: str, vector: Place | None = None, most: int = 30
+    labels: Sequence[Mapping[str, Any]], path: PathLike, title: str, svg: PathLike | None = None, max_labels: int = 30
 ) -> Path | None:
-    """Draws the change of the labels that changed most, with their 95% intervals.
+    """Draws the training effect on the labels that changed most, with 95% intervals.
 
     Args:
         labels: ``labels`` of ``summary.json``, largest change first.
-        path: the PNG (or SVG) to write.
+        path: the PNG (or SVG) file to write.
         title: the headline.
-        vector: an SVG to write beside it.
-        most: labels drawn at most.
+        svg: an SVG file to write as well.
+        max_labels: number of labels drawn at most.
 
     Returns:
         The path; ``None`` where no label changed.
     """
-    moved = [row for row in labels if row["training"]]
-    tested = [row for row in moved if row["ci95"]]
-    chosen = sorted((tested or moved), key=lambda row: (not row["shown"], -abs(row["training"])))[:most]
-    if not chosen:
+    changed = [row for row in labels if row["training"]]
+    tested = [row for row in changed if row["ci95"]]
+    shown = sorted(tested or changed, key=lambda row: (not row["significant"], -abs(row["training"])))[:max_labels]
+    if not shown:
         return None
-    chosen.sort(key=lambda row: -row["training"])
-    shown = sum(bool(row["shown"]) for row in labels)
-    note = f"{len(chosen)} of {len(labels):,} labels, error before → after; filled: shown, corrected for many ({shown})"
-    figure, axes = figures.blank(1.6 + 0.22 * len(chosen), title, note)
+    shown.sort(key=lambda row: -row["training"])
+    significant = sum(bool(row["significant"]) for row in labels)
+    note = f"{len(shown)} of {len(labels):,} labels, error before → after; filled: significant ({significant})"
+    figure, axes = chart_style.new_figure(1.6 + 0.22 * len(shown), title, note)
     axes.axvline(0, color=GREY, linewidth=1)
-    reach = max(abs(row["training"]) for row in chosen)
-    for row, one in enumerate(chosen):
-        colour = PALETTE[0] if one["training"] > 0 else PALETTE[1]
-        if one["ci95"]:
-            axes.hlines(row, *one["ci95"], color=colour, linewidth=1.6)
-            reach = max(reach, *(min(abs(end), 3 * reach) for end in one["ci95"]))
-        axes.plot(
-            one["training"], row, "o" if one["training"] > 0 else "s", markersize=6, markeredgecolor=colour,
-            markerfacecolor=colour if one["shown"] else "white", markeredgewidth=1.5,
-        )  # fmt: skip
-        figures.beside(axes, row, f"{one['before']:.1f} → {one['after']:.1f} %  n = {one['rows']:,}")
-    figures.row_names(axes, [str(one["label"]) for one in chosen], 8.5)
-    axes.set_xlim(-1.06 * reach, 1.06 * reach)
-    figures.axis_labels(axes, "training effect (points; right of 0 is better)", "")
-    return figures.save_both(figure, path, vector)
+    limit = max(abs(row["training"]) for row in shown)
+    for position, row in enumerate(shown):
+        better = row["training"] > 0
+        color = PALETTE[0] if better else PALETTE[1]
+        if row["ci95"]:
+            axes.hlines(position, *row["ci95"], color=color, linewidth=1.6)
+            limit = max(limit, *(min(abs(end), 3 * limit) for end in row["ci95"]))
+        dot_style: dict[str, Any] = {"markersize": 6, "markeredgecolor": color, "markeredgewidth": 1.5}
+        fill = color if row["significant"] else "white"
+        axes.plot(row["training"], position, "o" if better else "s", markerfacecolor=fill, **dot_style)
+        text = f"{row['before']:.1f} → {row['after']:.1f}%  n = {row['rows']:,}"
+        chart_style.annotate_row(axes, position, text)
+    chart_style.label_rows(axes, [str(row["label"]) for row in shown], 8.5)
+    axes.set_xlim(-1.06 * limit, 1.06 * limit)
+    chart_style.label_axes(axes, "training effect (points; right of 0 is better)")
+    return chart_style.save_both(figure, path, svg)

@@ -1,41 +1,35 @@
-"""What goes to Weights & Biases: pictures, the head of the ranking, and artifacts with their lineage.
+"""Weights & Biases as a tracker: which mode a run is in, and what a run is given.
 
-Nothing here asks the user anything: without a login runs are kept offline beside the run directory, to be sent later by
-``wandb sync``.
+Nothing here ever prompts. Without a login, a run is kept offline beside the run directory; ``wandb sync`` uploads it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from mlfix_train.audit.reporting.pictures import ImageSource, Picture
-from mlfix_train.audit.scores.slices import Slice
+from mlfix_train.audit.reporting.pictures import Picture
+from mlfix_train.audit.reporting.tracking import IMAGES_PER_TABLE, TABLE_ROWS
 from mlfix_train.errors import check_choice
 
 log = logging.getLogger(__name__)
 
-IMAGES_PER_KEY = 108
-"""What W&B holds of images a key and step."""
-TABLE_ROWS = 200_000
-"""What W&B holds of rows a table."""
 MODES = ("auto", "online", "offline", "disabled")
 
 
-def wandb_mode(wanted: str) -> str:
-    """Returns ``online``, ``offline`` or ``disabled`` for the key ``logger.mode``; never prompts.
+def wandb_mode(setting: str) -> str:
+    """Returns the mode of a run, ``online``, ``offline`` or ``disabled``, from the key ``logger.mode``.
 
-    ``auto`` is ``WANDB_MODE`` where it is set, else online for a user who is logged in, else offline.
+    ``auto`` is ``WANDB_MODE`` where that is set, else online for users who are logged in, else offline.
     """
-    if wanted != "auto":
-        return wanted
+    if setting != "auto":
+        return setting
     if os.environ.get("WANDB_MODE"):
         return os.environ["WANDB_MODE"]
     return "online" if _logged_in() else "offline"
@@ -43,92 +37,120 @@ def wandb_mode(wanted: str) -> str:
 
 def _logged_in() -> bool:
     """Whether W&B has an API key, without asking for one."""
-    import inspect
-
     import wandb
 
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    if "prompt" in inspect.signature(wandb.login).parameters:
-        return bool(wandb.login(prompt=False, verify=False))
-    return bool(wandb.api.api_key)  # before wandb 0.25
+    return bool(os.environ.get("WANDB_API_KEY")) or bool(wandb.login(prompt=False, verify=False))
 
 
-def find_run(loggers: Sequence[Any]) -> Any | None:
-    """Returns the W&B run among Lightning's loggers, or ``None``; other loggers are let be."""
+class WandbTracker:
+    """A W&B run as a :class:`~mlfix_train.audit.reporting.tracking.Tracker`.
+
+    Args:
+        run: the run; it stays the caller's to finish.
+    """
+
+    def __init__(self, run: Any) -> None:
+        self.run = run
+
+    @property
+    def name(self) -> str:
+        """The name of the run."""
+        return str(self.run.name or "")
+
+    def log_pictures(self, pictures: Sequence[Picture]) -> None:
+        """Logs each picture under its own key: W&B displays all pictures of a key at one size."""
+        import wandb
+
+        images = {picture.key: wandb.Image(str(picture.path), caption=picture.caption) for picture in pictures}
+        if images:
+            self.run.log(images)
+
+    def log_table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Logs a table; cells that are arrays ``(H, W, 3)`` become images."""
+        import wandb
+
+        limit = IMAGES_PER_TABLE if any(isinstance(cell, np.ndarray) for row in rows for cell in row) else TABLE_ROWS
+        table = wandb.Table(columns=list(columns))
+        for row in rows[:limit]:
+            table.add_data(*(wandb.Image(cell) if isinstance(cell, np.ndarray) else cell for cell in row))
+        self.run.log({key: table})
+
+    def log_page(self, key: str, path: Path) -> None:
+        """Logs a self-contained HTML file."""
+        import wandb
+
+        self.run.log({key: wandb.Html(str(path), inject=False)})
+
+    def log_summary(self, values: Mapping[str, Any]) -> None:
+        """Sets values of the run's summary."""
+        self.run.summary.update(dict(values))
+
+    def log_artifact(
+        self, name: str, kind: str, files: Sequence[Path], metadata: Mapping[str, Any], used: bool = False
+    ) -> None:
+        """Logs files as an artifact.
+
+        Args:
+            name: name of the artifact (letters, digits, ``-``, ``_`` and ``.``).
+            kind: its type, such as ``predictions`` or ``fixes``.
+            files: its files.
+            metadata: shown beside it.
+            used: it is an input of the run rather than an output. Offline runs cannot record inputs (a limitation of
+                W&B), and log it as an output.
+        """
+        import wandb
+
+        artifact = wandb.Artifact(name, type=kind, metadata=dict(metadata))
+        for file in files:
+            artifact.add_file(str(file), name=Path(file).name)
+        if used and not self.run.offline:
+            self.run.use_artifact(artifact)
+        else:
+            self.run.log_artifact(artifact)
+
+
+def find_tracker(loggers: Sequence[Any]) -> WandbTracker | None:
+    """Returns the W&B run among Lightning's loggers as a tracker, or ``None``; other loggers are not touched."""
     for logger in loggers:
         if any(kind.__name__ == "WandbLogger" for kind in type(logger).__mro__):
             run = logger.experiment
-            return run if hasattr(run, "log_artifact") else None
+            return WandbTracker(run) if hasattr(run, "log_artifact") else None  # other ranks have a dummy
     return None
 
 
-def log_pictures(run: Any, pictures: Sequence[Picture]) -> None:
-    """Logs each picture under its key (one a key: W&B lays the pictures of one key out as if they were of one size)."""
-    import wandb
-
-    run.log({picture.key: wandb.Image(str(picture.path), caption=picture.caption) for picture in pictures})
-
-
-def log_ranking(run: Any, ranking: pd.DataFrame, images: ImageSource, top: int) -> None:
-    """Logs the first ``top`` rows of a ranking as a table with thumbnails (the whole of it goes up as an artifact)."""
-    import wandb
-
-    head = ranking.head(min(top, IMAGES_PER_KEY))
-    columns = ["rank", "given_label", "predicted_label", "suggested_label", "suspicion", "loss", "margin", "slice",
-               "sample_id"]  # fmt: skip
-    thumbnails = [wandb.Image(_enlarge(image)) for image in images(head["sample_id"].tolist())]
-    rows = head[columns].to_numpy(dtype=object).tolist()
-    table = wandb.Table(columns=["image", *columns])
-    for thumbnail, row in zip(thumbnails, rows, strict=True):
-        table.add_data(thumbnail, *row)
-    run.log({"audit/ranking": table})
-
-
-def _enlarge(image: np.ndarray) -> np.ndarray:
-    """Doubles small crops, so that they can be made out in a table."""
-    return image.repeat(2, 0).repeat(2, 1) if image.shape[0] <= 64 else image
-
-
-def log_artifact(
-    run: Any, name: str, kind: str, files: Sequence[Path], metadata: dict[str, Any], used: bool = False
-) -> None:
-    """Logs files as an artifact.
+@contextmanager
+def wandb_run(
+    settings: Mapping[str, Any], folder: Path, job: str, name: str, config: Mapping[str, Any]
+) -> Iterator[WandbTracker | None]:
+    """Opens a W&B run for a ``with`` block, and finishes it, as failed if the block raises.
 
     Args:
-        run: the W&B run.
-        name: name of the artifact (letters, digits, ``-``, ``_`` and ``.``).
-        kind: its type, such as ``predictions`` or ``fixes``.
-        files: what is in it.
-        metadata: shown beside it.
-        used: the run took it in rather than made it; W&B then draws the arrow the other way. Offline runs can't say so
-            (W&B's own limit), and log it as made.
-    """
-    import wandb
-
-    artifact = wandb.Artifact(name, type=kind, metadata=metadata)
-    for file in files:
-        artifact.add_file(str(file), name=Path(file).name)
-    if used and not run.settings._offline:
-        run.use_artifact(artifact)
-    else:
-        run.log_artifact(artifact)
-
-
-def open_run(settings: dict[str, Any], folder: Path, job: str, name: str, config: dict[str, Any]) -> Any | None:
-    """Starts a W&B run of its own; ``None`` where W&B is missing, disabled, or can't write.
-
-    Args:
-        settings: ``project``, ``entity``, ``mode``, ``group`` and ``tags`` of the logger's configuration.
+        settings: ``project``, ``entity``, ``mode``, ``group`` and ``tags``.
         folder: an offline run lies in ``<folder>/wandb``.
-        job: its job type.
-        name: its name.
-        config: what its configuration shows.
+        job: job type, and first tag.
+        name: name of the run.
+        config: shown as its configuration.
+
+    Yields:
+        The tracker; ``None`` where W&B is missing, disabled, or can't write.
     """
+    run = _open(settings, folder, job, name, config)
+    if run is None:
+        yield None
+        return
+    exit_code = 1
+    try:
+        yield WandbTracker(run)
+        exit_code = 0
+    finally:
+        run.finish(exit_code=exit_code)
+
+
+def _open(settings: Mapping[str, Any], folder: Path, job: str, name: str, config: Mapping[str, Any]) -> Any | None:
     try:
         import wandb
     except ImportError:
-        log.warning("wandb is not installed: nothing is logged to it (logger=none says so without this line)")
+        log.warning("wandb is not installed, so nothing is logged to it (set logger=none to silence this)")
         return None
     os.environ.setdefault("WANDB_SILENT", "true")
     mode = wandb_mode(check_choice("logger.mode", settings["mode"], MODES))
@@ -136,77 +158,19 @@ def open_run(settings: dict[str, Any], folder: Path, job: str, name: str, config
         return None
     folder.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {
-        "project": settings["project"], "entity": settings["entity"], "group": settings["group"], "job_type": job,
-        "name": name, "tags": [job, *settings["tags"]], "config": config, "dir": str(folder.resolve()),
+        "project": settings["project"],
+        "entity": settings["entity"],
+        "group": settings["group"],
+        "job_type": job,
+        "name": name,
+        "tags": [job, *settings["tags"]],
+        "config": dict(config),
+        "dir": str(folder.resolve()),
         "settings": wandb.Settings(silent=True, console="off", init_timeout=60.0),
-    }  # fmt: skip
+    }
     for attempt in dict.fromkeys((mode, "offline")):
         try:
             return wandb.init(mode=attempt, **options)  # type: ignore[arg-type]
         except (wandb.errors.Error, TimeoutError, OSError) as error:
             log.warning("W&B can't be used %s: %s", attempt, error)
     return None
-
-
-def log_audit(
-    run: Any, about: Mapping[str, Any], ranking: pd.DataFrame, slices: Sequence[Slice], images: ImageSource | None,
-    pictures: Sequence[Picture], folder: Path, top: int,
-) -> None:  # fmt: skip
-    """Logs an audit: its figures, the head of the ranking with thumbnails, slices, labels, panels, page, artifact.
-
-    The whole ranking goes up as an artifact, since a table holds :data:`TABLE_ROWS` rows and a key
-    :data:`IMAGES_PER_KEY` images.
-    """
-    import wandb
-
-    log_pictures(run, pictures)
-    if images is not None:
-        log_ranking(run, ranking, images, top)
-    estimates = about["estimates"]
-    rows: list[Any] = [[one.kind, one.name, len(one.rows), one.expected, one.screen] for one in slices[:TABLE_ROWS]]
-    names: list[Any] = ["kind", "name", "samples", "suspicion", "first screen"]
-    logged: dict[str, Any] = {"audit/slices": wandb.Table(columns=names, data=rows)}
-    if estimates:
-        labels: list[Any] = [[name, row["samples"], row["wrong"], *row["interval"]]
-                             for name, row in estimates["labels"].items()][:TABLE_ROWS]  # fmt: skip
-        heads: list[Any] = ["label", "samples", "expected wrong", "95% low", "95% high"]
-        logged["audit/labels"] = wandb.Table(columns=heads, data=labels)
-        low, high = estimates["interval"]
-        run.summary.update({"audit/wrong": estimates["wrong"], "audit/wrong_low": low, "audit/wrong_high": high,
-                            "audit/looking_pays_down_to": estimates["looking"]["pays"]})  # fmt: skip
-    run.summary.update({"audit/ranked": about["ranked"], "audit/issues": about["issues"]})
-    logged["audit/page"] = wandb.Html(str(folder / "report.html"), inject=False)
-    run.log(logged)
-    files = [folder / name for name in ("ranking.csv", "slices.csv", "audit.json", "report.html")]
-    name = "audit-" + re.sub(r"[^A-Za-z0-9_.-]+", "-", str(run.name))[:100]
-    log_artifact(run, name, "audit", files, {"ranked": about["ranked"], "issues": about["issues"]})
-
-
-def log_comparison(run: Any, summary: dict[str, Any], folder: Path, pictures: Sequence[Path]) -> None:
-    """Logs a comparison: numbers to the run's summary, tables of slices and labels, pictures, page, artifact."""
-    import wandb
-
-    rows: list[Any] = []
-    for name, piece in summary["slices"].items():
-        error, effect = piece["error"], piece["effect"]
-        low, high = effect["training_ci95"] or (None, None)
-        rows.append([name, piece["rows_original"], piece["rows_clean"], error["original_on_original"],
-                     error["original_on_clean"], error["fixed_on_clean"], error.get("control_on_clean"),
-                     effect["evaluation"], effect["training"], low, high, effect["p_value"],
-                     piece["verdict"]])  # fmt: skip
-        run.summary.update({f"{name}/{key}": effect[key] for key in ("total", "evaluation", "training", "p_value")})
-    columns: list[Any] = ["slice", "rows", "clean rows", "original on original", "original on clean", "fixed on clean",
-               "control on clean", "evaluation effect", "training effect", "95% low", "95% high", "p",
-               "verdict"]  # fmt: skip
-    logged: dict[str, Any] = {"compare/slices": wandb.Table(columns=columns, data=rows)}
-    if summary["labels"]:
-        keys: list[Any] = ["label", "rows", "before", "after", "training", "p_value", "q_value", "shown"]
-        data: list[Any] = [[row[key] for key in keys] for row in summary["labels"][:TABLE_ROWS]]
-        logged["compare/labels"] = wandb.Table(columns=keys, data=data)
-    logged |= {f"compare/{path.stem}": wandb.Image(str(path), caption=path.stem) for path in pictures}
-    logged["compare/page"] = wandb.Html(str(folder / "compare.html"), inject=False)
-    run.log(logged)
-    run.summary["headline"] = summary["headline"]
-    files = [folder / name for name in ("summary.json", "compare.md", "compare.html")]
-    name = "compare-" + re.sub(r"[^A-Za-z0-9_.-]+", "-", summary["name"])[:100]
-    log_artifact(run, name, "comparison", files, {"headline": summary["headline"]})

@@ -1,137 +1,173 @@
-"""Estimates that a person can act on: how many labels are wrong, where, and how far down the list looking still pays.
+"""Estimates a reviewer can act on: how many labels are wrong, which ones, and how far down the ranking to review.
 
-Shapes: N samples, C labels.
+Shapes: N samples, C classes.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from mlfix_train.audit.scores.suspicion import Mixture, fit_mixture, probability
+from mlfix_train.audit.scores.suspicion import Mixture, fit_mixture
 
-DRAWS = 100
+BOOTSTRAP_DRAWS = 100
 """Bootstrap samples behind an interval."""
-FIT_FROM = (0.65, 0.85)
-"""Quantiles of the evidence between which each draw begins its fit: the interval holds this choice, too."""
-CLEAR = 2.5
-"""Ratio of an interval's ends beyond which wrong labels don't stand apart from hard images."""
-PAYS = 0.05
-"""Looking pays while at least one label in twenty is expected to be wrong."""
+FIT_QUANTILES = (0.65, 0.85)
+"""Each bootstrap fit starts at a random quantile of the evidence in this range, so the interval covers that choice."""
+MAX_INTERVAL_RATIO = 2.5
+"""If the ends of the interval differ by more than this factor, wrong labels are not separated from hard images."""
+STOP_PROBABILITY = 0.05
+"""Reviewing is worthwhile while at least one label in twenty is expected to be wrong."""
+
+Counts = tuple[np.ndarray, np.ndarray]
+"""Draws of the number of wrong labels: over all samples ``(DRAWS,)``, and by given label ``(DRAWS, C)``."""
 
 
-def resample_counts(
-    evidence: np.ndarray, mixture: Mixture, labels: np.ndarray, classes: int, groups: np.ndarray | None, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draws the numbers of wrong labels anew: groups of samples resampled, the mixture fitted again from elsewhere.
+@dataclass(frozen=True)
+class Estimate:
+    """How many labels are wrong, and what reviewing the ranking is expected to find.
+
+    Attributes:
+        clear: whether wrong labels are separated from hard images. If not, they can't be counted: only a range is
+            known, and ``wrong`` is its middle.
+        wrong: expected number of wrong labels.
+        interval: if ``clear``, the 95% interval of ``wrong``; else the ends of the range.
+        share: ``wrong`` in percent of the ranked samples.
+        labels: by given label: ``samples``, ``wrong`` and its 95% ``interval``.
+        review_yield: see :func:`review_yield`.
+    """
+
+    clear: bool
+    wrong: float
+    interval: list[float]
+    share: float
+    labels: dict[str, dict[str, Any]]
+    review_yield: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the estimate as ``audit.json`` holds it."""
+        return asdict(self)
+
+
+def bootstrap_counts(
+    evidence: np.ndarray,
+    mixture: Mixture,
+    labels: np.ndarray,
+    n_classes: int,
+    groups: np.ndarray | None = None,
+    seed: int = 0,
+) -> Counts:
+    """Bootstraps the number of wrong labels: groups of samples are resampled, and the mixture is fitted again.
 
     Args:
-        evidence: ``N``, from :func:`mlfix_train.audit.scores.suspicion.combine`.
+        evidence: ``(N,)``, from :func:`mlfix_train.audit.scores.suspicion.combine_log_ranks`.
         mixture: its fit.
-        labels: int64 ``N``, given labels.
-        classes: C.
-        groups: int64 ``N``, photo or track of each sample; ``None`` where each stands for itself.
-        seed: of the draws.
-
-    Returns:
-        ``DRAWS`` numbers over all samples, and ``DRAWS,C`` numbers of each label.
+        labels: int64 ``(N,)``, given labels.
+        n_classes: C.
+        groups: int64 ``(N,)``, photo or track of each sample; ``None`` if each sample is its own group.
+        seed: seed of the draws.
     """
     rng = np.random.default_rng(seed)
-    parts = np.arange(len(evidence)) if groups is None else groups
-    number = int(parts.max(initial=-1)) + 1
-    total, by_label = np.empty(DRAWS), np.empty((DRAWS, classes))
-    for draw in range(DRAWS):
-        weights = rng.poisson(1.0, number)[parts].astype(np.float64)
-        found = fit_mixture(evidence, weights, mixture.parameters, rng.uniform(*FIT_FROM))
-        held = weights * probability(found.log_odds(evidence))
-        by_label[draw] = np.bincount(labels, weights=held, minlength=classes)
+    total, by_label = np.empty(BOOTSTRAP_DRAWS), np.empty((BOOTSTRAP_DRAWS, n_classes))
+    for draw in range(BOOTSTRAP_DRAWS):
+        weights = _poisson_weights(rng, len(evidence), groups).astype(np.float64)
+        fit = fit_mixture(evidence, weights, mixture.parameters, rng.uniform(*FIT_QUANTILES))
+        by_label[draw] = np.bincount(labels, weights=weights * fit.probability(evidence), minlength=n_classes)
         total[draw] = by_label[draw].sum()
     return total, by_label
 
 
-def spread_counts(
+def counts_in_range(
     suspicion: np.ndarray,
     ends: tuple[float, float],
     labels: np.ndarray,
-    classes: int,
-    groups: np.ndarray | None,
+    n_classes: int,
+    groups: np.ndarray | None = None,
     seed: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draws the numbers of wrong labels where only their ends are known: groups resampled, evenly between the ends.
+) -> Counts:
+    """Draws the number of wrong labels uniformly from a range, for when nothing more is known.
 
     Args:
-        suspicion: ``N`` probabilities.
-        ends: the fewest and the most wrong labels over all samples.
-        labels, classes, groups, seed: as of :func:`resample_counts`.
-
-    Returns:
-        As :func:`resample_counts`.
+        suspicion: ``(N,)``, probabilities that a label is wrong.
+        ends: least and greatest number of wrong labels over all samples.
+        labels: int64 ``(N,)``, given labels.
+        n_classes: C.
+        groups: int64 ``(N,)``, resampled as a whole for the counts by label; ``None`` if each sample is its own group.
+        seed: seed of the draws.
     """
     rng = np.random.default_rng(seed)
-    parts = np.arange(len(suspicion)) if groups is None else groups
-    by_label = np.empty((DRAWS, classes))
+    by_label = np.empty((BOOTSTRAP_DRAWS, n_classes))
     expected = max(float(suspicion.sum()), 1e-9)
-    for draw, scale in enumerate(np.linspace(*ends, DRAWS) / expected):
-        weights = rng.poisson(1.0, int(parts.max(initial=-1)) + 1)[parts]
-        by_label[draw] = scale * np.bincount(labels, weights=weights * suspicion, minlength=classes)
-    return np.linspace(*ends, DRAWS), by_label
+    for draw, scale in enumerate(np.linspace(*ends, BOOTSTRAP_DRAWS) / expected):
+        weights = _poisson_weights(rng, len(suspicion), groups)
+        by_label[draw] = scale * np.bincount(labels, weights=weights * suspicion, minlength=n_classes)
+    return np.linspace(*ends, BOOTSTRAP_DRAWS), by_label
 
 
-def wrong_labels(
-    suspicion: np.ndarray,
-    labels: np.ndarray,
-    names: list[str],
-    draws: tuple[np.ndarray, np.ndarray] | None,
-    ends: bool = False,
-) -> dict[str, Any]:
+def _poisson_weights(rng: np.random.Generator, n: int, groups: np.ndarray | None) -> np.ndarray:
+    """Returns bootstrap weights ``(N,)``, one draw per group."""
+    drawn = rng.poisson(1.0, n if groups is None else int(groups.max(initial=-1)) + 1)
+    return drawn if groups is None else drawn[groups]
+
+
+def estimate_wrong_labels(
+    suspicion: np.ndarray, labels: np.ndarray, class_names: list[str], counts: Counts, clear: bool = True
+) -> Estimate:
     """Estimates how many labels are wrong.
 
     Args:
-        suspicion: ``N`` probabilities that the label is wrong.
-        labels: int64 ``N``.
-        names: the C labels.
-        draws: from :func:`resample_counts` or :func:`spread_counts`; ``None`` for no intervals.
-        ends: give the ends of the draws over all samples, instead of their 95%.
-
-    Returns:
-        ``wrong``, ``interval`` (95%), ``share`` (percent of the samples), and ``labels``: name to ``samples``,
-        ``wrong`` and ``interval``.
+        suspicion: ``(N,)``, probabilities that a label is wrong.
+        labels: int64 ``(N,)``, given labels.
+        class_names: the C classes.
+        counts: from :func:`bootstrap_counts`, or from :func:`counts_in_range` if not ``clear``.
+        clear: whether wrong labels are separated from hard images.
     """
-    counts = np.bincount(labels, minlength=len(names))
-    held = np.bincount(labels, weights=suspicion, minlength=len(names))
-    bounds = None if draws is None else np.quantile(draws[1], [0.025, 0.975], axis=0)
-    by_label = {
-        name: {"samples": int(counts[i]), "wrong": round(float(held[i]), 2),
-               "interval": None if bounds is None else [round(float(bounds[0, i]), 2), round(float(bounds[1, i]), 2)]}
-        for i, name in enumerate(names) if counts[i]
-    }  # fmt: skip
-    total = float(suspicion.sum())
-    levels = [0, 1] if ends else [0.025, 0.975]
-    interval = None if draws is None else [round(float(q), 1) for q in np.quantile(draws[0], levels)]
-    return {
-        "wrong": round(total, 1), "interval": interval, "share": round(100 * total / max(len(labels), 1), 3),
-        "labels": by_label,
-    }  # fmt: skip
+    total, by_label = counts
+    samples = np.bincount(labels, minlength=len(class_names))
+    wrong = np.bincount(labels, weights=suspicion, minlength=len(class_names))
+    low, high = np.quantile(by_label, [0.025, 0.975], axis=0)
+    rows = {
+        name: {
+            "samples": int(samples[i]),
+            "wrong": round(float(wrong[i]), 2),
+            "interval": [round(float(low[i]), 2), round(float(high[i]), 2)],
+        }
+        for i, name in enumerate(class_names)
+        if samples[i]
+    }
+    ends = np.quantile(total, [0.025, 0.975] if clear else [0, 1])
+    expected = float(suspicion.sum())
+    return Estimate(
+        clear=clear,
+        wrong=round(expected, 1),
+        interval=[round(float(end), 1) for end in ends],
+        share=round(100 * expected / max(len(labels), 1), 3),
+        labels=rows,
+        review_yield=review_yield(-np.sort(-suspicion)),
+    )
 
 
-def looking(suspicion: np.ndarray) -> dict[str, Any]:
-    """Estimates what looking through a ranking finds.
+def review_yield(suspicion: np.ndarray) -> dict[str, Any]:
+    """Estimates what reviewing a ranking from the top finds.
 
     Args:
-        suspicion: ``N`` probabilities that the label is wrong, highest first.
+        suspicion: ``(N,)``, probabilities that a label is wrong, highest first.
 
     Returns:
-        ``pays``: how many samples to look at, down to where fewer than one in twenty (:data:`PAYS`) is expected to be
-        wrong; ``finds``: how many wrong labels are expected among them; ``left``: how many beyond; ``steps``: rows of
-        (looked at, expected to be found so far) for a curve.
+        ``stop_rank``: how many samples to review, down to where fewer than one in twenty (:data:`STOP_PROBABILITY`) is
+        expected to be wrong; ``expected_found``: wrong labels expected among them; ``expected_left``: those beyond;
+        ``curve``: rows of (samples reviewed, wrong labels expected so far).
     """
     found = np.cumsum(suspicion)
-    pays = int(np.searchsorted(-suspicion, -PAYS, side="right"))
-    finds = float(found[pays - 1]) if pays else 0.0
+    stop = int(np.searchsorted(-suspicion, -STOP_PROBABILITY, side="right"))
+    expected_found = float(found[stop - 1]) if stop else 0.0
     total = float(found[-1]) if len(found) else 0.0
-    marks = np.unique(np.geomspace(1, max(len(found), 1), 60).astype(int))[: len(found)]
+    steps = np.unique(np.geomspace(1, max(len(found), 1), 60).astype(int))[: len(found)]
     return {
-        "pays": pays, "finds": round(finds, 1), "left": round(total - finds, 1),
-        "steps": [[int(n), round(float(found[n - 1]), 2)] for n in marks],
-    }  # fmt: skip
+        "stop_rank": stop,
+        "expected_found": round(expected_found, 1),
+        "expected_left": round(total - expected_found, 1),
+        "curve": [[int(n), round(float(found[n - 1]), 2)] for n in steps],
+    }

@@ -1,9 +1,9 @@
-"""Scores of given labels by the labels of images that look alike, on plain arrays.
+"""Scores of given labels by the labels of similar images, on plain arrays.
 
-Two questions are asked. Do images of *other* photos or tracks that look alike bear this label? And do images that are
-almost the same picture, of whatever photo or track, bear it?
+Two questions are asked of each sample. Do similar images from *other* photos or tracks have its label? And do the most
+similar images of any photo or track, often near-copies ("twins"), have it?
 
-Shapes: N samples, K neighbours, C labels; labels are numbers 0 to C - 1.
+Shapes: N samples, K neighbours, C classes; labels are int64 codes, 0 to C - 1.
 """
 
 from __future__ import annotations
@@ -15,28 +15,33 @@ import numpy as np
 from mlfix_train.audit.similarity.neighbours import Neighbours
 from mlfix_train.audit.similarity.seriation import relative_distance
 
+K_VOTES = 10
+"""Neighbours that vote on a label."""
+K_MAX = 48
+"""Neighbours that are searched for, at most."""
+
 
 @dataclass(frozen=True)
-class Votes:
-    """The neighbours of each sample as votes for labels.
+class KnnVote:
+    """The nearest neighbours of each sample as weighted votes for labels.
 
     Attributes:
-        label: int64 ``N,K``, the label of each neighbour.
-        weight: float32 ``N,K``, 0 where a neighbour does not count; rows sum to 1, or to 0 where nobody votes.
-        count: int64 ``N``, neighbours that count.
+        label: int64 ``(N, K)``, the label of each neighbour.
+        weight: float32 ``(N, K)``, 0 where a neighbour has no vote; rows sum to 1, or to 0 if nobody votes.
+        count: int64 ``(N,)``, neighbours that vote.
     """
 
     label: np.ndarray
     weight: np.ndarray
     count: np.ndarray
 
-    def share(self, labels: np.ndarray) -> np.ndarray:
-        """Returns the weight of the neighbours that bear ``labels`` (``N``), 0 to 1; 0.5 where nobody votes."""
+    def agreement(self, labels: np.ndarray) -> np.ndarray:
+        """Returns the weight of the votes for ``labels`` (``(N,)``), float32 0 to 1; 0.5 if nobody votes."""
         agree = (self.weight * (self.label == labels[:, None])).sum(1)
-        return np.where(self.count > 0, agree, 0.5).round(6).astype(np.float32)  # rounding must not rank
+        return np.where(self.count > 0, agree, 0.5).round(6).astype(np.float32)  # rounding errors must not rank
 
-    def winner(self, classes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the label with the most weight, int64 ``N`` (-1 where nobody votes), and its weight."""
+    def majority(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the label with the most weight, int64 ``(N,)``, -1 if nobody votes, and its weight, float32."""
         n, k = self.label.shape
         best, most = np.full(n, -1, np.int64), np.zeros(n, np.float32)
         for column in range(k):
@@ -46,44 +51,48 @@ class Votes:
         return best, most
 
 
-def cast_votes(
-    found: Neighbours, labels: np.ndarray, groups: np.ndarray | None = None, k: int = 10, reach: float | None = None
-) -> Votes:
-    """Lets each sample's nearest neighbours vote, nearer ones more.
+def weighted_knn_vote(
+    neighbours: Neighbours,
+    labels: np.ndarray,
+    groups: np.ndarray | None = None,
+    k: int = K_VOTES,
+    max_distance: float | None = None,
+) -> KnnVote:
+    """Lets the nearest neighbours of each sample vote, with Gaussian weights.
 
-    Weights fall off as exp(-(d / d_k)^2 / 2), d_k the distance of the last that counts.
+    The weight is exp(-(d / d_k)^2 / 2), where d_k is the distance of the farthest neighbour that votes.
 
     Args:
-        found: more neighbours than ``k``, so that some are left when a group is passed over.
-        labels: ``N`` labels, -1 for none.
-        groups: ``N`` numbers of photos or tracks; neighbours of one's own group don't vote. ``None``: all may.
+        neighbours: more neighbours than ``k``, so that enough remain when those of the same group are skipped.
+        labels: int64 ``(N,)``; samples with label -1 have no vote.
+        groups: int64 ``(N,)``, photo or track of each; neighbours of the same group have no vote. ``None``: all vote.
         k: neighbours that vote, at most.
-        reach: distance beyond which none votes.
+        max_distance: farther neighbours have no vote.
     """
-    counts = labels[found.index] >= 0  # what bears no label has no vote
+    votes = labels[neighbours.index] >= 0
     if groups is not None:
-        counts &= groups[found.index] != groups[:, None]
-    if reach is not None:
-        counts &= found.distance <= reach
-    counts &= np.cumsum(counts, 1) <= k
-    distance = np.where(counts, found.distance, 0.0)
+        votes &= groups[neighbours.index] != groups[:, None]
+    if max_distance is not None:
+        votes &= neighbours.distance <= max_distance
+    votes &= np.cumsum(votes, 1) <= k
+    distance = np.where(votes, neighbours.distance, 0.0)
     scale = np.maximum(distance.max(1, keepdims=True), 1e-12)
-    weight = np.where(counts, np.exp(-0.5 * (distance / scale) ** 2), 0.0)
+    weight = np.where(votes, np.exp(-0.5 * (distance / scale) ** 2), 0.0)
     total = weight.sum(1, keepdims=True)
     weight = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
-    return Votes(labels[found.index], weight.astype(np.float32), counts.sum(1))
+    return KnnVote(labels[neighbours.index], weight.astype(np.float32), votes.sum(1))
 
 
 @dataclass(frozen=True)
 class NeighbourScores:
-    """What images that look alike say of the given labels.
+    """What similar images say about the given labels.
 
     Attributes:
-        scores: float32 ``N`` each, 0 to 1, higher is worse, NaN where nobody votes: ``neighbour_disagreement`` (of
-            other groups) and, where there are groups, ``twin_disagreement`` (of whatever group).
-        label: int64 ``N``, the label with the most votes of both; -1 where nobody votes.
-        share: float32 ``N``, its share of the votes, 0 to 1.
-        outlierness: float32 ``N``, distance to the nearest images, 1 is usual, higher is stranger.
+        scores: float32 ``(N,)`` each, 0 to 1, higher is worse, NaN if nobody votes: ``neighbour_disagreement`` (of
+            other groups) and, if there are groups, ``twin_disagreement`` (of any group).
+        label: int64 ``(N,)``, the label with the most votes of both; -1 if nobody votes.
+        share: float32 ``(N,)``, its share of the votes, 0 to 1.
+        outlierness: float32 ``(N,)``, relative distance to the nearest images; 1 is usual, higher is more unusual.
     """
 
     scores: dict[str, np.ndarray]
@@ -91,39 +100,46 @@ class NeighbourScores:
     share: np.ndarray
     outlierness: np.ndarray
 
+    def take(self, rows: np.ndarray) -> NeighbourScores:
+        """Returns the scores of rows, int64 ``(M,)``; -1 stands for a sample without image, whose scores are NaN."""
+        missing = rows < 0
 
-def neighbours_wanted(groups: np.ndarray | None, k: int = 10, most: int = 48) -> int:
-    """Returns how many neighbours to look for, so that ``k`` of other groups are among them, ``most`` at most."""
+        def pick(values: np.ndarray, default: float) -> np.ndarray:
+            return np.where(missing, default, values[rows]).astype(values.dtype)
+
+        scores = {name: pick(values, np.nan) for name, values in self.scores.items()}
+        return NeighbourScores(scores, pick(self.label, -1), pick(self.share, 0), pick(self.outlierness, np.nan))
+
+
+def neighbours_needed(groups: np.ndarray | None, k: int = K_VOTES, limit: int = K_MAX) -> int:
+    """Returns how many neighbours to search for, so that ``k`` of other groups are among them, at most ``limit``."""
     largest = 1 if groups is None or not len(groups) else int(np.bincount(groups).max())
-    return min(most, k + largest - 1)
+    return min(limit, k + largest - 1)
 
 
 def score_neighbours(
-    found: Neighbours, labels: np.ndarray, classes: int, groups: np.ndarray | None = None, k: int = 10
+    neighbours: Neighbours, labels: np.ndarray, groups: np.ndarray | None = None, k: int = K_VOTES
 ) -> NeighbourScores:
-    """Scores given labels by their neighbours'.
+    """Scores given labels by the labels of their nearest neighbours.
 
     Args:
-        found: neighbours of each of N images, :func:`neighbours_wanted` of them.
-        labels: int64 ``N``.
-        classes: C.
-        groups: int64 ``N``, photo or track of each; ``None`` where every image stands for itself.
+        neighbours: :func:`neighbours_needed` neighbours of each of N images.
+        labels: int64 ``(N,)``; -1 for images without a label.
+        groups: int64 ``(N,)``, photo or track of each; ``None`` if every image is its own group.
         k: neighbours that vote.
     """
-    others = cast_votes(found, labels, groups, k)
-    voices = {"neighbour_disagreement": others}
+    sources = {"neighbour_disagreement": weighted_knn_vote(neighbours, labels, groups, k)}
     if groups is not None:
-        voices["twin_disagreement"] = cast_votes(found, labels, None, k)
+        sources["twin_disagreement"] = weighted_knn_vote(neighbours, labels, None, k)
     scores = {
-        name: np.where(votes.count > 0, 1 - votes.share(labels), np.nan).astype(np.float32)
-        for name, votes in voices.items()
+        name: np.where(votes.count > 0, 1 - votes.agreement(labels), np.nan).astype(np.float32)
+        for name, votes in sources.items()
     }
-    both = list(voices.values())
-    together = Votes(
-        np.concatenate([votes.label for votes in both], 1),
-        np.concatenate([votes.weight for votes in both], 1),
-        np.sum([votes.count for votes in both], axis=0),
+    pooled = KnnVote(
+        np.concatenate([votes.label for votes in sources.values()], 1),
+        np.concatenate([votes.weight for votes in sources.values()], 1),
+        np.sum([votes.count for votes in sources.values()], axis=0),
     )
-    label, share = together.winner(classes)
-    strange = relative_distance(found).astype(np.float32)
-    return NeighbourScores(scores, label, share / len(both), strange)
+    label, share = pooled.majority()
+    outlierness = relative_distance(neighbours).astype(np.float32)
+    return NeighbourScores(scores, label, share / len(sources), outlierness)

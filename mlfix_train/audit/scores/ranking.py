@@ -1,61 +1,47 @@
-"""Rankings: samples, the least believable label first, by all the evidence there is.
+"""Rankings: the samples ordered by all the evidence against their labels, the most suspicious first.
 
-Columns of a ranking, a row a sample:
+Columns of a ranking, one row per sample:
 
-- ``sample_id``, ``given_label``, ``predicted_label`` (by most runs that held it out), ``suggested_label`` (by all
-  evidence; the given one where nothing speaks against it);
+- ``sample_id``, ``given_label``, ``predicted_label`` (of most runs that held the sample out);
 - ``suspicion`` (0 to 1, higher is worse) and ``label_score`` (1 - suspicion, as in cleanlab);
-- ``is_label_issue``: rather wrong than right by the suspicion, and another label is suggested;
+- ``is_label_issue``: the suspicion is at least 0.5, and another label is suggested;
 - ``rank`` from 1, ``slice`` (``given → suggested``);
-- single scores: ``evidence`` (of all kinds, higher is worse), ``loss`` (nats), ``margin`` (logits),
-  ``self_confidence``, ``normalized_margin``, ``confident_score`` (0 to 1, lower is worse; the last needs whole
-  probabilities), ``aum`` (logits, lower is worse; in-sample), ``neighbour_disagreement``, ``twin_disagreement`` (0 to
-  1, higher is worse), ``outlierness`` (1 is usual, higher is stranger), ``disagreement`` (share of runs that predict
-  another label); empty where there is no such evidence;
-- ``runs``: how many held it out.
+- ``suggested_label``: by all evidence; the given label if nothing contradicts it;
+- ``evidence``: all kinds combined, higher is worse;
+- one column for each of :data:`mlfix_train.audit.scores.registry.SCORES`; empty where its evidence is missing;
+- ``runs``: how many runs held the sample out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mlfix_train.audit.predictions.held_out import HeldOut, merge_runs
+from mlfix_train.audit.predictions.held_out import merge_runs
 from mlfix_train.audit.scores import label_scores
-from mlfix_train.audit.scores.estimates import CLEAR, looking, resample_counts, spread_counts, wrong_labels
-from mlfix_train.audit.scores.knn import NeighbourScores
-from mlfix_train.audit.scores.suspicion import between, combine, fit_mixture, probability
+from mlfix_train.audit.scores.estimates import (
+    MAX_INTERVAL_RATIO,
+    Estimate,
+    bootstrap_counts,
+    counts_in_range,
+    estimate_wrong_labels,
+)
+from mlfix_train.audit.scores.registry import SCORES, Evidence
+from mlfix_train.audit.scores.suspicion import combine_log_ranks, fit_mixture, sigmoid_between_ranks
 from mlfix_train.data.files.atomic import atomic_path
 
-COLUMNS = (
-    "sample_id", "given_label", "predicted_label", "suspicion", "label_score", "is_label_issue", "rank", "slice",
-    "suggested_label", "evidence", "loss", "margin", "self_confidence", "normalized_margin", "confident_score", "aum",
-    "neighbour_disagreement", "twin_disagreement", "outlierness", "disagreement", "runs",
-)  # fmt: skip
-ENOUGH = 1000
-"""Samples from which on wrong labels are counted; of fewer the suspicion is an order, and no count."""
+MIN_SAMPLES = 1000
+"""Wrong labels are counted from this number of samples on; with fewer, the suspicion only orders them."""
 
 
-@dataclass
-class Evidence:
-    """What there is to judge labels by, beside held-out predictions; arrays have a row a held-out sample.
-
-    Attributes:
-        aum: float ``N``, area under the margin in training, NaN where a sample was never trained on.
-        neighbours: what images that look alike say.
-        probabilities: ``N,C`` mean held-out probabilities.
-        groups: int64 ``N``, photo or track of each.
-    """
-
-    aum: np.ndarray | None = None
-    neighbours: NeighbourScores | None = None
-    probabilities: np.ndarray | None = None
-    groups: np.ndarray | None = None
+def ranking_columns() -> list[str]:
+    """Returns the columns of a ranking, in order."""
+    fixed = ["sample_id", "given_label", "predicted_label", "suspicion", "label_score", "is_label_issue", "rank"]
+    return [*fixed, "slice", "suggested_label", "evidence", *(score.name for score in SCORES), "runs"]
 
 
 @dataclass
@@ -63,171 +49,153 @@ class Ranking:
     """A ranking and what follows from it.
 
     Attributes:
-        table: rows with :data:`COLUMNS`, most suspicious first.
+        table: rows with :func:`ranking_columns`, most suspicious first.
         kinds: the kinds of evidence that were combined.
-        estimates: how many labels are wrong and how far looking pays; empty where it can't be said.
-        order: int64 ``N``, row of each rank in the order of the held-out samples.
-        confident: wrong labels by confident learning; ``None`` without whole probabilities.
+        estimate: how many labels are wrong and how far to review; ``None`` if there is one kind of evidence only, or
+            fewer than :data:`MIN_SAMPLES` samples.
+        confident_issues: number of wrong labels by confident learning; ``None`` without all probabilities.
     """
 
     table: pd.DataFrame
     kinds: list[str]
-    estimates: dict[str, Any] = field(default_factory=dict)
-    order: np.ndarray | None = None
-    confident: int | None = None
+    estimate: Estimate | None = None
+    confident_issues: int | None = None
 
 
 def rank_samples(runs: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Ranks samples by held-out predictions alone: by the mean normalised margin over the runs that held them out.
+    """Ranks samples by held-out predictions alone: by the mean normalized margin over the runs that held them out.
 
-    ``suspicion`` is 1 - normalised margin (1 - self-confidence where the predictions hold no margins).
+    The suspicion is 1 - normalized margin (1 - self-confidence if the predictions have no margins).
 
     Args:
         runs: one or more tables of predictions (see :mod:`mlfix_train.audit.predictions.table`).
 
     Returns:
-        One row a sample with :data:`COLUMNS`, most suspicious first.
+        One row per sample with :func:`ranking_columns`, most suspicious first.
 
     Raises:
-        RunError: no runs, or two runs that give one sample different labels.
-        DataError: a loss that is no number.
+        RunError: No runs, or runs that give a sample different labels.
+        DataError: A loss that is not a finite number.
     """
-    return rank(merge_runs(runs)).table
+    return rank(Evidence(merge_runs(runs))).table
 
 
-def rank(held: HeldOut, evidence: Evidence | None = None, seed: int = 0) -> Ranking:
+def rank(evidence: Evidence, seed: int = 0) -> Ranking:
     """Ranks samples by all the evidence there is.
 
-    With one kind of evidence the suspicion is that kind's score. With several, they are combined (see
-    :mod:`mlfix_train.audit.scores.suspicion`), and the suspicion is the estimated probability that the label is wrong.
+    With one kind of evidence, the suspicion is that kind's score. Several kinds are combined (see
+    :mod:`mlfix_train.audit.scores.suspicion`), and the suspicion estimates the probability that the label is wrong.
 
     Args:
-        held: held-out predictions of N samples.
-        evidence: further kinds, rows as in ``held``.
-        seed: of the intervals.
+        evidence: of N samples.
+        seed: seed of the intervals.
     """
-    more = evidence or Evidence()
-    kinds = _kinds(held, more)
-    estimates: dict[str, Any] = {}
-    if len(kinds) == 1:
-        strength = suspicion = held.scores["doubt"]
-    else:
+    held = evidence.held_out
+    estimate = None
+    others = _other_kinds(evidence)
+    if others:
         cells = None
-        if more.groups is not None:
-            cells = np.unique(more.groups * len(held.names) + held.labels, return_inverse=True)[1]
-        models = {name: held.scores[name] for name in ("loss", "doubt")}
-        strength = combine(models, {name: kinds[name] for name in list(kinds)[1:]}, cells)
-        suspicion, estimates = _estimate(held, more, strength, seed)
-    table = _table(held, more, strength, suspicion, suggest(held, more))
-    tie = np.empty(len(held), np.int64)
-    tie[np.argsort(held.ids.to_numpy(), kind="stable")] = np.arange(len(held))
-    order = np.lexsort((tie, -held.scores["loss"], -strength))
-    table = table.iloc[order].reset_index(drop=True)
-    table["rank"] = np.arange(1, len(table) + 1)
-    if estimates:
-        estimates["looking"] = looking(suspicion[order])
-    confident = None
-    if more.probabilities is not None:
-        confident = label_scores.count_confident(more.probabilities, held.labels)
-    return Ranking(table[list(COLUMNS)], list(kinds), estimates, order, confident)
-
-
-def _estimate(held: HeldOut, more: Evidence, strength: np.ndarray, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
-    """Returns suspicions, and how many labels are wrong; nothing of the latter where there are too few samples.
-
-    ``clear`` tells whether wrong labels stand apart, so that they can be counted; otherwise the number lies between
-    what stands out and what is contradicted by two kinds of evidence, and half-way is taken.
-    """
-    classes, contradicted = len(held.names), float(max(_contradicted(held, more).sum(), 1))
-    if len(held) < ENOUGH:
-        return between(strength, contradicted / 4, contradicted, contradicted / 2), {}
-    mixture = fit_mixture(strength)
-    draws = resample_counts(strength, mixture, held.labels, classes, more.groups, seed)
-    low, high = np.quantile(draws[0], [0.025, 0.975])
-    clear = bool(0 < high <= CLEAR * low)
-    if clear:
-        suspicion = probability(mixture.log_odds(strength))
+        if evidence.groups is not None:
+            cells = np.unique(evidence.groups * len(held.class_names) + held.labels, return_inverse=True)[1]
+        models = {name: held.scores[name] for name in ("loss", "one_minus_margin")}
+        combined = combine_log_ranks(models, others, cells)
+        suspicion, estimate = _calibrate(evidence, combined, seed)
     else:
-        standing = min(max(mixture.count, 0.0), contradicted)
-        suspicion = between(strength, max(standing, 1.0), contradicted, (standing + contradicted) / 2)
-        ends = (min(float(low), standing), contradicted)
-        draws = spread_counts(suspicion, ends, held.labels, classes, more.groups, seed)
-    return suspicion, {"clear": clear, **wrong_labels(suspicion, held.labels, held.names, draws, not clear)}
+        combined = suspicion = held.scores["one_minus_margin"]
+    by_id = np.empty(len(held), np.int64)
+    by_id[np.argsort(held.sample_ids.to_numpy(), kind="stable")] = np.arange(len(held))
+    order = np.lexsort((by_id, -held.scores["loss"], -combined))
+    table = _table(evidence, combined, suspicion).iloc[order].reset_index(drop=True)
+    table["rank"] = np.arange(1, len(table) + 1)
+    confident = None
+    if evidence.probabilities is not None:
+        confident = label_scores.count_label_issues(evidence.probabilities, held.labels)
+    return Ranking(table[ranking_columns()], ["held_out", *others], estimate, confident)
 
 
-def _contradicted(held: HeldOut, more: Evidence) -> np.ndarray:
-    """Returns whether both sides contradict a label: models that never saw it, and what has seen it; ``N`` booleans."""
-    otherwise = held.predicted != held.labels
-    if more.aum is not None and not np.isnan(more.aum).all():
-        found: np.ndarray = otherwise & (more.aum < 0)
-        return found
-    assert more.neighbours is not None
-    votes = np.nan_to_num(list(more.neighbours.scores.values())[-1], nan=1.0)
-    return np.asarray(otherwise & (votes > 0.5))
+def _other_kinds(evidence: Evidence) -> dict[str, np.ndarray]:
+    """Returns the scores that are combined with the held-out predictions, by kind of evidence; higher is worse."""
+    kinds = {score.combine_as: score.badness(evidence) for score in SCORES if score.combine_as}
+    return {kind: values for kind, values in kinds.items() if values is not None}
 
 
-def _kinds(held: HeldOut, more: Evidence) -> dict[str, np.ndarray]:
-    """Returns one score for each kind of evidence, higher is worse."""
-    kinds = {"held_out": held.scores["doubt"]}
-    if more.aum is not None and not np.isnan(more.aum).all():
-        kinds["dynamics"] = -more.aum
-    if more.neighbours is not None:
-        kinds |= {name.split("_")[0]: scores for name, scores in more.neighbours.scores.items()}
-    return kinds
+def _calibrate(evidence: Evidence, combined: np.ndarray, seed: int) -> tuple[np.ndarray, Estimate | None]:
+    """Turns combined evidence into suspicions, and estimates the number of wrong labels if there are enough samples.
 
-
-def suggest(held: HeldOut, more: Evidence) -> np.ndarray:
-    """Returns for each sample the label beside the given one that most speaks for, int64 ``N``; -1 where none does.
-
-    Candidates are the runs' prediction, the likeliest other label of the whole probabilities, and the label of most
-    neighbours; each brings its probability or share of votes.
+    If wrong labels are not separated from hard images, their number is between those that are and those that two kinds
+    of evidence contradict; the middle is taken.
     """
-    candidates: list[tuple[np.ndarray, np.ndarray]] = []
-    if more.probabilities is not None:
-        candidates.append(label_scores.best_other(more.probabilities, held.labels))
+    held, groups = evidence.held_out, evidence.groups
+    classes, contradicted = len(held.class_names), float(max(_contradicted(evidence).sum(), 1))
+    if len(held) < MIN_SAMPLES:
+        return sigmoid_between_ranks(combined, contradicted / 4, contradicted, contradicted / 2), None
+    mixture = fit_mixture(combined)
+    counts = bootstrap_counts(combined, mixture, held.labels, classes, groups, seed)
+    low, high = np.quantile(counts[0], [0.025, 0.975])
+    clear = bool(0 < high <= MAX_INTERVAL_RATIO * low)
+    if clear:
+        suspicion = mixture.probability(combined)
+    else:
+        separated = min(max(mixture.count, 0.0), contradicted)
+        suspicion = sigmoid_between_ranks(combined, max(separated, 1.0), contradicted, (separated + contradicted) / 2)
+        ends = (min(float(low), separated), contradicted)
+        counts = counts_in_range(suspicion, ends, held.labels, classes, groups, seed)
+    return suspicion, estimate_wrong_labels(suspicion, held.labels, held.class_names, counts, clear)
+
+
+def _contradicted(evidence: Evidence) -> np.ndarray:
+    """Returns whether both sides contradict a label: models that never saw it, and evidence that did; bool ``(N,)``."""
+    held = evidence.held_out
+    contradicted = np.asarray(held.predicted != held.labels)
+    if evidence.aum is not None and not np.isnan(evidence.aum).all():
+        contradicted &= evidence.aum < 0
+    elif evidence.neighbours is not None:
+        contradicted &= np.nan_to_num(list(evidence.neighbours.scores.values())[-1], nan=1.0) > 0.5
+    return contradicted
+
+
+def suggest_labels(evidence: Evidence) -> np.ndarray:
+    """Returns the best supported label other than the given one, int64 ``(N,)``; -1 where there is none.
+
+    Candidates are the prediction of the runs (the likeliest other label if there are all probabilities) and the label
+    of most neighbours. Each counts with its probability or share of votes.
+    """
+    held = evidence.held_out
+    if evidence.probabilities is not None:
+        candidates = [label_scores.best_other(evidence.probabilities, held.labels)]
     else:
         prob = np.nan_to_num(held.scores["predicted_prob"], nan=0.5)
-        candidates.append((held.predicted, np.maximum(prob, 1e-6)))
-    if more.neighbours is not None:
-        candidates.append((more.neighbours.label, more.neighbours.share))
-    best, most = np.full(len(held), -1, np.int64), np.zeros(len(held))
+        candidates = [(held.predicted, np.maximum(prob, 1e-6))]
+    if evidence.neighbours is not None:
+        candidates.append((evidence.neighbours.label, evidence.neighbours.share))
+    best, support = np.full(len(held), -1, np.int64), np.zeros(len(held))
     for label, _ in candidates:
         weight = np.sum([np.where(other == label, share, 0.0) for other, share in candidates], axis=0)
-        better = (label >= 0) & (label != held.labels) & (weight > most)
-        best[better], most[better] = label[better], weight[better]
+        better = (label >= 0) & (label != held.labels) & (weight > support)
+        best[better], support[better] = label[better], weight[better]
     return best
 
 
-def _table(
-    held: HeldOut, more: Evidence, strength: np.ndarray, suspicion: np.ndarray, suggested: np.ndarray
-) -> pd.DataFrame:
-    names = np.asarray([*held.names, ""], dtype=object)
-    doubted = (suggested >= 0) & ((suspicion >= 0.5) | (held.predicted != held.labels))
-    suggestion = np.where(doubted, suggested, held.labels)
-    nothing = np.full(len(held), np.nan)
-    near = more.neighbours
-    confident = nothing
-    if more.probabilities is not None:
-        limits = label_scores.confident_thresholds(more.probabilities, held.labels)
-        confident = label_scores.confident_score(more.probabilities, held.labels, limits)
-    votes = {} if near is None else near.scores
+def _table(evidence: Evidence, combined: np.ndarray, suspicion: np.ndarray) -> pd.DataFrame:
+    """Returns the rows of a ranking in the order of the held-out samples, without ranks."""
+    held = evidence.held_out
+    names = np.asarray(held.class_names, dtype=object)
+    suggested = suggest_labels(evidence)
+    contradicted = (suggested >= 0) & ((suspicion >= 0.5) | (held.predicted != held.labels))
+    suggested = np.where(contradicted, suggested, held.labels)
+    scores = {score.name: score.compute(evidence) for score in SCORES}
     table = pd.DataFrame(
         {
-            "sample_id": held.ids.to_numpy(),
+            "sample_id": held.sample_ids.to_numpy(),
             "given_label": names[held.labels],
             "predicted_label": names[held.predicted],
-            "suggested_label": names[suggestion],
             "suspicion": suspicion,
             "label_score": 1 - suspicion,
-            "is_label_issue": (suspicion >= 0.5) & (suggestion != held.labels),
-            "evidence": strength,
-            **{name: held.scores[name] for name in ("loss", "margin", "self_confidence", "normalized_margin")},
-            "confident_score": confident,
-            "aum": nothing if more.aum is None else more.aum,
-            **{name: votes.get(name, nothing) for name in ("neighbour_disagreement", "twin_disagreement")},
-            "outlierness": nothing if near is None else near.outlierness,
-            "disagreement": held.disagreement,
-            "runs": held.runs,
+            "is_label_issue": (suspicion >= 0.5) & (suggested != held.labels),
+            "suggested_label": names[suggested],
+            "evidence": combined,
+            **{name: np.full(len(held), np.nan) if values is None else values for name, values in scores.items()},
+            "runs": held.n_runs,
         }
     )
     table["slice"] = table["given_label"].astype(str) + " → " + table["suggested_label"].astype(str)

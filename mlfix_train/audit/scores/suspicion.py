@@ -1,23 +1,26 @@
-"""Suspicion: several kinds of evidence against a label, combined into one ranking and a probability.
+"""Suspicion: several kinds of evidence combined into one ranking, and into the probability that a label is wrong.
 
-Models that never saw a label contradict it where it is wrong, and where the image is hard. What tells the two apart has
-seen the label: training dynamics (does it go against what is learnt elsewhere?), and images that look alike (do they
-bear it?). So the two are multiplied: evidence is the square root of h * (sum of r_k), where h speaks for the held-out
-predictions and r_k for each other kind. Both are logarithms of ranks, so that units and scales don't matter and nothing
-is to be tuned: r = -log(rank / samples). h is the mean of that of the loss (how little the label is believed) and that
-of the normalised margin (how much another one is), averaged over the samples of one group (track, photo) that bear one
-label: if a model contradicts all frames of a track, each of them is the more suspicious, and one hard frame among easy
-ones is less so.
+Models that never saw a label contradict it if it is wrong, but also if the image is hard. Evidence that has seen the
+label tells the two apart: training dynamics (does the label contradict what the model learns elsewhere?) and similar
+images (do they have the same label?). So the two sides are multiplied:
 
-The evidence has a falling bulk of right labels and, where kinds agree, a bump of wrong ones. A mixture of the two,
-fitted to the upper part of its histogram, turns it into the probability that a label is wrong (the local false
-discovery rate of Efron, "Large-Scale Inference", 2010, with a bump of known shape beside the null).
+    evidence = sqrt(h * (r_1 + r_2 + ...)),
 
-Where wrong labels don't stand apart from hard images there is no bump to fit, and fits from different places disagree.
-Then the number is only known to lie between what stands out and what both sides contradict (models that did not see
-the label, and the training that did), and the suspicion falls from 0.9 to 0.1 between these two ranks.
+where h comes from the held-out predictions and r_k from each other kind. Both are log ranks, r = -log(rank / N), so
+units and scales don't matter and nothing has to be tuned. h is the mean of the log ranks of the loss (how little the
+model believes the label) and of 1 - the normalized margin (how much it believes another one), averaged over the samples
+of one group (track, photo) with the same label: if a model contradicts all frames of a track, each frame becomes more
+suspicious, and one hard frame among easy ones less so.
 
-Shapes: N samples.
+The histogram of the evidence shows a falling bulk of correct labels and, if the kinds of evidence agree, a bump of
+wrong ones. A two-component mixture fitted to its upper part turns evidence into the probability that a label is wrong
+(the local false discovery rate of Efron, "Large-Scale Inference", 2010, with a bump of known shape beside the null).
+
+If wrong labels are not separated from hard images, there is no bump to fit, and fits from different starting points
+disagree. Then all we know is a range for their number: at least those in the bump, at most those that both sides
+contradict. The suspicion then falls from 0.9 to 0.1 between these two ranks.
+
+Shapes: N samples, B histogram bins.
 """
 
 from __future__ import annotations
@@ -29,147 +32,160 @@ import numpy as np
 
 from mlfix_train.errors import DataError, format_list
 
-LOWER = 0.75
-"""Quantile of the evidence above which the mixture is fitted; below it no label is suspected."""
+FIT_QUANTILE = 0.75
+"""Quantile of the evidence above which the mixture is fitted; no label below it is suspected."""
 BINS = 120
-LIMIT = 12.0
-"""Log-odds beyond which the histogram says nothing more."""
-SLOPE = 1e-3
-"""What the log-odds rise by at least a unit of evidence, so that no two samples tie that the evidence tells apart."""
+MAX_LOG_ODDS = 12.0
+"""Log-odds beyond which the histogram holds no information."""
+MIN_SLOPE = 1e-3
+"""Minimal rise of the log-odds per unit of evidence, so that samples with different evidence never tie."""
 
 
 def log_ranks(scores: np.ndarray) -> np.ndarray:
-    """Returns minus the logarithm of (rank / samples ranked), float64 ``N``, higher is worse.
+    """Returns -log(rank / samples ranked), float64 ``(N,)``, 0 and up, higher is worse.
 
-    Ties share their mean rank; what is NaN counts as the mean of evenly drawn ranks, 1.
+    Ties share their mean rank. NaN counts as 1, the mean of the log ranks of uniformly distributed scores.
 
     Args:
-        scores: ``N`` numbers, higher is worse; NaN where there is nothing to say.
+        scores: ``(N,)``, higher is worse; NaN where there is no evidence.
     """
     from scipy.stats import rankdata
 
     known = ~np.isnan(scores)
-    found = np.ones(len(scores))
+    ranks = np.ones(len(scores))
     if known.any():
-        found[known] = -np.log(rankdata(-scores[known]) / known.sum())
-    return found
+        ranks[known] = -np.log(rankdata(-scores[known]) / known.sum())
+    return ranks
 
 
-def combine(
+def combine_log_ranks(
     held_out: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray], cells: np.ndarray | None = None
 ) -> np.ndarray:
-    """Combines evidence of held-out predictions with that of what has seen the labels; see the module's docstring.
+    """Combines scores of held-out predictions with scores that have seen the labels; see the module's docstring.
 
     Args:
-        held_out: scores by models that did not train on the sample, ``N`` each, higher is worse; their log ranks are
+        held_out: scores by models that did not train on the sample, ``(N,)`` each, higher is worse. Their log ranks are
             averaged.
-        others: one or more further scores, ``N`` each, higher is worse; NaN where one has nothing to say.
-        cells: int64 ``N``, numbers of (group, label); ``None`` where every sample stands for itself.
+        others: one or more further scores, ``(N,)`` each, higher is worse; NaN where there is no evidence.
+        cells: int64 ``(N,)``, codes of (group, label) pairs; ``None`` if every sample is its own group.
 
     Returns:
-        float64 ``N``, 0 and up, higher is worse.
+        Evidence, float64 ``(N,)``, 0 and up, higher is worse.
 
     Raises:
-        DataError: no other scores, or scores of different lengths.
+        DataError: No other scores, or scores of different lengths.
     """
     lengths = {name: len(values) for name, values in {**held_out, **others}.items()}
     if not others or not held_out or len(set(lengths.values())) != 1:
-        told = format_list(f"{name} {length}" for name, length in lengths.items())
-        raise DataError(f"scores can't be combined: {told}", "give two or more, with a number for each sample")
+        found = format_list(f"{name} {length}" for name, length in lengths.items())
+        raise DataError(f"scores can't be combined: {found}", "give two or more, with a number for each sample")
     own = np.mean([log_ranks(values) for values in held_out.values()], axis=0)
     if cells is not None:
         own = (np.bincount(cells, weights=own) / np.maximum(np.bincount(cells), 1))[cells]
-    return np.sqrt(own * np.sum([log_ranks(values) for values in others.values()], axis=0))
+    evidence: np.ndarray = np.sqrt(own * np.sum([log_ranks(values) for values in others.values()], axis=0))
+    return evidence
 
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """Two kinds of labels in one histogram of evidence.
+    """A histogram of evidence, divided into correct and wrong labels.
 
     Attributes:
-        centres: ``B`` bins of evidence, above some quantile of it.
-        right: ``B`` expected right labels in each bin.
-        wrong: ``B`` expected wrong labels in each bin.
-        parameters: of the fit, to begin another from.
+        centers: float64 ``(B,)``, bins of evidence above the quantile from which it was fitted.
+        correct: float64 ``(B,)``, expected correct labels in each bin.
+        wrong: float64 ``(B,)``, expected wrong labels in each bin.
+        parameters: float64 ``(5,)``, of the fit, to start another fit from.
     """
 
-    centres: np.ndarray
-    right: np.ndarray
+    centers: np.ndarray
+    correct: np.ndarray
     wrong: np.ndarray
     parameters: np.ndarray
 
     @property
     def count(self) -> float:
-        """How many labels are wrong."""
+        """Expected number of wrong labels."""
         return float(self.wrong.sum())
 
     def log_odds(self, evidence: np.ndarray) -> np.ndarray:
-        """Returns the log-odds that labels of such evidence (``N``) are wrong; they rise with it everywhere."""
-        odds = np.log(np.maximum(self.wrong, 1e-12)) - np.log(np.maximum(self.right, 1e-12))
-        odds = np.maximum.accumulate(np.clip(odds, -LIMIT, LIMIT)) + SLOPE * (self.centres - self.centres[0])
-        below = np.minimum(evidence - self.centres[0], 0.0)
-        above = np.maximum(evidence - self.centres[-1], 0.0)
-        rising: np.ndarray = np.interp(evidence, self.centres, odds) + below + SLOPE * above
-        return rising
+        """Returns the log-odds that labels with this evidence (``(N,)``) are wrong, strictly increasing in it."""
+        odds = np.log(np.maximum(self.wrong, 1e-12)) - np.log(np.maximum(self.correct, 1e-12))
+        odds = np.maximum.accumulate(np.clip(odds, -MAX_LOG_ODDS, MAX_LOG_ODDS))
+        odds = odds + MIN_SLOPE * (self.centers - self.centers[0])
+        below = np.minimum(evidence - self.centers[0], 0.0)
+        above = np.maximum(evidence - self.centers[-1], 0.0)
+        increasing: np.ndarray = np.interp(evidence, self.centers, odds) + below + MIN_SLOPE * above
+        return increasing
+
+    def probability(self, evidence: np.ndarray) -> np.ndarray:
+        """Returns the probability that labels with this evidence (``(N,)``) are wrong, 0 to 1."""
+        return _sigmoid(self.log_odds(evidence))
 
 
 def fit_mixture(
-    evidence: np.ndarray, weights: np.ndarray | None = None, start: np.ndarray | None = None, lower: float = LOWER
+    evidence: np.ndarray,
+    weights: np.ndarray | None = None,
+    start: np.ndarray | None = None,
+    quantile: float = FIT_QUANTILE,
 ) -> Mixture:
-    """Fits right and wrong labels to the upper part of the histogram of evidence, by maximum likelihood.
+    """Fits correct and wrong labels to the upper part of the histogram of evidence, by maximum likelihood.
 
-    Right labels fall off as exp(-b u - c u^2), b and c above 0; wrong ones are a normal bump. u is evidence from its
-    quantile ``lower`` (0) to its maximum (1).
+    Correct labels fall off as exp(-b u - c u^2) with b, c > 0; wrong ones form a normal bump. u is the evidence, scaled
+    to 0 at ``quantile`` and 1 at its maximum.
 
     Args:
-        evidence: ``N`` numbers, from :func:`combine`.
-        weights: ``N`` weights of the samples (of a bootstrap); 1 each by default.
-        start: parameters to begin with, instead of several trials.
-        lower: quantile above which it is fitted.
+        evidence: ``(N,)``, from :func:`combine_log_ranks`.
+        weights: ``(N,)``, weights of the samples (in a bootstrap); 1 by default.
+        start: parameters to start from, instead of several trials.
+        quantile: quantile of the evidence above which the mixture is fitted.
     """
-    low, top = float(np.quantile(evidence, lower)), float(evidence.max())
-    edges = np.linspace(low, max(top, low + 1e-9), BINS + 1)
+    low, high = float(np.quantile(evidence, quantile)), float(evidence.max())
+    edges = np.linspace(low, max(high, low + 1e-9), BINS + 1)
     counts, _ = np.histogram(evidence, edges, weights=weights)
     starts = [np.array([1.5, -1.0, -3.9, middle, -2.3]) for middle in (0.5, 0.65, 0.8)] if start is None else [start]
-    best = _search(counts, starts)
-    share, right, wrong = _densities(best)
+    parameters = _maximize_likelihood(counts, starts)
+    share, correct, wrong = _densities(parameters)
     total = counts.sum()
-    return Mixture((edges[:-1] + edges[1:]) / 2, total * (1 - share) * right, total * share * wrong, best)
+    return Mixture((edges[:-1] + edges[1:]) / 2, total * (1 - share) * correct, total * share * wrong, parameters)
 
 
 def _densities(parameters: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """Returns the share of wrong labels, and the right's and the wrong's share of each bin."""
-    fall, curve, share, middle, width = parameters
+    """Returns the share of wrong labels, and the densities of correct and of wrong ones over the bins."""
+    slope, curvature, share, middle, width = parameters
     u = (np.arange(BINS) + 0.5) / BINS
-    right = np.exp(-np.exp(fall) * u - np.exp(curve) * u * u)
+    correct = np.exp(-np.exp(slope) * u - np.exp(curvature) * u * u)
     wrong = np.exp(-0.5 * ((u - middle) / np.exp(width)) ** 2)
-    return float(1 / (1 + np.exp(-share))), right / right.sum(), wrong / (wrong.sum() + 1e-300)
+    return float(1 / (1 + np.exp(-share))), correct / correct.sum(), wrong / (wrong.sum() + 1e-300)
 
 
-def _search(counts: np.ndarray, starts: list[np.ndarray]) -> np.ndarray:
+def _maximize_likelihood(counts: np.ndarray, starts: list[np.ndarray]) -> np.ndarray:
+    """Returns the best parameters found by Nelder-Mead from any of the starts."""
     from scipy.optimize import minimize
 
-    def loss(parameters: np.ndarray) -> float:
+    def negative_log_likelihood(parameters: np.ndarray) -> float:
         _, _, share, middle, width = parameters
         if not (0.05 < middle < 1.2 and -4.5 < width < -1.0 and -14 < share < 5):
             return 1e15
-        p, right, wrong = _densities(parameters)
-        return float(-(counts * np.log((1 - p) * right + p * wrong + 1e-300)).sum())
+        p, correct, wrong = _densities(parameters)
+        return float(-(counts * np.log((1 - p) * correct + p * wrong + 1e-300)).sum())
 
     options = {"maxiter": 6000, "maxfev": 6000, "xatol": 1e-4, "fatol": 1e-3}
-    found = [minimize(loss, start, method="Nelder-Mead", options=options) for start in starts]
-    best: np.ndarray = min(found, key=lambda result: result.fun).x
+    fits = [minimize(negative_log_likelihood, start, method="Nelder-Mead", options=options) for start in starts]
+    best: np.ndarray = min(fits, key=lambda fit: fit.fun).x
     return best
 
 
-def between(evidence: np.ndarray, low: float, high: float, expected: float) -> np.ndarray:
-    """Returns suspicions, ``N``, that fall from some 0.9 at rank ``low`` to 0.1 at rank ``high``, of a given sum.
+def sigmoid_between_ranks(evidence: np.ndarray, low: float, high: float, expected: float) -> np.ndarray:
+    """Returns suspicions that fall from about 0.9 at rank ``low`` to 0.1 at rank ``high``, with a given sum.
 
     Args:
-        evidence: ``N`` numbers, from :func:`combine`.
-        low: labels that surely are wrong.
-        high: labels that may be, more than ``low``.
-        expected: what the suspicions are to sum to, below N.
+        evidence: ``(N,)``, from :func:`combine_log_ranks`.
+        low: number of labels that are certainly wrong.
+        high: number of labels that may be wrong, more than ``low``.
+        expected: sum of the suspicions, below N.
+
+    Returns:
+        Suspicions, float64 ``(N,)``, 0 to 1.
     """
     from scipy.optimize import brentq
 
@@ -177,18 +193,18 @@ def between(evidence: np.ndarray, low: float, high: float, expected: float) -> n
     ordered = -np.sort(-evidence)
     first, last = (ordered[min(max(round(rank) - 1, 0), n - 1)] for rank in (low, high))
     slope = 2 * np.log(9.0) / max(first - last, 0.2 * ordered.std() + 1e-9)
-    wanted = min(max(expected, 1e-3), n - 1e-3)
+    target = min(max(expected, 1e-3), n - 1e-3)
 
     def excess(middle: float) -> float:
-        return float(probability(slope * (evidence - middle)).sum() - wanted)
+        return float(_sigmoid(slope * (evidence - middle)).sum() - target)
 
-    reach = 50 / slope
-    return probability(slope * (evidence - brentq(excess, ordered[-1] - reach, ordered[0] + reach)))
+    margin = 50 / slope
+    return _sigmoid(slope * (evidence - brentq(excess, ordered[-1] - margin, ordered[0] + margin)))
 
 
-def probability(log_odds: np.ndarray) -> np.ndarray:
-    """Turns log-odds into probabilities, 0 to 1, without rounding small ones away."""
+def _sigmoid(log_odds: np.ndarray) -> np.ndarray:
+    """Returns probabilities; small ones are not rounded to 0."""
     from scipy.special import expit
 
-    found: np.ndarray = expit(log_odds)
-    return found
+    probability: np.ndarray = expit(log_odds)
+    return probability

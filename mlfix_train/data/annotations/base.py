@@ -1,19 +1,16 @@
-"""Photos with labelled boxes, from whatever format of annotations they came.
-
-A reader returns :class:`Annotations`: a table of photos and a table of boxes. It leaves nothing out: a photo or box
-that can't be used has a ``problem``, one of :data:`PROBLEMS`, and ``detail`` says what was found.
-"""
+"""The interface of an annotation format, the tables that reading returns, and helpers that readers share."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 
@@ -21,101 +18,197 @@ from mlfix_train.data.readers.folder import IMAGE_SUFFIXES
 from mlfix_train.errors import DataError, format_list
 
 PROBLEMS = {
-    "photo missing": "there is no such file",
-    "photo unreadable": "the file can't be decoded: cut short, empty or no image",
-    "photo too large": "more megapixels than max_megapixels",
-    "other size": "the photo is not of the size that the annotations state",
-    "no annotation": "a photo of a split that has annotations lacks them",
-    "annotation unreadable": "the annotation file is no JSON or XML, or of another schema",
-    "no photo": "the box names a photo that the annotations don't list",
-    "malformed": "the box is not written as its format wants it",
+    "photo missing": "the file does not exist",
+    "photo unreadable": "the file can't be decoded: truncated, empty or not an image",
+    "photo too large": "the photo has more megapixels than max_megapixels",
+    "size mismatch": "the photo is not of the size that the annotations state",
+    "no annotation": "a photo of an annotated split has no annotation",
+    "annotation unreadable": "the annotation file is not valid JSON or XML, or has another schema",
+    "no photo": "the box refers to a photo that the annotations don't list",
+    "malformed": "the box is not written as its format requires",
     "no label": "the box has no label",
     "unknown class": "the box's class is not in the class list",
     "not a number": "a coordinate is missing, NaN, infinite or text",
-    "swapped corners": "the left edge lies right of the right one, or the upper one below the lower",
+    "swapped corners": "the left edge lies right of the right edge, or the top below the bottom",
     "no area": "the box has no width or no height",
-    "outside": "the box lies wholly outside of the photo",
-    "too small": "what lies inside of the photo is narrower or lower than min_side",
-    "crowd": "a region of many things (iscrowd) rather than one",
+    "outside": "the box lies completely outside the photo",
+    "too small": "the part inside the photo is narrower or lower than min_side",
+    "crowd": "the box covers many objects (iscrowd) instead of one",
 }
-"""Why a box is not cropped."""
+"""Why a box gives no crop."""
 
 PHOTO_COLUMNS = ("path", "split", "width", "height", "panorama", "source", "problem", "detail")
 BOX_COLUMNS = ("photo", "annotation", "position", "label", "x_min", "y_min", "x_max", "y_max", "problem", "detail")
-PARTS_LEFT_OUT = {"images", "jpegimages", "annotations"}
+EDGES = ("x_min", "y_min", "x_max", "y_max")
+CROP_COLUMNS = ("sample_id", "path", "group", "split", "width", "height", "aspect", "clipped", "photo_width",
+                "photo_height", "wraps", "photo_path")  # fmt: skip
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+               "test": "test", "testing": "test"}  # fmt: skip
+FOLDERS_LEFT_OUT = {"images", "jpegimages", "annotations"}
+
+LabelChanges = Mapping[str, Mapping[str, str | None]]
+"""Annotation file -> annotation key -> new label, or ``None`` to remove the box."""
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """What a reader found.
+    """The photos and boxes of a data set. Nothing is left out: what can't be used has a ``problem``.
 
     Args:
-        format: ``mtsd``, ``coco``, ``yolo`` or ``voc``.
-        root: the folder that was read.
+        format: name of the format, such as ``coco``.
+        root: folder that was read.
         photos: indexed by name (the path below ``root`` without ``images/`` and suffix), with ``path`` (absolute),
-            ``split``, ``width`` and ``height`` (pixels as stated, 0 where nothing is), ``panorama`` (its left and
-            right edges meet), ``source`` (the annotation file), ``problem`` and ``detail``.
-        boxes: a row a box: ``photo``, ``annotation`` (its key in the source, unique within the photo's source),
+            ``split``, ``width`` and ``height`` (pixels as stated, 0 if not stated), ``panorama`` (the left and right
+            edges meet), ``source`` (the annotation file), ``problem`` (one of :data:`PROBLEMS`, or empty) and
+            ``detail`` (what was found).
+        boxes: one row per box: ``photo``, ``annotation`` (key in the source, unique within the photo's source),
             ``position`` (from 0, among the photo's boxes), ``label``, the corners ``x_min, y_min, x_max, y_max``
-            (pixels, or shares of the photo's sides where ``shares``; at the pixels' outer edges), ``problem``,
-            ``detail``, and all that the source tells beside it.
-        shares: corners are shares of the sides, 0 to 1, rather than pixels.
-        upright: corners refer to the photo turned by its EXIF orientation, rather than to the pixels as stored.
-        classes: the source's class list, in its order; empty where it has none.
-        notes: what a person should know of the reading, a sentence each.
+            (outer edges; pixels, or fractions of the photo's sides if ``normalized``), ``problem``, ``detail``, and
+            further attributes that the source gives.
+        normalized: corners are fractions of the photo's sides, 0 to 1, instead of pixels.
+        exif_applied: corners refer to the photo rotated by its EXIF orientation, instead of the pixels as stored.
+        stable_keys: ``annotation`` is an id that the source gives, instead of a position or line number.
+        classes: the source's class list, in its order; empty if it has none.
+        notes: what the user should know about the reading, one sentence each.
     """
 
     format: str
     root: Path
     photos: pd.DataFrame
     boxes: pd.DataFrame
-    shares: bool = False
-    upright: bool = False
+    normalized: bool = False
+    exif_applied: bool = False
+    stable_keys: bool = False
     classes: tuple[str, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
 
-def collect(
-    format_: str, root: Path, photos: list[dict[str, Any]], boxes: list[dict[str, Any]], **more: Any
-) -> Annotations:
-    """Builds :class:`Annotations` from rows, and checks that photos have names of their own.
+@dataclass
+class AnnotationFormat(ABC):
+    """A data set in some annotation format: subclass it to read boxes of your own.
+
+    A subclass is a dataclass if it takes more settings than ``root``; they are the keys of ``data`` on the command
+    line (``data._target_=my_package.MyBoxes data.root=photos``). :meth:`read` is all that cropping needs::
+
+        class MyBoxes(AnnotationFormat):
+            name = "mine"
+
+            def read(self) -> Annotations:
+                photos = [{"name": "street", "path": f"{self.root}/street.jpg", "source": f"{self.root}/boxes.csv"}]
+                boxes = [{"photo": "street", "annotation": "1", "position": 0, "label": "stop", **corners([5, 5, 40, 40])}]
+                return build_annotations(self.name, self.folder, photos, boxes)
 
     Args:
-        format_: name of the format.
-        root: the folder.
-        photos: rows with ``name`` and the columns of photos (those that are missing get defaults).
-        boxes: rows with the columns of boxes, and more.
+        root: folder of the data set; made absolute.
+
+    Raises:
+        DataError: ``root`` is not a folder.
+    """
+
+    root: str | Path
+
+    name: ClassVar[str] = ""
+    """What errors and ``mlfix export to=`` call the format."""
+
+    def __post_init__(self) -> None:
+        self.root = str(check_root(self.root))
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the data set."""
+        return Path(self.root)
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the class and arguments that build this object again (``_target_``, ``root``, ...)."""
+        target = f"{type(self).__module__}.{type(self).__qualname__}"
+        return {"_target_": target, **{key: value for key, value in vars(self).items() if not key.startswith("_")}}
+
+    @classmethod
+    def detect(cls, root: Path) -> int:
+        """Returns how well a folder fits: 2 has the format's layout, 1 has files that may be of it, 0 neither."""
+        return 0
+
+    @abstractmethod
+    def read(self) -> Annotations:
+        """Reads all photos and boxes.
+
+        Raises:
+            DataError: the annotations as a whole can't be used. (A single bad file or box gets a ``problem`` instead.)
+        """
+
+    def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
+        """Writes copies of all annotation files, with some labels changed, below ``out`` and laid out as in ``root``.
+
+        Args:
+            annotations: from :meth:`read`.
+            changes: new labels, by annotation file and key.
+            out: an empty or new folder.
+
+        Returns:
+            The copies that differ from their source.
+
+        Raises:
+            DataError: the format can't be written.
+        """
+        raise DataError(f"annotations of the format {self.name} can't be written back",
+                        f"implement write_back and open_copies in {type(self).__name__}")  # fmt: skip
+
+    def open_copies(self, annotations: Annotations, out: Path) -> AnnotationFormat:
+        """Returns the data set made of the original photos and the annotations that :meth:`write_back` wrote."""
+        raise NotImplementedError
+
+
+def check_root(root: str | Path) -> Path:
+    """Returns the folder of a data set, absolute.
+
+    Raises:
+        DataError: it is not a folder.
+    """
+    folder = Path(str(root)).expanduser()
+    if not str(root).strip() or not folder.is_dir():
+        problem = "is a file" if folder.is_file() else "does not exist"
+        raise DataError(f"data.root={root} {problem}", "give the folder that holds photos and annotations")
+    return Path(os.path.abspath(folder))
+
+
+def build_annotations(
+    name: str, root: Path, photos: list[dict[str, Any]], boxes: list[dict[str, Any]], **more: Any
+) -> Annotations:
+    """Builds :class:`Annotations` from rows and checks that no two photos have one name.
+
+    Args:
+        name: name of the format.
+        root: folder that was read.
+        photos: rows with ``name``, ``path``, ``source``, and other columns of photos where they are known.
+        boxes: rows with the columns of boxes (``problem`` and ``detail`` only where there is one), and attributes.
         more: further fields of :class:`Annotations`.
 
     Raises:
-        DataError: no photos, or two of one name.
+        DataError: there are no photos, or two with one name.
     """
     if not photos:
+        raise DataError(f"data.root={root} lists no photos", f"is it {name}? Give the folder that holds the data set")
+    defaults = {"split": "", "width": 0, "height": 0, "panorama": False, "problem": "", "detail": ""}
+    photo_table = pd.DataFrame([{**defaults, **photo} for photo in photos]).set_index("name")
+    repeated = photo_table.index[photo_table.index.duplicated()].unique()
+    if len(repeated):
+        same = photo_table.loc[[repeated[0]]]
         raise DataError(
-            f"data.root={root} lists no photos", f"is it {format_}? Give the folder that holds the data set"
-        )
-    empty = {"split": "", "width": 0, "height": 0, "panorama": False, "problem": "", "detail": ""}
-    frame = pd.DataFrame([{**empty, **photo} for photo in photos]).set_index("name")
-    twice = frame.index[frame.index.duplicated()].unique()
-    if len(twice):
-        same = frame.loc[[twice[0]]]
-        raise DataError(
-            f"{len(twice):,} name(s) stand for two photos, such as {twice[0]}: "
+            f"{len(repeated):,} photo name(s) are used twice, such as {repeated[0]}: "
             + " and ".join(f"{path} (in {source})" for path, source in zip(same["path"], same["source"], strict=True)),
-            "rename one of them, or read fewer files (data.file= data.images=)",
+            "rename one of the photos, or read fewer files (data.file= data.images=)",
         )
     for row in boxes:
-        row |= {name: clean(row[name]) for name in ("label", "annotation", "photo") if isinstance(row[name], str)}
-    table = pd.DataFrame(boxes, columns=None if boxes else list(BOX_COLUMNS))
-    for name in BOX_COLUMNS:
-        if name in ("problem", "detail") and len(table):
-            table[name] = table[name].fillna("") if name in table else ""
-    table = table[[*BOX_COLUMNS, *(name for name in table.columns if name not in BOX_COLUMNS)]]
-    return Annotations(format_, root, frame[list(PHOTO_COLUMNS)], table, **more)
+        row |= {key: to_unicode(row[key]) for key in ("label", "annotation", "photo") if isinstance(row[key], str)}
+    box_table = pd.DataFrame(boxes, columns=None if boxes else list(BOX_COLUMNS))
+    for key in ("problem", "detail"):
+        box_table[key] = box_table[key].fillna("") if key in box_table else ""
+    columns = [*BOX_COLUMNS, *(key for key in box_table.columns if key not in BOX_COLUMNS)]
+    return Annotations(name, root, photo_table[list(PHOTO_COLUMNS)], box_table[columns], **more)
 
 
 def number(value: Any) -> float:
-    """Returns a coordinate, NaN where it is none."""
+    """Returns a coordinate as a float; NaN if it is not a number."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
             return float(value)
@@ -125,45 +218,40 @@ def number(value: Any) -> float:
 
 
 def corners(values: Iterable[Any]) -> dict[str, Any]:
-    """Returns the columns of four corners, with the problem where one is no number."""
+    """Returns the columns of ``x_min, y_min, x_max, y_max``, with a problem if one of them is not a finite number."""
     given = list(values)
-    found = [number(value) for value in given]
-    row: dict[str, Any] = dict(zip(("x_min", "y_min", "x_max", "y_max"), found, strict=True))
-    if not all(map(math.isfinite, found)):
+    row: dict[str, Any] = dict(zip(EDGES, map(number, given), strict=True))
+    if not all(map(math.isfinite, row.values())):
         row |= {"problem": "not a number", "detail": f"corners {format_list(map(repr, given))}"}
     return row
 
 
-def metadata(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what an annotation says beside box and label, flat, under names that our own columns don't have."""
-    taken = {*BOX_COLUMNS, "sample_id", "path", "group", "split", "width", "height", "aspect", "clipped",
-             "photo_width", "photo_height", "wraps", "photo_path"}  # fmt: skip
+def attributes(values: Any) -> dict[str, Any]:
+    """Returns the attributes of an annotation, flat; those named like a column of ours are prefixed ``source_``."""
     flat: dict[str, Any] = {}
-    if not isinstance(values, Mapping):
-        return flat
-    for key, value in values.items():
+    for key, value in values.items() if isinstance(values, Mapping) else ():
         if isinstance(value, Mapping):
-            flat.update(metadata(value))
+            flat.update(attributes(value))
         elif isinstance(value, (str, int, float, bool)):
-            value = clean(value) if isinstance(value, str) else value
-            flat[f"source_{key}" if key in taken else key] = value
+            name = f"source_{key}" if key in BOX_COLUMNS or key in CROP_COLUMNS else key
+            flat[name] = to_unicode(value) if isinstance(value, str) else value
     return flat
 
 
-def clean(text: str) -> str:
-    """Returns text with what is no character (half of a surrogate pair, as JSON may hold it) as a question mark."""
+def to_unicode(text: str) -> str:
+    """Returns text with unpaired surrogates, which JSON may hold, replaced by question marks."""
     return text.encode("utf-8", "replace").decode()
 
 
 def photo_name(relative: str) -> str:
-    """Returns a photo's name: its path without suffix and without folders called ``images``."""
+    """Returns the name of a photo: its path without suffix and without folders called ``images``."""
     path = PurePosixPath(relative)
-    parts = [part for part in path.parts[:-1] if part.lower() not in PARTS_LEFT_OUT]
+    parts = [part for part in path.parts[:-1] if part.lower() not in FOLDERS_LEFT_OUT]
     return "/".join([*parts, path.stem])
 
 
 def find_folders(root: Path, name: str, depth: int = 3) -> list[Path]:
-    """Returns the folders called ``name`` (in any case) at most ``depth`` levels below ``root``, the nearest first."""
+    """Returns the folders called ``name`` (in any case) at most ``depth`` levels below ``root``, nearest first."""
     found: list[Path] = []
     level = [root]
     for _ in range(depth):
@@ -179,13 +267,13 @@ def find_folders(root: Path, name: str, depth: int = 3) -> list[Path]:
                 elif not path.name.startswith("."):
                     below.append(path)
         level = below
-        if len(level) > 1000:  # class folders or the like: nothing to be found below
+        if len(level) > 1000:  # class folders or the like: no annotations below
             break
     return found
 
 
-def pictures_below(folder: Path) -> Iterator[Path]:
-    """Yields the picture files in ``folder`` and below, sorted."""
+def images_below(folder: Path) -> Iterator[Path]:
+    """Yields the image files in ``folder`` and below, sorted."""
     for base, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
         for name in sorted(files):
@@ -193,28 +281,34 @@ def pictures_below(folder: Path) -> Iterator[Path]:
                 yield Path(base, name)
 
 
-def check_root(root: str | Path) -> Path:
-    """Returns the folder of a data set, absolute.
+def split_of(name: str) -> str:
+    """Returns the split that a name such as ``instances_val2017`` mentions: ``train``, ``val``, ``test`` or empty."""
+    mentioned = [SPLIT_NAMES[word] for word in re.findall(r"[a-z]+", name.lower()) if word in SPLIT_NAMES]
+    return mentioned[-1] if mentioned else ""
+
+
+def read_split_lists(files: Iterable[Path]) -> dict[str, Path]:
+    """Reads lists of photos, one per split.
+
+    Args:
+        files: the lists (``train.txt``); those that don't exist are skipped.
+
+    Returns:
+        Photo (the first word of a line) to its list, whose stem is the split.
 
     Raises:
-        DataError: it is no folder.
+        DataError: a photo is in the lists of two splits.
     """
-    base = Path(str(root)).expanduser()
-    if not str(root).strip() or not base.is_dir():
-        what = "is a file" if base.is_file() else "does not exist"
-        raise DataError(f"data.root={root} {what}", "give the folder that holds photos and annotations")
-    return Path(os.path.abspath(base))
+    splits: dict[str, Path] = {}
+    for file in files:
+        lines = file.read_text(encoding="utf-8-sig").splitlines() if file.is_file() else []
+        for photo in (line.split()[0] for line in lines if line.strip()):
+            if splits.setdefault(photo, file).stem != file.stem:
+                raise DataError(f"{file}: {photo} is also in {splits[photo].name}", "remove it from one of the lists")
+    return splits
 
 
-def split_of(name: str) -> str:
-    """Returns ``train``, ``val`` or ``test`` where a name (``instances_val2017``) says so, else nothing."""
-    words = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
-             "testing": "test"}  # fmt: skip
-    hits = [words[word] for word in re.findall(r"[a-z]+", name.lower()) if word in words]
-    return hits[-1] if hits else ""
-
-
-def tally(problems: Iterable[str]) -> str:
-    """Returns ``"3 no area, 2 outside"``, the most frequent first."""
+def summarize_counts(problems: Iterable[str]) -> str:
+    """Returns ``"3 no area, 2 outside"``, most frequent first."""
     counts = sorted(Counter(problems).items(), key=lambda pair: (-pair[1], pair[0]))
     return ", ".join(f"{count:,} {name}" for name, count in counts)

@@ -1,132 +1,220 @@
 """COCO instances: one JSON with images, annotations and categories for many photos.
 
 Source of the format: the "Data format" page of the COCO data set. ``bbox`` is ``[x, y, width, height]`` in pixels from
-the upper left corner; pycocotools reads the JSON alone and torchvision shows the pixels as stored, so that is what
-corners refer to here.
+the upper left corner. pycocotools reads the JSON alone and torchvision shows the pixels as stored, so corners refer to
+the pixels as stored here, too.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlfix_train.data.annotations.base import (
+    AnnotationFormat,
     Annotations,
-    check_root,
-    collect,
+    LabelChanges,
+    attributes,
+    build_annotations,
     corners,
-    metadata,
     number,
     photo_name,
     split_of,
 )
-from mlfix_train.data.files.json_files import read_json
+from mlfix_train.data.annotations.mtsd import Mtsd
+from mlfix_train.data.annotations.write_back import copy_files, copy_path, relabel_json_list
+from mlfix_train.data.files.json_files import JsonPatch, read_json
 from mlfix_train.errors import DataError, format_list
 
-MOST = 200
-"""JSON files that are looked at."""
+MAX_FILES = 200
+"""JSON files that are opened to see whether they hold annotations."""
 SECTIONS = ("images", "annotations", "categories")
+OWN_MEMBERS = ("id", "image_id", "category_id", "bbox", "segmentation", "iscrowd", "keypoints")
+"""Members of an annotation that don't become columns."""
 
 
-def read_coco(
-    root: str | Path, file: str | Path | Sequence[str] | None = None, images: str | Path | None = None
-) -> Annotations:
-    """Reads COCO instances JSON.
+@dataclass
+class Coco(AnnotationFormat):
+    """COCO instances. Photos without boxes are kept; crowd regions have the problem ``crowd``.
 
     Args:
-        root: the folder of the data set.
-        file: the JSON, or several, below ``root`` or with their whole path; by default
-            ``annotations/instances_*.json``, else every JSON in ``annotations/``, in ``root`` or one level below it
-            that has the three sections. A file's name or folder tells the split (``instances_val2017``,
+        root: folder of the data set.
+        file: the JSON, or several, below ``root`` or as absolute paths; by default ``annotations/instances_*.json``,
+            otherwise every JSON in ``annotations/``, in ``root`` or one level below it that has the three sections.
+            The split is taken from the name of the file or its folder (``instances_val2017``,
             ``valid/_annotations.coco.json``).
-        images: folder that ``file_name`` starts from; by default found by its files.
-
-    Returns:
-        Photos and boxes; photos without boxes are there, crowd regions have the problem ``crowd``.
-
-    Raises:
-        DataError: no such file, another schema, an id that stands twice, or two photos of one name.
+        images: folder that ``file_name`` is relative to; found by its files by default.
     """
-    base = check_root(root)
-    photos: list[dict[str, Any]] = []
-    boxes: list[dict[str, Any]] = []
-    classes: dict[str, None] = {}
-    notes: list[str] = []
-    for path, content in load_files(base, file, notes).items():
-        categories = _categories(path, content)
-        classes |= dict.fromkeys(categories.values())
-        found = _photos(base, path, content, images)
-        photos += found.values()
-        boxes += _boxes(path, content, found, categories)
-    return collect("coco", base, photos, boxes, classes=tuple(classes), notes=tuple(notes))
 
+    file: str | Path | Sequence[str] | None = None
+    images: str | Path | None = None
 
-def load_files(
-    base: Path, file: str | Path | Sequence[str] | None, notes: list[str] | None = None
-) -> dict[Path, dict[str, Any]]:
-    """Returns path to content of the annotation files; ``notes`` takes in which others are left out, and why.
+    name = "coco"
 
-    Raises:
-        DataError: none, one that is missing or can't be read, or of another schema.
-    """
-    asked = [file] if isinstance(file, (str, Path)) else list(file or ())
-    if asked:
-        paths = [Path(os.path.normpath(base / Path(name).expanduser())) for name in asked]
-        return {path: _checked(path) for path in paths}
-    paths = sorted(base.glob("annotations/instances_*.json"))
-    if paths:
-        others = sorted(set(base.glob("annotations/*.json")) - set(paths))
-        if others and notes is not None:
-            names = format_list((path.name for path in others), 4)
-            notes.append(f"left out, for there are instances_*.json: {names} (data=coco data.file=[...] reads others)")
-        return {path: _checked(path) for path in paths}
-    paths = sorted({*base.glob("annotations/*.json"), *base.glob("*.json"), *base.glob("*/*.json")})
-    if len(paths) > MOST:
-        raise DataError(f"{len(paths):,} JSON files below data.root={base}",
-                        "say which hold the annotations: data=coco data.file=[train.json,val.json]")  # fmt: skip
-    found = {}
-    reasons = []
-    for path in paths:
-        content, problem = read_json(path)
-        if problem:  # it may be one that was cut short
-            raise DataError(f"{path}: {problem}", "mend or remove it, or say what to read: data=coco data.file=...")
-        problem = _schema(content)
-        if problem:
-            reasons.append(f"{path}: {problem}")
-        else:
-            found[path] = content
-    if not found:
-        raise DataError(
-            f"no COCO annotations below data.root={base}",
-            "give the file: data.file=annotations/instances_train.json; it has images, annotations and categories",
-            reasons[:5],
+    @classmethod
+    def detect(cls, root: Path) -> int:
+        """JSON files where COCO's lie, unless they are MTSD's."""
+        patterns = ("annotations/*.json", "*.json", "*/*.coco.json")
+        return 2 if any(next(root.glob(pattern), None) for pattern in patterns) and not Mtsd.detect(root) else 0
+
+    def read(self) -> Annotations:
+        """Reads all photos and boxes.
+
+        Raises:
+            DataError: no such file, another schema, a repeated id, or two photos with one name.
+        """
+        photos: list[dict[str, Any]] = []
+        boxes: list[dict[str, Any]] = []
+        classes: dict[str, None] = {}
+        files, notes = self._load()
+        for path, content in files.items():
+            categories = _read_categories(path, content)
+            classes |= dict.fromkeys(categories.values())
+            by_id = self._read_photos(path, content)
+            photos += by_id.values()
+            boxes += _read_boxes(path, content, by_id, categories)
+        return build_annotations(
+            self.name, self.folder, photos, boxes, stable_keys=True, classes=tuple(classes), notes=tuple(notes)
         )
-    if notes is not None:
-        notes += [f"left out: {reason}" for reason in reasons[:5]]
-    return found
+
+    def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
+        """Writes copies with new labels; a label that a file lacks becomes a category with an unused id."""
+        files, _ = self._load()
+        ids_anywhere: dict[str, Any] = {}  # a label that another file knows keeps its id
+        used: set[Any] = set()
+        for content in files.values():
+            ids_anywhere |= {row["name"]: row["id"] for row in reversed(content["categories"])}
+            used |= {row["id"] for row in content["categories"]}
+        written = []
+        for path, content in files.items():
+            labels = changes.get(str(path), {})
+            if not labels:
+                copy_files(annotations, [path], out)
+                continue
+            ids = {row["name"]: row["id"] for row in reversed(content["categories"])}
+            added = []
+            for label in sorted({label for label in labels.values() if label is not None} - set(ids)):
+                if label not in ids_anywhere or ids_anywhere[label] in ids.values():
+                    ids_anywhere[label] = 1 + max((key for key in used if isinstance(key, int)), default=0)
+                ids[label] = ids_anywhere[label]
+                used.add(ids[label])
+                added.append({"id": ids[label], "name": label})
+            patch = JsonPatch(path)
+            keys = [_annotation_key(value, place) for place, (*_, value) in enumerate(patch.listed("annotations"))]
+            new_ids = {key: None if label is None else ids[label] for key, label in labels.items()}
+            relabel_json_list(patch, "annotations", keys, "category_id", new_ids)
+            if added:
+                patch.append("categories", added)
+            written.append(copy_path(annotations, path, out))
+            patch.write(written[-1])
+        return written
+
+    def open_copies(self, annotations: Annotations, out: Path) -> Coco:
+        """Returns the data set of the copied annotations and the original photos."""
+        files, _ = self._load()
+        return Coco(self.root, [os.path.abspath(copy_path(annotations, path, out)) for path in files], self.images)
+
+    def _load(self) -> tuple[dict[Path, dict[str, Any]], list[str]]:
+        """Returns path to content of the annotation files, and notes on files that are left out.
+
+        Raises:
+            DataError: there are none, or one can't be read or has another schema.
+        """
+        root = self.folder
+        if self.file:
+            given = [self.file] if isinstance(self.file, (str, Path)) else list(self.file)
+            paths = [Path(os.path.normpath(root / Path(name).expanduser())) for name in given]
+            return {path: _read_instances(path) for path in paths}, []
+        paths = sorted(root.glob("annotations/instances_*.json"))
+        if paths:
+            others = format_list((path.name for path in sorted({*root.glob("annotations/*.json")} - {*paths})), 4)
+            note = f"left out, because there are instances_*.json: {others} (data=coco data.file=[...] reads others)"
+            return {path: _read_instances(path) for path in paths}, [note] if others else []
+        paths = sorted({*root.glob("annotations/*.json"), *root.glob("*.json"), *root.glob("*/*.json")})
+        if len(paths) > MAX_FILES:
+            raise DataError(f"{len(paths):,} JSON files below data.root={root}",
+                            "name those that hold the annotations: data=coco data.file=[train.json,val.json]")  # fmt: skip
+        found, notes = {}, []
+        for path in paths:
+            content, problem = read_json(path)
+            if problem:  # it may be truncated annotations
+                hint = "repair or remove it, or name the files to read: data=coco data.file=..."
+                raise DataError(f"{path}: {problem}", hint)
+            if problem := _schema_problem(content):
+                notes.append(f"left out: {path}: {problem}")
+            else:
+                found[path] = content
+        if not found:
+            raise DataError(
+                f"no COCO annotations below data.root={root}",
+                "give the file: data.file=annotations/instances_train.json; it has images, annotations and categories",
+                [note.removeprefix("left out: ") for note in notes[:5]],
+            )
+        return found, notes[:5]
+
+    def _read_photos(self, path: Path, content: Mapping[str, Any]) -> dict[Any, dict[str, Any]]:
+        """Returns image id to the row of a photo."""
+        for place, image in enumerate(content["images"]):
+            if not isinstance(image.get("file_name"), str) or not image["file_name"].strip():
+                raise DataError(f"{path}: images[{place}] (id {image['id']}) has no file_name", "give it one")
+        split = split_of(path.stem) or split_of(path.parent.name)
+        folder = self._image_folder(path, content, split)
+        found: dict[Any, dict[str, Any]] = {}
+        for image in content["images"]:
+            if image["id"] in found:
+                raise DataError(
+                    f"{path}: image id {image['id']} is used twice: {found[image['id']]['path']} and "
+                    f"{image['file_name']}",
+                    "ids must be unique",
+                )
+            file = os.path.normpath(folder / image["file_name"].replace("\\", "/"))
+            width, height = number(image.get("width")), number(image.get("height"))
+            stated = 0 < width < 10**6 and 0 < height < 10**6
+            found[image["id"]] = {
+                "name": photo_name(Path(os.path.relpath(file, self.folder)).as_posix()),
+                "path": file,
+                "split": split,
+                "width": int(width) if stated else 0,
+                "height": int(height) if stated else 0,
+                "source": str(path),
+            }
+        return found
+
+    def _image_folder(self, path: Path, content: Mapping[str, Any], split: str) -> Path:
+        """Returns the folder that holds most of a sample of the photos."""
+        root = self.folder
+        if self.images:
+            return Path(os.path.normpath(root / Path(self.images).expanduser()))
+        words = [word for word in (*path.stem.split("_"), split, path.parent.name) if word]
+        folders = [path.parent, root, root / "images"]
+        folders += [root / word for word in words] + [root / "images" / word for word in words]
+        names = [row["file_name"].replace("\\", "/") for row in content["images"]]
+        names = names[:: max(1, len(names) // 20)]
+        return max(folders, key=lambda folder: sum((folder / name).is_file() for name in names))
 
 
-def _checked(path: Path) -> dict[str, Any]:
+def _read_instances(path: Path) -> dict[str, Any]:
+    """Reads a JSON file that has to have COCO's schema."""
     content, problem = read_json(path)
-    problem = problem or _schema(content)
+    problem = problem or _schema_problem(content)
     if problem:
-        raise DataError(
-            f"{path}: {problem}", "give COCO instances JSON: images, annotations and categories, three lists"
-        )
+        hint = "give COCO instances JSON: images, annotations and categories, three lists"
+        raise DataError(f"{path}: {problem}", hint)
     return dict(content)
 
 
-def _schema(content: Any) -> str:
-    """Says what is not as in COCO's instances files; empty where all is."""
+def _schema_problem(content: Any) -> str:
+    """Returns what differs from COCO's schema of instances; empty if nothing does."""
     if isinstance(content, list):
-        return "it holds a list, as files of detections do, not images, annotations and categories"
+        return "it holds a list, like files of detections, instead of images, annotations and categories"
     if not isinstance(content, Mapping):
         return f"it holds a {type(content).__name__}"
-    lacking = [name for name in SECTIONS if not isinstance(content.get(name), list)]
-    if lacking:
-        return f"it has no list {' and no list '.join(lacking)}; it has {format_list(content, 6) or 'nothing'}"
+    missing = [name for name in SECTIONS if not isinstance(content.get(name), list)]
+    if missing:
+        return f"it has no list {' and no list '.join(missing)}; it has {format_list(content, 6) or 'nothing'}"
     for name in SECTIONS:
         for place, row in enumerate(content[name]):
             if not isinstance(row, Mapping) or (name != "annotations" and "id" not in row):
@@ -137,91 +225,55 @@ def _schema(content: Any) -> str:
     return ""
 
 
-def _categories(path: Path, content: Mapping[str, Any]) -> dict[Any, str]:
-    """Returns id to name."""
+def _annotation_key(value: Mapping[str, Any], place: int) -> str:
+    return str(value.get("id", f"#{place}"))
+
+
+def _read_categories(path: Path, content: Mapping[str, Any]) -> dict[Any, str]:
+    """Returns category id to name."""
     found: dict[Any, str] = {}
     for place, row in enumerate(content["categories"]):
         name = row.get("name")
         if not isinstance(name, str) or not name.strip():
             raise DataError(f"{path}: categories[{place}] (id {row['id']}) has no name", "give it one")
         if found.setdefault(row["id"], name) != name:
-            raise DataError(
-                f"{path}: category id {row['id']} stands for {found[row['id']]!r} and {name!r}", "keep one of them"
-            )
+            raise DataError(f"{path}: category id {row['id']} is used for {found[row['id']]!r} and {name!r}",
+                            "keep one of them")  # fmt: skip
     return found
 
 
-def _photos(base: Path, path: Path, content: Mapping[str, Any], images: str | Path | None) -> dict[Any, dict[str, Any]]:
-    """Returns id to the row of a photo."""
-    for place, row in enumerate(content["images"]):
-        if not isinstance(row.get("file_name"), str) or not row["file_name"].strip():
-            raise DataError(f"{path}: images[{place}] (id {row['id']}) has no file_name", "give it one")
-    split = split_of(path.stem) or split_of(path.parent.name)
-    folder = _image_folder(base, path, content, images, split)
-    found: dict[Any, dict[str, Any]] = {}
-    for row in content["images"]:
-        if row["id"] in found:
-            raise DataError(f"{path}: image id {row['id']} stands twice: {found[row['id']]['path']} and "
-                            f"{row['file_name']}", "ids must be unique")  # fmt: skip
-        place = os.path.normpath(folder / row["file_name"].replace("\\", "/"))
-        size = [number(row.get(side)) for side in ("width", "height")]
-        known = all(0 < side < 10**6 for side in size)
-        found[row["id"]] = {
-            "name": photo_name(Path(os.path.relpath(place, base)).as_posix()), "path": place, "split": split,
-            "width": int(size[0]) if known else 0, "height": int(size[1]) if known else 0, "source": str(path),
-        }  # fmt: skip
-    return found
-
-
-def _image_folder(base: Path, path: Path, content: Mapping[str, Any], images: str | Path | None, split: str) -> Path:
-    """Returns the folder that holds the most of some photos."""
-    if images:
-        return Path(os.path.normpath(base / Path(images).expanduser()))
-    words = path.stem.split("_")
-    near = [word for word in (*words, split, path.parent.name) if word]
-    places = [path.parent, base, base / "images", *(base / word for word in near), *(base / "images" / w for w in near)]
-    names = [row["file_name"].replace("\\", "/") for row in content["images"]]
-    some = names[:: max(1, len(names) // 20)]
-    return max(places, key=lambda place: sum((place / name).is_file() for name in some))
-
-
-def _boxes(
+def _read_boxes(
     path: Path, content: Mapping[str, Any], photos: Mapping[Any, Mapping[str, Any]], categories: Mapping[Any, str]
 ) -> list[dict[str, Any]]:
+    """Returns one row per annotation."""
     rows: list[dict[str, Any]] = []
     counts: dict[str, int] = {}
     seen: dict[str, int] = {}
     for place, value in enumerate(content["annotations"]):
-        key = str(value.get("id", f"#{place}"))
-        if key in seen:
-            raise DataError(f"{path}: annotation id {key} stands twice: annotations[{seen[key]}] and [{place}]",
-                            "ids must be unique")  # fmt: skip
-        seen[key] = place
-        photo = photos.get(value.get("image_id"))
-        name = str(photo["name"]) if photo else ""
-        row: dict[str, Any] = {"photo": name, "annotation": key, "position": counts.get(name, 0)}
-        counts[name] = row["position"] + 1
-        row |= {"label": categories.get(value.get("category_id")), **_corners(value.get("bbox"))}
-        if photo is None:
-            row |= {"problem": "no photo", "detail": f"{path}: image_id {value.get('image_id')!r} is in no images"}
+        key = _annotation_key(value, place)
+        if seen.setdefault(key, place) != place:
+            problem = f"{path}: annotation id {key} is used twice: annotations[{seen[key]}] and [{place}]"
+            raise DataError(problem, "ids must be unique")
+        image_id, category = value.get("image_id"), value.get("category_id")
+        photo = str(photos[image_id]["name"]) if image_id in photos else ""
+        row: dict[str, Any] = {"photo": photo, "annotation": key, "position": counts.get(photo, 0)}
+        counts[photo] = row["position"] + 1
+        row |= {"label": categories.get(category), **_corners(value.get("bbox"))}
+        if image_id not in photos:
+            row |= {"problem": "no photo", "detail": f"{path}: image_id {image_id!r} is not among images"}
         elif value.get("iscrowd"):
             row |= {"problem": "crowd", "detail": "iscrowd=1"}
         elif row["label"] is None:
-            row |= {"problem": "unknown class",
-                    "detail": f"{path}: category_id {value.get('category_id')!r} is in no categories"}  # fmt: skip
-        skip = ("id", "image_id", "category_id", "bbox", "segmentation", "iscrowd", "keypoints")
-        rows.append(row | metadata({name: entry for name, entry in value.items() if name not in skip}))
+            row |= {"problem": "unknown class", "detail": f"{path}: category_id {category!r} is not among categories"}
+        rows.append(row | attributes({name: entry for name, entry in value.items() if name not in OWN_MEMBERS}))
     return rows
 
 
 def _corners(box: Any) -> dict[str, Any]:
     """Returns the corners of ``[x, y, width, height]``."""
     if not isinstance(box, list) or len(box) != 4:
-        return {
-            **corners([0] * 4),
-            "problem": "malformed",
-            "detail": f"bbox is {str(box)[:80]}, not [x, y, width, height]",
-        }
+        detail = f"bbox is {str(box)[:80]}, not [x, y, width, height]"
+        return {**corners([0] * 4), "problem": "malformed", "detail": detail}
     row = corners(box)
     if not row.get("problem"):
         row |= {"x_max": row["x_min"] + row["x_max"], "y_max": row["y_min"] + row["y_max"]}

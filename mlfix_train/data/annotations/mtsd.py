@@ -1,4 +1,4 @@
-"""The Mapillary Traffic Sign Dataset as it is downloaded: a JSON a photo, split lists, panoramas.
+"""The Mapillary Traffic Sign Dataset as downloaded: one JSON per photo, split lists, 360-degree panoramas.
 
 Source of the layout: the README that comes with the data set (Ertl et al., "The Mapillary Traffic Sign Dataset for
 Detection and Classification on a Global Scale", ECCV 2020).
@@ -7,139 +7,170 @@ Detection and Classification on a Global Scale", ECCV 2020).
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlfix_train.data.annotations.base import (
+    AnnotationFormat,
     Annotations,
-    check_root,
-    collect,
+    LabelChanges,
+    attributes,
+    build_annotations,
     corners,
     find_folders,
-    metadata,
+    images_below,
     number,
     photo_name,
-    pictures_below,
+    read_split_lists,
 )
-from mlfix_train.data.files.json_files import read_json
+from mlfix_train.data.annotations.write_back import copy_files, copy_path, relabel_json_list
+from mlfix_train.data.files.json_files import JsonPatch, read_json
 from mlfix_train.errors import DataError, format_list
 
-UNANNOTATED = {"test"}
+WITHOUT_ANNOTATIONS = {"test"}
 """Splits whose annotations are not public."""
 
 
-def read_mtsd(root: str | Path, images: str | Path | None = None) -> Annotations:
-    """Reads MTSD: ``annotations/<photo>.json``, ``splits/{train,val,test}.txt`` and ``images/`` below ``root``.
+@dataclass
+class Mtsd(AnnotationFormat):
+    """MTSD: ``annotations/<photo>.json``, ``splits/{train,val,test}.txt`` and ``images/`` below ``root``.
 
-    The three may lie deeper, and images in several folders called ``images`` (the archives unpacked side by side) or in
+    The three may lie deeper, and the photos in several folders called ``images`` (archives unpacked side by side) or in
     folders within. A box whose left edge lies right of its right edge crosses the edge of a panorama; its ``x_max`` is
-    then counted on beyond the photo's width. Corners refer to the pixels as stored, as Mapillary's own script has them.
+    then counted beyond the photo's width. Corners refer to the pixels as stored, as in Mapillary's own script. All
+    ``properties`` of an object become columns.
 
     Args:
-        root: the folder.
-        images: folder of the photos, where it is not below ``root``.
-
-    Returns:
-        Photos and boxes; all ``properties`` of an object are columns.
-
-    Raises:
-        DataError: no such folders, two photos of one name, or a photo in two splits.
+        root: folder of the data set.
+        images: folder of the photos, if it is not below ``root``.
     """
-    base = check_root(root)
-    files = _annotation_files(base)
-    splits = _read_splits(base)
-    places = [Path(images).expanduser()] if images else find_folders(base, "images")
-    if not places or not all(place.is_dir() for place in places):
-        where = f"data.images={images} is no folder" if images else f"no folder called images below data.root={root}"
-        raise DataError(where, "unpack the archives of the images there, or give data.images=<folder>")
-    pictures = _index_pictures(places)
-    photos: list[dict[str, Any]] = []
-    boxes: list[dict[str, Any]] = []
-    for key, file in files.items():
-        photo = {"name": key, "source": str(file), "split": splits.get(key, ""),
-                 "path": str(pictures.get(key, places[0] / f"{key}.jpg"))}  # fmt: skip
-        about, found = _read_photo(file, key)
-        photos.append({**photo, **about})
-        boxes += found
-    notes = _unannotated(splits, files, pictures, places[0], photos)
-    if splits and (loose := [key for key in files if key not in splits]):
-        notes.append(f"{len(loose):,} annotated photos stand in no list of splits/: {format_list(loose, 3)}")
-    return collect("mtsd", base, photos, boxes, notes=tuple(notes))
+
+    images: str | Path | None = None
+
+    name = "mtsd"
+
+    @classmethod
+    def detect(cls, root: Path) -> int:
+        """Split lists and JSON files in a folder ``annotations``."""
+        jsons = (next(folder.glob("*.json"), None) for folder in find_folders(root, "annotations"))
+        return 2 if find_folders(root, "splits") and any(jsons) else 0
+
+    def read(self) -> Annotations:
+        """Reads all photos and boxes.
+
+        Raises:
+            DataError: a folder is missing, two photos have one name, or a photo is in two splits.
+        """
+        files = _annotation_files(self.folder)
+        split_lists = read_split_lists(
+            file for folder in find_folders(self.folder, "splits") for file in sorted(folder.glob("*.txt"))
+        )
+        folders = [Path(self.images).expanduser()] if self.images else find_folders(self.folder, "images")
+        if not folders or not all(folder.is_dir() for folder in folders):
+            missing = f"no folder called images below data.root={self.root}"
+            raise DataError(f"data.images={self.images} is not a folder" if self.images else missing,
+                            "unpack the image archives there, or give data.images=<folder>")  # fmt: skip
+        images = _index_images(folders)
+        photos: list[dict[str, Any]] = []
+        boxes: list[dict[str, Any]] = []
+        for key in dict.fromkeys([*files, *split_lists]):
+            split = split_lists[key].stem if key in split_lists else ""
+            photo = {"name": key, "split": split, "path": str(images.get(key, folders[0] / f"{key}.jpg"))}
+            if key in files:
+                facts, rows = _read_photo(files[key], key)
+                photos.append({**photo, "source": str(files[key]), **facts})
+                boxes += rows
+            elif split not in WITHOUT_ANNOTATIONS:
+                detail = f"splits/{split}.txt lists it, but annotations/{key}.json does not exist"
+                photos.append({**photo, "source": f"splits/{split}.txt", "problem": "no annotation", "detail": detail})
+        notes = []
+        unannotated = [key for key in split_lists if key not in files and split_lists[key].stem in WITHOUT_ANNOTATIONS]
+        if unannotated:
+            notes.append(f"{len(unannotated):,} photos of the test split have no annotations (they are not public)")
+        unlisted = [key for key in files if key not in split_lists]
+        if split_lists and unlisted:
+            notes.append(f"{len(unlisted):,} annotated photos are in no list of splits/: {format_list(unlisted, 3)}")
+        return build_annotations(self.name, self.folder, photos, boxes, stable_keys=True, notes=tuple(notes))
+
+    def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
+        """Writes copies with new labels; arguments as in the base class."""
+        sources = [Path(path) for path in annotations.photos["source"] if str(path).endswith(".json")]
+        homes = sorted({path.parent.parent for path in sources})
+        lists = [path for home in homes for path in sorted((home / "splits").glob("*.txt"))]
+        copy_files(annotations, [*(path for path in sources if str(path) not in changes), *lists], out)
+        written = []
+        for source, labels in changes.items():
+            patch = JsonPatch(Path(source))
+            seen: set[str] = set()
+            keys = [_object_key(value, place, seen) for place, (*_, value) in enumerate(patch.listed("objects"))]
+            relabel_json_list(patch, "objects", keys, "label", labels)
+            written.append(copy_path(annotations, Path(source), out))
+            patch.write(written[-1])
+        return written
+
+    def open_copies(self, annotations: Annotations, out: Path) -> Mtsd:
+        """Returns the data set of the copied annotations and the original photos."""
+        return Mtsd(out, os.path.commonpath([os.path.dirname(path) for path in annotations.photos["path"]]))
 
 
-def _annotation_files(base: Path) -> dict[str, Path]:
+def _annotation_files(root: Path) -> dict[str, Path]:
     """Returns photo to annotation file."""
     found: dict[str, Path] = {}
-    for folder in find_folders(base, "annotations"):
+    for folder in find_folders(root, "annotations"):
         for path in sorted(folder.glob("*.json")):
-            if path.stem in found:
-                raise DataError(f"two annotation files speak of {path.stem}: {found[path.stem]} and {path}",
+            if found.setdefault(path.stem, path) != path:
+                raise DataError(f"two annotation files describe {path.stem}: {found[path.stem]} and {path}",
                                 "keep one of them, or give a data.root that holds one")  # fmt: skip
-            found[path.stem] = path
-    if found:
-        return found
-    raise DataError(
-        f"no folder annotations/ with a JSON a photo below data.root={base}",
-        "give the folder that MTSD was unpacked into (mtsd_v2_fully_annotated), or the format: data=coco, yolo, voc",
-    )
+    if not found:
+        raise DataError(
+            f"no folder annotations/ with one JSON per photo below data.root={root}",
+            "give the folder of the unpacked MTSD (mtsd_v2_fully_annotated), or another format: data=coco, yolo, voc",
+        )
+    return found
 
 
-def _read_splits(base: Path) -> dict[str, str]:
-    """Returns photo to split."""
-    splits: dict[str, str] = {}
-    for folder in find_folders(base, "splits"):
-        for file in sorted(folder.glob("*.txt")):
-            for key in file.read_text(encoding="utf-8-sig").split():
-                if splits.setdefault(key, file.stem) != file.stem:
-                    raise DataError(f"{file}: {key} stands in {splits[key]}.txt too", "take it out of one of the lists")
-    return splits
-
-
-def _index_pictures(places: list[Path]) -> dict[str, Path]:
-    """Returns photo to picture file."""
+def _index_images(folders: list[Path]) -> dict[str, Path]:
+    """Returns photo to image file."""
     found: dict[str, Path] = {}
-    for place in places:
-        for path in pictures_below(place):
-            if path.stem in found and found[path.stem] != path:
-                raise DataError(
-                    f"two photos are called {path.stem}: {found[path.stem]} and {path}", "remove or rename one"
-                )
-            found[photo_name(path.name)] = path
+    for path in (path for folder in folders for path in images_below(folder)):
+        if found.setdefault(photo_name(path.name), path) != path:
+            raise DataError(f"two photos are called {path.stem}: {found[path.stem]} and {path}", "remove or rename one")
     return found
 
 
 def _read_photo(file: Path, key: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Returns what a JSON says of its photo and of its boxes."""
+    """Returns the columns of a photo and the rows of its boxes."""
     content, problem = read_json(file)
-    if not problem:
-        problem = _schema(content)
+    problem = problem or _schema_problem(content)
     if problem:
         return {"problem": "annotation unreadable", "detail": f"{file}: {problem}"}, []
-    wide = content.get("ispano", False)
-    width, height = int(content["width"]), int(content["height"])
-    about = {"width": width, "height": height, "panorama": bool(wide)}
+    panorama, width = bool(content.get("ispano", False)), int(content["width"])
     seen: set[str] = set()
-    objects = [(object_key(value, place, seen), value) for place, value in enumerate(content["objects"])]
-    rows = [_read_object(value, key, name, place, width, bool(wide)) for place, (name, value) in enumerate(objects)]
-    return about, rows
+    rows = [
+        _read_object(value, key, _object_key(value, place, seen), place, width, panorama)
+        for place, value in enumerate(content["objects"])
+    ]
+    return {"width": width, "height": int(content["height"]), "panorama": panorama}, rows
 
 
-def object_key(value: Any, place: int, seen: set[str]) -> str:
-    """Returns an object's key, or its place where it has none; a key that stands once more gets its place."""
-    name = str(value["key"]) if isinstance(value, Mapping) and value.get("key") else str(place)
-    name = f"{name}#{place}" if name in seen else name
-    seen.add(name)
-    return name
+def _object_key(value: Any, place: int, seen: set[str]) -> str:
+    """Returns an object's key, or its position if it has none; a repeated key gets its position as a suffix."""
+    key = str(value["key"]) if isinstance(value, Mapping) and value.get("key") else str(place)
+    key = f"{key}#{place}" if key in seen else key
+    seen.add(key)
+    return key
 
 
-def _schema(content: Any) -> str:
-    """Says what is not as in MTSD; empty where all is."""
+def _schema_problem(content: Any) -> str:
+    """Returns what differs from MTSD's schema; empty if nothing does."""
     if not isinstance(content, dict):
-        return f"it holds a {type(content).__name__}, MTSD's hold an object with width, height and objects"
-    lacking = [name for name in ("width", "height", "objects") if name not in content]
-    if lacking:
-        return f"no {' and no '.join(lacking)}; it has {format_list(content, 6) or 'nothing'}"
+        return f"it holds a {type(content).__name__} instead of an object with width, height and objects"
+    missing = [name for name in ("width", "height", "objects") if name not in content]
+    if missing:
+        return f"no {' and no '.join(missing)}; it has {format_list(content, 6) or 'nothing'}"
     for name in ("width", "height"):
         if not isinstance(content[name], (int, float)) or not 0 < content[name] < 10**6:
             return f"{name} is {content[name]!r}"
@@ -148,55 +179,33 @@ def _schema(content: Any) -> str:
     return ""
 
 
-def _read_object(value: Any, key: str, name: str, place: int, width: int, panorama: bool) -> dict[str, Any]:
+def _read_object(value: Any, photo: str, key: str, place: int, width: int, panorama: bool) -> dict[str, Any]:
     """Returns the row of one object."""
-    row: dict[str, Any] = {"photo": key, "annotation": name, "position": place, "label": None, **corners([0] * 4)}
+    row: dict[str, Any] = {"photo": photo, "annotation": key, "position": place, "label": None, **corners([0] * 4)}
     if not isinstance(value, Mapping) or not isinstance(value.get("bbox"), Mapping):
         return {**row, "problem": "malformed", "detail": f"object {place} has no bbox: {json.dumps(value)[:120]}"}
     box = value["bbox"]
     row |= corners(box.get(name) for name in ("xmin", "ymin", "xmax", "ymax"))
-    row |= metadata(value.get("properties") or {})
+    row |= attributes(value.get("properties"))
     if isinstance(value.get("label"), str) and value["label"].strip():
         row["label"] = value["label"]
     elif not row.get("problem"):
         row |= {"problem": "no label", "detail": f"label is {value.get('label')!r}"}
-    row |= _across_the_edge(row, box.get("cross_boundary") or value.get("cross_boundary"), width, panorama)
-    return row
+    return row | _wrap_around(row, box.get("cross_boundary") or value.get("cross_boundary"), width, panorama)
 
 
-def _across_the_edge(row: Mapping[str, Any], parts: Any, width: int, panorama: bool) -> dict[str, Any]:
-    """Returns what changes of a box that crosses the edge of a panorama; its right edge is counted on beyond the width.
+def _wrap_around(row: Mapping[str, Any], parts: Any, width: int, panorama: bool) -> dict[str, Any]:
+    """Returns what changes in a box that crosses the edge of a panorama: ``x_max`` then exceeds the width.
 
-    Where ``cross_boundary`` is missing, corners the wrong way round in a panorama are taken for a crossing if the box
-    is narrower so than the other way round; elsewhere they are swapped.
+    Without ``cross_boundary``, swapped corners in a panorama count as a crossing if the box is narrower that way;
+    otherwise they stay swapped, which cropping reports.
     """
     left, right = row["x_min"], row["x_max"]
     if left > right and (parts or (panorama and width - left + right < left - right)):
         return {"x_max": right + width, "wraps": True}
     if isinstance(parts, Mapping) and all(isinstance(part, Mapping) for part in parts.values()) and len(parts) == 2:
-        begin, end = sorted(parts.values(), key=lambda part: -number(part.get("xmin")))
-        left, right = number(begin.get("xmin")), number(end.get("xmax"))
-        if number(begin.get("xmax")) >= width - 2 and number(end.get("xmin")) <= 2 and right < left:
+        first, second = sorted(parts.values(), key=lambda part: -number(part.get("xmin")))
+        left, right = number(first.get("xmin")), number(second.get("xmax"))
+        if number(first.get("xmax")) >= width - 2 and number(second.get("xmin")) <= 2 and right < left:
             return {"x_min": left, "x_max": right + width, "wraps": True}
     return {"wraps": False}
-
-
-def _unannotated(
-    splits: dict[str, str],
-    files: Mapping[str, Path],
-    pictures: Mapping[str, Path],
-    place: Path,
-    photos: list[dict[str, Any]],
-) -> list[str]:
-    """Adds the photos that a list names and no JSON describes; returns what to say of those that need none."""
-    lacking = [key for key in splits if key not in files]
-    public = [key for key in lacking if splits[key] in UNANNOTATED]
-    for key in lacking:
-        if splits[key] not in UNANNOTATED:
-            photos.append({
-                "name": key, "path": str(pictures.get(key, place / f"{key}.jpg")), "split": splits[key],
-                "source": f"splits/{splits[key]}.txt", "problem": "no annotation",
-                "detail": f"splits/{splits[key]}.txt lists it, annotations/{key}.json is not there",
-            })  # fmt: skip
-    words = f"{len(public):,} photos of the test split have no annotations (they are not public)"
-    return [words] if public else []

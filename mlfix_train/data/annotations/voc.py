@@ -1,131 +1,225 @@
-"""Pascal VOC: an XML a photo; corners count pixels from 1, the last one included.
+"""Pascal VOC: one XML per photo; corners count pixels from 1, the last one included.
 
-Source of the format: the development kit's documentation (VOC2012). Its tools read pixels as stored.
+Source of the format: the development kit's documentation (VOC2012). Its tools read the pixels as stored.
 """
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.parsers import expat
+from xml.sax.saxutils import escape
 
 from mlfix_train.data.annotations.base import (
+    AnnotationFormat,
     Annotations,
-    check_root,
-    collect,
+    LabelChanges,
+    attributes,
+    build_annotations,
     corners,
     find_folders,
-    metadata,
     photo_name,
+    read_split_lists,
     split_of,
 )
+from mlfix_train.data.annotations.write_back import copy_files, copy_path
 from mlfix_train.errors import DataError
 
 SPLITS = ("train", "val", "test")
+OWN_ELEMENTS = ("name", "bndbox", "part", "polygon")
+"""Elements of an object that don't become columns."""
 
 
-def read_voc(root: str | Path) -> Annotations:
-    """Reads ``Annotations/*.xml``, ``JPEGImages/`` and ``ImageSets/Main/{train,val,test}.txt`` below ``root``.
+@dataclass
+class Voc(AnnotationFormat):
+    """Pascal VOC: ``Annotations/*.xml``, ``JPEGImages/`` and ``ImageSets/Main/{train,val,test}.txt`` below ``root``.
+
+    ``pose``, ``truncated``, ``difficult`` and the like become columns.
 
     Args:
-        root: the folder (``VOC2012``, or one that holds several such); without a folder ``Annotations``, XML and photos
-            side by side.
-
-    Returns:
-        Photos and boxes; ``pose``, ``truncated``, ``difficult`` and the like are columns.
-
-    Raises:
-        DataError: no XML, or a photo in two splits.
+        root: the folder (``VOC2012``, or one that holds several such); without a folder ``Annotations``, XML files
+            beside their photos.
     """
-    base = check_root(root)
-    photos: list[dict[str, Any]] = []
-    boxes: list[dict[str, Any]] = []
-    for folder in find_folders(base, "Annotations") or [base]:
-        pictures = next(iter(find_folders(folder.parent, "JPEGImages", 1)), None) if folder != base else None
-        splits = _read_splits(folder.parent if folder != base else base)
-        read: set[str] = set()
-        for file in sorted(folder.rglob("*.xml")):
-            about, rows = _read_file(file, base, folder, pictures)
-            about["split"] = splits.get(file.stem, ("", ""))[0] or split_of(file.parent.name)
-            photos.append(about)
-            read.add(file.stem)
-            boxes += [{**row, "photo": about["name"]} for row in rows]
-        photos += _unannotated(base, folder, pictures, splits, read)
-    if not photos:
-        raise DataError(f"no XML below data.root={root}", "give the folder that holds Annotations/ and JPEGImages/")
-    return collect("voc", base, photos, boxes)
+
+    name = "voc"
+
+    @classmethod
+    def detect(cls, root: Path) -> int:
+        """XML files in a folder ``Annotations``, or loose ones."""
+        if any(next(folder.rglob("*.xml"), None) for folder in find_folders(root, "annotations")):
+            return 2
+        return 1 if next(root.glob("*.xml"), None) or next(root.glob("*/*.xml"), None) else 0
+
+    def read(self) -> Annotations:
+        """Reads all photos and boxes.
+
+        Raises:
+            DataError: there is no XML, or a photo is in two splits.
+        """
+        root = self.folder
+        photos: list[dict[str, Any]] = []
+        boxes: list[dict[str, Any]] = []
+        for folder in find_folders(root, "Annotations") or [root]:
+            home = root if folder == root else folder.parent
+            images = next(iter(find_folders(home, "JPEGImages", 1)), None) if folder != root else None
+            lists = read_split_lists(home / "ImageSets" / "Main" / f"{split}.txt" for split in SPLITS)
+            described = set()
+            for file in sorted(folder.rglob("*.xml")):
+                photo, rows = _read_file(file, root, folder, images)
+                photo["split"] = lists[file.stem].stem if file.stem in lists else split_of(file.parent.name)
+                photos.append(photo)
+                described.add(file.stem)
+                boxes += [{**row, "photo": photo["name"]} for row in rows]
+            for stem, split_list in lists.items():
+                if stem not in described and split_list.stem != "test":  # the test split is often not annotated
+                    photos.append(_unannotated(stem, split_list, folder, images or folder, root))
+        if not photos:
+            hint = "give the folder that holds Annotations/ and JPEGImages/"
+            raise DataError(f"no XML below data.root={self.root}", hint)
+        return build_annotations(self.name, root, photos, boxes)
+
+    def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
+        """Writes copies with new labels; arguments as in the base class."""
+        sources = [Path(path) for path in annotations.photos["source"] if str(path).endswith(".xml")]
+        folders = sorted({path.parent.parent / "ImageSets" / "Main" for path in sources})
+        lists = [path for folder in folders for path in sorted(folder.glob("*.txt"))]
+        copy_files(annotations, [*(path for path in sources if str(path) not in changes), *lists], out)
+        written = []
+        for source, labels in changes.items():
+            written.append(copy_path(annotations, Path(source), out))
+            new = {int(key): label for key, label in labels.items()}
+            written[-1].write_bytes(patch_xml(Path(source).read_bytes(), new))
+        return written
+
+    def open_copies(self, annotations: Annotations, out: Path) -> Voc:
+        """Returns the data set of the copied annotations, without photos."""
+        return Voc(out)
 
 
-def _read_splits(home: Path) -> dict[str, tuple[str, str]]:
-    """Returns photo to split and the list that says so."""
-    splits: dict[str, tuple[str, str]] = {}
-    for name in SPLITS:
-        file = home / "ImageSets" / "Main" / f"{name}.txt"
-        for line in file.read_text(encoding="utf-8-sig").splitlines() if file.is_file() else []:
-            if line.split():
-                photo = line.split()[0]
-                if splits.setdefault(photo, (name, str(file)))[0] != name:
-                    raise DataError(f"{file}: {photo} stands in {splits[photo][0]}.txt too",
-                                    "take it out of one of the lists")  # fmt: skip
-    return splits
-
-
-def _unannotated(
-    base: Path, folder: Path, pictures: Path | None, splits: dict[str, tuple[str, str]], read: set[str]
-) -> list[dict[str, Any]]:
-    """Returns photos that a list names and no XML describes; those of the test split need none."""
-    rows = []
-    for photo, (split, file) in splits.items():
-        if photo not in read and split != "test":
-            xml = folder / f"{photo}.xml"
-            rows.append({
-                "name": photo_name(xml.relative_to(base).as_posix()), "source": file, "split": split,
-                "path": str((pictures or folder) / f"{photo}.jpg"), "problem": "no annotation",
-                "detail": f"{file} lists it, {xml} is not there",
-            })  # fmt: skip
-    return rows
+def _unannotated(stem: str, split_list: Path, folder: Path, images: Path, root: Path) -> dict[str, Any]:
+    """Returns the row of a photo that a split list names and no XML describes."""
+    xml = folder / f"{stem}.xml"
+    return {
+        "name": photo_name(xml.relative_to(root).as_posix()),
+        "path": str(images / f"{stem}.jpg"),
+        "split": split_list.stem,
+        "source": str(split_list),
+        "problem": "no annotation",
+        "detail": f"{split_list} lists it, but {xml} does not exist",
+    }
 
 
 def _read_file(
-    file: Path, base: Path, home: Path, pictures: Path | None
+    file: Path, root: Path, folder: Path, images: Path | None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    name = photo_name(file.relative_to(base).as_posix())
-    about: dict[str, Any] = {"name": name, "source": str(file), "path": str(file.with_suffix(".jpg"))}
+    """Returns the columns of a photo and the rows of its boxes.
+
+    Args:
+        file: the XML.
+        root: folder of the data set.
+        folder: the folder ``Annotations``.
+        images: the folder of the photos; ``None``: beside the XML.
+    """
+    name = photo_name(file.relative_to(root).as_posix())
+    photo: dict[str, Any] = {"name": name, "source": str(file), "path": str(file.with_suffix(".jpg"))}
     try:
         tree = ET.parse(file).getroot()
+        problem = "" if tree.tag == "annotation" else f"it holds <{tree.tag}>, not <annotation>"
     except (ET.ParseError, OSError, ValueError, LookupError) as error:
-        return about | {"problem": "annotation unreadable", "detail": f"{file}: {error}"}, []
-    if tree.tag != "annotation":
-        detail = f"{file}: it holds <{tree.tag}>, not <annotation>"
-        return about | {"problem": "annotation unreadable", "detail": detail}, []
-    named = (tree.findtext("filename") or "").strip() or f"{file.stem}.jpg"
-    folder = file.parent if pictures is None else pictures / file.relative_to(home).parent
-    about["path"] = str(folder / Path(named.replace("\\", "/")).name)
-    if not Path(about["path"]).is_file() and (folder / f"{file.stem}.jpg").is_file():
-        about["path"] = str(folder / f"{file.stem}.jpg")
+        problem = str(error)
+    if problem:
+        return photo | {"problem": "annotation unreadable", "detail": f"{file}: {problem}"}, []
+    stated = (tree.findtext("filename") or "").strip() or f"{file.stem}.jpg"
+    image_folder = file.parent if images is None else images / file.relative_to(folder).parent
+    named, beside = image_folder / Path(stated.replace("\\", "/")).name, image_folder / f"{file.stem}.jpg"
+    photo["path"] = str(beside if beside.is_file() and not named.is_file() else named)
     for side in ("width", "height"):
         text = (tree.findtext(f"size/{side}") or "").strip()
-        about[side] = int(text) if text.isdigit() and len(text) < 7 else 0
-    return about, [_read_object(file, value, place) for place, value in enumerate(tree.findall("object"))]
+        photo[side] = int(text) if text.isdigit() and len(text) < 7 else 0
+    return photo, [_read_object(file, value, place) for place, value in enumerate(tree.findall("object"))]
 
 
 def _read_object(file: Path, value: ET.Element, place: int) -> dict[str, Any]:
+    """Returns the row of one object."""
     label = (value.findtext("name") or "").strip() or None
     row: dict[str, Any] = {"annotation": str(place), "position": place, "label": label}
     box = value.find("bndbox")
     texts = [box.findtext(name) if box is not None else None for name in ("xmin", "ymin", "xmax", "ymax")]
-    row |= corners(_float(text) for text in texts)
+    row |= corners(_to_float(text) for text in texts)
     if row.get("problem"):
         row["detail"] = f"{file}: object {place}: corners {', '.join(map(str, texts))}"
     elif label is None:
         row |= {"problem": "no label", "detail": f"{file}: object {place} has no name"}
     row["x_min"], row["y_min"] = row["x_min"] - 1, row["y_min"] - 1
-    skip = ("name", "bndbox", "part", "polygon")
-    return row | metadata({e.tag: (e.text or "").strip() for e in value if e.tag not in skip and len(e) == 0})
+    return row | attributes(
+        {item.tag: (item.text or "").strip() for item in value if item.tag not in OWN_ELEMENTS and len(item) == 0}
+    )
 
 
-def _float(text: str | None) -> Any:
+def _to_float(text: str | None) -> float | str | None:
     try:
-        return float(text) if text is not None else None
+        return None if text is None else float(text)
     except ValueError:
         return text
+
+
+def patch_xml(raw: bytes, labels: Mapping[int, str | None]) -> bytes:
+    """Returns an annotation with other names; every other byte stays as it is.
+
+    Args:
+        raw: the file, in the encoding that it declares.
+        labels: number of an ``<object>``, from 0, to its new name, or ``None`` to remove it.
+    """
+    for mark, codec in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
+        if raw.startswith(mark):  # expat tells byte positions in UTF-8
+            text = raw[2:].decode(codec).encode()
+            return mark + _patch_xml(text, labels, "utf-8").decode().encode(codec)
+    declared = re.match(rb"<\?xml[^>]*encoding=[\"']([\w.-]+)[\"']", raw.lstrip(b"\xef\xbb\xbf"))
+    return _patch_xml(raw, labels, declared[1].decode() if declared else "utf-8")
+
+
+def _patch_xml(raw: bytes, labels: Mapping[int, str | None], encoding: str) -> bytes:
+    objects = _find_objects(raw, encoding)
+    for place in sorted(labels, reverse=True):
+        start, end, name = objects[place]
+        label = labels[place]
+        if label is None:
+            raw = raw[:start] + raw[end:]
+        elif name is not None:
+            raw = raw[: name[0]] + escape(label).encode(encoding, "xmlcharrefreplace") + raw[name[1] :]
+    return raw
+
+
+def _find_objects(raw: bytes, encoding: str) -> list[tuple[int, int, tuple[int, int] | None]]:
+    """Returns the bytes of each ``<object>`` below the root, start and end, and those of the text of its ``<name>``."""
+    parser = expat.ParserCreate(encoding)
+    found: list[tuple[int, int, tuple[int, int] | None]] = []
+    path: list[str] = []
+    starts = {"object": 0, "name": -1}
+    names: list[tuple[int, int]] = []
+
+    def on_start(tag: str, _: object) -> None:
+        path.append(tag)
+        if path[1:] == ["object"]:
+            starts["object"] = parser.CurrentByteIndex
+            names.clear()
+        elif path[1:] == ["object", "name"] and not names:
+            starts["name"] = raw.index(b">", parser.CurrentByteIndex) + 1
+
+    def on_end(tag: str) -> None:
+        here = parser.CurrentByteIndex
+        if path[1:] == ["object", "name"] and not names and starts["name"] <= here:
+            names.append((starts["name"], here))
+        elif path[1:] == ["object"]:
+            self_closing = raw[here : here + 2] != b"</"
+            end = raw.index(b">", starts["object"] if self_closing else here) + 1
+            found.append((starts["object"], end, names[0] if names else None))
+        path.pop()
+
+    parser.StartElementHandler, parser.EndElementHandler = on_start, on_end
+    parser.Parse(raw, True)
+    return found

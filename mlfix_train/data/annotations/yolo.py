@@ -1,110 +1,175 @@
-"""YOLO data sets: a text file a photo, a line a box, coordinates as shares of the photo's sides.
+"""YOLO data sets: one text file per photo, one line per box, coordinates as fractions of the photo's sides.
 
-Source of the format: "Object Detection Datasets Overview" in Ultralytics' documentation. A label file lies where its
-photo does, with the last ``images`` of the path replaced by ``labels`` (beside the photo where there is none). Photos
-count as turned upright by EXIF, as OpenCV loads them there.
+Source of the format: "Object Detection Datasets Overview" in Ultralytics' documentation. The label file of a photo has
+its path with the last ``images`` replaced by ``labels`` (it lies beside the photo if there is none). Corners refer to
+photos rotated by their EXIF orientation, as OpenCV loads them there.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlfix_train.data.annotations.base import (
+    AnnotationFormat,
     Annotations,
-    check_root,
-    collect,
+    LabelChanges,
+    build_annotations,
     corners,
+    images_below,
     photo_name,
-    pictures_below,
     split_of,
 )
+from mlfix_train.data.annotations.write_back import copy_files, copy_path
 from mlfix_train.errors import DataError, format_list, nearest
 
 SPLITS = ("train", "val", "test", "valid", "minival")
-NAME_FILES = ("classes.txt", "obj.names", "labels.txt", "names.txt", "_darknet.labels")
+CLASS_FILES = ("classes.txt", "obj.names", "labels.txt", "names.txt", "_darknet.labels")
 
 
-def read_yolo(root: str | Path, file: str | Path | None = None) -> Annotations:
-    """Reads a YOLO data set.
+@dataclass
+class Yolo(AnnotationFormat):
+    """A YOLO data set. ``annotation`` is the line number, from 1.
+
+    Of polygons and oriented boxes (more than five numbers per line) the bounding box is taken.
 
     Args:
-        root: the folder of the data set.
-        file: ``data.yaml`` (class names, and folders or lists of photos for each split), or a text file with a class
-            name a line; by default found in ``root``. Without folders of splits all photos below ``root`` count.
-
-    Returns:
-        Photos and boxes, in shares of the photo's sides. ``annotation`` is the number of the line, from 1. Of polygons
-        and oriented boxes (more than five numbers a line) the box around them is taken.
-
-    Raises:
-        DataError: no class names, no photos, or two photos that share a label file.
+        root: folder of the data set.
+        file: ``data.yaml`` (class names, and folders or lists of photos for each split), or a text file with one class
+            name per line; by default found in ``root``. If it names no splits, all photos below ``root`` are read.
     """
-    base = check_root(root)
-    about = find_names(base, file)
-    names, settings = read_names(about)
-    notes: list[str] = []
-    pictures = _listed(base, about, settings, notes)
-    if pictures and not any(path.is_relative_to(base) for path, _ in pictures):  # `path:` leads elsewhere
-        base = Path(os.path.commonpath([path.parent for path, _ in pictures]))
-        base = base.parent if base.name.lower() == "images" else base
-    pictures = pictures or [(path, _split_by_folder(base, path)) for path in pictures_below(base)]
-    photos: list[dict[str, Any]] = []
-    boxes: list[dict[str, Any]] = []
-    owners: dict[str, str] = {}
-    bare = 0
-    for path, split in pictures:
-        label_file = label_path(path)
-        if owners.setdefault(label_file, str(path)) != str(path):
-            raise DataError(f"two photos share {label_file}: {owners[label_file]} and {path}", "rename one of them")
-        name = photo_name(Path(os.path.relpath(path, base)).as_posix())
-        rows, problem = _read_lines(label_file, name, names)
-        about_photo = {"name": name, "path": str(path), "split": split, "source": label_file}
-        photos.append(about_photo | ({"problem": "annotation unreadable", "detail": problem} if problem else {}))
-        bare += not rows
-        boxes += rows
-    boxes += _without_photos(base, owners, {about}, names)
-    if bare:
-        notes.append(f"{bare:,} photos have no boxes")
-    if not any(row["photo"] for row in boxes):
-        raise DataError(f"none of the {len(photos):,} photos below data.root={root} has a label file with boxes",
-                        f"the first one's is looked for at {photos[0]['source'] if photos else 'labels/'}")  # fmt: skip
-    more: dict[str, Any] = {"classes": tuple(names.values()), "notes": tuple(notes)}
-    return collect("yolo", base, photos, boxes, shares=True, upright=True, **more)
+
+    file: str | Path | None = None
+
+    name = "yolo"
+
+    @classmethod
+    def detect(cls, root: Path) -> int:
+        """A YAML that mentions ``names``, or a list of classes."""
+        yaml = [*root.glob("*.yaml"), *root.glob("*.yml")]
+        named = any("names" in path.read_text(encoding="utf-8", errors="replace") for path in yaml)
+        return 2 if named or any(path.is_file() for path in _class_files(root)) else 0
+
+    def read(self) -> Annotations:
+        """Reads all photos and boxes.
+
+        Raises:
+            DataError: there are no class names, no photos or no boxes, or two photos share a label file.
+        """
+        root = self.folder
+        names_file = find_class_names(root, self.file)
+        names, settings = read_class_names(names_file)
+        images, notes = _listed_images(root, names_file, settings)
+        if images and not any(path.is_relative_to(root) for path in images):  # `path:` leads elsewhere
+            root = Path(os.path.commonpath([path.parent for path in images]))
+            root = root.parent if root.name.lower() == "images" else root
+        images = images or {path: _split_by_folder(root, path) for path in images_below(root)}
+        photos: list[dict[str, Any]] = []
+        boxes: list[dict[str, Any]] = []
+        owners: dict[str, Path] = {}
+        empty = 0
+        for path, split in images.items():
+            label_file = label_path(path)
+            if owners.setdefault(label_file, path) != path:
+                raise DataError(f"two photos share {label_file}: {owners[label_file]} and {path}", "rename one of them")
+            name = photo_name(Path(os.path.relpath(path, root)).as_posix())
+            rows, problem = _read_label_file(label_file, name, names)
+            photo = {"name": name, "path": str(path), "split": split, "source": label_file}
+            photos.append(photo | ({"problem": "annotation unreadable", "detail": problem} if problem else {}))
+            empty += not rows
+            boxes += rows
+        boxes += _orphaned_boxes(owners, names_file, names)
+        if empty:
+            notes.append(f"{empty:,} photos have no boxes")
+        if not any(row["photo"] for row in boxes):
+            raise DataError(
+                f"none of the {len(photos):,} photos below data.root={self.root} has a label file with boxes",
+                f"the label file of the first one would be {photos[0]['source'] if photos else 'in labels/'}",
+            )
+        return build_annotations(
+            self.name,
+            root,
+            photos,
+            boxes,
+            normalized=True,
+            exif_applied=True,
+            classes=tuple(names.values()),
+            notes=tuple(notes),
+        )
+
+    def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
+        """Writes copies with new labels, beside links to the photos; a new label is added to the class list.
+
+        ``path`` in ``data.yaml``, and lists of photos, lead to the copies.
+        """
+        names_file = find_class_names(self.folder, self.file)
+        names, settings = read_class_names(names_file)
+        numbers = {name: number for number, name in sorted(names.items(), reverse=True)}
+        wanted = {label for labels in changes.values() for label in labels.values() if label is not None}
+        added = {max(names) + 1 + place: label for place, label in enumerate(sorted(wanted - set(numbers)))}
+        numbers |= {label: number for number, label in added.items()}
+        written = []
+        for source in dict.fromkeys(map(str, annotations.photos["source"])):
+            if source in changes:
+                written.append(copy_path(annotations, Path(source), out))
+                text = _relabel_lines(Path(source).read_bytes().decode(), changes[source], numbers)
+                written[-1].write_bytes(text.encode())
+            elif os.path.isfile(source):
+                copy_files(annotations, [Path(source)], out)
+        for photo in map(Path, annotations.photos["path"]):  # YOLO's tools look for photos beside the labels
+            target = copy_path(annotations, photo, out)
+            if not target.exists():
+                target.symlink_to(photo)
+        return written + _write_class_names(annotations, names_file, settings, added, out)
+
+    def open_copies(self, annotations: Annotations, out: Path) -> Yolo:
+        """Returns the data set of the copies, with links to the photos."""
+        names_file = find_class_names(self.folder, self.file)
+        return Yolo(out, os.path.abspath(_names_copy(annotations, names_file, out)))
 
 
-def find_names(base: Path, file: str | Path | None) -> Path:
+# Class names
+
+
+def find_class_names(root: Path, file: str | Path | None) -> Path:
     """Returns the file that names the classes.
 
     Raises:
-        DataError: none, or several.
+        DataError: there is none, or several.
     """
     if file:
-        path = Path(os.path.normpath(base / Path(file).expanduser()))
+        path = Path(os.path.normpath(root / Path(file).expanduser()))
         if not path.is_file():
-            raise DataError(f"data.file={path} does not exist", "give data.yaml, or a file with a class name a line")
+            hint = "give data.yaml, or a file with one class name per line"
+            raise DataError(f"data.file={path} does not exist", hint)
         return path
-    found = [path for path in sorted({*base.glob("*.yaml"), *base.glob("*.yml")}) if "names" in _load_yaml(path)]
+    found = [path for path in sorted({*root.glob("*.yaml"), *root.glob("*.yml")}) if "names" in _load_yaml(path)]
     if len(found) > 1:
-        own = [path for path in found if path.stem == "data"]
-        if len(own) != 1:
-            raise DataError(f"{base} holds several lists of classes: {format_list(path.name for path in found)}",
-                            "say which: data.file=<one of them>")  # fmt: skip
-        found = own
-    found = found or [path for path in name_files(base) if path.is_file()]
+        names = format_list(path.name for path in found)
+        found = [path for path in found if path.stem == "data"]
+        if len(found) != 1:
+            raise DataError(f"{root} holds several lists of classes: {names}", "name one: data.file=<file>")
+    found = found or [path for path in _class_files(root) if path.is_file()]
     if not found:
-        raise DataError(f"no list of classes in data.root={base}",
-                        "YOLO wants data.yaml with names, or classes.txt; give it with data.file=<file>")  # fmt: skip
+        raise DataError(f"no list of classes in data.root={root}",
+                        "YOLO needs data.yaml with names, or classes.txt; give it with data.file=<file>")  # fmt: skip
     return found[0]
 
 
-def name_files(base: Path) -> list[Path]:
-    """Returns the text files that may name the classes, whether they are there or not."""
-    below = sorted(entry for entry in base.iterdir() if entry.is_dir()) if base.is_dir() else []
-    return [folder / name for folder in (base, *below) for name in NAME_FILES]
+def _class_files(root: Path) -> list[Path]:
+    """Returns the text files that may name the classes, whether they exist or not."""
+    below = sorted(entry for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
+    return [folder / name for folder in (root, *below) for name in CLASS_FILES]
+
+
+def _is_yaml(path: Path) -> bool:
+    return path.suffix.lower() in (".yaml", ".yml")
 
 
 def _load_yaml(path: Path) -> dict[str, Any]:
@@ -113,102 +178,105 @@ def _load_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} can't be read as YAML: {' '.join(str(error).split())[:200]}", "mend it") from error
+        problem = f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}"
+        raise DataError(problem, "correct it at the line that the message names") from error
     return dict(content) if isinstance(content, Mapping) else {}
 
 
-def read_names(path: Path) -> tuple[dict[int, str], dict[str, Any]]:
-    """Returns class number to name, and the other settings of a data.yaml.
+def read_class_names(path: Path) -> tuple[dict[int, str], dict[str, Any]]:
+    """Returns class number to name, and the other settings of a ``data.yaml``.
 
     Raises:
-        DataError: names that are none, or a number that stands twice.
+        DataError: there are no names, or one is not text or empty.
     """
-    if path.suffix.lower() not in (".yaml", ".yml"):
+    settings: dict[str, Any] = {}
+    if _is_yaml(path):
+        settings = _load_yaml(path)
+        given = settings.get("names")
+        if not isinstance(given, (Mapping, list)):
+            raise DataError(f"{path}: names is {given!r}", "give a list of class names, or number: name")
+        listed = dict(given) if isinstance(given, Mapping) else dict(enumerate(given))
+    else:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-        names = {place: line.strip() for place, line in enumerate(lines) if line.strip()}
-        return _checked_names(path, names), {}
-    settings = _load_yaml(path)
-    given = settings.get("names")
-    if isinstance(given, Mapping):
-        return _checked_names(path, {key: given[key] for key in given}), settings
-    if isinstance(given, list):
-        return _checked_names(path, dict(enumerate(given))), settings
-    raise DataError(f"{path}: names is {given!r}", "give a list of class names, or number: name")
-
-
-def _checked_names(path: Path, names: Mapping[Any, Any]) -> dict[int, str]:
+        listed = {place: line.strip() for place, line in enumerate(lines) if line.strip()}
     try:
-        found = {int(number): name for number, name in names.items()}
+        names = {int(number): name for number, name in listed.items()}
     except (TypeError, ValueError) as error:
-        raise DataError(f"{path}: names has a key that is no number ({error})", "give number: name") from error
-    if not found:
+        raise DataError(f"{path}: names has a key that is not a number ({error})", "give number: name") from error
+    if not names:
         raise DataError(f"{path} names no classes", "give a list of class names")
-    for number, name in found.items():
+    for number, name in names.items():
         if isinstance(name, bool) or name is None:
-            raise DataError(f"{path}: class {number} is called {name}, which is no text to YAML", "put it in quotes")
+            raise DataError(f"{path}: class {number} is called {name}, which YAML does not read as text", "quote it")
         if not str(name).strip():
             raise DataError(f"{path}: class {number} has an empty name", "give it one")
-    return {number: str(name) for number, name in found.items()}
+    return {number: str(name) for number, name in names.items()}, settings
 
 
-def _listed(base: Path, about: Path, settings: Mapping[str, Any], notes: list[str]) -> list[tuple[Path, str]]:
-    """Returns the photos that the splits of a data.yaml name, and their split."""
-    home = about.parent
+# Photos
+
+
+def _listed_images(root: Path, names_file: Path, settings: Mapping[str, Any]) -> tuple[dict[Path, str], list[str]]:
+    """Returns the photos that a ``data.yaml`` names, with their splits, and notes on what is left out."""
+    base, notes = names_file.parent, []
     if settings.get("path"):
         stated = Path(str(settings["path"])).expanduser()
-        places = [stated] if stated.is_absolute() else [about.parent / stated, base / stated]
-        home = next((place for place in places if place.is_dir()), about.parent)
-    pictures: dict[Path, str] = {}
-    shared = 0
+        candidates = [stated] if stated.is_absolute() else [names_file.parent / stated, root / stated]
+        base = next((folder for folder in candidates if folder.is_dir()), base)
+    images: dict[Path, str] = {}
+    repeated = 0
     for split in (name for name in SPLITS if settings.get(name)):
         given = settings[split]
         for entry in given if isinstance(given, list) else [given]:
             try:
-                found = _pictures_of(about, home, base, split, str(entry))
+                found = _images_of_entry(names_file, base, root, split, str(entry))
             except DataError as error:
-                if split != "test":  # a test split is often named and not there
+                if split != "test":  # a test split is often named but not shipped
                     raise
                 notes.append(f"{error.problem}: it is left out")
                 continue
             for path in found:
-                shared += path in pictures
-                pictures.setdefault(path, {"valid": "val"}.get(split, split))
-    if shared:
-        notes.append(f"{shared:,} photos stand in two splits of {about.name} and count for the first")
-    return list(pictures.items())
+                repeated += path in images
+                images.setdefault(path, {"valid": "val"}.get(split, split))
+    if repeated:
+        notes.append(f"{repeated:,} photos are in two splits of {names_file.name}; the first one counts")
+    return images, notes
 
 
-def _pictures_of(about: Path, home: Path, base: Path, split: str, entry: str) -> list[Path]:
-    """Returns the photos of a folder or of a list of photos."""
+def _images_of_entry(names_file: Path, base: Path, root: Path, split: str, entry: str) -> list[Path]:
+    """Returns the photos of a folder, or of a list of photos."""
     stem = entry.removeprefix("../")
-    for place in (home / entry, about.parent / entry, base / entry, home / stem, base / stem):
+    for place in (base / entry, names_file.parent / entry, root / entry, base / stem, root / stem):
         if place.is_dir():
-            return [Path(os.path.normpath(path)) for path in pictures_below(place)]
+            return [Path(os.path.normpath(path)) for path in images_below(place)]
         if place.is_file() and place.suffix == ".txt":
             lines = [line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-            return [Path(os.path.normpath(_from_list(line, place, home))) for line in lines]
-    beside = (home / entry).parent
-    near = nearest(Path(entry).name, [path.name for path in beside.iterdir()]) if beside.is_dir() else []
-    raise DataError(f"{about}: {split}: {entry} is neither a folder nor a list of photos (looked in {home})",
-                    f"did you mean {near[0]}?" if near else "mend it, or what path: says")  # fmt: skip
+            return [Path(os.path.normpath(_listed_path(line, place, base))) for line in lines]
+    parent = (base / entry).parent
+    close = nearest(Path(entry).name, [path.name for path in parent.iterdir()]) if parent.is_dir() else []
+    raise DataError(
+        f"{names_file}: {split}: {entry} is neither a folder nor a list of photos (searched in {base})",
+        f"did you mean {close[0]}?" if close else "correct it, or path:",
+    )
 
 
-def _from_list(line: str, listed_in: Path, home: Path) -> Path:
-    """Returns the photo that a line of a list names: from the list's folder, else from the data set's."""
+def _listed_path(line: str, list_file: Path, base: Path) -> Path:
+    """Returns the photo that a line of a list names, relative to the list's folder or to the data set's."""
     if os.path.isabs(line):
         return Path(line)
-    places = [listed_in.parent / line, home / line]
-    if not line.startswith("./"):  # CVAT's lists begin at a folder `data` that is the data set's own
-        places.append(home / line.partition("/")[2])
-    return next((place for place in places if place.exists()), places[0] if line.startswith("./") else places[1])
+    candidates = [list_file.parent / line, base / line]
+    if not line.startswith("./"):  # CVAT's lists begin with a folder `data`, which stands for the data set
+        candidates.append(base / line.partition("/")[2])
+    found = (path for path in candidates if path.exists())
+    return next(found, candidates[0] if line.startswith("./") else candidates[1])
 
 
-def _split_by_folder(base: Path, path: Path) -> str:
-    return next((found for part in path.relative_to(base).parts[:-1] if (found := split_of(part))), "")
+def _split_by_folder(root: Path, path: Path) -> str:
+    return next((split for part in path.relative_to(root).parts[:-1] if (split := split_of(part))), "")
 
 
 def label_path(photo: Path) -> str:
-    """Returns where the label file of a photo lies."""
+    """Returns the path of a photo's label file."""
     parts = list(photo.parts)
     for place in range(len(parts) - 2, -1, -1):
         if parts[place].lower() == "images":
@@ -217,26 +285,11 @@ def label_path(photo: Path) -> str:
     return str(Path(*parts).with_suffix(".txt"))
 
 
-def _without_photos(
-    base: Path, owners: Mapping[str, str], others: set[Path], names: Mapping[int, str]
-) -> list[dict[str, Any]]:
-    """Returns the boxes of label files that lie beside those of the photos and belong to none."""
-    rows: list[dict[str, Any]] = []
-    for folder in sorted({os.path.dirname(path) for path in owners}):
-        if not os.path.isdir(folder) or any(folder == os.path.dirname(photo) for photo in owners.values()):
-            continue  # beside photos any text may lie
-        for path in sorted(Path(folder).glob("*.txt")):
-            if str(path) not in owners and path not in others and path.name not in NAME_FILES:
-                found, _ = _read_lines(str(path), "", names)
-                told = f"{path}: no photo of this name"
-                for row in found:
-                    row |= {"annotation": f"{path.name}:{row['annotation']}", "problem": "no photo", "detail": told}
-                rows += found
-    return rows
+# Boxes
 
 
-def _read_lines(file: str, photo: str, names: Mapping[int, str]) -> tuple[list[dict[str, Any]], str]:
-    """Returns a row a line, none where there is no file, and why the file can't be read."""
+def _read_label_file(file: str, photo: str, names: Mapping[int, str]) -> tuple[list[dict[str, Any]], str]:
+    """Returns one row per line (none if there is no file), and why the file can't be read."""
     try:
         text = Path(file).read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
@@ -245,31 +298,155 @@ def _read_lines(file: str, photo: str, names: Mapping[int, str]) -> tuple[list[d
         return [], f"{file}: {error}"
     rows: list[dict[str, Any]] = []
     for line, content in enumerate(text.splitlines(), 1):
-        words = content.split()
-        if words:
+        if words := content.split():
             row = {"photo": photo, "annotation": str(line), "position": len(rows), "label": None, **corners([0] * 4)}
-            rows.append(row | _read_line(f"{file}: line {line}", words, names))
+            rows.append(row | _parse_line(f"{file}: line {line}", words, names))
     return rows, ""
 
 
-def _read_line(where: str, words: list[str], names: Mapping[int, str]) -> dict[str, Any]:
-    """Returns what a line says: ``class x y width height``, or ``class x1 y1 x2 y2 ...``."""
+def _parse_line(where: str, words: list[str], names: Mapping[int, str]) -> dict[str, Any]:
+    """Returns the columns of a line: ``class x y width height [score]``, or ``class x1 y1 x2 y2 ...``."""
+    text = " ".join(words)[:80]
     try:
         numbers = [float(word) for word in words]
     except ValueError:
-        return {"problem": "malformed", "detail": f"{where}: {' '.join(words)[:80]!r} are not all numbers"}
+        return {"problem": "malformed", "detail": f"{where}: {text!r} are not all numbers"}
     count = len(numbers)
     if count < 5 or (count > 6 and count % 2 == 0):
-        told = f"{where}: {count} numbers, not class and four of a box, or class and pairs of a polygon"
-        return {"problem": "malformed", "detail": told}
+        detail = f"{where}: {count} numbers instead of class and box (5) or class and points of a polygon"
+        return {"problem": "malformed", "detail": detail}
     if count <= 6:
         x, y, width, height = numbers[1:5]
         row = corners([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
     else:
         row = corners([min(numbers[1::2]), min(numbers[2::2]), max(numbers[1::2]), max(numbers[2::2])])
     if row.get("problem"):
-        return {**row, "detail": f"{where}: {' '.join(words)[:80]}"}
-    if not math.isfinite(numbers[0]) or numbers[0] != int(numbers[0]) or int(numbers[0]) not in names:
+        return {**row, "detail": f"{where}: {text}"}
+    number = numbers[0]
+    if not math.isfinite(number) or number != int(number) or int(number) not in names:
         known = f"the classes are {format_list(sorted(names), 12)}"
         return {**row, "problem": "unknown class", "detail": f"{where}: class {words[0]}, {known}"}
-    return {**row, "label": names[int(numbers[0])]}
+    return {**row, "label": names[int(number)]}
+
+
+def _orphaned_boxes(owners: Mapping[str, Path], names_file: Path, names: Mapping[int, str]) -> list[dict[str, Any]]:
+    """Returns the boxes of label files that belong to no photo."""
+    rows: list[dict[str, Any]] = []
+    image_folders = {os.path.dirname(photo) for photo in owners.values()}
+    for folder in sorted({os.path.dirname(path) for path in owners} - image_folders):  # any text may lie beside photos
+        for path in sorted(Path(folder).glob("*.txt")):
+            if str(path) not in owners and path != names_file and path.name not in CLASS_FILES:
+                for row in _read_label_file(str(path), "", names)[0]:
+                    key = f"{path.name}:{row['annotation']}"
+                    detail = f"{path}: no photo has this name"
+                    rows.append({**row, "annotation": key, "problem": "no photo", "detail": detail})
+    return rows
+
+
+# Writing back
+
+
+def _relabel_lines(text: str, labels: Mapping[str, str | None], numbers: Mapping[str, int]) -> str:
+    """Returns a label file with other class numbers; ``labels`` are by line number, ``None`` removes the line."""
+    kept = []
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
+        label = labels.get(str(number))
+        if label is not None:
+            line = re.sub(r"[^\s\ufeff]+", str(numbers[label]), line, count=1)
+        if label is not None or str(number) not in labels:
+            kept.append(line)
+    return "".join(kept)
+
+
+def _names_copy(annotations: Annotations, path: Path, out: Path) -> Path:
+    """Returns the place of the copy of the class list, or of a file beside it."""
+    return copy_path(annotations, path, out) if path.is_relative_to(annotations.root) else out / path.name
+
+
+def _write_class_names(
+    annotations: Annotations, names_file: Path, settings: Mapping[str, Any], added: Mapping[int, str], out: Path
+) -> list[Path]:
+    """Copies the class list, with new classes, and the lists of photos; paths lead to the copies.
+
+    Returns:
+        The copies that differ from their source.
+    """
+    written = []
+    for path in (names_file, *sorted({*names_file.parent.glob("*.txt")} - {names_file})):
+        target = _names_copy(annotations, path, out)
+        before = path.read_bytes()
+        try:
+            text = before.decode()
+        except UnicodeDecodeError:  # not a list of photos
+            target.write_bytes(before)
+            continue
+        if path != names_file:
+            text = text.replace(f"{annotations.root}{os.sep}", f"{os.path.abspath(out)}{os.sep}")
+        elif _is_yaml(path):
+            text = patch_yaml(text, added, os.path.abspath(target.parent) if settings.get("path") else None)
+        elif added:
+            body = text.rstrip()
+            newline = "\r\n" if "\r\n" in text else "\n"
+            text = body + "".join(f"{newline}{name}" for name in added.values()) + (text[len(body) :] or newline)
+        target.write_bytes(text.encode())
+        if text.encode() != before:
+            written.append(target)
+    return written
+
+
+def patch_yaml(text: str, added: Mapping[int, str], path: str | None) -> str:
+    """Returns a ``data.yaml`` with further classes, and another ``path``; the rest of the file stays as written.
+
+    Args:
+        text: the file.
+        added: number to name of new classes, continuing the list.
+        path: value of ``path``; ``None`` leaves it alone.
+    """
+    import yaml
+
+    settings = yaml.safe_load(text)
+    names = settings["names"]
+    if added:
+        all_names = {**names, **added} if isinstance(names, Mapping) else [*names, *added.values()]
+        settings = {**settings, "names": all_names, **({"nc": len(all_names)} if "nc" in settings else {})}
+    if path is not None:
+        settings = {**settings, "path": path}
+    root = yaml.compose(text)
+    edits: list[tuple[int, int, str]] = []
+    for key, value in root.value:
+        span = (value.start_mark.index, value.end_mark.index)
+        if key.value == "names" and added:
+            edits.append(_class_insertion(text, value, added))
+        elif key.value == "nc" and added:
+            edits.append((*span, str(settings["nc"])))
+        elif key.value == "path" and path is not None:
+            edits.append((*span, path if yaml.safe_load(f"a: {path}") == {"a": path} else json.dumps(path)))
+    patched = text
+    for start, end, new in sorted(edits, reverse=True):
+        patched = patched[:start] + new + patched[end:]
+    try:
+        if yaml.safe_load(patched) == settings:
+            return patched
+    except yaml.YAMLError:
+        pass
+    return str(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))  # an unusual layout is rewritten
+
+
+def _class_insertion(text: str, names: Any, added: Mapping[int, str]) -> tuple[int, int, str]:
+    """Returns where new classes go, behind the last one of a YAML node, and their text."""
+    last = names.value[-1]
+    is_mapping = isinstance(last, tuple)
+    at = (last[1] if is_mapping else last).end_mark.index
+    if names.flow_style:
+        return (
+            at,
+            at,
+            "".join(f", {f'{number}: ' if is_mapping else ''}{json.dumps(name)}" for number, name in added.items()),
+        )
+    at = re.compile(r"[^\r\n]*").match(text, at).end()  # behind a comment
+    start = ("\r\n" if "\r\n" in text else "\n") + " " * names.start_mark.column
+    return (
+        at,
+        at,
+        "".join(f"{start}{f'{number}:' if is_mapping else '-'} {json.dumps(name)}" for number, name in added.items()),
+    )

@@ -1,224 +1,243 @@
-"""The runs of a sweep in processes that stay: each trains one run after the other, so that only its first one has to
-import libraries, read the data and compile the network."""
+"""Trains the runs of a sweep in worker processes of this machine.
+
+A worker stays for the whole sweep, so that only its first run has to import libraries, read the data and compile the
+network. Each worker is a loky executor of its own: one that dies takes no other down, and each has its own GPU.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import json
+import gc
+import multiprocessing
 import os
-import select
+import re
 import signal
-import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from contextlib import contextmanager
 from typing import Any
 
+from loky import cpu_count
+from loky.process_executor import ProcessPoolExecutor
+
+from mlfix_train.data.cache import enable_cache
 from mlfix_train.data.runs import FAILED, FINISHED, RunDirectory
 from mlfix_train.errors import RunError
+from mlfix_train.training.sweep import Attempt, AttemptCallback, SweepRun, TrainFunction, is_user_error
 
-UNEXPECTED = 70
-"""Exit code of ``mlfix`` for a fault that is not the user's; such a run is tried again."""
 GRACE = 60.0
-"""Seconds that interrupted processes get to write down where they are."""
-ANSWERS = "MLFIX_ANSWERS"
-"""Names the file descriptor that a working process writes exit codes to."""
+"""Seconds that an interrupted worker gets to write its state."""
+RESEND = 10.0
+"""Seconds after which an interrupt is sent again: a worker that was just starting its run ignored the first."""
 
 
-def cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+class WorkerDiedError(Exception):
+    """A worker process ended during a run, for example because the system was out of memory."""
 
 
-class Worker:
-    """A process that trains runs, one at a time.
+def run_in_processes(
+    runs: Sequence[SweepRun],
+    train: TrainFunction,
+    *,
+    processes: int,
+    gpus: int = 0,
+    retries: int = 1,
+    on_attempt: AttemptCallback,
+    initializer: Callable[[], None] | None = None,
+) -> list[Attempt]:
+    """Trains runs ``processes`` at a time.
 
-    Args:
-        slot: its number, from 0.
-        count: of all of them, among whom cores are divided.
-        gpus: GPUs dealt in turn; 0: as the process finds it.
-    """
-
-    def __init__(self, slot: int, count: int, gpus: int) -> None:
-        environment = dict(os.environ)
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // count)))
-        if gpus:
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-            names = visible if len(visible) >= gpus and visible[0] else [str(i) for i in range(gpus)]
-            environment["CUDA_VISIBLE_DEVICES"] = names[slot % gpus]
-        self.gone = False
-        self._answers, theirs = os.pipe()
-        environment[ANSWERS] = str(theirs)
-        command = [sys.executable, "-m", "mlfix_train.cli.main", "--sweep-worker"]
-        self.process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, pass_fds=(theirs,), preexec_fn=_heed_interrupts
-        )
-        os.close(theirs)
-
-    def begin(self, overrides: tuple[str, ...]) -> None:
-        """Has it train a run; ``overrides`` are those of ``mlfix train``."""
-        assert self.process.stdin
-        line = json.dumps([*overrides, "jobs=1", "trainer.parallel_runs=1", "report=line"]) + "\n"
-        try:
-            self.process.stdin.write(line.encode())
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it died; `result` tells
-
-    def result(self) -> int | None:
-        """Returns the exit code of the run, or that of the process where it died; ``None`` while it trains."""
-        if not select.select([self._answers], [], [], 0)[0]:
-            return None
-        line = os.read(self._answers, 64)  # nothing: the process is gone
-        if line:
-            return int(line)
-        self.gone = True
-        self.process.wait()
-        return int(self.process.returncode) or UNEXPECTED
-
-    def close(self, interrupt: bool = False) -> None:
-        """Ends it: at once where it waits for a run, after writing down where it is where it trains one."""
-        if interrupt and self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-        if self.process.stdin and not self.process.stdin.closed:
-            with contextlib.suppress(BrokenPipeError):
-                self.process.stdin.close()
-
-    def wait(self, seconds: float) -> None:
-        """Waits for its end, and kills it if that takes longer."""
-        try:
-            self.process.wait(seconds)
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            self.process.kill()
-            self.process.wait()
-        os.close(self._answers)
-
-
-def run_all(jobs: list[Any], retries: int, count: int, gpus: int, verbose: bool = True) -> int:
-    """Trains runs, ``count`` at a time, GPUs dealt in turn.
-
-    A process that dies of a fault that is not the user's (a crash, no memory) is replaced and its run tried again.
+    A worker that dies, or in which a run failed unexpectedly, is replaced and the run tried again. Workers end with
+    the process that started them, however that ends.
 
     Args:
-        jobs: :class:`mlfix_train.training.sweep.Job`.
-        retries: how often a run is tried again.
-        count: processes.
-        gpus: see :class:`Worker`.
-        verbose: say on standard error how many are done.
+        runs: The runs, in the order in which they are started.
+        train: Trains one of them; a function that can be imported by name.
+        processes: Number of workers; they share the cores.
+        gpus: Number of GPUs that the workers are assigned to in turn; 0 leaves that to each worker.
+        retries: How often a run that failed unexpectedly is tried again.
+        on_attempt: Called after each attempt.
+        initializer: Called first in each worker, for example to configure logging.
 
     Returns:
-        How many runs failed, or were refused.
+        The last attempt at each run, in the order in which they ended.
 
     Raises:
-        KeyboardInterrupt: the user's; the processes have then been interrupted too.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the workers were interrupted too, and have written their state.
     """
-    waiting = [(job, retries) for job in jobs]
-    count = min(count, len(jobs))
-    workers: dict[int, Worker] = {}
-    running: dict[int, tuple[Any, int]] = {}
-    total, done, failed = len(waiting), 0, 0
-    try:
-        while waiting or running:
-            for slot in range(count):
-                if slot not in running and waiting:
-                    running[slot] = waiting.pop(0)
-                    if slot not in workers:
-                        workers[slot] = Worker(slot, count, gpus)
-                    workers[slot].begin(running[slot][0].overrides)
-            time.sleep(0.05)
-            for slot, (job, left) in list(running.items()):
-                code = workers[slot].result()
-                if code is None:
-                    continue
-                del running[slot]
-                if workers[slot].gone or code == UNEXPECTED:
-                    _retire(workers.pop(slot))
-                    _note_death(job, code)
-                    if left:
-                        print(f"{job.path}: {_death(code)}; trying it again", file=sys.stderr, flush=True)
-                        waiting.insert(0, (job, left - 1))
-                        continue
-                done += 1
-                failed += code != 0
-                if verbose:
-                    print(f"sweep      {done} of {total} runs done", file=sys.stderr, flush=True)
-    except KeyboardInterrupt:
-        _end(list(workers.values()), interrupt=True)
-        raise
-    _end(list(workers.values()))
-    return failed
+    count = min(processes, len(runs))
+    pool = _Pool([worker_environment(slot, count, gpus) for slot in range(count)], initializer)
+    queue = deque((run, retries) for run in runs)
+    last: list[Attempt] = []
+    with _interrupt_on_sigterm():
+        try:
+            while queue or pool.running:
+                while queue and pool.has_idle():
+                    run, left = queue.popleft()
+                    pool.submit(train, run, left)
+                for run, left, error in pool.wait():
+                    retried = left > 0 and error is not None and not is_user_error(error)
+                    if isinstance(error, WorkerDiedError):
+                        _record_death(run, error)
+                    if retried:
+                        queue.appendleft((run, left - 1))
+                    attempt = Attempt(run, error, retried)
+                    on_attempt(attempt)
+                    last += [] if retried else [attempt]
+        except BaseException:
+            pool.interrupt()
+            raise
+        finally:
+            pool.close()
+    return last
 
 
-def _retire(worker: Worker) -> None:
-    """Ends a process that met a fault: what it holds may be broken."""
-    worker.process.kill()
-    worker.close()
-    worker.wait(GRACE)
-
-
-def _end(workers: list[Worker], interrupt: bool = False) -> None:
-    for worker in workers:
-        worker.close(interrupt)
-    deadline = time.monotonic() + GRACE
-    for worker in workers:
-        worker.wait(max(0.1, deadline - time.monotonic()))
-
-
-def _heed_interrupts() -> None:
-    """Lets a new process heed Ctrl-C even where we were started to ignore it, and (on Linux) the parent's death."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG
-
-
-def _death(code: int) -> str:
-    if 0 <= code <= 128:
-        return "failed"
-    number = -code if code < 0 else code - 128
-    name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
-    return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-
-
-def _note_death(job: Any, code: int) -> None:
-    """Writes into ``run.json`` how a process ended that could not do so itself."""
-    directory = RunDirectory(job.path)
-    try:
-        status = directory.read().get("status")
-    except RunError:
-        status = FAILED
-    if code != UNEXPECTED and status not in (None, FINISHED, FAILED):
-        directory.update(status=FAILED, error=f"its process was {_death(code)}")
-
-
-def serve(train: Callable[[list[str]], int]) -> int:
-    """Trains the runs that are asked for on standard input until it closes; what a working process does.
+def worker_environment(slot: int, count: int, gpus: int) -> dict[str, str]:
+    """Returns the environment variables of a worker: its share of the cores, and its GPU.
 
     Args:
-        train: trains a run and returns its exit code.
-
-    Returns:
-        The exit code of the process.
+        slot: Its number, from 0.
+        count: Number of workers.
+        gpus: GPUs to assign in turn, those of ``CUDA_VISIBLE_DEVICES`` if it names as many; 0 for none.
     """
-    import gc
+    environment = {}
+    if "OMP_NUM_THREADS" not in os.environ:
+        environment["OMP_NUM_THREADS"] = str(max(1, cpu_count() // count))
+    if gpus:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        names = visible if len(visible) >= gpus and visible[0] else [str(number) for number in range(gpus)]
+        environment["CUDA_VISIBLE_DEVICES"] = names[slot % gpus]
+    return environment
 
-    from mlfix_train.data import cache
 
-    answers = int(os.environ.pop(ANSWERS))
-    cache.enable_cache()
+class _Pool:
+    """Workers of one process each, and the runs that they train."""
+
+    def __init__(self, environments: list[dict[str, str]], initializer: Callable[[], None] | None) -> None:
+        self.environments, self.initializer = environments, initializer
+        self.others = set(multiprocessing.active_children())
+        self.executors: dict[int, ProcessPoolExecutor] = {}
+        self.running: dict[Future[None], tuple[int, SweepRun, int]] = {}
+
+    def _idle(self) -> list[int]:
+        busy = {slot for slot, _, _ in self.running.values()}
+        return [slot for slot in range(len(self.environments)) if slot not in busy]
+
+    def has_idle(self) -> bool:
+        return bool(self._idle())
+
+    def submit(self, train: TrainFunction, run: SweepRun, left: int) -> None:
+        slot = self._idle()[0]
+        if slot not in self.executors:
+            self.executors[slot] = ProcessPoolExecutor(
+                max_workers=1,
+                env=self.environments[slot],
+                initializer=_start_worker,
+                initargs=(os.getpid(), self.initializer),
+            )
+        self.running[self.executors[slot].submit(_train_in_worker, train, run)] = slot, run, left
+
+    def wait(self) -> Iterator[tuple[SweepRun, int, BaseException | None]]:
+        """Waits for one run or more to end, and yields them with their retries left and what stopped them."""
+        for future in wait(self.running, return_when=FIRST_COMPLETED).done:
+            slot, run, left = self.running.pop(future)
+            error = future.exception()
+            if isinstance(error, BrokenExecutor):
+                error = WorkerDiedError(_cause_of_death(error))
+            if error is not None and not is_user_error(error):  # the process may be in a bad state
+                self.executors.pop(slot).shutdown(wait=True, kill_workers=True)
+            yield run, left, error
+
+    def interrupt(self) -> None:
+        """Interrupts the runs, and waits until they have written their state."""
+        deadline = time.monotonic() + GRACE
+        while self.running and time.monotonic() < deadline:
+            for process in set(multiprocessing.active_children()) - self.others:
+                if process.pid is not None:
+                    os.kill(process.pid, signal.SIGINT)
+            if not wait(self.running, timeout=RESEND).not_done:
+                break
+
+    def close(self) -> None:
+        for executor in self.executors.values():
+            executor.shutdown(wait=True, kill_workers=True)
+
+
+@contextmanager
+def _interrupt_on_sigterm() -> Iterator[None]:
+    """Handles SIGTERM like Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        for line in sys.stdin:
-            code = train(json.loads(line))
-            if code == 130:
-                return code
-            with contextlib.suppress(BrokenPipeError):  # nobody reads what it prints
-                sys.stdout.flush()
-            os.write(answers, f"{code}\n".encode())
-            gc.collect()
-            torch = sys.modules.get("torch")
-            if torch is not None and torch.cuda.is_available():
-                torch.cuda.empty_cache()
-    except KeyboardInterrupt:
-        return 130
-    return 0
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _cause_of_death(error: BrokenExecutor) -> str:
+    name = re.search(r"SIG[A-Z]+", str(error))
+    if name is None:
+        return f"its process ended: {str(error).splitlines()[0]}"
+    return f"its process was killed by {name[0]}" + (" (out of memory?)" if name[0] == "SIGKILL" else "")
+
+
+def _record_death(run: SweepRun, error: WorkerDiedError) -> None:
+    """Writes into ``run.json`` how a worker ended that could not do so itself."""
+    directory = RunDirectory(run.path)
+    try:
+        status = directory.status
+    except RunError:
+        return
+    if status not in ("", FINISHED, FAILED):
+        directory.update(status=FAILED, error=str(error))
+
+
+# What happens in the worker processes
+
+_training = threading.Event()
+
+
+def _start_worker(parent: int, initializer: Callable[[], None] | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # between runs; also where the sweep was started to ignore it
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # Ctrl-C in a terminal then reaches the sweep alone, which interrupts its workers
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    enable_cache(True)
+    if initializer is not None:
+        initializer()
+
+
+def _end_with_parent(parent: int) -> None:
+    """Interrupts the run, and ends the process, once the sweep's process is gone."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    if _training.is_set():
+        os.kill(os.getpid(), signal.SIGINT)
+    deadline = time.monotonic() + GRACE
+    while _training.is_set() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os._exit(1)
+
+
+def _train_in_worker(train: TrainFunction, run: SweepRun) -> None:
+    _training.set()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        train(run)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _training.clear()
+        sys.stdout.flush()
+        _free_memory()
+
+
+def _free_memory() -> None:
+    gc.collect()
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

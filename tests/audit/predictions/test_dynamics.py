@@ -56,10 +56,10 @@ def test_two_processes_are_summed(monkeypatch: pytest.MonkeyPatch) -> None:
     for number, batch in enumerate(batches()):
         (mine if number % 2 else other).add(*batch)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda sums: sums.add_(other.fresh))
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda sums: sums.add_(other.current))
     mine.end_epoch()
     torch.testing.assert_close(mine.total, alone.total)
-    assert not mine.fresh.any()
+    assert not mine.current.any()
 
 
 def test_files(tmp_path: Path) -> None:

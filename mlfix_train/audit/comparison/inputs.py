@@ -1,0 +1,313 @@
+"""Run directories, prediction files, DataFrames and arrays become arms; checks that the arms belong together."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlfix_train.audit.comparison.study import ArmRuns
+from mlfix_train.audit.predictions.files import (
+    PUBLISHED_PHOTO,
+    find_prediction_files,
+    photo_groups,
+    read_predictions_file,
+    run_names,
+)
+from mlfix_train.audit.predictions.table import read_predictions
+from mlfix_train.data.fixes.table import fixes_fingerprint, match_fixes, read_fixes
+from mlfix_train.data.runs import FINISHED, RunDirectory, differences, find_runs
+from mlfix_train.errors import RunError, format_list
+
+Paths = str | Path | Sequence[str | Path]
+"""A path, a glob, or several of them."""
+ArmLike = ArmRuns | Paths | Sequence[pd.DataFrame] | Mapping[str, pd.DataFrame] | np.ndarray
+FixesLike = str | Path | Mapping[str, str] | pd.DataFrame
+
+IGNORABLE = ("settings", "fixes", "labels", "copies")
+"""Differences between arms that :func:`check_comparable` and :func:`check_distinct` can be told to ignore."""
+MIN_COPY_ROWS, MIN_COPY_LOSSES = 20, 6
+"""Equal losses mean a copied run only if there are this many samples, and this many different losses."""
+
+
+@dataclass
+class LoadedArm:
+    """An arm read from disk.
+
+    Attributes:
+        runs: its predictions.
+        states: ``run.json`` of each finished run, by path; empty for prediction files.
+        paths: the paths of its runs or files.
+        partial: descriptions of what is missing, such as unfinished runs.
+        published: whether the files are in the format of MLfix's published predictions.
+    """
+
+    runs: ArmRuns
+    states: dict[Path, dict[str, Any]] = field(default_factory=dict)
+    paths: list[str] = field(default_factory=list)
+    partial: list[str] = field(default_factory=list)
+    published: bool = False
+
+
+def as_arm(
+    name: str, runs: ArmLike, labels: Sequence[str] | np.ndarray | None = None, sample_ids: Sequence[str] | None = None
+) -> ArmRuns:
+    """Returns an arm from whatever :func:`mlfix_train.audit.comparison.arms.compare_arms` takes.
+
+    Raises:
+        RunError: an array without labels, or of another shape; paths without finished runs.
+    """
+    if isinstance(runs, ArmRuns):
+        return runs
+    if isinstance(runs, Mapping):
+        return ArmRuns(name, {str(run): table for run, table in runs.items()})
+    if isinstance(runs, np.ndarray):
+        return _from_array(name, runs, labels, sample_ids)
+    if isinstance(runs, (str, os.PathLike)):
+        return load_arm(name, runs).runs
+    items = list(runs)
+    if items and all(isinstance(item, pd.DataFrame) for item in items):
+        return ArmRuns(name, {str(number): table for number, table in enumerate(items)}, seeded=False)
+    return load_arm(name, [str(item) for item in items]).runs
+
+
+def _from_array(
+    name: str, preds: np.ndarray, labels: Sequence[str] | np.ndarray | None, sample_ids: Sequence[str] | None
+) -> ArmRuns:
+    if labels is None or preds.ndim != 2 or preds.shape[1] != len(labels):
+        given = "no labels" if labels is None else f"{len(labels)} labels"
+        raise RunError(
+            f"{name}= is an array of shape {preds.shape}, with {given}",
+            "give predicted labels as an array of shape (runs, samples), and labels= with one label per sample",
+        )
+    ids = [str(number) for number in range(len(labels))] if sample_ids is None else list(sample_ids)
+    table = pd.DataFrame({"sample_id": ids, "label": np.asarray(labels).astype(str)})
+    return ArmRuns(name, {str(run): table.assign(pred=row.astype(str)) for run, row in enumerate(preds)}, seeded=False)
+
+
+def as_fixes(fixes: FixesLike, reference: ArmRuns) -> pd.DataFrame:
+    """Returns fixes as a table indexed by ``sample_id``, with ``new_label``; a file is matched to ``reference``."""
+    if isinstance(fixes, pd.DataFrame):
+        return fixes.set_index("sample_id") if "sample_id" in fixes.columns else fixes
+    if isinstance(fixes, Mapping):
+        index = pd.Index([str(name) for name in fixes], name="sample_id", dtype=object)
+        return pd.DataFrame({"new_label": pd.Series(list(map(str, fixes.values())), index=index, dtype=object)})
+    return match_held_out(read_fixes(fixes), reference)
+
+
+def match_held_out(fixes: pd.DataFrame, reference: ArmRuns, ignore: Collection[str] = ()) -> pd.DataFrame:
+    """Matches fixes to the held-out samples of an arm, where the training samples are not known.
+
+    Args:
+        fixes: from :func:`mlfix_train.data.fixes.table.read_fixes`.
+        reference: an arm all of whose runs hold out the same samples.
+        ignore: problems of the fixes file to ignore, see :func:`mlfix_train.data.fixes.table.match_fixes`.
+
+    Returns:
+        The matched fixes; ``attrs["outside"]`` is the number of fixed samples that are not held out.
+    """
+    held_out = next(iter(reference.predictions.values())).set_index("sample_id")[["label"]]
+    held_out = held_out.assign(path=held_out.index)
+    known = {*held_out.index, *(os.path.splitext(name)[0] for name in held_out.index)}
+    names = fixes["sample_id"].str.split("/").map(lambda parts: {"/".join(parts[i:]) for i in range(len(parts))})
+    found = fixes[[not known.isdisjoint(suffixes) for suffixes in names]]
+    found.attrs.update(fixes.attrs)
+    matched = match_fixes(found, held_out, (*ignore, "unknown_samples", "new_labels", "empty_labels"))
+    matched.attrs["outside"] = fixes["sample_id"].nunique() - len(matched)
+    return matched
+
+
+def load_arm(name: str, where: Paths) -> LoadedArm:
+    """Reads an arm from run directories (single ones, directories of them, globs) or prediction files (globs, too).
+
+    Raises:
+        RunError: nothing is there, a run of another arm, two runs of one seed, or no finished run.
+    """
+    usable = set(find_prediction_files(where))
+    files = [Path(path) for matches in _expand(where).values() for path in matches if Path(path) in usable]
+    return _load_files(name, files) if files else _load_runs(name, where)
+
+
+def _expand(where: Paths) -> dict[str, list[str]]:
+    """Returns for each path or glob the paths that exist."""
+    patterns = [where] if isinstance(where, (str, os.PathLike)) else list(where)
+    expanded = [os.path.expanduser(str(pattern)) for pattern in patterns]
+    return {p: [p] if os.path.exists(p) else sorted(glob.glob(p, recursive=True)) for p in expanded}
+
+
+def _load_files(name: str, files: list[Path]) -> LoadedArm:
+    seen: set[str] = set()
+    for path in files:
+        if os.path.realpath(path) in seen:
+            raise RunError(f"{name}= names {path} twice", "give each file once")
+        seen.add(os.path.realpath(path))
+    named = dict(zip(run_names(files), files, strict=True))
+    order = sorted(named, key=lambda run: run.zfill(12) if run.isdigit() else run)
+    tables = {run: read_predictions_file(named[run]) for run in order}
+    published = all(table.attrs.get("published") for table in tables.values())
+    arm = ArmRuns(name, tables, seeded=False)
+    return LoadedArm(arm, paths=[str(named[run]) for run in order], published=published)
+
+
+def _load_runs(name: str, where: Paths) -> LoadedArm:
+    states: dict[Path, dict[str, Any]] = {}
+    partial = []
+    runs = find_runs(_run_directories(where), name)
+    for run in runs:
+        if run.status != FINISHED:
+            partial.append(f"{name}: {run.path} is {run.status or 'not started'}")
+            continue
+        if not run.predictions.exists():
+            partial.append(f"{name}: {run.path} has no {run.predictions.name}; train it again")
+            continue
+        state = run.require()
+        arm = state["config"]["arm"]
+        if arm != name:
+            raise RunError(
+                f"{name}={where} holds a run of the arm {arm}: {run.path}",
+                f"give the runs of arm={name}, such as {name}=outputs/<name>/{name}",
+            )
+        states[run.path] = state
+    if not states:
+        raise RunError(
+            f"{name}={where}: none of its {len(runs)} run(s) is finished",
+            "wait for them, or start them again",
+            partial[:6],
+        )
+    by_seed: dict[int, list[Path]] = {}
+    for path, state in states.items():
+        by_seed.setdefault(int(state["config"]["seed"]), []).append(path)
+    tables = {}
+    for seed, paths in sorted(by_seed.items()):
+        missing = _missing_folds(name, seed, {path: states[path]["config"]["split"] for path in paths})
+        if missing:
+            partial.append(f"{name}: seed={seed} lacks the fold(s) {format_list(missing)} and is left out")
+            continue
+        folds = [_needed_columns(read_predictions(RunDirectory(path).predictions)) for path in paths]
+        tables[f"seed={seed}"] = folds[0] if len(folds) == 1 else pd.concat(folds, ignore_index=True)
+    if not tables:
+        raise RunError(f"{name}={where}: no seed has all its folds", "let them finish, then compare", partial[:6])
+    return LoadedArm(ArmRuns(name, tables), states, [str(path) for path in states], partial)
+
+
+def _run_directories(where: Paths) -> list[str]:
+    """Returns paths or globs of run directories; a predictions file in a run directory stands for the directory."""
+    patterns: list[str] = []
+    for pattern, matches in _expand(where).items():
+        only_files = bool(matches) and all(os.path.isfile(path) for path in matches)
+        parents = [str(Path(path).parent) for path in matches if (Path(path).parent / "run.json").exists()]
+        patterns += parents if only_files and parents else [pattern]
+    return patterns
+
+
+def _needed_columns(table: pd.DataFrame) -> pd.DataFrame:
+    return table[[name for name in ("sample_id", "label", "pred", "loss") if name in table.columns]]
+
+
+def _missing_folds(arm: str, seed: int, splits: Mapping[Path, Mapping[str, Any]]) -> list[int]:
+    folds = [split["fold"] for split in splits.values()]
+    if len(set(folds)) < len(folds):
+        raise RunError(f"{arm} has seed={seed} twice: {format_list(splits)}", "give the runs of one name= at a time")
+    n_folds = next(iter(splits.values()))["folds"]
+    return [] if n_folds is None else sorted(set(range(n_folds)) - set(folds))
+
+
+def held_out_groups(arm: LoadedArm) -> pd.Series | None:
+    """Returns the photo of each sample of MLfix's published predictions, by its file name; ``None`` for other arms."""
+    if not arm.published:
+        return None
+    first = next(iter(arm.runs.predictions.values()))
+    return photo_groups([str(name) for name in first["sample_id"]], PUBLISHED_PHOTO)
+
+
+def check_distinct(arms: Mapping[str, LoadedArm], ignore: Collection[str] = ()) -> None:
+    """Checks that no run belongs to two arms, and that no run is a copy of another.
+
+    Args:
+        arms: as loaded.
+        ignore: ``copies`` allows copies.
+
+    Raises:
+        RunError: naming both runs.
+    """
+    arm_of_path: dict[str, str] = {}
+    run_of_losses: dict[str, str] = {}
+    for name, arm in arms.items():
+        for path in arm.paths:
+            real = os.path.realpath(path)
+            if real in arm_of_path:
+                raise RunError(
+                    f"{arm_of_path[real]}= and {name}= name the same run: {path}", "give each arm its own runs"
+                )
+            arm_of_path[real] = name
+        for run, table in arm.runs.predictions.items():
+            if "copies" in ignore or "loss" not in table.columns or len(table) < MIN_COPY_ROWS:
+                continue
+            if table["loss"].nunique() < MIN_COPY_LOSSES:
+                continue
+            losses = hashlib.sha256(table.sort_values("sample_id")["loss"].to_numpy().tobytes()).hexdigest()
+            if losses in run_of_losses:
+                raise RunError(
+                    f"{name} {run} has exactly the losses of {run_of_losses[losses]}: one is a copy of the other",
+                    "give each run once (copies make an effect look more certain than it is), or ignore=[copies]",
+                )
+            run_of_losses[losses] = f"{name} {run}"
+
+
+def check_comparable(
+    arms: Mapping[str, LoadedArm], fixes: pd.DataFrame | None, ignore: Collection[str] = (), fixes_path: object = ""
+) -> None:
+    """Checks that the arms differ only in arm, seed and fixes, and that the other arms were trained with these fixes.
+
+    Args:
+        arms: as loaded; prediction files don't record their settings, and pass.
+        fixes: the matched fixes; ``None`` skips the check of the fixes.
+        ignore: ``settings``, ``fixes`` and ``labels`` allow such differences.
+        fixes_path: path of the fixes, for errors.
+
+    Raises:
+        RunError: naming the run and the settings that differ.
+    """
+    runs = {path: state for arm in arms.values() for path, state in arm.states.items()}
+    if not runs:
+        return
+    first_path, first = next(iter(runs.items()))
+    for path, state in runs.items():
+        if state["labels"] != first["labels"] and "labels" not in ignore:
+            other = sorted(set(state["labels"]) ^ set(first["labels"]))
+            raise RunError(
+                f"{path} was trained on {len(state['labels'])} labels, {first_path} on {len(first['labels'])}; they "
+                f"differ in {format_list(other)}",
+                "give fixes.path when training every arm (arm=original does not apply the fixes, but knows their "
+                "labels), or ignore=[labels]",
+            )
+        changed = differences(_shared_settings(first), _shared_settings(state))
+        if changed and "settings" not in ignore:
+            raise RunError(
+                f"{path} was trained with other settings than {first_path}, so a difference would not be an effect of "
+                "the fixes",
+                "train all arms with the same settings, or ignore=[settings] to compare them anyway",
+                changed[:8],
+            )
+        used = state["identity"].get("fixes")
+        if fixes is None or used is None or "fixes" in ignore:
+            continue
+        if used != fixes_fingerprint(fixes):
+            raise RunError(
+                f"{path} was trained with other fixes than fixes.path={fixes_path}",
+                "give the fixes that it was trained with, or ignore=[fixes] to evaluate it with these",
+            )
+
+
+def _shared_settings(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings that must be the same in all runs of a comparison."""
+    shared = {key: value for key, value in state["identity"].items() if key not in ("arm", "seed", "fixes")}
+    shared["split"] = {key: value for key, value in shared["split"].items() if key != "fold"}
+    return shared

@@ -1,0 +1,100 @@
+"""Whether runs of two arms differ by more than chance, and how many runs it would take to show it.
+
+The p-value is that of a permutation test over runs: could the arms be swapped, *on these held-out samples*? It says
+nothing about other samples; the interval (:mod:`.intervals`) does. Power comes from the noncentral t distribution, with
+the variances of :mod:`.effects`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import comb
+
+import numpy as np
+from scipy import stats
+
+from mlfix_train.audit.comparison.effects import EffectComponent, EffectVariance
+
+ALPHA = 0.05
+"""Significance level of all tests."""
+MAX_RUNS = 10_000
+"""Upper limit of :func:`runs_needed`."""
+
+
+def permutation_p_value(components: Sequence[EffectComponent], seed: int = 0, resamples: int = 10_000) -> float | None:
+    """Returns the two-sided p-value of a permutation test over runs; ``None`` for fewer than two runs.
+
+    The signs of paired differences are flipped; unpaired runs are assigned to the arms anew. All permutations are used
+    where there are at most ``resamples`` of them.
+    """
+    if min(len(component.runs) for component in components) < 2:
+        return None
+    rng = np.random.default_rng([seed, 0x9E])
+    if len(components) == 1:
+        values = np.round(components[0].runs, 9)
+        if not values.any():
+            return 1.0
+        test = stats.permutation_test(
+            (values,), _mean, permutation_type="samples", vectorized=True, n_resamples=resamples, rng=rng
+        )
+    else:
+        arms = np.round(components[0].runs, 9), np.round(-components[1].runs, 9)
+        test = stats.permutation_test(arms, _mean_difference, vectorized=True, n_resamples=resamples, rng=rng)
+    return float(min(1.0, test.pvalue))
+
+
+def _mean(x: np.ndarray, axis: int = 0) -> np.ndarray:
+    return np.asarray(np.round(np.mean(x, axis=axis), 9))
+
+
+def _mean_difference(x: np.ndarray, y: np.ndarray, axis: int = 0) -> np.ndarray:
+    return np.asarray(np.round(np.mean(x, axis=axis) - np.mean(y, axis=axis), 9))
+
+
+def smallest_p_value(counts: Sequence[int]) -> float:
+    """Returns the smallest p-value that a permutation test can give.
+
+    Args:
+        counts: number of pairs, or the numbers of unpaired runs of both arms.
+    """
+    if len(counts) == 1:
+        return float(min(1.0, 2.0 / 2.0 ** counts[0]))
+    return min(1.0, 2.0 / comb(sum(counts), counts[0]))
+
+
+def power(effect: float, variance: EffectVariance, runs: int, alpha: float = ALPHA) -> float:
+    """Returns the probability that ``runs`` runs of each arm show ``effect`` (two-sided, as many samples as here)."""
+    if runs < 2:
+        return 0.0
+    planned = replace(variance, counts=(runs,) * len(variance.counts))
+    if planned.total == 0:
+        return float(effect != 0)
+    df = planned.satterthwaite_df() if variance.groups > 0 else float(len(variance.counts) * (runs - 1))
+    critical = stats.t.ppf(1 - alpha / 2, df)
+    noncentrality = abs(effect) / np.sqrt(planned.total)
+    if noncentrality > critical + 20 + critical * 10 / np.sqrt(df):
+        return 1.0  # beyond what scipy's noncentral t can compute
+    tails = stats.nct.sf(critical, df, noncentrality), stats.nct.cdf(-critical, df, noncentrality)
+    return float(min(1.0, sum(tail for tail in tails if np.isfinite(tail))))
+
+
+def runs_needed(effect: float, variance: EffectVariance | None, goal: float = 0.8) -> int | None:
+    """Returns how many runs of each arm would show an effect of this size with probability ``goal``.
+
+    Returns:
+        The smallest number; ``None`` if none up to :data:`MAX_RUNS` is enough (the held-out samples are too few), or
+        if the variance is unknown.
+    """
+    if variance is None or effect == 0:
+        return None
+    # Search upwards, then bisect: with few groups more runs can mean less power (fewer degrees of freedom).
+    low, high = 1, 2
+    while power(effect, variance, high) < goal:
+        if high == MAX_RUNS:
+            return None
+        low, high = high, min(MAX_RUNS, max(high + 1, int(high * 1.1)))
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(effect, variance, middle) >= goal else (middle, high)
+    return high

@@ -1,0 +1,116 @@
+"""The files of a comparison: ``summary.json``, a page, Markdown to paste into a paper, and charts."""
+
+from __future__ import annotations
+
+import base64
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlfix_train.audit.comparison.verdict import Verdict
+from mlfix_train.audit.reporting import comparison_charts as charts
+from mlfix_train.audit.reporting.templates import FOLDER, render
+from mlfix_train.audit.scores.slices import slug
+from mlfix_train.data.files.atomic import atomic_path
+
+BADGES = {
+    Verdict.BETTER: ("better models", "good"),
+    Verdict.WORSE: ("worse models", "bad"),
+    Verdict.SUGGESTIVE: ("signs of an effect, no proof", "mid"),
+    Verdict.CONDITIONAL_ON_SAMPLES: ("shown for these images only", "mid"),
+    Verdict.NOT_SHOWN: ("no effect shown", "none"),
+    Verdict.TOO_FEW_RUNS: ("too few runs", "none"),
+    Verdict.NO_CLEAN_SAMPLES: ("no samples left", "none"),
+}
+"""Text and color class of each verdict's badge."""
+
+
+def comparison_markdown(summary: Mapping[str, Any]) -> str:
+    """Returns the comparison as Markdown: headline, what is partial, tables, sentences, method."""
+    return render("comparison.md.j2", summary=summary, error_keys=_error_keys(summary)).rstrip() + "\n"
+
+
+def comparison_page(
+    summary: Mapping[str, Any], slice_charts: Mapping[str, Sequence[Path]], label_chart: Path | None
+) -> str:
+    """Returns the comparison as one self-contained HTML page.
+
+    Args:
+        summary: what ``summary.json`` holds.
+        slice_charts: SVG files of each slice.
+        label_chart: SVG file of the changes of single labels.
+    """
+    return render(
+        "comparison.html.j2",
+        summary=summary,
+        error_keys=_error_keys(summary),
+        badges=BADGES,
+        charts={name: [_encode(path) for path in paths] for name, paths in slice_charts.items()},
+        label_chart=None if label_chart is None else _encode(label_chart),
+        label_rows=sorted(summary["labels"], key=lambda row: (not row["significant"], -abs(row["training"]))),
+        style=(FOLDER / "comparison.css").read_text(encoding="utf-8"),
+    )
+
+
+def _error_keys(summary: Mapping[str, Any]) -> list[str]:
+    keys = ["original_on_original", "original_on_clean", "fixed_on_clean"]
+    return [*keys, "control_on_clean"] if "control" in summary["arms"] else keys
+
+
+def _encode(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def write_comparison(summary: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Writes ``summary.json``, ``compare.md``, ``compare.html`` and PNG charts into ``folder``.
+
+    Returns:
+        The paths of the charts, in the order of the slices.
+    """
+    pngs: list[Path] = []
+    svgs: dict[str, list[Path]] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        svg_folder = Path(temporary)
+        for (name, result), stem in zip(summary["slices"].items(), chart_stems(list(summary["slices"])), strict=True):
+            svgs[name] = []
+            if not result["rows_clean"]:
+                continue
+            counts = f"{result['rows_original']:,} samples, {result['rows_clean']:,} clean"
+            png, svg = folder / f"{stem}.png", svg_folder / f"{stem}.svg"
+            pngs.append(charts.arms_histogram(result["runs"], png, f"Held-out error, {name} ({counts})", svg))
+            svgs[name].append(svg)
+            png, svg = folder / f"{stem}-effect.png", svg_folder / f"{stem}-effect.svg"
+            if charts.waterfall(result, png, f"Evaluation and training effect, {name}", svg):
+                pngs.append(png)
+                svgs[name].append(svg)
+        label_svg = svg_folder / "labels.svg"
+        label_png = charts.label_dots(summary["labels"], folder / "labels.png", "Change of single labels", label_svg)
+        if label_png:
+            pngs.append(label_png)
+        page = comparison_page(summary, svgs, label_svg if label_png else None)
+    texts = {
+        "summary.json": json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False),
+        "compare.md": comparison_markdown(summary),
+        "compare.html": page,
+    }
+    for name, text in texts.items():
+        with atomic_path(folder / name) as path:
+            path.write_text(text, encoding="utf-8")
+    return pngs
+
+
+def chart_stems(slices: Sequence[str]) -> list[str]:
+    """Returns a distinct file name, without its ending, for the charts of each slice."""
+    taken = {"labels"}
+    stems = []
+    for name in slices:
+        base = slug(name.replace("=", "-"))
+        number, stem = 1, base
+        while {stem.lower(), f"{stem}-effect".lower()} & taken:
+            number += 1
+            stem = f"{base}-{number}"
+        taken |= {stem.lower(), f"{stem}-effect".lower()}
+        stems.append(stem)
+    return stems

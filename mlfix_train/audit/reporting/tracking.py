@@ -1,0 +1,152 @@
+"""What goes to an experiment tracker: pictures, tables, pages, figures, and files with their lineage.
+
+A tracker is a class of five methods, :class:`Tracker`; Weights & Biases' is in :mod:`.wandb`. The functions here say
+what an audit and a comparison log, whatever the tracker.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from mlfix_train.audit.reporting.pictures import ImageSource, Picture
+
+if TYPE_CHECKING:
+    from mlfix_train.audit.scores.slices import Slice
+
+IMAGES_PER_TABLE = 108
+"""Number of images that W&B keeps per key and step."""
+TABLE_ROWS = 200_000
+"""Number of rows that W&B keeps per table."""
+
+
+class Tracker(Protocol):
+    """An experiment tracker."""
+
+    @property
+    def name(self) -> str:
+        """The name of the run."""
+        ...
+
+    def log_pictures(self, pictures: Sequence[Picture]) -> None:
+        """Logs each picture under its key."""
+        ...
+
+    def log_table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Logs a table; cells that are arrays ``(H, W, 3)`` are images."""
+        ...
+
+    def log_page(self, key: str, path: Path) -> None:
+        """Logs a self-contained HTML file."""
+        ...
+
+    def log_summary(self, values: Mapping[str, Any]) -> None:
+        """Sets figures that describe the run as a whole."""
+        ...
+
+    def log_artifact(
+        self, name: str, kind: str, files: Sequence[Path], metadata: Mapping[str, Any], used: bool = False
+    ) -> None:
+        """Logs files as an output of the run, or an input if ``used``."""
+        ...
+
+
+def log_ranking(tracker: Tracker, ranking: pd.DataFrame, images: ImageSource, top: int) -> None:
+    """Logs the first ``top`` rows of a ranking as a table with thumbnails, at most :data:`IMAGES_PER_TABLE`."""
+    head = ranking.head(min(top, IMAGES_PER_TABLE))
+    columns = ["rank", "given_label", "predicted_label", "suggested_label", "suspicion", "loss", "margin", "slice"]
+    columns += ["sample_id"]
+    cells = head[columns].to_numpy(dtype=object).tolist()
+    thumbnails = [_enlarge(image) for image in images(head["sample_id"].tolist())]
+    rows = [[thumbnail, *row] for thumbnail, row in zip(thumbnails, cells, strict=True)]
+    tracker.log_table("audit/ranking", ["image", *columns], rows)
+
+
+def _enlarge(image: np.ndarray) -> np.ndarray:
+    """Doubles the size of small crops, which are hard to see in a table."""
+    return image.repeat(2, 0).repeat(2, 1) if image.shape[0] <= 64 else image
+
+
+def log_audit(
+    tracker: Tracker,
+    about: Mapping[str, Any],
+    ranking: pd.DataFrame,
+    slices: Sequence[Slice],
+    images: ImageSource | None,
+    pictures: Sequence[Picture],
+    folder: Path,
+    top: int = IMAGES_PER_TABLE,
+) -> None:
+    """Logs an audit: figures, the top of the ranking, slices, labels, panels, the page, and all its files.
+
+    Args:
+        tracker: where to.
+        about: what ``audit.json`` holds.
+        ranking: N rows, most suspicious first; all of it is logged as a file.
+        slices: from :func:`mlfix_train.audit.scores.slices.rank_slices`.
+        images: pixels by sample id.
+        pictures: the panels and charts.
+        folder: where the audit was written.
+        top: rows of the ranking that are logged with a thumbnail.
+    """
+    tracker.log_pictures(pictures)
+    if images is not None:
+        log_ranking(tracker, ranking, images, top)
+    rows = [[one.kind, one.name, len(one.rows), one.expected, one.screen] for one in slices]
+    tracker.log_table("audit/slices", ["kind", "name", "samples", "suspicion", "first screen"], rows)
+    figures = {"audit/ranked": about["ranked"], "audit/issues": about["issues"]}
+    estimates = about["estimates"]
+    if estimates:
+        labels = [[name, row["samples"], row["wrong"], *row["interval"]] for name, row in estimates["labels"].items()]
+        columns = ["label", "samples", "expected wrong", "95% low", "95% high"]
+        tracker.log_table("audit/labels", columns, labels)
+        low, high = estimates["interval"]
+        figures |= {"audit/wrong": estimates["wrong"], "audit/wrong_low": low, "audit/wrong_high": high}
+        figures["audit/stop_rank"] = estimates["review_yield"]["stop_rank"]
+    tracker.log_summary(figures)
+    tracker.log_page("audit/page", folder / "report.html")
+    files = [folder / name for name in ("ranking.csv", "slices.csv", "audit.json", "report.html")]
+    metadata = {"ranked": about["ranked"], "issues": about["issues"]}
+    tracker.log_artifact(f"audit-{artifact_name(tracker.name)}", "audit", files, metadata)
+
+
+def log_comparison(tracker: Tracker, summary: Mapping[str, Any], folder: Path, charts: Sequence[Path]) -> None:
+    """Logs a comparison: figures, tables of slices and labels, charts, the page, and all its files.
+
+    Args:
+        tracker: where to.
+        summary: what ``summary.json`` holds.
+        folder: where the comparison was written.
+        charts: PNG files.
+    """
+    error_columns = ["original_on_original", "original_on_clean", "fixed_on_clean", "control_on_clean"]
+    columns = ["slice", "rows", "clean rows", *(name.replace("_", " ") for name in error_columns)]
+    columns += ["evaluation effect", "training effect", "95% low", "95% high", "p", "verdict"]
+    rows, figures = [], {"headline": summary["headline"]}
+    for name, result in summary["slices"].items():
+        effect = result["effect"]
+        low, high = effect["training_ci95"] or (None, None)
+        errors = [result["error"].get(key) for key in error_columns]
+        effects = [effect["evaluation"], effect["training"], low, high, effect["p_value"], str(result["verdict"])]
+        rows.append([name, result["rows_original"], result["rows_clean"], *errors, *effects])
+        figures |= {f"{name}/{key}": effect[key] for key in ("total", "evaluation", "training", "p_value")}
+    tracker.log_table("compare/slices", columns, rows)
+    if summary["labels"]:
+        keys = ["label", "rows", "before", "after", "training", "p_value", "q_value", "significant"]
+        tracker.log_table("compare/labels", keys, [[row[key] for key in keys] for row in summary["labels"]])
+    tracker.log_pictures([Picture(f"compare/{path.stem}", path, path.stem) for path in charts])
+    tracker.log_page("compare/page", folder / "compare.html")
+    tracker.log_summary(figures)
+    files = [folder / name for name in ("summary.json", "compare.md", "compare.html")]
+    metadata = {"headline": summary["headline"]}
+    tracker.log_artifact(f"compare-{artifact_name(summary['name'])}", "comparison", files, metadata)
+
+
+def artifact_name(text: str) -> str:
+    """Returns ``text`` with everything but letters, digits, ``-``, ``_`` and ``.`` replaced, as W&B requires."""
+    return re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII)[:100].strip("-") or "run"

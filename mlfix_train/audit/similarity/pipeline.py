@@ -1,0 +1,343 @@
+"""From images to embeddings, nearest neighbours, near-duplicates and orders.
+
+:func:`embed_and_search` does each expensive step once: given a folder, it keeps embeddings and neighbours there, reuses
+them when images and embedder are the same, and continues an interrupted run where it stopped.
+
+Shapes: N images, D features of the embedder, E dimensions of the embeddings, K neighbours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from mlfix_train.audit.similarity.near_duplicates import duplicate_groups, duplicates_table, first_copies
+from mlfix_train.audit.similarity.neighbours import Neighbours, nearest_neighbours, rerank
+from mlfix_train.audit.similarity.order_files import write_embeddings
+from mlfix_train.audit.similarity.seriation import insert_new, outlier_score, seriate
+from mlfix_train.data.files.atomic import atomic_path
+from mlfix_train.data.files.system import available_memory
+from mlfix_train.errors import DataError
+from mlfix_train.models.embedding.base import Embedder, Progress
+
+N_NEIGHBORS = 10
+BATCHES_PER_BLOCK = 32
+"""Batches embedded between two points from which an interrupted run can continue."""
+N_PERTURBED = 256
+"""Images whose perturbed copies set the threshold of near-duplicates."""
+PERTURBED_QUANTILE = 0.25
+"""Share of the perturbed copies that count as near-duplicates. On GTSRB, 99% of the pairs this close come from one
+track and 99.9% share a label."""
+
+
+class Images(Protocol):
+    """Pixels by row number, such as a :class:`~mlfix_train.data.pixels.store.PixelStore`."""
+
+    fingerprint: Any
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Returns uint8 ``(n, H, W, 3)``."""
+
+
+@dataclass(frozen=True)
+class EmbeddedImages:
+    """Embeddings of N images and their nearest neighbours.
+
+    Attributes:
+        embeddings: float32 ``(N, E)``.
+        neighbours: of all images; distances are exact where the embedder re-ranks.
+        key: fingerprint of images and embedder; the same key means the same embeddings.
+    """
+
+    embeddings: np.ndarray
+    neighbours: Neighbours
+    key: str
+
+
+def search_embeddings(
+    embeddings: np.ndarray, n_neighbours: int = N_NEIGHBORS, device: str = "cpu", seed: int = 0
+) -> EmbeddedImages:
+    """Finds the neighbours of given embeddings ``(N, E)``."""
+    neighbours = nearest_neighbours(embeddings, n_neighbours, device, seed=seed)
+    return EmbeddedImages(embeddings, neighbours, hashlib.sha256(embeddings.tobytes()).hexdigest())
+
+
+def embed_and_search(
+    pixels: Images,
+    rows: np.ndarray,
+    embedder: Embedder,
+    *,
+    folder: Path | None = None,
+    n_neighbours: int = N_NEIGHBORS,
+    batch_size: int = 256,
+    bfloat16: bool = False,
+    device: str = "cpu",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> EmbeddedImages:
+    """Embeds images and finds their nearest neighbours.
+
+    Args:
+        pixels: images by row number.
+        rows: int64 ``(N,)``, the rows to embed.
+        embedder: turns images into embeddings; it is fitted here.
+        folder: where ``embeddings.npy``, ``neighbours.npz`` and unfinished work are kept, to be reused by the next call
+            with the same images and embedder; ``None`` keeps nothing. An embedder that re-ranks writes its exact
+            features there (float16) while it runs; without a folder they are held in memory.
+        n_neighbours: neighbours of each image.
+        batch_size: images embedded at a time.
+        bfloat16: compute features in bfloat16 if the embedder supports it.
+        device: where neighbours are searched, ``cpu`` or ``cuda``.
+        seed: of what the embedder samples and of the search.
+        progress: called with (images embedded, images in all).
+
+    Returns:
+        The embeddings, in the order of ``rows``, and their neighbours.
+
+    Raises:
+        DataError: an image has no finite embedding, or memory or disk are too small, with the sizes.
+    """
+    bfloat16 = bfloat16 and embedder.supports_bfloat16
+    embedder.fit(pixels, rows, seed=seed, bfloat16=bfloat16)
+    inputs = [embedder.fingerprint, str(pixels.fingerprint), n_neighbours, bfloat16, seed]
+    key = hashlib.sha256(json.dumps(inputs).encode() + np.asarray(rows, np.int64).tobytes()).hexdigest()
+    if folder is not None and (cached := _read_cache(folder, key, len(rows))) is not None:
+        return cached
+
+    def features(block: np.ndarray, done: int, out: np.ndarray | None = None) -> np.ndarray:
+        report = None if progress is None else lambda count, _: progress(done + count, len(rows))
+        return embedder.features(pixels, block, batch_size=batch_size, bfloat16=bfloat16, out=out, progress=report)
+
+    first = embedder.features(pixels, rows[:1], bfloat16=bfloat16)
+    width = embedder.project(first).shape[1]
+    # Embeddings, a centered copy, and their parts in matrix products
+    _check_memory(12.0 * width * len(rows))
+    block_size = BATCHES_PER_BLOCK * batch_size
+    if not embedder.n_candidates:
+        embeddings = _embed_in_blocks(
+            lambda block, done, out: np.copyto(out, embedder.project(features(block, done))),
+            rows,
+            block_size,
+            width,
+            np.float32,
+            folder,
+            key,
+        )
+        embeddings = np.array(embeddings)
+        neighbours = nearest_neighbours(embeddings, n_neighbours, device, seed=seed)
+    else:
+        exact = _embed_in_blocks(features, rows, block_size, first.shape[1], np.float16, folder, key)
+        blocks = range(0, len(rows), 1024)
+        embeddings = np.concatenate([embedder.project(np.asarray(exact[i : i + 1024], np.float32)) for i in blocks])
+        candidates = nearest_neighbours(embeddings, max(n_neighbours, embedder.n_candidates), device, seed=seed)
+        neighbours = rerank(candidates, exact, n_neighbours)
+    found = EmbeddedImages(embeddings, neighbours, key)
+    if folder is not None:
+        _write_cache(folder, found)
+        _remove_unfinished(folder)
+    return found
+
+
+def _embed_in_blocks(
+    embed: Callable[[np.ndarray, int, np.ndarray], object],
+    rows: np.ndarray,
+    block_size: int,
+    width: int,
+    dtype: type,
+    folder: Path | None,
+    key: str,
+) -> np.ndarray:
+    """Fills an ``(N, width)`` array block by block; with a folder, in a file from which the same key continues."""
+    shape, done = (len(rows), width), 0
+    result: np.ndarray
+    if folder is None:
+        result = np.empty(shape, dtype)
+    else:
+        path, state = folder / f".unfinished-{key[:16]}.npy", folder / f".unfinished-{key[:16]}.json"
+        try:
+            done = int(json.loads(state.read_text())["done"])
+            result = np.lib.format.open_memmap(path, "r+")
+            if result.shape != shape or result.dtype != dtype:
+                raise ValueError("another shape")
+        except (OSError, ValueError, KeyError):
+            _remove_unfinished(folder)
+            _check_disk(folder, np.dtype(dtype).itemsize * width * len(rows))
+            done, result = 0, np.lib.format.open_memmap(path, "w+", dtype, shape)
+    for start in range(done, len(rows), block_size):
+        block = slice(start, start + block_size)
+        embed(rows[block], start, result[block])
+        if isinstance(result, np.memmap):
+            result.flush()
+            with atomic_path(state) as temporary:
+                temporary.write_text(json.dumps({"done": min(start + block_size, len(rows))}))
+    return result
+
+
+def _remove_unfinished(folder: Path) -> None:
+    for file in folder.glob(".unfinished-*"):
+        file.unlink(missing_ok=True)
+
+
+def _read_cache(folder: Path, key: str, count: int) -> EmbeddedImages | None:
+    """Returns what an earlier call with the same key kept, if it is complete and unchanged."""
+    try:
+        with np.load(folder / "neighbours.npz", allow_pickle=False) as kept:
+            if str(kept["key"]) != key:
+                return None
+            neighbours = Neighbours(kept["index"], kept["distance"], float(kept["recall"]))
+            checksum = int(kept["embeddings_crc32"])
+        embeddings = np.load(folder / "embeddings.npy", allow_pickle=False)
+        if len(embeddings) != count or zlib.crc32(embeddings.tobytes()) != checksum:
+            return None
+        return EmbeddedImages(embeddings, neighbours, key)
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
+
+
+def _write_cache(folder: Path, found: EmbeddedImages) -> None:
+    write_embeddings(found.embeddings, folder / "embeddings.npy")
+    neighbours = found.neighbours
+    with atomic_path(folder / "neighbours.npz") as temporary, open(temporary, "wb") as file:
+        np.savez(
+            file,
+            key=np.array(found.key),
+            index=neighbours.index,
+            distance=neighbours.distance,
+            recall=np.array(neighbours.recall),
+            embeddings_crc32=np.array(zlib.crc32(found.embeddings.tobytes())),
+        )
+
+
+def perturbed(images: np.ndarray) -> np.ndarray:
+    """Returns copies as different as copies are: shifted half a pixel right and down, 3% brighter; ``(n, H, W, 3)``."""
+    x: np.ndarray = images.astype(np.float32)
+    x = (x + np.roll(x, 1, 1)) / 2
+    x = (x + np.roll(x, 1, 2)) / 2
+    return (x * 1.03).round().clip(0, 255).astype(np.uint8)
+
+
+def near_duplicate_threshold(pixels: Images, rows: np.ndarray, embedder: Embedder, seed: int = 0) -> float:
+    """Returns the distance within which a quarter of sampled images lie from their slightly perturbed copies.
+
+    Args:
+        pixels: Images by row number.
+        rows: int64 ``(N,)``, the rows to sample from.
+        embedder: Fitted, by :func:`embed_and_search`.
+        seed: Of the sample.
+    """
+    rng = np.random.default_rng(seed)
+    images = pixels[np.sort(rng.choice(rows, min(N_PERTURBED, len(rows)), replace=False))]
+    original, copies = embedder.features(images), embedder.features(perturbed(images))
+    if not embedder.n_candidates:
+        original, copies = embedder.project(original), embedder.project(copies)
+    return float(np.quantile(np.linalg.norm(original - copies, axis=1), PERTURBED_QUANTILE))
+
+
+def find_near_duplicates(
+    pixels: Images,
+    rows: np.ndarray,
+    neighbours: Neighbours,
+    table: pd.DataFrame,
+    threshold: float,
+    held_out: np.ndarray | None = None,
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Groups identical images and near-duplicates; see :mod:`mlfix_train.audit.similarity.near_duplicates`.
+
+    Args:
+        pixels: Images by row number.
+        rows: int64 ``(N,)``, the rows of ``pixels`` that were embedded.
+        neighbours: Of these images.
+        table: Sample table of these images.
+        threshold: Distance up to which neighbours are near-duplicates; 0 finds identical images only.
+        held_out: bool ``(N,)``, or ``None`` if there is no split.
+
+    Returns:
+        The number of each image's group, int64 ``(N,)``, -1 if it has no duplicate; and the table of the groups.
+    """
+    first_copy = first_copies(pixels, rows)
+    groups = duplicate_groups(first_copy, neighbours, threshold)
+    return groups, duplicates_table(groups, first_copy, neighbours, table, held_out)
+
+
+def order_images(
+    found: EmbeddedImages,
+    table: pd.DataFrame,
+    *,
+    previous: pd.DataFrame | None = None,
+    search_effort: float = 0.7,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Orders all images, and those of each label among themselves.
+
+    Args:
+        found: Embeddings and neighbours of N images.
+        table: Sample table of these images.
+        previous: An earlier order of some of them, as :func:`~mlfix_train.audit.similarity.order_files.read_order`
+            returns it: it is improved, and new images are inserted next to similar ones.
+        search_effort: See :func:`~mlfix_train.audit.similarity.seriation.seriate`.
+        seed: Of the search.
+        progress: Called with (labels ordered, labels in all).
+
+    Returns:
+        A table with the columns of ``order.parquet``, see :mod:`mlfix_train.audit.similarity.order_files`, but without
+        ``duplicate_group``.
+    """
+    x, neighbours, n = found.embeddings, found.neighbours, len(found.embeddings)
+    initial = None
+    if previous is not None:
+        initial = insert_new(previous["position"].reindex(table.index).to_numpy(dtype=float), neighbours)
+    path = seriate(x, initial_order=initial, neighbours=neighbours, search_effort=search_effort, seed=seed)
+    scores = outlier_score(x, neighbours=neighbours)
+    label_position, label_scores = np.full(n, -1, np.int64), np.full(n, np.nan)
+    codes, names = pd.factorize(table["label"])
+    for code in range(len(names)):
+        rows = np.flatnonzero(codes == code)
+        if len(rows) < n:
+            label_path = seriate(x[rows], search_effort=search_effort, seed=seed)
+            label_scores[rows] = outlier_score(x[rows])
+        else:
+            label_path, label_scores = path, scores
+        label_position[rows[label_path]] = np.arange(len(rows))
+        if progress is not None:
+            progress(code + 1, len(names))
+    return pd.DataFrame(
+        {
+            "sample_id": table.index.to_numpy(),
+            "label": table["label"].to_numpy(),
+            "position": np.argsort(path),
+            "label_position": label_position,
+            "outlier_score": scores,
+            "label_outlier_score": label_scores,
+        }
+    )
+
+
+def _check_memory(needed: float) -> None:
+    """Checks that ``needed`` bytes of memory are available."""
+    free = available_memory()
+    if needed > free:
+        raise DataError(
+            f"the embeddings need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are available",
+            "project them to fewer dimensions: width=128 (the error of the projection is measured and reported)",
+        )
+
+
+def _check_disk(folder: Path, needed: float) -> None:
+    """Checks that the disk has room for ``needed`` bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if needed > 0.95 * free:
+        raise DataError(
+            f"the exact features need {needed / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB free",
+            "lpips.rerank=0 does without them, a smaller lpips.size or pixels.size makes them smaller",
+        )

@@ -1,0 +1,56 @@
+"""Keys of ``mlfix export``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from mlfix_train.config.sections import FixesConfig
+from mlfix_train.errors import ConfigError, check_choice, check_range
+
+TOOLS = ("fiftyone", "label_studio", "cleanlab")
+FORMATS = ("source", "mtsd", "coco", "yolo", "voc")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """An audit to the files of another tool, or fixes of crops back into the annotations they came from.
+
+    Args:
+        to: source (the format that the crops came from: mtsd | coco | yolo | voc) | fiftyone | label_studio | cleanlab.
+        out: Folder of the files.
+        crops: Folder that `mlfix crop` wrote; for to=source, mtsd, coco, yolo, voc.
+        invalid: What becomes of boxes that fixes mark invalid: remove | keep (as they were) | a label that they get,
+            such as other-sign.
+        audit: Folder that `mlfix audit` wrote; for the other tools.
+        top: Only so many samples, the most suspicious; null: all.
+        url: Of an image, for Label Studio; {path} stands for the sample_id, {file} for the full path.
+        fixes: Fixes to apply.
+    """
+
+    to: str = MISSING
+    out: str = "export"
+    crops: str | None = None
+    invalid: str = "remove"
+    audit: str | None = None
+    top: int | None = None
+    url: str = "/data/local-files/?d={path}"
+    fixes: FixesConfig = field(default_factory=FixesConfig)
+
+    def __post_init__(self) -> None:
+        check_choice("to", self.to, (*TOOLS, *FORMATS))
+        if not self.out.strip(" ."):
+            raise ConfigError(f"out={self.out} names no folder", "give a name: out=<folder>")
+        if self.to in TOOLS and self.audit is None:
+            raise ConfigError(f"to={self.to} needs audit", f"mlfix export to={self.to} audit=<folder of mlfix audit>")
+        for key, value in (("crops", self.crops), ("fixes.path", self.fixes.path)):
+            if self.to in FORMATS and value is None:
+                command = f"mlfix export to={self.to} crops=<folder> fixes.path=<fixes.csv> out=<folder>"
+                raise ConfigError(f"to={self.to} needs {key}", f"give the folder of the crops and the fixes: {command}")
+        if self.top is not None:
+            check_range("top", self.top, 1, 10**9)
+        if "{path}" not in self.url and "{file}" not in self.url:
+            raise ConfigError(
+                f"url={self.url} has no place for the image", "put {path} or {file} where its path belongs"
+            )

@@ -1,0 +1,175 @@
+"""Keys of ``mlfix train``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlfix_train.config.sections import FixesConfig
+from mlfix_train.data.loading.augment import AugmentSpec
+from mlfix_train.data.loading.datamodule import LoaderSpec
+from mlfix_train.data.loading.views import ViewSpec
+from mlfix_train.data.pixels.spec import PixelsConfig
+from mlfix_train.errors import ConfigError, check_choice, check_range
+from mlfix_train.models.recipes import Recipe
+
+ARMS = ("original", "fixed", "control")
+REPORTS = ("auto", "full", "line")
+
+
+@dataclass
+class SplitConfig:
+    """Which samples are held out; drawn on the given labels, so that all arms hold out the same.
+
+    Args:
+        fraction: Share of each label that is held out, 0.01 to 0.9.
+        seed: Of the draw; not the run's seed, so that all runs hold out the same samples.
+        folds: Number of folds, instead of a fraction; each sample is held out in exactly one of them.
+        fold: Which fold is held out, 0 to folds - 1.
+        column: Column of the data to take the split from, instead of drawing it.
+        held_out: Values of that column that are held out.
+        train_only: Labels that are never held out, such as other-sign.
+        grouped: Keep the samples of one photo or track (data.group) on one side.
+    """
+
+    fraction: float = 0.2
+    seed: int = 0
+    folds: int | None = None
+    fold: int | None = None
+    column: str | None = None
+    held_out: list[str] = field(default_factory=lambda: ["val", "valid", "validation", "test", "testing"])
+    train_only: list[str] = field(default_factory=list)
+    grouped: bool = True
+
+
+@dataclass(frozen=True)
+class AugmentConfig(AugmentSpec):
+    """Changes to training images, made on the device; no flips, since signs have a left and a right.
+
+    Args:
+        enabled: Change training images at all.
+    """
+
+    enabled: bool = True
+
+    def spec(self) -> AugmentSpec | None:
+        """Returns the changes, or ``None`` if there are none."""
+        return self if self.enabled else None
+
+
+@dataclass
+class AuditConfig:
+    """What a classifier's run writes and logs about its held-out samples.
+
+    Args:
+        table_rows: Rows of the ranked table with thumbnails in W&B, 0 to 108.
+        n_panels: Slices of each kind, pairs of given and suggested label, and labels, that get a panel.
+        every_n_epochs: Epochs between panels while training goes on; null: only at the end.
+        probabilities: Write the whole probability matrix too.
+    """
+
+    table_rows: int = 100
+    n_panels: int = 6
+    every_n_epochs: int | None = None
+    probabilities: bool = False
+
+    def __post_init__(self) -> None:
+        check_range("table_rows", self.table_rows, 0, 108)
+        check_range("n_panels", self.n_panels, 0, 1000)
+        if self.every_n_epochs is not None:
+            check_range("every_n_epochs", self.every_n_epochs, 1, 1_000_000)
+
+
+@dataclass
+class CheckpointConfig:
+    """What is kept of a finished run.
+
+    Args:
+        keep: weights | none.
+    """
+
+    keep: str = "weights"
+
+    def __post_init__(self) -> None:
+        check_choice("keep", self.keep, ("weights", "none"))
+
+
+@dataclass
+class TrainConfig:
+    """One run of a classifier, or of the sorting network (model=sorting_network).
+
+    Args:
+        data: The samples; any reader, given by _target_.
+        recipe: Learning rates and epochs.
+        model: Any LightningModule, given by _target_; it is called with labels and recipe, if it takes them.
+        trainer: Any arguments of lightning.Trainer; an object, such as a profiler, is given by _target_.
+        logger: Lightning loggers by name, each given by _target_; several at once: logger=[csv,wandb].
+        callbacks: Further Lightning callbacks by name, each given by _target_.
+        name: Name of the study; the run directory is <outputs>/<name>/<arm>/seed=<seed>[,fold=<fold>].
+        outputs: Folder of all run directories.
+        seed: Of the weights, the order of the data, augmentation, and the control arm's draw.
+        arm: original | fixed | control: what the fixes do to the training set.
+        jobs: Runs of a sweep (-m) trained at a time, each in its own process; gpus: one per GPU.
+        runs_per_device: Runs of a sweep that share a device, times jobs.
+        retries: How often a run of a sweep that fails unexpectedly is tried again.
+        report: full | line | auto: what is printed about a finished run; auto: a line in sweeps.
+        overwrite: Train again although the run directory holds a finished run, or a run of other settings.
+        fixes: Applied to training in arm=fixed, counted in arm=control, ignored in arm=original.
+        split: Which samples are held out.
+        pixels: How images are decoded and stored.
+        augment: Changes to training images.
+        views: For model=sorting_network: how far two views of an image differ that it learns to recognize as one.
+        loader: Batches.
+        audit: What is written and logged about the held-out samples.
+        checkpoint: What is kept of a finished run.
+    """
+
+    data: Any = field(default_factory=dict)
+    recipe: Recipe = field(default_factory=Recipe)
+    model: Any = field(default_factory=dict)
+    trainer: Any = field(default_factory=dict)
+    logger: Any = field(default_factory=dict)
+    callbacks: Any = field(default_factory=dict)
+    name: str = "default"
+    outputs: str = "outputs"
+    seed: int = 0
+    arm: str = "original"
+    jobs: int | str = 1
+    runs_per_device: int = 1
+    retries: int = 1
+    report: str = "auto"
+    overwrite: bool = False
+    fixes: FixesConfig = field(default_factory=FixesConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    pixels: PixelsConfig = field(default_factory=PixelsConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    views: ViewSpec = field(default_factory=ViewSpec)
+    loader: LoaderSpec = field(default_factory=LoaderSpec)
+    audit: AuditConfig = field(default_factory=AuditConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def __post_init__(self) -> None:
+        for key in ("data", "model", "trainer", "logger", "callbacks"):
+            if not isinstance(getattr(self, key), dict):
+                value = getattr(self, key)
+                raise ConfigError(f"{key}={value} is a value, not a section", f"set its keys: {key}.<key>=...")
+        check_range("seed", self.seed, 0, 2**31)
+        check_choice("arm", self.arm, ARMS)
+        check_choice("report", self.report, REPORTS)
+        check_range("retries", self.retries, 0, 100)
+        check_range("runs_per_device", self.runs_per_device, 1, 64)
+        if self.jobs != "gpus" and not (isinstance(self.jobs, int) and self.jobs >= 1):
+            raise ConfigError(f"jobs={self.jobs} is neither a number from 1 nor gpus", "set jobs=2, for example")
+        _check_folder("outputs", self.outputs)
+        name = _check_folder("name", self.name)
+        if name.is_absolute() or ".." in name.parts:
+            raise ConfigError(
+                f"name={self.name} leads out of the folder of runs", "give a plain name; outputs= sets the folder"
+            )
+
+
+def _check_folder(key: str, value: str) -> Path:
+    if not value.strip(" ."):
+        raise ConfigError(f"{key}={value} is empty", f"give a name: {key}=<folder>")
+    return Path(value).expanduser()

@@ -1,0 +1,217 @@
+"""A data set cropped into a folder: the crops, ``samples.parquet``, ``dropped.csv`` and ``crop.json``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mlfix_train import __version__
+from mlfix_train.data.annotations.base import AnnotationFormat, Annotations
+from mlfix_train.data.crops.build import STATE_FOLDER, Crops, build_crops
+from mlfix_train.data.crops.spec import FORMATS, CropSpec
+from mlfix_train.data.files.atomic import FolderLock, atomic_path
+from mlfix_train.data.samples import table_fingerprint
+from mlfix_train.errors import ConfigError, DataError, did_you_mean, format_list
+
+INFO, TABLE, DROPPED = "crop.json", "samples.parquet", "dropped.csv"
+
+
+@dataclass(frozen=True)
+class CropFolder:
+    """A folder of crops.
+
+    Args:
+        path: the folder.
+        crops: table (paths relative to ``path``) and dropped boxes.
+        info: what ``crop.json`` holds: settings, and counts of photos, boxes and crops.
+    """
+
+    path: Path
+    crops: Crops
+    info: dict[str, Any]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The sample table, with absolute paths."""
+        root = os.path.abspath(self.path)
+        return self.crops.table.assign(path=[os.path.join(root, crop) for crop in self.crops.table.index])
+
+
+def crop_dataset(
+    source: AnnotationFormat,
+    out: str | Path,
+    spec: CropSpec | None = None,
+    labels: str | None = None,
+    splits: Sequence[str] = (),
+    workers: int | None = None,
+    max_unreadable: float = 0.01,
+    overwrite: bool = False,
+    on_read: Callable[[Annotations], None] = lambda annotations: None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CropFolder:
+    """Crops the boxes of a data set into a folder; an interrupted call is resumed by the same call.
+
+    Args:
+        source: the data set, such as :func:`mlfix_train.data.annotations.detect.open_annotations` returns.
+        out: the folder: new, empty, or from an earlier call.
+        spec: how to crop.
+        labels: regular expression; only boxes with these labels.
+        splits: only photos of these splits; by default all.
+        workers: processes; by default one per core.
+        max_unreadable: fraction of the photos that may be missing or unreadable, 0 to 1; a single one is always
+            allowed, except with 0.
+        overwrite: crop again into a folder with crops of other settings.
+        on_read: called with the annotations once they are read.
+        progress: called with (finished photos, all photos).
+
+    Raises:
+        ConfigError: ``out`` holds other files or the photos, or no box has such a label or split.
+        DataError: ``out`` holds crops of other settings, or the data can't be used.
+        OSError: a file can't be written.
+    """
+    spec, path = spec or CropSpec(), Path(out).expanduser()
+    chosen = {"labels": labels, "splits": [*splits] or None}
+    settings = json.loads(json.dumps({"data": source.settings(), "spec": asdict(spec), **chosen}, default=str))
+    _check_settings(path, settings, overwrite)
+    state = path / STATE_FOLDER
+    state.mkdir(parents=True, exist_ok=True)
+    try:
+        with FolderLock(state):
+            _check_settings(path, settings, overwrite)  # again: another process may have held the lock
+            annotations = source.read()
+            _check_separate(annotations, path)
+            on_read(annotations)
+            selected = select_boxes(annotations, labels, splits)
+            info = {"version": __version__, "format": annotations.format, **settings}
+            crops = build_crops(
+                selected, spec, path, workers, max_unreadable, progress,
+                on_start=lambda: _write_info(path, {"status": "running", **info}),
+            )  # fmt: skip
+            with atomic_path(path / TABLE) as temporary:
+                crops.table.reset_index().to_parquet(temporary, index=False)
+            with atomic_path(path / DROPPED) as temporary:
+                crops.dropped.to_csv(temporary, index=False)
+            counts = _counts(annotations, selected, crops)
+            _write_info(path, {"status": "finished", **info, **counts})
+    finally:
+        if not (path / INFO).exists():  # nothing was started: leave nothing behind
+            shutil.rmtree(state, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                path.rmdir()
+    return CropFolder(path, crops, {**info, **counts})
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """Reads ``crop.json`` of a finished cropping.
+
+    Raises:
+        DataError: there are no crops, or cropping is not finished.
+    """
+    try:
+        info = dict(json.loads((folder / INFO).read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise DataError(f"crops={folder} holds no crops ({INFO} is missing)",
+                        "give the folder that `mlfix crop` wrote: crops=<folder>") from error  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder / INFO} can't be read: {error}", "crop again") from error
+    if info.get("status") != "finished":
+        raise DataError(f"crops={folder} is not finished", "run the same `mlfix crop` command again")
+    return info
+
+
+def select_boxes(annotations: Annotations, labels: str | None = None, splits: Sequence[str] = ()) -> Annotations:
+    """Returns the boxes whose label matches a regular expression, in photos of some splits.
+
+    Raises:
+        ConfigError: there is no such label or split.
+    """
+    photos, boxes = annotations.photos, annotations.boxes
+    known = sorted({str(name) for name in photos["split"]} - {""})
+    for name in splits:
+        if name not in known:
+            hint = did_you_mean(name, known) if known else "the data have no splits: leave splits out"
+            raise ConfigError(f"splits: there is no split {name!r}", hint)
+    if splits:
+        photos = photos[photos["split"].isin(splits)]
+        boxes = boxes[boxes["photo"].isin(photos.index)]
+    if labels is not None:
+        pattern = re.compile(labels)
+        matches = boxes["label"].map(lambda label: isinstance(label, str) and bool(pattern.search(label))).astype(bool)
+        if not matches.any():
+            names = sorted(boxes["label"].dropna().unique())
+            problem = f"labels={labels} matches none of the {len(names):,} labels"
+            raise ConfigError(problem, f"they are {format_list(names, 6)}")
+        boxes = boxes[matches]
+    return replace(annotations, photos=photos, boxes=boxes.reset_index(drop=True))
+
+
+def _check_settings(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
+    """Rejects a folder that holds something else, or crops of other settings."""
+    if out.is_file():
+        raise ConfigError(f"out={out} is a file", "give a folder: out=<folder>")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    try:
+        before = json.loads((out / INFO).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if (out / STATE_FOLDER).is_dir():
+            return
+        names = format_list(sorted(path.name for path in out.iterdir()), 3)
+        raise ConfigError(f"out={out} holds other files ({names})", "give a new folder: out=<folder>") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{out / INFO} can't be read: {error}", "delete the folder, or give another out=") from error
+    old, new = _flatten(before), _flatten(settings)
+    changed = [f"{key}: {old.get(key)} there, {new.get(key)} requested" for key in {**old, **new}
+               if old.get(key) != new.get(key)]  # fmt: skip
+    has_crops = before.get("status") == "finished" or any(next(out.glob(f"*/**/*.{kind}"), None) for kind in FORMATS)
+    if changed and has_crops and not overwrite:
+        raise DataError(f"out={out} holds crops of other settings", "give another out=, or overwrite=true to replace them",
+                        changed[:6])  # fmt: skip
+
+
+def _flatten(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a cropping under the keys of the command line."""
+    data = {f"data.{key}": value for key, value in (info.get("data") or {}).items()}
+    return {**data, **(info.get("spec") or {}), "labels": info.get("labels"), "splits": info.get("splits")}
+
+
+def _check_separate(annotations: Annotations, out: Path) -> None:
+    """Rejects a folder in which crops would overwrite photos, or be read as photos the next time."""
+    place = Path(os.path.abspath(out))
+    inside = next((path for path in annotations.photos["path"] if Path(path).is_relative_to(place)), None)
+    below = place.relative_to(annotations.root).parts if place.is_relative_to(annotations.root) else ()
+    read_again = annotations.format == "yolo" or {"images", "annotations"} & {part.lower() for part in below}
+    if inside or (below and read_again):
+        reason = f"the photos are there ({inside})" if inside else "the next reading would take the crops for photos"
+        raise ConfigError(f"out={out}: {reason}", "give a folder outside the data: out=<folder>")
+
+
+def _counts(annotations: Annotations, selected: Annotations, crops: Crops) -> dict[str, Any]:
+    """Returns what ``crop.json`` holds besides settings."""
+    return {
+        "photos": int(selected.boxes["photo"].nunique()),
+        "boxes": len(annotations.boxes),
+        "left_out": len(annotations.boxes) - len(selected.boxes),
+        "crops": len(crops.table),
+        "dropped": crops.dropped["problem"].value_counts().to_dict(),
+        "clipped": int((crops.table["clipped"] > 0).sum()),
+        "wraps": int(crops.table["wraps"].sum()),
+        "samples": table_fingerprint(crops.table),
+        "notes": list(annotations.notes),
+        "seconds": round(crops.seconds, 2),
+        "classes": list(annotations.classes),
+    }
+
+
+def _write_info(folder: Path, info: dict[str, Any]) -> None:
+    with atomic_path(folder / INFO) as temporary:
+        temporary.write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding="utf-8")

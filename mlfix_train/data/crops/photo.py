@@ -1,0 +1,205 @@
+"""One photo decoded once, its boxes cut out, resized and written. Runs in worker processes."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from mlfix_train.data.crops.geometry import Box, NotCropped, Placement, decode_reduction, place_box
+from mlfix_train.data.crops.spec import CropSpec
+from mlfix_train.data.pixels.decode import ImageTooLarge, fit_square, open_image, orientation, reason_of, to_rgb
+
+PHOTO_PROBLEMS = ("photo missing", "photo unreadable", "photo too large", "size mismatch")
+"""Problems of a whole photo, which may be gone at the next call."""
+SIDEWAYS = {Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270, Image.Transpose.TRANSPOSE,
+            Image.Transpose.TRANSVERSE}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PhotoJob:
+    """What to crop out of one photo.
+
+    Args:
+        name: of the photo.
+        path: of its file.
+        width: as the annotations state it, pixels; 0 if they don't.
+        height: likewise.
+        panorama: its left and right edges meet.
+        normalized: corners are fractions of the sides.
+        exif_applied: corners refer to the photo rotated by its EXIF orientation.
+        boxes: corners of N boxes.
+        wraps: whether each crosses the edge of a panorama.
+        crops: file of each crop, relative to the folder of the crops.
+    """
+
+    name: str
+    path: str
+    width: int
+    height: int
+    panorama: bool
+    normalized: bool
+    exif_applied: bool
+    boxes: list[Box]
+    wraps: list[bool]
+    crops: list[str]
+
+
+class BoxOutcome(NamedTuple):
+    """What became of one box: the annotated box in pixels, or the problem why there is no crop."""
+
+    x_min: float = 0.0
+    y_min: float = 0.0
+    x_max: float = 0.0
+    y_max: float = 0.0
+    clipped: float = 0.0
+    photo_width: int = 0
+    photo_height: int = 0
+    problem: str = ""
+    detail: str = ""
+
+
+def crop_photos(jobs: list[PhotoJob], spec: CropSpec, out: Path) -> list[list[BoxOutcome]]:
+    """Crops some photos, see :func:`crop_photo`."""
+    return [crop_photo(job, spec, out) for job in jobs]
+
+
+def crop_photo(job: PhotoJob, spec: CropSpec, out: Path) -> list[BoxOutcome]:
+    """Crops the boxes of one photo.
+
+    Args:
+        job: photo and boxes.
+        spec: how.
+        out: folder of the crops; the folders of ``job.crops`` exist.
+
+    Returns:
+        One outcome per box.
+
+    Raises:
+        OSError: a crop can't be written.
+    """
+    try:
+        with open_image(job.path, spec.max_megapixels) as image:
+            turn, width, height = _orient(image, job, spec)
+            outcomes, placements = _place_boxes(job, width, height, spec)
+            pixels = _decode(image, turn, placements, spec) if placements else None
+    except NotCropped as reason:
+        return _no_crops(job, reason.problem, reason.detail)
+    except FileNotFoundError:
+        return _no_crops(job, "photo missing", job.path)
+    except ImageTooLarge as error:
+        return _no_crops(job, "photo too large", f"{job.path}: {error}")
+    except Exception as error:  # Pillow raises many types for a damaged file
+        return _no_crops(job, "photo unreadable", f"{job.path}: {reason_of(job.path, error)}")
+    for place, placement in placements.items():
+        assert pixels is not None
+        sx, sy = pixels.width / width, pixels.height / height  # below 1 if decoded at reduced size
+        x0, y0, x1, y1 = (round(edge, 6) for edge in placement.crop)
+        box = (round(x0 * sx, 6), round(y0 * sy, 6), round(x1 * sx, 6), round(y1 * sy, 6))
+        write_crop(cut(pixels, box, spec), out / job.crops[place], spec)
+    return outcomes
+
+
+def _no_crops(job: PhotoJob, problem: str, detail: str) -> list[BoxOutcome]:
+    return [BoxOutcome(problem=problem, detail=detail)] * len(job.boxes)
+
+
+def _orient(image: Image.Image, job: PhotoJob, spec: CropSpec) -> tuple[Image.Transpose | None, int, int]:
+    """Returns how the photo has to be rotated, and its width and height after that.
+
+    Raises:
+        NotCropped: it is not of the size that the annotations state.
+    """
+    turn = orientation(image)
+    sizes = {False: image.size, True: image.size[::-1] if turn in SIDEWAYS else image.size}
+    stated = (job.width, job.height)
+    apply = job.exif_applied if spec.exif == "auto" else spec.exif == "apply"
+    if all(stated) and stated != sizes[apply]:
+        if spec.exif == "auto" and stated == sizes[not apply]:
+            apply = not apply
+        elif not spec.rescale:
+            width, height = sizes[apply]
+            detail = f"{job.path} has {width} x {height} pixels, the annotations state {stated[0]} x {stated[1]}"
+            raise NotCropped("size mismatch", detail)
+    return (turn if apply else None), *sizes[apply]
+
+
+def _place_boxes(
+    job: PhotoJob, width: int, height: int, spec: CropSpec
+) -> tuple[list[BoxOutcome], dict[int, Placement]]:
+    """Returns the outcome of each box, and where those lie that can be cropped, by their number."""
+    sx, sy = (float(width), float(height)) if job.normalized else (1.0, 1.0)
+    if spec.rescale and not job.normalized and job.width and job.height:
+        sx, sy = width / job.width, height / job.height
+    outcomes: list[BoxOutcome] = []
+    placements: dict[int, Placement] = {}
+    for place, (x0, y0, x1, y1) in enumerate(job.boxes):
+        panorama = job.panorama or job.wraps[place]
+        try:
+            placement = place_box((x0 * sx, y0 * sy, x1 * sx, y1 * sy), width, height, panorama, spec)
+        except NotCropped as reason:
+            outcomes.append(BoxOutcome(problem=reason.problem, detail=reason.detail))
+            continue
+        placements[place] = placement
+        box = (round(value, 4) for value in placement.box)
+        outcomes.append(BoxOutcome(*box, placement.clipped, width, height))
+    return outcomes, placements
+
+
+def _decode(
+    image: Image.Image, turn: Image.Transpose | None, placements: dict[int, Placement], spec: CropSpec
+) -> Image.Image:
+    """Returns the pixels of an opened photo, rotated and as RGB; a JPEG possibly at reduced size."""
+    factor = decode_reduction(placements.values(), spec)
+    if image.format == "JPEG" and factor > 1:
+        image.draft("RGB", (math.ceil(image.width / factor), math.ceil(image.height / factor)))
+    image.load()
+    return to_rgb(image if turn is None else image.transpose(turn))
+
+
+def cut(image: Image.Image, box: Box, spec: CropSpec) -> Image.Image:
+    """Cuts a box out of a photo and resizes it, anti-aliased and with subpixel precision.
+
+    What lies beyond the left or right edge is taken from the other side, as in a panorama.
+    """
+    x0, x1 = math.floor(box[0]), math.ceil(box[2])
+    y0, y1 = max(0, math.floor(box[1])), min(image.height, math.ceil(box[3]))
+    if spec.size is None:  # the nearest whole pixels
+        x1, y1 = max(round(box[2]), x0 + 1), min(max(round(box[3]), y0 + 1), image.height)
+        x0, y0 = min(round(box[0]), x1 - 1), min(round(box[1]), y1 - 1)
+    if x0 >= 0 and x1 <= image.width:
+        strip = image.crop((x0, y0, x1, y1))
+    else:
+        strip = Image.new("RGB", (x1 - x0, y1 - y0))
+        for shift in (-image.width, 0, image.width):  # the same photo again on either side
+            left, right = max(x0, shift), min(x1, shift + image.width)
+            if right > left:
+                strip.paste(image.crop((left - shift, y0, right - shift, y1)), (left - x0, 0))
+    if spec.size is None:
+        return strip
+    inner = (box[0] - x0, max(0.0, box[1] - y0), min(box[2] - x0, strip.width), min(box[3] - y0, strip.height))
+    return fit_square(strip, spec.size, spec.aspect, inner)
+
+
+def write_crop(crop: Image.Image, path: Path, spec: CropSpec) -> None:
+    """Writes a crop.
+
+    Directly to its place, which is several times faster than an atomic write: a crop counts only once the journal
+    entry of its photo is on disk, and is made again if it was interrupted before.
+    """
+    buffer = io.BytesIO()
+    if spec.format == "png":
+        crop.save(buffer, "PNG", compress_level=3)
+    else:
+        crop.save(buffer, "JPEG", quality=spec.quality, subsampling=0)
+    try:
+        with open(path, "wb", buffering=0) as file:
+            content = buffer.getbuffer()
+            while content:
+                content = content[file.write(content) :]
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error

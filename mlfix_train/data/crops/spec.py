@@ -1,0 +1,57 @@
+"""Everything that decides what a crop shows and how it is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlfix_train.data.pixels.spec import ASPECTS
+from mlfix_train.errors import ConfigError, check_choice, check_range
+
+FORMATS = ("jpg", "png")
+IDS = ("keys", "positions")
+EXIF = ("auto", "apply", "ignore")
+
+
+@dataclass(frozen=True)
+class CropSpec:
+    """How boxes become crops.
+
+    Args:
+        size: Side of the crops in pixels, 8 to 1024; null: the resolution and shape of each box.
+        aspect: squash (stretch to a square, as in the published experiment) | pad (keep the aspect ratio, with gray
+            margins).
+        margin: Added on each side, as a fraction of the box's width and height.
+        min_side: Boxes with fewer pixels of width or height inside the photo are not cropped.
+        format: jpg | png (lossless).
+        quality: Of JPEG, 1 to 100; colors are kept at full resolution.
+        ids: What <n> is in <label>/<photo>-<n>.jpg: keys (the box's key in the source or, if it has none, a hash of its
+            corners: reordered annotations rename nothing) | positions (the box's position in the photo, from 0, as in
+            the published MTSD crops).
+        exif: Whether boxes refer to photos rotated by their EXIF orientation: apply | ignore | auto (as in the tools of
+            the format, unless only the other way fits the stated size).
+        rescale: Scale the boxes if a photo is not of the size that the annotations state (a resized copy).
+        max_megapixels: Larger photos are not decoded.
+    """
+
+    size: int | None = 40
+    aspect: str = "squash"
+    margin: float = 0.0
+    min_side: float = 1.0
+    format: str = "jpg"
+    quality: int = 95
+    ids: str = "keys"
+    exif: str = "auto"
+    rescale: bool = False
+    max_megapixels: float = 400.0
+
+    def __post_init__(self) -> None:
+        check_choice("aspect", self.aspect, ASPECTS)
+        check_choice("format", self.format, FORMATS)
+        check_choice("ids", self.ids, IDS)
+        check_choice("exif", self.exif, EXIF)
+        check_range("margin", self.margin, 0, 10)
+        check_range("min_side", self.min_side, 0, 10_000)
+        check_range("quality", self.quality, 1, 100)
+        check_range("max_megapixels", self.max_megapixels, 0.001, 100_000)
+        if self.size is not None and (not isinstance(self.size, int) or not 8 <= self.size <= 1024):
+            raise ConfigError(f"size={self.size} is out of range", "give the side in pixels, 8 to 1024, or null")

@@ -1,0 +1,125 @@
+"""The identity of a run: every setting that changes what is learned, none that only changes speed or logs.
+
+Two runs with the same identity would end with the same predictions up to rounding. It stands in ``run.json`` under
+``identity``: a run directory is only resumed or skipped by a run of the same identity, and ``mlfix compare`` refuses to
+mix runs of different ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+UNLEARNED = {
+    "model": frozenset({"compile", "channels_last", "fast_convs"}),
+    "trainer": frozenset(
+        {
+            # Where and how fast. How many processes there are counts through the effective batch size alone.
+            "accelerator",
+            "devices",
+            "num_nodes",
+            "strategy",
+            "accumulate_grad_batches",
+            "benchmark",
+            "deterministic",
+            "inference_mode",
+            "use_distributed_sampler",
+            "reload_dataloaders_every_n_epochs",
+            # When it is validated. `limit_val_batches` is not here: it decides which samples are predicted.
+            "check_val_every_n_epoch",
+            "val_check_interval",
+            "num_sanity_val_steps",
+            "limit_test_batches",
+            "limit_predict_batches",
+            # What is logged, shown or kept.
+            "logger",
+            "log_every_n_steps",
+            "enable_autolog_hparams",
+            "profiler",
+            "detect_anomaly",
+            "barebones",
+            "enable_progress_bar",
+            "enable_model_summary",
+            "enable_checkpointing",
+            "default_root_dir",
+            "model_registry",
+        }
+    ),
+}
+"""Settings by section that are not part of the identity; everything else in these sections is."""
+
+PIXELS = ("size", "aspect")
+"""The only keys of ``pixels`` that change the stored images."""
+
+OBSERVERS = frozenset(
+    {
+        "DeviceStatsMonitor",
+        "LearningRateMonitor",
+        "ModelCheckpoint",
+        "ModelSummary",
+        "OnExceptionCheckpoint",
+        "ProgressBar",
+        "RichModelSummary",
+        "RichProgressBar",
+        "ThroughputMonitor",
+        "TQDMProgressBar",
+    }
+)
+"""Lightning's callbacks that watch a training without changing it; any other callback is part of the identity."""
+
+
+def effective_batch_size(batch_size: int, processes: int, accumulate_grad_batches: int = 1) -> int:
+    """Returns the samples per optimizer step: of all processes, over all accumulated batches.
+
+    Args:
+        batch_size: Samples per batch and process.
+        processes: Training processes (``devices * num_nodes``).
+        accumulate_grad_batches: Batches per optimizer step.
+    """
+    return batch_size * processes * accumulate_grad_batches
+
+
+def run_identity(settings: Mapping[str, Any], processes: int, task: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the identity of a run.
+
+    Args:
+        settings: All settings of the run as plain values: the sections ``seed``, ``model``, ``recipe``, ``pixels``,
+            ``loader``, ``trainer`` and ``callbacks``.
+        processes: Training processes, see :func:`mlfix_train.training.trainer.count_processes`.
+        task: The task's own part, see :class:`mlfix_train.training.tasks.base.TrainingTask`.
+    """
+    trainer = settings["trainer"]
+    accumulated = int(trainer.get("accumulate_grad_batches") or 1)
+    identity = {
+        "seed": settings["seed"],
+        "recipe": settings["recipe"],
+        "model": _without(settings["model"], UNLEARNED["model"]),
+        "pixels": {key: settings["pixels"][key] for key in PIXELS},
+        "effective_batch_size": effective_batch_size(settings["loader"]["batch_size"], processes, accumulated),
+        "trainer": {
+            key: value
+            for key, value in _without(trainer, UNLEARNED["trainer"]).items()
+            if value is not None and key != "callbacks"
+        },
+    }
+    callbacks = learning_callbacks(settings.get("callbacks")) + learning_callbacks(trainer.get("callbacks"))
+    if callbacks:
+        identity["callbacks"] = callbacks
+    return {**identity, **task}
+
+
+def learning_callbacks(section: Any) -> list[Any]:
+    """Returns the callbacks of a section that may change what is learned, such as early stopping.
+
+    Args:
+        section: ``None``, one callback with ``_target_``, a list of them, or a dict of them by name.
+    """
+    if not section:
+        return []
+    if isinstance(section, Mapping):
+        section = [section] if "_target_" in section else [section[name] for name in sorted(section)]
+    return [one for one in section if one and str(one.get("_target_", "")).rpartition(".")[2] not in OBSERVERS]
+
+
+def _without(section: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if key not in keys}

@@ -1,0 +1,43 @@
+"""Trains the runs of a sweep one after the other in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlfix_train.data.cache import enable_cache
+from mlfix_train.training.sweep import Attempt, AttemptCallback, SweepRun, TrainFunction, is_user_error
+
+
+def run_serially(
+    runs: Sequence[SweepRun], train: TrainFunction, *, retries: int = 1, on_attempt: AttemptCallback
+) -> list[Attempt]:
+    """Trains runs one after the other; they share the sample table, the pixel store and the images on the device.
+
+    Args:
+        runs: The runs, in order.
+        train: Trains one of them.
+        retries: How often a run that failed unexpectedly is tried again.
+        on_attempt: Called after each attempt.
+
+    Returns:
+        The last attempt at each run, in order.
+    """
+    enable_cache(True)
+    try:
+        return [train_with_retries(run, train, retries, on_attempt) for run in runs]
+    finally:
+        enable_cache(False)
+
+
+def train_with_retries(run: SweepRun, train: TrainFunction, retries: int, on_attempt: AttemptCallback) -> Attempt:
+    """Trains one run, again if it failed unexpectedly, and returns the last attempt."""
+    while True:
+        attempt = Attempt(run)
+        try:
+            train(run)
+        except Exception as error:
+            attempt = Attempt(run, error, retries > 0 and not is_user_error(error))
+        on_attempt(attempt)
+        if not attempt.retried:
+            return attempt
+        retries -= 1

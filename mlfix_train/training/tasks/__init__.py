@@ -1,0 +1,1 @@
+"""What ``mlfix train`` can train: a classifier or a sorting network, each as one :class:`~.base.TrainingTask`."""

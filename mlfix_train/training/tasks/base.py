@@ -1,0 +1,58 @@
+"""The interface between a run and what it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mlfix_train.data.runs import RunDirectory
+
+if TYPE_CHECKING:
+    import lightning as L
+
+
+class ResultCallback(Protocol):
+    """The callback that turns a task's validation outputs into the files of a run.
+
+    Attributes:
+        has_results: Whether a validation has ended, on any rank.
+    """
+
+    has_results: bool
+
+    def finish(self, trainer: L.Trainer) -> None:
+        """Writes the files from the last validation, when the training ended before it could."""
+
+
+class TrainingTask(Protocol):
+    """What :func:`mlfix_train.training.run.train_run` has to know about the thing it trains.
+
+    Attributes:
+        kind: Value of ``kind`` in ``run.json``.
+        result_keys: Keys of :meth:`result`.
+        images_per_sample: Images that pass through the network for one sample of a batch.
+        data: The DataModule, with ``table``, ``labels`` and ``loader``.
+    """
+
+    kind: str
+    result_keys: tuple[str, ...]
+    images_per_sample: int
+    data: Any
+
+    def build_module(self) -> L.LightningModule:
+        """Builds the LightningModule; called once torch is seeded, as its weights are drawn at random."""
+
+    def build_callback(self, directory: RunDirectory, title: str) -> Any:
+        """Builds the task's :class:`ResultCallback`, which is also a Lightning callback."""
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the entries of ``run.json`` about the inputs: ``data``, ``fixes`` and ``labels``."""
+
+    def identity(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the task's own part of the identity, see :func:`mlfix_train.training.identity.run_identity`."""
+
+    def is_complete(self, directory: RunDirectory) -> bool:
+        """Returns whether a finished run still has the files that later steps need."""
+
+    def result(self, directory: RunDirectory) -> dict[str, Any]:
+        """Returns the headline numbers of a finished run for ``run.json``."""

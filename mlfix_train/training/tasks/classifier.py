@@ -1,0 +1,83 @@
+"""The classifier task: labels are learned, held-out predictions and an audit come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from mlfix_train.data.fixes.table import fixes_fingerprint
+from mlfix_train.data.runs import RunDirectory
+from mlfix_train.data.samples import table_fingerprint
+
+if TYPE_CHECKING:
+    import lightning as L
+
+    from mlfix_train.data.loading.datamodule import DataModule
+
+
+class ClassifierTask:
+    """Trains a classifier and audits its held-out predictions.
+
+    Args:
+        data: The samples, their split and the arm to train on.
+        module: Builds the LightningModule from the list of classes.
+        audit: Arguments of :class:`mlfix_train.audit.callback.AuditCallback`.
+    """
+
+    kind = "classifier"
+    result_keys = ("held_out_error",)
+    images_per_sample = 1
+
+    def __init__(
+        self,
+        data: DataModule,
+        module: Callable[[Sequence[str]], L.LightningModule],
+        audit: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.data, self._module, self._audit = data, module, dict(audit or {})
+
+    def build_module(self) -> L.LightningModule:
+        """Builds the LightningModule for the classes of the data."""
+        return self._module(self.data.labels)
+
+    def build_callback(self, directory: RunDirectory, title: str) -> Any:
+        """Builds the callback that gathers the held-out predictions and writes the audit."""
+        from mlfix_train.audit.callback import AuditCallback
+
+        return AuditCallback(directory.path, title=title, **self._audit)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns ``data``, ``fixes`` and ``labels`` for ``run.json``."""
+        data, fixes = self.data, self.data.arm.fixes
+        return {
+            "data": {
+                "fingerprint": table_fingerprint(data.table),
+                "samples": len(data.table),
+                "held_out": int(data.held_out.sum()),
+                "labels": len(data.labels),
+            },
+            "fixes": None if fixes is None else {"count": len(fixes), "sha256": fixes_fingerprint(fixes)},
+            "labels": data.labels,
+        }
+
+    def identity(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns arm, split, augmentation, sampling, and fingerprints of the samples and of the fixes used."""
+        arm = self.data.arm
+        used = arm.fixes if arm.name != "original" else None
+        return {
+            **{key: settings[key] for key in ("arm", "split", "augment")},
+            "sampling": settings["loader"]["sampling"],
+            "data": table_fingerprint(self.data.table),
+            "fixes": None if used is None else fixes_fingerprint(used),
+        }
+
+    def is_complete(self, directory: RunDirectory) -> bool:
+        """Returns whether the predictions are there."""
+        return directory.predictions.exists()
+
+    def result(self, directory: RunDirectory) -> dict[str, Any]:
+        """Returns ``held_out_error``: percent of held-out samples whose prediction is not the given label."""
+        rows = pd.read_parquet(directory.predictions, columns=["label", "pred"])
+        return {"held_out_error": round(float(100 * (rows["label"] != rows["pred"]).mean()), 6)}

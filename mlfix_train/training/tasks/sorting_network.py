@@ -1,0 +1,70 @@
+"""The sorting-network task: image similarity is learned without labels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from mlfix_train.data.runs import RunDirectory
+from mlfix_train.data.samples import table_fingerprint
+
+if TYPE_CHECKING:
+    import lightning as L
+
+    from mlfix_train.data.loading.view_datamodule import ViewData
+
+
+class SortingNetworkTask:
+    """Trains a sorting network, which ``mlfix sort network=<run>`` then uses.
+
+    Args:
+        data: The samples; their labels only measure how often nearest neighbors agree.
+        module: Builds the LightningModule.
+    """
+
+    kind = "sorting_network"
+    result_keys = ("agreement",)
+    images_per_sample = 2
+
+    def __init__(self, data: ViewData, module: Callable[[], L.LightningModule]) -> None:
+        self.data, self._module = data, module
+
+    def build_module(self) -> L.LightningModule:
+        """Builds the LightningModule."""
+        return self._module()
+
+    def build_callback(self, directory: RunDirectory, title: str) -> Any:
+        """Builds the callback that draws nearest neighbors."""
+        from mlfix_train.audit.similarity.callback import NeighbourCallback
+
+        return NeighbourCallback(directory.path, title)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns ``data``, ``fixes`` and ``labels`` for ``run.json``."""
+        data = self.data
+        counts = {"samples": len(data.table), "held_out": 0, "labels": len(data.labels)}
+        return {"data": {"fingerprint": table_fingerprint(data.table), **counts}, "fixes": None, "labels": data.labels}
+
+    def identity(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the views and a fingerprint of the sample ids.
+
+        Labels are not part of it: the network never sees them, so fixing some leaves it as it is.
+        """
+        names = "\n".join(self.data.table.index)
+        return {"views": settings["views"], "data": hashlib.sha256(names.encode()).hexdigest()}
+
+    def is_complete(self, directory: RunDirectory) -> bool:
+        """Returns whether the weights are there."""
+        from mlfix_train.training.checkpoints import weights_path
+
+        return weights_path(directory).exists()
+
+    def result(self, directory: RunDirectory) -> dict[str, Any]:
+        """Returns ``agreement``: percent of nearest neighbors with the same label, ``None`` without labels."""
+        rows = pd.read_csv(directory.path / "metrics.csv")
+        if "val_agreement" not in rows or rows["val_agreement"].isna().all():
+            return {"agreement": None}
+        return {"agreement": round(float(rows["val_agreement"].dropna().iloc[-1]), 3)}
