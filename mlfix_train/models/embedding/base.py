@@ -71,6 +71,11 @@ class Embedder(Protocol):
         """Returns the embeddings of features: float32, ``(n, D)`` to ``(n, E)``."""
 
 
+def missing_members(embedder: object) -> list[str]:
+    """Returns the attributes and methods that an object lacks to be an :class:`Embedder`."""
+    return [name for name in (*Embedder.__annotations__, "fit", "features", "project") if not hasattr(embedder, name)]
+
+
 class TorchEmbedder(ABC):
     """Base class of embedders: a subclass says how a batch of images becomes features.
 
@@ -125,27 +130,9 @@ class TorchEmbedder(ABC):
     def compute(self, images: Tensor) -> Tensor:
         """Maps float images in 0..1 ``(n, 3, H, W)`` to features ``(n, D)``, both on ``device``."""
 
-    def features(
-        self,
-        pixels: Any,
-        rows: np.ndarray | None = None,
-        *,
-        batch_size: int = 256,
-        bfloat16: bool = False,
-        out: np.ndarray | None = None,
-        progress: Progress | None = None,
-    ) -> np.ndarray:
-        """Returns the features of images, ``(n, D)``; see :func:`compute_features`."""
-        return compute_features(
-            pixels,
-            self.compute,
-            rows,
-            batch_size=batch_size,
-            device=self.device,
-            bfloat16=bfloat16,
-            out=out,
-            progress=progress,
-        )
+    def features(self, pixels: Any, rows: np.ndarray | None = None, **options: Any) -> np.ndarray:
+        """Returns the features of images, ``(n, D)``; options are those of :func:`compute_features`."""
+        return compute_features(pixels, self.compute, rows, device=self.device, **options)
 
     def fit(self, pixels: Any, rows: np.ndarray, *, seed: int = 0, bfloat16: bool = False) -> None:
         """Fits the projection to a sample of the images, and measures its error on others of them.

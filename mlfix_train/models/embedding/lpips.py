@@ -276,25 +276,3 @@ def resize(images: Tensor, side: int | None) -> Tensor:
     if side is None or images.shape[-2:] == (side, side):
         return images
     return F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
-
-
-def pairwise_squared_distances(phi: Tensor, block: int = 500) -> Tensor:
-    """Returns the squared distances of all pairs of vectors: LPIPS, for the features above.
-
-    Args:
-        phi: ``(N, D)``.
-        block: Rows at a time; each pair of blocks is multiplied once.
-
-    Returns:
-        ``(N, N)``, symmetric, 0 or more.
-    """
-    n = len(phi)
-    squares = phi.square().sum(1)
-    result = torch.empty(n, n, dtype=phi.dtype, device=phi.device)
-    for i in range(0, n, block):
-        for j in range(i, n, block):
-            a, b = slice(i, min(i + block, n)), slice(j, min(j + block, n))
-            distances = torch.addmm(squares[b], phi[a], phi[b].T, alpha=-2.0).add_(squares[a, None]).clamp_min_(0)
-            result[b, a] = distances.T
-            result[a, b] = distances if i < j else (distances + distances.T) / 2
-    return result.fill_diagonal_(0)

@@ -20,7 +20,6 @@ from mlfix_train.models.embedding.lpips import (
     from_package,
     load_trunk,
     network_features,
-    pairwise_squared_distances,
     resize,
 )
 from mlfix_train.models.embedding.network import TrainedEncoder
@@ -101,14 +100,6 @@ def test_weights_that_cannot_be_had_or_do_not_fit(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
     with pytest.raises(RunError, match=r"trunk=vgg are unavailable: Name or service[\s\S]*lpips.weights=<file>"):
         load_trunk("vgg")
-
-
-def test_pairwise_distances_are_the_distances_of_each() -> None:
-    phi = torch.randn(23, 40, generator=torch.Generator().manual_seed(0))
-    wanted = (phi[:, None].double() - phi[None].double()).square().sum(2)
-    for block in (5, 500):
-        found = pairwise_squared_distances(phi, block)
-        assert (found - wanted).abs().max() < 1e-4 and torch.equal(found, found.T) and (found.diagonal() == 0).all()
 
 
 def test_negative_weights_are_no_distance() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mlfix_train.data.loading.augment import normalize
+from mlfix_train.data.loading.augment import IMAGENET_MEAN, IMAGENET_STD, normalize
 from mlfix_train.errors import ConfigError
 from mlfix_train.models.ssl.encoder import Encoder, Projector
 
@@ -44,5 +44,5 @@ def test_the_projector_has_its_layers(layers: int, count: int) -> None:
 
 def test_images_are_normalized_by_what_the_backbone_was_trained_with() -> None:
     images = torch.rand(2, 3, 8, 8)
-    assert torch.equal(Encoder("mlfix_small").normalize(images), normalize(images))
+    assert torch.equal(Encoder("mlfix_small").normalize(images), normalize(images, IMAGENET_MEAN, IMAGENET_STD))
     assert torch.allclose(Encoder("tf_efficientnet_lite0").normalize(images), 2 * images - 1)
