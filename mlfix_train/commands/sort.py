@@ -30,7 +30,7 @@ from mlfix_train.config.sort import SortConfig
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.pixels.store import open_store
 from mlfix_train.errors import ConfigError, DataError, format_list
-from mlfix_train.models.embedding.base import Embedder
+from mlfix_train.models.embedding.base import Embedder, missing_members
 from mlfix_train.models.embedding.build import build_embedder
 
 log = logging.getLogger(__name__)
@@ -151,10 +151,10 @@ def _build_embedder(cfg: SortConfig, device: str) -> Embedder:
             image_size=cfg.pixels.size or DEFAULT_SIZE,
         )
     embedder = instantiate(cfg.embedder, "embedder")
-    missing = [name for name in Embedder.__protocol_attrs__ if not hasattr(embedder, name)]
+    missing = missing_members(embedder)
     if missing:
         raise ConfigError(
-            f"embedder._target_={cfg.embedder['_target_']} has no {format_list(sorted(missing))}",
+            f"embedder._target_={cfg.embedder['_target_']} has no {format_list(missing)}",
             "derive it from mlfix_train.models.embedding.base.TorchEmbedder",
         )
     return embedder
