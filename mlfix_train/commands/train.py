@@ -11,7 +11,7 @@ import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,7 +164,6 @@ def build_options(cfg: TrainConfig, directory: RunDirectory, task: TrainingTask)
     settings = asdict(cfg)
     processes = count_processes(check_options(cfg.trainer))
     terminal = sys.stderr.isatty()
-    label = f"{cfg.name}/{cfg.arm}/{directory.path.name}"
     return RunOptions(
         epochs=recipe_of(cfg).total_epochs,
         seed=cfg.seed,
@@ -176,7 +175,7 @@ def build_options(cfg: TrainConfig, directory: RunDirectory, task: TrainingTask)
         config=_with_absolute_paths(settings),
         overwrite=cfg.overwrite,
         keep=cfg.checkpoint.keep,
-        on_epoch=None if terminal else lambda report: print(epoch_line(label, report), file=sys.stderr, flush=True),
+        on_epoch=None if terminal else EpochPrinter(f"{cfg.name}/{cfg.arm}/{directory.path.name}"),
         progress_bar=terminal,
     )
 
@@ -269,16 +268,30 @@ def _is_first_process() -> bool:
 # What is printed
 
 
-def epoch_line(label: str, report: EpochReport) -> str:
-    """Returns a line about an epoch, with the time left."""
-    row = report.row
-    parts = [f"epoch {int(row['epoch']) + 1}/{report.epochs}", f"train loss {row.get('train_loss', math.nan):.3f}"]
-    if "val_error" in row:
-        parts.append(f"held-out error {row['val_error']:.2f}%")
-    if "val_agreement" in row:
-        parts.append(f"nearest neighbors of the same label {row['val_agreement']:.1f}%")
-    parts += [f"{row['samples_per_second']:,.0f} samples/s", f"{format_duration(report.seconds_left)} left"]
-    return f"{label}: {', '.join(parts)}"
+@dataclass(frozen=True)
+class EpochPrinter:
+    """Prints a line about each epoch to standard error.
+
+    Args:
+        label: Begins the line.
+    """
+
+    label: str
+
+    def __call__(self, report: EpochReport) -> None:
+        """Prints the line of an epoch."""
+        print(self.line(report), file=sys.stderr, flush=True)
+
+    def line(self, report: EpochReport) -> str:
+        """Returns the line of an epoch, with the time left."""
+        row = report.row
+        parts = [f"epoch {int(row['epoch']) + 1}/{report.epochs}", f"train loss {row.get('train_loss', math.nan):.3f}"]
+        if "val_error" in row:
+            parts.append(f"held-out error {row['val_error']:.2f}%")
+        if "val_agreement" in row:
+            parts.append(f"nearest neighbors of the same label {row['val_agreement']:.1f}%")
+        parts += [f"{row['samples_per_second']:,.0f} samples/s", f"{format_duration(report.seconds_left)} left"]
+        return f"{self.label}: {', '.join(parts)}"
 
 
 def print_run(directory: RunDirectory, in_one_line: bool = False) -> None:
