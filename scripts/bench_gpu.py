@@ -85,7 +85,8 @@ def bare_step(
     bench: Bench, batch: int, precision: str, compiled: bool, augmented: bool = True
 ) -> Callable[[int], None]:
     """Returns a step of a bare loop over pictures on the device."""
-    from mlfix_train.data.loading.augment import AugmentSpec, augment, normalize
+    from mlfix_train.data.loading.augment import IMAGENET_MEAN, IMAGENET_STD, augment, channel_tensors, normalize
+    from mlfix_train.data.loading.spec import AugmentSpec
     from mlfix_train.models.backbones.network import Network
 
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
@@ -100,7 +101,8 @@ def bare_step(
     def step(number: int) -> None:
         rows = torch.arange(number % 4 * batch, (number % 4 + 1) * batch, device=DEVICE)
         x = images[rows].permute(0, 3, 1, 2)
-        x = normalize(augment(x, spec, number) if augmented else x)
+        x = augment(x, spec, number) if augmented else x
+        x = normalize(x, *channel_tensors(IMAGENET_MEAN, IMAGENET_STD, x.device))
         with torch.autocast(DEVICE, torch.bfloat16, enabled=precision == "bf16"):
             logits = network(x)
         loss = F.cross_entropy(logits.float(), target[rows])
@@ -154,8 +156,8 @@ def compiled(bench: Bench) -> None:
 
 def fake_data(bench: Bench, work: Path) -> Any:
     """Returns a DataModule of random pictures at MTSD's size, labels as unevenly spread as its are."""
-    from mlfix_train.data.loading.augment import AugmentSpec
-    from mlfix_train.data.loading.datamodule import DataModule, LoaderSpec
+    from mlfix_train.data.loading.datamodule import DataModule
+    from mlfix_train.data.loading.spec import AugmentSpec, LoaderSpec
     from mlfix_train.data.pixels.store import PixelSpec, PixelStore
 
     rng = np.random.default_rng(0)
@@ -179,7 +181,7 @@ def fake_data(bench: Bench, work: Path) -> Any:
     held_out = np.zeros(bench.samples, bool)
     held_out[rng.permutation(bench.samples)[: bench.samples // 5]] = True
     held = True if bench.toy else "auto"
-    loader = LoaderSpec(batch_size=bench.batch, eval_batch_size=2 * bench.batch, resident=held)
+    loader = LoaderSpec(batch_size=bench.batch, eval_batch_size=2 * bench.batch, cache_on_device=held)
     data = DataModule(table, held_out, work / "cache", pixels=PixelSpec(40), loader=loader, augmentation=AugmentSpec())
     data.store = PixelStore(folder)
     return data
@@ -268,8 +270,9 @@ def side_by_side(bench: Bench) -> None:
 
 def sorting(bench: Bench) -> None:
     """A step of the sorting network."""
-    from mlfix_train.data.loading.augment import normalize
-    from mlfix_train.data.loading.views import ViewSpec, two_views
+    from mlfix_train.data.loading.augment import IMAGENET_MEAN, IMAGENET_STD, channel_tensors, normalize
+    from mlfix_train.data.loading.spec import ViewSpec
+    from mlfix_train.data.loading.views import two_views
     from mlfix_train.models.ssl.barlow_twins import barlow_twins_loss
     from mlfix_train.models.ssl.encoder import Encoder, Projector
 
@@ -282,7 +285,9 @@ def sorting(bench: Bench) -> None:
     def step(number: int) -> None:
         views = two_views(images, ViewSpec(), number)
         with torch.autocast(DEVICE, torch.bfloat16):
-            z_a, z_b = projector(encoder(normalize(views.flatten(0, 1)))).chunk(2)
+            z_a, z_b = projector(
+                encoder(normalize(views.flatten(0, 1), *channel_tensors(IMAGENET_MEAN, IMAGENET_STD, views.device)))
+            ).chunk(2)
             loss = barlow_twins_loss(z_a, z_b, 5e-3)
         optimizer.zero_grad()
         loss.backward()

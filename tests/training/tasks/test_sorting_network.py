@@ -129,7 +129,7 @@ def test_seeds_sweep_as_those_of_classifiers_do(place: Path, mlfix) -> None:
         (["views.crop=2"], "views.crop"),
         (["views.kepe_color=false"], "did you mean views.keep_color"),
         (["model.projector_layers=0"], "model.projector_layers"),
-        (["model.backbone=resnet19"], "model.backbone=resnet19 is no model of timm"),
+        (["model.backbone=resnet19"], "model.backbone=resnet19 is not a timm model"),
     ],
 )
 def test_wrong_settings_are_named_and_leave_nothing(place: Path, mlfix, keys: list[str], message: str) -> None:
