@@ -95,7 +95,7 @@ def compare(options: argparse.Namespace, ways: dict[str, dict[str, Any]], unit: 
 def rates(options: argparse.Namespace) -> None:
     """Ours, the bare loop, fastai."""
     ways = {"bare loop, the same settings": {"kind": "bare"}, "ours (mlfix train)": {"kind": "ours"}}
-    plain = "loader.resident=false model.fast_convs=false"
+    plain = "loader.cache_on_device=false model.fast_convs=false"
     ways["ours, model.fast_convs=false"] = {"kind": "ours", "keys": plain}
     if options.fastai:
         ways["fastai, the published recipe"] = {"kind": "fastai", "python": options.fastai}

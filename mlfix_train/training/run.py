@@ -213,7 +213,9 @@ def _fit(
     clock = time.monotonic()
     task.data.prepare_data()
     timings = {"pixels_seconds": round(time.monotonic() - clock, 2)}
-    module = task.build_module()
+    module: Any = task.build_module()
+    if hasattr(module, "mean") and hasattr(module, "std"):
+        task.data.mean, task.data.std = tuple(module.mean), tuple(module.std)  # what its backbone was pretrained with
     checkpoint = directory.checkpoint if directory.checkpoint.exists() and not options.overwrite else None
     if checkpoint is not None:
         check_checkpoint(checkpoint, module)
