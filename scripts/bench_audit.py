@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mlfix_train.audit.predictions.runs import load_runs, mean_probabilities
 from mlfix_train.audit.similarity.neighbours import nearest_neighbours
+from mlfix_train.audit.predictions.runs import load_runs, mean_probabilities
 from mlfix_train.data.label_noise import TRUE_LABEL, confusions_among, plant_confusions, plant_similar, plant_uniform
 from mlfix_train.data.readers.folder import read_folder
 from mlfix_train.data.samples import label_list, write_table
