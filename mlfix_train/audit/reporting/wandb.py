@@ -134,7 +134,7 @@ def wandb_run(
     Yields:
         The tracker; ``None`` where W&B is missing, disabled, or can't write.
     """
-    run = _open(settings, folder, job, name, config)
+    run = open_run(settings, folder, job, name, config)
     if run is None:
         yield None
         return
@@ -146,7 +146,15 @@ def wandb_run(
         run.finish(exit_code=exit_code)
 
 
-def _open(settings: Mapping[str, Any], folder: Path, job: str, name: str, config: Mapping[str, Any]) -> Any | None:
+def open_run(
+    settings: Mapping[str, Any],
+    folder: Path,
+    job: str,
+    name: str,
+    config: Mapping[str, Any],
+    run_id: str | None = None,
+) -> Any | None:
+    """Opens a W&B run; see :func:`wandb_run`. A run with the id ``run_id`` is resumed."""
     try:
         import wandb
     except ImportError:
@@ -163,6 +171,8 @@ def _open(settings: Mapping[str, Any], folder: Path, job: str, name: str, config
         "group": settings["group"],
         "job_type": job,
         "name": name,
+        "id": run_id,
+        "resume": "allow" if run_id else None,
         "tags": [job, *settings["tags"]],
         "config": dict(config),
         "dir": str(folder.resolve()),
