@@ -149,9 +149,10 @@ def _about(states: list[dict[str, Any]]) -> dict[str, str]:
 
 def _log(cfg: CompareConfig, summary: Mapping[str, Any], out: Path, charts: list[Path]) -> None:
     """Logs the comparison as a W&B run in the group of the trainings."""
-    if cfg.logger.get("kind") != "wandb":
+    wandb = cfg.logger.get("wandb")
+    if wandb is None:
         return
-    settings = {**cfg.logger, "group": cfg.logger.get("group") or summary["name"]}
+    settings = {**wandb, "group": wandb.get("group") or summary["name"]}
     config = {"sources": summary["sources"], **summary["settings"]}
     with wandb_run(settings, out, "compare", f"{summary['name']}-compare", config) as tracker:
         if tracker is not None:

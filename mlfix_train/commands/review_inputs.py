@@ -23,10 +23,10 @@ from mlfix_train.audit.review.samples import make_samples
 from mlfix_train.audit.review.session import Desk
 from mlfix_train.audit.review.sprites import Sprites
 from mlfix_train.audit.similarity.order_files import read_order
-from mlfix_train.commands.audit_files import read_audit
+from mlfix_train.audit.files import read_audit
 from mlfix_train.commands.progress import count_images
 from mlfix_train.config import build as config
-from mlfix_train.data.fixes.table import ALLOWANCES
+from mlfix_train.data.fixes.table import IGNORABLE
 from mlfix_train.data.pixels.store import PixelStore, open_store
 from mlfix_train.data.runs import RunDirectory
 from mlfix_train.data.samples import INVALID, label_list
@@ -77,7 +77,7 @@ def check(cfg: DictConfig) -> Path:
     if cfg.port is not None:
         check_range("port", cfg.port, 0, 65535)
     for name in config.as_list(cfg.fixes.allow):
-        check_choice("fixes.allow", name, ALLOWANCES)
+        check_choice("fixes.allow", name, IGNORABLE)
     out = config.check_place("out", cfg.out)
     for file in ("fixes.csv", "journal.jsonl", "seen.jsonl"):
         if (out / file).is_dir():

@@ -17,6 +17,7 @@ from mlfix_train.errors import ConfigError, format_list
 
 SCHEMAS: dict[str, str] = {
     "crop": "mlfix_train.config.crop:CropConfig",
+    "audit": "mlfix_train.config.audit:AuditConfig",
     "demo": "mlfix_train.config.demo:DemoConfig",
     "export": "mlfix_train.config.export:ExportConfig",
     "train": "mlfix_train.config.train:TrainConfig",

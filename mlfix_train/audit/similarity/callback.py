@@ -9,10 +9,10 @@ import lightning as L
 import numpy as np
 import pandas as pd
 
-from mlfix_train.audit.callback import gather
-from mlfix_train.audit.reporting import wandb as wandb_log
+from mlfix_train.audit.callback import gather_on_rank_zero
 from mlfix_train.audit.reporting.panels import Tile, draw_panel, save_panel
 from mlfix_train.audit.reporting.pictures import Picture
+from mlfix_train.audit.reporting.wandb import find_tracker
 from mlfix_train.audit.similarity.neighbours import Neighbours, nearest_neighbours
 
 QUERIES, NEAREST = 12, 8
@@ -37,6 +37,7 @@ class NeighbourCallback(L.Callback):
     def __init__(self, folder: str | Path, title: str = "") -> None:
         self.folder, self.title = Path(folder), title
         self.parts: list[dict[str, np.ndarray]] = []
+        self.has_results = False
         self.gathered: dict[str, np.ndarray] | None = None
         self.agreement: float | None = None
 
@@ -61,9 +62,12 @@ class NeighbourCallback(L.Callback):
         """Finds the neighbours, logs how many agree in their label, and now and then draws them."""
         if trainer.sanity_checking or not self.parts:
             return
-        self.gathered, self.parts = gather(self.parts), []
-        table = trainer.datamodule.table.iloc[self.gathered["index"]]  # type: ignore[attr-defined]
-        self.agreement = label_agreement(self.gathered["features"], table)
+        self.gathered, self.parts = gather_on_rank_zero(self.parts), []
+        agreement = None
+        if self.gathered is not None:
+            table = trainer.datamodule.table.iloc[self.gathered["index"]]  # type: ignore[attr-defined]
+            agreement = label_agreement(self.gathered["features"], table)
+        self.has_results, self.agreement = True, trainer.strategy.broadcast(agreement)
         if self.agreement is not None:
             pl_module.log("val/agreement", self.agreement, rank_zero_only=False)
         epochs = max(int(trainer.max_epochs or 1), 1)
@@ -96,9 +100,9 @@ class NeighbourCallback(L.Callback):
         columns = 1 + found.index.shape[1]
         panel = draw_panel(tiles, "Nearest neighbours", note, columns=columns, max_tiles=len(tiles))
         path = save_panel(panel, self.folder / "panels" / "neighbours.png")
-        run = wandb_log.find_run(trainer.loggers)
-        if run is not None:
-            wandb_log.log_pictures(run, [Picture("sorting/neighbours", path, note)])
+        tracker = find_tracker(trainer.loggers)
+        if tracker is not None:
+            tracker.log_pictures([Picture("sorting/neighbours", path, note)])
         return path
 
 

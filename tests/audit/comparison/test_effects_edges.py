@@ -84,7 +84,7 @@ def test_a_slice_of_digits_is_an_expression() -> None:
 
 def test_a_column_slice_with_a_wrong_expression() -> None:
     meta = pd.DataFrame({"c": ["x"]}, index=["s"])
-    with pytest.raises(ConfigError, match="no regular expression"):
+    with pytest.raises(ConfigError, match="not a valid regular expression"):
         select_slices({"x": {"column": "c", "match": "("}}, np.array(["a"], object), pd.Index(["s"]), meta)
 
 

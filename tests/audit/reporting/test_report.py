@@ -18,7 +18,8 @@ import pytest
 from mlfix_train.audit.predictions.held_out import merge_runs
 from mlfix_train.audit.predictions.table import predictions_table
 from mlfix_train.audit.reporting import report
-from mlfix_train.audit.scores.ranking import Evidence, rank
+from mlfix_train.audit.scores.ranking import rank
+from mlfix_train.audit.scores.registry import Evidence
 from mlfix_train.audit.scores.slices import rank_slices
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -36,9 +37,10 @@ def audit(names: list[str], n: int, **evidence: Any) -> tuple[pd.DataFrame, dict
     labels = np.concatenate([np.arange(len(names)), rng.integers(len(names), size=n - len(names))])
     logits = rng.normal(size=(n, len(names))) + 4 * np.eye(len(names))[labels]
     held = merge_runs([predictions_table([f"p/{i}.jpg" for i in range(n)], labels, logits, names)], names)
-    found = rank(held, Evidence(**evidence))
+    found = rank(Evidence(held, **evidence))
+    estimates = {} if found.estimate is None else found.estimate.to_dict()
     issues = int(found.table["is_label_issue"].sum())
-    about = {"ranked": n, "samples": n, "runs": 1, "labels": len(names), "issues": issues, "estimates": found.estimates}
+    about = {"ranked": n, "samples": n, "runs": 1, "labels": len(names), "issues": issues, "estimates": estimates}
     return found.table, about
 
 

@@ -72,7 +72,9 @@ def test_an_interrupted_run_continues_and_a_finished_one_is_reused(tmp_path: Pat
     third = FlatPixels(n_candidates=n_candidates)
     again = embed_and_search(pixels, rows, third, folder=tmp_path)
     assert not third.embedded and again.key == found.key and (again.embeddings == found.embeddings).all()
-    assert (again.neighbours.index == found.neighbours.index).all() and again.neighbours.recall == found.neighbours.recall
+    assert (
+        again.neighbours.index == found.neighbours.index
+    ).all() and again.neighbours.recall == found.neighbours.recall
 
 
 def test_what_was_kept_is_not_reused_for_other_inputs_or_if_damaged(tmp_path: Path) -> None:
