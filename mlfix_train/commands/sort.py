@@ -15,6 +15,7 @@ from mlfix_train.audit.reporting.sort_pictures import draw_sort, slice_rows
 from mlfix_train.audit.similarity.near_duplicates import count_duplicates
 from mlfix_train.audit.similarity.order_files import read_embeddings, read_order, samples_fingerprint, write_order
 from mlfix_train.audit.similarity.pipeline import (
+    check_embedder,
     embed_and_search,
     find_near_duplicates,
     near_duplicate_threshold,
@@ -29,7 +30,7 @@ from mlfix_train.config.instantiate import instantiate
 from mlfix_train.config.sort import SortConfig
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.pixels.store import open_store
-from mlfix_train.errors import ConfigError, DataError, format_list
+from mlfix_train.errors import ConfigError, DataError
 from mlfix_train.models.embedding.base import Embedder
 from mlfix_train.models.embedding.build import build_embedder
 
@@ -150,14 +151,7 @@ def _build_embedder(cfg: SortConfig, device: str) -> Embedder:
             device=device,
             image_size=cfg.pixels.size or DEFAULT_SIZE,
         )
-    embedder = instantiate(cfg.embedder, "embedder")
-    missing = [name for name in Embedder.__protocol_attrs__ if not hasattr(embedder, name)]
-    if missing:
-        raise ConfigError(
-            f"embedder._target_={cfg.embedder['_target_']} has no {format_list(sorted(missing))}",
-            "derive it from mlfix_train.models.embedding.base.TorchEmbedder",
-        )
-    return embedder
+    return check_embedder(instantiate(cfg.embedder, "embedder"))
 
 
 def _select_device(device: str) -> str:
