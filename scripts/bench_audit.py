@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.audit.similarity.neighbours import nearest_neighbours
-from mlfix_train.commands.audit_inputs import load_runs, mean_probabilities, merged
+from mlfix_train.audit.predictions.runs import load_runs, mean_probabilities
 from mlfix_train.data.label_noise import TRUE_LABEL, confusions_among, plant_confusions, plant_similar, plant_uniform
 from mlfix_train.data.readers.folder import read_folder
 from mlfix_train.data.samples import label_list, write_table
@@ -101,7 +101,7 @@ def _sorted_by_pixels(options: argparse.Namespace, clean: pd.DataFrame) -> Path:
     if not (out / "order.parquet").exists():
         write_table(clean, options.work / "clean.csv")
         _mlfix(
-            "sort", "data=table", f"data.file={options.work / 'clean.csv'}", f"out={out}", "pixels.size=32", "panels=0"
+            "sort", "data=table", f"data.file={options.work / 'clean.csv'}", f"out={out}", "pixels.size=32", "n_panels=0"
         )
     return out
 
@@ -178,7 +178,7 @@ def _cleanlab(runs: Path, ids: pd.Index) -> dict[str, np.ndarray]:
     probabilities = mean_probabilities(given, held)
     assert probabilities is not None
     probabilities = probabilities / probabilities.sum(1, keepdims=True)
-    rows = held.ids.get_indexer(ids)
+    rows = held.rows_of(ids)
     found = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

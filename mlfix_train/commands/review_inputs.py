@@ -23,7 +23,7 @@ from mlfix_train.audit.review.samples import make_samples
 from mlfix_train.audit.review.session import Desk
 from mlfix_train.audit.review.sprites import Sprites
 from mlfix_train.audit.similarity.order_files import read_order
-from mlfix_train.commands.audit_files import read_audit
+from mlfix_train.audit.files import read_audit
 from mlfix_train.commands.progress import count_images
 from mlfix_train.config import build as config
 from mlfix_train.data.fixes.table import IGNORABLE

@@ -104,7 +104,7 @@ class SortConfig:
             try:
                 re.compile(pattern)
             except re.error as error:
-                problem = f"slices.{name}={pattern} is not a regular expression: {error}"
+                problem = f"slices.{name}={pattern} is not a valid regular expression: {error}"
                 raise ConfigError(problem, "see the syntax of Python's `re`") from error
 
     @property

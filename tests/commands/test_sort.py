@@ -216,7 +216,7 @@ def test_equal_images_are_sorted_too(place: Path, mlfix) -> None:
         (["search_effort=-1"], "search_effort=-1"),
         (["n_panels=many"], "n_panels=many"),
         (["duplicates.threshold=-1"], "duplicates.threshold"),
-        (["slices.a=(", "n_panels=0"], "slices.a=( is not a regular expression"),
+        (["slices.a=(", "n_panels=0"], "slices.a=( is not a valid regular expression"),
         (["device=tpu"], "device"),
         (["out=shapes/sort"], "its pictures would become samples"),
         (["out=nan.npy"], "out=nan.npy is a file"),
