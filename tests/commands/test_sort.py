@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
+from mlfix_train.models.embedding.base import TorchEmbedder
 from PIL import Image
 from shapes import FAST, SORTING, draw_shapes
 
 from mlfix_train import api
 from mlfix_train.audit.similarity import pipeline
 from mlfix_train.audit.similarity.pipeline import perturbed
-from mlfix_train.models.embedding.base import TorchEmbedder
 
 SORT = ("pixels.size=16", "device=cpu", "pixels.cache=.pixels")
 

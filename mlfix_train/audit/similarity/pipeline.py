@@ -42,7 +42,9 @@ track and 99.9% share a label."""
 class Images(Protocol):
     """Pixels by row number, such as a :class:`~mlfix_train.data.pixels.store.PixelStore`."""
 
-    fingerprint: Any
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all pixels."""
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Returns uint8 ``(n, H, W, 3)``."""
@@ -69,7 +71,9 @@ def check_embedder(embedder: Any, key: str = "embedder") -> Embedder:
     Raises:
         ConfigError: Something is missing, by name.
     """
-    missing = [name for name in (*Embedder.__annotations__, "fit", "features", "project") if not hasattr(embedder, name)]
+    missing = [
+        name for name in (*Embedder.__annotations__, "fit", "features", "project") if not hasattr(embedder, name)
+    ]
     if missing:
         raise ConfigError(
             f"{key}: {type(embedder).__name__} has no {format_list(missing, 10)}",
