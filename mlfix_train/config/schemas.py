@@ -22,6 +22,7 @@ SCHEMAS: dict[str, str] = {
     "demo": "mlfix_train.config.demo:DemoConfig",
     "export": "mlfix_train.config.export:ExportConfig",
     "sort": "mlfix_train.config.sort:SortConfig",
+    "review": "mlfix_train.config.review:ReviewConfig",
     "train": "mlfix_train.config.train:TrainConfig",
 }
 """The dataclass of each command, as ``module:class``; imported when its command runs."""
