@@ -169,15 +169,15 @@ def build(options: argparse.Namespace, labels: int, asked: dict[str, Any]) -> An
     import torch.nn.functional as F
 
     from mlfix_train.data.loading.augment import AugmentSpec, augment, normalize
-    from mlfix_train.models.backbones import matmul_conv
+    from mlfix_train.models.backbones import fast_convs
     from mlfix_train.models.backbones.network import Network
 
     if asked.get("threads"):
         torch.set_num_threads(asked["threads"])
     network = Network(options.backbone, labels, "concat_pool", channels_last=asked.get("channels_last", True))
-    matmul_conv.LARGEST = asked.get("largest", matmul_conv.LARGEST)
-    if asked.get("matmul", matmul_conv.worth_it()):
-        matmul_conv.use_matmul_convs(network)
+    fast_convs.MAX_POSITIONS = asked.get("largest", fast_convs.MAX_POSITIONS)
+    if asked.get("matmul", fast_convs.has_amx()):
+        fast_convs.use_fast_convs(network)
     if asked.get("compile"):
         network.compile()
     optimizer = torch.optim.AdamW(

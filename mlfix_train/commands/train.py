@@ -139,7 +139,7 @@ def _sorting_task(cfg: TrainConfig) -> TrainingTask:
 
 def build_module(cfg: TrainConfig, **extra: Any) -> Any:
     """Builds the LightningModule with the recipe and ``extra``, as far as it takes them."""
-    accepted = _accepted(cfg.model, {**extra, "recipe": recipe_of(cfg)})
+    accepted = _accepted(cfg.model, {**extra, "recipe": recipe_of(cfg), "seed": cfg.seed})
     return instantiate(cfg.model, "model", **accepted)
 
 
