@@ -20,11 +20,11 @@ import pandas as pd
 import torch
 
 from mlfix_train.audit.similarity.callback import label_agreement
-from mlfix_train.audit.similarity.seriation import outlier_score
+from mlfix_train.audit.similarity.seriation import unlikeness
 from mlfix_train.commands import embedding
 from mlfix_train.config import build as config
 from mlfix_train.data.label_noise import TRUE_LABEL, confusions_among, plant_confusions
-from mlfix_train.data.loading.augment import IMAGENET_MEAN, IMAGENET_STD, channel_tensors, normalize
+from mlfix_train.data.loading.augment import normalize
 from mlfix_train.data.pixels.store import PixelSpec, open_store
 from mlfix_train.data.readers.folder import read_folder
 from mlfix_train.models.embedding.network import Standardize, embed
@@ -48,7 +48,7 @@ class Judge:
         found = total = 0
         for label in sorted(set(self.planted["label"][wrong])):
             rows = np.flatnonzero((self.planted["label"] == label).to_numpy())
-            scores = outlier_score(embedding.as_unit(features[rows]))
+            scores = unlikeness(embedding.as_unit(features[rows]))
             head = np.argsort(-scores, kind="stable")[: max(1, len(rows) // 20)]
             found, total = found + int(wrong[rows[head]].sum()), total + int(wrong[rows].sum())
         print(f"{name:<58} {accuracy:6.2f}%   {100 * found / total:5.1f}%", flush=True)
@@ -68,19 +68,12 @@ class Judge:
         """Judges an encoder's pooled features and its bag of visual words."""
         encoder.eval()
         start = time.monotonic()
-        self.say(
-            f"{name}, pooled features",
-            embed(
-                self.store,
-                lambda x: encoder(normalize(x, *channel_tensors(IMAGENET_MEAN, IMAGENET_STD, x.device))),
-                half=True,
-            ),
-        )
+        self.say(f"{name}, pooled features", embed(self.store, lambda x: encoder(normalize(x)), half=True))
         took = time.monotonic() - start
         from mlfix_train.models.embedding.visual_words import bag_of_words, learn_words, place_features
 
         def grid(x: torch.Tensor) -> torch.Tensor:
-            maps = encoder.grids(normalize(x, *channel_tensors(IMAGENET_MEAN, IMAGENET_STD, x.device)))
+            maps = encoder.feature_maps(normalize(x))
             return maps[-2]
 
         rng = np.random.default_rng(0)

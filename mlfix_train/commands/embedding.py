@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from mlfix_train.config import build as config
-from mlfix_train.data.loading.augment import IMAGENET_MEAN, IMAGENET_STD, channel_tensors, normalize
+from mlfix_train.data.loading.augment import normalize
 from mlfix_train.data.runs import FINISHED, RunDirectory, find_runs
 from mlfix_train.errors import ConfigError, DataError, RunError, check_choice, check_range
 from mlfix_train.models.embedding.network import Standardize, embed
@@ -150,22 +150,12 @@ def build(cfg: DictConfig, device: str) -> Embedding:
     name = "sorting network" if config.is_sorting(settings) else "classifier"
     used, size = f"the {name} {cfg.network} ({settings.model.backbone})", int(settings.pixels.size)
     if kind == "network":
-        return Embedding(
-            used,
-            lambda images: encoder(normalize(images, *channel_tensors(IMAGENET_MEAN, IMAGENET_STD, images.device))),
-            pixels=size,
-        )
+        return Embedding(used, lambda images: encoder(normalize(images)), pixels=size)
     if kind == "lpips":
         from mlfix_train.models.embedding.lpips import from_grids, resized
 
         _check_lpips(cfg)
-        own = from_grids(
-            encoder,
-            lambda images: encoder.grids(
-                normalize(images, *channel_tensors(IMAGENET_MEAN, IMAGENET_STD, images.device))
-            ),
-            "",
-        ).to(device)
+        own = from_grids(encoder, lambda images: encoder.feature_maps(normalize(images)), "").to(device)
         return Embedding(
             f"LPIPS' formula on {used}, all channels weighed alike (not LPIPS itself)",
             lambda images: own(resized(images, cfg.lpips.size)),
@@ -185,7 +175,7 @@ def _check_lpips(cfg: DictConfig) -> None:
 
 
 def _stage(cfg: DictConfig, encoder: Any, images: torch.Tensor) -> torch.Tensor:
-    stages = encoder.grids(normalize(images, *channel_tensors(IMAGENET_MEAN, IMAGENET_STD, images.device)))
+    stages = encoder.feature_maps(normalize(images))
     number = int(cfg.words.stage)
     if not -len(stages) <= number < len(stages):
         raise ConfigError(f"words.stage={number}: the network has {len(stages)} stages", "-1 is the last of them")

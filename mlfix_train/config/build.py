@@ -256,7 +256,7 @@ def build_model(cfg: DictConfig, labels: list[str]) -> Any:
 
     recipe = checked(Recipe, plain(cfg.recipe), "recipe")
     more = {} if is_sorting(cfg) else {"labels": labels}
-    return build(cfg.model, "model", recipe=recipe, **more)
+    return build(cfg.model, "model", recipe=recipe, seed=int(cfg.seed), **more)
 
 
 def source_name(cfg: DictConfig) -> str:
