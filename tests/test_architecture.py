@@ -14,7 +14,7 @@ PACKAGE = REPO / "mlfix_train"
 ORDER = ("errors", "data", "models", "audit", "training", "config", "commands", "cli")
 """Imports go to the left, or stay in the room."""
 OPEN = {"api", "training"}  # training: until its settings are typed
-LATE = {"wandb", "lpips", "starlette", "uvicorn", "matplotlib", "anywidget"}
+LATE = {"wandb", "lpips", "starlette", "uvicorn", "matplotlib", "anywidget", "jinja2"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
