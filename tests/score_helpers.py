@@ -10,7 +10,7 @@ from mlfix_train.audit.scores.suspicion import combine_log_ranks
 def random_scores(
     n: int, wrong: int, seed: int, strength: float = 3.5, kinds: int = 3
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Scores of several kinds, and which labels are wrong: hard samples are hard for all kinds, wrong ones stand out."""
+    """Returns scores of several kinds and which labels are wrong; hard samples are hard for all kinds."""
     rng = np.random.default_rng(seed)
     truth = np.zeros(n, bool)
     truth[rng.permutation(n)[:wrong]] = True

@@ -1,10 +1,8 @@
 """The audit: from predictions to a ranking of suspicious labels, an estimate of how many are wrong, and slices.
 
     audit = Audit.from_runs("outputs/baseline")
-    audit.ranking                # DataFrame, most suspicious first
-    audit.estimate               # how many labels are wrong, with an interval
+    audit.ranking, audit.estimate
     audit.report("report.html")
-    audit.review()               # in a notebook
 
 Shapes: N samples, C classes, D dimensions.
 """
@@ -66,10 +64,8 @@ class Audit:
 
     Args:
         evidence: what the labels are judged by.
-        samples: sample table, which may hold more samples than were held out; by default the held-out ones, without
-            groups and metadata.
-        pixels: images, rows as in ``samples``: a pixel store, or uint8 ``(N, H, W, 3)``; ``None`` for an audit without
-            pictures.
+        samples: sample table, which may hold more samples than were held out.
+        pixels: images, rows as in ``samples``: a pixel store, or uint8 ``(N, H, W, 3)``.
         order: visual order of the samples, as read by :func:`mlfix_train.audit.similarity.order_files.read_order`.
         slices: the user's slices, see :func:`mlfix_train.audit.scores.slices.select_slices`.
         title: in headlines.
@@ -77,14 +73,10 @@ class Audit:
 
     Attributes:
         ranking: see :mod:`mlfix_train.audit.scores.ranking`, most suspicious first.
-        estimate: how many labels are wrong and how far down to review. ``None`` if that can't be estimated: it takes two
-            kinds of evidence and 1,000 samples.
+        estimate: how many labels are wrong and how far to review; ``None`` with one kind of evidence or few samples.
         slices: pairs of labels, labels, the user's slices and near-duplicates, most suspicious first.
         kinds: kinds of evidence that were combined.
         seconds: time that each step took.
-
-    Raises:
-        ConfigError: A slice that can't be used.
     """
 
     def __init__(
@@ -126,11 +118,9 @@ class Audit:
         Args:
             labels: ``(N,)``, given labels: indices into the columns of ``pred_probs``, or names.
             pred_probs: float ``(N, C)``, probabilities by models that did not train on the sample.
-            embeddings: float ``(N, D)``; labels are then also judged by the nearest neighbours, which also makes it
-                possible to estimate how many are wrong.
+            embeddings: float ``(N, D)``, for evidence by nearest neighbours, which an estimate needs.
             groups: ``(N,)``, photo, track or patient of each sample; samples of one group are not independent.
-            images: for pictures: uint8 ``(N, H, W, 3)``, a pixel store, or N image files, which are decoded to 64 px in
-                ``.pixels``.
+            images: uint8 ``(N, H, W, 3)``, a pixel store, or N image files (decoded to 64 px into ``.pixels``).
             class_names: names of the C columns; by default the sorted label names, or the column numbers.
             sample_ids: N unique names; by default the image files, or row numbers.
             slices: your own slices, see :func:`mlfix_train.audit.scores.slices.select_slices`.
@@ -180,10 +170,8 @@ class Audit:
 
         Args:
             runs: a run directory, a directory of runs, a glob, or files of predictions; or several of these.
-            order: output directory of ``mlfix sort``: its embeddings give the neighbours, and slices are shown in its
-                order.
-            neighbours: what the nearest neighbours are found by: ``order``, ``pixels``, ``none``, or ``auto`` (the order if
-                given, else pixels).
+            order: output directory of ``mlfix sort``, for its embeddings and to show slices in its order.
+            neighbours: what neighbours are found by: ``order``, ``pixels``, ``none``, ``auto`` (the order, else pixels).
             slices: your own slices, see :func:`mlfix_train.audit.scores.slices.select_slices`.
             title: in headlines; by default the name of the runs.
             progress: maps the description of a step to a callback that is called with (done, total).
@@ -255,11 +243,7 @@ class Audit:
         return sorted(set(n_groups.index[n_groups < 2]) & {held.class_names[code] for code in np.unique(held.labels)})
 
     def images(self, sample_ids: Sequence[str]) -> np.ndarray:
-        """Returns the pixels of samples, uint8 ``(n, H, W, 3)``; those that can't be read are grey.
-
-        Raises:
-            DataError: The audit has no images.
-        """
+        """Returns the pixels of samples, uint8 ``(n, H, W, 3)``; those that can't be read are grey."""
         if self.pixels is None or self.samples is None:
             raise DataError(f"{self.title} has no images", "give images=, or audit runs whose data is still there")
         return np.asarray(self.pixels[self.samples.index.get_indexer(pd.Index(sample_ids))])
@@ -314,9 +298,9 @@ class Audit:
             )
         elif not self.estimate.clear:
             notes.append(
-                "Wrong labels are not separated from hard images here. Their number is between those that are and those "
-                "that held-out models and training both contradict; the middle is taken. Longer training, more runs, or "
-                "an order by a sorting network separate them better."
+                "Wrong labels are not separated from hard images here. Their number is between those that are and "
+                "those that held-out models and training both contradict; the middle is taken. Longer training, more "
+                "runs, or an order by a sorting network separate them better."
             )
         return notes
 
@@ -352,15 +336,12 @@ class Audit:
     def save(
         self, folder: str | Path, n_panels: int | None = None, marks: Mapping[str, str] | None = None
     ) -> list[Picture]:
-        """Writes the audit as ``mlfix audit`` does, for ``mlfix review`` and ``mlfix export`` to read.
+        """Writes the audit as ``mlfix audit`` does, for ``mlfix review`` and ``mlfix export``; returns the pictures.
 
         Args:
             folder: gets ranking.csv, slices.csv, unranked.csv and audit.json.
             n_panels: also write report.html and panels of this many slices of each kind; ``None``: neither.
             marks: fixes to show in the panels, sample id to new label.
-
-        Returns:
-            The panels and charts.
         """
         started, folder = time.monotonic(), Path(folder).expanduser()
         (folder / "audit.json").unlink(missing_ok=True)  # written last: without it the directory is incomplete
@@ -391,14 +372,11 @@ class Audit:
 
         Returns:
             The widget; ``widget.fixes`` is the path of the fixes file.
-
-        Raises:
-            DataError: The audit has no images.
         """
-        from mlfix_train.audit.review.widget import review
-
         if self.pixels is None or self.samples is None:
             raise DataError(f"{self.title} has no images to review", "give images=, or audit runs whose data is there")
+        from mlfix_train.audit.review.widget import review
+
         options = {"calibrated": self.estimate is not None, "title": self.title, "order": self.order, **options}
         return review(self.samples, self.pixels, out, ranking=self.ranking, **options)
 
@@ -436,18 +414,14 @@ def _encode_labels(
         )
     if len(unknown):
         raise DataError(
-            f"{len(unknown):,} labels are of no column of pred_probs, such as {unknown[0]!r}",
+            f"{len(unknown):,} labels are of no column of pred_probs, such as {unknown[0]}",
             f"labels are 0 to {n_classes - 1}, or names from class_names",
         )
     return codes, names
 
 
 def _read_places(order: str | Path, data: RunData, held: HeldOut) -> pd.DataFrame | None:
-    """Reads an order of the samples; ``None`` if these can't be read.
-
-    Raises:
-        DataError: It is an order of other samples.
-    """
+    """Reads an order of the samples; ``None`` if these can't be read."""
     ids = held.sample_ids if data.samples is None else data.samples.index
     found = read_order(order, ids, partial=True)
     if data.samples is None:

@@ -30,15 +30,14 @@ Arrays = dict[str, np.ndarray]
 class AuditCallback(L.Callback):
     """Collects logits during validation; after the last one writes and logs the audit of a training.
 
-    It works with any LightningModule whose ``validation_step`` returns ``{logits: (B, C), label: (B,), index: (B,)}`` and
-    any DataModule with ``table``, ``labels``, ``store`` and ``arm``; with any logger; on one device or several: every
-    held-out sample is in the predictions exactly once. Logits are gathered on rank 0 only.
+    It works with any LightningModule whose ``validation_step`` returns ``{logits: (B, C), label: (B,), index: (B,)}``
+    and any DataModule with ``table``, ``labels``, ``store`` and ``arm``; with any logger; on one device or several:
+    every held-out sample is in the predictions exactly once. Logits are gathered on rank 0 only.
 
-    Each validation logs ``val/error`` (percent) and ``val/loss`` (nats), exact over all processes. The end of the training
-    writes into ``folder`` and logs to W&B: ``predictions.parquet``, ``ranking.csv``, ``panels/*.png``, on request
-    ``probabilities.npy`` (float16 ``(N, C)``, rows as in the predictions, columns as in the list of labels) and, if
-    ``training_step`` returns ``logits``, ``dynamics.parquet`` with the area under the margin of each training sample (see
-    :mod:`mlfix_train.audit.predictions.dynamics`), which a resumed training continues.
+    Each validation logs ``val/error`` (percent) and ``val/loss`` (nats), exact over all processes. The end of the
+    training writes ``predictions.parquet``, ``ranking.csv``, ``panels/*.png``, on request ``probabilities.npy``
+    (float16 ``(N, C)``) and, if ``training_step`` returns ``logits``, ``dynamics.parquet`` (see
+    :mod:`mlfix_train.audit.predictions.dynamics`; a resumed training continues it), and logs them to W&B.
 
     Args:
         folder: run directory.

@@ -1,7 +1,7 @@
 """The output directory of an audit, read back. Reading needs no torch.
 
-``ranking.csv`` (see :mod:`mlfix_train.audit.scores.ranking`), ``slices.csv``, ``unranked.csv`` (samples that no run held
-out, with the reason) and ``audit.json``, which is written last: a directory without it is incomplete.
+``ranking.csv`` (see :mod:`mlfix_train.audit.scores.ranking`), ``slices.csv``, ``unranked.csv`` (samples that no run
+held out, with the reason) and ``audit.json``, which is written last: a directory without it is incomplete.
 """
 
 from __future__ import annotations

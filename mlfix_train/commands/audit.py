@@ -36,7 +36,7 @@ def run(cfg: AuditConfig) -> pd.DataFrame:
     """Ranks all samples that the runs held out, by all the evidence there is.
 
     Returns:
-        The ranking, which is also written to ``<out>/ranking.csv``, with estimates, slices, panels and a page beside it.
+        The ranking, also written to ``<out>/ranking.csv``, with estimates, slices, panels and a page beside it.
 
     Raises:
         MlfixError: No finished runs, runs with different data or labels, or files that can't be used.
@@ -106,9 +106,8 @@ def _summary(audit: Audit, out: Path, pictures: bool) -> list[str]:
             f"expected among them, {found['expected_left']:,.0f} beyond"
         )
     if about["confident_learning"] is not None:
-        lines.append(
-            f"confident  learning counts {about['confident_learning']:,} wrong labels, the models' own mistakes included"
-        )
+        issues = about["confident_learning"]
+        lines.append(f"confident  learning counts {issues:,} wrong labels, the models' own mistakes included")
     single = about["single_group_labels"]
     if single:
         names = ", ".join(single[:5]) + (" ..." if len(single) > 5 else "")

@@ -19,8 +19,8 @@ class AuditConfig:
         neighbours: What similar images are found by: order | pixels | none | auto (the order if given, else pixels).
         out: Gets ranking.csv, slices.csv, unranked.csv, audit.json, report.html and panels/.
         n_panels: Slices of each kind (pairs, labels, your own, near-duplicates) that get a panel, 0 to 1000.
-        slices: Your own slices, slices.<name>: a regular expression on the given label, a list of labels, or {column: c,
-            values: [...]}.
+        slices: Your own slices, slices.<name>: a regular expression on the given label, a list of labels, or {column:
+            <name>, values: [...]}, {column: <name>, match: <regex>}, {column: <name>} for a slice per value.
         name: Name in titles and in W&B; null: the name of the runs.
         fixes: Fixes that the panels show as marks.
         logger: Where the audit is logged: wandb or none.

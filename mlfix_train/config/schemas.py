@@ -21,6 +21,8 @@ SCHEMAS: dict[str, str] = {
     "audit": "mlfix_train.config.audit:AuditConfig",
     "demo": "mlfix_train.config.demo:DemoConfig",
     "export": "mlfix_train.config.export:ExportConfig",
+    "sort": "mlfix_train.config.sort:SortConfig",
+    "review": "mlfix_train.config.review:ReviewConfig",
     "train": "mlfix_train.config.train:TrainConfig",
 }
 """The dataclass of each command, as ``module:class``; imported when its command runs."""

@@ -16,11 +16,13 @@ from PIL import Image
 
 from mlfix_train.audit import callback as module
 from mlfix_train.audit.callback import AuditCallback, gather_on_rank_zero
+from mlfix_train.data.arms import Arm
 from mlfix_train.data.fixes.table import match_fixes
-from mlfix_train.data.loading.datamodule import Arm, DataModule, LoaderSpec
-from mlfix_train.data.pixels.store import PixelSpec
+from mlfix_train.data.loading.datamodule import DataModule
+from mlfix_train.data.loading.spec import LoaderSpec
+from mlfix_train.data.pixels.spec import PixelSpec
 from mlfix_train.data.samples import make_table
-from mlfix_train.data.splits import draw_split
+from mlfix_train.data.splits import SplitSpec, draw_split
 from mlfix_train.models.classifier import Classifier
 
 
@@ -95,7 +97,7 @@ def train(table: pd.DataFrame, cache: Path, tmp_path: Path) -> Train:
     ) -> tuple[L.Trainer, DataModule, AuditCallback, Classifier]:
         L.seed_everything(0, verbose=False)
         data = DataModule(
-            table, draw_split(table, 0.4), cache, Arm(arm, fixes), PixelSpec(size=16), LoaderSpec(16, 7), None, 0
+            table, draw_split(table, SplitSpec(0.4)), cache, Arm(arm, fixes), PixelSpec(size=16), LoaderSpec(16, 7), None, 0
         )
         model = Classifier(data.labels, "mlfix_small", {"epochs": 1}, "concat_pool")
         audit = AuditCallback(tmp_path / "run", "a title", probabilities=True, n_panels=2)
@@ -111,8 +113,8 @@ def train(table: pd.DataFrame, cache: Path, tmp_path: Path) -> Train:
 
 
 def fixes_for(table: pd.DataFrame) -> pd.DataFrame:
-    held = table.index[draw_split(table, 0.4)]
-    trained = table.index[~draw_split(table, 0.4)]
+    held = table.index[draw_split(table, SplitSpec(0.4))]
+    trained = table.index[~draw_split(table, SplitSpec(0.4))]
     answers = {held[0]: "invalid", held[1]: "invalid", held[5]: "blue", trained[0]: "invalid"}
     raw = pd.DataFrame({"row": range(2, 6), "sample_id": list(answers), "new_label": list(answers.values())})
     return match_fixes(raw.assign(old_label="", reviewer="", time="", note=""), table)
@@ -128,7 +130,7 @@ def test_a_run_leaves_every_held_out_sample_once(
     folder = tmp_path / "run"
     found = pd.read_parquet(folder / "predictions.parquet")
     assert list(found.columns) == ["sample_id", "split", "label", "pred", "loss", "prob", "label_prob", "margin"]
-    held = table.index[draw_split(table, 0.4)]
+    held = table.index[draw_split(table, SplitSpec(0.4))]
     assert found["sample_id"].tolist() == held.tolist()
     assert found["label"].tolist() == table.loc[held, "label"].tolist(), "the given labels, in every arm"
     assert set(found["split"]) == {"val"}
@@ -139,7 +141,7 @@ def test_a_run_leaves_every_held_out_sample_once(
         assert not trained & set(gone)
     # the logits, drawn anew from the trained network
     model.eval()
-    rows = np.flatnonzero(draw_split(table, 0.4))
+    rows = np.flatnonzero(draw_split(table, SplitSpec(0.4)))
     pixels = torch.from_numpy(data.store[rows]).permute(0, 3, 1, 2).float() / 255
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     with torch.no_grad():

@@ -145,7 +145,7 @@ def test_other_data_other_labels_and_damaged_probabilities_are_errors(place: Pat
 @pytest.mark.parametrize(
     ("keys", "words"),
     [(["neighbours=order"], "neighbours=order needs an order"), (["neighbours=near"], "neighbours=near"),
-     (["slices=3"], "slices=3 is a value"), (["slices.x=zebra"], "matches none of the labels"),
+     (["slices=3"], "slices is a section, not a single value"), (["slices.x=zebra"], "matches none of the labels"),
      (["slices.x={column: none, values: [1]}"], "no column 'none'")],
 )  # fmt: skip
 def test_wrong_settings(place: Path, tmp_path: Path, mlfix: Any, keys: list[str], words: str) -> None:
@@ -159,7 +159,7 @@ def test_panels_never_go_where_they_would_be_read_as_data(shapes: Path, tmp_path
     assert mlfix("train", f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST).code == 0
     answer = mlfix("audit", f"runs={tmp_path}/o", f"out={shapes}/audit", "logger=none")
     assert answer.code == 2
-    assert "would be read as data the next time" in answer.err
+    assert "would become samples next time" in answer.err
     assert not (shapes / "audit").exists()
 
 
@@ -252,7 +252,7 @@ def test_fixes_are_applied_on_the_way_out(audited: Path, place: Path, tmp_path: 
 
 def test_labels_that_fixes_bring_are_exported_too(audited: Path, tmp_path: Path, mlfix: Any) -> None:
     (tmp_path / "fixes.csv").write_text("sample_id,new_label\ndisc/000.png,new one\n")
-    keys = (f"audit={audited}", f"fixes.path={tmp_path}/fixes.csv", "fixes.allow=[new_labels]")
+    keys = (f"audit={audited}", f"fixes.path={tmp_path}/fixes.csv", "fixes.ignore=[new_labels]")
     answer = mlfix("export", *keys, "to=cleanlab", f"out={tmp_path}/c")
     assert answer.code == 0, answer.err
     names, labels = json.loads((tmp_path / "c/class_names.json").read_text()), np.load(tmp_path / "c/labels.npy")
@@ -276,7 +276,9 @@ def test_incomplete_audits_are_errors(audited: Path, tmp_path: Path, mlfix: Any)
     assert "can't be read" in mlfix("export", f"audit={tmp_path}/a", "to=cleanlab", f"out={tmp_path}/c").err
 
 
-def test_labels_that_changed_since_training_are_reported(place: Path, tmp_path: Path, mlfix: Any, audited: Path) -> None:
+def test_labels_that_changed_since_training_are_reported(
+    place: Path, tmp_path: Path, mlfix: Any, audited: Path
+) -> None:
     shutil.copytree(place / "o", tmp_path / "o")
     table = pd.read_csv(place / "samples.csv")
     table["label"] = table["label"].where(table["sample_id"] != "square/005.png", "disc")

@@ -50,8 +50,14 @@ def test_a_rehearsal_leaves_no_trace(shapes: Path, tmp_path: Path, mlfix, monkey
     for settings, name, shape in ((FAST, "small", (16, 3, 16, 16)), (SORTING, "sorting", (32, 3, 16, 16))):
         found = []
         for wanted in ("true", "false"):
-            answer = mlfix("train", f"data.root={shapes}", f"outputs={tmp_path}", *settings, f"name={name}{wanted}",
-                           f"model.compile={wanted}")  # fmt: skip
+            answer = mlfix(
+                "train",
+                f"data.root={shapes}",
+                f"outputs={tmp_path}",
+                *settings,
+                f"name={name}{wanted}",
+                f"model.compile={wanted}",
+            )
             assert answer.code == 0, answer.err
             table = pd.read_csv(next((tmp_path / f"{name}{wanted}").glob("*/seed=0")) / "metrics.csv")
             found.append(table.drop(columns=["seconds", "samples_per_second"]))

@@ -67,7 +67,6 @@ def test_what_changes_the_learning_changes_the_identity(shapes: Path, keys: tupl
         ("trainer=profile",),
         ("trainer.strategy=ddp",),
         ("trainer.devices=2", "trainer.strategy=ddp", "loader.batch_size=8"),
-        ("trainer.devices=[0,1]", "trainer.strategy=ddp", "loader.batch_size=8"),
         ("trainer.accumulate_grad_batches=2", "loader.batch_size=8"),
         ("trainer.precision=32-true",),
         ("loader.workers=1",),
@@ -116,7 +115,14 @@ def test_callbacks_count_unless_they_only_watch() -> None:
     stopping, monitor = {"_target_": "a.b.EarlyStopping"}, {"_target_": "x.LearningRateMonitor"}
     assert learning_callbacks({"one": monitor, "two": stopping, "three": None}) == [stopping]
     assert learning_callbacks(monitor) == [] and learning_callbacks(None) == []
-    settings = {"seed": 0, "model": {}, "recipe": {}, "pixels": {"size": 8, "aspect": "pad"}, "callbacks": {},
-                "loader": {"batch_size": 4}, "trainer": {"callbacks": [stopping, monitor]}}  # fmt: skip
+    settings = {
+        "seed": 0,
+        "model": {},
+        "recipe": {},
+        "pixels": {"size": 8, "aspect": "pad"},
+        "callbacks": {},
+        "loader": {"batch_size": 4},
+        "trainer": {"callbacks": [stopping, monitor]},
+    }
     assert run_identity(settings, 2, {})["callbacks"] == [stopping]
     assert run_identity(settings, 2, {})["effective_batch_size"] == 8

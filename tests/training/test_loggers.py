@@ -100,7 +100,7 @@ def test_loggers_are_closed_with_the_outcome(tmp_path: Path, monkeypatch) -> Non
     codes: list[int] = []
     for fails in (True, False):
         with contextlib.suppress(RuntimeError), open_loggers(lambda: [wandb_logger(tmp_path)]) as (logger,):
-            monkeypatch.setattr(logger.experiment, "finish", lambda exit_code: codes.append(exit_code))
+            monkeypatch.setattr(logger.experiment, "finish", codes.append)
             if fails:
                 raise RuntimeError("no")
         monkeypatch.undo()
@@ -111,16 +111,33 @@ def test_loggers_are_closed_with_the_outcome(tmp_path: Path, monkeypatch) -> Non
 def test_a_comparison_is_one_run_in_the_group_of_the_sweep(shapes: Path, tmp_path: Path, mlfix) -> None:
     fixes = tmp_path / "fixes.csv"
     fixes.write_text("sample_id,new_label\nsquare/001.png,invalid\n")
-    keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "recipe.epochs=1", "name=study",
-            f"fixes.path={fixes}")  # fmt: skip
+    keys = (
+        f"data.root={shapes}",
+        f"outputs={tmp_path}/o",
+        *FAST,
+        "recipe.epochs=1",
+        "name=study",
+        f"fixes.path={fixes}",
+    )
     assert mlfix("train", "-m", *keys, "seed=0,1", "arm=original,fixed").code == 0
     arms = [f"{arm}={tmp_path}/o/study/{arm}" for arm in ("original", "fixed")]
     answer = mlfix("compare", *arms, f"fixes.path={fixes}", "slices.round=disc", f"out={tmp_path}/c", "logger=wandb")
     assert answer.code == 0, answer.err
     (offline,) = (tmp_path / "c/wandb").glob("offline-run-*")
     text = "\n".join(json.dumps(record) for record in records(offline))
-    for part in ('"study"', '"compare"', "study-compare", "compare/slices", "compare/labels", "compare/all",
-                 "compare/round-effect", "compare/page", "headline", "compare-study", "round/training"):  # fmt: skip
+    for part in (
+        '"study"',
+        '"compare"',
+        "study-compare",
+        "compare/slices",
+        "compare/labels",
+        "compare/all",
+        "compare/round-effect",
+        "compare/page",
+        "headline",
+        "compare-study",
+        "round/training",
+    ):
         assert part in text, f"{part} is not in the W&B run"
     tables = [json.loads(path.read_text()) for path in (offline / "files/media/table").rglob("*.table.json")]
     slices = next(table for table in tables if "verdict" in table["columns"])
@@ -135,8 +152,17 @@ def test_an_audit_is_a_run_with_panels_tables_page_and_the_whole_ranking(shapes:
     (offline,) = (tmp_path / "a/wandb").glob("offline-run-*")
     found = records(offline)
     text = "\n".join(json.dumps(record) for record in found)
-    for part in ('"study"', '"audit"', "audit-study, 2 runs", "audit/ranking", "audit/slices", "audit/worst",
-                 "audit/slice_04", "audit/page", "audit/ranked"):  # fmt: skip
+    for part in (
+        '"study"',
+        '"audit"',
+        "audit-study, 2 runs",
+        "audit/ranking",
+        "audit/slices",
+        "audit/worst",
+        "audit/slice_04",
+        "audit/page",
+        "audit/ranked",
+    ):
         assert part in text, f"{part} is not in the W&B run"
     artifacts = [record["artifact"] for record in found if record["type"] == "artifact"]
     (artifact,) = (one for one in artifacts if one["type"] == "audit")
@@ -147,7 +173,14 @@ def test_an_audit_is_a_run_with_panels_tables_page_and_the_whole_ranking(shapes:
 
 
 def test_panels_are_logged_while_training_goes_on(shapes: Path, tmp_path: Path, mlfix) -> None:
-    keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "recipe.epochs=5", "logger=wandb", "audit.every_n_epochs=2")
+    keys = (
+        f"data.root={shapes}",
+        f"outputs={tmp_path}/o",
+        *FAST,
+        "recipe.epochs=5",
+        "logger=wandb",
+        "audit.every_n_epochs=2",
+    )
     assert mlfix("train", *keys).code == 0
     (offline,) = (tmp_path / "o/default/original/seed=0/wandb").glob("offline-run-*")
     text = "\n".join(json.dumps(record) for record in records(offline))

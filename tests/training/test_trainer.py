@@ -39,9 +39,19 @@ def test_the_defaults_of_a_run(tmp_path: Path) -> None:
 def test_what_is_given_wins(tmp_path: Path) -> None:
     stored = AsyncCheckpointIO()
     mine = ModelCheckpoint(monitor="val/error", dirpath=tmp_path)
-    options = {"max_epochs": 2, "max_steps": 9, "num_sanity_val_steps": 1, "limit_val_batches": 3, "plugins": [stored],
-               "callbacks": [mine], "default_root_dir": str(tmp_path / "x"), "enable_progress_bar": True,
-               "precision": "auto", "logger": False, "profiler": None}  # fmt: skip
+    options = {
+        "max_epochs": 2,
+        "max_steps": 9,
+        "num_sanity_val_steps": 1,
+        "limit_val_batches": 3,
+        "plugins": [stored],
+        "callbacks": [mine],
+        "default_root_dir": str(tmp_path / "x"),
+        "enable_progress_bar": True,
+        "precision": "auto",
+        "logger": False,
+        "profiler": None,
+    }
     trainer = build(tmp_path, options)
     assert (trainer.max_epochs, trainer.max_steps, trainer.num_sanity_val_steps) == (2, 9, 1)
     assert trainer.limit_val_batches == 3 and trainer.default_root_dir.endswith("x")
@@ -76,7 +86,11 @@ def test_processes_are_counted_as_lightning_counts_them() -> None:
 
 
 def test_precision_follows_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    for features, wanted in (({}, "32-true"), ({"avx512_bf16": True}, "bf16-mixed"), ({"amx_bf16": True}, "bf16-mixed")):
+    for features, wanted in (
+        ({}, "32-true"),
+        ({"avx512_bf16": True}, "bf16-mixed"),
+        ({"amx_bf16": True}, "bf16-mixed"),
+    ):
         monkeypatch.setattr(trainers.torch.cpu, "get_capabilities", lambda features=features: features)
         assert best_precision("cpu") == wanted
 
@@ -137,8 +151,11 @@ def test_callbacks_of_lightning_and_of_ones_own(shapes: Path, tmp_path: Path, ml
     monkeypatch.syspath_prepend(str(tmp_path))
     keys = ("train", f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "recipe.epochs=9")
     mine = ("callbacks.mine._target_=own_callback.Count", f"callbacks.mine.path={tmp_path}/count")
-    presets = ("callbacks=[early_stopping,checkpoint]", "callbacks.early_stopping.patience=1",
-               "callbacks.early_stopping.min_delta=100")  # fmt: skip
+    presets = (
+        "callbacks=[early_stopping,checkpoint]",
+        "callbacks.early_stopping.patience=1",
+        "callbacks.early_stopping.min_delta=100",
+    )
     answer = mlfix(*keys, *presets, *mine)
     assert answer.code == 0, answer.err
     epochs = len(rows(tmp_path / "o", "default"))

@@ -58,8 +58,7 @@ def rank_slices(
     Args:
         ranking: N rows from :func:`mlfix_train.audit.scores.ranking.rank`, most suspicious first.
         named: the user's slices, name to bool ``(N,)``.
-        duplicates: near-duplicate group of each sample by ``sample_id``, -1 for none; groups whose samples have different
-            labels become slices.
+        duplicates: near-duplicate group by ``sample_id``, -1 for none; groups with different labels become slices.
     """
     suspicion = ranking["suspicion"].to_numpy(dtype=np.float64)
     given, pair = ranking["given_label"].astype(str), ranking["slice"].astype(str)
@@ -113,8 +112,8 @@ def select_slices(
     """Returns the samples of each slice, bool ``(N,)``: ``all`` first, and after each slice its rest, ``not <name>``.
 
     Args:
-        specs: by name, one of: a regular expression on the given label; a list of labels; ``{column: c, match: regex}`` or
-            ``{column: c, values: [...]}`` on a metadata column; ``{column: c}``, a slice for each of its values.
+        specs: by name: a regular expression on the given label; a list of labels; ``{column: c, match: regex}`` or
+            ``{column: c, values: [...]}`` on a metadata column; or ``{column: c}``, a slice for each of its values.
         labels: object ``(N,)``, given labels.
         sample_ids: ``(N,)``.
         metadata: columns by ``sample_id``.

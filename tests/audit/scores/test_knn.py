@@ -38,7 +38,7 @@ def test_votes_against_a_loop(grouped: bool, max_distance: float | None) -> None
             assert agreement[i] == 0.5
             assert majority[i] == -1
             continue
-        far = max(max(d[near]), 1e-12)
+        far = max(*d[near], 1e-12)
         weight = {j: math.exp(-0.5 * (d[j] / far) ** 2) for j in near}
         total = sum(weight.values())
         by_label = {k: sum(w for j, w in weight.items() if labels[j] == k) / total for k in range(3)}

@@ -114,8 +114,10 @@ def test_two_at_a_time_and_again(data: Path, tmp_path: Path) -> None:
     out, err = again.communicate()
     assert again.returncode == 0, err
     assert out.count("skipped") == 3
-    assert [RunDirectory(tmp_path / f"o/default/{arm}/seed=0").read()["finished"]
-            for arm in ("original", "fixed", "control")] == [state["finished"] for state in states]  # fmt: skip
+    assert [
+        RunDirectory(tmp_path / f"o/default/{arm}/seed=0").read()["finished"]
+        for arm in ("original", "fixed", "control")
+    ] == [state["finished"] for state in states]
 
 
 def test_a_killed_process_is_started_again_and_gets_there(data: Path, tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def test_a_killed_process_is_started_again_and_gets_there(data: Path, tmp_path: 
     more = ("seed=0,1", "jobs=2", "recipe.epochs=40", "trainer.check_val_every_n_epoch=40")
     process = start("train", "-m", *keys(data, tmp_path / "o", *more), cwd=tmp_path, OMP_NUM_THREADS="1")
     try:
-        wait_for(lambda: runs[1].checkpoint.exists())
+        wait_for(runs[1].checkpoint.exists)
         os.kill(runs[1].read()["pid"], signal.SIGKILL)
         out, err = process.communicate(timeout=240)
     finally:
@@ -174,8 +176,9 @@ def test_submitit_trains_a_sweep(data: Path, tmp_path: Path) -> None:
     assert "2 runs: 2 finished" in out
     logs = list((tmp_path / "o/default/.submitit").glob("*/*_log.out"))
     assert len(logs) == 2
-    hosts = {json.loads((tmp_path / f"o/default/{arm}/seed=0/run.json").read_text())["pid"]
-             for arm in ("original", "fixed")}  # fmt: skip
+    hosts = {
+        json.loads((tmp_path / f"o/default/{arm}/seed=0/run.json").read_text())["pid"] for arm in ("original", "fixed")
+    }
     assert len(hosts) == 2, "each in a process of its own"
 
 
@@ -202,9 +205,7 @@ def test_a_worker_that_is_stopped_is_replaced(tmp_path: Path) -> None:
     """Ctrl-C to one process alone ends that process; the others' runs and the rest of the sweep go on."""
     draw_shapes(tmp_path / "shapes", per_label=20)
     keys = [f"data.root={tmp_path}/shapes", *FAST, "recipe.epochs=30", "trainer.check_val_every_n_epoch=30"]
-    process = start(
-        "train", "-m", *keys, "seed=range(0,5)", "runs_per_device=2", cwd=tmp_path, OMP_NUM_THREADS="1"
-    )
+    process = start("train", "-m", *keys, "seed=range(0,5)", "runs_per_device=2", cwd=tmp_path, OMP_NUM_THREADS="1")
     runs = [RunDirectory(tmp_path / f"outputs/default/original/seed={seed}") for seed in range(5)]
     try:
         until = time.monotonic() + 90

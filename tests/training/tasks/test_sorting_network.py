@@ -72,7 +72,8 @@ def test_neighbours_go_to_wandb_as_training_goes(place: Path, mlfix, monkeypatch
     assert mlfix("train", "data.root=shapes", *keys).code == 0
     folder = next((place / "outputs/sorting/original/seed=0/wandb").glob("offline-run-*"))
     wandb = str(Path(sys.executable).with_name("wandb"))
-    read = subprocess.run([wandb, "leet", "inspect", "--json", str(folder)], capture_output=True, text=True)
+    command = [wandb, "leet", "inspect", "--json", str(folder)]
+    read = subprocess.run(command, capture_output=True, text=True, check=False)
     assert read.returncode == 0, read.stderr
     assert "sorting/neighbours" in read.stdout and "val/agreement" in read.stdout
     assert len(list((folder / "files/media/images/sorting").glob("neighbours_*.png"))) == 3
@@ -89,7 +90,9 @@ def test_an_interrupted_training_goes_on_and_ends_as_if_it_had_not_been(tmp_path
     _, said = process.communicate(timeout=120)
     state = json.loads((checkpoint.parent.parent / "run.json").read_text())
     assert (
-        state["status"] == "interrupted" and process.returncode == 130 and "resumes after the last complete epoch" in said
+        state["status"] == "interrupted"
+        and process.returncode == 130
+        and "resumes after the last complete epoch" in said
     )
     for name in ("broken", "whole"):
         again = start("train", *keys, f"name={name}", cwd=tmp_path)
@@ -126,7 +129,7 @@ def test_seeds_sweep_as_those_of_classifiers_do(place: Path, mlfix) -> None:
         (["views.crop=2"], "views.crop"),
         (["views.kepe_color=false"], "did you mean views.keep_color"),
         (["model.projector_layers=0"], "model.projector_layers"),
-        (["model.backbone=resnet19"], "model.backbone=resnet19 is no model of timm"),
+        (["model.backbone=resnet19"], "model.backbone=resnet19 is not a timm model"),
     ],
 )
 def test_wrong_settings_are_named_and_leave_nothing(place: Path, mlfix, keys: list[str], message: str) -> None:
