@@ -83,7 +83,7 @@ def _sample_table(arms: Mapping[str, LoadedArm]) -> tuple[pd.DataFrame | None, l
 
 def _match_fixes(cfg: CompareConfig, original: LoadedArm, samples: pd.DataFrame | None) -> pd.DataFrame:
     """Matches the fixes to all samples, or to the held-out ones where no others are known."""
-    fixes = read_fixes(cfg.fixes.path)
+    fixes = read_fixes(str(cfg.fixes.path))
     if samples is not None:
         return match_fixes(fixes, samples, tuple(cfg.fixes.ignore))
     matched = match_held_out(fixes, original.runs, cfg.fixes.ignore)
