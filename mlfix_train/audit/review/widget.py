@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mlfix_train.audit.review.requests import BadRequestError, NotFoundError, RequestError
+from mlfix_train.audit.review.requests import RequestError
 from mlfix_train.audit.review.server import ASSETS
 from mlfix_train.audit.review.session import ReviewSession, open_session
 from mlfix_train.data.pixels.store import PixelStore
@@ -66,13 +67,13 @@ def answer_message(session: ReviewSession, message: Any) -> tuple[dict[str, Any]
     message_id = message.get("id") if isinstance(message, Mapping) else None
     try:
         if not isinstance(message, Mapping) or not isinstance(message.get("kind"), str):
-            raise BadRequestError("the message has no kind")
+            raise RequestError("the message has no kind", status=HTTPStatus.BAD_REQUEST)
         kind, payload = message["kind"], message.get("payload", {})
         if kind not in ("sprites", "images"):
             status, response = session.respond(kind, payload)
             return {"id": message_id, "status": status, "response": response}, []
         if not isinstance(payload, Mapping):
-            raise BadRequestError("the request is not a JSON object")
+            raise RequestError("the request is not a JSON object", status=HTTPStatus.BAD_REQUEST)
         content = _load_image(session, kind, payload.get("name"))
         return {"id": message_id, "status": 200, "response": {}}, [content]
     except RequestError as error:
@@ -84,7 +85,7 @@ def _load_image(session: ReviewSession, kind: str, name: Any) -> bytes:
     if kind == "sprites":
         return session.sprite_sheet(str(name))
     if not isinstance(name, int):
-        raise NotFoundError("an image is addressed by its row number")
+        raise RequestError("an image is addressed by its row number", status=HTTPStatus.NOT_FOUND)
     return session.full_image(name)
 
 

@@ -210,7 +210,7 @@ def test_existing_fixes_are_the_starting_state(tmp_path: Path) -> None:
         f"sample_id,new_label,old_label,reviewer,time,note\n{A},stop,limit 20,eva,t0,why\n"
     )
     session = open_session(tmp_path)
-    assert "started from the 1 fixes" in session.notes[0]
+    assert session.notes[0].startswith("Started from") and session.notes[0].endswith("marks: 1.")
     assert (tmp_path / "fixes.csv").read_text().splitlines()[1] == f"{A},stop,limit 20,eva,t0,why"
     assert session.handle("sample", {"row": 0})["note"] == "why"
     assert not reopen(session, tmp_path).notes
@@ -227,11 +227,11 @@ def test_a_fixes_file_is_imported_once(tmp_path: Path) -> None:
     given.write_text(f"sample_id,new_label\n{A},invalid\n{B},limit 20\n{C},invalid\n")
     third = reopen(again, tmp_path / "out", fixes=str(given))
     assert lines(third) == {B: "stop", C: "invalid"}, "what was decided here stays"
-    response = {one["sample_id"]: one for one in third.handle("session", {})["conflicts"]}
+    response = {one["sample_id"]: one for one in third.handle("describe", {})["conflicts"]}
     assert set(response) == {A, B} and third.store.mark_name(response[B]["wanted"]) == "limit 20", "and can be decided"
     third.handle("dismiss_conflicts", {"rows": [response[A]["row"]]})
     mark(third, (B, "limit 20"), base_revision=response[B]["revision"])
-    assert third.handle("session", {})["conflicts"] == []
+    assert third.handle("describe", {})["conflicts"] == []
 
 
 def test_an_edited_fixes_file_is_imported_and_a_copy_kept(tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def test_a_lost_journal_does_not_take_the_fixes_with_it(tmp_path: Path) -> None:
     session.close()
     (tmp_path / "journal.jsonl").rename(tmp_path / "elsewhere")
     again = open_session(tmp_path)
-    assert lines(again) == {A: "invalid", B: "stop"} and "started from the 2 fixes" in again.notes[0]
+    assert lines(again) == {A: "invalid", B: "stop"} and again.notes[0].endswith("marks: 2.")
     mark(again, (C, "limit 20"))
     again.close()
     entries = (tmp_path / "journal.jsonl").read_text().splitlines()
@@ -466,8 +466,8 @@ def test_conflicts_can_be_resolved_while_a_page_opens(tmp_path: Path) -> None:
         return describe_conflict(row, wanted)
 
     session._conflict = resolve_then_describe  # type: ignore[method-assign]
-    assert [one["sample_id"] for one in session.handle("session", {})["conflicts"]] == [A, B, C]
-    assert session.handle("session", {})["conflicts"] == []
+    assert [one["sample_id"] for one in session.handle("describe", {})["conflicts"]] == [A, B, C]
+    assert session.handle("describe", {})["conflicts"] == []
 
 
 def test_two_threads_that_add_a_label_get_one_code(tmp_path: Path) -> None:
