@@ -9,10 +9,12 @@ from __future__ import annotations
 import getpass
 import hashlib
 import logging
+import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -56,15 +58,11 @@ Payload = Mapping[str, Any]
 Response = dict[str, Any]
 
 
+@dataclass
 class ReviewSession:
     """A review: what it shows, what is marked, and its progress. Use :func:`open_session` to open one.
 
     Attributes:
-        current_view: Key of the view that was requested last.
-        last_request: Time of the last request of a person, as of ``time.monotonic``.
-        sprites_ready: Samples of the current view whose tiles are cut, and its samples.
-
-    Args:
         samples: Samples to review.
         store: Marks.
         seen_log: Samples that were on the screen.
@@ -73,28 +71,27 @@ class ReviewSession:
         title: Title of the page.
         reviewer: Name of the reviewer, unless the page gives another.
         allow_new_labels: Whether labels that no sample has may be given.
+        current_view: Key of the view that was requested last.
+        last_request: Time of the last request of a person, as of ``time.monotonic``.
+        sprites_ready: Samples of the current view whose tiles are cut, and its samples.
     """
 
-    def __init__(
-        self,
-        samples: Samples,
-        store: MarkStore,
-        seen_log: SeenLog,
-        fixes: OpenedFixes,
-        sprites: Sprites,
-        title: str,
-        reviewer: str,
-        allow_new_labels: bool = False,
-    ) -> None:
-        self.samples, self.store, self.seen_log, self.sprites = samples, store, seen_log, sprites
-        self.fixes_file, self.notes, self.opening_conflicts = fixes.file, fixes.notes, fixes.conflicts
-        self.title, self.reviewer, self.allow_new_labels = title, reviewer, allow_new_labels
-        self.out = self.fixes_file.path.parent
-        self.reviewer_states = ReviewerStates(self.out / "reviewer_state.json")
-        self.typical = typical_images(samples)
-        self.current_view: str | None = None
-        self.last_request = 0.0
-        self.sprites_ready = (0, 0)
+    samples: Samples
+    store: MarkStore
+    seen_log: SeenLog
+    fixes: OpenedFixes
+    sprites: Sprites
+    title: str
+    reviewer: str
+    allow_new_labels: bool = False
+    current_view: str | None = None
+    last_request: float = 0.0
+    sprites_ready: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        self.fixes_path = self.fixes.file.path
+        self.reviewer_states = ReviewerStates(self.fixes_path.with_name("reviewer_state.json"))
+        self.typical = typical_images(self.samples)
         self._paces: dict[str, Pace] = {}
         self._views: OrderedDict[str, View] = OrderedDict()
         self._views_lock = threading.Lock()
@@ -139,7 +136,7 @@ class ReviewSession:
         brighten = bool(payload.get("brighten", True))
         parts = [self.typical[i : i + LABELS_PER_SHEET] for i in range(0, len(self.typical), LABELS_PER_SHEET)]
         with self.store.lock:
-            conflicts = list(self.opening_conflicts.items())
+            conflicts = list(self.fixes.conflicts.items())
         return {
             "id": self.store.journal.name,
             "title": self.title,
@@ -153,7 +150,7 @@ class ReviewSession:
             "allow_new_labels": self.allow_new_labels,
             "reviewer": reviewer,
             "state": self.reviewer_states.get(reviewer),
-            "notes": self.notes,
+            "notes": self.fixes.notes,
             "conflicts": [{**self._conflict(row, wanted), "from_file": True} for row, wanted in conflicts],
             "block_size": sheets.BLOCK,
             "small": [self.sprites.small, sheets.SMALL_COLUMNS],
@@ -235,7 +232,7 @@ class ReviewSession:
         else:
             predicted, suggested = samples.predicted[rows].tolist(), samples.suggested[rows].tolist()
             values = samples.suspicion[rows].tolist()
-            suspicion = [None if value != value else round(value, 3) for value in values]
+            suspicion = [None if math.isnan(value) else round(value, 3) for value in values]
         return {
             "rows": rows.tolist(),
             "ids": samples.ids[rows].tolist(),
@@ -294,7 +291,7 @@ class ReviewSession:
             rows = np.asarray(outcome.changed, np.int64)
             self._pace(reviewer).add(int((~self.seen_log.seen[rows]).sum()), int(self.store.is_marked[rows].sum()))
             for change in changes:
-                self.opening_conflicts.pop(change.row, None)
+                self.fixes.conflicts.pop(change.row, None)
         return self._save(outcome, reviewer, {change.row: change.mark for change in changes})
 
     def review_group(self, payload: Payload) -> Response:
@@ -317,7 +314,7 @@ class ReviewSession:
 
     def _save(self, outcome: Outcome, reviewer: str, wanted: Mapping[int, int] | None = None) -> Response:
         """Writes ``fixes.csv``, and only then returns the response to a change."""
-        self.fixes_file.write()
+        self.fixes.file.write()
         wanted = wanted or {}
         touched = [*outcome.changed, *outcome.conflicts, *outcome.reviewed, *wanted]
         rows = np.asarray(list(dict.fromkeys(touched)), np.int64)
@@ -359,7 +356,7 @@ class ReviewSession:
         rows = requests.parse_rows(payload, len(self.samples))
         with self.store.lock:
             for row in rows:
-                self.opening_conflicts.pop(row, None)
+                self.fixes.conflicts.pop(row, None)
         return {}
 
     def seen(self, payload: Payload) -> Response:
@@ -405,10 +402,10 @@ class ReviewSession:
             self.reviewer_states.set(self._reviewer(payload), payload.get("state"))
         return {}
 
-    def full_image(self, row: int) -> bytes:
+    def full_image(self, row: Any) -> bytes:
         """Returns a sample's image as a JPEG, enlarged."""
-        if not 0 <= row < len(self.samples):
-            raise RequestError(f"there is no sample {row}", status=HTTPStatus.NOT_FOUND)
+        if not isinstance(row, int) or not 0 <= row < len(self.samples):
+            raise RequestError(f"there is no sample {row!r}", status=HTTPStatus.NOT_FOUND)
         return encode_full_image(str(self.samples.paths[row]), lambda: self.sprites.pixels(np.asarray([row]))[0])
 
     def sprite_sheet(self, name: str) -> bytes:
@@ -420,7 +417,7 @@ class ReviewSession:
 
     def close(self) -> None:
         """Writes ``fixes.csv`` if it is not up to date, and closes the files."""
-        self.fixes_file.write()
+        self.fixes.file.write()
         self.store.journal.close()
         self.seen_log.close()
 

@@ -1,4 +1,4 @@
-"""The page as a widget in Jupyter, VS Code and Colab: the same script, which talks to the kernel instead of a server."""
+"""The page as a widget in Jupyter, VS Code and Colab: the same script, which talks to the kernel, not to a server."""
 
 from __future__ import annotations
 
@@ -74,19 +74,12 @@ def answer_message(session: ReviewSession, message: Any) -> tuple[dict[str, Any]
             return {"id": message_id, "status": status, "response": response}, []
         if not isinstance(payload, Mapping):
             raise RequestError("the request is not a JSON object", status=HTTPStatus.BAD_REQUEST)
-        content = _load_image(session, kind, payload.get("name"))
+        name = payload.get("name")
+        content = session.sprite_sheet(str(name)) if kind == "sprites" else session.full_image(name)
         return {"id": message_id, "status": 200, "response": {}}, [content]
     except RequestError as error:
         response = {"error": error.problem, "hint": error.hint}
         return {"id": message_id, "status": error.status, "response": response}, []
-
-
-def _load_image(session: ReviewSession, kind: str, name: Any) -> bytes:
-    if kind == "sprites":
-        return session.sprite_sheet(str(name))
-    if not isinstance(name, int):
-        raise RequestError("an image is addressed by its row number", status=HTTPStatus.NOT_FOUND)
-    return session.full_image(name)
 
 
 def make_widget(session: ReviewSession, height: int = HEIGHT) -> Any:
@@ -107,12 +100,12 @@ def make_widget(session: ReviewSession, height: int = HEIGHT) -> Any:
 
         def __init__(self) -> None:
             super().__init__(height=height, title=session.title)
-            self.session, self.fixes = session, session.fixes_file.path
+            self.session, self.fixes = session, session.fixes_path
             self.on_msg(self._answer)
 
         def _answer(self, widget: Any, message: Any, buffers: Any) -> None:
             self.send(*answer_message(session, message))
 
-    _OPEN[session.out.resolve()] = session
+    _OPEN[session.fixes_path.parent.resolve()] = session
     session.view({"group_by": "label"})
     return ReviewWidget()
