@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.audit.similarity.neighbours import nearest_neighbours
-from mlfix_train.commands.audit_inputs import load_runs, mean_probabilities, merged
+from mlfix_train.audit.predictions.runs import load_runs, mean_probabilities
 from mlfix_train.data.label_noise import TRUE_LABEL, confusions_among, plant_confusions, plant_similar, plant_uniform
 from mlfix_train.data.readers.folder import read_folder
 from mlfix_train.data.samples import label_list, write_table
@@ -178,7 +178,7 @@ def _cleanlab(runs: Path, ids: pd.Index) -> dict[str, np.ndarray]:
     probabilities = mean_probabilities(given, held)
     assert probabilities is not None
     probabilities = probabilities / probabilities.sum(1, keepdims=True)
-    rows = held.ids.get_indexer(ids)
+    rows = held.rows_of(ids)
     found = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

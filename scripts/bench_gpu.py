@@ -85,7 +85,8 @@ def bare_step(
     bench: Bench, batch: int, precision: str, compiled: bool, augmented: bool = True
 ) -> Callable[[int], None]:
     """Returns a step of a bare loop over pictures on the device."""
-    from mlfix_train.data.loading.augment import AugmentSpec, augment, normalize
+    from mlfix_train.data.loading.augment import IMAGENET_MEAN, IMAGENET_STD, augment, channel_tensors, normalize
+    from mlfix_train.data.loading.spec import AugmentSpec
     from mlfix_train.models.backbones.network import Network
 
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
@@ -100,7 +101,8 @@ def bare_step(
     def step(number: int) -> None:
         rows = torch.arange(number % 4 * batch, (number % 4 + 1) * batch, device=DEVICE)
         x = images[rows].permute(0, 3, 1, 2)
-        x = normalize(augment(x, spec, number) if augmented else x)
+        x = augment(x, spec, number) if augmented else x
+        x = normalize(x, *channel_tensors(IMAGENET_MEAN, IMAGENET_STD, x.device))
         with torch.autocast(DEVICE, torch.bfloat16, enabled=precision == "bf16"):
             logits = network(x)
         loss = F.cross_entropy(logits.float(), target[rows])
@@ -146,14 +148,16 @@ def compiled(bench: Bench) -> None:
     wait()
     took = time.perf_counter() - begin
     bench.bare_rate = rate_of(step, bench.batch, 0.5 if bench.toy else 4.0)
-    bench.row(f"bare loop, bfloat16, batch {bench.batch:,}, compiled",
-              f"{bench.bare_rate:,.0f} images/s (first step {took:.0f} s)")  # fmt: skip
+    bench.row(
+        f"bare loop, bfloat16, batch {bench.batch:,}, compiled",
+        f"{bench.bare_rate:,.0f} images/s (first step {took:.0f} s)",
+    )
 
 
 def fake_data(bench: Bench, work: Path) -> Any:
     """Returns a DataModule of random pictures at MTSD's size, labels as unevenly spread as its are."""
-    from mlfix_train.data.loading.augment import AugmentSpec
-    from mlfix_train.data.loading.datamodule import DataModule, LoaderSpec
+    from mlfix_train.data.loading.datamodule import DataModule
+    from mlfix_train.data.loading.spec import AugmentSpec, LoaderSpec
     from mlfix_train.data.pixels.store import PixelSpec, PixelStore
 
     rng = np.random.default_rng(0)
@@ -177,7 +181,7 @@ def fake_data(bench: Bench, work: Path) -> Any:
     held_out = np.zeros(bench.samples, bool)
     held_out[rng.permutation(bench.samples)[: bench.samples // 5]] = True
     held = True if bench.toy else "auto"
-    loader = LoaderSpec(batch_size=bench.batch, eval_batch_size=2 * bench.batch, resident=held)
+    loader = LoaderSpec(batch_size=bench.batch, eval_batch_size=2 * bench.batch, cache_on_device=held)
     data = DataModule(table, held_out, work / "cache", pixels=PixelSpec(40), loader=loader, augmentation=AugmentSpec())
     data.store = PixelStore(folder)
     return data
@@ -186,23 +190,32 @@ def fake_data(bench: Bench, work: Path) -> Any:
 def full_epoch(bench: Bench) -> None:
     """Two epochs by the training path of `mlfix train`; the second is what counts."""
     from mlfix_train.audit.callback import AuditCallback
-    from mlfix_train.config import build as config
+    from mlfix_train.commands.train import build_module
+    from mlfix_train.config.compose import load
     from mlfix_train.data.runs import RunDirectory
-    from mlfix_train.training import trainer as trainers
+    from mlfix_train.training.progress import MetricsRecorder
+    from mlfix_train.training.trainer import build_trainer
 
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         data = fake_data(bench, work)
-        keys = ["data.root=x", "model.pretrained=false", "recipe.epochs=2", "recipe.frozen_epochs=0", f"outputs={work}",
-                "logger=none", "model.compile=true"]  # fmt: skip
+        keys = [
+            "data.root=x",
+            "model.pretrained=false",
+            "recipe.epochs=2",
+            "recipe.frozen_epochs=0",
+            f"outputs={work}",
+            "logger=none",
+            "model.compile=true",
+        ]
         keys += ["model=small", "model.compile=false"] if bench.toy else []
-        cfg = config.compose("train", keys)
-        model = config.build_model(cfg, data.labels)
-        trainers.quicken(cfg, model)
+        cfg = load("train", keys)
+        model = build_module(cfg, labels=data.labels)
         directory = RunDirectory(work / "run")
         directory.path.mkdir()
         audit = AuditCallback(directory.path, "benchmark", n_panels=0)
-        fit = trainers.build_trainer(cfg, directory, 2, [audit], [])
+        recorder = MetricsRecorder(directory.path / "metrics.csv")
+        fit = build_trainer(directory, 2, cfg.trainer, callbacks=[audit, recorder])
         begin = time.perf_counter()
         fit.fit(model, datamodule=data)
         whole = time.perf_counter() - begin
@@ -220,8 +233,10 @@ def full_epoch(bench: Bench) -> None:
             f"{100 * rate / bench.bare_rate:.1f}%",
         )
     train = len(data.train_rows) / rate
-    bench.row("one full epoch, its validation included",
-              f"{seconds:.1f} s ({train:.1f} s training, {seconds - train:.1f} s validation)")  # fmt: skip
+    bench.row(
+        "one full epoch, its validation included",
+        f"{seconds:.1f} s ({train:.1f} s training, {seconds - train:.1f} s validation)",
+    )
     beside = whole - sum(float(row["seconds"]) for row in rows)
     bench.row("beside the epochs (store to the device, compiling, rankings and panels)", f"{beside:.1f} s a run")
     hours = RUNS * (EPOCHS * seconds + beside) / 3600
@@ -233,9 +248,11 @@ def full_epoch(bench: Bench) -> None:
 def side_by_side(bench: Bench) -> None:
     """Two and three processes on one device, together against one."""
     sizes = f"x = b.Bench({bench.toy}, 99, Path('.')); s = b.bare_step(x, x.batch, 'bf16', False)"
-    words = (f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from pathlib import Path; "
-             f"import bench_gpu as b; {sizes}; "
-             f"print('RATE', b.rate_of(s, x.batch, {0.5 if bench.toy else 12.0}))")  # fmt: skip
+    words = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from pathlib import Path; "
+        f"import bench_gpu as b; {sizes}; "
+        f"print('RATE', b.rate_of(s, x.batch, {0.5 if bench.toy else 12.0}))"
+    )
     alone = 0.0
     for count in (1, 2, 3):
         env = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
@@ -245,14 +262,17 @@ def side_by_side(bench: Bench) -> None:
         ]
         total = sum(float(process.communicate()[0].split("RATE")[1]) for process in many)
         alone = alone or total
-        bench.row(f"{count} run(s) side by side in processes, not compiled, together",
-                  f"{total:,.0f} images/s, {total / alone:.2f} of one")  # fmt: skip
+        bench.row(
+            f"{count} run(s) side by side in processes, not compiled, together",
+            f"{total:,.0f} images/s, {total / alone:.2f} of one",
+        )
 
 
 def sorting(bench: Bench) -> None:
     """A step of the sorting network."""
-    from mlfix_train.data.loading.augment import normalize
-    from mlfix_train.data.loading.views import ViewSpec, two_views
+    from mlfix_train.data.loading.augment import IMAGENET_MEAN, IMAGENET_STD, channel_tensors, normalize
+    from mlfix_train.data.loading.spec import ViewSpec
+    from mlfix_train.data.loading.views import two_views
     from mlfix_train.models.ssl.barlow_twins import barlow_twins_loss
     from mlfix_train.models.ssl.encoder import Encoder, Projector
 
@@ -265,7 +285,9 @@ def sorting(bench: Bench) -> None:
     def step(number: int) -> None:
         views = two_views(images, ViewSpec(), number)
         with torch.autocast(DEVICE, torch.bfloat16):
-            z_a, z_b = projector(encoder(normalize(views.flatten(0, 1)))).chunk(2)
+            z_a, z_b = projector(
+                encoder(normalize(views.flatten(0, 1), *channel_tensors(IMAGENET_MEAN, IMAGENET_STD, views.device)))
+            ).chunk(2)
             loss = barlow_twins_loss(z_a, z_b, 5e-3)
         optimizer.zero_grad()
         loss.backward()
@@ -286,8 +308,10 @@ def neighbours(bench: Bench) -> None:
     nearest_neighbours(points[:2000], k)  # compiles
     begin = time.perf_counter()
     found = nearest_neighbours(points, k)
-    bench.row(f"{k} nearest neighbours of {n:,} points x 128, ours, {os.cpu_count()} cores",
-              f"{time.perf_counter() - begin:.1f} s (recall {found.recall:.3f})")  # fmt: skip
+    bench.row(
+        f"{k} nearest neighbours of {n:,} points x 128, ours, {os.cpu_count()} cores",
+        f"{time.perf_counter() - begin:.1f} s (recall {found.recall:.3f})",
+    )
     x = torch.from_numpy(points).to(DEVICE)
     squares = (x * x).sum(1)
     wait()
@@ -300,8 +324,8 @@ def neighbours(bench: Bench) -> None:
 
 
 def limits(bench: Bench) -> None:
-    """What the device can do at most, and what a step asks of it."""
-    from mlfix_train.training.profile import device_limits
+    """What the device can do at most."""
+    from profile_step import device_limits
 
     compute, copy = device_limits(torch.device(DEVICE))
     bench.row("the device's most", f"{compute / 1e12:.1f} TFLOP/s (bfloat16 product), {copy / 1e9:,.0f} GB/s (copy)")
@@ -322,9 +346,14 @@ def main() -> None:
     name = torch.cuda.get_device_name() if DEVICE == "cuda" else "CPU, toy sizes: no figure of these means anything"
     bench.row("device", f"{name}; torch {torch.__version__}")
     for title, work in (
-        ("limits", limits), ("compiled", compiled), ("full epoch", full_epoch), ("throughput", throughput),
-        ("sorting network", sorting), ("side by side", side_by_side), ("neighbours", neighbours),
-    ):  # fmt: skip
+        ("limits", limits),
+        ("compiled", compiled),
+        ("full epoch", full_epoch),
+        ("throughput", throughput),
+        ("sorting network", sorting),
+        ("side by side", side_by_side),
+        ("neighbours", neighbours),
+    ):
         bench.part(title, lambda work=work: work(bench))
     bench.write()
 

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -62,8 +63,11 @@ def measure_store(root: str, work: Path) -> None:
         start = time.perf_counter()
         open_store(table, PixelSpec(size=32), work / "pixels")
         times.append(time.perf_counter() - start)
-    print(f"pixel store: reopened in {statistics.median(times):.2f} s, every file's time and size looked at "
-          "(promised: 0.5)", flush=True)  # fmt: skip
+    print(
+        f"pixel store: reopened in {statistics.median(times):.2f} s, every file's time and size looked at "
+        "(promised: 0.5)",
+        flush=True,
+    )
 
 
 def measure_memory(work: Path) -> None:
@@ -106,14 +110,16 @@ print(f'{most - before:.0f}')
 
 
 def measure_epoch(root: str, work: Path, steps: int, rounds: int) -> None:
-    """The training verb's own Trainer, DataModule and model against a bare loop, turn by turn."""
+    """The train command's own Trainer, DataModule and model against a bare loop, turn by turn."""
     import torch
     import torch.nn.functional as F
 
-    from mlfix_train.config import build as config
+    from mlfix_train.commands.train import build_task
+    from mlfix_train.config.compose import load
+    from mlfix_train.config.overrides import assign
     from mlfix_train.data.runs import RunDirectory
     from mlfix_train.models.recipes import parameter_groups
-    from mlfix_train.training import trainer as trainers
+    from mlfix_train.training.trainer import best_precision, build_trainer
 
     keys = [
         "model=resnet18",
@@ -124,23 +130,24 @@ def measure_epoch(root: str, work: Path, steps: int, rounds: int) -> None:
         "logger=none",
     ]
     keys += [
-        config.assign("data.root", root),
-        config.assign("pixels.cache", work / "pixels"),
-        config.assign("outputs", work),
+        assign("data.root", root),
+        assign("pixels.cache", work / "pixels"),
+        assign("outputs", work),
     ]
-    cfg = config.compose("train", keys)
-    precision = trainers.best_precision("cpu")
-    batch = int(cfg.loader.batch_size)
-    data = config.build_datamodule(cfg)
+    cfg = load("train", keys)
+    precision = best_precision("cpu")
+    batch = cfg.loader.batch_size
+    task = build_task(cfg)
+    data: Any = task.data
     ratios = []
     for number in range(rounds):
-        model = config.build_model(cfg, data.labels)
         clock = _Clock()
-        trainer = trainers.build_trainer(cfg, RunDirectory(work / f"run{number}"), 1, [clock], [])
-        trainer.limit_train_batches, trainer.limit_val_batches = steps, 0
-        trainer.fit(model, datamodule=data)
+        limits = {"limit_train_batches": steps, "limit_val_batches": 0}
+        run = RunDirectory(work / f"run{number}")
+        trainer = build_trainer(run, 1, {**cfg.trainer, **limits}, callbacks=[clock])
+        trainer.fit(task.build_module(), datamodule=data)
         ours = clock.rate(batch)
-        bare = config.build_model(cfg, data.labels).network.train()
+        bare: Any = task.build_module().network.train()  # type: ignore[union-attr]
         optimizer = torch.optim.AdamW(parameter_groups(bare.backbone, bare.head, 0.05), lr=1e-3, fused=True)
         images = torch.randn(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
         labels = torch.randint(len(data.labels), (batch,))
@@ -156,8 +163,11 @@ def measure_epoch(root: str, work: Path, steps: int, rounds: int) -> None:
             times.append(time.perf_counter() - start)
         loop = batch / statistics.median(times[3:])
         ratios.append(ours / loop)
-        print(f"ResNet18, 32 px, batch {batch}, {precision}: ours {ours:.0f}, bare loop {loop:.0f} samples/s, "
-              f"ratio {ratios[-1]:.2f}", flush=True)  # fmt: skip
+        print(
+            f"ResNet18, 32 px, batch {batch}, {precision}: ours {ours:.0f}, bare loop {loop:.0f} samples/s, "
+            f"ratio {ratios[-1]:.2f}",
+            flush=True,
+        )
     print(f"training epoch against a bare loop: median ratio {statistics.median(ratios):.2f} (promised: 0.90)")
     print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:,.0f} MB")
 

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from mlfix_train.audit.similarity.callback import label_agreement
-from mlfix_train.audit.similarity.seriation import outlier_score
+from mlfix_train.audit.similarity.seriation import unlikeness
 from mlfix_train.commands import embedding
 from mlfix_train.config import build as config
 from mlfix_train.data.label_noise import TRUE_LABEL, confusions_among, plant_confusions
@@ -48,7 +48,7 @@ class Judge:
         found = total = 0
         for label in sorted(set(self.planted["label"][wrong])):
             rows = np.flatnonzero((self.planted["label"] == label).to_numpy())
-            scores = outlier_score(embedding.as_unit(features[rows]))
+            scores = unlikeness(embedding.as_unit(features[rows]))
             head = np.argsort(-scores, kind="stable")[: max(1, len(rows) // 20)]
             found, total = found + int(wrong[rows[head]].sum()), total + int(wrong[rows].sum())
         print(f"{name:<58} {accuracy:6.2f}%   {100 * found / total:5.1f}%", flush=True)
@@ -73,7 +73,7 @@ class Judge:
         from mlfix_train.models.embedding.visual_words import bag_of_words, learn_words, place_features
 
         def grid(x: torch.Tensor) -> torch.Tensor:
-            maps = encoder.grids(normalize(x))
+            maps = encoder.feature_maps(normalize(x))
             return maps[-2]
 
         rng = np.random.default_rng(0)

@@ -55,8 +55,19 @@ def main() -> None:
 
 def ask(options: argparse.Namespace, python: str = sys.executable, **asked: Any) -> float:
     """Measures in a process of its own; returns what it says."""
-    command = [python, __file__, options.root, "--steps", str(options.steps), "--backbone", options.backbone,
-               "--batch", str(options.batch), "--worker", json.dumps(asked)]  # fmt: skip
+    command = [
+        python,
+        __file__,
+        options.root,
+        "--steps",
+        str(options.steps),
+        "--backbone",
+        options.backbone,
+        "--batch",
+        str(options.batch),
+        "--worker",
+        json.dumps(asked),
+    ]
     env = {**os.environ, **asked.get("env", {})}
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     found = [line for line in done.stdout.splitlines() if line.startswith("RATE ")]
@@ -74,15 +85,18 @@ def compare(options: argparse.Namespace, ways: dict[str, dict[str, Any]], unit: 
     first = next(iter(rates.values()))
     for name, found in rates.items():
         ratios = [rate / base for rate, base in zip(found, first, strict=True)]
-        print(f"  {name:<44} {statistics.median(found):8.1f} {unit}   {statistics.median(ratios):5.2f} of the first "
-              f"({min(ratios):.2f} to {max(ratios):.2f})", flush=True)  # fmt: skip
+        print(
+            f"  {name:<44} {statistics.median(found):8.1f} {unit}   {statistics.median(ratios):5.2f} of the first "
+            f"({min(ratios):.2f} to {max(ratios):.2f})",
+            flush=True,
+        )
 
 
 def rates(options: argparse.Namespace) -> None:
     """Ours, the bare loop, fastai."""
     ways = {"bare loop, the same settings": {"kind": "bare"}, "ours (mlfix train)": {"kind": "ours"}}
-    plain = "loader.resident=false trainer.matmul_convs=false"
-    ways["ours, trainer.matmul_convs=false"] = {"kind": "ours", "keys": plain}
+    plain = "loader.resident=false model.fast_convs=false"
+    ways["ours, model.fast_convs=false"] = {"kind": "ours", "keys": plain}
     if options.fastai:
         ways["fastai, the published recipe"] = {"kind": "fastai", "python": options.fastai}
     compare(options, ways)
@@ -91,28 +105,37 @@ def rates(options: argparse.Namespace) -> None:
 def tried(options: argparse.Namespace) -> None:
     """The bare loop, one thing after the other."""
     off = {"matmul": False, "bf16": False, "channels_last": False}
-    compare(options, {
-        "float32": {"kind": "bare", **off},
-        "float32, channels_last": {"kind": "bare", **off, "channels_last": True},
-        "bfloat16": {"kind": "bare", **off, "bf16": True},
-        "bfloat16, channels_last": {"kind": "bare", "matmul": False},
-        "the same, compiled": {"kind": "bare", "matmul": False, "compile": True},
-        "the same, malloc keeps its pages": {"kind": "bare", "matmul": False, "env": {
-            "MALLOC_TRIM_THRESHOLD_": "2147483647", "MALLOC_MMAP_MAX_": "0"}},
-        "bfloat16, channels_last, matrix products": {"kind": "bare"},
-        "the same, 3x3 convolutions of maps up to 25": {"kind": "bare", "largest": 25},
-        "the same, one thread": {"kind": "bare", "threads": 1},
-    })  # fmt: skip
+    compare(
+        options,
+        {
+            "float32": {"kind": "bare", **off},
+            "float32, channels_last": {"kind": "bare", **off, "channels_last": True},
+            "bfloat16": {"kind": "bare", **off, "bf16": True},
+            "bfloat16, channels_last": {"kind": "bare", "matmul": False},
+            "the same, compiled": {"kind": "bare", "matmul": False, "compile": True},
+            "the same, malloc keeps its pages": {
+                "kind": "bare",
+                "matmul": False,
+                "env": {"MALLOC_TRIM_THRESHOLD_": "2147483647", "MALLOC_MMAP_MAX_": "0"},
+            },
+            "bfloat16, channels_last, matrix products": {"kind": "bare"},
+            "the same, 3x3 convolutions of maps up to 25": {"kind": "bare", "largest": 25},
+            "the same, one thread": {"kind": "bare", "threads": 1},
+        },
+    )
 
 
 def seeds(options: argparse.Namespace) -> None:
     """Two seeds: samples a second of both together."""
-    compare(options, {
-        "one after the other, two threads": {"kind": "bare"},
-        "side by side, a process and a thread each": {"kind": "pair"},
-        "side by side, Python threads": {"kind": "threads"},
-        "fused (torch.func.vmap over both)": {"kind": "fused"},
-    })  # fmt: skip
+    compare(
+        options,
+        {
+            "one after the other, two threads": {"kind": "bare"},
+            "side by side, a process and a thread each": {"kind": "pair"},
+            "side by side, Python threads": {"kind": "threads"},
+            "fused (torch.func.vmap over both)": {"kind": "fused"},
+        },
+    )
 
 
 def start(options: argparse.Namespace) -> None:
@@ -202,8 +225,19 @@ def bare(options: argparse.Namespace, asked: dict[str, Any]) -> float:
 def pair(options: argparse.Namespace, asked: dict[str, Any]) -> float:
     """Returns the samples per second of two processes of one thread each."""
     half = json.dumps({"kind": "bare", "threads": 1})
-    command = [sys.executable, __file__, options.root, "--steps", str(options.steps), "--backbone", options.backbone,
-               "--batch", str(options.batch), "--worker", half]  # fmt: skip
+    command = [
+        sys.executable,
+        __file__,
+        options.root,
+        "--steps",
+        str(options.steps),
+        "--backbone",
+        options.backbone,
+        "--batch",
+        str(options.batch),
+        "--worker",
+        half,
+    ]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     both = [
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env, stderr=subprocess.DEVNULL)
@@ -283,11 +317,25 @@ def fused(options: argparse.Namespace, asked: dict[str, Any]) -> float:
 def train_keys(options: argparse.Namespace, name: str, steps: int, *more: str) -> list[str]:
     """Returns the keys of a short `mlfix train`."""
     work = os.environ["BENCH_WORK"]
-    return [f"data.root={options.root}", f"outputs={work}/outputs", f"pixels.cache={work}/pixels", f"name={name}",
-            "overwrite=true", f"model.backbone={options.backbone}", "model.pretrained=false",
-            f"loader.batch_size={options.batch}",
-            "recipe.frozen_epochs=0", "recipe.epochs=2", "split.fraction=0.02", f"+trainer.limit_train_batches={steps}",
-            "trainer.check_val_every_n_epoch=2", "logger=none", "audit.n_panels=0", "report=line", *more]  # fmt: skip
+    return [
+        f"data.root={options.root}",
+        f"outputs={work}/outputs",
+        f"pixels.cache={work}/pixels",
+        f"name={name}",
+        "overwrite=true",
+        f"model.backbone={options.backbone}",
+        "model.pretrained=false",
+        f"loader.batch_size={options.batch}",
+        "recipe.frozen_epochs=0",
+        "recipe.epochs=2",
+        "split.fraction=0.02",
+        f"trainer.limit_train_batches={steps}",
+        "trainer.check_val_every_n_epoch=2",
+        "logger=none",
+        "audit.n_panels=0",
+        "report=line",
+        *more,
+    ]
 
 
 def ours(options: argparse.Namespace, asked: dict[str, Any]) -> float:
@@ -303,10 +351,10 @@ def ours(options: argparse.Namespace, asked: dict[str, Any]) -> float:
 def starting(options: argparse.Namespace, asked: dict[str, Any]) -> float:
     """Returns the seconds from the beginning of the n-th run of a sweep to its first step."""
     begin = time.monotonic()
-    from mlfix_train.config import build as config
+    from mlfix_train.commands import train
+    from mlfix_train.config.compose import load
     from mlfix_train.data import cache
     from mlfix_train.models.classifier import Classifier
-    from mlfix_train.training import run as train
 
     cache.enable_cache()
     first: list[float] = []
@@ -322,7 +370,7 @@ def starting(options: argparse.Namespace, asked: dict[str, Any]) -> float:
         if number:
             begin = time.monotonic()
         first.clear()
-        train.run(config.compose("train", train_keys(options, f"start{number}", 2)))
+        train.run(load("train", train_keys(options, f"start{number}", 2)))
     return first[0] - begin
 
 
@@ -332,8 +380,14 @@ def auditing(options: argparse.Namespace, asked: dict[str, Any]) -> float:
     from mlfix_train.audit.callback import AuditCallback
 
     spent = [0.0]
-    for name in ("on_train_start", "on_train_batch_end", "on_train_epoch_end", "on_validation_batch_end",
-                 "on_validation_epoch_end", "on_train_end"):  # fmt: skip
+    for name in (
+        "on_train_start",
+        "on_train_batch_end",
+        "on_train_epoch_end",
+        "on_validation_batch_end",
+        "on_validation_epoch_end",
+        "on_train_end",
+    ):
         real = getattr(AuditCallback, name)
 
         def timed(self: Any, *args: Any, _real: Any = real, **kwargs: Any) -> Any:
@@ -371,16 +425,19 @@ def fastai(options: argparse.Namespace, asked: dict[str, Any]) -> float:
         parent_label,
         resnet50,
         vision_learner,
-    )  # fmt: skip
+    )
 
     files = get_image_files(options.root)
     random.Random(0).shuffle(files)
     files = files[: (options.steps + 8) * options.batch * 2]
     block = DataBlock(
-        blocks=(ImageBlock, CategoryBlock), get_items=lambda _: files, get_y=parent_label,
-        splitter=RandomSplitter(0.02, seed=0), item_tfms=Resize(SIZE, ResizeMethod.Squish),
+        blocks=(ImageBlock, CategoryBlock),
+        get_items=lambda _: files,
+        get_y=parent_label,
+        splitter=RandomSplitter(0.02, seed=0),
+        item_tfms=Resize(SIZE, ResizeMethod.Squish),
         batch_tfms=[*aug_transforms(do_flip=False), Normalize.from_stats(*imagenet_stats)],
-    )  # fmt: skip
+    )
     loaders = block.dataloaders(options.root, bs=options.batch, num_workers=2)
     learner = vision_learner(loaders, resnet50, pretrained=False)
     learner.unfreeze()
@@ -402,8 +459,16 @@ def fastai(options: argparse.Namespace, asked: dict[str, Any]) -> float:
 
 
 PARTS = {"rates": rates, "tried": tried, "seeds": seeds, "start": start, "audit": audit}
-WORKERS = {"bare": bare, "pair": pair, "threads": threads, "fused": fused, "ours": ours, "start": starting,
-           "audit": auditing, "fastai": fastai}  # fmt: skip
+WORKERS = {
+    "bare": bare,
+    "pair": pair,
+    "threads": threads,
+    "fused": fused,
+    "ours": ours,
+    "start": starting,
+    "audit": auditing,
+    "fastai": fastai,
+}
 
 if __name__ == "__main__":
     main()

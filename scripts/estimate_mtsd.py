@@ -13,6 +13,7 @@ import argparse
 import csv
 import json
 import os
+import random
 import resource
 import shutil
 import subprocess
@@ -24,11 +25,10 @@ from pathlib import Path
 import pandas as pd
 
 from mlfix_train.commands.progress import duration
-from mlfix_train.data.annotations.mtsd import read_mtsd
-from mlfix_train.data.crops.build import AT_A_TIME, plan_photos, usable_boxes
-from mlfix_train.data.crops.geometry import CropSpec
-from mlfix_train.data.crops.names import crop_ids
-from mlfix_train.data.crops.worker import crop_photos
+from mlfix_train.data.annotations.mtsd import Mtsd
+from mlfix_train.data.crops.build import crop_in_parallel, plan_crops
+from mlfix_train.data.crops.photo import PhotoJob
+from mlfix_train.data.crops.spec import CropSpec
 from mlfix_train.errors import MlfixError
 
 PHOTOS, ROWS, EPOCHS = 64, 6_000, 16
@@ -52,12 +52,11 @@ def main() -> None:
 
 def estimate(options: argparse.Namespace, keys: list[str], work: Path) -> None:
     """Tries each step a little and prints what all of it comes to."""
-    found, spec = read_mtsd(options.data), CropSpec(ids="positions")
-    boxes = usable_boxes(found)
-    boxes["sample_id"] = crop_ids(boxes, spec.ids, ".jpg", True)
-    photos, n = boxes["photo"].nunique(), len(boxes)
+    spec = CropSpec(ids="positions")
+    boxes, jobs = plan_crops(Mtsd(options.data).read(), spec)
+    photos, n = len(jobs), len(boxes)
     print(f"found      {n:,} boxes in {photos:,} photos; trying {min(PHOTOS, photos)} of them and a short training")
-    rate, bytes_a_crop = try_cropping(found, boxes, spec, work)
+    rate, bytes_a_crop = try_cropping(boxes, jobs, spec, work)
     epoch, start, run_bytes, memory = try_training(keys, work, n)
     epochs = epochs_of(keys)
     training = options.runs * (epochs * epoch + start) / options.at_a_time
@@ -90,16 +89,14 @@ def epochs_of(keys: list[str]) -> int:
     return int(recipe.epochs + recipe.frozen_epochs)
 
 
-def try_cropping(found: object, boxes: pd.DataFrame, spec: CropSpec, work: Path) -> tuple[float, float]:
+def try_cropping(boxes: pd.DataFrame, jobs: list[PhotoJob], spec: CropSpec, work: Path) -> tuple[float, float]:
     """Returns photos per second, and bytes a crop takes on the disk."""
-    some = boxes["photo"].drop_duplicates().sample(min(PHOTOS, boxes["photo"].nunique()), random_state=0)
-    part = boxes[boxes["photo"].isin(some)].reset_index(drop=True)
-    jobs = list(plan_photos(found, part, spec, work / "crops").values())  # type: ignore[arg-type]
+    jobs = random.Random(0).sample(jobs, min(PHOTOS, len(jobs)))
+    part = boxes[boxes["photo"].isin([job.name for job in jobs])].reset_index(drop=True)
     for sample in part["sample_id"]:
         (work / "crops" / sample).parent.mkdir(parents=True, exist_ok=True)
-    workers = os.cpu_count() or 1
     started = time.monotonic()
-    list(crop_photos((jobs[at : at + AT_A_TIME] for at in range(0, len(jobs), AT_A_TIME)), spec, workers))
+    list(crop_in_parallel(jobs, spec, work / "crops", None))
     rate = len(jobs) / (time.monotonic() - started)
     files = list((work / "crops").rglob("*.jpg"))
     block = 4096

@@ -22,4 +22,4 @@ settings=(data=table data.file=planted.csv model=small loader.batch_size=64 reci
 "$mlfix" compare original=outputs/gtsrb/original fixed=outputs/gtsrb/fixed control=outputs/gtsrb/control \
   fixes.path=fixes.csv slices.speed=^speed out=evidence
 "$mlfix" train data=table data.file=planted.csv model.pretrained=false recipe=scratch recipe.epochs=1 pixels.size=32 \
-  name=gtsrb-resnet50 +trainer.limit_train_batches=60
+  name=gtsrb-resnet50 trainer.limit_train_batches=60

@@ -3,15 +3,15 @@
     python scripts/make_fake_mtsd.py fake-mtsd --photos 400 --planted 0.05
     mlfix crop data.root=fake-mtsd out=crops
 
-A stand-in of any size for whoever lacks MTSD, and for tests and benchmarks: annotations/<photo>.json with all
+A substitute of any size for people without MTSD, and for tests and benchmarks: annotations/<photo>.json with all
 properties, splits/{train,val,test}.txt (the test split without annotations, as published), images/<photo>.jpg,
-panoramas with signs across the edge, a few boxes that can't be cropped. A share of the speed limits bears the label of
-a similar limit:
+panoramas with signs across the edge, a few boxes that can't be cropped. Some of the speed limits have the label of a
+similar limit:
 
     truth.csv                    photo, annotation, position, label (as given), true_label
     invalid-speed-limits.csv     the planted errors as MLfix's own fixes file, for `mlfix crop ids=positions`
 
-Every photo depends on the seed and its number alone; started again it goes on where it was.
+Every photo depends only on the seed and its number; run again, the script continues where it stopped.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from mlfix_train.data.files.system import cpu_count
 from mlfix_train.data.label_noise import confusions_among
 from mlfix_train.data.synthetic.sign_shapes import SIGN_CLASSES, STYLES, sign_face
 
@@ -46,17 +47,17 @@ BROKEN = ("no width", "outside", "swapped", "no number", "upside down")
 
 def main() -> None:
     """Writes the data set."""
-    parser = argparse.ArgumentParser(description="Renders a stand-in for the Mapillary Traffic Sign Dataset.")
+    parser = argparse.ArgumentParser(description="Renders a substitute for the Mapillary Traffic Sign Dataset.")
     parser.add_argument("out", help="folder to write")
     parser.add_argument("--photos", type=int, default=400)
-    parser.add_argument("--signs", type=float, default=5.6, help="signs a photo on the mean, as in MTSD")
+    parser.add_argument("--signs", type=float, default=5.6, help="mean signs per photo, as in MTSD")
     parser.add_argument("--size", default="2048x1536", type=sides, help="of a photo; panoramas are twice as wide")
-    parser.add_argument("--panoramas", type=float, default=0.05, help="share of the photos")
-    parser.add_argument("--planted", type=float, default=0.03, help="share of the speed limits with a wrong label")
+    parser.add_argument("--panoramas", type=float, default=0.05, help="fraction of the photos")
+    parser.add_argument("--planted", type=float, default=0.03, help="fraction of the speed limits with a wrong label")
     parser.add_argument("--broken", type=int, default=3, help="boxes that can't be cropped")
-    parser.add_argument("--classes", type=int, default=0, help="only so many kinds of signs, speed limits first")
+    parser.add_argument("--classes", type=int, default=0, help="only so many classes of signs, speed limits first")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=cpu_count())
     options = parser.parse_args()
     root = Path(options.out)
     for name in ("annotations", "images", "splits"):
@@ -85,12 +86,12 @@ def sides(text: str) -> tuple[int, int]:
     """Returns width and height of ``2048x1536``."""
     width, _, height = text.partition("x")
     if not (width.isdigit() and height.isdigit() and min(int(width), int(height)) >= 256):
-        raise argparse.ArgumentTypeError(f"{text} is no size: give width x height of 256 or more, such as 2048x1536")
+        raise argparse.ArgumentTypeError(f"{text} is not a size: give width x height of 256 or more, such as 2048x1536")
     return int(width), int(height)
 
 
 def write_truth(root: Path, rows: list[dict[str, Any]]) -> int:
-    """Writes what is true and the fixes of what is not; returns how many labels are wrong."""
+    """Writes the true labels and the fixes of the wrong ones; returns how many labels are wrong."""
     with open(root / "truth.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, ["photo", "annotation", "position", "label", "true_label"], lineterminator="\n")
         writer.writeheader()
@@ -113,7 +114,7 @@ def mtsd_label(name: str) -> str:
 
 
 def make_photo(number: int, root: str, options: argparse.Namespace) -> tuple[str, str, list[dict[str, Any]]]:
-    """Writes one photo and its annotation; returns its key, its split, and what is true of its boxes."""
+    """Writes one photo and its annotation; returns its key, its split, and the true labels of its boxes."""
     rng = np.random.default_rng([options.seed, number])
     key, split = new_key(rng), str(rng.choice(["train", "val", "test"], p=[0.8, 0.12, 0.08]))
     width, height = options.size
@@ -149,7 +150,7 @@ def make_photo(number: int, root: str, options: argparse.Namespace) -> tuple[str
 
 
 def new_key(rng: np.random.Generator) -> str:
-    """Returns 22 signs, as MTSD's keys are."""
+    """Returns a random key of 22 characters, like MTSD's."""
     return base64.urlsafe_b64encode(rng.bytes(16)).decode().rstrip("=")
 
 
@@ -160,7 +161,7 @@ def properties(rng: np.random.Generator, label: str) -> dict[str, bool]:
 
 
 def draw_names(rng: np.random.Generator, options: argparse.Namespace) -> list[str]:
-    """Returns what stands in a photo: classes, a quarter of them twice; an empty name is a sign of no class."""
+    """Returns the classes of the signs in a photo, a quarter of them twice; an empty name is a sign of no class."""
     known = [*LIMITS, *(name for name in SIGN_CLASSES if name not in LIMITS)][: options.classes or None]
     weights = 1 / (1 + np.arange(len(known)) % 12)
     names: list[str] = []
@@ -202,7 +203,7 @@ def street(rng: np.random.Generator, width: int, height: int, panorama: bool) ->
 
 
 def develop(rng: np.random.Generator, scene: Image.Image) -> Image.Image:
-    """Returns the scene as a sensor has it, with grain."""
+    """Returns the scene with sensor noise."""
     tile = rng.normal(0, 4.5, (256, 256, 3))
     pixels = np.asarray(scene, np.int16)
     grain = np.tile(tile.astype(np.int16), (pixels.shape[0] // 256 + 1, pixels.shape[1] // 256 + 1, 1))
@@ -256,7 +257,7 @@ def apart(spot: tuple[int, int, int, int], box: dict[str, Any], width: int) -> b
 
 
 def posed_face(rng: np.random.Generator, name: str, side: int) -> Image.Image:
-    """Returns a sign of ``side`` pixels, turned, weathered and blurred a little, on nothing."""
+    """Returns a sign of ``side`` pixels, slightly rotated, weathered and blurred, on a transparent background."""
     if name:
         face = sign_face(name, int(rng.integers(len(STYLES))), max(64, side))
     else:  # a sign of no class: a plate in some colour with some lines

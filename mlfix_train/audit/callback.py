@@ -1,8 +1,11 @@
-"""The audit callback: gathers every held-out prediction of a training, writes it, draws it and logs it."""
+"""The audit callback: collects every held-out prediction of a training, and writes, draws and logs the audit.
+
+Shapes: N held-out samples, B samples of a batch, C classes.
+"""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +16,41 @@ import torch
 
 from mlfix_train.audit.predictions.dynamics import MarginMeter, write_dynamics
 from mlfix_train.audit.predictions.table import predictions_table, softmax, write_predictions
-from mlfix_train.audit.reporting import wandb as wandb_log
 from mlfix_train.audit.reporting.pictures import draw_audit
+from mlfix_train.audit.reporting.tracking import IMAGES_PER_TABLE, artifact_name, log_ranking
+from mlfix_train.audit.reporting.wandb import find_tracker
 from mlfix_train.audit.scores.ranking import rank_samples, write_ranking
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.fixes.table import fixes_fingerprint, write_fixes
 from mlfix_train.errors import check_range
 
+Arrays = dict[str, np.ndarray]
+
 
 class AuditCallback(L.Callback):
-    """Collects logits over each validation; after the last one writes and logs the audit.
+    """Collects logits during validation; after the last one writes and logs the audit of a training.
 
-    It works on any LightningModule whose ``validation_step`` returns ``{logits: N,C, label: N, index: N}`` and any
-    DataModule with ``table``, ``labels``, ``store`` and ``arm``, under any logger, and alone or under DDP: every
-    held-out sample is in the predictions exactly once.
+    It works with any LightningModule whose ``validation_step`` returns ``{logits: (B, C), label: (B,), index: (B,)}``
+    and any DataModule with ``table``, ``labels``, ``store`` and ``arm``; with any logger; on one device or several:
+    every held-out sample is in the predictions exactly once. Logits are gathered on rank 0 only.
 
-    After each validation it logs ``val/error`` (percent) and ``val/loss`` (nats), both exact over all processes. At
-    the end it writes ``predictions.parquet``, ``ranking.csv``, ``panels/*.png`` and, on request, ``probabilities.npy``
-    (float16 N,C, rows and columns as in the predictions and the label list) into ``folder``, and logs the same to W&B.
-    Where ``training_step`` returns ``logits`` beside the loss, ``dynamics.parquet`` keeps the area under the margin of
-    every training sample (see :mod:`mlfix_train.audit.predictions.dynamics`); a resumed training goes on counting.
+    Each validation logs ``val/error`` (percent) and ``val/loss`` (nats), exact over all processes. The end of the
+    training writes ``predictions.parquet``, ``ranking.csv``, ``panels/*.png``, on request ``probabilities.npy``
+    (float16 ``(N, C)``) and, if ``training_step`` returns ``logits``, ``dynamics.parquet`` (see
+    :mod:`mlfix_train.audit.predictions.dynamics`; a resumed training continues it), and logs them to W&B.
 
     Args:
         folder: run directory.
-        title: what the headlines of pictures call the run.
-        table_rows: rows of the ranked table with thumbnails, at most 108.
-        n_panels: number of (given, predicted) slices that get a panel.
-        probabilities: write the probability matrix too.
-        split: what the predictions call the held-out samples.
-        every_n_epochs: epochs after which ranking and panels are drawn and logged while training goes on; ``None``: at the end.
+        title: name of the run in headlines.
+        table_rows: rows of the logged table with thumbnails, 0 to 108.
+        n_panels: number of slices of each kind that get a panel, 0 to 1000.
+        probabilities: write the probability matrix, too.
+        split: name of the held-out samples' split.
+        every_n_epochs: also draw and log ranking and panels every so many epochs; ``None``: only at the end.
+
+    Attributes:
+        has_results: whether a validation has ended, on any rank.
+        predictions: table of the last validation; ``None`` before it, and on other ranks than 0.
     """
 
     def __init__(
@@ -54,24 +63,25 @@ class AuditCallback(L.Callback):
         split: str = "val",
         every_n_epochs: int | None = None,
     ) -> None:
-        check_range("audit.table_rows", table_rows, 0, 108)
-        check_range("audit.n_panels", n_panels, 0, 1000)
-        self.folder, self.title, self.table_rows, self.n_panels = Path(folder), title, table_rows, n_panels
+        check_range("table_rows", table_rows, 0, IMAGES_PER_TABLE)
+        check_range("n_panels", n_panels, 0, 1000)
         if every_n_epochs is not None:
-            check_range("audit.every_n_epochs", every_n_epochs, 1, 1_000_000)
+            check_range("every_n_epochs", every_n_epochs, 1, 1_000_000)
+        self.folder, self.title, self.table_rows, self.n_panels = Path(folder), title, table_rows, n_panels
         self.probabilities, self.split, self.every_n_epochs = probabilities, split, every_n_epochs
-        self.parts: list[dict[str, np.ndarray]] = []
-        self.gathered: dict[str, np.ndarray] | None = None
+        self.has_results = False
         self.predictions: pd.DataFrame | None = None
-        self.meter: MarginMeter | None = None
+        self._batches: list[Arrays] = []
+        self._logits: np.ndarray | None = None
+        self._meter: MarginMeter | None = None
         self._restored: torch.Tensor | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begins to count margins, or goes on from a checkpoint's."""
-        self.meter = self._meter(trainer, pl_module.device)
+        """Starts collecting margins, or continues those of a checkpoint."""
+        self._meter = self._new_meter(len(_data(trainer).table), pl_module.device)
 
-    def _meter(self, trainer: L.Trainer, device: torch.device | str = "cpu") -> MarginMeter:
-        meter = MarginMeter(len(trainer.datamodule.table), device)  # type: ignore[attr-defined]
+    def _new_meter(self, n_samples: int, device: torch.device | str = "cpu") -> MarginMeter:
+        meter = MarginMeter(n_samples, device)
         if self._restored is not None and self._restored.shape == meter.total.shape:
             meter.total += self._restored.to(device)
         return meter
@@ -79,26 +89,26 @@ class AuditCallback(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Adds the margins of a training batch; nothing waits for the device."""
-        if self.meter is not None and isinstance(outputs, dict) and "logits" in outputs:
-            self.meter.add(outputs["logits"], batch["label"], batch["index"])
+        """Adds the margins of a training batch, without synchronizing with the device."""
+        if self._meter is not None and isinstance(outputs, dict) and "logits" in outputs:
+            self._meter.add(outputs["logits"], batch["label"], batch["index"])
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Brings the margins of all processes together."""
-        if self.meter is not None:
-            self.meter.end_epoch()
+        """Adds up the margins of all processes."""
+        if self._meter is not None:
+            self._meter.end_epoch()
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps: the sums of the margins."""
-        return {} if self.meter is None else {"margins": self.meter.total.cpu()}
+        """Returns the sums of the margins, for a checkpoint."""
+        return {} if self._meter is None else {"margins": self._meter.total.cpu()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up a checkpoint's sums."""
+        """Restores the sums of a checkpoint."""
         self._restored = state_dict.get("margins")
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begins a new collection."""
-        self.parts = []
+        """Starts a new collection."""
+        self._batches = []
 
     def on_validation_batch_end(
         self,
@@ -109,111 +119,113 @@ class AuditCallback(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keeps the logits of a batch, off the device."""
-        self.parts.append({key: outputs[key].detach().float().cpu().numpy() for key in ("logits",)}
-                          | {key: outputs[key].cpu().numpy() for key in ("label", "index")})  # fmt: skip
+        """Copies the logits of a batch to the CPU."""
+        arrays = {key: outputs[key].cpu().numpy() for key in ("label", "index")}
+        self._batches.append({"logits": outputs["logits"].detach().float().cpu().numpy(), **arrays})
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Brings the parts of all processes together, each sample once, and logs error and loss."""
-        if trainer.sanity_checking or not self.parts:
+        """Builds the predictions on rank 0, and logs error and loss on all ranks."""
+        if trainer.sanity_checking or not self._batches:
             return
-        self.gathered = gather(self.parts)
-        self.parts = []
-        table = self._table(trainer)
-        self.predictions = table
-        wrong = float(100 * (table["pred"] != table["label"]).mean())
-        pl_module.log_dict({"val/error": wrong, "val/loss": float(table["loss"].mean())}, rank_zero_only=False)
-        done = trainer.current_epoch + 1
-        if self.every_n_epochs and done % self.every_n_epochs == 0 and done < (trainer.max_epochs or 0) and trainer.is_global_zero:
-            self._draw(trainer, rank_samples([table]))
-
-    def _table(self, trainer: L.Trainer) -> pd.DataFrame:
-        data, found = trainer.datamodule, self.gathered  # type: ignore[attr-defined]
-        assert found is not None
-        ids = data.table.index.to_numpy()[found["index"]]
-        return predictions_table(ids, found["label"], found["logits"], data.labels, self.split)
+        gathered, self._batches = gather_on_rank_zero(self._batches), []
+        metrics: dict[str, float] = {}
+        if gathered is not None:
+            data = _data(trainer)
+            ids = data.table.index.to_numpy()[gathered["index"]]
+            table = predictions_table(ids, gathered["label"], gathered["logits"], data.labels, self.split)
+            self.predictions, self._logits = table, gathered["logits"]
+            error = float(100 * (table["pred"] != table["label"]).mean())
+            metrics = {"val/error": error, "val/loss": float(table["loss"].mean())}
+        self.has_results = True
+        pl_module.log_dict(trainer.strategy.broadcast(metrics), rank_zero_only=False)
+        epochs = trainer.current_epoch + 1
+        due = self.every_n_epochs is not None and epochs % self.every_n_epochs == 0
+        if due and epochs < (trainer.max_epochs or 0) and self.predictions is not None:
+            self._draw(trainer, rank_samples([self.predictions]))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Writes and logs the audit of the last validation."""
         self.finish(trainer)
 
     def finish(self, trainer: L.Trainer) -> None:
-        """Writes and logs the audit; only the first process does."""
-        if not trainer.is_global_zero or self.predictions is None or self.gathered is None:
+        """Writes and logs the audit of the last validation, on rank 0."""
+        if not trainer.is_global_zero or self.predictions is None or self._logits is None:
             return
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = _data(trainer)
         ranking = rank_samples([self.predictions])
         files = [
             write_predictions(self.predictions, self.folder / "predictions.parquet"),
             write_ranking(ranking, self.folder / "ranking.csv"),
         ]
         if self.probabilities:
-            with atomic_path(self.folder / "probabilities.npy") as temporary, open(temporary, "wb") as file:
-                np.save(file, softmax(self.gathered["logits"]))
             files.append(self.folder / "probabilities.npy")
+            with atomic_path(files[-1]) as temporary, open(temporary, "wb") as file:
+                np.save(file, softmax(self._logits))
         files += self._write_dynamics(trainer)
-        fixes, used = data.arm.fixes, data.arm.fixes is not None and data.arm.name != "original"
-        if used:
+        fixes = data.arm.fixes if data.arm.name != "original" else None
+        if fixes is not None:
             write_fixes(fixes.reset_index(), self.folder / "fixes.csv")
         self._draw(trainer, ranking)
-        run = wandb_log.find_run(trainer.loggers)
-        if run is None:
+        tracker = find_tracker(trainer.loggers)
+        if tracker is None:
             return
-        name = artifact_name(run.name or self.folder.name)
         metadata = {"samples": len(ranking), "labels": len(data.labels), "arm": data.arm.name}
-        wandb_log.log_artifact(run, f"predictions-{name}", "predictions", files, metadata)
-        if used:
+        name = artifact_name(tracker.name or self.folder.name)
+        tracker.log_artifact(f"predictions-{name}", "predictions", files, metadata)
+        if fixes is not None:
             digest = fixes_fingerprint(fixes)
-            kept = {"fixes": len(fixes), "sha256": digest}
-            wandb_log.log_artifact(run, f"fixes-{digest[:12]}", "fixes", [self.folder / "fixes.csv"], kept, used=True)
+            metadata = {"fixes": len(fixes), "sha256": digest}
+            tracker.log_artifact(f"fixes-{digest[:12]}", "fixes", [self.folder / "fixes.csv"], metadata, used=True)
 
     def _draw(self, trainer: L.Trainer, ranking: pd.DataFrame) -> None:
-        """Draws the panels of a ranking, and logs them and its head to W&B."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        rows = pd.Series(np.arange(len(data.table)), index=data.table.index)
+        """Draws the panels of a ranking, and logs them and its top rows to W&B."""
+        data = _data(trainer)
 
-        def images(ids: list[str]) -> np.ndarray:
-            return np.asarray(data.store[rows.loc[ids].to_numpy()])
+        def images(sample_ids: Sequence[str]) -> np.ndarray:
+            return np.asarray(data.store[data.table.index.get_indexer(pd.Index(sample_ids))])
 
         fixes = data.arm.fixes
         marks = None if fixes is None else {str(name): str(new) for name, new in fixes["new_label"].items()}
         pictures = draw_audit(ranking, images, self.folder / "panels", self.title, self.n_panels, marks)
-        run = wandb_log.find_run(trainer.loggers)
-        if run is not None:
-            wandb_log.log_pictures(run, pictures)
-            wandb_log.log_ranking(run, ranking, images, self.table_rows)
+        tracker = find_tracker(trainer.loggers)
+        if tracker is not None:
+            tracker.log_pictures(pictures)
+            log_ranking(tracker, ranking, images, self.table_rows)
 
     def _write_dynamics(self, trainer: L.Trainer) -> list[Path]:
-        """Writes the area under the margin of the training samples; returns the file, if there is one."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        found = (self.meter or self._meter(trainer)).table(data.table.index, data.table["label"])
-        if not len(found):
+        """Writes the area under the margin of the training samples; returns the file, if there are margins."""
+        data = _data(trainer)
+        meter = self._meter or self._new_meter(len(data.table))
+        dynamics = meter.table(data.table.index, data.table["label"])
+        if not len(dynamics):
             return []
-        used = pd.Series(
-            np.asarray(data.labels, dtype=object)[data.train_labels], index=data.table.index[data.train_rows]
-        )
-        found["label"] = used.reindex(found["sample_id"]).to_numpy()
-        return [write_dynamics(found, self.folder / "dynamics.parquet")]
+        labels = np.asarray(data.labels, dtype=object)[data.train_labels]
+        trained = pd.Series(labels, index=data.table.index[data.train_rows])
+        dynamics["label"] = trained.reindex(dynamics["sample_id"]).to_numpy()
+        return [write_dynamics(dynamics, self.folder / "dynamics.parquet")]
 
 
-def artifact_name(text: str) -> str:
-    """Returns ``text`` with all but letters, digits, ``-``, ``_`` and ``.`` replaced, as W&B wants it."""
-    return re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII)[:100].strip("-") or "run"
+def _data(trainer: L.Trainer) -> Any:
+    """Returns the DataModule."""
+    return trainer.datamodule  # type: ignore[attr-defined]
 
 
-def gather(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Concatenates batches, brings those of all processes together, and keeps each ``index`` once, ascending.
+def gather_on_rank_zero(batches: Sequence[Arrays]) -> Arrays | None:
+    """Concatenates the batches of all processes on rank 0, which keeps each ``index`` once, in ascending order.
 
     Args:
-        parts: batches of this process: arrays ``logits`` n,C, ``label`` n and ``index`` n.
+        batches: arrays of this process with the same keys, among them ``index``, int64 ``(B,)``.
 
     Returns:
-        The same keys over all processes (every process gets all), N distinct samples.
+        The same keys with N distinct samples; ``None`` on all other ranks, which receive nothing.
     """
-    own = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    own = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        everyone: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(everyone, own)
-        own = {key: np.concatenate([other[key] for other in everyone]) for key in own}
+        rank_zero = torch.distributed.get_rank() == 0
+        received: list[Any] | None = [None] * torch.distributed.get_world_size() if rank_zero else None
+        torch.distributed.gather_object(own, received, dst=0)
+        if received is None:
+            return None
+        own = {key: np.concatenate([arrays[key] for arrays in received]) for key in own}
     _, first = np.unique(own["index"], return_index=True)
     return {key: values[first] for key, values in own.items()}

@@ -49,6 +49,9 @@ def run_safely(command: str, arguments: list[str]) -> int:
     """Runs one command and returns its exit code, also for bugs of mlfix-train."""
     try:
         return run(command, arguments)
+    except BrokenPipeError:  # such as `mlfix train --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush at exit
+        return 0
     except Exception:
         import traceback
 

@@ -22,6 +22,7 @@ from mlfix_train.audit.comparison.inputs import (
 from mlfix_train.audit.predictions.files import read_metadata
 from mlfix_train.audit.reporting.tracking import log_comparison
 from mlfix_train.audit.reporting.wandb import wandb_run
+from mlfix_train.commands.inputs import read_samples
 from mlfix_train.config.compare import CompareConfig
 from mlfix_train.data.fixes.table import match_fixes, read_fixes
 from mlfix_train.data.readers.folder import group_names
@@ -66,13 +67,11 @@ def run(cfg: CompareConfig) -> dict[str, Any]:
 
 def _sample_table(arms: Mapping[str, LoadedArm]) -> tuple[pd.DataFrame | None, list[str]]:
     """Reads the samples that the runs were trained on; a note instead where they can't be read."""
-    from mlfix_train.config.instantiate import instantiate
-
     states = [state for arm in arms.values() for state in arm.states.values()]
     if not states:
         return None, []
     try:
-        return instantiate(states[0]["config"]["data"], "data"), []
+        return read_samples(states[0]["config"]["data"]), []
     except MlfixError as error:
         note = (
             f"the data of the runs can't be read ({str(error).splitlines()[0]}), so samples are not grouped, and the "
@@ -126,9 +125,9 @@ def _describe(
         "partial": partial,
         "about": _about(states),
     }
+    rest = {key: value for key, value in summary.items() if key not in head}
     sources = {name: arm.paths for name, arm in arms.items()}
-    return Comparison({**head, **{key: summary[key] for key in summary if key not in head}, "sources": sources,
-                       "notes": notes})  # fmt: skip
+    return Comparison({**head, **rest, "sources": sources, "notes": notes})
 
 
 def _about(states: list[dict[str, Any]]) -> dict[str, str]:
@@ -149,9 +148,10 @@ def _about(states: list[dict[str, Any]]) -> dict[str, str]:
 
 def _log(cfg: CompareConfig, summary: Mapping[str, Any], out: Path, charts: list[Path]) -> None:
     """Logs the comparison as a W&B run in the group of the trainings."""
-    if cfg.logger.get("kind") != "wandb":
+    wandb = cfg.logger.get("wandb")
+    if wandb is None:
         return
-    settings = {**cfg.logger, "group": cfg.logger.get("group") or summary["name"]}
+    settings = {**wandb, "group": wandb.get("group") or summary["name"]}
     config = {"sources": summary["sources"], **summary["settings"]}
     with wandb_run(settings, out, "compare", f"{summary['name']}-compare", config) as tracker:
         if tracker is not None:

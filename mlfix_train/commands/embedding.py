@@ -155,7 +155,7 @@ def build(cfg: DictConfig, device: str) -> Embedding:
         from mlfix_train.models.embedding.lpips import from_grids, resized
 
         _check_lpips(cfg)
-        own = from_grids(encoder, lambda images: encoder.grids(normalize(images)), "").to(device)
+        own = from_grids(encoder, lambda images: encoder.feature_maps(normalize(images)), "").to(device)
         return Embedding(
             f"LPIPS' formula on {used}, all channels weighed alike (not LPIPS itself)",
             lambda images: own(resized(images, cfg.lpips.size)),
@@ -175,7 +175,7 @@ def _check_lpips(cfg: DictConfig) -> None:
 
 
 def _stage(cfg: DictConfig, encoder: Any, images: torch.Tensor) -> torch.Tensor:
-    stages = encoder.grids(normalize(images))
+    stages = encoder.feature_maps(normalize(images))
     number = int(cfg.words.stage)
     if not -len(stages) <= number < len(stages):
         raise ConfigError(f"words.stage={number}: the network has {len(stages)} stages", "-1 is the last of them")

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mlfix_train.audit.files import read_audit
+from mlfix_train.audit.predictions.runs import load_runs, mean_probabilities
 from mlfix_train.audit.reporting import exporters
-from mlfix_train.commands import audit_inputs
-from mlfix_train.commands.audit_files import read_audit
 from mlfix_train.commands.inputs import open_boxes, read_matching_fixes, read_samples
 from mlfix_train.config.export import TOOLS, ExportConfig
 from mlfix_train.data.annotations.write_back import box_fixes, write_fixed_annotations
@@ -72,7 +72,7 @@ def _export_fixes(cfg: ExportConfig) -> list[Path]:
 def _export_audit(cfg: ExportConfig) -> list[Path]:
     """Writes the ranking of an audit for another tool."""
     info, ranking = read_audit(str(cfg.audit))
-    runs = audit_inputs.load_runs(info["run_paths"]) if info["run_paths"] else None
+    runs = load_runs(info["run_paths"]) if info["run_paths"] else None
     table = read_samples(runs.states[0]["config"]["data"]) if runs else None
     if table is not None:
         missing = ranking["sample_id"][~ranking["sample_id"].isin(table.index)]
@@ -106,15 +106,15 @@ def _export_audit(cfg: ExportConfig) -> list[Path]:
 
 def _pred_probs(runs: Any, ranking: pd.DataFrame, labels: list[str]) -> np.ndarray | None:
     """Returns the mean probabilities of the exported samples, if the runs kept them and know all labels."""
-    held_out = audit_inputs.merged(runs)
-    probabilities = audit_inputs.mean_probabilities(runs, held_out)
+    held_out = runs.held_out()
+    probabilities = mean_probabilities(runs, held_out)
     if probabilities is None:
         log.warning("the runs kept no probabilities (audit.probabilities=true): pred_probs.npy is not written")
         return None
-    if labels != held_out.names:
+    if labels != held_out.class_names:
         log.warning("the fixes add labels that the runs don't know: pred_probs.npy is not written")
         return None
-    rows = held_out.ids.get_indexer(pd.Index(ranking["sample_id"]))
+    rows = held_out.rows_of(ranking["sample_id"])
     if (rows < 0).any():
         problem = f"audit: the runs no longer hold out {int((rows < 0).sum()):,} of its samples"
         raise DataError(problem, "run the audit again")

@@ -107,7 +107,7 @@ def _classifier_task(cfg: TrainConfig) -> TrainingTask:
         cfg.pixels.max_unreadable,
         _decoding_progress(),
     )
-    return ClassifierTask(data, lambda labels: _build_module(cfg, labels=labels), asdict(cfg.audit))
+    return ClassifierTask(data, lambda labels: build_module(cfg, labels=labels), asdict(cfg.audit))
 
 
 def _sorting_task(cfg: TrainConfig) -> TrainingTask:
@@ -134,10 +134,11 @@ def _sorting_task(cfg: TrainConfig) -> TrainingTask:
         cfg.pixels.max_unreadable,
         _decoding_progress(),
     )
-    return SortingNetworkTask(data, lambda: _build_module(cfg))
+    return SortingNetworkTask(data, lambda: build_module(cfg))
 
 
-def _build_module(cfg: TrainConfig, **extra: Any) -> Any:
+def build_module(cfg: TrainConfig, **extra: Any) -> Any:
+    """Builds the LightningModule with the recipe and ``extra``, as far as it takes them."""
     accepted = _accepted(cfg.model, {**extra, "recipe": recipe_of(cfg)})
     return instantiate(cfg.model, "model", **accepted)
 

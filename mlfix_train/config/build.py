@@ -42,8 +42,7 @@ def check_train(cfg: DictConfig) -> None:
     Raises:
         ConfigError: the first mistake.
     """
-    from mlfix_train.data.loading.datamodule import LoaderSpec
-    from mlfix_train.data.loading.sampling import SAMPLINGS
+    from mlfix_train.data.loading.spec import SAMPLINGS
     from mlfix_train.models.recipes import Recipe
 
     sections = "data model recipe trainer logger fixes split pixels augment views loader audit"
@@ -75,7 +74,7 @@ def check_train(cfg: DictConfig) -> None:
     check_type("trainer.check_val_every_n_epoch", every, "int")
     check_range("trainer.check_val_every_n_epoch", every, 1, 1_000_000)
     checked(Recipe, plain(cfg.recipe), "recipe")
-    checked(LoaderSpec, plain(cfg.loader), "loader")
+    loader_settings(cfg)
     check_choice("loader.sampling", cfg.loader.sampling, SAMPLINGS)
     if is_sorting(cfg):
         check_sorting(cfg)
@@ -87,9 +86,8 @@ def check_sorting(cfg: DictConfig) -> None:
     Raises:
         ConfigError: the first mistake.
     """
-    from mlfix_train.data.loading.views import ViewSpec
 
-    checked(ViewSpec, plain(cfg.views), "views")
+    view_settings(cfg)
     if cfg.arm != "original" or cfg.fixes.path is not None:
         given = f"arm={cfg.arm}" if cfg.arm != "original" else f"fixes.path={cfg.fixes.path}"
         raise ConfigError(f"{given} means nothing to model=sorting_network, which sees no labels", "leave it out")
@@ -147,11 +145,11 @@ def build_table(cfg: DictConfig) -> pd.DataFrame:
 
 def build_fixes(cfg: DictConfig, table: pd.DataFrame) -> pd.DataFrame | None:
     """Reads and checks the fixes that ``fixes`` names; ``None`` where it names none."""
-    from mlfix_train.data.fixes.table import ALLOWANCES, match_fixes, read_fixes
+    from mlfix_train.data.fixes.table import IGNORABLE, match_fixes, read_fixes
 
     allow = as_list(cfg.fixes.allow)
     for name in allow:
-        check_choice("fixes.allow", name, ALLOWANCES)
+        check_choice("fixes.allow", name, IGNORABLE)
     if cfg.fixes.path is None:
         return None
     fixes = match_fixes(read_fixes(cfg.fixes.path), table, allow)
@@ -162,21 +160,22 @@ def build_fixes(cfg: DictConfig, table: pd.DataFrame) -> pd.DataFrame | None:
 
 def build_split(cfg: DictConfig, table: pd.DataFrame) -> np.ndarray:
     """Draws the split that ``split`` describes."""
-    from mlfix_train.data.splits import draw_split
+    from mlfix_train.data.splits import SplitSpec, draw_split
 
     settings = {**plain(cfg.split), **{key: as_list(cfg.split[key]) for key in ("held_out", "train_only")}}
     if not settings["column"] and (table["split"] != "").any():
         cached(("split hint", source_name(cfg)), lambda: log.warning(
             "the data brings a split of its own (train/ and val/ folders, or a column): split.column=split uses it"
         ))  # fmt: skip
-    held_out: np.ndarray = checked(draw_split, settings, "split", table=table)
-    return held_out
+    settings["held_out_values"] = settings.pop("held_out")
+    return draw_split(table, checked(SplitSpec, settings, "split"))
 
 
 def build_datamodule(cfg: DictConfig, progress: Callable[[int, int], None] | None = None) -> Any:
     """Builds the DataModule of a run: samples, fixes, split, pixels, loaders."""
-    from mlfix_train.data.loading.augment import AugmentSpec
-    from mlfix_train.data.loading.datamodule import Arm, DataModule, LoaderSpec
+    from mlfix_train.data.arms import Arm
+    from mlfix_train.data.loading.datamodule import DataModule
+    from mlfix_train.data.loading.spec import AugmentSpec
     from mlfix_train.data.samples import require_labels
 
     table = build_table(cfg)
@@ -192,7 +191,7 @@ def build_datamodule(cfg: DictConfig, progress: Callable[[int, int], None] | Non
         store["cache"],
         Arm(cfg.arm, fixes),
         pixels,
-        checked(LoaderSpec, plain(cfg.loader), "loader"),
+        loader_settings(cfg),
         checked(AugmentSpec, augment, "augment") if enabled else None,
         cfg.seed,
         store["max_unreadable"],
@@ -207,21 +206,37 @@ def is_sorting(cfg: DictConfig) -> bool:
 
 def build_view_data(cfg: DictConfig, progress: Callable[[int, int], None] | None = None) -> Any:
     """Builds the DataModule of a sorting network: samples, pixels, views."""
-    from mlfix_train.data.loading.datamodule import LoaderSpec
-    from mlfix_train.data.loading.view_datamodule import ViewData
-    from mlfix_train.data.loading.views import ViewSpec
+    from mlfix_train.data.loading.view_datamodule import ViewDataModule
 
     pixels, store = pixel_settings(cfg)
-    return ViewData(
+    return ViewDataModule(
         build_table(cfg),
         store["cache"],
         pixels,
-        checked(LoaderSpec, plain(cfg.loader), "loader"),
-        checked(ViewSpec, plain(cfg.views), "views"),
+        loader_settings(cfg),
+        view_settings(cfg),
         cfg.seed,
         store["max_unreadable"],
         progress,
     )
+
+
+def loader_settings(cfg: DictConfig) -> Any:
+    """Returns section ``loader``; its YAML still says ``resident``."""
+    from mlfix_train.data.loading.spec import LoaderSpec
+
+    values = plain(cfg.loader)
+    values["cache_on_device"] = values.pop("resident")
+    return checked(LoaderSpec, values, "loader")
+
+
+def view_settings(cfg: DictConfig) -> Any:
+    """Returns section ``views``; its YAML still says ``stretch`` and ``partner``."""
+    from mlfix_train.data.loading.spec import ViewSpec
+
+    values = plain(cfg.views)
+    values["aspect_ratio"], values["positive_pair"] = values.pop("stretch"), values.pop("partner")
+    return checked(ViewSpec, values, "views")
 
 
 def pixel_settings(cfg: DictConfig, **more: Any) -> tuple[Any, dict[str, Any]]:
@@ -241,7 +256,7 @@ def build_model(cfg: DictConfig, labels: list[str]) -> Any:
 
     recipe = checked(Recipe, plain(cfg.recipe), "recipe")
     more = {} if is_sorting(cfg) else {"labels": labels}
-    return build(cfg.model, "model", recipe=recipe, **more)
+    return build(cfg.model, "model", recipe=recipe, seed=int(cfg.seed), **more)
 
 
 def source_name(cfg: DictConfig) -> str:

@@ -29,9 +29,9 @@ def known_keys(command: str) -> Iterator[str]:
 
 
 def _dotted(node: DictConfig, prefix: str) -> Iterator[str]:
-    for key in node:
+    for key in map(str, node):
         yield f"{prefix}{key}"
-        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, str(key)):
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
             continue
         if OmegaConf.is_dict(node[key]):
             yield from _dotted(node[key], f"{prefix}{key}.")

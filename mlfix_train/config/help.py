@@ -65,7 +65,10 @@ def _describe(
     kind: type[Any], values: dict[str, Any], groups: dict[str, Any], folder: Path, indent: str
 ) -> Iterator[str]:
     docs, hints = argument_docs(kind), typing.get_type_hints(kind)
-    for field in dataclasses.fields(kind):
+    sections = [field for field in dataclasses.fields(kind) if dataclasses.is_dataclass(hints[field.name])]
+    fields = [field for field in dataclasses.fields(kind) if field not in sections and not groups.get(field.name)]
+    fields += [field for field in dataclasses.fields(kind) if field not in fields]
+    for field in fields:
         meaning = docs.get(field.name, "")
         nested = hints[field.name] if dataclasses.is_dataclass(hints[field.name]) else None
         preset = groups.get(field.name) if not indent else None

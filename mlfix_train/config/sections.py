@@ -18,8 +18,8 @@ class FixesConfig:
     ignore: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        from mlfix_train.data.fixes.table import ALLOWANCES
+        from mlfix_train.data.fixes.table import IGNORABLE
         from mlfix_train.errors import check_choice
 
         for name in self.ignore:
-            check_choice("ignore", name, ALLOWANCES)
+            check_choice("ignore", name, IGNORABLE)

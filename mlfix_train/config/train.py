@@ -10,6 +10,7 @@ from mlfix_train.config.sections import FixesConfig
 from mlfix_train.data.loading.augment import AugmentSpec
 from mlfix_train.data.loading.datamodule import LoaderSpec
 from mlfix_train.data.loading.views import ViewSpec
+from mlfix_train.data.pixels.spec import PixelsConfig
 from mlfix_train.errors import ConfigError, check_choice, check_range
 from mlfix_train.models.recipes import Recipe
 
@@ -40,34 +41,6 @@ class SplitConfig:
     held_out: list[str] = field(default_factory=lambda: ["val", "valid", "validation", "test", "testing"])
     train_only: list[str] = field(default_factory=list)
     grouped: bool = True
-
-
-@dataclass
-class PixelsConfig:
-    """How images are decoded and stored.
-
-    Args:
-        size: Side of the stored images, in pixels.
-        aspect: squash | pad.
-        max_megapixels: Larger images count as unreadable.
-        max_unreadable: Share of images that may be unreadable (a single one always may, unless this is 0).
-        cache: Folder of the decoded images.
-    """
-
-    size: int = 40
-    aspect: str = "squash"
-    max_megapixels: float = 200.0
-    max_unreadable: float = 0.01
-    cache: str = ".pixels"
-
-    def __post_init__(self) -> None:
-        check_range("max_unreadable", self.max_unreadable, 0, 1)
-        self.spec()
-
-    def spec(self):
-        from mlfix_train.data.pixels.store import PixelSpec
-
-        return PixelSpec(self.size, self.aspect, self.max_megapixels)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,30 @@
-"""Arms: what a run trains on. ``original``, ``fixed``, and ``control`` to tell cleaning from shrinking."""
+"""Arms: what a run trains on. ``original``, ``fixed``, and ``control``, which separates cleaning from shrinking."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from mlfix_train.data.fixes.table import INVALID, apply_fixes
+from mlfix_train.data.fixes.table import apply_fixes
+from mlfix_train.data.samples import INVALID
 from mlfix_train.errors import FixesError, check_choice
 
 ARMS = ("original", "fixed", "control")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What a run trains on.
+
+    Args:
+        name: One of :data:`ARMS`.
+        fixes: Matched fixes, see :func:`mlfix_train.data.fixes.table.match_fixes`; ``original`` needs none.
+    """
+
+    name: str = "original"
+    fixes: pd.DataFrame | None = field(default=None, repr=False)
 
 
 def training_rows(
@@ -17,19 +33,19 @@ def training_rows(
     """Returns the rows that an arm trains on, and the labels it trains them with.
 
     Args:
-        table: a sample table of N samples.
-        held_out: N booleans from the split; the same for all arms.
-        arm: ``original`` (all training rows, given labels), ``fixed`` (fixes applied), or ``control`` (given labels,
-            less as many random training samples of every label as the fixes mark invalid among the training samples;
-            a relabelled sample takes nothing out).
-        fixes: matched fixes; ``None`` will do for ``original``.
-        seed: the run's seed; draws the control's samples.
+        table: A sample table of N samples.
+        held_out: Booleans (N,) from the split; the same for all arms.
+        arm: ``original`` (all training rows, given labels), ``fixed`` (fixes applied), or ``control`` (given labels, of
+            every label as many random training samples excluded as the fixes mark invalid among them; a relabelled
+            sample excludes nothing).
+        fixes: Matched fixes; may be ``None`` for ``original``.
+        seed: The run's seed; draws the control's samples.
 
     Returns:
-        Row numbers into ``table`` (ascending) and their labels.
+        Row numbers into ``table`` (M,), ascending, and their labels (M,).
 
     Raises:
-        ConfigError: an unknown arm.
+        ConfigError: An unknown arm.
         FixesError: ``fixed`` or ``control`` without fixes.
     """
     check_choice("arm", arm, ARMS)
@@ -38,16 +54,16 @@ def training_rows(
     if arm == "original":
         return rows, labels[rows]
     if fixes is None:
-        raise FixesError(f"arm={arm} needs fixes", "give fixes.path=<file>, or train with arm=original")
+        raise FixesError(f"arm={arm} needs fixes", "set fixes.path=<file>, or train with arm=original")
     if arm == "fixed":
         new, keep = apply_fixes(table["label"].iloc[rows], fixes)
         return rows[keep.to_numpy()], new.to_numpy(dtype=object)[keep.to_numpy()]
-    removed = fixes.index[fixes["new_label"] == INVALID]
-    taken = pd.Series(labels[rows])[table.index[rows].isin(removed)].value_counts()
+    invalid = fixes.index[fixes["new_label"] == INVALID]
+    counts = pd.Series(labels[rows])[table.index[rows].isin(invalid)].value_counts()
     rng = np.random.default_rng([seed, 0xC0])
-    out = [
+    excluded = [
         rng.choice(rows[labels[rows] == label], size=int(count), replace=False)
-        for label, count in sorted(taken.items(), key=lambda item: str(item[0]))
+        for label, count in sorted(counts.items(), key=lambda item: str(item[0]))
     ]
-    rows = np.setdiff1d(rows, np.concatenate(out)) if out else rows
+    rows = np.setdiff1d(rows, np.concatenate(excluded)) if excluded else rows
     return rows, labels[rows]

@@ -1,7 +1,7 @@
-"""What the runs of a sweep that train in one process share: the sample table, the pixel store, the images on a device.
+"""What the runs of a sweep that train in one process share: the sample table, the pixel store, images on a device.
 
-The first run reads them, and all runs of the sweep then speak of the same data, however the files change meanwhile.
-Outside of sweeps nothing is kept.
+The first run reads them, and all runs of the sweep then use the same data, even if the files change meanwhile. Outside
+of sweeps the cache is off and nothing is kept.
 """
 
 from __future__ import annotations
@@ -9,26 +9,31 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any
 
-KEPT = 8
-"""Things kept at most; the oldest goes first."""
+MAX_ITEMS = 8
+"""Items kept at most; the oldest is dropped first."""
 
-_kept: dict[Hashable, Any] = {}
-_on = False
+_items: dict[Hashable, Any] = {}
+_enabled = False
 
 
-def enable_cache(on: bool = True) -> None:
-    """Begins or ends to keep what :func:`cached` makes; what was kept is forgotten."""
-    global _on
-    _on = on
-    _kept.clear()
+def enable_cache(enabled: bool = True) -> None:
+    """Turns the cache on or off; what it holds is dropped either way."""
+    global _enabled
+    _enabled = enabled
+    _items.clear()
 
 
 def cached(key: Hashable, make: Callable[[], Any]) -> Any:
-    """Returns what was made under a key before, else makes it, and keeps it where that is on."""
-    if not _on:
+    """Returns the item of a key; makes it if it is missing, and keeps it if the cache is on."""
+    if not _enabled:
         return make()
-    if key not in _kept:
-        while len(_kept) >= KEPT:
-            del _kept[next(iter(_kept))]
-        _kept[key] = make()
-    return _kept[key]
+    if key not in _items:
+        while len(_items) >= MAX_ITEMS:
+            del _items[next(iter(_items))]
+        _items[key] = make()
+    return _items[key]
+
+
+def forget(key: Hashable) -> None:
+    """Drops the item of a key, if there is one."""
+    _items.pop(key, None)

@@ -1,102 +1,138 @@
-"""Compiling the inner network, rehearsed before the training: what can't be compiled runs without, and says so once."""
+"""``torch.compile`` where it is worth it, with a fallback to eager, and the largest batch that fits into memory."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mlfix_train.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-WORTH_STEPS = 2000
-"""Steps from which on ``auto`` compiles on a GPU: it has to be compiled first, once for all runs of a sweep."""
+Forward = Callable[[Tensor], Tensor]
+
+MIN_STEPS = 2000
+"""Steps of a training from which on ``auto`` compiles on a GPU; a shorter one ends before compiling has paid off."""
 
 
-def check_compile(wanted: object) -> None:
-    """Raises a ConfigError unless ``wanted`` is ``auto``, true or false."""
-    if wanted is not True and wanted is not False and wanted != "auto":
-        raise ConfigError(f"model.compile={wanted} is not a value of this key", "it takes auto, true or false")
+def check_auto(key: str, value: object) -> None:
+    """Checks that the value of a switch is ``auto``, true or false.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if value is not True and value is not False and value != "auto":
+        raise ConfigError(f"{key}={value} is not auto, true or false", "use auto, true or false")
 
 
-def settle(module: Any, network: nn.Module, wanted: bool | str, images: int = 1) -> None:
-    """Compiles a LightningModule's network where that is asked for or pays, and tries it out.
+def maybe_compile(
+    network: nn.Module,
+    wanted: bool | str,
+    shape: tuple[int, ...],
+    device: torch.device,
+    steps: int,
+    precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Forward | None:
+    """Compiles a network if that is wanted, and tries one step of it.
 
-    On CPUs ``auto`` does not: it gained 4% there, once compiled (``docs/benchmarks.md``).
+    ``auto`` compiles on a GPU in trainings of :data:`MIN_STEPS` or more. On CPUs it does not: the gain there was 4%
+    (``docs/benchmarks.md``).
 
     Args:
-        module: the LightningModule, at the start of a fit.
-        network: maps normalised images to a tensor.
+        network: Maps images to a tensor; it stays as it is.
         wanted: ``auto``, true or false.
-        images: images a sample: 2 where the network sees two views.
+        shape: Of the images of a step.
+        device: That trains.
+        steps: Of the training.
+        precision: Makes the context of the forward pass, such as autocast.
+
+    Returns:
+        The compiled forward pass, or ``None``: not wanted, or it failed, which a warning says.
+
+    Raises:
+        torch.OutOfMemoryError: The step does not fit into memory.
     """
-    steps = int(module.trainer.estimated_stepping_batches)
-    if wanted == "auto" and module.device.type == "cuda" and steps >= WORTH_STEPS:
-        network.compile()
-    if getattr(network, "_compiled_call_impl", None) is None:
-        return
-    data = module.trainer.datamodule
-    shape = (images * data.loader.batch_size, 3, data.pixels.size, data.pixels.size)
+    if wanted is False or (wanted == "auto" and (device.type != "cuda" or steps < MIN_STEPS)):
+        return None
     try:
-        rehearse(module, network, shape)
+        compiled: Forward = torch.compile(network.forward)
+        dry_run(network, shape, device, compiled, precision)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        network._compiled_call_impl = None  # what nn.Module.compile set
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        log.warning("the network can't be compiled (%s: %s): it runs without", type(error).__name__, reason[:200])
+        log.warning("the network cannot be compiled (%s: %s), so it runs eagerly", type(error).__name__, reason[:200])
+        return None
+    return compiled
 
 
-def rehearse(module: Any, network: nn.Module, shape: tuple[int, ...]) -> None:
-    """Takes a network through one step, forward and back, and leaves no trace in it."""
-    kept = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    devices = [module.device] if module.device.type == "cuda" else []
+def dry_run(
+    network: nn.Module,
+    shape: tuple[int, ...],
+    device: torch.device,
+    forward: Forward | None = None,
+    precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> None:
+    """Runs one forward and backward pass on random images and undoes every effect on the network and on torch's seed.
+
+    Args:
+        network: On ``device``.
+        shape: Of the images.
+        device: Of the network.
+        forward: Compiled forward pass of the network; ``None`` calls the network.
+        precision: Makes the context of the forward pass, such as autocast.
+    """
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     training = network.training
-    with torch.random.fork_rng(devices):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
             network.train()
-            with module.trainer.precision_plugin.forward_context():
-                found = network(torch.randn(shape, device=module.device))
-            found.float().square().mean().backward()
+            with precision():
+                output = (forward or network)(torch.randn(shape, device=device))
+            output.float().square().mean().backward()
         finally:
             network.train(training)
             for parameter in network.parameters():
                 parameter.grad = None
             with torch.no_grad():
                 for name, buffer in network.named_buffers():
-                    buffer.copy_(kept[name])
+                    buffer.copy_(buffers[name])
 
 
 def largest_batch(module: Any, device: torch.device, size: int, tried: int, images: int = 1) -> int:
-    """Returns the largest of ``tried``'s halves of which a step fits into a device's memory; 0 where none does.
+    """Returns the largest half, quarter, eighth... of a batch size whose step fits into memory; 0 if none does.
 
-    Beside the step there must be room for the optimizer's two moments of every weight.
+    Memory must also hold the optimizer's two moments of every weight. Lightning's ``BatchSizeFinder`` searches before
+    a training, by whole fits with checkpoints on disk, and then changes the batch size; this only advises.
 
     Args:
-        module: the LightningModule, on whatever device it is now.
-        device: where it is to train.
-        size: side of the images, pixels.
-        tried: the batch that did not fit.
-        images: images a sample.
+        module: A LightningModule with a ``network`` and a Trainer, on any device.
+        device: Where it is to train.
+        size: Side of the images, px.
+        tried: The batch size that did not fit.
+        images: Images per sample; 2 if the network sees two views.
     """
     batch = tried // 2
-    moments: list[torch.Tensor] = []
+    moments: list[Tensor] = []
     try:
         module.to(device)
         moments = [torch.zeros_like(weight) for weight in module.parameters() for _ in range(2)]
         while batch >= 2:
             try:
-                rehearse(module, module.network, (images * batch, 3, size, size))
+                precision = module.trainer.precision_plugin.forward_context
+                dry_run(module.network, (images * batch, 3, size, size), device, precision=precision)
                 return batch
-            except (torch.OutOfMemoryError, RuntimeError, MemoryError):
+            except (RuntimeError, MemoryError):  # torch.OutOfMemoryError is a RuntimeError
                 batch //= 2
             if device.type == "cuda":
                 torch.cuda.empty_cache()
-    except (torch.OutOfMemoryError, RuntimeError, MemoryError):
-        return 0
+    except (RuntimeError, MemoryError):
+        pass
     finally:
         moments.clear()
     return 0

@@ -1,40 +1,54 @@
-"""Watches a loss for NaN without waiting for the device at every step."""
+"""Stops a training whose loss is not finite, without waiting for the device at every step."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
 import torch
 from torch import Tensor
 
 from mlfix_train.errors import RunError
 
-EVERY = 25
-"""Steps between two looks: on a GPU each look waits for the device."""
+CHECK_EVERY = 25
+"""Steps between two checks; on a GPU each check waits for the device."""
 
 
-class LossWatch:
-    """Stops a training whose loss is not finite."""
+class NonFiniteLossGuard(L.Callback):
+    """Raises an error once a training loss is NaN or infinite; at most 25 steps late, and before the epoch ends.
 
-    def __init__(self) -> None:
-        self.finite: Tensor | None = None
+    Of Lightning's own checks, ``EarlyStopping(check_finite=True)`` looks at the end of an epoch and then ends the
+    training as if it were complete, and ``Trainer(detect_anomaly=True)`` makes every step several times slower.
 
-    def look(self, loss: Tensor, epoch: int, step: int, steps: int, lr: float) -> None:
-        """Notes the loss of a step, and now and then looks at what was noted.
+    Args:
+        hint: What to do about it.
+    """
 
-        Args:
-            loss: a scalar, detached.
-            epoch: number of the epoch, from 0.
-            step: number of the step in it, from 0.
-            steps: steps of the epoch.
-            lr: ``recipe.lr``, for the error.
+    def __init__(self, hint: str = "lower the learning rate") -> None:
+        self.hint = hint
+        self._finite: Tensor | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forgets the losses of an earlier training."""
+        self._finite = None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Records whether the step's loss is finite; checks all recorded ones now and then.
 
         Raises:
-            RunError: a loss was NaN or infinite.
+            RunError: A loss was NaN or infinite.
         """
-        finite = torch.isfinite(loss)
-        self.finite = finite if self.finite is None else self.finite & finite
-        if (step + 1 >= steps or step % EVERY == 0) and not bool(self.finite):
-            self.finite = None
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if not isinstance(loss, Tensor):
+            return  # a module that optimizes by itself need not return its loss
+        finite = torch.isfinite(loss.detach())
+        self._finite = finite if self._finite is None else self._finite & finite
+        last = batch_idx + 1 >= trainer.num_training_batches
+        if (last or batch_idx % CHECK_EVERY == 0) and not bool(self._finite):
             raise RunError(
-                f"the loss became NaN or infinite in epoch {epoch}, at or before step {step + 1}",
-                f"lower recipe.lr (it is {lr:g}) or try trainer.precision=32, with overwrite=true",
+                f"the loss became NaN or infinite in epoch {trainer.current_epoch}, at or before step {batch_idx + 1}",
+                self.hint,
             )

@@ -215,7 +215,7 @@ def _fit(
 
     from mlfix_train.training.loggers import open_loggers
     from mlfix_train.training.memory import explain_out_of_memory
-    from mlfix_train.training.trainer import own_process_group
+    from mlfix_train.training.trainer import explain_misconfiguration, own_process_group
 
     L.seed_everything(options.seed, workers=True, verbose=False)
     clock = time.monotonic()
@@ -229,11 +229,15 @@ def _fit(
         if options.overwrite and state:
             _remove_outputs(directory)
         clock = time.monotonic()
-        with own_process_group(), explain_out_of_memory(trainer, module, task.data, task.images_per_sample):
+        with (
+            own_process_group(),
+            explain_misconfiguration(),
+            explain_out_of_memory(trainer, module, task.data, task.images_per_sample),
+        ):
             trainer.fit(module, datamodule=task.data, ckpt_path=checkpoint, weights_only=True)
             if trainer.interrupted:
                 raise KeyboardInterrupt
-            if callback.gathered is None:  # killed between the last epoch and its results
+            if not callback.has_results:  # killed between the last epoch and its results
                 trainer.validate(module, datamodule=task.data, verbose=False)
                 callback.finish(trainer)
     timings["fit_seconds"] = round(time.monotonic() - clock, 2)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 ARGUMENTS = tuple(name for name in inspect.signature(L.Trainer.__init__).parameters if name != "self")
 """Every argument of ``lightning.Trainer``."""
 HARDWARE = ("accelerator", "devices", "num_nodes", "strategy")
+UNKNOWN_METRIC = "conditioned on metric"
+"""Part of what Lightning's EarlyStopping says about a metric that nothing logs."""
 DISTRIBUTED_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables that Lightning sets when it starts further processes."""
 
@@ -138,10 +140,29 @@ def _construct(arguments: dict[str, Any]) -> L.Trainer:
     try:
         return L.Trainer(**arguments)
     except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(
-            f"trainer: {first}", "see the trainer section of the settings: mlfix train --cfg job"
-        ) from error
+        raise _misconfiguration(error) from error
+
+
+@contextmanager
+def explain_misconfiguration() -> Iterator[None]:
+    """Turns what Lightning says about settings that do not fit together into an error with a hint.
+
+    Raises:
+        ConfigError: For example a callback that needs a logger, or monitors a metric that nothing logs.
+    """
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise _misconfiguration(error) from error
+    except RuntimeError as error:
+        if UNKNOWN_METRIC in str(error):
+            raise _misconfiguration(error) from error
+        raise
+
+
+def _misconfiguration(error: Exception) -> ConfigError:
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ConfigError(f"trainer: {first}", "see the sections trainer, callbacks and logger: mlfix train --cfg job")
 
 
 def _last_checkpoint(directory: RunDirectory) -> ModelCheckpoint:

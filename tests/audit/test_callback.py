@@ -15,12 +15,14 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from mlfix_train.audit import callback as module
-from mlfix_train.audit.callback import AuditCallback, artifact_name, gather
+from mlfix_train.audit.callback import AuditCallback, gather_on_rank_zero
+from mlfix_train.data.arms import Arm
 from mlfix_train.data.fixes.table import match_fixes
-from mlfix_train.data.loading.datamodule import Arm, DataModule, LoaderSpec
-from mlfix_train.data.pixels.store import PixelSpec
+from mlfix_train.data.loading.datamodule import DataModule
+from mlfix_train.data.loading.spec import LoaderSpec
+from mlfix_train.data.pixels.spec import PixelSpec
 from mlfix_train.data.samples import make_table
-from mlfix_train.data.splits import draw_split
+from mlfix_train.data.splits import SplitSpec, draw_split
 from mlfix_train.models.classifier import Classifier
 
 
@@ -37,36 +39,31 @@ def part(index: list[int], shift: float = 0.0) -> dict[str, np.ndarray]:
     return {"index": i, "label": i % 3, "logits": np.stack([i, -i, i + shift], 1).astype(np.float32)}
 
 
-def test_gather_keeps_each_sample_once_in_order() -> None:
-    found = gather([part([7, 3]), part([5]), part([0, 7, 3])])
+def test_gathering_keeps_each_sample_once_in_order() -> None:
+    found = gather_on_rank_zero([part([7, 3]), part([5]), part([0, 7, 3])])
+    assert found is not None
     assert found["index"].tolist() == [0, 3, 5, 7]
     assert found["label"].tolist() == [0, 0, 2, 1]
     np.testing.assert_array_equal(found["logits"], part([0, 3, 5, 7])["logits"])
 
 
-def test_gather_of_two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+def gather_worker(rank: int, folder: Path, batches: list[list[dict[str, np.ndarray]]]) -> None:
+    """What one of two processes of the test below does."""
+    address = f"file://{folder / 'rendezvous'}"
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    found = gather_on_rank_zero(batches[rank])
+    torch.save(found, folder / f"rank-{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_only_rank_zero_receives_what_two_processes_gather(tmp_path: Path) -> None:
     """Each process holds every second sample, padded by a repeat of the first."""
-    parts = [[part([0, 2]), part([4])], [part([1, 3]), part([0])]]
-
-    def all_gather(target: list[Any], own: dict[str, np.ndarray]) -> None:
-        assert own["index"].tolist() == [0, 2, 4]
-        target[:] = [{key: np.concatenate([p[key] for p in each]) for key in own} for each in parts]
-
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    monkeypatch.setattr(torch.distributed, "all_gather_object", all_gather)
-    found = gather(parts[0])
+    batches = [[part([0, 2]), part([4])], [part([1, 3]), part([0])]]
+    torch.multiprocessing.spawn(gather_worker, (tmp_path, batches), nprocs=2)
+    found, nothing = (torch.load(tmp_path / f"rank-{rank}.pt", weights_only=False) for rank in range(2))
+    assert nothing is None
     assert found["index"].tolist() == [0, 1, 2, 3, 4]
     np.testing.assert_array_equal(found["logits"], part([0, 1, 2, 3, 4])["logits"])
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [("demo-original-seed-0", "demo-original-seed-0"), ("seed=0,fold=3", "seed-0-fold-3"), ("höhe/a b", "h-he-a-b"),
-     ("停", "run"), ("", "run"), ("x" * 300, "x" * 100)],
-)  # fmt: skip
-def test_artifact_names_are_what_wandb_takes(text: str, wanted: str) -> None:
-    assert artifact_name(text) == wanted
 
 
 # --- in a training ---
@@ -100,7 +97,7 @@ def train(table: pd.DataFrame, cache: Path, tmp_path: Path) -> Train:
     ) -> tuple[L.Trainer, DataModule, AuditCallback, Classifier]:
         L.seed_everything(0, verbose=False)
         data = DataModule(
-            table, draw_split(table, 0.4), cache, Arm(arm, fixes), PixelSpec(size=16), LoaderSpec(16, 7), None, 0
+            table, draw_split(table, SplitSpec(0.4)), cache, Arm(arm, fixes), PixelSpec(size=16), LoaderSpec(16, 7), None, 0
         )
         model = Classifier(data.labels, "mlfix_small", {"epochs": 1}, "concat_pool")
         audit = AuditCallback(tmp_path / "run", "a title", probabilities=True, n_panels=2)
@@ -116,8 +113,8 @@ def train(table: pd.DataFrame, cache: Path, tmp_path: Path) -> Train:
 
 
 def fixes_for(table: pd.DataFrame) -> pd.DataFrame:
-    held = table.index[draw_split(table, 0.4)]
-    trained = table.index[~draw_split(table, 0.4)]
+    held = table.index[draw_split(table, SplitSpec(0.4))]
+    trained = table.index[~draw_split(table, SplitSpec(0.4))]
     answers = {held[0]: "invalid", held[1]: "invalid", held[5]: "blue", trained[0]: "invalid"}
     raw = pd.DataFrame({"row": range(2, 6), "sample_id": list(answers), "new_label": list(answers.values())})
     return match_fixes(raw.assign(old_label="", reviewer="", time="", note=""), table)
@@ -133,7 +130,7 @@ def test_a_run_leaves_every_held_out_sample_once(
     folder = tmp_path / "run"
     found = pd.read_parquet(folder / "predictions.parquet")
     assert list(found.columns) == ["sample_id", "split", "label", "pred", "loss", "prob", "label_prob", "margin"]
-    held = table.index[draw_split(table, 0.4)]
+    held = table.index[draw_split(table, SplitSpec(0.4))]
     assert found["sample_id"].tolist() == held.tolist()
     assert found["label"].tolist() == table.loc[held, "label"].tolist(), "the given labels, in every arm"
     assert set(found["split"]) == {"val"}
@@ -144,7 +141,7 @@ def test_a_run_leaves_every_held_out_sample_once(
         assert not trained & set(gone)
     # the logits, drawn anew from the trained network
     model.eval()
-    rows = np.flatnonzero(draw_split(table, 0.4))
+    rows = np.flatnonzero(draw_split(table, SplitSpec(0.4)))
     pixels = torch.from_numpy(data.store[rows]).permute(0, 3, 1, 2).float() / 255
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     with torch.no_grad():
@@ -197,7 +194,7 @@ def test_a_training_that_never_validated_writes_nothing(train: Train, tmp_path: 
 
 def test_other_processes_write_nothing(tmp_path: Path) -> None:
     audit = AuditCallback(tmp_path / "run")
-    audit.predictions, audit.gathered = pd.DataFrame(), {}
+    audit.predictions, audit._logits = pd.DataFrame(), np.empty((0, 3))
     trainer = type("Trainer", (), {"is_global_zero": False})()
     audit.finish(trainer)  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()

@@ -49,3 +49,24 @@ def test_hydra_leaves_nothing_behind(tmp_path, mlfix, monkeypatch) -> None:
     mlfix("train", "data.root=nowhere")
     mlfix("train", "--cfg", "job")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_stops_early_is_no_bug(tmp_path) -> None:
+    process = start("train", "--help", cwd=tmp_path)
+    process.stdout.close()
+    assert process.wait(60) == 0
+    assert process.stderr.read() == ""
+
+
+def test_presets_of_the_user_are_known(tmp_path, monkeypatch, mlfix) -> None:
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/mine.yaml").write_text("# @package _global_\nrecipe: {epochs: 3}\n")
+    (tmp_path / "conf/experiment/wrong.yaml").write_text("# @package _global_\nrecipe: {epocs: 3}\n")
+    monkeypatch.chdir(tmp_path)
+    folder = f"--config-dir={tmp_path}/conf"
+    answer = mlfix("train", folder, "--cfg", "job", "data.root=x", "experiment=mine")
+    assert answer.code == 0 and "epochs: 3" in answer.out
+    answer = mlfix("train", folder, "data.root=x", "experiment=mien")
+    assert answer.code == 2 and "did you mean 'mine'?" in answer.err
+    answer = mlfix("train", folder, "data.root=x", "experiment=wrong")
+    assert answer.code == 2 and "unknown key recipe.epocs" in answer.err and "recipe.epochs" in answer.err

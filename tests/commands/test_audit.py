@@ -1,4 +1,4 @@
-"""`mlfix audit` and `mlfix export` on real runs of folds, with planted errors; and what they say to mistakes."""
+"""`mlfix audit` and `mlfix export` on real runs of folds, with planted label errors; and their errors."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_score_is_the_mean_over_the_runs_that_held_a_sample_out(place: Path, a
     np.testing.assert_allclose(ranking.loc[own, "aum"], mean.reindex(own), rtol=1e-5, atol=1e-6)
 
 
-def test_slices_panels_and_what_is_said(audited: Path, place: Path, mlfix: Any) -> None:
+def test_slices_panels_and_the_summary(audited: Path, place: Path, mlfix: Any) -> None:
     slices = pd.read_csv(audited / "slices.csv")
     assert {"pair", "label", "slice"} == set(slices["kind"])
     assert {"round", "light"} <= set(slices["name"])
@@ -88,7 +88,7 @@ def test_slices_panels_and_what_is_said(audited: Path, place: Path, mlfix: Any) 
     answer = mlfix("audit", f"runs={place}/o", f"out={place}/again", "logger=none", "n_panels=1", "neighbours=none")
     assert "evidence   held-out predictions, training dynamics (in-sample)\n" in answer.out
     judged = "lonely" in read_ranking(place / "again")["given_label"].values
-    assert ("lonely     1 label(s) of a single sample or group" in answer.out) == judged
+    assert ("unseen     1 label(s) with a single sample or group" in answer.out) == judged
 
 
 def test_samples_that_no_run_held_out_are_listed(place: Path, tmp_path: Path, mlfix: Any) -> None:
@@ -121,7 +121,7 @@ def test_images_that_are_gone_or_broken_leave_the_ranking(place: Path, tmp_path:
     assert "No pictures" in (tmp_path / "b/report.html").read_text()
 
 
-def test_other_data_other_labels_and_spoilt_probabilities_are_refused(place: Path, tmp_path: Path, mlfix: Any) -> None:
+def test_other_data_other_labels_and_damaged_probabilities_are_errors(place: Path, tmp_path: Path, mlfix: Any) -> None:
     shutil.copytree(place / "o", tmp_path / "o")
     run = tmp_path / "o/default/original/seed=0,fold=0"
     state = json.loads((run / "run.json").read_text())
@@ -136,7 +136,7 @@ def test_other_data_other_labels_and_spoilt_probabilities_are_refused(place: Pat
     np.save(run / "probabilities.npy", matrix)
     answer = mlfix("audit", f"runs={tmp_path}/o", f"out={tmp_path}/a", "logger=none")
     assert answer.code == 1
-    assert "probabilities.npy: row 5 is no probabilities: sum 2" in answer.err
+    assert "probabilities.npy: row 5 is not a probability distribution: sum 2" in answer.err
     np.save(run / "probabilities.npy", matrix[:-1])
     assert "its predictions are" in mlfix("audit", f"runs={tmp_path}/o", f"out={tmp_path}/a", "logger=none").err
     assert not (tmp_path / "a").exists(), "nothing is written before it is sure"
@@ -145,7 +145,7 @@ def test_other_data_other_labels_and_spoilt_probabilities_are_refused(place: Pat
 @pytest.mark.parametrize(
     ("keys", "words"),
     [(["neighbours=order"], "neighbours=order needs an order"), (["neighbours=near"], "neighbours=near"),
-     (["slices=3"], "slices=3 is a value"), (["slices.x=zebra"], "matches none of the labels"),
+     (["slices=3"], "slices is a section, not a single value"), (["slices.x=zebra"], "matches none of the labels"),
      (["slices.x={column: none, values: [1]}"], "no column 'none'")],
 )  # fmt: skip
 def test_wrong_settings(place: Path, tmp_path: Path, mlfix: Any, keys: list[str], words: str) -> None:
@@ -159,7 +159,7 @@ def test_panels_never_go_where_they_would_be_read_as_data(shapes: Path, tmp_path
     assert mlfix("train", f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST).code == 0
     answer = mlfix("audit", f"runs={tmp_path}/o", f"out={shapes}/audit", "logger=none")
     assert answer.code == 2
-    assert "would be read as data the next time" in answer.err
+    assert "would become samples next time" in answer.err
     assert not (shapes / "audit").exists()
 
 
@@ -172,7 +172,7 @@ def test_prediction_files_alone_are_enough(place: Path, tmp_path: Path, mlfix: A
     ranking = read_ranking(tmp_path / "a")
     np.testing.assert_allclose(ranking["suspicion"], -np.expm1(-ranking["loss"]), atol=1e-8)
     assert ranking["margin"].isna().all()
-    assert "lonely  " not in answer.out, "files don't say what was trained on"
+    assert "unseen  " not in answer.out, "files don't say what was trained on"
     assert mlfix("export", f"audit={tmp_path}/a", "to=fiftyone", f"out={tmp_path}/f").code == 1
     assert mlfix("export", f"audit={tmp_path}/a", "to=cleanlab", f"out={tmp_path}/c").code == 0
 
@@ -252,7 +252,7 @@ def test_fixes_are_applied_on_the_way_out(audited: Path, place: Path, tmp_path: 
 
 def test_labels_that_fixes_bring_are_exported_too(audited: Path, tmp_path: Path, mlfix: Any) -> None:
     (tmp_path / "fixes.csv").write_text("sample_id,new_label\ndisc/000.png,new one\n")
-    keys = (f"audit={audited}", f"fixes.path={tmp_path}/fixes.csv", "fixes.allow=[new_labels]")
+    keys = (f"audit={audited}", f"fixes.path={tmp_path}/fixes.csv", "fixes.ignore=[new_labels]")
     answer = mlfix("export", *keys, "to=cleanlab", f"out={tmp_path}/c")
     assert answer.code == 0, answer.err
     names, labels = json.loads((tmp_path / "c/class_names.json").read_text()), np.load(tmp_path / "c/labels.npy")
@@ -264,7 +264,7 @@ def test_labels_that_fixes_bring_are_exported_too(audited: Path, tmp_path: Path,
     assert 'value="new one"' in (tmp_path / "l/label_config.xml").read_text()
 
 
-def test_audits_that_are_not_whole_are_refused(audited: Path, tmp_path: Path, mlfix: Any) -> None:
+def test_incomplete_audits_are_errors(audited: Path, tmp_path: Path, mlfix: Any) -> None:
     shutil.copytree(audited, tmp_path / "a")
     lines = (tmp_path / "a/ranking.csv").read_text().splitlines(keepends=True)
     (tmp_path / "a/ranking.csv").write_text("".join(lines[:-5]))
@@ -276,7 +276,9 @@ def test_audits_that_are_not_whole_are_refused(audited: Path, tmp_path: Path, ml
     assert "can't be read" in mlfix("export", f"audit={tmp_path}/a", "to=cleanlab", f"out={tmp_path}/c").err
 
 
-def test_labels_that_changed_since_training_are_told(place: Path, tmp_path: Path, mlfix: Any, audited: Path) -> None:
+def test_labels_that_changed_since_training_are_reported(
+    place: Path, tmp_path: Path, mlfix: Any, audited: Path
+) -> None:
     shutil.copytree(place / "o", tmp_path / "o")
     table = pd.read_csv(place / "samples.csv")
     table["label"] = table["label"].where(table["sample_id"] != "square/005.png", "disc")
@@ -286,7 +288,7 @@ def test_labels_that_changed_since_training_are_told(place: Path, tmp_path: Path
         run.write_text(run.read_text().replace(f"{place}/samples.csv", f"{tmp_path}/samples.csv"))
     answer = mlfix("audit", f"runs={tmp_path}/o", f"out={tmp_path}/a", "logger=none", "n_panels=0")
     assert answer.code == 0, answer.err
-    assert "1 labels in the data are others than when the runs were trained" in answer.err
+    assert "1 labels in the data have changed since the runs were trained" in answer.err
     columns = ["sample_id", "given_label", "suspicion"]
     pd.testing.assert_frame_equal(read_ranking(tmp_path / "a")[columns], read_ranking(audited)[columns])
 

@@ -65,7 +65,7 @@ def test_the_four_errors_and_the_split_of_the_effect(study: Path, tmp_path: Path
         assert piece["control"]["effect"]["training"] == pytest.approx(control, abs=1e-5)
     assert (out / "compare.md").read_text().count("|") > 20
     assert {"all.png", "round.png", "not-round.png"} <= {path.name for path in out.iterdir()}
-    assert "same clean rows" in answer.out
+    assert "same clean samples" in answer.out
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_the_four_errors_and_the_split_of_the_effect(study: Path, tmp_path: Path
         (["original={study}/shapes"], "no run"),
         (["fixed={study}/o/default/original"], "a run of the arm original"),
         (["slices.x=hexagon"], "matches none of the labels"),
-        (["slices.x=["], "no regular expression"),
+        (["slices.x=["], "not a valid regular expression"),
         (["fixes.path={study}/nofile.csv"], "nofile.csv"),
         (["fixes.path={study}/other.csv"], "isn't in the data"),
         (["out={study}/fixes.csv"], "fixes.csv"),
@@ -101,16 +101,17 @@ def test_arms_must_differ_in_nothing_but_the_fixes(study: Path, tmp_path: Path, 
     assert answer.code == 1
     assert "other fixes" in answer.err
     assert (
-        mlfix("compare", *keys(study, f"fixes.path={tmp_path}/few.csv", "allow=fixes", f"out={tmp_path}/x")).code == 0
+        mlfix("compare", *keys(study, f"fixes.path={tmp_path}/few.csv", "ignore=[fixes]", f"out={tmp_path}/x")).code
+        == 0
     )
 
 
 def test_arms_of_other_data_are_named(study: Path, tmp_path: Path, mlfix) -> None:
     shapes = draw_shapes(tmp_path / "other", per_label=20, seed=5)
     assert mlfix("train", f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "arm=fixed",
-                 f"fixes.path={study}/fixes.csv", "fixes.allow=[unknown_samples]").code == 0  # fmt: skip
+                 f"fixes.path={study}/fixes.csv", "fixes.ignore=[unknown_samples]").code == 0  # fmt: skip
     answer = mlfix(
-        "compare", *keys(study, f"fixed={tmp_path}/o/default/fixed", "allow=[settings,fixes]", f"out={tmp_path}/x")
+        "compare", *keys(study, f"fixed={tmp_path}/o/default/fixed", "ignore=[settings,fixes]", f"out={tmp_path}/x")
     )
     assert answer.code == 1
     assert "do not hold out the same samples" in answer.err

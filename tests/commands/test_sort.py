@@ -207,7 +207,7 @@ def test_equal_images_are_sorted_too(place: Path, mlfix) -> None:
         (["effort=-1"], "effort"),
         (["panels=many"], "panels"),
         (["duplicates.threshold=-1"], "duplicates.threshold"),
-        (["slices.a=(", "panels=0"], "slices.a=( is no regular expression"),
+        (["slices.a=(", "panels=0"], "slices.a=( is not a valid regular expression"),
         (["device=tpu"], "device"),
         (["out=shapes/sort"], "its panels would be read as data"),
         (["out=nan.npy"], "out=nan.npy is a file"),

@@ -85,14 +85,14 @@ def test_assign_takes_any_path() -> None:
 def test_one_default_in_one_place() -> None:
     """Signatures of what users set by YAML agree with the YAML, or leave it to the YAML."""
     from mlfix_train.data.crops.geometry import CropSpec
-    from mlfix_train.data.loading.augment import AugmentSpec
-    from mlfix_train.data.loading.datamodule import LoaderSpec
-    from mlfix_train.data.pixels.store import PixelSpec
+    from mlfix_train.data.loading.spec import AugmentSpec, LoaderSpec
+    from mlfix_train.data.pixels.spec import PixelSpec
 
     cfg = config.plain(config.compose("train", ["data.root=x"]))
     augment = {key: value for key, value in cfg["augment"].items() if key != "enabled"}
     assert AugmentSpec(**augment) == AugmentSpec()
-    assert LoaderSpec(**cfg["loader"]) == LoaderSpec()
+    loader = {"cache_on_device": cfg["loader"].pop("resident"), **cfg["loader"]}
+    assert LoaderSpec(**loader) == LoaderSpec()
     pixels = {key: value for key, value in cfg["pixels"].items() if key not in ("cache", "max_unreadable")}
     assert PixelSpec(**pixels) == PixelSpec()
     crop = config.plain(config.compose("crop", ["data.root=x"]))

@@ -10,7 +10,7 @@ import pytest
 
 from mlfix_train.data.arms import training_rows
 from mlfix_train.data.fixes.table import INVALID, match_fixes
-from mlfix_train.data.splits import draw_split
+from mlfix_train.data.splits import SplitSpec, draw_split
 from mlfix_train.errors import ConfigError, FixesError
 
 Counted = Callable[..., pd.DataFrame]
@@ -23,7 +23,7 @@ def table(counted: Counted) -> pd.DataFrame:
 
 @pytest.fixture
 def held_out(table: pd.DataFrame) -> np.ndarray:
-    return draw_split(table, 0.25, seed=5)
+    return draw_split(table, SplitSpec(0.25, seed=5))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from mlfix_train.data.samples import make_table
-from mlfix_train.data.splits import draw_split, stratified_parts
+from mlfix_train.data.splits import SplitSpec, draw_split, stratified_parts
 from mlfix_train.errors import ConfigError, DataError
 
 Counted = Callable[..., pd.DataFrame]
@@ -30,11 +30,22 @@ def photos(rng: np.random.Generator, n: int = 1500) -> pd.DataFrame:
     return grouped_table(labels, np.repeat(np.arange(n), sizes))
 
 
+def draw(
+    table: pd.DataFrame,
+    fraction: float = 0.2,
+    seed: int = 0,
+    folds: int | None = None,
+    fold: int | None = None,
+    **more: object,
+) -> np.ndarray:
+    return draw_split(table, SplitSpec(fraction, seed, folds, fold, **more))
+
+
 @pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5, 0.9])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_exact_counts_without_groups(counted: Counted, fraction: float, seed: int) -> None:
     table = counted(**COUNTS)
-    mask = draw_split(table, fraction, seed)
+    mask = draw(table, fraction, seed)
     assert mask.dtype == bool and mask.shape == (len(table),)
     held = table["label"][mask].value_counts().to_dict()
     for label, n in COUNTS.items():
@@ -44,17 +55,17 @@ def test_exact_counts_without_groups(counted: Counted, fraction: float, seed: in
 
 def test_seeds(counted: Counted) -> None:
     table = counted(**COUNTS)
-    masks = [draw_split(table, seed=seed) for seed in range(20)]
-    assert (masks[3] == draw_split(table, seed=3)).all()
+    masks = [draw(table, seed=seed) for seed in range(20)]
+    assert (masks[3] == draw(table, seed=3)).all()
     assert len({mask.tobytes() for mask in masks}) == 20
-    share = np.mean([draw_split(table, seed=seed)[:100] for seed in range(300)], axis=0)
+    share = np.mean([draw(table, seed=seed)[:100] for seed in range(300)], axis=0)
     assert abs(share - 0.2).max() < 5 * np.sqrt(0.2 * 0.8 / 300), "every sample is as likely to be held out"
 
 
 def test_the_global_random_state_is_left_alone(counted: Counted) -> None:
     np.random.seed(0)
     before = np.random.get_state()[1].copy()
-    draw_split(counted(a=10, b=10))
+    draw(counted(a=10, b=10))
     assert (np.random.get_state()[1] == before).all()
 
 
@@ -62,16 +73,16 @@ def test_labels_of_fixes_do_not_matter_for_the_split(counted: Counted) -> None:
     """The split reads ids, labels and groups alone: metadata (such as true labels) and paths change nothing."""
     table = counted(a=30, b=30)
     other = table.assign(true_label="x", path="elsewhere", note=range(60))
-    assert (draw_split(table) == draw_split(other)).all()
+    assert (draw(table) == draw(other)).all()
 
 
 @pytest.mark.parametrize("folds", [None, 5])
 def test_groups_stay_together(folds: int | None) -> None:
     table = photos(np.random.default_rng(0), 400)
     fold = None if folds is None else 2
-    mask = pd.Series(draw_split(table, 0.2, 3, folds, fold), index=table["group"].to_numpy())
+    mask = pd.Series(draw(table, 0.2, 3, folds, fold), index=table["group"].to_numpy())
     assert (mask.groupby(level=0).nunique() == 1).all()
-    loose = pd.Series(draw_split(table, 0.2, 3, folds, fold, grouped=False), index=table["group"].to_numpy())
+    loose = pd.Series(draw(table, 0.2, 3, folds, fold, grouped=False), index=table["group"].to_numpy())
     assert (loose.groupby(level=0).nunique() > 1).any(), "grouped=false parts them"
 
 
@@ -82,7 +93,7 @@ def test_shares_of_photos_with_several_labels() -> None:
     groups = table["group"].astype(int).to_numpy()
     off, off_at_random = [], []
     for seed in range(12):
-        mask = draw_split(table, 0.2, seed)
+        mask = draw(table, 0.2, seed)
         assert abs(mask.mean() - 0.2) < 0.01
         chosen = np.random.default_rng(seed).random(groups.max() + 1)[groups] < 0.2
         for taken, deviations in ((mask, off), (chosen, off_at_random)):
@@ -101,7 +112,7 @@ def test_shares_of_gtsrb_tracks(gtsrb_names: list[str]) -> None:
     counts = table["label"].value_counts()
     assert len(table) == 39_209 and len(counts) == 43
     for seed in range(3):
-        mask = draw_split(table, 0.2, seed)
+        mask = draw(table, 0.2, seed)
         assert pd.Series(mask).groupby(tracks).nunique().max() == 1
         held = table["label"][mask].value_counts().reindex(counts.index, fill_value=0)
         assert (abs(held - 0.2 * counts) <= 30).all(), "each label is off by less than a track"
@@ -134,7 +145,7 @@ def test_photo_groups_are_as_likely_held_out_whatever_their_size() -> None:
 @pytest.mark.parametrize("grouped", [True, False])
 def test_folds_hold_every_sample_out_once(grouped: bool) -> None:
     table = photos(np.random.default_rng(3), 300)
-    masks = np.array([draw_split(table, seed=1, folds=5, fold=k, grouped=grouped) for k in range(5)])
+    masks = np.array([draw(table, seed=1, folds=5, fold=k, grouped=grouped) for k in range(5)])
     assert (masks.sum(0) == 1).all()
     sizes = masks.sum(1)
     assert sizes.max() - sizes.min() < 0.05 * len(table)
@@ -144,7 +155,7 @@ def test_folds_hold_every_sample_out_once(grouped: bool) -> None:
 
 def test_folds_of_single_samples_are_even(counted: Counted) -> None:
     table = counted(**COUNTS)
-    counts = [table["label"][draw_split(table, folds=4, fold=k)].value_counts() for k in range(4)]
+    counts = [table["label"][draw(table, folds=4, fold=k)].value_counts() for k in range(4)]
     for label, n in COUNTS.items():
         shares = [int(count.get(label, 0)) for count in counts]
         assert sum(shares) == n and max(shares) - min(shares) <= 1
@@ -152,71 +163,71 @@ def test_folds_of_single_samples_are_even(counted: Counted) -> None:
 
 def test_fraction_is_not_used_with_folds(counted: Counted) -> None:
     table = counted(a=40, b=40)
-    assert (draw_split(table, 0.7, folds=4, fold=1) == draw_split(table, 0.1, folds=4, fold=1)).all()
+    assert (draw(table, 0.7, folds=4, fold=1) == draw(table, 0.1, folds=4, fold=1)).all()
 
 
 def test_column(counted: Counted) -> None:
     table = counted(a=3, b=3).assign(split=["train", "val", "Test ", "training", "train", "valid"], mine=list("xyxyxx"))
-    assert draw_split(table, column="split").tolist() == [False, True, True, False, False, True]
-    assert draw_split(table, column="split", held_out=["val", "test", "valid"]).sum() == 3
-    with pytest.raises(DataError, match=r"(?s)split.column=mine holds values .*'x', 'y'.*split.held_out"):
-        draw_split(table, column="mine")
+    assert draw(table, column="split").tolist() == [False, True, True, False, False, True]
+    assert draw(table, column="split", held_out_values=["val", "test", "valid"]).sum() == 3
+    with pytest.raises(DataError, match=r"(?s)split.column=mine has values .*'x', 'y'.*split.held_out_values"):
+        draw(table, column="mine")
     with pytest.raises(DataError, match=r"(?s)split.column=mien: the data has no such column.*mine"):
-        draw_split(table, column="mien")
+        draw(table, column="mien")
     with pytest.raises(DataError, match=r"neither train nor held out: 'test', 'valid'"):
-        draw_split(table, column="split", held_out=["val"])
-    with pytest.raises(DataError, match=r"holds values that are neither"):
-        draw_split(counted(a=3, b=3), column="split")
+        draw(table, column="split", held_out_values=["val"])
+    with pytest.raises(DataError, match=r"has values that mean neither"):
+        draw(counted(a=3, b=3), column="split")
 
 
 @pytest.mark.parametrize("how", [{"fraction": 0.5}, {"folds": 2, "fold": 0}, {"column": "split"}])
 def test_train_only(counted: Counted, how: dict) -> None:
     table = counted(a=20, other=20).assign(split=["val", "train"] * 20)
-    mask = draw_split(table, train_only=["other"], **how)
+    mask = draw(table, train_only=["other"], **how)
     assert not mask[table["label"] == "other"].any()
     assert mask[table["label"] == "a"].sum() == 10
 
 
 def test_train_only_samples_train_although_their_photo_is_held_out() -> None:
     table = grouped_table(np.tile(["a", "b", "other"], 50), np.repeat(np.arange(50), 3))
-    mask = draw_split(table, 0.5, train_only=["other"])
+    mask = draw(table, 0.5, train_only=["other"])
     assert not mask[2::3].any() and (mask[0::3] == mask[1::3]).all() and 10 < mask[0::3].sum() < 40
 
 
 def test_train_only_unknown(counted: Counted) -> None:
-    with pytest.raises(ConfigError, match=r"split.train_only names labels that no sample bears: othr"):
-        draw_split(counted(a=3, other=3), train_only=["othr"])
+    with pytest.raises(ConfigError, match=r"split.train_only names labels that no sample has: othr"):
+        draw(counted(a=3, other=3), train_only=["othr"])
 
 
 @pytest.mark.parametrize("fraction", [0, 0.001, 0.95, 1, -1, "a", None, True, float("nan")])
 def test_bad_fractions(counted: Counted, fraction: object) -> None:
-    with pytest.raises(ConfigError, match=r"(?s)split.fraction=.*0.01 to 0.9"):
-        draw_split(counted(a=9, b=9), fraction)
+    with pytest.raises(ConfigError, match=r"(?s)fraction=.*0.01 to 0.9"):
+        draw(counted(a=9, b=9), fraction)
 
 
 def test_bad_folds(counted: Counted) -> None:
     table = counted(a=9, b=9)
     for folds in (1, 0, -2, 2.5):
-        with pytest.raises(ConfigError, match=r"split.folds=.*out of range"):
-            draw_split(table, folds=folds, fold=0)
+        with pytest.raises(ConfigError, match=r"folds=.*out of range"):
+            draw(table, folds=folds, fold=0)
     for fold in (None, 3, -1, 0.5):
-        with pytest.raises(ConfigError, match=r"(?s)split.fold=.*from 0 to 2"):
-            draw_split(table, folds=3, fold=fold)
-    with pytest.raises(ConfigError, match=r"split.fold=1 without split.folds"):
-        draw_split(table, fold=1)
+        with pytest.raises(ConfigError, match=r"(?s)fold=.*from 0 to 2"):
+            draw(table, folds=3, fold=fold)
+    with pytest.raises(ConfigError, match=r"fold=1 without folds"):
+        draw(table, fold=1)
 
 
 def test_empty_sides(counted: Counted) -> None:
     with pytest.raises(DataError, match=r"holds out no sample"):
-        draw_split(counted(a=1, b=1))
+        draw(counted(a=1, b=1))
     with pytest.raises(DataError, match=r"holds out no sample"):
-        draw_split(counted(a=5, b=5), train_only=["a", "b"])
+        draw(counted(a=5, b=5), train_only=["a", "b"])
     with pytest.raises(DataError, match=r"leaves no sample to train on"):
-        draw_split(counted(a=2, b=2).assign(split="val"), column="split")
+        draw(counted(a=2, b=2).assign(split="val"), column="split")
 
 
 def test_labels_that_are_never_trained_on_are_named(counted: Counted, caplog: pytest.LogCaptureFixture) -> None:
     table = counted(a=4, b=4).assign(split=["val"] * 4 + ["val", "train", "train", "train"])
     with caplog.at_level(logging.WARNING):
-        draw_split(table, column="split")
+        draw(table, column="split")
     assert "1 label(s) are held out but never trained on" in caplog.text and ": a" in caplog.text

@@ -1,4 +1,4 @@
-"""The stand-in for MTSD, and the published experiment as one script: tried on a few photos."""
+"""The substitute for MTSD, and the published experiment as one script: tried on a few photos."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "fake"
 
 
-def test_the_stand_in_has_mtsds_layout(fake: Path) -> None:
+def test_the_substitute_has_mtsds_layout(fake: Path) -> None:
     splits = {path.stem: path.read_text().split() for path in (fake / "splits").iterdir()}
     assert set(splits) == {"train", "val", "test"} and sum(map(len, splits.values())) == 60
     annotated = {path.stem for path in (fake / "annotations").iterdir()}
@@ -105,3 +105,16 @@ def test_the_experiment_says_what_it_takes_stops_for_the_review_and_goes_on(fake
         about = json.loads((tmp_path / f"work/outputs/{name}/fixed/seed=1/run.json").read_text())["config"]
         assert about["split"]["grouped"] is (name == "mtsd-by-photo")
         assert about["pixels"]["size"] == 40 and about["loader"]["sampling"] == "balanced"
+
+
+def test_scripts_name_what_is_missing(tmp_path: Path) -> None:
+    script = REPO / "scripts"
+    for command, told in (
+        ((sys.executable, script / "estimate_mtsd.py", "nowhere", "--runs", "3"), "data.root=nowhere does not exist"),
+        ((sys.executable, script / "make_fake_mtsd.py", "x", "--size", "abc"), "abc is not a size"),
+        (("bash", script / "reproduce_mtsd.sh", tmp_path, "nofile.csv"), "nofile.csv does not exist"),
+        (("bash", script / "reproduce_mtsd.sh", tmp_path / "no", "none"), "does not exist"),
+    ):
+        done = subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode != 0
+        assert told in done.stderr and "Traceback" not in done.stderr

@@ -1,7 +1,8 @@
-"""The offline W&B run of a training, read back: table, panels, artifacts, group."""
+"""Loggers of a run: W&B read back offline (table, panels, artifacts, group), several at once, one's own."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from shapes import FAST, start
+
+from mlfix_train.training.loggers import open_loggers, wandb_logger
 
 
 def records(run: Path) -> list[dict]:
@@ -62,25 +65,79 @@ def test_without_wandb_installed_training_goes_on(shapes: Path, tmp_path: Path, 
     assert "wandb is not installed" in answer.err
 
 
-def test_another_lightning_logger_does_not_break(shapes: Path, tmp_path: Path, mlfix) -> None:
-    answer = mlfix("train", f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "logger=csv")
+def test_several_loggers_at_once_and_ones_own(shapes: Path, tmp_path: Path, mlfix, monkeypatch) -> None:
+    (tmp_path / "own_logger.py").write_text(
+        "from lightning.pytorch.loggers import CSVLogger\n"
+        "class Mine(CSVLogger):\n"
+        "    def __init__(self, save_dir, greeting):\n"
+        "        super().__init__(save_dir, name=greeting, version='')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "logger=[csv,wandb]")
+    answer = mlfix("train", *keys, "logger.mine._target_=own_logger.Mine", "logger.mine.greeting=hello")
     assert answer.code == 0, answer.err
-    assert (tmp_path / "o/default/original/seed=0/csv/metrics.csv").exists()
+    run = tmp_path / "o/default/original/seed=0"
+    assert (run / "csv/metrics.csv").exists() and (run / "hello/metrics.csv").exists()
+    assert list((run / "wandb").glob("offline-run-*"))
+    answer = mlfix("train", *keys, "logger.mine._target_=own_logger.Mine", "name=x")
+    assert answer.code == 2 and "logger.mine.greeting" in answer.err
+
+
+def test_a_wandb_run_is_closed_when_the_training_fails(shapes: Path, tmp_path: Path, mlfix) -> None:
+    """The next run of a sweep in this process would otherwise log into it."""
+    import wandb
+
+    keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "logger=wandb")
+    for wrong in ("recipe.lr=90", "trainer.accelerator=tpu"):
+        more = ("recipe.epochs=30",) if wrong.startswith("recipe") else ()
+        assert mlfix("train", *keys, wrong, *more, f"name={wrong[:7]}").code in (1, 2)
+        assert wandb.run is None
+
+
+def test_loggers_are_closed_with_the_outcome(tmp_path: Path, monkeypatch) -> None:
+    import wandb
+
+    codes: list[int] = []
+    for fails in (True, False):
+        with contextlib.suppress(RuntimeError), open_loggers(lambda: [wandb_logger(tmp_path)]) as (logger,):
+            monkeypatch.setattr(logger.experiment, "finish", codes.append)
+            if fails:
+                raise RuntimeError("no")
+        monkeypatch.undo()
+        wandb.finish()
+    assert codes == [1, 0]
 
 
 def test_a_comparison_is_one_run_in_the_group_of_the_sweep(shapes: Path, tmp_path: Path, mlfix) -> None:
     fixes = tmp_path / "fixes.csv"
     fixes.write_text("sample_id,new_label\nsquare/001.png,invalid\n")
-    keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "recipe.epochs=1", "name=study",
-            f"fixes.path={fixes}")  # fmt: skip
+    keys = (
+        f"data.root={shapes}",
+        f"outputs={tmp_path}/o",
+        *FAST,
+        "recipe.epochs=1",
+        "name=study",
+        f"fixes.path={fixes}",
+    )
     assert mlfix("train", "-m", *keys, "seed=0,1", "arm=original,fixed").code == 0
     arms = [f"{arm}={tmp_path}/o/study/{arm}" for arm in ("original", "fixed")]
     answer = mlfix("compare", *arms, f"fixes.path={fixes}", "slices.round=disc", f"out={tmp_path}/c", "logger=wandb")
     assert answer.code == 0, answer.err
     (offline,) = (tmp_path / "c/wandb").glob("offline-run-*")
     text = "\n".join(json.dumps(record) for record in records(offline))
-    for part in ('"study"', '"compare"', "study-compare", "compare/slices", "compare/labels", "compare/all",
-                 "compare/round-effect", "compare/page", "headline", "compare-study", "round/training"):  # fmt: skip
+    for part in (
+        '"study"',
+        '"compare"',
+        "study-compare",
+        "compare/slices",
+        "compare/labels",
+        "compare/all",
+        "compare/round-effect",
+        "compare/page",
+        "headline",
+        "compare-study",
+        "round/training",
+    ):
         assert part in text, f"{part} is not in the W&B run"
     tables = [json.loads(path.read_text()) for path in (offline / "files/media/table").rglob("*.table.json")]
     slices = next(table for table in tables if "verdict" in table["columns"])
@@ -95,8 +152,17 @@ def test_an_audit_is_a_run_with_panels_tables_page_and_the_whole_ranking(shapes:
     (offline,) = (tmp_path / "a/wandb").glob("offline-run-*")
     found = records(offline)
     text = "\n".join(json.dumps(record) for record in found)
-    for part in ('"study"', '"audit"', "audit-study, 2 runs", "audit/ranking", "audit/slices", "audit/worst",
-                 "audit/slice_04", "audit/page", "audit/ranked"):  # fmt: skip
+    for part in (
+        '"study"',
+        '"audit"',
+        "audit-study, 2 runs",
+        "audit/ranking",
+        "audit/slices",
+        "audit/worst",
+        "audit/slice_04",
+        "audit/page",
+        "audit/ranked",
+    ):
         assert part in text, f"{part} is not in the W&B run"
     artifacts = [record["artifact"] for record in found if record["type"] == "artifact"]
     (artifact,) = (one for one in artifacts if one["type"] == "audit")
@@ -107,7 +173,14 @@ def test_an_audit_is_a_run_with_panels_tables_page_and_the_whole_ranking(shapes:
 
 
 def test_panels_are_logged_while_training_goes_on(shapes: Path, tmp_path: Path, mlfix) -> None:
-    keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "recipe.epochs=5", "logger=wandb", "audit.every_n_epochs=2")
+    keys = (
+        f"data.root={shapes}",
+        f"outputs={tmp_path}/o",
+        *FAST,
+        "recipe.epochs=5",
+        "logger=wandb",
+        "audit.every_n_epochs=2",
+    )
     assert mlfix("train", *keys).code == 0
     (offline,) = (tmp_path / "o/default/original/seed=0/wandb").glob("offline-run-*")
     text = "\n".join(json.dumps(record) for record in records(offline))

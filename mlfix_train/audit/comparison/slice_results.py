@@ -68,9 +68,10 @@ def slice_result(study: Study, mask: np.ndarray, paired: frozenset[str], resampl
     }
     if "control" in study.runs:
         control_paired = "control" in paired
+        both_paired = control_paired and fixed_paired
         result["control"] = {
             "effect": _total_effect(micro, "control", control_paired, resampling),
-            "fixed_vs_control": _training_effect(micro, "control", "fixed", control_paired and fixed_paired, resampling),
+            "fixed_vs_control": _training_effect(micro, "control", "fixed", both_paired, resampling),
         }
     return result
 
@@ -180,9 +181,7 @@ def _training_effect(
     }
     if paired:
         names = errors.study.runs[first]
-        result["training_runs"] = {
-            name: round(float(x), 6) for name, x in zip(names, components[0].runs, strict=True)
-        }
+        result["training_runs"] = {name: round(float(x), 6) for name, x in zip(names, components[0].runs, strict=True)}
     return result
 
 

@@ -1,8 +1,8 @@
 """Training dynamics: the area under the margin of every training sample, collected while a network learns.
 
 A network learns correct labels early and wrong ones late, against its other samples. So the margin of the given label,
-averaged over every time a sample is trained on, is low if the label is wrong (Pleiss et al., "Identifying Mislabeled Data
-using the Area Under the Margin Ranking", NeurIPS 2020). It is an in-sample score: it judges the samples that a run
+averaged over every time a sample is trained on, is low if the label is wrong (Pleiss et al., "Identifying Mislabeled
+Data using the Area Under the Margin Ranking", NeurIPS 2020). It is an in-sample score: it judges the samples that a run
 trained on, while predictions judge those that it held out.
 
 Shapes: N samples of the table, B samples of a batch, C classes.

@@ -23,11 +23,10 @@ class HeldOut:
         class_names: the C classes, sorted.
         labels: int64 ``(N,)``, given labels as codes, indices into ``class_names``.
         predicted: int64 ``(N,)``, what most runs predict. Ties go to the higher probability, then to the lower code.
-        scores: float64 ``(N,)`` each, means over the runs: ``loss`` (nats), ``self_confidence`` (probability of the given
-            label), ``margin`` (logits), ``normalized_margin`` (0 to 1, as in cleanlab), ``one_minus_margin`` (1 -
-            normalized margin, exact near 0; 1 - self-confidence if the runs have no margins), ``predicted_prob``
-            (probability of ``predicted``, over the runs that predict it). Margins are NaN unless all runs have them,
-            ``predicted_prob`` where no run has it.
+        scores: float64 ``(N,)`` each, means over the runs: ``loss`` (nats), ``self_confidence`` (probability of the
+            given label), ``margin`` (logits), ``normalized_margin`` (0 to 1, as in cleanlab), ``one_minus_margin`` (1 -
+            normalized margin, exact near 0; 1 - self-confidence if the runs have no margins), ``predicted_prob`` (of
+            ``predicted``, over the runs that predict it and state it). NaN where the runs don't say.
         disagreement: float64 ``(N,)``, share of the runs that do not predict the given label.
         n_runs: int64 ``(N,)``, runs that held the sample out.
     """
@@ -63,7 +62,8 @@ class _LabelCodes:
     def encode(self, labels: pd.Series) -> np.ndarray:
         codes, unique = pd.factorize(labels.to_numpy(dtype=object))
         known = np.array([self.codes.setdefault(str(name), len(self.codes)) for name in unique], dtype=np.int64)
-        return known[codes] if len(known) else codes
+        encoded: np.ndarray = known[codes] if len(known) else codes
+        return encoded
 
     def sorted(self) -> tuple[list[str], np.ndarray]:
         """Returns the labels in alphabetical order, and the final code of each provisional one."""

@@ -1,8 +1,8 @@
 """Tables of predictions: what one run predicts for each held-out sample, one row each.
 
-Columns: ``sample_id``, ``split``, ``label`` (the given label, in every arm), ``pred``, ``loss`` (cross-entropy in nats, 0
-and up, higher is worse), ``prob`` (of the predicted label), ``label_prob`` (of the given label; both 0 to 1), ``margin``
-(logit of the given label minus the best other logit; below 0 if the prediction differs).
+Columns: ``sample_id``, ``split``, ``label`` (the given label, in every arm), ``pred``, ``loss`` (cross-entropy in nats,
+higher is worse), ``prob`` (of the predicted label), ``label_prob`` (of the given label; both 0 to 1), ``margin`` (logit
+of the given label minus the best other logit; below 0 if the prediction differs).
 
 Shapes: N samples, C classes.
 """
@@ -31,8 +31,7 @@ def score_logits(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray
         labels: int ``(N,)``, 0 to C - 1.
 
     Returns:
-        ``pred`` (int64) and ``loss``, ``prob``, ``label_prob``, ``margin`` (float32), each ``(N,)``, in the units of the
-        columns above.
+        ``pred`` (int64) and ``loss``, ``prob``, ``label_prob``, ``margin`` (float32), each ``(N,)``, as in the columns.
     """
     x = np.asarray(logits, dtype=np.float64)
     rows = np.arange(len(x))
@@ -50,7 +49,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """Returns probabilities, float16 ``(N, C)``; rows sum to 1 within rounding."""
     x = np.asarray(logits, dtype=np.float32)
     e = np.exp(x - x.max(1, keepdims=True))
-    return (e / e.sum(1, keepdims=True)).astype(np.float16)
+    probabilities: np.ndarray = (e / e.sum(1, keepdims=True)).astype(np.float16)
+    return probabilities
 
 
 def predictions_table(

@@ -1,8 +1,6 @@
 """Scores of given labels, and what follows from them: one ranking, an estimate of the wrong labels, slices.
 
-- :mod:`~mlfix_train.audit.scores.builtin`: **every score of labels, a function each; add a new one here**, or register
-  one from your own code with :func:`~mlfix_train.audit.scores.registry.label_score`. The columns of a ranking follow.
-- :mod:`~mlfix_train.audit.scores.registry`: what a score is, and the evidence it can use.
+- :mod:`~mlfix_train.audit.scores.registry`: **all scores; add a new one here**. The columns of a ranking follow.
 - :mod:`~mlfix_train.audit.scores.label_scores`: cleanlab's scores and confident learning, on arrays of probabilities.
 - :mod:`~mlfix_train.audit.scores.knn`: votes of nearest neighbours.
 - :mod:`~mlfix_train.audit.scores.suspicion`: several scores combined into the probability that a label is wrong.

@@ -101,7 +101,7 @@ class NeighbourScores:
     outlierness: np.ndarray
 
     def take(self, rows: np.ndarray) -> NeighbourScores:
-        """Returns the scores of ``rows`` (int64 ``(M,)``); -1 stands for a sample without image, whose scores are NaN."""
+        """Returns the scores of rows, int64 ``(M,)``; -1 stands for a sample without image, whose scores are NaN."""
         missing = rows < 0
 
         def pick(values: np.ndarray, default: float) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Scores of given labels by out-of-sample probabilities, and confident learning, on plain arrays.
 
-Definitions follow cleanlab (Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels",
-JAIR 2021; Kuan and Mueller, "Model-agnostic label quality scoring", 2022): all scores run from 0 to 1, lower is worse.
-Probabilities must come from models that did not train on the sample.
+Definitions follow cleanlab (Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset
+Labels", JAIR 2021; Kuan and Mueller, "Model-agnostic label quality scoring", 2022): all scores run from 0 to 1, lower
+is worse. Probabilities must come from models that did not train on the sample.
 
 Shapes: N samples, C classes; labels are int64 codes, 0 to C - 1. Blocks of rows keep temporary arrays small.
 """
@@ -50,12 +50,14 @@ def check_probabilities(probabilities: np.ndarray, source: str = "the probabilit
 
 def self_confidence(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Returns the probability of the given label, ``(N,)``, 0 to 1, lower is worse."""
-    return probabilities[np.arange(len(labels)), labels]
+    own: np.ndarray = probabilities[np.arange(len(labels)), labels]
+    return own
 
 
 def normalized_margin(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Returns (probability of the given label - best other + 1) / 2, ``(N,)``, 0 to 1, lower is worse."""
-    return (self_confidence(probabilities, labels) - best_other(probabilities, labels)[1] + 1) / 2
+    margin: np.ndarray = self_confidence(probabilities, labels) - best_other(probabilities, labels)[1]
+    return (margin + 1) / 2
 
 
 def best_other(probabilities: np.ndarray, labels: np.ndarray, block: int = BLOCK) -> tuple[np.ndarray, np.ndarray]:
@@ -71,7 +73,7 @@ def best_other(probabilities: np.ndarray, labels: np.ndarray, block: int = BLOCK
 
 
 def confident_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns the threshold of each class: the mean self-confidence of its samples, ``(C,)``; NaN for unused classes."""
+    """Returns the threshold of each class, the mean self-confidence of its samples, ``(C,)``; NaN if there are none."""
     n_classes = probabilities.shape[1]
     own = self_confidence(probabilities, labels).astype(np.float64)
     counts = np.bincount(labels, minlength=n_classes)

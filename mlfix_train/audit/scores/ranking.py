@@ -8,7 +8,7 @@ Columns of a ranking, one row per sample:
 - ``rank`` from 1, ``slice`` (``given → suggested``);
 - ``suggested_label``: by all evidence; the given label if nothing contradicts it;
 - ``evidence``: all kinds combined, higher is worse;
-- one column for each score in :mod:`mlfix_train.audit.scores.builtin`; empty where the evidence for it is missing;
+- one column for each of :data:`mlfix_train.audit.scores.registry.SCORES`; empty where its evidence is missing;
 - ``runs``: how many runs held the sample out.
 """
 
@@ -30,7 +30,7 @@ from mlfix_train.audit.scores.estimates import (
     counts_in_range,
     estimate_wrong_labels,
 )
-from mlfix_train.audit.scores.registry import Evidence, registered_scores
+from mlfix_train.audit.scores.registry import SCORES, Evidence
 from mlfix_train.audit.scores.suspicion import combine_log_ranks, fit_mixture, sigmoid_between_ranks
 from mlfix_train.data.files.atomic import atomic_path
 
@@ -41,7 +41,7 @@ MIN_SAMPLES = 1000
 def ranking_columns() -> list[str]:
     """Returns the columns of a ranking, in order."""
     fixed = ["sample_id", "given_label", "predicted_label", "suspicion", "label_score", "is_label_issue", "rank"]
-    return [*fixed, "slice", "suggested_label", "evidence", *(score.name for score in registered_scores()), "runs"]
+    return [*fixed, "slice", "suggested_label", "evidence", *(score.name for score in SCORES), "runs"]
 
 
 @dataclass
@@ -115,7 +115,7 @@ def rank(evidence: Evidence, seed: int = 0) -> Ranking:
 
 def _other_kinds(evidence: Evidence) -> dict[str, np.ndarray]:
     """Returns the scores that are combined with the held-out predictions, by kind of evidence; higher is worse."""
-    kinds = {score.combine_as: score.badness(evidence) for score in registered_scores() if score.combine_as}
+    kinds = {score.combine_as: score.badness(evidence) for score in SCORES if score.combine_as}
     return {kind: values for kind, values in kinds.items() if values is not None}
 
 
@@ -137,9 +137,7 @@ def _calibrate(evidence: Evidence, combined: np.ndarray, seed: int) -> tuple[np.
         suspicion = mixture.probability(combined)
     else:
         separated = min(max(mixture.count, 0.0), contradicted)
-        suspicion = sigmoid_between_ranks(
-            combined, max(separated, 1.0), contradicted, (separated + contradicted) / 2
-        )
+        suspicion = sigmoid_between_ranks(combined, max(separated, 1.0), contradicted, (separated + contradicted) / 2)
         ends = (min(float(low), separated), contradicted)
         counts = counts_in_range(suspicion, ends, held.labels, classes, groups, seed)
     return suspicion, estimate_wrong_labels(suspicion, held.labels, held.class_names, counts, clear)
@@ -159,7 +157,7 @@ def _contradicted(evidence: Evidence) -> np.ndarray:
 def suggest_labels(evidence: Evidence) -> np.ndarray:
     """Returns the best supported label other than the given one, int64 ``(N,)``; -1 where there is none.
 
-    Candidates are the prediction of the runs, or the likeliest other label if there are all probabilities, and the label
+    Candidates are the prediction of the runs (the likeliest other label if there are all probabilities) and the label
     of most neighbours. Each counts with its probability or share of votes.
     """
     held = evidence.held_out
@@ -185,7 +183,7 @@ def _table(evidence: Evidence, combined: np.ndarray, suspicion: np.ndarray) -> p
     suggested = suggest_labels(evidence)
     contradicted = (suggested >= 0) & ((suspicion >= 0.5) | (held.predicted != held.labels))
     suggested = np.where(contradicted, suggested, held.labels)
-    scores = {score.name: score.compute(evidence) for score in registered_scores()}
+    scores = {score.name: score.compute(evidence) for score in SCORES}
     table = pd.DataFrame(
         {
             "sample_id": held.sample_ids.to_numpy(),

@@ -1,19 +1,15 @@
-"""The registry of label scores: what a score is, and what it can be computed from.
+"""The registry of label scores: every score that a ranking shows, and the evidence it is computed from.
 
-A score of your own is a function from :class:`Evidence` to an array, registered by a decorator. Its name becomes a
-column of every ranking made afterwards in this process; with ``combine_as`` it also counts towards the suspicion::
+**Add a score here**: one function and its entry in the list below. From your own code, register it before you audit::
 
-    @label_score(higher_is_worse=False)
-    def brightness_score(evidence: Evidence) -> np.ndarray:
-        \"\"\"Share of bright pixels; dark images are suspicious.\"\"\"
-        return my_brightness[evidence.held_out.sample_ids]
+    register_score(LabelScore("brightness", my_function, False, "Share of bright pixels, 0 to 1."))
 
-Shapes: N samples, C classes.
+Its name becomes a column of the ranking; with ``combine_as`` it also counts towards the suspicion. Scores of held-out
+predictions are means over the runs that held a sample out. Shapes: N samples, C classes.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +17,7 @@ import numpy as np
 
 from mlfix_train.audit.predictions.held_out import HeldOut
 from mlfix_train.audit.scores.knn import NeighbourScores
+from mlfix_train.audit.scores.label_scores import confident_score, confident_thresholds
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class Evidence:
         aum: float ``(N,)``, area under the margin in training; NaN where a sample was never trained on.
         neighbours: scores by the labels of similar images.
         probabilities: float ``(N, C)``, mean held-out probabilities.
-        groups: int64 ``(N,)``, photo or track of each sample.
+        groups: int64 ``(N,)``, photo or track of each sample; ``None`` if every sample is its own group.
     """
 
     held_out: HeldOut
@@ -42,65 +39,91 @@ class Evidence:
     groups: np.ndarray | None = None
 
 
-ScoreFunction = Callable[[Evidence], np.ndarray | None]
-"""Computes one number per held-out sample ``(N,)``, NaN where there is none; ``None`` if the evidence is missing."""
-
-
 @dataclass(frozen=True)
 class LabelScore:
-    """A registered score of labels.
+    """A score of given labels.
 
     Attributes:
         name: column of the ranking.
-        compute: the function.
-        higher_is_worse: direction: whether high or low values speak against the label.
+        compute: returns one number per held-out sample ``(N,)``, NaN for none; ``None`` without its evidence.
+        higher_is_worse: whether high or low values speak against the label.
         description: what it measures, its unit and range.
-        combine_as: kind of evidence as which the score counts towards the suspicion; empty: it is only shown.
+        combine_as: kind of evidence as which it counts towards the suspicion; empty: it is only shown.
     """
 
     name: str
-    compute: ScoreFunction
+    compute: Callable[[Evidence], np.ndarray | None]
     higher_is_worse: bool
     description: str
     combine_as: str = ""
 
     def badness(self, evidence: Evidence) -> np.ndarray | None:
-        """Returns the score turned so that higher is worse, float ``(N,)``; ``None`` if the evidence is missing."""
+        """Returns the score turned so that higher is worse, float ``(N,)``; ``None`` without its evidence."""
         values = self.compute(evidence)
         return values if values is None or self.higher_is_worse else -values
 
 
-_SCORES: dict[str, LabelScore] = {}
+def _held_out(name: str) -> Callable[[Evidence], np.ndarray]:
+    return lambda evidence: evidence.held_out.scores[name]
 
 
-def label_score(*, higher_is_worse: bool, combine_as: str = "") -> Callable[[ScoreFunction], ScoreFunction]:
-    """Registers the decorated function as a score of labels: its name, and its docstring as the description.
+def _neighbours(name: str) -> Callable[[Evidence], np.ndarray | None]:
+    return lambda evidence: None if evidence.neighbours is None else evidence.neighbours.scores.get(name)
 
-    Args:
-        higher_is_worse: direction of the score.
-        combine_as: kind of evidence as which it counts towards the suspicion, such as ``dynamics``.
+
+def _confident_score(evidence: Evidence) -> np.ndarray | None:
+    if evidence.probabilities is None:
+        return None
+    labels = evidence.held_out.labels
+    return confident_score(evidence.probabilities, labels, confident_thresholds(evidence.probabilities, labels))
+
+
+def _aum(evidence: Evidence) -> np.ndarray | None:
+    return None if evidence.aum is None or np.isnan(evidence.aum).all() else evidence.aum
+
+
+def _outlierness(evidence: Evidence) -> np.ndarray | None:
+    return None if evidence.neighbours is None else evidence.neighbours.outlierness
+
+
+SCORES: list[LabelScore] = [
+    LabelScore("loss", _held_out("loss"), True, "Cross-entropy of the given label in nats."),
+    LabelScore("margin", _held_out("margin"), False, "Logit of the given label minus the best other logit."),
+    LabelScore("self_confidence", _held_out("self_confidence"), False, "Probability of the given label, 0 to 1."),
+    LabelScore("normalized_margin", _held_out("normalized_margin"), False, "cleanlab's normalized margin, 0 to 1."),
+    LabelScore("confident_score", _confident_score, False, "Margin over the confident-learning thresholds, 0 to 1."),
+    LabelScore("aum", _aum, False, "Area under the margin in logits, by runs trained on the sample.", "dynamics"),
+    LabelScore(
+        "neighbour_disagreement",
+        _neighbours("neighbour_disagreement"),
+        True,
+        "Weighted share of similar images of other groups that have another label, 0 to 1.",
+        "neighbour",
+    ),
+    LabelScore(
+        "twin_disagreement",
+        _neighbours("twin_disagreement"),
+        True,
+        "Weighted share of similar images of any group that have another label, 0 to 1; only if there are groups.",
+        "twin",
+    ),
+    LabelScore("outlierness", _outlierness, True, "Distance to the nearest images; 1 is usual."),
+    LabelScore(
+        "disagreement",
+        lambda evidence: evidence.held_out.disagreement,
+        True,
+        "Share of the runs predicting another label.",
+    ),
+]
+"""All scores, in the order of the columns of a ranking."""
+
+
+def register_score(score: LabelScore) -> None:
+    """Adds a score to all rankings made from now on.
 
     Raises:
         ValueError: A score of this name exists.
     """
-
-    def register(function: ScoreFunction) -> ScoreFunction:
-        name = function.__name__
-        if name in _SCORES:
-            raise ValueError(f"a label score named {name!r} is already registered")
-        _SCORES[name] = LabelScore(name, function, higher_is_worse, inspect.getdoc(function) or "", combine_as)
-        return function
-
-    return register
-
-
-def unregister(name: str) -> None:
-    """Removes a score from the registry."""
-    del _SCORES[name]
-
-
-def registered_scores() -> list[LabelScore]:
-    """Returns all scores in the order of a ranking's columns: the built-in ones, then yours."""
-    import mlfix_train.audit.scores.builtin  # noqa: F401  registers the built-in scores
-
-    return list(_SCORES.values())
+    if any(score.name == other.name for other in SCORES):
+        raise ValueError(f"a label score named {score.name!r} is already registered")
+    SCORES.append(score)

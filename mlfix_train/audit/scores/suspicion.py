@@ -82,7 +82,8 @@ def combine_log_ranks(
     own = np.mean([log_ranks(values) for values in held_out.values()], axis=0)
     if cells is not None:
         own = (np.bincount(cells, weights=own) / np.maximum(np.bincount(cells), 1))[cells]
-    return np.sqrt(own * np.sum([log_ranks(values) for values in others.values()], axis=0))
+    evidence: np.ndarray = np.sqrt(own * np.sum([log_ranks(values) for values in others.values()], axis=0))
+    return evidence
 
 
 @dataclass(frozen=True, eq=False)

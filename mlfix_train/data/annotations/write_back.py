@@ -36,7 +36,9 @@ class WrittenBack:
     unchanged: int
 
 
-def box_fixes(crops: pd.DataFrame, fixes: pd.DataFrame, classes: Iterable[str], invalid: str = "remove") -> pd.DataFrame:
+def box_fixes(
+    crops: pd.DataFrame, fixes: pd.DataFrame, classes: Iterable[str], invalid: str = "remove"
+) -> pd.DataFrame:
     """Turns fixes of crops into fixes of the boxes they were cut from.
 
     Args:

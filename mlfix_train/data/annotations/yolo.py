@@ -438,7 +438,15 @@ def _class_insertion(text: str, names: Any, added: Mapping[int, str]) -> tuple[i
     is_mapping = isinstance(last, tuple)
     at = (last[1] if is_mapping else last).end_mark.index
     if names.flow_style:
-        return at, at, "".join(f", {f'{number}: ' if is_mapping else ''}{json.dumps(name)}" for number, name in added.items())
+        return (
+            at,
+            at,
+            "".join(f", {f'{number}: ' if is_mapping else ''}{json.dumps(name)}" for number, name in added.items()),
+        )
     at = re.compile(r"[^\r\n]*").match(text, at).end()  # behind a comment
     start = ("\r\n" if "\r\n" in text else "\n") + " " * names.start_mark.column
-    return at, at, "".join(f"{start}{f'{number}:' if is_mapping else '-'} {json.dumps(name)}" for number, name in added.items())
+    return (
+        at,
+        at,
+        "".join(f"{start}{f'{number}:' if is_mapping else '-'} {json.dumps(name)}" for number, name in added.items()),
+    )

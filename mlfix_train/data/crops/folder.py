@@ -144,7 +144,8 @@ def select_boxes(annotations: Annotations, labels: str | None = None, splits: Se
         photos = photos[photos["split"].isin(splits)]
         boxes = boxes[boxes["photo"].isin(photos.index)]
     if labels is not None:
-        matches = boxes["label"].astype("string").str.contains(re.compile(labels)).fillna(False).astype(bool)
+        pattern = re.compile(labels)
+        matches = boxes["label"].map(lambda label: isinstance(label, str) and bool(pattern.search(label))).astype(bool)
         if not matches.any():
             names = sorted(boxes["label"].dropna().unique())
             problem = f"labels={labels} matches none of the {len(names):,} labels"

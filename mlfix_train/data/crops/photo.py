@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from PIL import Image
 
 from mlfix_train.data.crops.geometry import Box, NotCropped, Placement, decode_reduction, place_box
 from mlfix_train.data.crops.spec import CropSpec
-from mlfix_train.data.pixels.decode import fit_square, orientation, reason_of, to_rgb
+from mlfix_train.data.pixels.decode import ImageTooLarge, fit_square, open_image, orientation, reason_of, to_rgb
 
 PHOTO_PROBLEMS = ("photo missing", "photo unreadable", "photo too large", "size mismatch")
 """Problems of a whole photo, which may be gone at the next call."""
@@ -84,12 +83,18 @@ def crop_photo(job: PhotoJob, spec: CropSpec, out: Path) -> list[BoxOutcome]:
         OSError: a crop can't be written.
     """
     try:
-        with _open(job.path, spec) as image:
+        with open_image(job.path, spec.max_megapixels) as image:
             turn, width, height = _orient(image, job, spec)
             outcomes, placements = _place_boxes(job, width, height, spec)
-            pixels = _decode(image, job.path, turn, placements, spec) if placements else None
+            pixels = _decode(image, turn, placements, spec) if placements else None
     except NotCropped as reason:
-        return [BoxOutcome(problem=reason.problem, detail=reason.detail)] * len(job.boxes)
+        return _no_crops(job, reason.problem, reason.detail)
+    except FileNotFoundError:
+        return _no_crops(job, "photo missing", job.path)
+    except ImageTooLarge as error:
+        return _no_crops(job, "photo too large", f"{job.path}: {error}")
+    except Exception as error:  # Pillow raises many types for a damaged file
+        return _no_crops(job, "photo unreadable", f"{job.path}: {reason_of(job.path, error)}")
     for place, placement in placements.items():
         assert pixels is not None
         sx, sy = pixels.width / width, pixels.height / height  # below 1 if decoded at reduced size
@@ -99,21 +104,8 @@ def crop_photo(job: PhotoJob, spec: CropSpec, out: Path) -> list[BoxOutcome]:
     return outcomes
 
 
-def _open(path: str, spec: CropSpec) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(path)
-    except FileNotFoundError:
-        raise NotCropped("photo missing", path) from None
-    except Exception as error:  # Pillow's readers raise many kinds over a damaged file
-        raise NotCropped("photo unreadable", f"{path}: {reason_of(path, error)}") from error
-    megapixels = image.width * image.height / 1e6
-    if megapixels > spec.max_megapixels:
-        image.close()
-        detail = f"{path}: {megapixels:,.0f} megapixels, max_megapixels={spec.max_megapixels:g}"
-        raise NotCropped("photo too large", detail)
-    return image
+def _no_crops(job: PhotoJob, problem: str, detail: str) -> list[BoxOutcome]:
+    return [BoxOutcome(problem=problem, detail=detail)] * len(job.boxes)
 
 
 def _orient(image: Image.Image, job: PhotoJob, spec: CropSpec) -> tuple[Image.Transpose | None, int, int]:
@@ -159,17 +151,14 @@ def _place_boxes(
 
 
 def _decode(
-    image: Image.Image, path: str, turn: Image.Transpose | None, placements: dict[int, Placement], spec: CropSpec
+    image: Image.Image, turn: Image.Transpose | None, placements: dict[int, Placement], spec: CropSpec
 ) -> Image.Image:
     """Returns the pixels of an opened photo, rotated and as RGB; a JPEG possibly at reduced size."""
-    try:
-        factor = decode_reduction(placements.values(), spec)
-        if image.format == "JPEG" and factor > 1:
-            image.draft("RGB", (math.ceil(image.width / factor), math.ceil(image.height / factor)))
-        image.load()
-        return to_rgb(image if turn is None else image.transpose(turn))
-    except Exception as error:  # as above
-        raise NotCropped("photo unreadable", f"{path}: {reason_of(path, error)}") from error
+    factor = decode_reduction(placements.values(), spec)
+    if image.format == "JPEG" and factor > 1:
+        image.draft("RGB", (math.ceil(image.width / factor), math.ceil(image.height / factor)))
+    image.load()
+    return to_rgb(image if turn is None else image.transpose(turn))
 
 
 def cut(image: Image.Image, box: Box, spec: CropSpec) -> Image.Image:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mlfix_train.data.pixels.spec import ASPECTS
 from mlfix_train.errors import ConfigError, check_choice, check_range
 
-ASPECTS = ("squash", "pad")
 FORMATS = ("jpg", "png")
 IDS = ("keys", "positions")
 EXIF = ("auto", "apply", "ignore")
@@ -17,19 +17,20 @@ class CropSpec:
     """How boxes become crops.
 
     Args:
-        size: side of the crops in pixels, 8 to 1024; null keeps the resolution and shape of each box
-        aspect: squash (stretch to a square, as in the published experiment) | pad (keep the shape, with gray margins)
-        margin: added on each side, as a fraction of the box's width and height
-        min_side: boxes with fewer pixels of width or height inside the photo are not cropped
-        format: jpg | png (lossless)
-        quality: of JPEG, 1 to 100; colors are kept at full resolution
-        ids: what <n> is in <label>/<photo>-<n>.jpg: keys (the box's key in the source or, if it has none, its corners:
-            reordered annotations rename nothing) | positions (the box's position in the photo, from 0, as in the
-            published MTSD crops)
-        exif: whether boxes refer to photos rotated by their EXIF orientation: apply | ignore | auto (as in the tools of
-            the format, unless only the other way fits the stated size)
-        rescale: scale boxes if a photo is not of the size that the annotations state (a resized copy)
-        max_megapixels: larger photos are not decoded
+        size: Side of the crops in pixels, 8 to 1024; null: the resolution and shape of each box.
+        aspect: squash (stretch to a square, as in the published experiment) | pad (keep the aspect ratio, with gray
+            margins).
+        margin: Added on each side, as a fraction of the box's width and height.
+        min_side: Boxes with fewer pixels of width or height inside the photo are not cropped.
+        format: jpg | png (lossless).
+        quality: Of JPEG, 1 to 100; colors are kept at full resolution.
+        ids: What <n> is in <label>/<photo>-<n>.jpg: keys (the box's key in the source or, if it has none, a hash of its
+            corners: reordered annotations rename nothing) | positions (the box's position in the photo, from 0, as in
+            the published MTSD crops).
+        exif: Whether boxes refer to photos rotated by their EXIF orientation: apply | ignore | auto (as in the tools of
+            the format, unless only the other way fits the stated size).
+        rescale: Scale the boxes if a photo is not of the size that the annotations state (a resized copy).
+        max_megapixels: Larger photos are not decoded.
     """
 
     size: int | None = 40

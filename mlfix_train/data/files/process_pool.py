@@ -6,7 +6,10 @@ main guard and when Python reads its program from a pipe.
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
@@ -21,7 +24,7 @@ Result = TypeVar("Result")
 JOBS_AHEAD = 3
 """Jobs handed out per worker before the first result is waited for: bounds memory, and keeps the workers busy."""
 IDLE_SECONDS = 30
-"""After so long without a job a worker exits: it does not outlive a parent that was killed by much."""
+"""After so long without a job a worker exits."""
 
 
 def map_unordered(
@@ -50,7 +53,7 @@ def map_unordered(
         return
     from loky import ProcessPoolExecutor  # starting a pool is rare, importing it takes a while
 
-    pool = ProcessPoolExecutor(workers, timeout=IDLE_SECONDS)
+    pool = ProcessPoolExecutor(workers, timeout=IDLE_SECONDS, initializer=_exit_with_parent, initargs=(os.getpid(),))
     pending: dict[Future[Result], Job] = {}
     try:
         for job in jobs:
@@ -62,6 +65,17 @@ def map_unordered(
             yield from _completed(pending, workers, describe)
     finally:
         pool.shutdown(wait=True, kill_workers=bool(pending))
+
+
+def _exit_with_parent(parent: int) -> None:
+    """Makes a worker exit soon after its parent was killed: it would finish its jobs and hold the parent's output."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _completed(

@@ -1,9 +1,9 @@
-"""The fixes file: what a reviewer decided, read, validated, applied and written.
+"""The fixes file: what a reviewer decided; read, checked against the samples, applied and written.
 
 A fixes file is a CSV with the columns ``sample_id,new_label[,old_label,reviewer,time,note]``. ``new_label`` is a label
-or ``invalid`` (take the sample out). MLfix's own file is read too: its first column has no name and holds paths that
-begin with the folder of the images. FiftyOne's, Label Studio's and cleanlab's files are read by
-:mod:`mlfix_train.data.fixes.importers`.
+or ``invalid`` (exclude the sample). MLfix's own file is read as well: its first column has no name and holds paths that
+begin with the folder of the images. :mod:`mlfix_train.data.fixes.importers` reads the files of FiftyOne, Label Studio
+and cleanlab.
 """
 
 from __future__ import annotations
@@ -27,26 +27,27 @@ from mlfix_train.errors import FixesError, did_you_mean, format_list, nearest
 log = logging.getLogger(__name__)
 
 COLUMNS = ("sample_id", "new_label", "old_label", "reviewer", "time", "note")
-ALLOWANCES = ("unknown_samples", "new_labels", "stale", "conflicts", "empty_labels")
+IGNORABLE = ("unknown_samples", "new_labels", "stale", "conflicts", "empty_labels")
+"""Problems of a fixes file that can be ignored, see :func:`match_fixes`."""
 
 
 def read_fixes(path: str | Path) -> pd.DataFrame:
     """Reads a fixes file.
 
     Args:
-        path: the CSV file, or a JSON file of another tool.
+        path: The CSV file, or a JSON file of another tool.
 
     Returns:
-        A DataFrame of strings with :data:`COLUMNS` (empty where the file says nothing) and ``row``, the line of the
-        file (the header is line 1). ``attrs["published_format"]`` tells MLfix's own file, ``attrs["foreign"]`` another
-        tool's, ``attrs["path"]`` the path.
+        A DataFrame of strings with :data:`COLUMNS` (empty where the file has no value) and ``row``, the line in the
+        file (the header is line 1). ``attrs["published_format"]`` marks MLfix's own file, ``attrs["foreign"]`` another
+        tool's; ``attrs["path"]`` is the path.
 
     Raises:
-        FixesError: the file is missing, not UTF-8, or lacks a column; a row has no id or no new label.
+        FixesError: The file is missing, not UTF-8, or lacks a column; a row has no id or no new label.
     """
     path = Path(path).expanduser()
     if path.suffix.lower() == ".json":
-        return _as_fixes(read_json_fixes(path), path, foreign=True)
+        return _to_frame(read_json_fixes(path), path, foreign=True)
     rows = read_rows(path, "fixes.path", FixesError)
     if not rows or not any(cell.strip() for cell in rows[0][1]):
         raise FixesError(f"{path} is empty", "a fixes file begins with the line sample_id,new_label")
@@ -55,12 +56,12 @@ def read_fixes(path: str | Path) -> pd.DataFrame:
     if published:
         header[0] = "sample_id"
     if "is_label_issue" in header:
-        return _as_fixes(cleanlab_fixes(header, rows[1:], path), path, foreign=True)
+        return _to_frame(cleanlab_fixes(header, rows[1:], path), path, foreign=True)
     missing = [name for name in ("sample_id", "new_label") if name not in header]
     if missing:
         raise FixesError(
             f"{path}: the header {','.join(header)!r} lacks {format_list(missing)}",
-            "name the columns sample_id,new_label (and, if you like, old_label,reviewer,time,note)",
+            "name the columns sample_id,new_label (optionally also old_label,reviewer,time,note)",
         )
     records = []
     for line, cells in rows[1:]:
@@ -69,7 +70,7 @@ def read_fixes(path: str | Path) -> pd.DataFrame:
         if len(cells) > len(header):
             raise FixesError(
                 f"{path}: line {line} has {len(cells)} cells, the header {len(header)}: {','.join(cells)!r}",
-                'put names that hold a comma in double quotes: "a,b.jpg",invalid',
+                'put names that contain a comma in double quotes: "a,b.jpg",invalid',
             )
         record = dict(zip(header, cells, strict=False))
         for name in ("sample_id", "new_label"):
@@ -78,10 +79,10 @@ def read_fixes(path: str | Path) -> pd.DataFrame:
                     f"{path}: line {line} has no {name}: {','.join(cells)!r}", "complete or remove the line"
                 )
         records.append({"row": line, **record})
-    return _as_fixes(records, path, published=published)
+    return _to_frame(records, path, published=published)
 
 
-def _as_fixes(
+def _to_frame(
     records: list[dict[str, Any]], path: Path, published: bool = False, foreign: bool = False
 ) -> pd.DataFrame:
     rows = [{"row": record["row"], **{name: record.get(name, "") for name in COLUMNS}} for record in records]
@@ -90,75 +91,78 @@ def _as_fixes(
     return fixes
 
 
-def match_fixes(fixes: pd.DataFrame, table: pd.DataFrame, allow: Collection[str] = ()) -> pd.DataFrame:
+def match_fixes(fixes: pd.DataFrame, table: pd.DataFrame, ignore: Collection[str] = ()) -> pd.DataFrame:
     """Checks fixes against a sample table and brings their ids into its form.
 
     Args:
-        fixes: from :func:`read_fixes`.
-        table: a sample table.
-        allow: what is allowed on purpose, of :data:`ALLOWANCES`: ``unknown_samples`` are left out, ``new_labels`` are
-            taken, ``stale`` answers are applied, of ``conflicts`` the last line wins, ``empty_labels`` may appear.
+        fixes: From :func:`read_fixes`.
+        table: A sample table.
+        ignore: Problems to ignore, of :data:`IGNORABLE`: ``unknown_samples`` are left out, ``new_labels`` and ``stale``
+            lines are applied, of ``conflicts`` the last line wins, ``empty_labels`` may appear.
 
     Returns:
-        ``fixes``, one row a sample, indexed by ``sample_id``, with ``given_label``.
+        ``fixes``, one row per sample, indexed by ``sample_id``, with ``given_label``.
 
     Raises:
-        FixesError: an id that isn't in the table, a label that no sample bears, an ``old_label`` that no longer
-            matches, a sample with two answers, or a label left without any sample; each with row, value and hint.
+        FixesError: An id that isn't in the table, a label that no sample has, an ``old_label`` that no longer matches,
+            a sample with two new labels, or a label left without any sample; each with line, value and hint.
     """
     source = fixes.attrs.get("path", "the fixes")
-    for name in allow:
-        if name not in ALLOWANCES:
-            raise FixesError(f"fixes.allow={name} is not known", did_you_mean(name, ALLOWANCES))
-    fixes = _known_samples(fixes, table, source, allow)
-    given = table["label"].reindex(fixes["sample_id"]).to_numpy()
-    fixes = fixes.assign(given_label=given)
+    for name in ignore:
+        if name not in IGNORABLE:
+            raise FixesError(f"fixes.ignore={name} is not known", did_you_mean(name, IGNORABLE))
+    fixes = _match_samples(fixes, table, source, ignore)
+    fixes = fixes.assign(given_label=table["label"].reindex(fixes["sample_id"]).to_numpy())
     if fixes.attrs.get("foreign"):
-        fixes = fixes[fixes["new_label"] != fixes["given_label"]]  # looked at, and left as it was
-    _check_labels(fixes, label_list(table), source, allow)
-    _check_stale(fixes, source, allow)
-    _check_conflicts(fixes, source, allow)
+        fixes = fixes[fixes["new_label"] != fixes["given_label"]]  # reviewed, and left as it was
+    if "new_labels" not in ignore:
+        _check_labels(fixes, label_list(table), source)
+    if "stale" not in ignore:
+        _check_stale(fixes, source)
+    if "conflicts" not in ignore:
+        _check_conflicts(fixes, source)
     fixes = fixes.drop_duplicates("sample_id", keep="last").set_index("sample_id")
-    if "empty_labels" not in allow:
+    if "empty_labels" not in ignore:
         _check_emptied(fixes, table, source)
     return fixes
 
 
-def _known_samples(fixes: pd.DataFrame, table: pd.DataFrame, source: str, allow: Collection[str]) -> pd.DataFrame:
-    """Resolves ids; paths of other tools may begin with folders that the table's ids don't have, or lack a suffix."""
+def _match_samples(fixes: pd.DataFrame, table: pd.DataFrame, source: str, ignore: Collection[str]) -> pd.DataFrame:
+    """Resolves the names of other tools' files to sample ids, and leaves out unknown ones if they are ignored."""
     known = table.index
     if fixes.attrs.get("foreign"):
-        fixes = fixes.assign(sample_id=_by_path(fixes["sample_id"], table))
+        fixes = fixes.assign(sample_id=_resolve_paths(fixes["sample_id"], table))
     if fixes.attrs.get("published_format") or fixes.attrs.get("foreign"):
         fixes = fixes.assign(sample_id=[_strip_folders(name, known) for name in fixes["sample_id"]])
-    unknown = fixes[~fixes["sample_id"].isin(known)]
-    if len(unknown) and "unknown_samples" not in allow:
-        first = unknown.iloc[0]
-        hint = nearest(first["sample_id"], known[:20_000])
+    is_known = fixes["sample_id"].isin(known)
+    unknown = fixes[~is_known]
+    if not len(unknown):
+        return fixes
+    if "unknown_samples" not in ignore:
+        closest = nearest(unknown.iloc[0]["sample_id"], known[:20_000])
         raise FixesError(
             f"{source}: {len(unknown):,} of {len(fixes):,} lines name a sample that isn't in the data",
-            (f"did you mean {hint[0]!r}? " if hint else "")
-            + "Give the data that the fixes were made for, or fixes.allow=[unknown_samples] to leave these lines out",
-            _lines(unknown, "sample_id"),
+            (f"did you mean {closest[0]!r}? " if closest else "")
+            + "Use the data that the fixes were made for, or fixes.ignore=[unknown_samples] to leave these lines out",
+            _lines(unknown),
         )
-    if len(unknown):
-        log.warning("%s: %d lines name samples that aren't in the data and are left out", source, len(unknown))
-    return fixes[fixes["sample_id"].isin(known)]
+    log.warning("%s: %d lines name samples that aren't in the data and are left out", source, len(unknown))
+    return fixes[is_known]
 
 
-def _by_path(names: pd.Series, table: pd.DataFrame) -> list[str]:
+def _resolve_paths(names: pd.Series, table: pd.DataFrame) -> list[str]:
     """Resolves names that are image files, or ids without their suffix, to ids; others stay."""
     known = set(table.index)
     by_path = {Path(path).as_posix(): name for name, path in table["path"].items()}
     stems: dict[str, Any] = {}
     for name in table.index:
         stem = name.rpartition(".")[0] or name
-        stems[stem] = None if stem in stems else name  # two files of one stem can't be told apart
+        stems[stem] = None if stem in stems else name  # two files with one stem are ambiguous
     return [str(name if name in known else by_path.get(name) or stems.get(name) or name) for name in names]
 
 
 def _strip_folders(name: str, known: pd.Index) -> str:
-    """Returns ``name`` less as many leading folders as make it a known id (``name`` itself if none does)."""
+    """Removes leading folders from ``name`` until it is a known id; returns it unchanged if it never is."""
     candidate = name
     while candidate not in known:
         _, slash, candidate = candidate.partition("/")
@@ -167,41 +171,39 @@ def _strip_folders(name: str, known: pd.Index) -> str:
     return candidate
 
 
-def _check_labels(fixes: pd.DataFrame, labels: list[str], source: str, allow: Collection[str]) -> None:
-    strange = fixes[~fixes["new_label"].isin([*labels, INVALID])]
-    if len(strange) and "new_labels" not in allow:
-        first = strange.iloc[0]["new_label"]
+def _check_labels(fixes: pd.DataFrame, labels: list[str], source: str) -> None:
+    unknown = fixes[~fixes["new_label"].isin([*labels, INVALID])]
+    if len(unknown):
+        first = unknown.iloc[0]["new_label"]
         raise FixesError(
-            f"{source}: {len(strange):,} lines give a label that no sample bears",
+            f"{source}: {len(unknown):,} lines give a label that no sample has",
             f"for {first!r}: {did_you_mean(first, [*labels, INVALID])} "
-            "Or fixes.allow=[new_labels] if it is meant to be new",
-            _lines(strange, "new_label"),
+            "Or fixes.ignore=[new_labels] if it is meant to be new",
+            _lines(unknown),
         )
 
 
-def _check_stale(fixes: pd.DataFrame, source: str, allow: Collection[str]) -> None:
+def _check_stale(fixes: pd.DataFrame, source: str) -> None:
     stale = fixes[(fixes["old_label"] != "") & (fixes["old_label"] != fixes["given_label"].fillna(""))]
-    if len(stale) and "stale" not in allow:
-        details = [
-            f"line {row.row}: {row.sample_id}: old_label {row.old_label!r}, now {row.given_label!r}"
-            for row in stale.head(5).itertuples()
-        ]
+    if len(stale):
         raise FixesError(
             f"{source}: {len(stale):,} lines were made for another label than the sample has now (old_label)",
-            "review these samples again, or fixes.allow=[stale] to apply the lines all the same",
-            details,
+            "review these samples again, or fixes.ignore=[stale] to apply the lines anyway",
+            [
+                f"line {row.row}: {row.sample_id}: old_label {row.old_label!r}, now {row.given_label!r}"
+                for row in stale.head(5).itertuples()
+            ],
         )
 
 
-def _check_conflicts(fixes: pd.DataFrame, source: str, allow: Collection[str]) -> None:
+def _check_conflicts(fixes: pd.DataFrame, source: str) -> None:
     answers = fixes.groupby("sample_id", sort=False)["new_label"].nunique()
-    torn = fixes[fixes["sample_id"].isin(answers[answers > 1].index)]
-    if len(torn) and "conflicts" not in allow:
-        details = [f"line {row.row}: {row.sample_id} -> {row.new_label!r}" for row in torn.head(6).itertuples()]
+    conflicting = fixes[fixes["sample_id"].isin(answers[answers > 1].index)]
+    if len(conflicting):
         raise FixesError(
-            f"{source}: {torn['sample_id'].nunique():,} sample(s) have two different answers",
-            "keep one line for each, or fixes.allow=[conflicts] to let the last line win",
-            details,
+            f"{source}: {conflicting['sample_id'].nunique():,} sample(s) have two different new labels",
+            "keep one line for each, or fixes.ignore=[conflicts] to let the last line win",
+            _lines(conflicting, 6),
         )
 
 
@@ -211,25 +213,25 @@ def _check_emptied(fixes: pd.DataFrame, table: pd.DataFrame, source: str) -> Non
     if emptied:
         raise FixesError(
             f"{source}: the fixes leave no sample of {len(emptied)} label(s): {format_list(emptied)}",
-            "check them, or fixes.allow=[empty_labels] if the label is meant to vanish",
+            "check them, or fixes.ignore=[empty_labels] if the label is meant to disappear",
         )
 
 
-def _lines(rows: pd.DataFrame, column: str) -> list[str]:
-    shown = [f"line {row['row']}: {row['sample_id']} -> {row['new_label']!r}" for _, row in rows.head(5).iterrows()]
-    return shown if len(rows) <= 5 else [*shown, f"... and {len(rows) - 5:,} more"]
+def _lines(rows: pd.DataFrame, limit: int = 5) -> list[str]:
+    shown = [f"line {row.row}: {row.sample_id} -> {row.new_label!r}" for row in rows.head(limit).itertuples()]
+    return shown if len(rows) <= limit else [*shown, f"... and {len(rows) - limit:,} more"]
 
 
 def apply_fixes(labels: pd.Series, fixes: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
     """Applies matched fixes to labels.
 
     Args:
-        labels: given labels, indexed by ``sample_id``.
-        fixes: from :func:`match_fixes`; samples that ``labels`` lacks are passed over.
+        labels: Given labels (N,), indexed by ``sample_id``.
+        fixes: From :func:`match_fixes`; samples that ``labels`` lacks are skipped.
 
     Returns:
-        The new labels (unchanged where the sample is marked invalid) and a boolean Series, false where the sample is
-        taken out; both indexed like ``labels``.
+        The new labels (N,) (unchanged where the sample is marked invalid) and booleans (N,), false where the sample is
+        excluded; both indexed like ``labels``.
     """
     new = fixes["new_label"].reindex(labels.index)
     keep = new.ne(INVALID) | new.isna()
@@ -243,11 +245,11 @@ def write_fixes(fixes: pd.DataFrame, path: str | Path) -> Path:
     if "sample_id" not in fixes.columns:
         fixes = fixes.reset_index()
     frame = fixes.reindex(columns=list(COLUMNS)).fillna("").astype(str)
-    torn = any("\r" in cell for cell in frame.to_numpy().ravel())
+    # The csv module leaves a bare carriage return unquoted, and could not read it back.
+    quote_all = any("\r" in cell for cell in frame.to_numpy().ravel())
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         file.write(",".join(COLUMNS) + "\n")
-        # csv leaves a bare carriage return unquoted, and could not read it back.
-        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if torn else csv.QUOTE_MINIMAL)
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL)
         writer.writerows(frame.to_numpy().tolist())
         file.flush()
         os.fsync(file.fileno())
@@ -255,6 +257,6 @@ def write_fixes(fixes: pd.DataFrame, path: str | Path) -> Path:
 
 
 def fixes_fingerprint(fixes: pd.DataFrame) -> str:
-    """Returns a SHA-256 (hex) of which sample gets which label, whatever order the lines stand in."""
+    """Returns a SHA-256 (hex) of which sample gets which label, regardless of the order of the lines."""
     pairs = sorted(zip(fixes.index.astype(str), fixes["new_label"].astype(str), strict=True))
     return hashlib.sha256("\x1e".join(f"{a}\x1f{b}" for a, b in pairs).encode()).hexdigest()

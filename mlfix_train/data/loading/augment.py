@@ -1,96 +1,70 @@
-"""Augmentation and normalisation of whole batches, on the device that the batch lies on.
+"""Augmentation and normalization of whole batches, on the device that holds the batch.
 
 The recipe of the published experiment (blur, rotation, zoom, perspective warp, brightness and contrast; no flips, since
-signs have a left and a right), with all geometry in one resampling. The random numbers are drawn on the CPU from a
-seed, so that a sample looks the same on every device.
+signs have a left and a right), with all geometry in one resampling. Random numbers are drawn on the CPU from a seed, so
+that a sample looks the same on every device.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlfix_train.errors import check_range
+from mlfix_train.data.loading.spec import AugmentSpec
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Statistics of ImageNet's pixels, RGB in 0 to 1, that most pretrained backbones expect."""
 
 
-@dataclass(frozen=True)
-class AugmentSpec:
-    """How strongly training images are changed.
-
-    Args:
-        blur: share of images blurred by a Gaussian of 3 or 5 pixels, 0 to 1.
-        rotate: largest rotation, degrees.
-        zoom: largest enlargement, 1 or more (the crop's place is random).
-        warp: largest perspective shift of a corner each way, as a share of half the side, 0 to 0.4.
-        lighting: largest change of brightness and of contrast, 0 to 0.9.
-        p_affine: probability of each of rotation, zoom and warp.
-        p_lighting: probability of each of brightness and contrast.
-    """
-
-    blur: float = 0.25
-    rotate: float = 10.0
-    zoom: float = 1.1
-    warp: float = 0.2
-    lighting: float = 0.2
-    p_affine: float = 0.75
-    p_lighting: float = 0.75
-
-    def __post_init__(self) -> None:
-        for name in ("blur", "p_affine", "p_lighting"):
-            check_range(f"augment.{name}", getattr(self, name), 0, 1)
-        check_range("augment.rotate", self.rotate, 0, 180)
-        check_range("augment.zoom", self.zoom, 1, 4)
-        check_range("augment.warp", self.warp, 0, 0.4)
-        check_range("augment.lighting", self.lighting, 0, 0.9)
-
-
-def normalize(images: Tensor) -> Tensor:
-    """Brings images to zero mean and unit variance by ImageNet's statistics.
+def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Subtracts the mean of each channel and divides by its standard deviation.
 
     Args:
-        images: ``N,3,H,W``, uint8 in 0..255 or float in 0..1.
+        images: ``(N, C, H, W)``, uint8 in 0..255 or float in 0..1.
+        mean: ``(C,)``, of pixels in 0..1, on the device of the images.
+        std: ``(C,)``, likewise.
 
     Returns:
-        float32 ``N,3,H,W``.
+        float32 ``(N, C, H, W)``.
     """
-    x = images.float().div_(255) if images.dtype == torch.uint8 else images
-    mean, std = _statistics(x.device)
-    return (x - mean) / std
+    return (as_float(images) - mean[:, None, None]) / std[:, None, None]
 
 
 @lru_cache(maxsize=16)
-def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Returns mean and deviation on a device, copied there once: each copy would make the device wait."""
-    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return mean, std
+def channel_tensors(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device | str
+) -> tuple[Tensor, Tensor]:
+    """Returns mean and standard deviation as tensors ``(C,)`` on a device; copied once, since a copy makes it wait."""
+    return torch.tensor(mean, device=device), torch.tensor(std, device=device)
+
+
+def as_float(images: Tensor) -> Tensor:
+    """Returns images in 0..1: uint8 ones are divided by 255."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
 
 
 def augment(images: Tensor, spec: AugmentSpec, seed: int) -> Tensor:
     """Returns a randomly changed copy of a batch, in the same range.
 
     Args:
-        images: ``N,3,H,W``, uint8 in 0..255 or float in 0..1.
-        spec: how strongly.
-        seed: the same seed gives the same changes, on any device.
+        images: ``(N, 3, H, W)``, uint8 in 0..255 or float in 0..1.
+        spec: How strongly.
+        seed: The same seed gives the same changes, on any device.
 
     Returns:
-        float32 ``N,3,H,W`` in 0..1.
+        float32 ``(N, 3, H, W)`` in 0..1.
     """
     generator = torch.Generator().manual_seed(seed)
-    x = images.float().div_(255) if images.dtype == torch.uint8 else images
-    x = _blur(x, spec, generator)
+    x = _blur(as_float(images), spec, generator)
     maps = homographies(len(x), spec, generator)
     if spec.rotate or spec.zoom != 1 or spec.warp:
         x = resample(x, maps)
-    return _light(x, spec, generator)
+    return _change_lighting(x, spec, generator)
 
 
 def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
@@ -98,12 +72,12 @@ def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Ten
 
 
 def _sometimes(values: Tensor, p: float, neutral: float, generator: torch.Generator) -> Tensor:
-    """Keeps each value with probability ``p``, else puts ``neutral`` in its place."""
+    """Keeps each value with probability ``p``, else replaces it by ``neutral``."""
     return torch.where(torch.rand(len(values), generator=generator) < p, values, torch.tensor(neutral))
 
 
 def homographies(n: int, spec: AugmentSpec, generator: torch.Generator) -> Tensor:
-    """Draws the maps from output to input coordinates (both -1..1) of ``n`` images, float32 ``n,3,3`` on the CPU."""
+    """Draws the maps from output to input coordinates (both -1..1) of n images, float32 ``(n, 3, 3)`` on the CPU."""
     angle = _sometimes(_uniform(n, -spec.rotate, spec.rotate, generator), spec.p_affine, 0.0, generator)
     zoom = _sometimes(_uniform(n, 1.0, spec.zoom, generator), spec.p_affine, 1.0, generator)
     centre = torch.rand(n, 2, generator=generator) * 2 - 1
@@ -111,18 +85,18 @@ def homographies(n: int, spec: AugmentSpec, generator: torch.Generator) -> Tenso
     warp_y = _sometimes(_uniform(n, -spec.warp, spec.warp, generator), spec.p_affine, 0.0, generator)
     radians = angle * (math.pi / 180)
     eye = torch.eye(3).repeat(n, 1, 1)
-    turn, scale = eye.clone(), eye.clone()
-    turn[:, 0, 0] = turn[:, 1, 1] = radians.cos()
-    turn[:, 0, 1], turn[:, 1, 0] = -radians.sin(), radians.sin()
+    rotation, scale = eye.clone(), eye.clone()
+    rotation[:, 0, 0] = rotation[:, 1, 1] = radians.cos()
+    rotation[:, 0, 1], rotation[:, 1, 0] = -radians.sin(), radians.sin()
     scale[:, 0, 0] = scale[:, 1, 1] = 1 / zoom
     scale[:, :2, 2] = centre * (1 - 1 / zoom)[:, None]
-    return turn @ scale @ _perspective(warp_x, warp_y)
+    return rotation @ scale @ _perspective(warp_x, warp_y)
 
 
 def _perspective(x: Tensor, y: Tensor) -> Tensor:
-    """Returns the maps, ``n,3,3``, under which one side of the square grows by a share and its opposite shrinks.
+    """Returns the maps ``(n, 3, 3)`` under which one side of the square grows by a share and the opposite one shrinks.
 
-    Corners move by ``x`` upright and ``y`` sideways (fastai's definition); a map follows from its four corners.
+    Corners move by ``x`` vertically and ``y`` horizontally (fastai's definition); a map follows from its four corners.
     """
     corners = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
     u = torch.stack([-1 - y, -1 + y, 1 + y, 1 - y], 1)
@@ -139,11 +113,11 @@ def _perspective(x: Tensor, y: Tensor) -> Tensor:
 
 
 def resample(x: Tensor, maps: Tensor) -> Tensor:
-    """Resamples images, bilinear, mirrored at the border.
+    """Resamples images (bilinear, reflected at the border).
 
     Args:
-        x: float ``N,3,H,W``.
-        maps: ``N,3,3`` from output to input coordinates, both -1..1.
+        x: float ``(N, 3, H, W)``.
+        maps: ``(N, 3, 3)`` from output to input coordinates, both -1..1.
     """
     n, _, h, w = x.shape
     ys = (torch.arange(h) * 2 + 1) / h - 1
@@ -154,31 +128,29 @@ def resample(x: Tensor, maps: Tensor) -> Tensor:
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-def _light(x: Tensor, spec: AugmentSpec, generator: torch.Generator) -> Tensor:
-    """Shifts and stretches the logit of every pixel, so that nothing is clipped (fastai's definition)."""
+def _change_lighting(x: Tensor, spec: AugmentSpec, generator: torch.Generator) -> Tensor:
+    """Shifts and scales the logit of every pixel, so that nothing is clipped (fastai's definition)."""
     if spec.lighting == 0:
         return x
     m, n = spec.lighting, len(x)
-    change = _sometimes(_uniform(n, 0.5 * (1 - m), 0.5 * (1 + m), generator), spec.p_lighting, 0.5, generator)
-    stretch = _uniform(n, math.log(1 - m), -math.log(1 - m), generator).exp()
-    stretch = _sometimes(stretch, spec.p_lighting, 1.0, generator)
-    both = torch.stack([stretch, change.logit()]).to(x.device, non_blocking=True)
-    return (
-        x.clamp(0.002, 0.998).logit_().mul_(both[0, :, None, None, None]).add_(both[1, :, None, None, None]).sigmoid_()
-    )
+    brightness = _sometimes(_uniform(n, 0.5 * (1 - m), 0.5 * (1 + m), generator), spec.p_lighting, 0.5, generator)
+    contrast = _uniform(n, math.log(1 - m), -math.log(1 - m), generator).exp()
+    contrast = _sometimes(contrast, spec.p_lighting, 1.0, generator)
+    both = torch.stack([contrast, brightness.logit()]).to(x.device, non_blocking=True)
+    scale, shift = both[:, :, None, None, None]
+    return x.clamp(0.002, 0.998).logit_().mul_(scale).add_(shift).sigmoid_()
 
 
 def _blur(x: Tensor, spec: AugmentSpec, generator: torch.Generator) -> Tensor:
-    """Blurs a share of the images by separable Gaussians of 3 or 5 taps (OpenCV's sigma for these sizes)."""
+    """Blurs a share of the images by separable Gaussians of 3 or 5 taps."""
     chosen = torch.nonzero(torch.rand(len(x), generator=generator) < spec.blur).flatten()
     wide = torch.rand(len(x), generator=generator) < 0.5
     if not len(chosen):
         return x
     taps = torch.stack([_gaussian(3), _gaussian(5)])[wide[chosen].long()].to(x.device)
     rows = chosen.to(x.device)
-    part = x[rows]
-    h, w = part.shape[-2:]
-    padded = F.pad(part, (2, 2, 2, 2), mode="reflect")
+    h, w = x.shape[-2:]
+    padded = F.pad(x[rows], (2, 2, 2, 2), mode="reflect")
     weights = taps[:, :, None, None, None].unbind(1)
     across = torch.stack([weight * padded[..., k : k + w] for k, weight in enumerate(weights)]).sum(0)
     down = torch.stack([weight * across[..., k : k + h, :] for k, weight in enumerate(weights)]).sum(0)
@@ -186,7 +158,7 @@ def _blur(x: Tensor, spec: AugmentSpec, generator: torch.Generator) -> Tensor:
 
 
 def _gaussian(size: int) -> Tensor:
-    """Returns 5 weights of sum 1: a Gaussian over ``size`` taps, zero outside."""
+    """Returns 5 weights of sum 1: a Gaussian over ``size`` taps, zero outside; sigma as OpenCV derives it from size."""
     sigma = 0.3 * ((size - 1) * 0.5 - 1) + 0.8
     offsets = torch.arange(5) - 2.0
     weights = torch.exp(-0.5 * (offsets / sigma) ** 2) * (offsets.abs() <= size // 2)

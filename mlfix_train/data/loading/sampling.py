@@ -1,7 +1,7 @@
-"""Which samples make up each batch: balanced or shuffled for training, each once for evaluation, alone or under DDP.
+"""Batch samplers: balanced or shuffled for training, every sample once for evaluation, in one process or under DDP.
 
-All are batch samplers: they yield lists of positions. Every process draws the same epoch from (seed, epoch) and takes
-its own part of it, so the processes need not talk, and a resumed run goes on with the very batches it would have had.
+They yield lists of positions. Every process draws the same epoch from (seed, epoch) and takes its own part of it, so
+the processes need not communicate, and a resumed run continues with exactly the batches it would have had.
 """
 
 from __future__ import annotations
@@ -12,24 +12,23 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
+from mlfix_train.data.loading.spec import SAMPLINGS
 from mlfix_train.errors import check_choice
-
-SAMPLINGS = ("balanced", "shuffled")
 
 
 class TrainingBatches(Sampler[list[int]]):
     """Batches of a training epoch.
 
+    The last batch is dropped if it is not full, so that shapes are stable (unless it is the only one).
+
     Args:
-        labels: N labels, int64; what ``balanced`` balances.
-        batch_size: samples a batch and process.
+        labels: int64 (N,); what ``balanced`` balances.
+        batch_size: Samples per batch and process.
         sampling: ``balanced`` draws N samples with replacement, weighted by 1 / frequency of their label;
             ``shuffled`` draws every sample once.
-        seed: the run's seed.
-        rank: number of this process, 0 to ``world - 1``.
-        world: number of processes.
-
-    The last batch is left out when it is not full, so that shapes are stable (unless it is the only one).
+        seed: The run's seed.
+        rank: Number of this process, 0 to ``world - 1``.
+        world: Number of processes.
     """
 
     def __init__(
@@ -41,27 +40,27 @@ class TrainingBatches(Sampler[list[int]]):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        check_choice("loader.sampling", sampling, SAMPLINGS)
+        check_choice("sampling", sampling, SAMPLINGS)
         self.labels, self.batch_size, self.sampling = np.asarray(labels), batch_size, sampling
         self.seed, self.rank, self.world, self.epoch = seed, rank, world, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Says which epoch comes next; Lightning calls it."""
+        """Sets the epoch that is drawn next; Lightning calls it."""
         self.epoch = epoch
 
     def draw(self) -> np.ndarray:
-        """Returns the epoch's samples of all processes together, in order: N positions."""
+        """Returns the epoch's samples of all processes together, in order: positions (N,)."""
         rng = np.random.default_rng([self.seed, self.epoch, 0x5A])
         n = len(self.labels)
         if self.sampling == "shuffled":
             return rng.permutation(n)
         _, codes, counts = np.unique(self.labels, return_inverse=True, return_counts=True)
-        # A label at random, then one of its samples: the same law as weights 1 / frequency, without N-long sums.
+        # A label at random, then one of its samples: the same distribution as weights 1 / frequency.
         by_label = np.argsort(codes, kind="stable")
         starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        picked = rng.integers(len(counts), size=n)
-        within = (rng.random(n) * counts[picked]).astype(np.int64)
-        return by_label[starts[picked] + within]
+        drawn = rng.integers(len(counts), size=n)
+        within = (rng.random(n) * counts[drawn]).astype(np.int64)
+        return by_label[starts[drawn] + within]
 
     def positions(self) -> np.ndarray:
         """Returns this process's samples of the epoch, in order, batch after batch: int64."""
@@ -79,13 +78,13 @@ class TrainingBatches(Sampler[list[int]]):
 
 
 class EvaluationBatches(Sampler[list[int]]):
-    """Every position once, in order; under DDP the processes' parts are padded to one length by repeats.
+    """Every position once, in order; under DDP the processes' parts are padded to the same length by repetition.
 
     Args:
-        n: number of samples.
-        batch_size: samples a batch and process.
-        rank: number of this process.
-        world: number of processes.
+        n: Number of samples.
+        batch_size: Samples per batch and process.
+        rank: Number of this process.
+        world: Number of processes.
     """
 
     def __init__(self, n: int, batch_size: int, rank: int = 0, world: int = 1) -> None:

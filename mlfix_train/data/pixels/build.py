@@ -149,9 +149,7 @@ def _chunk_checksum(part: Path, offset: int, start: int, row_bytes: int, total: 
         return zlib.crc32(file.read(min(CHUNK_SIZE, total - start) * row_bytes))
 
 
-def _read_journal(
-    path: Path, part: Path, offset: int, row_bytes: int, total: int
-) -> tuple[dict[int, str], set[int]]:
+def _read_journal(path: Path, part: Path, offset: int, row_bytes: int, total: int) -> tuple[dict[int, str], set[int]]:
     """Returns the unreadable rows and the starts of the chunks that an earlier build finished.
 
     After a power cut a journal line may be on the disk without its pixels, hence the checksum.

@@ -36,6 +36,10 @@ class UnreadableImage(Exception):  # noqa: N818 - a result that is reported, rar
     """An image that can't be decoded; its message is the reason, a few words long."""
 
 
+class ImageTooLarge(UnreadableImage):
+    """An image with more pixels than allowed."""
+
+
 def decode_image(path: str, size: int, aspect: str = "squash", max_megapixels: float = 200.0) -> np.ndarray:
     """Decodes an image file to a square of RGB pixels.
 
@@ -81,7 +85,7 @@ def open_image(path: str, max_megapixels: float) -> Iterator[Any]:
         The ``PIL.ImageFile.ImageFile``, its pixels not decoded yet.
 
     Raises:
-        UnreadableImage: The image is larger.
+        ImageTooLarge: The image is larger.
         OSError: The file is missing, or not an image.
     """
     with _open_lock:
@@ -94,7 +98,7 @@ def open_image(path: str, max_megapixels: float) -> Iterator[Any]:
     with image:
         megapixels = image.width * image.height / 1e6
         if megapixels > max_megapixels:
-            raise UnreadableImage(f"{megapixels:,.0f} megapixels, more than max_megapixels={max_megapixels:g}")
+            raise ImageTooLarge(f"{megapixels:,.0f} megapixels, more than max_megapixels={max_megapixels:g}")
         yield image
 
 

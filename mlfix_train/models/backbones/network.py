@@ -1,4 +1,7 @@
-"""A timm backbone and a head: images to logits. The torch module, apart from its Lightning wrapper."""
+"""A timm backbone and a head: images to logits. The torch module, apart from its Lightning wrapper.
+
+Shapes: N images of H x W pixels, C classes, D channels of a feature map of h x w positions.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from mlfix_train.errors import ConfigError, RunError, check_choice, did_you_mean, format_list
@@ -18,17 +22,17 @@ HEADS = ("concat_pool", "linear")
 
 
 class ConcatPoolHead(nn.Sequential):
-    """The published head: average and max pooling side by side, then two layers with batch norm and dropout.
+    """fastai's head, used in the published experiment: maps ``(N, D, h, w)`` to logits ``(N, C)``.
+
+    Max and average pooling side by side, then two linear layers with batch norm and dropout.
 
     Args:
-        features: channels of the feature map.
-        classes: number of logits.
-        hidden: width between the two layers.
-
-    Maps ``N,features,h,w`` to ``N,classes``.
+        features: Channels D of the feature map.
+        num_classes: Number of logits, C.
+        hidden: Width between the two linear layers.
     """
 
-    def __init__(self, features: int, classes: int, hidden: int = 512) -> None:
+    def __init__(self, features: int, num_classes: int, hidden: int = 512) -> None:
         super().__init__(
             _ConcatPool(),
             nn.BatchNorm1d(2 * features),
@@ -37,7 +41,7 @@ class ConcatPoolHead(nn.Sequential):
             nn.ReLU(inplace=True),
             nn.BatchNorm1d(hidden),
             nn.Dropout(0.5),
-            nn.Linear(hidden, classes, bias=False),
+            nn.Linear(hidden, num_classes, bias=False),
         )
 
 
@@ -50,25 +54,28 @@ class Network(nn.Module):
     """Backbone and head.
 
     Args:
-        backbone: name of a timm model.
-        classes: number of logits.
-        head: ``concat_pool`` (the published head; backbones with a feature map) or ``linear`` (the backbone's pooling
-            and one layer).
-        pretrained: fetch timm's weights for the backbone from the model hub.
-        weights: file with weights for the backbone (``.safetensors``, or a torch file: a state dict, a checkpoint of
-            ours or another trainer's); a head in it is left out.
-        backbone_args: further arguments of ``timm.create_model``.
-        channels_last: lay feature maps out as NHWC, which is faster on CPUs and on GPUs with tensor cores.
+        backbone: Name of a timm model.
+        num_classes: Number of logits, C.
+        head: ``concat_pool`` (the published head; for backbones with a feature map) or ``linear`` (the backbone's own
+            pooling and one layer).
+        pretrained: Download timm's weights for the backbone from the model hub.
+        weights: File with weights for the backbone, see :func:`load_backbone`; it replaces the download.
+        backbone_args: Further arguments of ``timm.create_model``.
+        channels_last: Lay feature maps out as NHWC, which is faster on CPUs and on GPUs with tensor cores.
+
+    Attributes:
+        mean: Per channel, subtracted from images in 0..1 before they go into the network.
+        std: Per channel, which they are divided by then. Both are the backbone's, see :func:`image_statistics`.
 
     Raises:
-        ConfigError: an unknown backbone or head, or arguments that don't fit it.
-        RunError: weights that can't be had or don't fit.
+        ConfigError: An unknown backbone or head, or arguments that don't fit it.
+        RunError: Weights that are unavailable or don't fit.
     """
 
     def __init__(
         self,
         backbone: str,
-        classes: int,
+        num_classes: int,
         head: str = "linear",
         pretrained: bool = False,
         weights: str | Path | None = None,
@@ -77,28 +84,27 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("model.head", head, HEADS)
-        pooled = {"global_pool": ""} if head == "concat_pool" else {}
-        self.backbone = create_backbone(backbone, pretrained and not weights, {**pooled, **(backbone_args or {})})
-        if weights:
-            load_backbone(self.backbone, Path(weights).expanduser())
+        pooling = {"global_pool": ""} if head == "concat_pool" else {}
+        self.backbone = build_backbone(backbone, pretrained, weights, {**pooling, **(backbone_args or {})})
+        self.mean, self.std = image_statistics(self.backbone)
         self.features = int(self.backbone.num_features)  # type: ignore[arg-type]
         if head == "concat_pool":
-            self.head: nn.Module = ConcatPoolHead(self.features, classes)
+            self.head: nn.Module = ConcatPoolHead(self.features, num_classes)
         else:
-            self.head = nn.Linear(int(getattr(self.backbone, "head_hidden_size", self.features)), classes)
+            self.head = nn.Linear(int(getattr(self.backbone, "head_hidden_size", self.features)), num_classes)
         self.channels_last = channels_last
         if channels_last:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps normalised images ``N,3,H,W`` to logits ``N,classes``."""
+        """Maps normalized images ``(N, 3, H, W)`` to logits ``(N, C)``."""
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        pooled = isinstance(self.head, ConcatPoolHead)
-        features = self.backbone.forward_features(images) if pooled else self.backbone(images)  # type: ignore[operator]
-        if pooled and (features.ndim != 4 or features.shape[1] != self.features):
+        needs_map = isinstance(self.head, ConcatPoolHead)
+        features = self.backbone.forward_features(images) if needs_map else self.backbone(images)  # type: ignore[operator]
+        if needs_map and (features.ndim != 4 or features.shape[1] != self.features):
             raise ConfigError(
-                f"model.head=concat_pool needs a feature map N,{self.features},h,w, and this backbone gives "
+                f"model.head=concat_pool needs a feature map (N, {self.features}, h, w), and this backbone gives "
                 f"{tuple(features.shape)}",
                 "use model.head=linear",
             )
@@ -106,47 +112,80 @@ class Network(nn.Module):
         return logits
 
 
+Statistics = tuple[float, float, float]
+
+
+def image_statistics(backbone: nn.Module) -> tuple[Statistics, Statistics]:
+    """Returns mean and standard deviation per channel by which a backbone wants images in 0..1 normalized.
+
+    They are those of timm's ``pretrained_cfg``, whatever the weights come from, so that a network and whoever uses its
+    weights later agree; ImageNet's for a backbone without pretrained weights.
+    """
+    config = getattr(backbone, "pretrained_cfg", None) or {}
+    mean, std = config.get("mean") or IMAGENET_DEFAULT_MEAN, config.get("std") or IMAGENET_DEFAULT_STD
+    if len(mean) != 3 or len(std) != 3:  # made for images of another number of channels
+        mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    return tuple(map(float, mean)), tuple(map(float, std))  # type: ignore[return-value]
+
+
+def build_backbone(
+    name: str, pretrained: bool, weights: str | Path | None, arguments: Mapping[str, Any] | None
+) -> nn.Module:
+    """Builds a timm backbone with the hub's weights, those of a file, or random ones; see :class:`Network`."""
+    backbone = create_backbone(name, pretrained and not weights, arguments or {})
+    if weights:
+        load_backbone(backbone, Path(weights).expanduser())
+    return backbone
+
+
 def create_backbone(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> nn.Module:
-    """Makes a timm backbone without a classifier.
+    """Builds a timm backbone without a classifier.
+
+    Args:
+        name: Name of a timm model.
+        pretrained: Download its weights from the model hub, unless they are in the hub's cache.
+        arguments: Further arguments of ``timm.create_model``.
 
     Raises:
-        ConfigError: no such backbone, or arguments that don't fit it.
-        RunError: its weights can't be fetched.
+        ConfigError: No such backbone, or arguments that don't fit it.
+        RunError: Its weights are unavailable.
     """
     import timm
 
     import mlfix_train.models.backbones.small  # noqa: F401 - registers mlfix_small
 
-    if not timm.is_model(name.split(".")[0]):
-        raise ConfigError(f"model.backbone={name} is no model of timm", did_you_mean(name, timm.list_models()))
+    if not timm.is_model(name.split(".", maxsplit=1)[0]):
+        raise ConfigError(f"model.backbone={name} is not a timm model", did_you_mean(name, timm.list_models()))
     if pretrained:
         _require_hub(name)
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
     except (TypeError, AssertionError) as error:
-        raise _no_backbone(name, arguments, error) from error
+        raise _backbone_error(name, arguments, error) from error
     except Exception as error:
         if not pretrained or "tag" in str(error):
-            raise _no_backbone(name, arguments, error) from error
+            raise _backbone_error(name, arguments, error) from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        raise _no_weights(name, f"{type(error).__name__}: {reason[:200]}") from error
+        raise _weights_error(name, f"{type(error).__name__}: {reason[:200]}") from error
 
 
-def _no_backbone(name: str, arguments: Mapping[str, Any], error: Exception) -> ConfigError:
+def _backbone_error(name: str, arguments: Mapping[str, Any], error: Exception) -> ConfigError:
     given = f" with model.backbone_args={dict(arguments)}" if arguments else ""
-    return ConfigError(f"model.backbone={name}{given}: {error}", "see timm.create_model for what this backbone takes")
+    return ConfigError(
+        f"model.backbone={name}{given}: {error}", "see timm.create_model for the arguments of this backbone"
+    )
 
 
-def _no_weights(name: str, reason: str) -> RunError:
+def _weights_error(name: str, reason: str) -> RunError:
     return RunError(
-        f"the pretrained weights of {name} can't be had: {reason}",
+        f"the pretrained weights of {name} are unavailable: {reason}",
         "start from random weights (model.pretrained=false recipe=scratch), "
-        "or give a file with weights: model.weights=<file>",
+        "or give a weights file: model.weights=<file>",
     )
 
 
 def _require_hub(name: str) -> None:
-    """Fails at once where the hub's name can't be looked up; the hub's own client tries for most of a minute."""
+    """Fails at once if the hub's host name cannot be resolved; the hub's own client retries for most of a minute."""
     import os
     import socket
     import urllib.request
@@ -158,7 +197,7 @@ def _require_hub(name: str) -> None:
     try:
         config = timm.get_pretrained_cfg(name)
     except RuntimeError as error:
-        raise _no_backbone(name, {}, error) from error
+        raise _backbone_error(name, {}, error) from error
     if config is None or not config.hf_hub_id or urllib.request.getproxies():
         return
     host = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname or ""
@@ -166,14 +205,19 @@ def _require_hub(name: str) -> None:
         socket.getaddrinfo(host, 443)
     except OSError as error:
         if not isinstance(try_to_load_from_cache(config.hf_hub_id, "model.safetensors"), str):
-            raise _no_weights(name, f"{host} can't be reached ({error.strerror})") from error
+            raise _weights_error(name, f"{host} cannot be reached ({error.strerror})") from error
 
 
 def load_backbone(backbone: nn.Module, path: Path) -> None:
-    """Loads weights from a file into a backbone; entries of a classifier head are left out.
+    """Loads weights from a file into a backbone; tensors of a head are ignored.
+
+    Args:
+        backbone: Of timm.
+        path: A ``.safetensors`` or torch file: a state dict, a checkpoint of ours or of another trainer. Names may
+            carry a prefix, such as ``network.backbone.``.
 
     Raises:
-        RunError: the file is missing, unreadable, or lacks a tensor of the backbone.
+        RunError: The file is missing, unreadable, or lacks a tensor of the backbone.
     """
     found = read_state(path)
     wanted = backbone.state_dict()
@@ -199,10 +243,10 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Returns the tensors of a weights file by name, unwrapped from ``state_dict`` or ``model``.
+    """Returns the tensors of a weights file by name, also from below ``state_dict`` or ``model``.
 
     Raises:
-        RunError: the file is missing, damaged, or holds more than tensors and plain values.
+        RunError: The file is missing, damaged, or holds more than tensors and plain values.
     """
     if not path.is_file():
         raise RunError(f"the weights file {path} does not exist", "check model.weights")
@@ -215,8 +259,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise RunError(
-            f"the weights file {path} can't be read: {reason}",
-            "it is damaged, no torch file, or holds more than tensors",
+            f"the weights file {path} cannot be read: {reason}",
+            "give a .safetensors file, or a torch file of tensors and plain values",
         ) from error
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):

@@ -1,7 +1,7 @@
-"""A small backbone for small pictures, registered with timm as ``mlfix_small``.
+"""A small backbone for small images, registered with timm as ``mlfix_small``.
 
-timm's networks shrink a picture by four in their first layers, which at 32 px wipes out the digits of a speed limit;
-this one keeps the full resolution in its first layer and is quick on a CPU.
+timm's networks shrink an image by four in their first layers, which at 32 px wipes out the digits of a speed limit;
+this one keeps the full resolution in its first layer and is fast on a CPU.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from mlfix_train.errors import check_choice
 
 
 class SmallNet(nn.Module):
-    """Plain convolutions with max pooling, before norm and activation: a quarter of their work.
+    """Plain 3x3 convolutions, each followed by max pooling, batch norm and ReLU.
+
+    Pooling first leaves norm and activation a quarter of their work.
 
     Args:
-        widths: channels of the stages; each stage halves the resolution.
+        widths: Channels of the stages; each stage halves the resolution.
         num_classes: 0 for a backbone without a classifier.
-        global_pool: ``grid`` (average over each quarter of the picture, side by side: digits have a left and a right),
-            ``avg``, or empty for the feature map ``N,widths[-1],h,w``.
-        in_chans: channels of the input.
-        drop_rate: dropout before the classifier.
+        global_pool: ``grid`` (the averages of the four quarters of the image side by side, since digits have a left and
+            a right), ``avg``, or empty for the feature map ``(N, widths[-1], h, w)``.
+        in_chans: Channels of the input.
+        drop_rate: Dropout before the classifier.
     """
 
     def __init__(
@@ -51,17 +53,17 @@ class SmallNet(nn.Module):
         self.fc = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """Says in which order the layers come, as timm asks it."""
+        """Returns patterns of parameter names by depth, as timm's ``group_parameters`` takes them."""
         return {"stem": r"^stages\.0", "blocks": r"^stages\.(\d+)"}
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Maps ``N,3,H,W`` to ``N,C,H/16,W/16``."""
+        """Maps ``(N, 3, H, W)`` to ``(N, widths[-1], H / 2**stages, W / 2**stages)``."""
         for stage in self.stages:
             x = stage(x)
         return x
 
     def forward_intermediates(self, x: Tensor, intermediates_only: bool = True) -> list[Tensor]:
-        """Maps ``N,3,H,W`` to the feature maps of all stages, finest first, as timm's networks do."""
+        """Maps ``(N, 3, H, W)`` to the feature maps of all stages, finest first, as timm's networks do."""
         maps = []
         for stage in self.stages:
             x = stage(x)
@@ -69,7 +71,7 @@ class SmallNet(nn.Module):
         return maps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps ``N,3,H,W`` to logits, pooled features or the feature map, by ``num_classes`` and ``global_pool``."""
+        """Maps ``(N, 3, H, W)`` to logits, or without a classifier to pooled features or the feature map."""
         x = self.forward_features(x)
         if not self.global_pool:
             return x
@@ -80,12 +82,13 @@ class SmallNet(nn.Module):
 
 @register_model
 def mlfix_small(pretrained: bool = False, **kwargs: Any) -> SmallNet:
-    """Returns a :class:`SmallNet`; there are no pretrained weights."""
+    """Returns a :class:`SmallNet`, with random weights.
+
+    Raises:
+        ValueError: ``pretrained`` is set; there are no pretrained weights.
+    """
     if pretrained:
         raise ValueError("mlfix_small has no pretrained weights: model.pretrained=false")
-    kept = {
-        key: value
-        for key, value in kwargs.items()
-        if key not in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
-    }
-    return SmallNet(**kept)
+    for name in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):  # timm passes them to every model
+        kwargs.pop(name, None)
+    return SmallNet(**kwargs)

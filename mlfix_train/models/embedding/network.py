@@ -52,7 +52,7 @@ def embed(
         part = numbers[start : start + batch_size]
         images = torch.from_numpy(pixels[part]).permute(0, 3, 1, 2).to(device).float().div_(255)
         try:
-            with torch.inference_mode(), torch.autocast(device.split(":")[0], torch.bfloat16, enabled=half):
+            with torch.inference_mode(), torch.autocast(device.split(":", maxsplit=1)[0], torch.bfloat16, enabled=half):
                 features = network(images).float()
         except RuntimeError as error:
             if "too small" not in str(error) and "smaller" not in str(error):

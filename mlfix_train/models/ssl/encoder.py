@@ -1,4 +1,7 @@
-"""An encoder: a timm backbone without a classifier, images to features, pooled or on a grid."""
+"""An encoder: a timm backbone without a classifier, from images to features, pooled or as maps.
+
+Shapes: N images of H x W pixels, D features, C channels of a feature map of h x w positions.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +14,32 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlfix_train.errors import ConfigError, check_range
-from mlfix_train.models.backbones.network import create_backbone, load_backbone
+from mlfix_train.models.backbones.network import build_backbone, image_statistics
 
-FLAT = 0.05
-"""Deviation, in units of ImageNet's, below which an image is taken for flat: its noise is not blown up."""
+MIN_CONTRAST = 0.05
+"""Standard deviation, of normalized pixels, below which an image counts as flat: its noise is not amplified."""
 
 
 class Encoder(nn.Module):
-    """Normalised images to features.
+    """Normalized images to features.
 
     Args:
-        backbone: name of a timm model.
-        input_size: side to which images are scaled before the backbone, px; ``None`` leaves them as they are.
-            Backbones made for large pictures shrink a small one to a point; scaled up it keeps a grid.
-        contrast: bring every image to mean 0 and deviation 1 first (over its pixels and colours together, so that
-            colour stays): how bright and how rich in contrast it is no longer matters.
-        pretrained, weights, backbone_args, channels_last: see :class:`mlfix_train.models.backbones.network.Network`.
+        backbone: Name of a timm model.
+        input_size: Side that images are scaled to before the backbone, px; ``None`` leaves them as they are. Backbones
+            made for large images shrink a small one to a single position; scaled up, it keeps a map.
+        contrast: First bring every image to mean 0 and standard deviation 1, over its pixels and channels together: its
+            brightness and contrast no longer matter, its colors do.
+        pretrained, weights, backbone_args, channels_last: See
+            :class:`mlfix_train.models.backbones.network.Network`.
+
+    Attributes:
+        features: Number of pooled features D.
+        mean: Per channel, subtracted from images in 0..1 before they go into the encoder.
+        std: Per channel, which they are divided by then.
 
     Raises:
-        ConfigError: an unknown backbone, or arguments that don't fit it.
-        RunError: weights that can't be had or don't fit.
+        ConfigError: An unknown backbone, or arguments that don't fit it.
+        RunError: Weights that are unavailable or don't fit.
     """
 
     def __init__(
@@ -46,52 +55,56 @@ class Encoder(nn.Module):
         super().__init__()
         if input_size is not None:
             check_range("model.input_size", input_size, 8, 1024)
-        self.backbone = create_backbone(backbone, pretrained and not weights, backbone_args or {})
-        if weights:
-            load_backbone(self.backbone, Path(weights).expanduser())
+        self.backbone = build_backbone(backbone, pretrained, weights, backbone_args)
+        self.mean, self.std = image_statistics(self.backbone)
         self.name, self.input_size, self.contrast, self.channels_last = backbone, input_size, contrast, channels_last
         self.features = int(getattr(self.backbone, "head_hidden_size", self.backbone.num_features))  # type: ignore[arg-type]
         if channels_last:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps normalised images ``N,3,H,W`` to pooled features ``N,D``."""
-        features: Tensor = self.backbone(self._ready(images))
+        """Maps normalized images ``(N, 3, H, W)`` to pooled features ``(N, D)``."""
+        features: Tensor = self.backbone(self._prepare(images))
         return features
 
-    def grids(self, images: Tensor) -> list[Tensor]:
-        """Maps normalised images ``N,3,H,W`` to the feature maps ``N,C,h,w`` of all stages, finest first.
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """Maps normalized images ``(N, 3, H, W)`` to the maps ``(N, C, h, w)`` of all stages, finest first.
 
         Raises:
-            ConfigError: the backbone has no feature maps.
+            ConfigError: The backbone has no feature maps.
         """
         try:
-            return list(self.backbone.forward_intermediates(self._ready(images), intermediates_only=True))  # type: ignore[operator]
+            return list(self.backbone.forward_intermediates(self._prepare(images), intermediates_only=True))  # type: ignore[operator]
         except (AttributeError, AssertionError) as error:
             raise ConfigError(
                 f"model.backbone={self.name} gives no feature maps of its stages: {error}",
-                "use pooled features, or a backbone of timm that knows forward_intermediates, such as resnet18",
+                "use pooled features, or a timm backbone with forward_intermediates, such as resnet18",
             ) from error
 
-    def _ready(self, images: Tensor) -> Tensor:
+    def normalize(self, images: Tensor) -> Tensor:
+        """Normalizes images in 0..1, ``(N, 3, H, W)``, by ``mean`` and ``std``."""
+        mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
+        return (images - mean) / std
+
+    def _prepare(self, images: Tensor) -> Tensor:
         size = self.input_size
         if self.contrast:
             images = images - images.mean((1, 2, 3), keepdim=True)
-            images = images / (images.square().mean((1, 2, 3), keepdim=True) + FLAT**2).sqrt()
+            images = images / (images.square().mean((1, 2, 3), keepdim=True) + MIN_CONTRAST**2).sqrt()
         if size and images.shape[-2:] != (size, size):
             images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
         return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
 
 
 class Projector(nn.Sequential):
-    """Layers on top of an encoder that training alone uses: ``N,features`` to ``N,width``.
+    """Layers on an encoder that only training uses: maps ``(N, features)`` to ``(N, width)``.
 
-    Source: Barlow Twins' projector: linear, batch norm and ReLU, twice, and a linear layer.
+    Source: the projector of Barlow Twins, whose linear layers but the last are followed by batch norm and ReLU.
 
     Args:
-        features: width of the encoder's features.
-        width: of each layer.
-        layers: 1 or more.
+        features: Number of the encoder's features.
+        width: Of each layer, 2 to 65,536.
+        layers: 1 to 8.
     """
 
     def __init__(self, features: int, width: int = 2048, layers: int = 3) -> None:

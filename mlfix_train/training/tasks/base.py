@@ -15,10 +15,10 @@ class ResultCallback(Protocol):
     """The callback that turns a task's validation outputs into the files of a run.
 
     Attributes:
-        gathered: Outputs of the last validation, ``None`` before the first one.
+        has_results: Whether a validation has ended, on any rank.
     """
 
-    gathered: dict[str, Any] | None
+    has_results: bool
 
     def finish(self, trainer: L.Trainer) -> None:
         """Writes the files from the last validation, when the training ended before it could."""

@@ -8,8 +8,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mlfix_train.audit.predictions.files import PUBLISHED_PHOTO, photo_groups, read_predictions_file, run_names
-from mlfix_train.errors import RunError
+from mlfix_train.audit.predictions.files import (
+    PUBLISHED_PHOTO,
+    photo_groups,
+    read_metadata,
+    read_predictions_file,
+    run_names,
+)
+from mlfix_train.errors import DataError, RunError
 
 
 @pytest.fixture
@@ -114,7 +120,7 @@ HEAD = "sample_id,label,pred,loss\n1,a,b,0.5\n"
 
 
 @pytest.mark.parametrize(
-    ("content", "told", "hint"),
+    ("content", "problem", "hint"),
     [
         ("sample_id,pred\n1,a\n", "lacks the columns label; it has sample_id, pred", "sample_id, label and pred"),
         ("a;b\n1;2\n", "lacks the columns sample_id, label, pred; it has a;b", "sample_id, label and pred"),
@@ -124,8 +130,8 @@ HEAD = "sample_id,label,pred,loss\n1,a,b,0.5\n"
         (HEAD + ",a,b,1\n", "line 3 has no sample_id", "complete or remove"),
         (HEAD + "2,a\n", "line 3 has 2 cells, the header 4", "double quotes"),
         (",pred,loss\nv/a/1.jpg,,-1\n", "line 2 has no pred", "complete or remove"),
-        (HEAD + "2,a,b,1\n1,a,b,1\n2,b,b,2\n", "names 2 sample(s) twice: 1, 2", "once"),
-        (",pred,loss\nx/a/1.jpg,a,-1\ny/a/1.jpg,a,-1\n", "names 1 sample(s) twice: a/1.jpg", "once"),
+        (HEAD + "2,a,b,1\n1,a,b,1\n2,b,b,2\n", "names 2 sample(s) twice: 1, 2", "one row per sample"),
+        (",pred,loss\nx/a/1.jpg,a,-1\ny/a/1.jpg,a,-1\n", "names 1 sample(s) twice: a/1.jpg", "one row per sample"),
         (HEAD + "2,a,b,small\n", "line 3 has the loss 'small'", "a loss is a number"),
         (HEAD + "2,a,b,\n", "line 3 has the loss ''", "a loss is a number"),
         (HEAD + "2,a,b,nan\n", "line 3 has the loss 'nan'", "a loss is a number"),
@@ -133,30 +139,28 @@ HEAD = "sample_id,label,pred,loss\n1,a,b,0.5\n"
         (HEAD + "2,a,b,1,9\n", "line 3 has 5 cells", "double quotes"),
         ("", "lacks the columns sample_id, label, pred", "predictions have the columns"),
         ("\n\n", "lacks the columns sample_id, label, pred", "predictions have the columns"),
-        ("sample_id,label,pred\n", "holds no predictions", "a row a held-out sample"),
+        ("sample_id,label,pred\n", "holds no predictions", "one row per held-out sample"),
         ("sample_id,label,pred\n1,é,b\n".encode("latin-1"), "line 2 is not UTF-8", "UTF-8"),
         ("sample_id,label,pred\n1,a,b\n".encode("utf-16"), "line 1 is UTF-16", "UTF-8"),
     ],
 )
-def test_bad_csv_names_the_file_what_is_wrong_and_the_remedy(
-    content: str | bytes, told: str, hint: str, written
-) -> None:
+def test_errors_name_the_file_the_problem_and_a_hint(content: str | bytes, problem: str, hint: str, written) -> None:
     path = written(content, "bad-3.csv")
     with pytest.raises(RunError) as error:
         read_predictions_file(path)
     assert error.value.problem.startswith(str(path))
-    assert told in error.value.problem
+    assert problem in error.value.problem
     assert hint in error.value.hint
 
 
 def test_bad_parquet(tmp_path: Path, written) -> None:
     good = pd.DataFrame({"sample_id": ["1", "2"], "label": ["a", "b"], "pred": ["b", "b"]})
-    for frame, told in (
+    for frame, problem in (
         (good.drop(columns="label"), "lacks the columns label"),
         (good.assign(sample_id="1"), r"names 1 sample\(s\) twice: 1"),
     ):
         frame.to_parquet(tmp_path / "p.parquet", index=False)
-        with pytest.raises(RunError, match=rf"p\.parquet {told}(.|\n)*->"):
+        with pytest.raises(RunError, match=rf"p\.parquet {problem}(.|\n)*->"):
             read_predictions_file(tmp_path / "p.parquet")
     with pytest.raises(RunError, match=r"q\.parquet can't be read"):
         read_predictions_file(written("no Parquet at all", "q.parquet"))
@@ -215,3 +219,40 @@ def test_published_photos_hold_several_crops(published) -> None:
     assert 0.2 * len(ids) < len(sizes) < 0.9 * len(ids)
     first = sizes.index[0]
     assert all(f"/{first}-" in name for name in groups.index[groups == first])
+
+
+def test_an_index_that_pandas_wrote_is_no_path(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text(",sample_id,label,pred\n0,a,x,y\n")
+    assert read_predictions_file(tmp_path / "p.csv")["sample_id"].tolist() == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("sample_id,label,pred\na,x,y,\nb,x,y,\n", "line 2"), ("sample_id,label,pred\na,x,y\n\nb,,y\n", "line 4")],
+)
+def test_lines_of_a_csv_are_counted_as_an_editor_does(text: str, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(RunError, match=problem):
+        read_predictions_file(tmp_path / "p.csv")
+
+
+@pytest.mark.parametrize(
+    "change", [{"label": [None, "a"]}, {"pred": ["a", None]}, {"label": ["", "a"]}, {"loss": ["x", "1"]}, "empty"]
+)
+def test_parquet_is_checked_as_csv_is(change: object, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"sample_id": ["1", "2"], "label": ["a", "b"], "pred": ["b", "b"], "loss": [1.0, 2.0]})
+    frame = frame.head(0) if change == "empty" else frame.assign(**change)  # type: ignore[arg-type]
+    frame.to_parquet(tmp_path / "p.parquet", index=False)
+    with pytest.raises(RunError, match=r"p\.parquet"):
+        read_predictions_file(tmp_path / "p.parquet")
+
+
+def test_metadata_needs_ids_alone(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("sample_id,country\n007,de\n8,NA\n")
+    found = read_metadata(tmp_path / "m.csv")
+    assert found["country"].to_dict() == {"007": "de", "8": "NA"}
+    (tmp_path / "m.csv").write_text("id,country\n7,de\n")
+    with pytest.raises(DataError, match=r"samples=.*no column sample_id"):
+        read_metadata(tmp_path / "m.csv")
+    with pytest.raises(DataError, match=r"samples=.*can't be read"):
+        read_metadata(tmp_path / "gone.csv")

@@ -50,7 +50,7 @@ def test_the_count_of_confident_learning_is_cleanlabs(seed: int) -> None:
     count = pytest.importorskip("cleanlab.count")
     p, labels = problem(seed=seed)
     wanted = count.num_label_issues(labels, p, estimation_method="off_diagonal")
-    assert scores.count_confident(p, labels) == wanted > 20
+    assert scores.count_label_issues(p, labels) == wanted > 20
 
 
 def test_confident_score_orders_like_cleanlabs_adjusted_margin() -> None:
@@ -83,7 +83,7 @@ def test_a_label_that_no_sample_bears_has_no_threshold() -> None:
 
 @pytest.mark.parametrize(
     ("row", "words"),
-    [([0.5, 0.4, 0.3], "row 3 is no probabilities: sum 1.2"), ([1.2, -0.2, 0.0], "lowest -0.2"),
+    [([0.5, 0.4, 0.3], "row 3 is not a probability distribution: sum 1.2"), ([1.2, -0.2, 0.0], "lowest -0.2"),
      ([np.nan, 0.5, 0.5], "row 3"), ([0, 0, 0], "sum 0")],
 )  # fmt: skip
 def test_rows_that_are_no_probabilities_are_named(row: list[float], words: str) -> None:

@@ -13,7 +13,10 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from mlfix_train.audit.scores.ranking import COLUMNS, rank_samples, write_ranking
+from mlfix_train.audit.predictions.held_out import merge_runs
+from mlfix_train.audit.predictions.table import predictions_table
+from mlfix_train.audit.scores.ranking import rank, rank_samples, ranking_columns, write_ranking
+from mlfix_train.audit.scores.registry import Evidence
 from mlfix_train.errors import DataError, RunError
 
 
@@ -58,7 +61,7 @@ def by_hand(runs: list[pd.DataFrame]) -> list[dict[str, Any]]:
 
 
 def assert_same(found: pd.DataFrame, wanted: list[dict[str, Any]]) -> None:
-    assert list(found.columns) == list(COLUMNS)
+    assert list(found.columns) == ranking_columns()
     assert len(found) == len(wanted)
     for row, want in zip(found.to_dict("records"), wanted, strict=True):
         for name, value in want.items():
@@ -130,10 +133,10 @@ def test_ties_of_loss_go_by_name_whatever_the_order_of_rows(predictions: Callabl
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_loss_that_is_no_number_is_named(predictions: Callable[..., pd.DataFrame], value: float) -> None:
+def test_a_loss_that_is_not_finite_is_named(predictions: Callable[..., pd.DataFrame], value: float) -> None:
     table = predictions()
     table.loc[4, "loss"] = value
-    with pytest.raises(DataError, match="1 predictions have a loss that is no number: s004"):
+    with pytest.raises(DataError, match="1 predictions have a loss that is not a finite number: s004"):
         rank_samples([predictions(), table])
 
 
@@ -166,6 +169,29 @@ def test_the_file_holds_the_contracts_columns(tmp_path: Path, ranking: Callable[
     ]
     assert list(found.columns)[:8] == contract
     pd.testing.assert_frame_equal(found, table, check_dtype=False, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("pull", "right", "wrong_aum", "clear"), [(3.0, 2.0, -4.0, True), (1.5, 1.5, -1.0, False)])
+def test_the_estimate_says_whether_wrong_labels_are_separated(
+    pull: float, right: float, wrong_aum: float, clear: bool
+) -> None:
+    rng = np.random.default_rng(2)
+    n, names = 8000, list("abcde")
+    true = rng.integers(5, size=n)
+    wrong = rng.random(n) < 0.03
+    labels = np.where(wrong, (true + 1) % 5, true)
+    logits = rng.normal(size=(n, 5)) + pull * np.eye(5)[true]
+    aum = 1.2 * rng.normal(size=n) + np.where(wrong, wrong_aum, right)
+    held = merge_runs([predictions_table([f"s{i:05d}" for i in range(n)], labels, logits, names)], names)
+    near = held.sample_ids.str[1:].astype(int)
+    found = rank(Evidence(held, aum=aum[near]))
+    estimate = found.estimate
+    assert estimate is not None
+    assert estimate.clear is clear
+    assert estimate.interval[0] <= wrong.sum() <= estimate.interval[1]
+    assert estimate.interval[0] <= estimate.wrong <= estimate.interval[1]
+    assert found.table["suspicion"].is_monotonic_decreasing
+    assert found.table["suspicion"].sum() == pytest.approx(estimate.wrong, abs=0.1)
 
 
 # --- the published predictions ---

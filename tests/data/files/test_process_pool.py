@@ -136,6 +136,17 @@ def test_an_interrupt_ends_parent_and_workers() -> None:
     assert not [worker for worker in workers if psutil.pid_exists(worker)]
 
 
+def test_workers_do_not_outlive_a_killed_parent() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(INTERRUPTED)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    process.stdout.readline()
+    process.kill()
+    process.communicate(timeout=30)  # returns once no worker holds the output any more; their jobs last a minute
+    assert process.returncode == -signal.SIGKILL
+
+
 def test_a_stopped_caller_stops_the_workers() -> None:
     started = time.monotonic()
     results = map_unordered(time.sleep, [0.0, *[60.0] * 5], 2)

@@ -1,4 +1,4 @@
-"""The fixes file: every mistake in it is told with line, value and hint; what is right is applied to the letter."""
+"""The fixes file: every mistake in it is an error with line, value and hint; everything else is applied exactly."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     return to_file
 
 
-def load(path: Path, table: pd.DataFrame, allow: Sequence[str] = ()) -> pd.DataFrame:
-    return match_fixes(read_fixes(path), table, allow)
+def load(path: Path, table: pd.DataFrame, ignore: Sequence[str] = ()) -> pd.DataFrame:
+    return match_fixes(read_fixes(path), table, ignore)
 
 
-def error_of(path: Path, table: pd.DataFrame | None = None, allow: Sequence[str] = ()) -> str:
+def error_of(path: Path, table: pd.DataFrame | None = None, ignore: Sequence[str] = ()) -> str:
     with pytest.raises(FixesError) as caught:
-        load(path, table, allow) if table is not None else read_fixes(path)
+        load(path, table, ignore) if table is not None else read_fixes(path)
     assert str(path) in str(caught.value), "it names the file"
     assert caught.value.hint, "it says what to do"
     return str(caught.value)
@@ -167,7 +167,7 @@ def test_unknown_sample(write: Callable[..., Path], table: pd.DataFrame) -> None
         "1 of 2 lines name a sample that isn't in the data",
         "line 3: stop/0009.png -> 'yield_'",
         "did you mean 'stop/000",
-        "fixes.allow=[unknown_samples]",
+        "fixes.ignore=[unknown_samples]",
     )
     assert load(path, table, ["unknown_samples"]).index.tolist() == ["stop/0000.png"]
 
@@ -183,11 +183,11 @@ def test_unknown_label(write: Callable[..., Path], table: pd.DataFrame) -> None:
     path = write("sample_id,new_label", "stop/0000.png,yeild_", "stop/0001.png,Invalid")
     says(
         error_of(path, table),
-        "2 lines give a label that no sample bears",
+        "2 lines give a label that no sample has",
         "line 2: stop/0000.png -> 'yeild_'",
         "line 3: stop/0001.png -> 'Invalid'",
         "did you mean 'yield_'?",
-        "fixes.allow=[new_labels]",
+        "fixes.ignore=[new_labels]",
     )
     assert load(path, table, ["new_labels"])["new_label"].tolist() == ["yeild_", "Invalid"]
     says(error_of(write("sample_id,new_label", "stop/0000.png,Invalid"), table), "did you mean 'invalid'?")
@@ -200,7 +200,7 @@ def test_stale(write: Callable[..., Path], table: pd.DataFrame) -> None:
         error_of(path, table),
         "1 lines were made for another label",
         "line 3: stop/0001.png: old_label 'parking', now 'stop'",
-        "fixes.allow=[stale]",
+        "fixes.ignore=[stale]",
     )
     assert load(path, table, ["stale"])["new_label"].tolist() == ["yield_", "yield_"]
 
@@ -208,18 +208,18 @@ def test_stale(write: Callable[..., Path], table: pd.DataFrame) -> None:
 def test_two_answers(write: Callable[..., Path], table: pd.DataFrame) -> None:
     path = write("sample_id,new_label", "stop/0000.png,yield_", "stop/0001.png,invalid", "stop/0000.png,invalid")
     message = error_of(path, table)
-    says(message, "1 sample(s) have two different answers", "line 2: stop/0000.png -> 'yield_'")
-    says(message, "line 4: stop/0000.png -> 'invalid'", "fixes.allow=[conflicts]")
+    says(message, "1 sample(s) have two different new labels", "line 2: stop/0000.png -> 'yield_'")
+    says(message, "line 4: stop/0000.png -> 'invalid'", "fixes.ignore=[conflicts]")
     assert "stop/0001" not in message
-    allowed = load(path, table, ["conflicts"])
-    assert allowed["new_label"].to_dict() == {"stop/0001.png": INVALID, "stop/0000.png": INVALID}
+    ignored = load(path, table, ["conflicts"])
+    assert ignored["new_label"].to_dict() == {"stop/0001.png": INVALID, "stop/0000.png": INVALID}
     other = write("sample_id,new_label", "stop/0000.png,invalid", "stop/0000.png,yield_")
     assert load(other, table, ["conflicts"])["new_label"].tolist() == ["yield_"], "the last line wins"
 
 
 def test_two_answers_under_two_names(write: Callable[..., Path], table: pd.DataFrame) -> None:
     path = write(",new_label", "stop/0000.png,yield_", "folder/stop/0000.png,invalid")
-    says(error_of(path, table), "two different answers", "line 2", "line 3")
+    says(error_of(path, table), "two different new labels", "line 2", "line 3")
 
 
 def test_the_same_answer_twice_is_fine(write: Callable[..., Path], table: pd.DataFrame) -> None:
@@ -230,14 +230,14 @@ def test_the_same_answer_twice_is_fine(write: Callable[..., Path], table: pd.Dat
 def test_a_label_that_vanishes(write: Callable[..., Path], table: pd.DataFrame) -> None:
     for answer in ("invalid", "stop"):
         path = write("sample_id,new_label", f"parking/0000.png,{answer}")
-        says(error_of(path, table), "no sample of 1 label(s): parking", "fixes.allow=[empty_labels]")
+        says(error_of(path, table), "no sample of 1 label(s): parking", "fixes.ignore=[empty_labels]")
         assert len(load(path, table, ["empty_labels"])) == 1
     swapped = write("sample_id,new_label", "parking/0000.png,stop", "stop/0000.png,parking")
     assert len(load(swapped, table)) == 2, "another sample takes the label up"
 
 
 @pytest.mark.parametrize(
-    ("allow", "line"),
+    ("ignore", "line"),
     [
         ("unknown_samples", "x.png,invalid,"),
         ("new_labels", "stop/0000.png,new,"),
@@ -246,16 +246,18 @@ def test_a_label_that_vanishes(write: Callable[..., Path], table: pd.DataFrame) 
         ("empty_labels", "parking/0000.png,invalid,"),
     ],
 )
-def test_an_allowance_allows_one_thing(write: Callable[..., Path], table: pd.DataFrame, allow: str, line: str) -> None:
+def test_each_ignored_problem_is_one_problem(
+    write: Callable[..., Path], table: pd.DataFrame, ignore: str, line: str
+) -> None:
     path = write("sample_id,new_label,old_label", "stop/0001.png,yield_,", line)
-    load(path, table, [allow])
-    rest = [name for name in fixes_module.ALLOWANCES if name != allow]
-    says(error_of(path, table, rest), f"fixes.allow=[{allow}]")
+    load(path, table, [ignore])
+    rest = [name for name in fixes_module.IGNORABLE if name != ignore]
+    says(error_of(path, table, rest), f"fixes.ignore=[{ignore}]")
 
 
-def test_an_unknown_allowance(write: Callable[..., Path], table: pd.DataFrame) -> None:
+def test_an_unknown_problem_to_ignore(write: Callable[..., Path], table: pd.DataFrame) -> None:
     path = write("sample_id,new_label", "stop/0000.png,invalid")
-    with pytest.raises(FixesError, match=r"(?s)fixes.allow=new_label is not known.*did you mean 'new_labels'"):
+    with pytest.raises(FixesError, match=r"(?s)fixes.ignore=new_label is not known.*did you mean 'new_labels'"):
         load(path, table, ["new_label"])
 
 

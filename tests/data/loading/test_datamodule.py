@@ -11,13 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
+from mlfix_train.data.arms import Arm
 from mlfix_train.data.fixes.table import match_fixes
-from mlfix_train.data.loading.augment import IMAGENET_MEAN, IMAGENET_STD, AugmentSpec
-from mlfix_train.data.loading.datamodule import Arm, DataModule, LoaderSpec
+from mlfix_train.data.loading.augment import IMAGENET_MEAN, IMAGENET_STD
+from mlfix_train.data.loading.datamodule import DataModule
+from mlfix_train.data.loading.spec import AugmentSpec, LoaderSpec
 from mlfix_train.data.pixels.decode import decode_image
-from mlfix_train.data.pixels.store import PixelSpec
+from mlfix_train.data.pixels.spec import PixelSpec
 from mlfix_train.data.readers.folder import read_folder
-from mlfix_train.data.splits import draw_split
+from mlfix_train.data.splits import SplitSpec, draw_split
 from mlfix_train.errors import ConfigError, DataError
 
 COUNTS = {"stop": 20, "yield": 14, "parking": 6}
@@ -37,7 +39,7 @@ def table(tmp_path: Path) -> pd.DataFrame:
 
 @pytest.fixture
 def held_out(table: pd.DataFrame) -> np.ndarray:
-    return draw_split(table, 0.25, seed=1)
+    return draw_split(table, SplitSpec(0.25, seed=1))
 
 
 @pytest.fixture
@@ -165,6 +167,18 @@ def test_normalised_after_the_transfer(build) -> None:
     assert batch["image"].dtype == torch.uint8
 
 
+def test_the_statistics_are_those_of_the_backbone(build) -> None:
+    """A backbone that was pretrained with mean and standard deviation 0.5 gets images in -1..1."""
+    data = build(mean=(0.5, 0.5, 0.5), std=[0.5, 0.5, 0.25])
+    batch = next(iter(data.val_dataloader()))
+    wanted = (batch["image"].numpy() / 255.0 - 0.5) / np.reshape([0.5, 0.5, 0.25], (3, 1, 1))
+    assert np.abs(data.on_after_batch_transfer(batch, 0)["image"].numpy() - wanted).max() < 1e-5
+
+
+def test_augmentation_can_be_off(build) -> None:
+    assert build(augmentation=AugmentSpec(enabled=False)).augmentation is None
+
+
 def test_augmented_in_training_alone(build) -> None:
     data = build(augmentation=AugmentSpec(), seed=1)
     batch = next(iter(data.val_dataloader()))
@@ -197,9 +211,9 @@ def test_errors(build, table: pd.DataFrame, held_out: np.ndarray) -> None:
     with pytest.raises(DataError, match=r"fewer than two readable samples"):
         build(held_out=everything)
     for key, value in (("batch_size", 1), ("eval_batch_size", 0), ("workers", -1)):
-        with pytest.raises(ConfigError, match=rf"loader.{key}={value} is out of range"):
+        with pytest.raises(ConfigError, match=rf"^{key}={value} is out of range"):
             LoaderSpec(**{key: value})
     for row in np.flatnonzero(held_out):
         Path(table["path"].iloc[row]).write_bytes(b"")
-    with pytest.raises(DataError, match=r"no readable sample is held out"):
+    with pytest.raises(DataError, match=r"no held-out sample is readable"):
         build(max_unreadable=1.0)

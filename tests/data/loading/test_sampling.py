@@ -142,5 +142,5 @@ def test_evaluation_covers_everything(n: int, world: int, size: int) -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ConfigError, match=r"(?s)loader.sampling=balance.*did you mean 'balanced'"):
+    with pytest.raises(ConfigError, match=r"(?s)^sampling=balance.*did you mean 'balanced'"):
         TrainingBatches(LABELS, 10, "balance")

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 import torch
 
-from mlfix_train.data.loading.datamodule import LoaderSpec
-from mlfix_train.data.loading.view_datamodule import ViewData, as_tensor
-from mlfix_train.data.loading.views import ViewSpec, color_maps, crops, two_views, view
-from mlfix_train.data.pixels.store import PixelSpec
+from mlfix_train.data.loading.spec import LoaderSpec, ViewSpec
+from mlfix_train.data.loading.view_datamodule import ViewDataModule
+from mlfix_train.data.loading.views import color_maps, crops, two_views, view
+from mlfix_train.data.pixels.spec import PixelSpec
 from mlfix_train.data.readers.folder import read_folder
 from mlfix_train.errors import ConfigError, DataError
 
-OFF = {"crop": 1.0, "stretch": 1.0, "rotate": 0.0, "warp": 0.0, "lighting": 0.0, "blur": 0.0}
+OFF = {"crop": 1.0, "aspect_ratio": 1.0, "rotate": 0.0, "warp": 0.0, "lighting": 0.0, "blur": 0.0}
 
 
 def images(n: int, side: int = 12) -> torch.Tensor:
@@ -51,7 +51,7 @@ def test_partners_are_what_the_second_view_is_of() -> None:
 
 
 def test_crops_lie_inside_and_have_the_area_they_say() -> None:
-    spec = ViewSpec(crop=0.3, stretch=1.5)
+    spec = ViewSpec(crop=0.3, aspect_ratio=1.5)
     maps = crops(4000, spec, generator())
     width, height = maps[:, 0, 0], maps[:, 1, 1]
     assert ((maps[:, :2, 2].abs() + torch.stack([width, height], 1)) <= 1 + 1e-5).all()
@@ -97,19 +97,19 @@ def test_colour_maps_leave_greys_and_brightness_alone() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("crop", 0.0), ("stretch", 0.5), ("rotate", 200), ("warp", 0.5), ("lighting", 1.0), ("blur", 2), ("hue", 181),
-     ("flip", -1), ("gray", 1.1), ("partner", "track"), ("keep_color", 1)],
+    [("crop", 0.0), ("aspect_ratio", 0.5), ("rotate", 200), ("warp", 0.5), ("lighting", 1.0), ("blur", 2), ("hue", 181),
+     ("flip", -1), ("gray", 1.1), ("positive_pair", "track"), ("keep_color", 1)],
 )  # fmt: skip
 def test_settings_out_of_range_are_named(key: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=f"views.{key}"):
+    with pytest.raises(ConfigError, match=f"^{key}="):
         ViewSpec(**{key: value})
 
 
-# --- the DataModule ---
+# The DataModule
 
 
-def data(shapes: Path, tmp_path: Path, **more: object) -> ViewData:
-    made = ViewData(read_folder(shapes), tmp_path / "px", PixelSpec(size=16), LoaderSpec(batch_size=16), **more)
+def data(shapes: Path, tmp_path: Path, **more: object) -> ViewDataModule:
+    made = ViewDataModule(read_folder(shapes), tmp_path / "px", PixelSpec(size=16), LoaderSpec(batch_size=16), **more)
     made.prepare_data()
     made.setup()
     return made
@@ -122,23 +122,24 @@ def test_all_samples_are_seen_once_an_epoch_with_or_without_labels(shapes: Path,
     assert len(seen) == 64 == len(seen.unique())  # the last, short batch is left out
     unlabelled = read_folder(shapes)
     unlabelled["label"] = None
-    assert len(ViewData(unlabelled, tmp_path / "px").labels) == 0
+    assert len(ViewDataModule(unlabelled, tmp_path / "px").labels) == 0
     batch = made.on_after_batch_transfer(next(iter(made.val_dataloader())), 0)
-    assert torch.allclose(batch["image"], as_tensor(made.store[batch["index"].numpy()]))
+    pixels = torch.from_numpy(made.store[batch["index"].numpy()]).permute(0, 3, 1, 2)
+    assert torch.allclose(batch["image"], made.normalize(pixels))
 
 
 def test_partners_come_from_the_group_and_never_are_the_image_itself(shapes: Path, tmp_path: Path) -> None:
     table = read_folder(shapes)
     table["group"] = [f"{label}-{number // 4}" for number, label in enumerate(table["label"])]
     table.iloc[0, table.columns.get_loc("group")] = "alone"
-    made = ViewData(table, tmp_path / "px", PixelSpec(size=16), views=ViewSpec(partner="group"))
+    made = ViewDataModule(table, tmp_path / "px", PixelSpec(size=16), views=ViewSpec(positive_pair="group"))
     made.setup()
     rows = np.arange(72)
     batch = {"image": torch.from_numpy(made.store[rows]), "index": torch.from_numpy(rows)}
     groups = table["group"].to_numpy()
     drawn = set()
     for seed in range(20):
-        other = made._partners(batch, seed).permute(0, 2, 3, 1).numpy()
+        other = made._images_of_same_groups(batch, seed).permute(0, 2, 3, 1).numpy()
         for row in rows:
             found = np.flatnonzero((made.store[:] == other[row]).all((1, 2, 3)))
             assert groups[found[0]] == groups[row] and (found[0] != row or row == 0)
@@ -147,8 +148,8 @@ def test_partners_come_from_the_group_and_never_are_the_image_itself(shapes: Pat
 
 
 def test_what_can_not_be_learnt_from_is_an_error(shapes: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"partner=group[\s\S]*data.group"):
-        data(shapes, tmp_path, views=ViewSpec(partner="group"))
+    with pytest.raises(DataError, match=r"positive_pair=group[\s\S]*data.group"):
+        data(shapes, tmp_path, views=ViewSpec(positive_pair="group"))
     one: pd.DataFrame = read_folder(shapes).iloc[:1]
     with pytest.raises(DataError, match="1 image"):
-        ViewData(one, tmp_path / "px").setup()
+        ViewDataModule(one, tmp_path / "px").setup()

@@ -273,9 +273,7 @@ def test_damaged_notes(
 ) -> None:
     """Notes that a crash of the machine left half-written cost some decoding again, nothing more."""
     real = chunks.decode_chunk
-    monkeypatch.setattr(
-        chunks, "decode_chunk", lambda c: real(c) if c.start < 8 else (_ for _ in ()).throw(Stopped)
-    )
+    monkeypatch.setattr(chunks, "decode_chunk", lambda c: real(c) if c.start < 8 else (_ for _ in ()).throw(Stopped))
     with pytest.raises(Stopped):
         open_store(table, SPEC, cache)
     with open(folder_of(cache) / "done.jsonl", "ab") as file:
@@ -325,7 +323,8 @@ def test_a_build_that_ends_between_its_last_two_steps(table: pd.DataFrame, cache
 
 def test_two_processes_at_once(table: pd.DataFrame, cache: Path, tmp_path: Path) -> None:
     script = (
-        "import sys\nfrom mlfix_train.data.pixels.spec import PixelSpec\nfrom mlfix_train.data.pixels.store import open_store\n"
+        "import sys\nfrom mlfix_train.data.pixels.spec import PixelSpec\n"
+        "from mlfix_train.data.pixels.store import open_store\n"
         "from mlfix_train.data.readers.folder import read_folder\n"
         "print(open_store(read_folder(sys.argv[1]), PixelSpec(size=12), sys.argv[2])[:].sum())\n"
     )
@@ -480,9 +479,7 @@ def test_notes_of_pixels_that_never_reached_the_disk(
 ) -> None:
     """A power cut: the notes are there, the pixels of a chunk are not."""
     real = chunks.decode_chunk
-    monkeypatch.setattr(
-        chunks, "decode_chunk", lambda c: real(c) if c.start < 12 else (_ for _ in ()).throw(Stopped)
-    )
+    monkeypatch.setattr(chunks, "decode_chunk", lambda c: real(c) if c.start < 12 else (_ for _ in ()).throw(Stopped))
     with pytest.raises(Stopped):
         open_store(table, SPEC, cache)
     part = folder_of(cache) / "pixels.part"
@@ -541,9 +538,7 @@ def die(chunk: Chunk) -> dict[int, str]:
     return {}
 
 
-def test_a_worker_that_dies_names_its_images(
-    table: pd.DataFrame, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_dies_names_its_images(table: pd.DataFrame, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pixel_build, "SERIAL_LIMIT", 0)
     monkeypatch.setattr(chunks, "decode_chunk", die)
     with pytest.raises(DataError, match=r"a worker process died .*a/00\.png to .*b/21\.png(?s:.*)SIGKILL"):

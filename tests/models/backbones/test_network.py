@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import time
 from pathlib import Path
 
 import pytest
@@ -85,16 +84,12 @@ def test_every_convolutional_backbone_fits_both_heads(backbone: str, head: str) 
         assert Network(backbone, 5, head).eval()(images(2, 64)).shape == (2, 5)
 
 
-def test_a_channels_last_feature_map_is_pooled_over_space_or_refused() -> None:
-    """Swin's feature map is NHWC: concat_pool must pool over space, or say that it can't."""
+def test_a_channels_last_feature_map_is_refused() -> None:
+    """Swin's feature map is NHWC, which concat_pool would pool over the wrong axes."""
     arguments = {"img_size": 32, "embed_dim": 12, "depths": (1, 1), "num_heads": (1, 2), "window_size": 4}
-    try:
-        with torch.no_grad():
-            shape = Network("swin_tiny_patch4_window7_224", 5, "concat_pool", backbone_args=arguments)(images()).shape
-    except ConfigError as error:
-        assert "concat_pool" in str(error)
-    else:
-        assert shape == (4, 5)
+    net = Network("swin_tiny_patch4_window7_224", 5, "concat_pool", backbone_args=arguments)
+    with pytest.raises(ConfigError, match="concat_pool needs a feature map"):
+        net(images())
 
 
 def test_a_backbone_without_a_feature_map_names_the_other_head() -> None:
@@ -147,10 +142,10 @@ def test_pretrained_without_a_network_says_what_to_do_at_once(
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("HF_ENDPOINT", "https://hub.invalid")  # never resolves (RFC 2606)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    started = time.monotonic()
+    if backbone == "resnet18":  # the other has no weights on the hub, and says so itself
+        monkeypatch.setattr("timm.create_model", lambda *_, **__: pytest.fail("the hub's client retries for a minute"))
     with pytest.raises(RunError, match=r"(?s)" + backbone + r".*model\.pretrained=false.*model\.weights=<file>"):
         Network(backbone, 5, pretrained=True)
-    assert time.monotonic() - started < 15, "the hub's client retries for most of a minute"
 
 
 def test_weights_take_the_place_of_the_hub(tmp_path: Path) -> None:
@@ -203,20 +198,13 @@ def test_weights_of_another_architecture(tmp_path: Path) -> None:
     assert all(torch.equal(before[name], value) for name, value in backbone.state_dict().items())
 
 
-def test_a_block_that_the_file_lacks_is_not_left_random_in_silence(
-    tmp_path: Path, donor: nn.Module, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Twelve of 120 tensors, the whole of layer4.1: an error, or at least a warning that names what is missing."""
+def test_a_block_that_the_file_lacks_is_not_left_random_in_silence(tmp_path: Path, donor: nn.Module) -> None:
+    """Twelve of 120 tensors, the whole of layer4.1."""
     state = {name: value for name, value in donor.state_dict().items() if not name.startswith("layer4.1.")}
     assert len(state) == 108
     torch.save(state, tmp_path / "w.pt")
-    try:
-        with caplog.at_level("WARNING"):
-            Network("resnet18", 5, "concat_pool", weights=tmp_path / "w.pt")
-    except RunError as error:
-        assert "layer4.1" in str(error)
-    else:
-        assert "layer4.1" in caplog.text
+    with pytest.raises(RunError, match=r"layer4\.1"):
+        Network("resnet18", 5, "concat_pool", weights=tmp_path / "w.pt")
 
 
 class Bomb:
@@ -235,7 +223,7 @@ def test_a_pickle_that_would_run_code_does_not(tmp_path: Path, plain: bool) -> N
         file.write_bytes(pickle.dumps(content))
     else:
         torch.save(content, file)
-    with pytest.raises(RunError, match=r"bomb\.pt can't be read"):
+    with pytest.raises(RunError, match=r"bomb\.pt cannot be read"):
         Network("mlfix_small", 5, weights=file)
     assert not flag.exists()
 
@@ -253,7 +241,7 @@ def test_damaged_and_missing_files(tmp_path: Path, name: str, cut: int) -> None:
         save_file(state, path)
     assert len(read_state(path)) == len(state)
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(RunError, match=f"{name} can't be read"):
+    with pytest.raises(RunError, match=f"{name} cannot be read"):
         read_state(path)
 
 

@@ -59,7 +59,7 @@ def test_an_encoder_gives_pooled_features_and_grids() -> None:
     encoder = Encoder("resnet10t", input_size=64).eval()
     x = torch.rand(2, 3, 20, 20)
     assert encoder(x).shape == (2, encoder.features) == (2, 512)
-    grids = encoder.grids(x)
+    grids = encoder.feature_maps(x)
     assert [grid.shape[-1] for grid in grids][-2:] == [4, 2] and grids[-1].shape[1] == 512
     assert torch.allclose(encoder(x), grids[-1].mean((2, 3)), atol=1e-4)
 
@@ -76,7 +76,7 @@ def test_a_backbone_without_grids_says_so() -> None:
     encoder = Encoder("mlfix_small")
     encoder.backbone = torch.nn.Flatten()
     with pytest.raises(ConfigError, match="mlfix_small gives no feature maps"):
-        encoder.grids(torch.rand(1, 3, 8, 8))
+        encoder.feature_maps(torch.rand(1, 3, 8, 8))
 
 
 @pytest.mark.parametrize(("layers", "count"), [(1, 1), (2, 4), (3, 7)])

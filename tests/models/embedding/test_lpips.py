@@ -83,7 +83,7 @@ def test_weights_that_cannot_be_had_or_do_not_fit(tmp_path: Path, monkeypatch: p
     with pytest.raises(RunError, match=r"missing\.pth does not exist[\s\S]*by=pixels"):
         lpips_trunk("alex", tmp_path / "missing.pth")
     (tmp_path / "damaged.pth").write_bytes(b"no weights")
-    with pytest.raises(RunError, match="can't be read"):
+    with pytest.raises(RunError, match="cannot be read"):
         lpips_trunk("alex", tmp_path / "damaged.pth")
     torch.save(MODELS["squeeze"](weights=None).state_dict(), tmp_path / "squeeze.pth")
     with pytest.raises(RunError, match=r"lacks \d+ of the 10 tensors of the trunk alex"):
@@ -116,12 +116,12 @@ def test_negative_weights_are_no_distance() -> None:
 def test_the_same_formula_on_a_network_of_ones_own() -> None:
     torch.manual_seed(0)
     encoder = Encoder("mlfix_small", backbone_args={"widths": [4, 8]}).eval()
-    embedding = from_grids(encoder, encoder.grids, "own")
+    embedding = from_grids(encoder, encoder.feature_maps, "own")
     x = images(2, 16)
     with torch.inference_mode():
         found = float((embedding(x)[0] - embedding(x)[1]).square().sum())
         wanted = 0.0
-        for grid in encoder.grids(x):
+        for grid in encoder.feature_maps(x):
             unit = grid.double().numpy() / np.linalg.norm(grid.double().numpy(), axis=1, keepdims=True).clip(1e-10)
             wanted += float(np.square(unit[0] - unit[1]).sum(0).mean())
     assert found == pytest.approx(wanted, rel=1e-4)

@@ -37,23 +37,23 @@ def unsorted(place: Path) -> Path:
 def test_a_run_leaves_weights_a_panel_and_its_record(place: Path, mlfix) -> None:
     answer = mlfix("train", "data.root=shapes", *SORTING)
     run = RunDirectory(place / "outputs/sorting/original/seed=0")
-    assert answer.code == 0 and "learnt     from 72 images, no labels" in answer.out
+    assert answer.code == 0 and "learned    from 72 images, without labels" in answer.out
     state = run.require()
     assert state["kind"] == "sorting_network" and state["status"] == "finished" and 0 <= state["agreement"] <= 100
     rows = pd.read_csv(run.path / "metrics.csv")
     assert list(rows) == ["epoch", "train_loss", "val_agreement", "lr", "seconds", "samples_per_second"]
-    assert rows["train_loss"].is_monotonic_decreasing or rows["train_loss"].iloc[-1] < rows["train_loss"].iloc[0]
+    assert rows["train_loss"].iloc[-1] < rows["train_loss"].iloc[0]
     assert Image.open(run.path / "panels/neighbours.png").size[0] > 500
     weights = torch.load(run.path / "checkpoints/model.ckpt", weights_only=True)
     assert any(name.startswith("network.backbone.") for name in weights["state_dict"])
-    assert "finished before, skipped" in mlfix("train", "data.root=shapes", *SORTING).out
+    assert "already finished, skipped" in mlfix("train", "data.root=shapes", *SORTING).out
     assert "holds a run of other settings" in mlfix("train", "data.root=shapes", *SORTING, "views.crop=0.9").err
 
 
 def test_without_labels_it_learns_the_very_same(place: Path, mlfix) -> None:
     heap = unsorted(place)
     answer = mlfix("train", f"data.root={heap}", *SORTING, "name=heap")
-    assert answer.code == 0 and "nearest neighbour" not in answer.out
+    assert answer.code == 0 and "neighbors" not in answer.out
     mlfix("train", "data.root=shapes", *SORTING)
     states = [
         torch.load(place / f"outputs/{name}/original/seed=0/checkpoints/model.ckpt", weights_only=True)["state_dict"]
@@ -72,7 +72,8 @@ def test_neighbours_go_to_wandb_as_training_goes(place: Path, mlfix, monkeypatch
     assert mlfix("train", "data.root=shapes", *keys).code == 0
     folder = next((place / "outputs/sorting/original/seed=0/wandb").glob("offline-run-*"))
     wandb = str(Path(sys.executable).with_name("wandb"))
-    read = subprocess.run([wandb, "leet", "inspect", "--json", str(folder)], capture_output=True, text=True)
+    command = [wandb, "leet", "inspect", "--json", str(folder)]
+    read = subprocess.run(command, capture_output=True, text=True, check=False)
     assert read.returncode == 0, read.stderr
     assert "sorting/neighbours" in read.stdout and "val/agreement" in read.stdout
     assert len(list((folder / "files/media/images/sorting").glob("neighbours_*.png"))) == 3
@@ -89,7 +90,9 @@ def test_an_interrupted_training_goes_on_and_ends_as_if_it_had_not_been(tmp_path
     _, said = process.communicate(timeout=120)
     state = json.loads((checkpoint.parent.parent / "run.json").read_text())
     assert (
-        state["status"] == "interrupted" and process.returncode == 130 and "goes on from the last whole epoch" in said
+        state["status"] == "interrupted"
+        and process.returncode == 130
+        and "resumes after the last complete epoch" in said
     )
     for name in ("broken", "whole"):
         again = start("train", *keys, f"name={name}", cwd=tmp_path)
@@ -107,37 +110,40 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
     said, wrong = process.communicate(timeout=240)
     assert process.returncode == 0, wrong
     run = RunDirectory(tmp_path / "outputs/sorting/original/seed=0")
-    assert run.read()["status"] == "finished" and "learnt     from 72 images" in said
+    assert run.read()["status"] == "finished" and "learned    from 72 images" in said
     assert len(pd.read_csv(run.path / "metrics.csv")) == 3 and (run.path / "panels/neighbours.png").exists()
 
 
 def test_seeds_sweep_as_those_of_classifiers_do(place: Path, mlfix) -> None:
     answer = mlfix("train", "-m", "data.root=shapes", *SORTING, "recipe.epochs=1", "seed=range(0,2)", "report=line")
     assert (
-        answer.code == 0 and "2 finished" in answer.out and answer.out.count("nearest neighbour of the same label") == 2
+        answer.code == 0 and "2 finished" in answer.out and answer.out.count("nearest neighbors of the same label") == 2
     )
 
 
 @pytest.mark.parametrize(
-    ("keys", "words"),
+    ("keys", "message"),
     [
-        (["arm=fixed"], "arm=fixed means nothing to model=sorting_network"),
-        (["split.folds=3", "split.fold=0"], "split.folds means nothing"),
+        (["arm=fixed"], "arm=fixed has no effect on model=sorting_network"),
+        (["split.folds=3", "split.fold=0"], "split.folds=3 has no effect"),
         (["views.crop=2"], "views.crop"),
         (["views.kepe_color=false"], "did you mean views.keep_color"),
-        (["views.partner=group"], "every image is a group of its own"),
         (["model.projector_layers=0"], "model.projector_layers"),
-        (["model.backbone=resnet19"], "model.backbone=resnet19 is no model of timm"),
+        (["model.backbone=resnet19"], "model.backbone=resnet19 is not a timm model"),
     ],
 )
-def test_wrong_settings_are_named_and_leave_nothing(place: Path, mlfix, keys: list[str], words: str) -> None:
+def test_wrong_settings_are_named_and_leave_nothing(place: Path, mlfix, keys: list[str], message: str) -> None:
     answer = mlfix("train", "data.root=shapes", *SORTING, *keys)
-    assert answer.code != 0 and words in answer.err
-    if answer.code == 2:
-        assert not (place / "outputs/sorting/original/seed=0/run.json").exists()
+    assert answer.code == 2 and message in answer.err
+    assert not (place / "outputs/sorting/original/seed=0/run.json").exists()
 
 
-def test_other_verbs_tell_it_from_a_classifier(place: Path, mlfix) -> None:
+def test_positive_pairs_within_groups_need_groups(place: Path, mlfix) -> None:
+    answer = mlfix("train", "data.root=shapes", *SORTING, "views.partner=group")
+    assert answer.code == 1 and "every image is a group of its own" in answer.err
+
+
+def test_other_commands_tell_it_from_a_classifier(place: Path, mlfix) -> None:
     mlfix("train", "data.root=shapes", *SORTING)
     answer = mlfix("audit", "runs=outputs/sorting")
     assert answer.code == 1 and "is a sorting network, which predicts nothing" in answer.err

@@ -1,0 +1,45 @@
+"""Keys of ``mlfix audit``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlfix_train.config.sections import FixesConfig
+from mlfix_train.errors import ConfigError, check_choice, check_range
+
+
+@dataclass
+class AuditConfig:
+    """Finished runs to a ranking of suspicious labels, with estimates, panels and a page.
+
+    Args:
+        runs: A run directory, a directory of runs, a glob, or files of predictions (Parquet, CSV, MLfix's CSV).
+        order: Directory of mlfix sort: its embeddings give the neighbours, and slices are shown in its order.
+        neighbours: What similar images are found by: order | pixels | none | auto (the order if given, else pixels).
+        out: Gets ranking.csv, slices.csv, unranked.csv, audit.json, report.html and panels/.
+        n_panels: Slices of each kind (pairs, labels, your own, near-duplicates) that get a panel, 0 to 1000.
+        slices: Your own slices, slices.<name>: a regular expression on the given label, a list of labels, or {column:
+            <name>, values: [...]}, {column: <name>, match: <regex>}, {column: <name>} for a slice per value.
+        name: Name in titles and in W&B; null: the name of the runs.
+        fixes: Fixes that the panels show as marks.
+        logger: Where the audit is logged: wandb or none.
+    """
+
+    runs: Any = "???"
+    order: str | None = None
+    neighbours: str = "auto"
+    out: str = "audit"
+    n_panels: int = 12
+    slices: dict[str, Any] = field(default_factory=dict)
+    name: str | None = None
+    fixes: FixesConfig = field(default_factory=FixesConfig)
+    logger: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_range("n_panels", self.n_panels, 0, 1000)
+        check_choice("neighbours", self.neighbours, ("auto", "order", "pixels", "none"))
+        if self.neighbours == "order" and not self.order:
+            raise ConfigError("neighbours=order needs an order", "give order=<directory of mlfix sort>")
+        if not self.out.strip(" ."):
+            raise ConfigError(f"out={self.out!r} is not a folder", "give a folder: out=<folder>")

@@ -1,0 +1,119 @@
+"""Settings of batches, augmentation and views. Importing this module does not import torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlfix_train.errors import ConfigError, check_choice, check_range
+
+SAMPLINGS = ("balanced", "shuffled")
+POSITIVE_PAIRS = ("image", "group")
+
+
+@dataclass(frozen=True)
+class LoaderSpec:
+    """How batches are made.
+
+    Args:
+        batch_size: Training samples per step and process.
+        eval_batch_size: Held-out samples per step and process.
+        sampling: balanced (labels equally often, drawn with replacement) | shuffled (every sample once per epoch).
+        workers: Loader processes; 0 reads in the main process, which is fast from a pixel store.
+        cache_on_device: Keep all images in the memory of the device that trains: auto (on a GPU, if they fit into half
+            of its free memory) | true | false. The batches are the same either way.
+    """
+
+    batch_size: int = 128
+    eval_batch_size: int = 512
+    sampling: str = "balanced"
+    workers: int = 0
+    cache_on_device: bool | str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "eval_batch_size"):
+            check_range(name, getattr(self, name), 2, 1_000_000)
+        check_choice("sampling", self.sampling, SAMPLINGS)
+        check_range("workers", self.workers, 0, 256)
+        if not isinstance(self.cache_on_device, bool) and self.cache_on_device != "auto":
+            raise ConfigError(f"cache_on_device={self.cache_on_device} is not valid", "use auto, true or false")
+
+
+@dataclass(frozen=True)
+class AugmentSpec:
+    """How strongly training images are changed, on the device; no flips, since signs have a left and a right.
+
+    Args:
+        enabled: Whether training images are augmented at all.
+        blur: Share of the images that are blurred by a Gaussian of 3 or 5 pixels, 0 to 1.
+        rotate: Largest rotation, in degrees, 0 to 180.
+        zoom: Largest enlargement, 1 to 4; the position of the crop is random.
+        warp: Largest perspective shift of a corner, as a share of half the side, 0 to 0.4.
+        lighting: Largest change of brightness and of contrast, 0 to 0.9.
+        p_affine: Probability of each of rotation, zoom and warp, 0 to 1.
+        p_lighting: Probability of each of brightness and contrast, 0 to 1.
+    """
+
+    enabled: bool = True
+    blur: float = 0.25
+    rotate: float = 10.0
+    zoom: float = 1.1
+    warp: float = 0.2
+    lighting: float = 0.2
+    p_affine: float = 0.75
+    p_lighting: float = 0.75
+
+    def __post_init__(self) -> None:
+        for name in ("blur", "p_affine", "p_lighting"):
+            check_range(name, getattr(self, name), 0, 1)
+        check_range("rotate", self.rotate, 0, 180)
+        check_range("zoom", self.zoom, 1, 4)
+        check_range("warp", self.warp, 0, 0.4)
+        check_range("lighting", self.lighting, 0, 0.9)
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """How much the two views of an image may differ from which a sorting network learns.
+
+    Args:
+        crop: Smallest crop, as a share of the image's area, 0.01 to 1.
+        aspect_ratio: Largest ratio of a crop's sides, 1 to 4.
+        rotate: Largest rotation, in degrees, 0 to 180.
+        warp: Largest perspective shift of a corner, as a share of half the side, 0 to 0.4.
+        lighting: Largest change of brightness and of contrast, 0 to 0.9.
+        blur: Share of the views that are blurred, 0 to 1.
+        keep_color: Leave hue and saturation alone. Keep it true where color distinguishes things, as in signs.
+        hue: Largest shift of the hue, in degrees, 0 to 180; only without keep_color.
+        saturation: Largest change of saturation, 0 to 1; only without keep_color.
+        gray: Share of the views without color, 0 to 1; only without keep_color.
+        flip: Share of the views that are mirrored, 0 to 1; 0 where left and right matter.
+        positive_pair: image (both views are of one image) | group (the second view is of another image of the same
+            group, if there is one: the network learns from real changes of light, size and sharpness where a group
+            shows one object, as the frames of a track do; wrong where a group is a photo of different objects).
+    """
+
+    crop: float = 0.6
+    aspect_ratio: float = 1.33
+    rotate: float = 10.0
+    warp: float = 0.1
+    lighting: float = 0.7
+    blur: float = 0.1
+    keep_color: bool = True
+    hue: float = 36.0
+    saturation: float = 0.4
+    gray: float = 0.2
+    flip: float = 0.0
+    positive_pair: str = "image"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.keep_color, bool):
+            raise ConfigError(f"keep_color={self.keep_color} is not true or false", "use true or false")
+        check_choice("positive_pair", self.positive_pair, POSITIVE_PAIRS)
+        check_range("crop", self.crop, 0.01, 1)
+        check_range("aspect_ratio", self.aspect_ratio, 1, 4)
+        check_range("rotate", self.rotate, 0, 180)
+        check_range("warp", self.warp, 0, 0.4)
+        check_range("lighting", self.lighting, 0, 0.9)
+        check_range("hue", self.hue, 0, 180)
+        for name in ("blur", "saturation", "gray", "flip"):
+            check_range(name, getattr(self, name), 0, 1)

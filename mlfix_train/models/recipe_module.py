@@ -1,0 +1,112 @@
+"""What the classifier and the sorting network share: an optimizer by a recipe, one result per seed, compiling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from mlfix_train.models.backbones.fast_convs import has_amx, use_fast_convs
+from mlfix_train.models.backbones.network import Statistics
+from mlfix_train.models.compile import Forward, check_auto, maybe_compile
+from mlfix_train.models.loss_guard import NonFiniteLossGuard
+from mlfix_train.models.recipes import Recipe
+from mlfix_train.models.schedules import build_optimizer, epoch_seed
+
+Batch = dict[str, Tensor]
+
+
+class RecipeModule(L.LightningModule):
+    """A backbone and what sits on it, trained by a :class:`Recipe`.
+
+    Args:
+        network: Maps normalized images to a tensor; it has ``backbone``, ``mean`` and ``std``.
+        recipe: How it is trained; a mapping of the recipe's fields will do.
+        seed: Of dropout and whatever else draws from torch's generator in a training step; with the epoch and the
+            process, so that a resumed run draws what it would have drawn.
+        fast_convs: Compute small convolutions as matrix products: true, false, or ``auto``, on CPUs with AMX.
+        compile: Compile the network: true, false, or ``auto``, see :func:`mlfix_train.models.compile.maybe_compile`.
+
+    Attributes:
+        compiled: Compiled forward pass of ``network``, once a training has begun; ``None`` runs it eagerly.
+
+    Raises:
+        ConfigError: A value that one of the keys does not take.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        recipe: Recipe | Mapping[str, Any] | None,
+        seed: int,
+        fast_convs: bool | str,
+        compile: bool | str,
+    ) -> None:
+        super().__init__()
+        check_auto("model.fast_convs", fast_convs)
+        check_auto("model.compile", compile)
+        self.network = network
+        self.recipe = recipe if isinstance(recipe, Recipe) else Recipe(**(recipe or {}))
+        self.seed, self.compile_wanted = seed, compile
+        self.compiled: Forward | None = None
+        if fast_convs is True or (fast_convs == "auto" and has_amx()):
+            use_fast_convs(network)
+
+    @property
+    def head(self) -> nn.Module:
+        """What is trained from the start, on top of the backbone."""
+        raise NotImplementedError
+
+    @property
+    def mean(self) -> Statistics:
+        """Per channel, subtracted from images in 0..1 before they go into the network."""
+        return self.network.mean  # type: ignore[no-any-return]
+
+    @property
+    def std(self) -> Statistics:
+        """Per channel, which images are divided by after that."""
+        return self.network.std  # type: ignore[no-any-return]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Runs the network, not compiled: batches may differ in size."""
+        output: Tensor = self.network(images)
+        return output
+
+    def training_images(self, batch: Batch) -> Tensor:
+        """Returns the images of a batch that go through the network in a training step."""
+        raise NotImplementedError
+
+    def run_step(self, images: Tensor) -> Tensor:
+        """Runs the network on the images of a training step, compiled if that is wanted."""
+        return self(images) if self.compiled is None else self.compiled(images)
+
+    def log_loss(self, loss: Tensor, n_samples: int) -> None:
+        """Logs ``train/loss``, the mean over an epoch."""
+        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=n_samples)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Compiles the network before the first step, and seeds torch before the first step of every epoch.
+
+        Not before the epoch: a loader draws from the same generator when it starts, in a resumed run earlier.
+        """
+        if self.compile_wanted is not False:
+            wanted, self.compile_wanted = self.compile_wanted, False
+            shape = tuple(self.training_images(batch).shape)
+            steps = int(self.trainer.estimated_stepping_batches)
+            precision = self.trainer.precision_plugin.forward_context
+            self.compiled = maybe_compile(self.network, wanted, shape, self.device, steps, precision)
+        if batch_idx == 0:
+            torch.manual_seed(epoch_seed(self.seed, self.current_epoch, self.global_rank))
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        """Returns the guard against NaN losses."""
+        hint = f"lower recipe.lr (it is {self.recipe.lr:g}) or try trainer.precision=32, with overwrite=true"
+        return [NonFiniteLossGuard(hint)]
+
+    def configure_optimizers(self) -> Any:
+        """Returns AdamW over the layer groups, with the recipe's cycles."""
+        steps = int(self.trainer.estimated_stepping_batches)
+        return build_optimizer(self.network.backbone, self.head, self.recipe, steps)

@@ -1,0 +1,63 @@
+"""Scores of one's own: columns of the ranking, and evidence for the suspicion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlfix_train.audit.predictions.held_out import merge_runs
+from mlfix_train.audit.scores.ranking import rank, rank_samples, ranking_columns
+from mlfix_train.audit.scores.registry import SCORES, Evidence, LabelScore, register_score
+
+Predictions = Callable[..., pd.DataFrame]
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """The registry, restored after the test."""
+    before = list(SCORES)
+    yield
+    SCORES[:] = before
+
+
+def test_every_built_in_score_says_what_it_is() -> None:
+    assert len({score.name for score in SCORES}) == len(SCORES) == 10
+    assert all(len(score.description) > 20 for score in SCORES)
+    assert [score.combine_as for score in SCORES if score.combine_as] == ["dynamics", "neighbour", "twin"]
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_score_of_ones_own_is_a_column(predictions: Predictions) -> None:
+    before = rank_samples([predictions()])
+
+    def length(evidence: Evidence) -> np.ndarray:
+        return np.array([len(name) for name in evidence.held_out.given_labels], float)
+
+    score = LabelScore("length_of_name", length, True, "Number of characters of the given label.")
+    register_score(score)
+    found = rank_samples([predictions()])
+    assert list(found.columns) == ranking_columns()
+    assert ranking_columns()[-2:] == ["length_of_name", "runs"]
+    assert (found["length_of_name"] == 1).all()
+    pd.testing.assert_frame_equal(found.drop(columns="length_of_name"), before)
+    with pytest.raises(ValueError, match="'length_of_name' is already registered"):
+        register_score(score)
+
+
+@pytest.mark.parametrize("higher_is_worse", [True, False])
+@pytest.mark.usefixtures("registry")
+def test_a_score_of_ones_own_counts_in_its_direction(predictions: Predictions, higher_is_worse: bool) -> None:
+    def rank_of(table: pd.DataFrame) -> int:
+        return int(table.set_index("sample_id").at["s000", "rank"])
+
+    def first_sample(evidence: Evidence) -> np.ndarray:
+        return np.where(evidence.held_out.sample_ids == "s000", 1.0 if higher_is_worse else -1.0, 0.0)
+
+    before = rank_samples([predictions(n=200)])
+    register_score(LabelScore("mine", first_sample, higher_is_worse, "Points at the first sample.", "mine"))
+    found = rank(Evidence(merge_runs([predictions(n=200)])))
+    assert found.kinds == ["held_out", "mine"]
+    assert rank_of(found.table) < rank_of(before)

@@ -1,0 +1,166 @@
+"""The Audit object: from arrays and from runs, and what it writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from mlfix_train.audit.audit import Audit
+from mlfix_train.audit.files import read_audit
+from mlfix_train.audit.predictions.held_out import merge_runs
+from mlfix_train.audit.predictions.table import predictions_table
+from mlfix_train.audit.scores.knn import neighbours_needed, score_neighbours
+from mlfix_train.audit.scores.ranking import rank
+from mlfix_train.audit.scores.registry import Evidence
+from mlfix_train.audit.similarity.neighbours import nearest_neighbours
+from mlfix_train.errors import ConfigError, DataError, RunError
+
+
+class Problem:
+    """Labels of four classes, 3% of them wrong; predictions and embeddings that know better."""
+
+    def __init__(self, n: int = 2000, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.true = rng.integers(4, size=n)
+        self.wrong = rng.random(n) < 0.03
+        self.labels = np.where(self.wrong, (self.true + 1) % 4, self.true)
+        self.logits = rng.normal(size=(n, 4)) + 4 * np.eye(4)[self.true]
+        p = np.exp(self.logits)
+        self.pred_probs = p / p.sum(1, keepdims=True)
+        self.embeddings = rng.normal(size=(n, 6)) + 3 * np.eye(6)[self.true]
+        self.ids = [str(row) for row in range(n)]
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    return Problem()
+
+
+def test_arrays_are_ranked_like_runs_of_the_same_predictions(problem: Problem) -> None:
+    audit = Audit.from_predictions(problem.labels, problem.pred_probs, problem.embeddings)
+    held = merge_runs([predictions_table(problem.ids, problem.labels, problem.logits, list("0123"))], list("0123"))
+    found = nearest_neighbours(problem.embeddings, neighbours_needed(None))
+    near = score_neighbours(found, held.labels[np.argsort(held.rows_of(problem.ids))])
+    wanted = rank(Evidence(held, neighbours=near, probabilities=problem.pred_probs))
+    assert audit.kinds == wanted.kinds == ["held_out", "neighbour"]
+    assert audit.ranking["sample_id"].tolist() == wanted.table["sample_id"].tolist()
+    np.testing.assert_allclose(audit.ranking["suspicion"], wanted.table["suspicion"], atol=1e-4)
+    head = audit.ranking["sample_id"].head(problem.wrong.sum()).astype(int)
+    assert problem.wrong[head].mean() > 0.8
+    assert audit.estimate is not None
+    low, high = audit.estimate.interval
+    assert low <= problem.wrong.sum() <= high
+
+
+def test_the_estimate_needs_several_kinds_of_evidence(problem: Problem) -> None:
+    audit = Audit.from_predictions(problem.labels, problem.pred_probs)
+    assert audit.estimate is None and audit.kinds == ["held_out"]
+    assert any("not estimated" in note for note in audit.notes)
+    assert any("given no images" in note for note in audit.notes)
+    few = slice(0, 500)
+    audit = Audit.from_predictions(problem.labels[few], problem.pred_probs[few], problem.embeddings[few])
+    assert audit.estimate is None, "fewer than 1,000 samples"
+
+
+def test_names_of_classes_whatever_their_order(problem: Problem) -> None:
+    names = ["stop", "give way", "50", "80"]
+    by_code = Audit.from_predictions(problem.labels, problem.pred_probs, class_names=names)
+    by_name = Audit.from_predictions([names[code] for code in problem.labels], problem.pred_probs, class_names=names)
+    pd.testing.assert_frame_equal(by_code.ranking, by_name.ranking)
+    numbered = Audit.from_predictions(problem.labels, problem.pred_probs).ranking
+    for column in ("given_label", "predicted_label", "suggested_label"):
+        assert by_code.ranking[column].tolist() == [names[int(code)] for code in numbered[column]]
+    assert by_code.ranking["sample_id"].tolist() == numbered["sample_id"].tolist()
+    assert by_code.ranking["confident_score"].tolist() == numbered["confident_score"].tolist()
+    alphabetical = Audit.from_predictions(np.array(list("abcd"))[problem.labels], problem.pred_probs)
+    assert alphabetical.ranking["given_label"].tolist() == ["abcd"[int(code)] for code in numbered["given_label"]]
+
+
+def test_groups_give_twins_and_probabilities_of_zero_are_taken(problem: Problem) -> None:
+    groups = [f"track {row // 5}" for row in range(len(problem.labels))]
+    sure = np.eye(4)[problem.true]
+    audit = Audit.from_predictions(problem.labels, sure, problem.embeddings, groups)
+    assert audit.kinds == ["held_out", "neighbour", "twin"]
+    assert np.isfinite(audit.ranking["loss"]).all()
+    assert audit.evidence.groups is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": [0, 1]}, "labels has 2 rows, pred_probs 2,000"),
+        ({"embeddings": np.zeros((3, 2))}, "embeddings has 3 rows"),
+        ({"groups": ["a"]}, "groups has 1 rows"),
+        ({"labels": np.full(2000, 4)}, "2,000 labels are of no column of pred_probs, such as 4"),
+        ({"labels": ["x"] * 2000, "class_names": list("abcd")}, "such as x"),
+        ({"labels": ["x"] * 2000}, "there are 1 class names, pred_probs has 4 columns"),
+        ({"class_names": list("abc")}, "there are 3 class names"),
+        ({"pred_probs": np.ones((2000, 4))}, "pred_probs: row 0 is not a probability distribution"),
+    ],
+)
+def test_wrong_arrays_are_named(problem: Problem, change: dict[str, Any], message: str) -> None:
+    arguments = {"labels": problem.labels, "pred_probs": problem.pred_probs, **change}
+    with pytest.raises(DataError, match=message):
+        Audit.from_predictions(**arguments)
+
+
+def test_what_is_saved_is_read_back(problem: Problem, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (len(problem.labels), 16, 16, 3), dtype=np.uint8)
+    audit = Audit.from_predictions(
+        problem.labels, problem.pred_probs, problem.embeddings, images=images, slices={"zero": "0"}
+    )
+    pictures = audit.save(tmp_path / "audit", n_panels=1, marks={"7": "invalid"})
+    assert {"worst.png", "loss.png", "errors.png"} <= {picture.path.name for picture in pictures}
+    about, ranking = read_audit(tmp_path / "audit")
+    assert about["ranked"] == len(ranking) == 2000 and about["label_names"] == list("0123")
+    assert audit.estimate is not None and about["estimates"]["wrong"] == audit.estimate.wrong
+    pd.testing.assert_frame_equal(ranking, audit.ranking, check_dtype=False, rtol=1e-6)
+    slices = pd.read_csv(tmp_path / "audit/slices.csv")
+    assert {"pair", "label", "slice"} == set(slices["kind"]) and "zero" in set(slices["name"])
+    assert (tmp_path / "audit/report.html").exists()
+    np.testing.assert_array_equal(audit.images(["5", "3"]), images[[5, 3]])
+    assert audit.to_csv(tmp_path / "r.csv").read_text() == (tmp_path / "audit/ranking.csv").read_text()
+    assert json.loads((tmp_path / "audit/audit.json").read_text())["seconds"]["writing"] >= 0
+
+
+def test_image_files_become_pixels(problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for row in range(6):
+        Image.new("RGB", (20, 30), (40 * row, 0, 0)).save(tmp_path / f"{row}.png")
+    files = [str(tmp_path / f"{row}.png") for row in range(6)]
+    audit = Audit.from_predictions(problem.labels[:6], problem.pred_probs[:6], images=files)
+    assert set(audit.ranking["sample_id"]) == set(files)
+    assert audit.images(files[:3])[:, 0, 0, 0].tolist() == [0, 40, 80]
+
+
+def test_nothing_is_printed(problem: Problem, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    audit = Audit.from_predictions(problem.labels, problem.pred_probs)
+    audit.save(tmp_path / "audit")
+    assert capsys.readouterr().out == ""
+    with pytest.raises(DataError, match="no images"):
+        audit.review(tmp_path / "review")
+
+
+def test_files_of_predictions(predictions: Callable[..., pd.DataFrame], tmp_path: Path) -> None:
+    for seed in range(2):
+        predictions(seed=seed).to_parquet(tmp_path / f"run-{seed}.parquet")
+    steps: list[str] = []
+    audit = Audit.from_runs(
+        str(tmp_path / "run-*.parquet"),
+        progress=lambda step: lambda done, total: steps.append(f"{step} {done}/{total}"),
+    )
+    assert steps == ["reading predictions 1/2", "reading predictions 2/2"]
+    assert set(audit.ranking["runs"]) == {2}
+    assert audit.title == f"{tmp_path.name}, 2 runs"
+    assert audit.about["images"] == "files of predictions name no images"
+    with pytest.raises(ConfigError, match="neighbours=order needs an order"):
+        Audit.from_runs(tmp_path, neighbours="order")
+    with pytest.raises(RunError, match="nowhere matches nothing"):
+        Audit.from_runs(tmp_path / "nowhere")
