@@ -19,7 +19,7 @@ __all__ = ["audit", "compare", "crop", "demo", "export", "review", "sort", "trai
 def _run(command: str, overrides: tuple[str, ...], function: str = "run") -> Any:
     from mlfix_train.commands import run_command
 
-    return run_command(command, overrides, function)
+    return run_command(command, *overrides, function=function)
 
 
 def crop(*overrides: str) -> Any:

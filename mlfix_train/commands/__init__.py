@@ -6,7 +6,7 @@ Each module has ``run(cfg)``, where ``cfg`` is the dataclass of :mod:`mlfix_trai
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+import os
 from typing import Any
 
 from mlfix_train.errors import describe_os_error
@@ -15,18 +15,18 @@ OUTPUT_KEYS = {"train": "outputs"}
 """The key that names the folder a command writes to; ``out`` unless listed."""
 
 
-def run_command(command: str, overrides: Sequence[str] = (), function: str = "run") -> Any:
+def run_command(command: str, *overrides: str, function: str = "run") -> Any:
     """Runs a command from Python with the keys of the command line.
 
     A Hydra application may call this; its Hydra state stays as it is.
 
     Args:
         command: Such as ``"train"``.
-        overrides: ``key=value`` strings, such as ``["data.root=photos", "seed=3"]``.
+        *overrides: ``key=value`` strings, such as ``"data.root=photos", "seed=3"``.
         function: The function of the command's module to call.
 
     Returns:
-        What the command returns: a run directory, a DataFrame, or a summary.
+        What the command returns: a run directory, a table, or a summary.
 
     Raises:
         MlfixError: Something the user can fix.
@@ -38,19 +38,14 @@ def run_command(command: str, overrides: Sequence[str] = (), function: str = "ru
 
 def run_composed(command: str, cfg: Any, function: str = "run") -> Any:
     """Runs a command on its composed Hydra configuration."""
-    from mlfix_train.config.schemas import SCHEMAS, to_object
+    from mlfix_train.config.schemas import to_object
 
-    settings = to_object(command, cfg) if command in SCHEMAS else _untyped(command, cfg)
+    settings = to_object(command, cfg)
     module = importlib.import_module(f"mlfix_train.commands.{command}")
     try:
         return getattr(module, function)(settings)
     except OSError as error:
+        if os.environ.get("MLFIX_TRACEBACK"):
+            raise
         key = OUTPUT_KEYS.get(command, "out")
         raise describe_os_error(error, key, str(getattr(settings, key))) from error
-
-
-def _untyped(command: str, cfg: Any) -> Any:
-    from mlfix_train.config.build import check_missing
-
-    check_missing(cfg, command)
-    return cfg

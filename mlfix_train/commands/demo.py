@@ -50,13 +50,13 @@ def run(cfg: DemoConfig) -> dict[str, Any]:
 
     heading("Sort the images by visual similarity")
     samples = ["data=table", assign("data.file", out / "samples.csv")]
-    run_command("sort", [*samples, assign("out", out / "sort"), "pixels.size=32", f"slices.speed={SPEED}"])
+    run_command("sort", *samples, assign("out", out / "sort"), "pixels.size=32", f"slices.speed={SPEED}")
 
     heading(f"Audit: {cfg.folds} runs hold out one fold each, so every label is judged by a model that never saw it")
     for fold in range(cfg.folds):
         _train(cfg, out, "audit", "original", 0, f"split.folds={cfg.folds}", f"split.fold={fold}")
     folders = [assign("runs", out / "runs/audit"), assign("order", out / "sort"), assign("out", out / "audit")]
-    audit = run_command("audit", [*folders, "logger=none", f"slices.speed={SPEED}"])
+    audit = run_command("audit", *folders, "logger=none", f"slices.speed={SPEED}")
 
     heading(f"Review: a simulated person checks the {cfg.budget} most suspicious and marks the wrong ones as invalid")
     fixes, found = simulate_review(audit.ranking, table, cfg.budget)
@@ -70,7 +70,7 @@ def run(cfg: DemoConfig) -> dict[str, Any]:
     print()
     runs = [assign(arm, out / "runs/signs" / arm) for arm in arms]
     keys = [*runs, assign("fixes.path", path), assign("out", out / "compare"), f"slices.speed={SPEED}", "logger=none"]
-    summary = run_command("compare", keys)
+    summary = run_command("compare", *keys)
     result = {
         "samples": len(table),
         "seeds": cfg.seeds,
@@ -102,7 +102,7 @@ def _train(cfg: DemoConfig, out: Path, name: str, arm: str, seed: int, *more: st
     """Trains one run of the demo."""
     where = [assign("data.file", out / "samples.csv"), assign("outputs", out / "runs")]
     keys = [f"name={name}", f"arm={arm}", f"seed={seed}", f"recipe.epochs={cfg.epochs}"]
-    run_command("train", ["experiment=demo", "report=line", *where, *keys, *more])
+    run_command("train", "experiment=demo", "report=line", *where, *keys, *more)
 
 
 def plant_signs(cfg: DemoConfig, out: Path) -> pd.DataFrame:

@@ -88,27 +88,3 @@ class ProgressBar:
 
     def _rate(self, done: int) -> float:
         return done / max(time.monotonic() - self.started, 1e-9)
-
-
-# Old names, until all commands use the new ones.
-duration = format_duration
-
-
-def count_images(done: int, total: int) -> None:
-    """Shows how many images are decoded."""
-    _decoding(done, total)
-
-
-_decoding = ProgressBar("decoding images")
-
-
-class Countdown(ProgressBar):
-    """Old name."""
-
-    def __init__(self, words: str, total: int) -> None:
-        super().__init__(words)
-        self.total = total
-
-    def after(self, start: int) -> Callable[[int, int], None]:
-        """Old name."""
-        return self.offset(start, self.total)

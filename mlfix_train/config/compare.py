@@ -12,6 +12,17 @@ from mlfix_train.errors import ConfigError, check_choice, check_range
 
 
 @dataclass
+class AppliedFixes(FixesConfig):
+    """The fixes that the fixed arm was trained with.
+
+    Args:
+        path: Fixes file: our CSV, or that of MLfix, FiftyOne, Label Studio or cleanlab.
+    """
+
+    path: str = MISSING
+
+
+@dataclass
 class CompareConfig:
     """Compares models trained on the original and on the fixed labels.
 
@@ -36,7 +47,7 @@ class CompareConfig:
     original: Any = MISSING
     fixed: Any = MISSING
     control: Any = None
-    fixes: FixesConfig = field(default_factory=FixesConfig)
+    fixes: AppliedFixes = field(default_factory=AppliedFixes)
     ignore: list[str] = field(default_factory=list)
     slices: dict[str, Any] = field(default_factory=dict)
     samples: str | None = None

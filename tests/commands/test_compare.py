@@ -25,7 +25,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in (0, 1):
         for arm in ("original", "fixed", "control"):
             keys = [f"data.root={shapes}", f"outputs={work}/o", *FAST, f"fixes.path={work}/fixes.csv"]
-            run_command("train", [*keys, f"arm={arm}", f"seed={seed}"])
+            run_command("train", *keys, f"arm={arm}", f"seed={seed}")
     return work
 
 
