@@ -24,7 +24,6 @@ from mlfix_train.audit.similarity.seriation import unlikeness
 from mlfix_train.commands import embedding
 from mlfix_train.config import build as config
 from mlfix_train.data.label_noise import TRUE_LABEL, confusions_among, plant_confusions
-from mlfix_train.data.loading.augment import normalize
 from mlfix_train.data.pixels.store import PixelSpec, open_store
 from mlfix_train.data.readers.folder import read_folder
 from mlfix_train.models.embedding.network import Standardize, embed
@@ -68,12 +67,12 @@ class Judge:
         """Judges an encoder's pooled features and its bag of visual words."""
         encoder.eval()
         start = time.monotonic()
-        self.say(f"{name}, pooled features", embed(self.store, lambda x: encoder(normalize(x)), half=True))
+        self.say(f"{name}, pooled features", embed(self.store, lambda x: encoder(encoder.normalize(x)), half=True))
         took = time.monotonic() - start
         from mlfix_train.models.embedding.visual_words import bag_of_words, learn_words, place_features
 
         def grid(x: torch.Tensor) -> torch.Tensor:
-            maps = encoder.feature_maps(normalize(x))
+            maps = encoder.feature_maps(encoder.normalize(x))
             return maps[-2]
 
         rng = np.random.default_rng(0)

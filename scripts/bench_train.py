@@ -168,7 +168,8 @@ def build(options: argparse.Namespace, labels: int, asked: dict[str, Any]) -> An
     import torch
     import torch.nn.functional as F
 
-    from mlfix_train.data.loading.augment import AugmentSpec, augment, normalize
+    from mlfix_train.data.loading.augment import IMAGENET_MEAN, IMAGENET_STD, augment, channel_tensors, normalize
+    from mlfix_train.data.loading.spec import AugmentSpec
     from mlfix_train.models.backbones import matmul_conv
     from mlfix_train.models.backbones.network import Network
 
@@ -188,7 +189,7 @@ def build(options: argparse.Namespace, labels: int, asked: dict[str, Any]) -> An
     spec = AugmentSpec()
 
     def step(images: Any, target: Any, seed: int) -> Any:
-        x = normalize(augment(images.to(device), spec, seed))
+        x = normalize(augment(images.to(device), spec, seed), *channel_tensors(IMAGENET_MEAN, IMAGENET_STD, device))
         with torch.autocast(device, torch.bfloat16, enabled=asked.get("bf16", True)):
             logits = network(x)
         loss = F.cross_entropy(logits.float(), target.to(device))

@@ -89,7 +89,8 @@ def is_sorting_network(cfg: TrainConfig) -> bool:
 
 
 def _classifier_task(cfg: TrainConfig) -> TrainingTask:
-    from mlfix_train.data.loading.datamodule import Arm, DataModule
+    from mlfix_train.data.arms import Arm
+    from mlfix_train.data.loading.datamodule import DataModule
     from mlfix_train.data.samples import require_labels
     from mlfix_train.training.tasks.classifier import ClassifierTask
 
@@ -102,7 +103,7 @@ def _classifier_task(cfg: TrainConfig) -> TrainingTask:
         Arm(cfg.arm, read_matching_fixes(cfg.fixes, table)),
         cfg.pixels.spec(),
         cfg.loader,
-        cfg.augment.spec(),
+        cfg.augment,
         cfg.seed,
         cfg.pixels.max_unreadable,
         _decoding_progress(),
@@ -111,7 +112,7 @@ def _classifier_task(cfg: TrainConfig) -> TrainingTask:
 
 
 def _sorting_task(cfg: TrainConfig) -> TrainingTask:
-    from mlfix_train.data.loading.view_datamodule import ViewData
+    from mlfix_train.data.loading.view_datamodule import ViewDataModule
     from mlfix_train.training.tasks.sorting_network import SortingNetworkTask
 
     for key, value, unset in (
@@ -124,7 +125,7 @@ def _sorting_task(cfg: TrainConfig) -> TrainingTask:
                 f"{key}={value} has no effect on model=sorting_network, which sees no labels and holds nothing out",
                 "leave it out",
             )
-    data = ViewData(
+    data = ViewDataModule(
         read_samples(cfg.data),
         cfg.pixels.cache,
         cfg.pixels.spec(),
