@@ -61,7 +61,7 @@ class TrainConfig:
     Args:
         data: The samples; any reader, given by _target_.
         recipe: Learning rates and epochs.
-        model: Any LightningModule, given by _target_; it is called with labels and recipe, if it takes them.
+        model: Any LightningModule, given by _target_; it is called with labels, recipe and seed, if it takes them.
         trainer: Any arguments of lightning.Trainer; an object, such as a profiler, is given by _target_.
         logger: Lightning loggers by name, each given by _target_; several at once: logger=[csv,wandb].
         callbacks: Further Lightning callbacks by name, each given by _target_.
