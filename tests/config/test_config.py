@@ -89,10 +89,8 @@ def test_one_default_in_one_place() -> None:
     from mlfix_train.data.pixels.spec import PixelSpec
 
     cfg = config.plain(config.compose("train", ["data.root=x"]))
-    augment = {key: value for key, value in cfg["augment"].items() if key != "enabled"}
-    assert AugmentSpec(**augment) == AugmentSpec()
-    loader = {"cache_on_device": cfg["loader"].pop("resident"), **cfg["loader"]}
-    assert LoaderSpec(**loader) == LoaderSpec()
+    assert AugmentSpec(**cfg["augment"]) == AugmentSpec()
+    assert LoaderSpec(**cfg["loader"]) == LoaderSpec()
     pixels = {key: value for key, value in cfg["pixels"].items() if key not in ("cache", "max_unreadable")}
     assert PixelSpec(**pixels) == PixelSpec()
     crop = config.plain(config.compose("crop", ["data.root=x"]))

@@ -163,11 +163,6 @@ class StoreDataModule(L.LightningDataModule):
         self._next_batch = (epoch, batch + 1)
         return zlib.crc32(np.array([self.seed, epoch, batch, trainer.global_rank], dtype=np.int64).tobytes())
 
-    def normalize_for(self, module: Any) -> None:
-        """Normalizes from now on as a module expects, if it has ``mean`` and ``std`` per channel (pixels in 0 to 1)."""
-        if hasattr(module, "mean") and hasattr(module, "std"):
-            self.mean, self.std = tuple(module.mean), tuple(module.std)
-
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Normalizes images ``(N, 3, H, W)`` by ``mean`` and ``std``, on their device."""
         return normalize(images, *channel_tensors(self.mean, self.std, images.device))

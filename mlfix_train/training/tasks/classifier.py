@@ -40,9 +40,7 @@ class ClassifierTask:
 
     def build_module(self) -> L.LightningModule:
         """Builds the LightningModule for the classes of the data."""
-        module = self._module(self.data.labels)
-        self.data.normalize_for(module)
-        return module
+        return self._module(self.data.labels)
 
     def build_callback(self, directory: RunDirectory, title: str) -> Any:
         """Builds the callback that gathers the held-out predictions and writes the audit."""

@@ -34,9 +34,7 @@ class SortingNetworkTask:
 
     def build_module(self) -> L.LightningModule:
         """Builds the LightningModule."""
-        module = self._module()
-        self.data.normalize_for(module)
-        return module
+        return self._module()
 
     def build_callback(self, directory: RunDirectory, title: str) -> Any:
         """Builds the callback that draws nearest neighbors."""
