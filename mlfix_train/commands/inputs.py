@@ -15,6 +15,7 @@ from mlfix_train.config.instantiate import instantiate
 from mlfix_train.config.sections import FixesConfig
 from mlfix_train.data.annotations.base import AnnotationFormat
 from mlfix_train.data.cache import cached
+from mlfix_train.data.splits import SplitSpec, draw_split
 from mlfix_train.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -76,18 +77,15 @@ def read_matching_fixes(fixes: FixesConfig, table: pd.DataFrame) -> pd.DataFrame
     return matched
 
 
-def draw_configured_split(split: Any, table: pd.DataFrame, data: Mapping[str, Any]) -> np.ndarray:
+def draw_configured_split(split: SplitSpec, table: pd.DataFrame, data: Mapping[str, Any]) -> np.ndarray:
     """Draws the split that section ``split`` describes.
 
     Returns:
         Boolean array (N,), true where a sample is held out.
     """
-    from mlfix_train.data.splits import draw_split
-
     if not split.column and (table["split"] != "").any():
         cached(("split hint", source_name(data)), _hint_at_own_split)
-    held_out: np.ndarray = draw_split(table, split)
-    return held_out
+    return draw_split(table, split)
 
 
 def _hint_at_own_split() -> None:

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from lightning.pytorch.loggers import CSVLogger
 
-from mlfix_train.data.loading.datamodule import DataModule, LoaderSpec
+from mlfix_train.data.loading.datamodule import DataModule
+from mlfix_train.data.loading.spec import LoaderSpec
 from mlfix_train.data.pixels.spec import PixelSpec
 from mlfix_train.data.readers.folder import read_folder
 from mlfix_train.data.runs import RunDirectory

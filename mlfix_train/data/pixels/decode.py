@@ -113,7 +113,7 @@ def reason_of(path: str, error: BaseException) -> str:
     return str(error).replace(f" {path!r}", "").strip() or type(error).__name__
 
 
-def upright(image: Any) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
     """Applies the EXIF orientation, if there is a readable one."""
     transpose = orientation(image)
     return image if transpose is None else image.transpose(transpose)
