@@ -25,8 +25,8 @@ def has_amx() -> bool:
 
     Always ``False`` with versions of torch that cannot tell.
     """
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16", False))
+    get_capabilities = getattr(torch.cpu, "get_capabilities", None)
+    return bool(get_capabilities and get_capabilities().get("amx_bf16"))
 
 
 def use_fast_convs(module: nn.Module) -> int:
@@ -66,7 +66,7 @@ class FastConv2d(nn.Conv2d):
         if self.kernel_size == (3, 3):
             if height * width > MAX_POSITIONS:
                 return super().forward(images)
-            maps: Tensor = Im2ColConv3x3.apply(images.bfloat16(), self.weight.bfloat16(), stride)
+            maps: Tensor = Im2ColConv3x3.apply(images.bfloat16(), self.weight.bfloat16(), stride)  # type: ignore[no-untyped-call]
             return maps if self.bias is None else maps + self.bias[:, None, None].bfloat16()
         x = images.bfloat16().permute(0, 2, 3, 1)
         if stride > 1:

@@ -43,11 +43,13 @@ def build_embedder(
 
         return PixelEmbedder(width, device)
     if kind == "lpips":
-        from mlfix_train.models.embedding.lpips import LpipsEmbedder, lpips_features, network_features
+        from mlfix_train.models.embedding.lpips import LpipsEmbedder, check_size, load_trunk, network_features
 
         spec = lpips or LpipsSpec()
-        features = network_features(load_encoder(network, device)) if network else lpips_features(spec, image_size)
-        return LpipsEmbedder(features, spec, width, device)
+        if network:
+            return LpipsEmbedder(network_features(load_encoder(network, device)), spec, width, device)
+        check_size(spec.trunk, spec.size or image_size)
+        return LpipsEmbedder(load_trunk(spec.trunk, spec.weights), spec, width, device)
     trained = load_encoder(network or "", device)
     if kind == "network":
         return NetworkEmbedder(trained, width, device)

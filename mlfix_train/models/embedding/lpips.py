@@ -90,7 +90,7 @@ class LpipsEmbedder(TorchEmbedder):
     """LPIPS: found in a projection, decided by the exact distance.
 
     Args:
-        features: Of a trunk (:func:`lpips_features`) or of a network of your own (:func:`network_features`).
+        features: Of a trunk (:func:`load_trunk`) or of a network of your own (:func:`network_features`).
         spec: Size of the images, and how many candidates are re-ranked.
         width: Number of principal components.
         device: Where features are computed.
@@ -115,29 +115,6 @@ class LpipsEmbedder(TorchEmbedder):
         """Maps images in 0..1 ``(n, 3, H, W)`` to ``(n, D)``."""
         features: Tensor = self._features(resize(images, self.size))
         return features
-
-
-def lpips_features(spec: LpipsSpec, image_size: int) -> LpipsFeatures:
-    """Builds the features of a trunk, for images of a size.
-
-    Raises:
-        ConfigError: The images are too small for the trunk.
-        RunError: Its weights are unavailable or don't fit.
-    """
-    check_size(spec.trunk, spec.size or image_size)
-    return load_trunk(spec.trunk, spec.weights)
-
-
-def network_features(trained: TrainedEncoder) -> LpipsFeatures:
-    """Builds features by LPIPS' formula from the maps of a trained encoder, see :func:`from_feature_maps`."""
-    encoder = trained.encoder
-    return from_feature_maps(
-        encoder,
-        lambda images: encoder.feature_maps(encoder.normalize(images)),
-        f"LPIPS' formula on {trained.name}, all channels weighted equally (not LPIPS itself)",
-        trained.image_size,
-        trained.fingerprint,
-    )
 
 
 def load_trunk(trunk: str = "alex", weights: str | Path | None = None) -> LpipsFeatures:
@@ -188,27 +165,21 @@ def from_package(model: Any, name: str) -> LpipsFeatures:
     return features
 
 
-def from_feature_maps(
-    network: nn.Module,
-    feature_maps: Callable[[Tensor], Sequence[Tensor]],
-    name: str,
-    image_size: int | None = None,
-    fingerprint: str = "",
-) -> LpipsFeatures:
-    """Builds features by the same formula from any network's feature maps, all channels weighted equally.
+def network_features(trained: TrainedEncoder) -> LpipsFeatures:
+    """Builds features by the same formula from the maps of a trained encoder, all channels weighted equally.
 
     This works with your own classifier or sorting network when no trunk is available. It is not LPIPS, whose weights
     were fitted to people's judgments.
-
-    Args:
-        network: Moves to a device with the features.
-        feature_maps: Maps images in 0..1 to feature maps of the network.
-        name: What it is, for reports.
-        image_size: Side of the images the network was made for, px.
-        fingerprint: Hex hash of the network's weights.
     """
-    features = LpipsFeatures(feature_maps, None, name, image_size, fingerprint)
-    features.add_module("model", network.eval())
+    encoder = trained.encoder
+    features = LpipsFeatures(
+        lambda images: encoder.feature_maps(encoder.normalize(images)),
+        None,
+        f"LPIPS' formula on {trained.name}, all channels weighted equally (not LPIPS itself)",
+        trained.image_size,
+        trained.fingerprint,
+    )
+    features.add_module("model", encoder.eval())  # moves to a device with the features
     return features
 
 

@@ -16,7 +16,6 @@ from mlfix_train.models.embedding.lpips import (
     LpipsEmbedder,
     LpipsFeatures,
     check_size,
-    from_feature_maps,
     from_package,
     load_trunk,
     network_features,
@@ -110,12 +109,12 @@ def test_negative_weights_are_no_distance() -> None:
 def test_the_same_formula_on_a_network_of_ones_own() -> None:
     torch.manual_seed(0)
     encoder = Encoder("mlfix_small", backbone_args={"widths": [4, 8]}).eval()
-    embedding = from_feature_maps(encoder, encoder.feature_maps, "own")
+    embedding = network_features(TrainedEncoder(encoder, "own", 16, ""))
     x = images(2, 16)
     with torch.inference_mode():
         found = float((embedding(x)[0] - embedding(x)[1]).square().sum())
         wanted = 0.0
-        for grid in encoder.feature_maps(x):
+        for grid in encoder.feature_maps(encoder.normalize(x)):
             unit = grid.double().numpy() / np.linalg.norm(grid.double().numpy(), axis=1, keepdims=True).clip(1e-10)
             wanted += float(np.square(unit[0] - unit[1]).sum(0).mean())
     assert found == pytest.approx(wanted, rel=1e-4)

@@ -35,7 +35,7 @@ def test_a_classifier_embeds_by_its_backbone(tmp_path: Path) -> None:
     model = write_run(tmp_path / "run")
     images = np.random.default_rng(0).integers(0, 256, (5, 24, 24, 3), dtype=np.uint8)
     embedder = build_embedder("network", network=tmp_path / "run", width=None)
-    x = normalize(torch.from_numpy(images).permute(0, 3, 1, 2), model.mean, model.std)
+    x = normalize(torch.from_numpy(images).permute(0, 3, 1, 2), *map(torch.tensor, (model.mean, model.std)))
     with torch.no_grad():
         wanted = model.network.backbone.forward_features(x).mean((2, 3)).numpy()
     assert embedder.features(images) == pytest.approx(wanted, abs=1e-5)

@@ -44,5 +44,7 @@ def test_the_projector_has_its_layers(layers: int, count: int) -> None:
 
 def test_images_are_normalized_by_what_the_backbone_was_trained_with() -> None:
     images = torch.rand(2, 3, 8, 8)
-    assert torch.equal(Encoder("mlfix_small").normalize(images), normalize(images, IMAGENET_MEAN, IMAGENET_STD))
+    assert torch.equal(
+        Encoder("mlfix_small").normalize(images), normalize(images, *map(torch.tensor, (IMAGENET_MEAN, IMAGENET_STD)))
+    )
     assert torch.allclose(Encoder("tf_efficientnet_lite0").normalize(images), 2 * images - 1)
