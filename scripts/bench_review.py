@@ -1,10 +1,10 @@
-"""Benchmark of the review page: its server, its sprites, and the page in headless Chromium.
+"""Benchmark of the review page: server, sprite sheets, and the page in headless Chromium.
 
     python scripts/bench_review.py <work> [--samples 200000] [--groups 400] [--size 40]
 
-Writes that many small pictures and a made-up audit below <work> (once), starts `mlfix review` on them, and measures in
-a real browser: cutting sprites, first tiles on the screen, the frames of a long scroll, jumps to groups, marks until
-they are on disk, and the memory of both. Needs Chromium and Playwright.
+Writes that many small images and a synthetic audit below <work> (once), starts `mlfix review` on them, and measures in
+a real browser: cutting sprite sheets, time to the first tiles, frames of a long scroll, jumps to groups, marks until they
+are on disk, and the memory of both. Needs Chromium and Playwright.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ MARKED = """() => new Promise((done) => {
 
 
 def draw(root: Path, samples: int, groups: int, size: int) -> None:
-    """Writes the pictures: a shape of the group's colours on noise."""
+    """Writes the images: a shape in the group's color on noise."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:size, :size] / size - 0.5
     noise = rng.normal(0, 14, (64, size, size, 3))
@@ -80,11 +80,11 @@ def draw(root: Path, samples: int, groups: int, size: int) -> None:
         pixels = 90 * local.uniform(0.4, 1.6) * (1 - shape) + shape * colour + noise[number % 64]
         Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / f"{number:06d}.jpg", quality=88)
         if number % 20_000 == 0:
-            print(f"drawing pictures: {number:,} of {samples:,}", file=sys.stderr)
+            print(f"drawing images: {number:,} of {samples:,}", file=sys.stderr)
 
 
 def write_audit(root: Path, audit: Path, groups: int) -> None:
-    """Writes an audit as `mlfix audit` would, with made-up scores."""
+    """Writes an audit as `mlfix audit` would, with random scores."""
     ids = sorted(f"{folder.name}/{name}" for folder in root.iterdir() if folder.is_dir() for name in os.listdir(folder))
     rng = np.random.default_rng(1)
     labels = sorted({name.split("/")[0] for name in ids})
@@ -133,31 +133,34 @@ def children(parent: int) -> list[int]:
 def cutting(work: Path, args: argparse.Namespace) -> float:
     """Cuts all sheets of the default view, as the server does ahead; returns tiles a second."""
     code = (
-        "import sys,time,json;from mlfix_train import config;from mlfix_train.commands.review_inputs import open_desk;"
-        "from mlfix_train.audit.review.server import CutAhead;import shutil;"
-        "desk=open_desk(config.compose('review',sys.argv[1:]));"
-        "shutil.rmtree(desk.sprites.folder);desk.sprites.folder.mkdir();desk.sprites._on_disk.clear();"
-        "desk.view({'by':'label'});desk.asked_at=0;key=desk.looked_at;began=time.perf_counter();CutAhead(desk)._cut(key);"
-        "print(json.dumps([desk.size_of(key),time.perf_counter()-began]));desk.close()"
+        "import json,shutil,sys,time; from mlfix_train.config.compose import load;"
+        "from mlfix_train.commands.review_inputs import open_configured_session;"
+        "from mlfix_train.audit.review.prefetch import SpritePrefetcher;"
+        "session=open_configured_session(load('review',sys.argv[1:]));sprites=session.sprites;"
+        "shutil.rmtree(sprites.folder);sprites.folder.mkdir();sprites._on_disk.clear();"
+        "session.view({'group_by':'label'});session.last_request=0;key=session.current_view;"
+        "began=time.perf_counter();SpritePrefetcher(session).cut_view(key);"
+        "print(json.dumps([session.view_size(key),time.perf_counter()-began]));session.close()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *keys(work)], capture_output=True, text=True, check=True, cwd=work
     )
     count, seconds = json.loads(done.stdout.strip().splitlines()[-1])
-    print(f"cutting sprites           {count / seconds:,.0f} tiles/s ({count:,} tiles, {seconds:.1f} s)")
+    print(f"cutting sprite sheets     {count / seconds:,.0f} tiles/s ({count:,} tiles, {seconds:.1f} s)")
     return count / seconds
 
 
 MANY = """
 import json, shutil, sys, time
 import numpy as np
-from mlfix_train.config import build as config
-from mlfix_train.commands.review_inputs import open_desk
+from mlfix_train.audit.review.journal import Journal
+from mlfix_train.audit.review.marks import MarkStore
+from mlfix_train.commands.review_inputs import open_configured_session
+from mlfix_train.config.compose import load
 shutil.rmtree(sys.argv[1], ignore_errors=True)
-given = config.compose("review", sys.argv[2:] + ["out=" + sys.argv[1]])
-desk = open_desk(given)
-ids, told, done = desk.samples.ids.tolist(), [], 0
-mark = lambda names: desk.answer("marks", {"marks": [{"sample_id": name, "new_label": "invalid"} for name in names]})
+session = open_configured_session(load("review", sys.argv[2:] + ["out=" + sys.argv[1]]))
+ids, costs, done = session.samples.ids.tolist(), [], 0
+mark = lambda names: session.handle("marks", {"marks": [{"sample_id": name, "new_label": "invalid"} for name in names]})
 for count in (500, 10_000, 50_000):
     while done < count - 60:
         step = min(20_000, count - 60 - done)
@@ -168,25 +171,23 @@ for count in (500, 10_000, 50_000):
         began = time.perf_counter()
         mark(ids[done - 1 : done])
         seconds.append(time.perf_counter() - began)
-    told.append([count, 1000 * float(np.median(seconds))])
-desk.close()
-from mlfix_train.audit.review.journal import Journal
-from mlfix_train.audit.review.marks import Ledger
+    costs.append([count, 1000 * float(np.median(seconds))])
+session.close()
 began = time.perf_counter()
-Ledger(desk.samples, Journal(desk.ledger.journal.path))
-print(json.dumps([told, time.perf_counter() - began]))
+MarkStore(session.samples, Journal(session.store.journal.path))
+print(json.dumps([costs, time.perf_counter() - began]))
 """
 
 
 def many_marks(work: Path) -> None:
-    """Prints what a mark costs the server when there are many, and how long their journal takes to play back."""
+    """Prints what a mark costs the server when there are many, and how long their journal takes to replay."""
     given = [str(work / "many"), *keys(work), f"order={work / 'review' / 'order'}"]
     given += [f"pixels.cache={work / 'review' / '.pixels'}"]
     given = [one for one in given if not one.startswith("out=")]
     done = subprocess.run([sys.executable, "-c", MANY, *given], capture_output=True, text=True, check=True, cwd=work)
-    told, seconds = json.loads(done.stdout.strip().splitlines()[-1])
-    costs = ", ".join(f"{cost:.1f} ms with {count:,}" for count, cost in told)
-    print(f"a mark costs the server   {costs} marks (median); their journal is played back in {seconds:.1f} s")
+    medians, seconds = json.loads(done.stdout.strip().splitlines()[-1])
+    costs = ", ".join(f"{cost:.1f} ms with {count:,}" for count, cost in medians)
+    print(f"a mark costs the server   {costs} marks (median); their journal is replayed in {seconds:.1f} s")
 
 
 def keys(work: Path) -> list[str]:
@@ -215,7 +216,7 @@ def quantile(values: list[float], q: float) -> float:
 
 
 def spread(values: list[float]) -> str:
-    """Returns milliseconds in words."""
+    """Formats a distribution of milliseconds."""
     return (f"median {quantile(values, 0.5):.0f} ms, 95% under {quantile(values, 0.95):.0f} ms, worst "
             f"{max(values):.0f} ms ({len(values)} times)")  # fmt: skip
 
@@ -280,14 +281,14 @@ def cmdline(pid: int) -> str:
 
 def sizes() -> None:
     """Prints how large the page is."""
-    from mlfix_train.audit.review.server import ASSETS, page_html
+    from mlfix_train.audit.review.server import ASSETS, render_page
 
     texts = {name: (ASSETS / name).read_bytes() for name in ("review.js", "review.css")}
-    texts["page"] = page_html("x").encode()
-    told = ", ".join(f"{name} {len(text) / 1000:.1f} kB" for name, text in texts.items())
+    texts["page"] = render_page("x").encode()
+    parts = ", ".join(f"{name} {len(text) / 1000:.1f} kB" for name, text in texts.items())
     packed = sum(len(gzip.compress(text)) for text in texts.values())
     total = sum(map(len, texts.values()))
-    print(f"page and module           {packed / 1000:.1f} kB as sent, {total / 1000:.1f} kB unpacked ({told})")
+    print(f"page and module           {packed / 1000:.1f} kB as sent, {total / 1000:.1f} kB unpacked ({parts})")
 
 
 def main() -> None:
@@ -302,7 +303,7 @@ def main() -> None:
     if not (work / "audit" / "audit.json").exists():
         draw(work / "pictures", args.samples, args.groups, args.size)
         write_audit(work / "pictures", work / "audit", args.groups)
-    for name in ("journal.jsonl", "seen.jsonl", "fixes.csv", "places.json"):
+    for name in ("journal.jsonl", "seen.jsonl", "fixes.csv", "reviewer_state.json"):
         (work / "review" / name).unlink(missing_ok=True)
     sizes()
     cutting(work, args)

@@ -1,11 +1,11 @@
-"""Plays a reviewer on the real page, in headless Chromium: scrolls, looks, marks by mouse and keys.
+"""Simulates a reviewer on the real page, in headless Chromium: scrolls, and marks by mouse and keyboard.
 
     python scripts/review_by_script.py <audit> <planted.csv> <out> [--truth true_label]
 
-Starts `mlfix review audit=<audit> out=<out>`, goes through the groups as they come (richest in suspicion first), and on
-each screen marks what is wrong by the column of true labels: Enter where the page suggests the true label, a click
-(invalid) elsewhere. A group is left with F once a screen held nothing wrong; the review ends when the page says that
-looking further hardly pays. Prints what was found, what it took, and how the page's estimates compare with the truth.
+Starts `mlfix review audit=<audit> out=<out>`, goes through the groups, most suspicious first, and on each screen marks
+what is wrong by the column of true labels: Enter where the page suggests the true label, a click (invalid) elsewhere. A
+group is marked as reviewed (F) after a screen without a wrong label; the review ends when the page says so. Prints what
+was found, how long it took, and how the page's estimates compare with the truth.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ REVIEW = "document.querySelector('[data-mlfix-review]').review"
 
 
 def wait(page: Any, what: str) -> None:
-    """Waits until the page says so."""
+    """Waits until an expression is true on the page."""
     end = time.monotonic() + 60
     while not page.evaluate(what):
         if time.monotonic() > end:
-            raise SystemExit(f"never: {what}")
+            raise SystemExit(f"timed out: {what}")
         time.sleep(0.01)
 
 
 def screen(page: Any, truth: dict[str, str]) -> tuple[int, int]:
-    """Looks at the tiles on the screen and marks the wrong ones; returns how many were marked, and looked at."""
+    """Marks the wrong labels on the screen; returns how many were marked, and how many tiles there are."""
     marked = 0
     visible = page.evaluate(f"{REVIEW}.visible()")
     for index in visible:
@@ -54,7 +54,7 @@ def screen(page: Any, truth: dict[str, str]) -> tuple[int, int]:
 
 
 def review(page: Any, truth: dict[str, str]) -> int:
-    """Goes through the groups; returns the number of screens looked at."""
+    """Goes through the groups; returns the number of screens seen."""
     screens = 0
     groups = page.evaluate(f"{REVIEW}.view().names.length")
     for group in range(groups):
@@ -78,13 +78,13 @@ def review(page: Any, truth: dict[str, str]) -> int:
         page.keyboard.press("f")
         wait(page, f"{REVIEW}.saved()")
         time.sleep(0.9)
-        if "hardly pays" in page.inner_text(".words"):
+        if "You can stop here" in page.inner_text(".message"):
             break
     return screens
 
 
 def main() -> None:
-    """Runs the reviewer."""
+    """Runs the simulated review."""
     from playwright.sync_api import sync_playwright
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("planted", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--truth", default="true_label")
-    parser.add_argument("--shot", type=Path, help="writes a picture of the page in the middle of it")
+    parser.add_argument("--shot", type=Path, help="file for a screenshot of the page")
     args = parser.parse_args()
     table = pd.read_csv(args.planted, keep_default_na=False, dtype=str).set_index("sample_id")
     truth = table[args.truth].to_dict()
@@ -112,7 +112,7 @@ def main() -> None:
         screens = review(page, truth)
         wait(page, f"{REVIEW}.saved()")
         time.sleep(1)
-        told = page.inner_text(".words")
+        message = page.inner_text(".message")
         if args.shot:
             page.screenshot(path=str(args.shot))
         browser.close()
@@ -123,10 +123,10 @@ def main() -> None:
     right = sum(label == truth[name] for name, label in fixes["new_label"].items())
     found = len(planted.intersection(fixes.index))
     print(f"found      {found:,} of {len(planted):,} wrong labels on {screens:,} screens "
-          f"({time.monotonic() - began:.0f} s); {right:,} of them given the true label, the others taken out"
-          )  # fmt: skip
-    print(f"page       {told}")
-    print(f"left       {len(planted.difference(fixes.index)):,} wrong labels in truth")
+          f"({time.monotonic() - began:.0f} s); {right:,} of them given the true label, the others marked invalid"
+          )
+    print(f"page       {message}")
+    print(f"left       {len(planted.difference(fixes.index)):,} wrong labels not found")
     print(f"fixes      {args.out / 'fixes.csv'}")
 
 

@@ -1,4 +1,4 @@
-"""A review without a command around it: a few samples, their audit, and the desk that answers for them."""
+"""A review without a command around it: a few samples, an audit of them, and a session."""
 
 from __future__ import annotations
 
@@ -8,20 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlfix_train.audit.review.fixes_file import begin
-from mlfix_train.audit.review.journal import Journal
-from mlfix_train.audit.review.marks import Ledger
-from mlfix_train.audit.review.progress import SeenLog
-from mlfix_train.audit.review.samples import make_samples
-from mlfix_train.audit.review.session import Desk
-from mlfix_train.audit.review.sprites import Sprites
+from mlfix_train.audit.review import session as review_session
+from mlfix_train.audit.review.session import ReviewSession
 from mlfix_train.data.samples import make_table
 
 LABELS = ("limit 20", "limit 100", "stop")
 
 
 def table_of(n: int = 90, labels: tuple[str, ...] = LABELS, **columns: Any) -> pd.DataFrame:
-    """``n`` samples whose labels take turns; two samples a track; ``weather`` as metadata."""
+    """``n`` samples with each label in turn, two samples per track, and ``weather`` as metadata."""
     ids = [f"{labels[i % len(labels)]}/{i:03d}.jpg" for i in range(n)]
     given = [labels[i % len(labels)] for i in range(n)]
     metadata = pd.DataFrame({"weather": [("sun", "rain", None)[i % 4 % 3] for i in range(n)], **columns})
@@ -29,7 +24,7 @@ def table_of(n: int = 90, labels: tuple[str, ...] = LABELS, **columns: Any) -> p
 
 
 def ranking_of(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """An audit in which every seventh sample is suspicious, and taken for the next label."""
+    """An audit in which every seventh sample is suspicious and predicted as the next label."""
     labels = sorted(table["label"].unique())
     given = table["label"].to_numpy()
     rng = np.random.default_rng(seed)
@@ -37,55 +32,67 @@ def ranking_of(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     suspicion = np.where(wrong, rng.uniform(0.7, 1, len(table)), rng.uniform(0, 0.1, len(table)))
     other = np.array([labels[(labels.index(name) + 1) % len(labels)] for name in given])
     predicted = np.where(wrong, other, given)
-    columns = {"predicted_label": predicted, "suggested_label": predicted, "suspicion": suspicion,
-               "is_label_issue": wrong, "loss": 3 * suspicion}  # fmt: skip
-    frame = pd.DataFrame({"sample_id": table.index, "given_label": given, **columns})
+    frame = pd.DataFrame(
+        {
+            "sample_id": table.index,
+            "given_label": given,
+            "predicted_label": predicted,
+            "suggested_label": predicted,
+            "suspicion": suspicion,
+            "is_label_issue": wrong,
+            "loss": 3 * suspicion,
+        }
+    )
     return frame.sort_values("suspicion", ascending=False)
 
 
 def order_of(table: pd.DataFrame, seed: int = 1) -> pd.DataFrame:
-    """A visual order by chance."""
+    """A random visual order."""
     rng = np.random.default_rng(seed)
-    place = rng.permutation(len(table))
-    frame = pd.DataFrame({"position": place, "label_position": 0, "outlier_score": rng.random(len(table)),
-                          "label_outlier_score": rng.random(len(table))}, index=table.index)  # fmt: skip
+    frame = pd.DataFrame({"position": rng.permutation(len(table)), "label_position": 0}, index=table.index)
+    frame["outlier_score"], frame["label_outlier_score"] = rng.random(len(table)), rng.random(len(table))
     frame["label_position"] = frame.groupby(table["label"])["position"].rank().astype(int) - 1
     return frame
 
 
 def pixels_of(rows: np.ndarray) -> np.ndarray:
-    """Pictures of one colour each, by which a row can be told."""
+    """Images of one color each, which identifies the row."""
     rows = np.asarray(rows)
-    colour = np.stack([rows % 251, rows // 251 * 20 % 251, np.full(len(rows), 120)], axis=-1).astype(np.uint8)
-    return np.broadcast_to(colour[:, None, None, :], (len(rows), 16, 16, 3)).copy()
+    color = np.stack([rows % 251, rows // 251 * 20 % 251, np.full(len(rows), 120)], axis=-1).astype(np.uint8)
+    return np.broadcast_to(color[:, None, None, :], (len(rows), 16, 16, 3)).copy()
 
 
-def open_desk(
-    out: Path, table: pd.DataFrame | None = None, audit: bool = True, fixes: str | None = None,
-    allow: tuple[str, ...] = (), reviewer: str = "anna",
-) -> Desk:  # fmt: skip
+def open_session(
+    out: Path,
+    table: pd.DataFrame | None = None,
+    audit: bool = True,
+    fixes: str | None = None,
+    ignore: tuple[str, ...] = (),
+    reviewer: str = "anna",
+) -> ReviewSession:
+    """Opens a review of ``table`` in ``out``."""
     table = table_of() if table is None else table
-    samples = make_samples(table, ranking_of(table) if audit else None, order_of(table), calibrated=audit)
-    journal = Journal(out / "journal.jsonl")
-    try:
-        ledger = Ledger(samples, journal)
-        file, opened = begin(out / "fixes.csv", ledger, table, fixes, allow, reviewer)
-        seen = SeenLog(out / "seen.jsonl", samples)
-    except BaseException:
-        journal.close()
-        raise
-    sprites = Sprites(pixels_of, 16, "test", out / "sprites")
-    return Desk(samples, ledger, seen, file, sprites, "test", reviewer, opened.notes, opened.conflicts,
-                "new_labels" in allow)  # fmt: skip
+    return review_session.open_session(
+        table,
+        pixels_of(np.arange(len(table))),
+        out,
+        ranking=ranking_of(table) if audit else None,
+        order=order_of(table),
+        calibrated=audit,
+        fixes=fixes,
+        ignore=ignore,
+        reviewer=reviewer,
+        title="test",
+    )
 
 
-def mark(desk: Desk, *marks: tuple[str, str | None], reviewer: str = "anna", **more: Any) -> dict[str, Any]:
+def mark(session: ReviewSession, *marks: tuple[str, str | None], reviewer: str = "anna", **more: Any) -> dict[str, Any]:
     """Marks samples by id."""
     wanted = [{"sample_id": name, "new_label": label, **more} for name, label in marks]
-    return desk.answer("marks", {"marks": wanted, "reviewer": reviewer})
+    return session.handle("marks", {"marks": wanted, "reviewer": reviewer})
 
 
-def lines(desk: Desk) -> dict[str, str]:
-    """What fixes.csv says: sample to new label."""
-    frame = pd.read_csv(desk.file.path, keep_default_na=False, dtype=str)
+def lines(session: ReviewSession) -> dict[str, str]:
+    """Returns sample and new label of each line of fixes.csv."""
+    frame = pd.read_csv(session.fixes_path, keep_default_na=False, dtype=str)
     return dict(zip(frame["sample_id"], frame["new_label"], strict=True))

@@ -1,4 +1,4 @@
-"""`mlfix review` as a process, spoken to as a browser or a stranger would."""
+"""`mlfix review` as a process, and requests to it as a browser or an attacker would send them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from shapes import start
 
 
 class Server:
-    """A running review; ``link`` holds its token."""
+    """A running review; ``link`` contains its token."""
 
     def __init__(self, *keys: object, cwd: Path) -> None:
         self.process = start("review", *keys, "open=false", cwd=cwd)
         assert self.process.stdout is not None
-        self.link, self.told = "", []
+        self.link, self.output = "", ""
         for line in self.process.stdout:
-            self.told.append(line)
+            self.output += line
             found = re.search(r"http://\S+", line)
             if found:
                 self.link = found[0]
@@ -36,7 +36,7 @@ class Server:
     def request(
         self, method: str, path: str, body: bytes | str | None = None, **headers: str
     ) -> tuple[int, dict[str, str], bytes]:
-        """Sends one request as it is; ``Host`` is right unless given; underscores in headers' names are dashes."""
+        """Sends one request as it is; ``Host`` is right unless given; underscores in header names become dashes."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         named = {name.replace("_", "-").lower(): value for name, value in headers.items()}
@@ -61,14 +61,14 @@ class Server:
         connection.close()
         return reply.status, found, data
 
-    def ask(self, kind: str, asked: Any, **headers: str) -> tuple[int, Any]:
-        """Asks the API, let in by the token."""
+    def ask(self, kind: str, payload: Any, **headers: str) -> tuple[int, Any]:
+        """Sends a request to the API, with the token."""
         given = {"authorization": f"Bearer {self.token}", "content_type": "application/json", **headers}
-        status, _, data = self.request("POST", f"/api/{kind}", json.dumps(asked), **given)
+        status, _, data = self.request("POST", f"/api/{kind}", json.dumps(payload), **given)
         return status, json.loads(data) if data[:1] in b"{[" else data.decode()
 
     def stop(self, how: int = signal.SIGINT) -> str:
-        """Stops it; returns the rest of what it said."""
+        """Stops it, and returns the rest of its output."""
         if self.process.poll() is None:
             self.process.send_signal(how)
         try:

@@ -18,7 +18,7 @@ from mlfix_train.commands.inputs import open_boxes, read_matching_fixes, read_sa
 from mlfix_train.config.export import TOOLS, ExportConfig
 from mlfix_train.data.annotations.write_back import box_fixes, write_fixed_annotations
 from mlfix_train.data.crops.folder import read_info
-from mlfix_train.data.readers.folder import read_crops
+from mlfix_train.data.readers.crops import read_crops
 from mlfix_train.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""``mlfix review``: the page where a person marks wrong labels; writes the fixes file as they go."""
+"""``mlfix review``: serves the page where people mark wrong labels, and writes the fixes file as they go."""
 
 from __future__ import annotations
 
@@ -13,65 +13,67 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
-from mlfix_train.audit.review.server import LOOPBACK, CutAhead, open_socket, serve
-from mlfix_train.audit.review.session import Desk
-from mlfix_train.commands import review_inputs
-from mlfix_train.commands.progress import Countdown
+from mlfix_train.audit.review.prefetch import SpritePrefetcher
+from mlfix_train.audit.review.server import LOOPBACK, open_socket, serve
+from mlfix_train.audit.review.session import ReviewSession
+from mlfix_train.commands.progress import ProgressBar
+from mlfix_train.commands.review_inputs import check_paths, open_configured_session
+from mlfix_train.config.review import ReviewConfig
 
 log = logging.getLogger(__name__)
 
 
-def run(cfg: DictConfig) -> Path:
-    """Serves the page until it is interrupted.
-
-    Args:
-        cfg: the composed configuration of ``mlfix review``.
-
-    Returns:
-        The fixes file.
+def run(cfg: ReviewConfig) -> Path:
+    """Serves the page until it is interrupted, and returns the fixes file.
 
     Raises:
-        MlfixError: nothing to show, a port that is taken, or files that can't be used.
+        MlfixError: There is nothing to show, the port is taken, or a file cannot be used.
     """
-    review_inputs.check(cfg)
-    listener = open_socket(str(cfg.host), cfg.port)  # before the long work
+    check_paths(cfg)
+    listener = open_socket(cfg.host, cfg.port)  # before the long work
     try:
-        desk = review_inputs.open_desk(cfg)
+        session = open_configured_session(cfg)
     except BaseException:
         listener.close()
         raise
-    for note in desk.notes:
+    for note in session.fixes.notes:
         print(f"note       {note}", file=sys.stderr)
-    cutter = CutAhead(desk, lambda total: Countdown("cutting sprites", total))
-    desk.view({"by": "label"})
-    host = str(cfg.host)
+    fixes = session.fixes_path
+    session.view({"group_by": "label"})
+    prefetcher = SpritePrefetcher(session, ProgressBar("cutting sprite sheets"))
 
-    def announce(link: str) -> None:
+    def on_start(link: str) -> None:
         print(f"review     {link}")
-        if host not in LOOPBACK:
-            print("           Whoever has this link and reaches this machine can see the images and change the fixes;\n"
-                  "           what is sent is not encrypted. An SSH tunnel to host=127.0.0.1 is safer.")  # fmt: skip
-        print(f"fixes      {desk.file.path}, up to date at every mark; Ctrl-C ends, the same command goes on",
-              flush=True)  # fmt: skip
-        cutter.start()
+        if cfg.host not in LOOPBACK:
+            print(
+                "           Anyone with this link who can reach this machine can see the images and change the fixes;"
+            )
+            print("           the connection is not encrypted. An SSH tunnel to host=127.0.0.1 is safer.")
+        print(f"fixes      {fixes}, up to date after every mark; Ctrl-C stops, the same command resumes", flush=True)
+        prefetcher.start()
         if cfg.open:
-            _open(link)
+            _open_browser(link)
 
-    with _ended_by_sigterm(), contextlib.suppress(KeyboardInterrupt):
+    with _sigterm_as_interrupt(), contextlib.suppress(KeyboardInterrupt):
         try:
-            serve(desk, host, cfg.port, announce, listener)
+            serve(session, cfg.host, cfg.port, on_start, listener)
         finally:
-            cutter.stop()
-            desk.close()
-    _report(desk)
-    return desk.file.path
+            prefetcher.stop()
+            session.close()
+    _print_summary(session)
+    return fixes
+
+
+def show(cfg: ReviewConfig) -> Any:
+    """Returns the page as a notebook widget; raises what :func:`run` raises."""
+    from mlfix_train.audit.review.widget import get_open_session, make_widget
+
+    return make_widget(get_open_session(check_paths(cfg)) or open_configured_session(cfg))
 
 
 @contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Lets a SIGTERM end the review as Ctrl-C does (the server hands both on when it is done)."""
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Lets SIGTERM end the review as Ctrl-C does; the server raises both again after it has shut down."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -79,39 +81,34 @@ def _ended_by_sigterm() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    previous = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
 
 
-def _open(link: str) -> None:
-    screen = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if not screen:
-        return  # a browser of the terminal would take the terminal over
+def _open_browser(link: str) -> None:
+    has_screen = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if not has_screen:
+        return  # a text browser would take over the terminal
     try:
         webbrowser.open(link)
     except webbrowser.Error as error:
-        log.warning("no browser could be opened (%s): open the link by hand", error)
+        log.warning("the browser could not be opened (%s): open the link yourself", error)
 
 
-def _report(desk: Desk) -> None:
-    told = desk.progress({})
-    print(f"reviewed   {told['seen']:,} of {told['samples']:,} samples: {told['marked']:,} marked, {told['invalid']:,} "
-          "of them invalid")  # fmt: skip
-    if told["random"] and told["random"]["interval"]:
-        rate = told["random"]
+def _print_summary(session: ReviewSession) -> None:
+    progress = session.progress({})
+    print(
+        f"reviewed   {progress['reviewed']:,} of {progress['samples']:,} samples: {progress['marked']:,} marked, "
+        f"{progress['invalid']:,} of them invalid"
+    )
+    rate = progress["random_sample"]
+    if rate and rate["interval"]:
         low, high = rate["interval"]
-        print(f"errors     {rate['rate']}% of all labels (95% interval {low}% to {high}%), by {rate['judged']:,} "
-              "samples drawn at random")  # fmt: skip
-    print(f"fixes      {desk.file.path}", flush=True)
-
-
-def show(cfg: DictConfig) -> Any:
-    """Returns the page as a widget of a notebook; arguments and errors as of :func:`run`."""
-    from mlfix_train.audit.review.widget import make_widget, open_already
-
-    out = review_inputs.check(cfg)
-    desk = open_already(out) or review_inputs.open_desk(cfg)
-    return make_widget(desk)
+        print(
+            f"errors     {rate['rate']}% of all labels (95% interval {low}% to {high}%), from {rate['reviewed']:,} "
+            "random samples"
+        )
+    print(f"fixes      {session.fixes_path}", flush=True)

@@ -16,10 +16,13 @@ from omegaconf.errors import OmegaConfBaseException
 from mlfix_train.errors import ConfigError, format_list
 
 SCHEMAS: dict[str, str] = {
+    "compare": "mlfix_train.config.compare:CompareConfig",
     "crop": "mlfix_train.config.crop:CropConfig",
     "audit": "mlfix_train.config.audit:AuditConfig",
     "demo": "mlfix_train.config.demo:DemoConfig",
     "export": "mlfix_train.config.export:ExportConfig",
+    "sort": "mlfix_train.config.sort:SortConfig",
+    "review": "mlfix_train.config.review:ReviewConfig",
     "train": "mlfix_train.config.train:TrainConfig",
 }
 """The dataclass of each command, as ``module:class``; imported when its command runs."""

@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 from shapes import FAST, draw_shapes
 
-from mlfix_train.config import build as config
-from mlfix_train.training import run as train
+from mlfix_train.commands import run_command
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +25,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in (0, 1):
         for arm in ("original", "fixed", "control"):
             keys = [f"data.root={shapes}", f"outputs={work}/o", *FAST, f"fixes.path={work}/fixes.csv"]
-            train.run(config.compose("train", [*keys, f"arm={arm}", f"seed={seed}"]))
+            run_command("train", [*keys, f"arm={arm}", f"seed={seed}"])
     return work
 
 
@@ -65,7 +64,7 @@ def test_the_four_errors_and_the_split_of_the_effect(study: Path, tmp_path: Path
         assert piece["control"]["effect"]["training"] == pytest.approx(control, abs=1e-5)
     assert (out / "compare.md").read_text().count("|") > 20
     assert {"all.png", "round.png", "not-round.png"} <= {path.name for path in out.iterdir()}
-    assert "same clean rows" in answer.out
+    assert "same clean samples" in answer.out
 
 
 @pytest.mark.parametrize(
@@ -101,16 +100,17 @@ def test_arms_must_differ_in_nothing_but_the_fixes(study: Path, tmp_path: Path, 
     assert answer.code == 1
     assert "other fixes" in answer.err
     assert (
-        mlfix("compare", *keys(study, f"fixes.path={tmp_path}/few.csv", "allow=fixes", f"out={tmp_path}/x")).code == 0
+        mlfix("compare", *keys(study, f"fixes.path={tmp_path}/few.csv", "ignore=[fixes]", f"out={tmp_path}/x")).code
+        == 0
     )
 
 
 def test_arms_of_other_data_are_named(study: Path, tmp_path: Path, mlfix) -> None:
     shapes = draw_shapes(tmp_path / "other", per_label=20, seed=5)
     assert mlfix("train", f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "arm=fixed",
-                 f"fixes.path={study}/fixes.csv", "fixes.allow=[unknown_samples]").code == 0  # fmt: skip
+                 f"fixes.path={study}/fixes.csv", "fixes.ignore=[unknown_samples]").code == 0  # fmt: skip
     answer = mlfix(
-        "compare", *keys(study, f"fixed={tmp_path}/o/default/fixed", "allow=[settings,fixes]", f"out={tmp_path}/x")
+        "compare", *keys(study, f"fixed={tmp_path}/o/default/fixed", "ignore=[settings,fixes]", f"out={tmp_path}/x")
     )
     assert answer.code == 1
     assert "do not hold out the same samples" in answer.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -97,9 +98,9 @@ def check(files: Path, summary: dict[str, Any], runs: int = RUNS) -> None:
         assert effect["total"] == pytest.approx(effect["evaluation"] + effect["training"])
 
 
-def refused(answer: Any, told: str, hint: str, code: int = 1) -> None:
+def refused(answer: Any, problem: str, hint: str, code: int = 1) -> None:
     assert answer.code == code, answer.err
-    assert told in answer.err
+    assert problem in answer.err
     assert hint in answer.err.split("  -> ", 1)[1]
     assert "Traceback" not in answer.err
 
@@ -178,8 +179,8 @@ def test_a_csv_of_our_own_with_odd_labels_and_columns_for_slices(tmp_path: Path,
     assert list(summary["slices"]) == ["all", "light=<dim>", "light=bright", "some", "not some"]
     assert [piece["rows_original"] for piece in summary["slices"].values()] == [36, 18, 18, 12, 24]
     assert {row["label"] for row in summary["labels"]} == set(labels)
-    assert {piece["verdict"] for piece in summary["slices"].values()} == {"one_run"}
-    assert "too few runs to tell from chance" in summary["headline"]
+    assert {piece["verdict"] for piece in summary["slices"].values()} == {"too_few_runs"}
+    assert "too few runs to tell it from chance" in summary["headline"]
     page = (tmp_path / "out/compare.html").read_text(encoding="utf-8")
     assert "<dim>" not in page and "<b>&" not in page and "light=&lt;dim&gt;" in page and "停, 止" in page
     assert len(list((tmp_path / "out").glob("light-*dim.png"))) == 1
@@ -189,7 +190,7 @@ def test_a_csv_of_our_own_with_odd_labels_and_columns_for_slices(tmp_path: Path,
 
 
 @pytest.mark.parametrize(
-    ("change", "told", "hint"),
+    ("change", "problem", "hint"),
     [
         (["original=[{files}/original-preds-0.csv,{files}/original-preds-*.csv]"], "preds-0.csv twice", "once"),
         (["fixed=[{files}/fixed-preds-1.csv,{files}/original-preds-1.csv]"],
@@ -202,29 +203,29 @@ def test_a_csv_of_our_own_with_odd_labels_and_columns_for_slices(tmp_path: Path,
         (["fixes.path={files}/fixed-preds-0.csv"], "lacks sample_id, new_label", "name the columns"),
     ],
 )  # fmt: skip
-def test_wrong_files(change: list[str], told: str, hint: str, files: Path, mlfix) -> None:
+def test_wrong_files(change: list[str], problem: str, hint: str, files: Path, mlfix) -> None:
     answer = mlfix("compare", *keys(files, *[text.format(files=files) for text in change]))
-    refused(answer, told.format(files=files), hint)
+    refused(answer, problem.format(files=files), hint)
     assert not (files / "out").exists(), "nothing is written"
 
 
 @pytest.mark.parametrize(
-    ("change", "told", "hint"),
+    ("change", "problem", "hint"),
     [
         ("slices.x=hexagon", "slices.x=hexagon matches none of the labels", "speed-50"),
         ("slices.x=[stp]", "slices.x names 'stp'", "'stop'"),
         ("slices.x={column: light}", "the data has no column 'light'", "samples="),
-        ("slices.all=stop", "slices.all: this name is taken", "otherwise"),
+        ("slices.all=stop", "slices.all: this name is taken", "another name"),
         ("resamples=5", "resamples=5 is out of range", "100 to 10,000,000"),
-        ("resamples=many", "resamples=many is not a whole number", "a whole number"),
+        ("resamples=many", "resamples=many is not an integer", "use an integer"),
         ("seed=-1", "seed=-1 is out of range", "from 0"),
-        ("allow=[copys]", "allow=copys is not a value of this key: it takes settings", "copies"),
-        ("resample=500", "resample is no key of `mlfix compare`", "resamples"),
-        ("out=", "out=", "give a name: out=<folder>"),
+        ("ignore=[copys]", "ignore=copys is not one of settings", "copies"),
+        ("resample=500", "unknown key resample", "resamples"),
+        ("out=", "out=", "set one: out=<folder>"),
     ],
 )
-def test_wrong_settings(change: str, told: str, hint: str, files: Path, mlfix) -> None:
-    refused(mlfix("compare", *keys(files, change)), told, hint, code=2)
+def test_wrong_settings(change: str, problem: str, hint: str, files: Path, mlfix) -> None:
+    refused(mlfix("compare", *keys(files, change)), problem, hint, code=2)
     assert not (files / "out").exists()
 
 
@@ -245,8 +246,8 @@ def test_a_copy_under_another_name_is_found(files: Path, mlfix) -> None:
     lines = (files / "fixed-preds-3.csv").read_text().splitlines()
     (files / "fixed-preds-8.csv").write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n")
     answer = mlfix("compare", *keys(files))
-    refused(answer, "fixed 8 holds the very losses of fixed 3: one is a copy of the other", "allow=[copies]")
-    assert mlfix("compare", *keys(files, "allow=[copies]")).code == 0
+    refused(answer, "fixed 8 has exactly the losses of fixed 3: one is a copy of the other", "ignore=[copies]")
+    assert mlfix("compare", *keys(files, "ignore=[copies]")).code == 0
     summary = json.loads((files / "out/summary.json").read_text(encoding="utf-8"))
     assert summary["slices"]["all"]["effect"]["runs"] == [RUNS, RUNS + 1]
 
@@ -254,13 +255,13 @@ def test_a_copy_under_another_name_is_found(files: Path, mlfix) -> None:
 def test_fixes_of_other_data_are_refused_unless_meant(files: Path, mlfix) -> None:
     (files / "fixes.csv").write_text("sample_id,new_label\nelsewhere/1.jpg,invalid\nelsewhere/2.jpg,stop\n")
     answer = mlfix("compare", *keys(files))
-    refused(answer, f"fixes.path={files}/fixes.csv: none of its 2 lines names a held-out sample", "allow=[fixes]")
+    refused(answer, f"fixes.path={files}/fixes.csv: none of its 2 lines names a held-out sample", "ignore=[fixes]")
     assert repr(sorted(IDS)[0]) in answer.err or repr(IDS[0]) in answer.err
 
 
-def test_fixes_that_all_lie_in_training_leave_the_yardstick_alone(files: Path, mlfix) -> None:
+def test_fixes_that_are_all_in_training_have_no_evaluation_effect(files: Path, mlfix) -> None:
     (files / "fixes.csv").write_text("sample_id,new_label\nelsewhere/1.jpg,invalid\nelsewhere/2.jpg,stop\n")
-    few = (f"original={files}/original-preds-[01].csv", f"fixed={files}/whole-*.csv", "allow=[fixes]")
+    few = (f"original={files}/original-preds-[01].csv", f"fixed={files}/whole-*.csv", "ignore=[fixes]")
     for seed in range(2):
         write_published(files / f"whole-{seed}.csv", predictions(0.1, 50 + seed))
     answer = mlfix("compare", *keys(files, *few))
@@ -274,7 +275,7 @@ def test_files_that_lack_kept_samples_are_named(files: Path, mlfix) -> None:
     lines = (files / "fixed-preds-2.csv").read_text().splitlines(keepends=True)
     (files / "fixed-preds-2.csv").write_text("".join(lines[:-1]))
     answer = mlfix("compare", *keys(files))
-    refused(answer, "fixed 2 and original 0 do not hold out the same samples", "one data set and one split")
+    refused(answer, "fixed 2 and original 0 do not hold out the same samples", "the same data and split")
     assert f"1 samples differ: {IDS[-1]}" in answer.err
 
 
@@ -289,7 +290,7 @@ def test_conflicting_fixes_are_named(files: Path, mlfix) -> None:
     with open(files / "fixes.csv", "a", encoding="utf-8") as file:
         file.write(f"crops/{IDS[10]},stop\n")
     answer = mlfix("compare", *keys(files))
-    refused(answer, "two different answers", "fixes.allow=[conflicts]")
+    refused(answer, "two different answers", "[conflicts]")
     assert "line 10" in answer.err
 
 
@@ -360,7 +361,8 @@ def test_unfinished_and_failed_runs_make_a_partial_result_that_says_so(runs: Pat
     markdown, page = ((runs / "out" / name).read_text(encoding="utf-8") for name in ("compare.md", "compare.html"))
     for line in summary["partial"]:
         assert line in markdown and line in page and f"partial: {line}" in answer.err
-    assert "**Partial:**" in markdown and markdown.index("**Partial:**") < markdown.index("| rows")
+    assert "**Partial result:**" in markdown
+    assert markdown.index("**Partial result:**") < markdown.index("| samples")
     assert "Partial result." in page and page.index("Partial result.") < page.index("<table>")
     assert "PARTIAL: " in markdown and "PARTIAL: " in page and "PARTIAL: " in answer.out
 
@@ -421,3 +423,39 @@ def test_paired_maybe(mlfix) -> None:
     answer = mlfix("compare", "original=a", "fixed=b", "fixes.path=c", "paired=maybe", "logger=none")
     assert answer.code == 2
     assert "paired=maybe" in answer.err
+
+
+# --- faults ---
+
+
+def test_warnings_of_other_modules_are_not_silenced(files: Path, mlfix, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fixes of training samples, which prediction files don't hold, are no reason to change another module's logger."""
+    from mlfix_train.audit.comparison import inputs
+    from mlfix_train.data.fixes import table as fixes_table
+
+    heard: list[bool] = []
+    match = inputs.match_fixes
+
+    def matching(*arguments: Any) -> pd.DataFrame:
+        heard.append(logging.getLogger(fixes_table.__name__).isEnabledFor(logging.WARNING))
+        return match(*arguments)
+
+    monkeypatch.setattr(inputs, "match_fixes", matching)
+    answer = mlfix("compare", *keys(files))
+    assert answer.code == 0, answer.err
+    assert heard == [True]
+    assert "left out" not in answer.err, "a fix of a training sample is not a mistake"
+
+
+def test_a_wandb_run_does_not_stay_open_if_logging_fails(files: Path, mlfix, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb")
+    from mlfix_train.commands import compare
+
+    def fail(*arguments: Any) -> None:
+        assert wandb.run is not None
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(compare, "log_comparison", fail)
+    answer = mlfix("compare", *keys(files, "logger=wandb"))
+    assert answer.code == 1, answer.err
+    assert wandb.run is None

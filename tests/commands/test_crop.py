@@ -21,7 +21,8 @@ from shapes import FAST, start
 from mlfix_train import api
 from mlfix_train.data.crops import build as crop_build
 from mlfix_train.data.crops import photo as crop_photo_module
-from mlfix_train.data.readers.folder import read_crops, read_folder
+from mlfix_train.data.readers.crops import read_crops
+from mlfix_train.data.readers.folder import read_folder
 
 
 def table_of(out: Path) -> pd.DataFrame:

@@ -1,7 +1,8 @@
-"""The page as a widget: in a real JupyterLab, browser and kernel; and what it answers to messages."""
+"""The page as a widget: in a real JupyterLab, browser and kernel; and its answers to messages."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 from pages import Page, chromium, fixes_of, write_audit
-from review_helpers import lines, open_desk
+from review_helpers import lines, open_session
 from shapes import REPO, draw_shapes
 
 from mlfix_train.audit.review.widget import answer_message
@@ -24,24 +25,24 @@ page"""
 
 
 def test_messages_are_answered_as_requests_are(tmp_path: Path) -> None:
-    desk = open_desk(tmp_path)
-    told, buffers = answer_message(desk, {"id": "a-1", "kind": "marks", "asked": {
+    session = open_session(tmp_path)
+    response, buffers = answer_message(session, {"id": "a-1", "kind": "marks", "payload": {
         "marks": [{"sample_id": "stop/002.jpg", "new_label": "invalid"}]}})  # fmt: skip
-    assert told["id"] == "a-1" and told["status"] == 200 and told["told"]["saved"] == 1 and not buffers
-    assert lines(desk) == {"stop/002.jpg": "invalid"}
-    view = desk.answer("view", {})["view"]
-    block = answer_message(desk, {"id": 2, "kind": "block", "asked": {"view": view, "number": 0}})[0]["told"]
-    told, buffers = answer_message(desk, {"id": 3, "kind": "sprites", "asked": {"name": block["small"]}})
-    assert told["status"] == 200 and buffers[0][:2] == b"\xff\xd8"
-    assert answer_message(desk, {"id": 3, "kind": "pictures", "asked": {"name": 1}})[1][0][:2] == b"\xff\xd8"
+    assert response["id"] == "a-1" and response["status"] == 200 and response["response"]["saved"] == 1 and not buffers
+    assert lines(session) == {"stop/002.jpg": "invalid"}
+    view = session.handle("view", {})["view"]
+    block = answer_message(session, {"id": 2, "kind": "block", "payload": {"view": view, "number": 0}})[0]["response"]
+    response, buffers = answer_message(session, {"id": 3, "kind": "sprites", "payload": {"name": block["small"]}})
+    assert response["status"] == 200 and buffers[0][:2] == b"\xff\xd8"
+    assert answer_message(session, {"id": 3, "kind": "images", "payload": {"name": 1}})[1][0][:2] == b"\xff\xd8"
     unknown = {"marks": [{"sample_id": "x", "new_label": None}]}
     for wrong, status in ((7, 400), ({"id": 1}, 400), ({"id": 1, "kind": "nothing"}, 404),
-                          ({"id": 1, "kind": "sprites", "asked": {"name": "../x"}}, 404),
-                          ({"id": 1, "kind": "pictures", "asked": {"name": "0"}}, 404),
-                          ({"id": 1, "kind": "sprites", "asked": []}, 400),
-                          ({"id": 1, "kind": "marks", "asked": unknown}, 404)):  # fmt: skip
-        told, buffers = answer_message(desk, wrong)
-        assert told["status"] == status and told["told"]["error"] and not buffers
+                          ({"id": 1, "kind": "sprites", "payload": {"name": "../x"}}, 404),
+                          ({"id": 1, "kind": "images", "payload": {"name": "0"}}, 404),
+                          ({"id": 1, "kind": "sprites", "payload": []}, 400),
+                          ({"id": 1, "kind": "marks", "payload": unknown}, 404)):  # fmt: skip
+        response, buffers = answer_message(session, wrong)
+        assert response["status"] == status and response["response"]["error"] and not buffers
 
 
 def start_lab(place: Path) -> tuple[subprocess.Popen[str], str]:
@@ -81,6 +82,8 @@ def test_in_a_real_notebook(tmp_path: Path) -> None:
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     notebook = {"cells": [cell], "nbformat": 4, "nbformat_minor": 5, "metadata": kernel}
     (tmp_path / "n.ipynb").write_text(json.dumps(notebook))
+    from playwright.sync_api import TimeoutError as PlaywrightTimeout
+
     with chromium() as browser:
         lab, address = start_lab(tmp_path)
         try:
@@ -88,11 +91,12 @@ def test_in_a_real_notebook(tmp_path: Path) -> None:
             place = context.new_page()
             place.goto(f"{address}/doc/tree/n.ipynb?token=secret")
             place.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=120_000)
-            for _ in range(3):  # a key that comes before the kernel is there is forgotten
+            prompt = "document.querySelector('.jp-Cell .jp-InputPrompt').textContent"
+            for _ in range(3):  # a key pressed before the kernel is ready is ignored
                 place.click(".jp-Cell .cm-content", timeout=60_000)
                 place.keyboard.press("Shift+Enter")
-                time.sleep(3)
-                if place.inner_text(".jp-Cell >> nth=0 >> .jp-InputPrompt").strip("[]: \u200b"):
+                with contextlib.suppress(PlaywrightTimeout):
+                    place.wait_for_function(f"/[0-9*]/.test({prompt})", timeout=10_000)
                     break
             place.wait_for_selector(".mlfix .strip", timeout=120_000)
             page = Page(place, "document.querySelector('.mlfix').parentElement.review")

@@ -16,7 +16,7 @@ import pandas as pd
 from mlfix_train.audit.comparison.study import ArmRuns
 from mlfix_train.audit.predictions.files import (
     PUBLISHED_PHOTO,
-    SUFFIXES,
+    find_prediction_files,
     photo_groups,
     read_predictions_file,
     run_names,
@@ -67,7 +67,7 @@ def as_arm(
     if isinstance(runs, ArmRuns):
         return runs
     if isinstance(runs, Mapping):
-        return ArmRuns(name, {str(run): table for run, table in runs.items()})
+        return ArmRuns(name, dict(runs))
     if isinstance(runs, np.ndarray):
         return _from_array(name, runs, labels, sample_ids)
     if isinstance(runs, (str, os.PathLike)):
@@ -130,14 +130,9 @@ def load_arm(name: str, where: Paths) -> LoadedArm:
     Raises:
         RunError: nothing is there, a run of another arm, two runs of one seed, or no finished run.
     """
-    files = prediction_files(where)
+    usable = set(find_prediction_files(where))
+    files = [Path(path) for matches in _expand(where).values() for path in matches if Path(path) in usable]
     return _load_files(name, files) if files else _load_runs(name, where)
-
-
-def prediction_files(where: Paths) -> list[Path]:
-    """Returns the prediction files that paths or globs name, except those that belong to run directories."""
-    files = [Path(path) for matches in _expand(where).values() for path in matches if os.path.isfile(path)]
-    return [path for path in files if path.suffix.lower() in SUFFIXES and not (path.parent / "run.json").exists()]
 
 
 def _expand(where: Paths) -> dict[str, list[str]]:

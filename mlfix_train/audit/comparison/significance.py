@@ -22,9 +22,7 @@ MAX_RUNS = 10_000
 """Upper limit of :func:`runs_needed`."""
 
 
-def permutation_p_value(
-    components: Sequence[EffectComponent], seed: int = 0, resamples: int = 10_000
-) -> float | None:
+def permutation_p_value(components: Sequence[EffectComponent], seed: int = 0, resamples: int = 10_000) -> float | None:
     """Returns the two-sided p-value of a permutation test over runs; ``None`` for fewer than two runs.
 
     The signs of paired differences are flipped; unpaired runs are assigned to the arms anew. All permutations are used

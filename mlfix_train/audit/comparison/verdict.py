@@ -25,7 +25,7 @@ class Verdict(StrEnum):
     SUGGESTIVE = "suggestive"
     """The interval excludes 0, but with so few runs no permutation test can give p < 0.05."""
     CONDITIONAL_ON_SAMPLES = "conditional_on_samples"
-    """The runs differ on these very samples (p < 0.05), but the interval, which covers other samples too, contains 0."""
+    """The runs differ on these very samples (p < 0.05), but the interval, which speaks of other samples, contains 0."""
     NOT_SHOWN = "not_shown"
     TOO_FEW_RUNS = "too_few_runs"
     NO_CLEAN_SAMPLES = "no_clean_samples"
@@ -122,7 +122,7 @@ def _certainty_with_pairs(effect: Mapping[str, Any]) -> str:
 
 def _why_untested(result: Mapping[str, Any]) -> str:
     if result.get("groups_clean", 2) < 2:
-        return "all samples belong to one group (photo or track), which says nothing about others: hold out more groups."
+        return "all samples belong to one group (photo or track), which says nothing of others: hold out more groups."
     return "a single run of an arm can't tell an effect from chance: train more seeds."
 
 
@@ -162,8 +162,8 @@ def evaluation_sentence(effect: Mapping[str, Any]) -> str:
     if abs(evaluation) < NEGLIGIBLE:
         return "Evaluating on clean labels changes nothing here."
     return (
-        f"Evaluating on clean labels {'lowers' if evaluation > 0 else 'raises'} the error by another "
-        f"{abs(evaluation):.2f} points without making any model better ({signed(total)} in total)."
+        f"Evaluating on clean labels, which changes no model, {'lowers' if evaluation > 0 else 'raises'} the error by "
+        f"{abs(evaluation):.2f} points ({signed(total)} in total)."
     )
 
 

@@ -23,7 +23,7 @@ DPI = 150
 WIDTH = 8.0  # inches
 INK, GREY, RULE, SPINE = "#212121", "#686868", "#e2e2e2", "#9a9a9a"
 FONT = "DejaVu Sans"
-# Okabe and Ito, "Color Universal Design" (2008), https://jfly.uni-koeln.de/color/; markers tell them apart in greyscale.
+# Okabe and Ito, "Color Universal Design" (2008), https://jfly.uni-koeln.de/color/; markers differ, too.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 

@@ -1,4 +1,4 @@
-"""Mosaics: hundreds of images of a slice on one sheet, in order, without words: what an eye runs over."""
+"""Mosaics: hundreds of images on one sheet, in order and without text, to scan at a glance."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ import math
 import numpy as np
 from PIL import Image
 
-from mlfix_train.audit.reporting.panels import GROUND, MARGIN, VERMILLION, draw_title, fit
+from mlfix_train.audit.reporting.panels import GROUND, MARGIN, VERMILLION, draw_title, fit_image
 from mlfix_train.errors import check_range
 
-MOST = 2_000
-"""Images on a sheet."""
+MAX_IMAGES = 2_000
+"""Number of images on a sheet."""
 SIDE = 40
-"""px of an image on a sheet."""
+"""Side of an image on a sheet, px."""
 
 
-def thin_out(count: int, most: int = MOST) -> np.ndarray:
-    """Returns which places of an order of ``count`` images a sheet of ``most`` shows: all, or as many evenly spread."""
-    if count <= most:
+def thin_out(count: int, limit: int = MAX_IMAGES) -> np.ndarray:
+    """Returns the positions of ``count`` ordered images that a sheet shows: all, or ``limit`` evenly spaced ones."""
+    if count <= limit:
         return np.arange(count)
-    return np.unique(np.linspace(0, count - 1, most).round().astype(np.int64))
+    return np.unique(np.linspace(0, count - 1, limit).round().astype(np.int64))
 
 
 def draw_mosaic(
     images: np.ndarray,
     title: str,
     note: str = "",
-    strange: np.ndarray | None = None,
+    framed: np.ndarray | None = None,
     columns: int | None = None,
     side: int = SIDE,
 ) -> Image.Image:
     """Draws images row by row.
 
     Args:
-        images: uint8 ``n,H,W,3``, in order; may be none.
+        images: uint8 ``(n, H, W, 3)``, in order; n may be 0.
         title: the headline.
-        note: a grey line beneath it.
-        strange: n booleans: which get a frame.
-        columns: images in a row; by default a sheet of about 4 by 3.
-        side: px of an image.
+        note: a grey line below it.
+        framed: ``(n,)`` booleans: which images get a frame.
+        columns: images in a row; by default the sheet is about 4 by 3.
+        side: side of an image in px, 8 to 512.
 
     Returns:
         An RGB image.
@@ -58,8 +58,8 @@ def draw_mosaic(
     for number, pixels in enumerate(images):
         row, column = divmod(number, columns)
         x, y = MARGIN + column * cell, head + row * cell
-        if strange is not None and strange[number]:
+        if framed is not None and framed[number]:
             sheet.paste(VERMILLION, (x - 2, y - 2, x + side + 2, y + side + 2))
-        tile = fit(pixels, side)
+        tile = fit_image(pixels, side)
         sheet.paste(tile, (x + (side - tile.width) // 2, y + (side - tile.height) // 2))
     return sheet

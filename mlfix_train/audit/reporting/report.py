@@ -1,13 +1,13 @@
 """The audit as one self-contained HTML page: overview, worst samples, slices, confusions, labels, near-duplicates.
 
-The page holds its data as JSON and its pictures as sprite sheets, opens from disk, and draws only what is looked at.
+The page holds its data as JSON and its images as sprite sheets, opens from disk, and draws only what is in view. Its
+looks and its script are in ``templates/report.*``.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import io
 import json
 import math
@@ -19,58 +19,29 @@ import numpy as np
 import pandas as pd
 from PIL import Image, features
 
-from mlfix_train.audit.reporting.panels import fit
-from mlfix_train.audit.reporting.pictures import ImageSource, headline
+from mlfix_train.audit.reporting.panels import fit_image
+from mlfix_train.audit.reporting.pictures import ImageSource, slice_title
+from mlfix_train.audit.reporting.templates import FOLDER, render
+from mlfix_train.audit.scores.registry import SCORES
 from mlfix_train.audit.scores.slices import Slice
 from mlfix_train.data.files.atomic import atomic_path
 
-ASSETS = Path(__file__).parent / "assets"
-PICTURES = 9_000
-"""Tiles with a picture, at most."""
-BYTES = 15_000_000
-"""Bytes of sprite sheets in the page, at most; what comes after them has no picture."""
-COLUMNS = 10
-"""Tiles in a row and in a column of a sprite sheet."""
-SIDE = (32, 64)
-"""Smallest and largest side of a tile, px."""
-WORST, PER_PAIR, PER_LABEL, TYPICAL, PER_SLICE, PER_GROUP = 600, 24, 18, 9, 60, 12
-PAIRS, GROUPS, MATRIX = 400, 150, 40
-SCORES = ("loss", "self_confidence", "aum", "neighbour_disagreement", "twin_disagreement", "outlierness",
-          "disagreement", "evidence")  # fmt: skip
-METHOD = (
-    "Held-out predictions: every sample is judged only by models that did not train on it; its scores are averaged "
-    "over these runs. loss is in nats, self-confidence the probability of the given label.",
-    "Training dynamics (aum): the area under the margin, the mean margin of the given label over a training. It is "
-    "the one in-sample score: models that trained on the sample speak of it. Low means that the label went against "
-    "what the model learnt.",
-    "Neighbours: the share of images that look alike, of other groups (tracks, photos), that bear another label. "
-    "Twins: the same with images of the sample's own group. Outlierness: distance to the nearest images; 1 is usual.",
-    "Suspicion: where there are several kinds of evidence, the rank by held-out predictions (averaged over a "
-    "group's samples of one label) is multiplied with the ranks by the others, all on a logarithmic scale, and a "
-    "mixture of right and wrong labels is fitted to the product. The suspicion is the estimated probability that the "
-    "label is wrong; summed, it estimates how many are. With held-out predictions alone it is 1 - the normalised "
-    "margin, and no count is estimated.",
-    "Intervals resample groups of samples and the place above which the mixture is fitted. They take it that wrong "
-    "labels stand out in the evidence at all: labels that are wrong the same way throughout (all pictures of a track) "
-    "stand out less.",
-)
-
-
-class _Tiles:
-    """Rows of the ranking that the page shows, numbered as they are first wanted."""
-
-    def __init__(self, most: int) -> None:
-        self.most, self.number = most, dict[int, int]()
-
-    def take(self, rows: Sequence[int] | np.ndarray) -> list[int]:
-        """Returns the numbers of rows, leaving out what no longer has room."""
-        found = []
-        for row in map(int, rows):
-            if row not in self.number and len(self.number) < self.most:
-                self.number[row] = len(self.number)
-            if row in self.number:
-                found.append(self.number[row])
-        return found
+MAX_TILES = 9_000
+"""Number of samples that the page shows at most."""
+MAX_SHEET_BYTES = 15_000_000
+"""Size of all sprite sheets; samples that do not fit are shown without an image."""
+SHEET_COLUMNS = 10
+"""Tiles in a row, and rows, of a sprite sheet."""
+MIN_SIDE, MAX_SIDE = 32, 64
+"""Side of a tile on a sprite sheet, px."""
+WORST, PER_LABEL, TYPICAL = 600, 18, 9
+"""Number of samples shown of the whole ranking, and of each label: the most suspicious and the most typical."""
+SLICE_LIMITS = {"slice": (None, 60), "duplicates": (150, 12), "pair": (400, 24)}
+"""Kind of slice to the number of slices shown (``None``: all), and of samples of each; in order of precedence."""
+MATRIX_LABELS = 40
+"""Number of labels in the confusion matrix."""
+PRIVATE = ("run_paths", "label_names", "images", "order")
+"""What ``audit.json`` knows and the page does not show: paths of this machine."""
 
 
 def write_report(
@@ -83,178 +54,183 @@ def write_report(
     notes: Sequence[str] = (),
     by_sorting: bool = False,
 ) -> Path:
-    """Writes the page, whole or not at all; returns its path.
+    """Writes the page atomically; returns its path.
 
     Args:
-        path: of the HTML file.
+        path: the HTML file.
         title: what was audited.
         about: what ``audit.json`` holds.
         ranking: N rows, most suspicious first.
         slices: from :func:`mlfix_train.audit.scores.slices.rank_slices`.
-        images: pixels by sample id; ``None`` for a page without pictures.
-        notes: what a reader must know beforehand, such as samples that no run held out.
-        by_sorting: whether near-duplicates of `mlfix sort` were at hand.
+        images: pixels by sample id; ``None`` for a page without images.
+        notes: what a reader must know first, such as samples that no run held out.
+        by_sorting: whether the near-duplicates found by ``mlfix sort`` were available.
     """
-    tiles = _Tiles(PICTURES)
-    content = _content(ranking, slices, tiles)
-    intervals = (about.get("estimates") or {}).get("labels", {})
-    for row in content["table"]:
-        row[3] = intervals.get(row[0], {}).get("interval")
-    rows = ranking.iloc[list(tiles.number)]
-    nothing: tuple[list[bytes], list[int], str] = ([], [], "image/png")
-    sheets, light, kind = nothing if images is None else draw_sheets(rows["sample_id"].tolist(), images)
-    labels = sorted({*rows["given_label"], *rows["suggested_label"], *content.pop("names")})
-    code = {name: number for number, name in enumerate(labels)}
-    scores = [name for name in SCORES if ranking[name].notna().any()]
+    page = _PageData(ranking, slices, about.get("estimates") or {})
+    rows = ranking.iloc[list(page.tiles)]
+    sheets, brightness, media_type = (
+        ([], [], "image/png") if images is None else draw_sheets(rows["sample_id"].tolist(), images)
+    )
     data = {
-        **_coded(content, code), "about": _shared(about), "labels": labels,
-        "tiles": _rows(rows, code, scores), "scores": scores, "pictures": len(light), "light": light,
-        "columns": COLUMNS, "type": kind, "sheets": [0] * len(sheets), "notes": list(notes), "method": list(METHOD),
+        **page.encode(rows),
+        "about": {key: value for key, value in about.items() if key not in PRIVATE},
+        "estimates": about.get("estimates") or {},
+        "pictures": len(brightness),
+        "brightness": brightness,
+        "columns": SHEET_COLUMNS,
+        "type": media_type,
+        "sheets": len(sheets),
+        "notes": list(notes),
         "sorted": by_sorting,
-    }  # fmt: skip
+    }
+    script = (FOLDER / "report.js").read_text(encoding="utf-8")
+    text = render(
+        "report.html.j2",
+        title=title,
+        data=_json_for_html(data),
+        n_pictures=len(brightness),
+        sheets=[base64.b64encode(sheet).decode() for sheet in sheets],
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        style=(FOLDER / "report.css").read_text(encoding="utf-8"),
+    )
     with atomic_path(path) as temporary:
-        temporary.write_text(_page(title, data, sheets), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
     return Path(path)
 
 
-def _shared(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what the page tells of an audit: no paths of this machine."""
-    kept = {name: value for name, value in about.items() if name not in ("run_paths", "label_names", "images", "order")}
-    return {**kept, "estimates": about.get("estimates") or {}}
+def _json_for_html(data: Mapping[str, Any]) -> str:
+    """Returns JSON that can stand in a script element: nothing in it can end the element."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=str)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
 
 
-def _content(ranking: pd.DataFrame, slices: Sequence[Slice], tiles: _Tiles) -> dict[str, Any]:
-    """Chooses what is shown, in the order of its worth, while there is room for pictures."""
-    by_kind = {kind: [one for one in slices if one.kind == kind] for kind in ("pair", "label", "slice", "duplicates")}
-    worst = tiles.take(range(min(WORST, len(ranking))))
-    shown: list[dict[str, Any]] = []
-    place: dict[str, int] = {}
-    limits = {"slice": (len(by_kind["slice"]), PER_SLICE), "duplicates": (GROUPS, PER_GROUP), "pair": (PAIRS, PER_PAIR)}
-    for kind, (most, each) in limits.items():
-        for one in by_kind[kind][:most]:
-            if kind == "pair":
-                place[one.name] = len(shown)
-            shown.append(_slice(one, tiles.take(one.rows[:each])))
-    otherwise = (ranking["predicted_label"] != ranking["given_label"]).to_numpy()
-    issues = ranking["is_label_issue"].to_numpy(dtype=bool)
-    table = []
-    for one in by_kind["label"]:
-        typical = tiles.take(one.rows[-TYPICAL:][::-1]) if len(one.rows) >= 2 * TYPICAL else []
-        head = tiles.take(one.rows[:PER_LABEL])
-        shown.append(_slice(one, head))
-        table.append([one.name, len(one.rows), round(one.expected, 2), None, int(issues[one.rows].sum()),
-                      round(float(otherwise[one.rows].mean()), 4), head, typical])  # fmt: skip
-    rank = {id(one): number for number, one in enumerate(slices)}
-    order = sorted(range(len(shown)), key=lambda i: rank[shown[i].pop("of")])
-    new = {old: number for number, old in enumerate(order)}
-    pairs = by_kind["pair"]
-    matrix, names = _matrix(ranking, pairs, {name: new[old] for name, old in place.items()})
-    return {
-        "worst": worst, "slices": [shown[i] for i in order], "table": table, "matrix": matrix,
-        "names": {*names, *(row[0] for row in table)}, "used": len(by_kind["label"]),
-    }  # fmt: skip
+class _PageData:
+    """Chooses what the page shows, most important first, while there is room for tiles.
+
+    Attributes:
+        tiles: row of the ranking to the number of its tile.
+    """
+
+    def __init__(self, ranking: pd.DataFrame, slices: Sequence[Slice], estimates: Mapping[str, Any]) -> None:
+        self.ranking, self.tiles = ranking, dict[int, int]()
+        self.by_kind = {kind: [s for s in slices if s.kind == kind] for kind in ("label", *SLICE_LIMITS)}
+        self.worst = self._take(np.arange(min(WORST, len(ranking))))
+        shown = {
+            id(one): self._take(one.rows[:n_samples])
+            for kind, (n_slices, n_samples) in SLICE_LIMITS.items()
+            for one in self.by_kind[kind][:n_slices]
+        }
+        differs = (ranking["predicted_label"] != ranking["given_label"]).to_numpy()
+        issues = ranking["is_label_issue"].to_numpy(dtype=bool)
+        self.labels = []
+        for one in self.by_kind["label"]:
+            typical = self._take(one.rows[-TYPICAL:][::-1]) if len(one.rows) >= 2 * TYPICAL else []
+            shown[id(one)] = head = self._take(one.rows[:PER_LABEL])
+            interval = estimates.get("labels", {}).get(one.name, {}).get("interval")
+            counts = [int(issues[one.rows].sum()), round(float(differs[one.rows].mean()), 4)]
+            self.labels.append([one.name, len(one.rows), round(one.expected, 2), interval, *counts, head, typical])
+        self.slices = [
+            {
+                "kind": one.kind,
+                "name": one.name if one.kind == "label" else slice_title(one),
+                "samples": len(one.rows),
+                "expected": round(one.expected, 3),
+                "tiles": shown[id(one)],
+            }
+            for one in slices
+            if id(one) in shown
+        ]
+        self.position = {id(one): i for i, one in enumerate(one for one in slices if id(one) in shown)}
+
+    def _take(self, rows: np.ndarray) -> list[int]:
+        """Returns the tile numbers of rows, leaving out those for which there is no room any more."""
+        for row in map(int, rows):
+            if row not in self.tiles and len(self.tiles) < MAX_TILES:
+                self.tiles[row] = len(self.tiles)
+        return [self.tiles[row] for row in map(int, rows) if row in self.tiles]
+
+    def encode(self, rows: pd.DataFrame) -> dict[str, Any]:
+        """Returns the data with labels as numbers; ``rows`` of the ranking belong to the tiles."""
+        matrix_labels, cells = self._matrix()
+        known = {*rows["given_label"], *rows["suggested_label"], *matrix_labels, *(row[0] for row in self.labels)}
+        names = sorted(known)
+        code = {name: number for number, name in enumerate(names)}
+        candidates = [*(score.name for score in SCORES), "evidence"]
+        scores = [name for name in candidates if name in rows and self.ranking[name].notna().any()]
+        columns = (rows[name] for name in ("sample_id", "given_label", "suggested_label", "suspicion", "rank", *scores))
+        tiles = [
+            [sample, code[given], code[suggested], round(suspicion, 4), rank, *map(_four_digits, values)]
+            for sample, given, suggested, suspicion, rank, *values in zip(*columns, strict=True)
+        ]
+        return {
+            "worst": self.worst,
+            "slices": self.slices,
+            "table": [[code[row[0]], *row[1:]] for row in self.labels],
+            "matrix": {"labels": [code[name] for name in matrix_labels], "cells": cells},
+            "labels": names,
+            "tiles": tiles,
+            "scores": scores,
+        }
+
+    def _matrix(self) -> tuple[list[str], list[list[Any]]]:
+        """Returns the labels with the most suspicion, and cells (given, suggested, expected, number of the slice)."""
+        given, suggested = (self.ranking[name].to_numpy() for name in ("given_label", "suggested_label"))
+        pairs = [(given[one.rows[0]], suggested[one.rows[0]], one) for one in self.by_kind["pair"]]
+        total: dict[str, float] = {}
+        for first, second, one in pairs:
+            total[first] = total.get(first, 0) + one.expected
+            total[second] = total.get(second, 0) + one.expected
+        names = sorted(sorted(total, key=lambda name: (-total[name], name))[:MATRIX_LABELS])
+        number = {name: i for i, name in enumerate(names)}
+        cells = [
+            [number[first], number[second], round(one.expected, 3), self.position.get(id(one), -1)]
+            for first, second, one in pairs
+            if first in number and second in number
+        ]
+        return names, cells
 
 
-def _slice(one: Slice, shown: list[int]) -> dict[str, Any]:
-    name = headline(one) if one.kind != "label" else one.name
-    return {"kind": one.kind, "name": name, "samples": len(one.rows), "expected": round(one.expected, 3),
-            "tiles": shown, "of": id(one)}  # fmt: skip
-
-
-def _matrix(
-    ranking: pd.DataFrame, pairs: Sequence[Slice], place: Mapping[str, int]
-) -> tuple[dict[str, Any], list[str]]:
-    """Returns the cells of the labels that hold the most suspicion, and these labels."""
-    given, other = ranking["given_label"].to_numpy(), ranking["suggested_label"].to_numpy()
-    ends = [(given[one.rows[0]], other[one.rows[0]], one.expected, place.get(one.name, -1)) for one in pairs]
-    held: dict[str, float] = {}
-    for first, second, expected, _ in ends:
-        held[first] = held.get(first, 0) + expected
-        held[second] = held.get(second, 0) + expected
-    names = sorted(sorted(held, key=lambda name: (-held[name], name))[:MATRIX])
-    number = {name: i for i, name in enumerate(names)}
-    cells = [
-        [number[a], number[b], round(expected, 3), where]
-        for a, b, expected, where in ends
-        if a in number and b in number
-    ]
-    return {"labels": names, "cells": cells}, names
-
-
-def _coded(content: dict[str, Any], code: Mapping[str, int]) -> dict[str, Any]:
-    """Replaces labels by their numbers."""
-    matrix = {**content["matrix"], "labels": [code[name] for name in content["matrix"]["labels"]]}
-    return {**content, "matrix": matrix, "table": [[code[row[0]], *row[1:]] for row in content["table"]]}
-
-
-def _rows(rows: pd.DataFrame, code: Mapping[str, int], scores: Sequence[str]) -> list[list[Any]]:
-    """Returns id, given label, suggested label, suspicion, rank and scores of each tile."""
-    first = ("sample_id", "given_label", "suggested_label", "suspicion", "rank")
-    columns = [rows[name].tolist() for name in (*first, *scores)]
-    return [
-        [name, code[given], code[suggested], round(suspicion, 4), rank, *(_short(value) for value in values)]
-        for name, given, suggested, suspicion, rank, *values in zip(*columns, strict=True)
-    ]
-
-
-def _short(value: float) -> float | None:
+def _four_digits(value: float) -> float | None:
     return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
-def draw_sheets(ids: Sequence[str], images: ImageSource, most: int = BYTES) -> tuple[list[bytes], list[int], str]:
+def draw_sheets(
+    ids: Sequence[str], images: ImageSource, max_bytes: int = MAX_SHEET_BYTES
+) -> tuple[list[bytes], list[int], str]:
     """Draws sprite sheets of square tiles, row by row.
 
     Args:
         ids: n samples, in order.
         images: pixels by sample id.
-        most: bytes of all sheets; the rest of the samples get no picture.
+        max_bytes: size of all sheets; the remaining samples are not drawn.
 
     Returns:
         The sheets, the mean brightness (0 to 255) of each sample drawn, and the sheets' media type.
     """
-    webp = features.check("webp")
-    kind, options = ("image/webp", {"format": "WEBP", "quality": 90, "method": 4}) if webp else (
-        "image/jpeg", {"format": "JPEG", "quality": 85})  # fmt: skip
+    options: dict[str, Any] = {"format": "JPEG", "quality": 85}
+    if features.check("webp"):
+        options = {"format": "WEBP", "quality": 90, "method": 4}
+    media_type = f"image/{options['format'].lower()}"
     sheets: list[bytes] = []
-    light: list[int] = []
-    total, block, side = 0, COLUMNS * COLUMNS, 0
-    for start in range(0, len(ids), block):
-        pixels = images(list(ids[start : start + block]))
-        side = side or min(max(max(pixels.shape[1:3]), SIDE[0]), SIDE[1])
-        sheet = Image.new("RGB", (COLUMNS * side, COLUMNS * side), "#e8eaeb")
+    brightness: list[int] = []
+    total, per_sheet, side = 0, SHEET_COLUMNS * SHEET_COLUMNS, 0
+    for start in range(0, len(ids), per_sheet):
+        pixels = images(list(ids[start : start + per_sheet]))
+        side = side or min(max(*pixels.shape[1:3], MIN_SIDE), MAX_SIDE)
+        sheet = Image.new("RGB", (SHEET_COLUMNS * side, SHEET_COLUMNS * side), "#e8eaeb")
         for i, image in enumerate(pixels):
-            y, x = divmod(i, COLUMNS)
-            tile = Image.fromarray(image) if max(image.shape[:2]) == side else fit(image, side)
-            sheet.paste(tile, (x * side + (side - tile.width) // 2, y * side + (side - tile.height) // 2))
-        file = io.BytesIO()
-        sheet.save(file, **options)  # type: ignore[arg-type]
-        total += len(file.getvalue())
-        if total > most and sheets:
-            return sheets, light, kind
-        sheets.append(file.getvalue())
-        light += [int(image.mean()) for image in pixels]
-    return sheets, light, kind
-
-
-def _page(title: str, data: Mapping[str, Any], sheets: Sequence[bytes]) -> str:
-    script = (ASSETS / "report.js").read_text(encoding="utf-8")
-    style = (ASSETS / "report.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src blob:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    body = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=str)
-    for sign in "<>&\u2028\u2029":
-        body = body.replace(sign, f"\\u{ord(sign):04x}")
-    kept = "\n".join(
-        f'<script type="text/plain" id="sheet{i}">{base64.b64encode(sheet).decode()}</script>'
-        for i, sheet in enumerate(sheets)
-    )
-    words, bare = html.escape(f"Audit: {title}"), "" if data["pictures"] else " class=bare"
-    bright = '<label><input type="checkbox" id="bright" checked> brighten dark pictures</label>'
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{words}</title>'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{style}</style></head>\n'
-        f'<body{bare}><header><h1>{words}</h1><nav role="tablist">{bright}</nav></header>'
-        '<main id="view"></main><dialog id="large"></dialog>\n'
-        f'<script type="application/json" id="data">{body}</script>\n{kept}\n<script>{script}</script></body></html>\n'
-    )
+            row, column = divmod(i, SHEET_COLUMNS)
+            tile = Image.fromarray(image) if max(image.shape[:2]) == side else fit_image(image, side)
+            left, top = (side - tile.width) // 2, (side - tile.height) // 2
+            sheet.paste(tile, (column * side + left, row * side + top))
+        buffer = io.BytesIO()
+        sheet.save(buffer, **options)
+        total += len(buffer.getvalue())
+        if total > max_bytes and sheets:
+            break
+        sheets.append(buffer.getvalue())
+        brightness += [int(image.mean()) for image in pixels]
+    return sheets, brightness, media_type

@@ -1,4 +1,4 @@
-"""Labels as drawn text: measured, shortened so that they stay distinct, and harmless whatever they hold."""
+"""Labels as drawn text: measured, shortened so that they stay distinct, and safe whatever characters they contain."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _glyphs() -> frozenset[int]:
 
 
 def printable(text: str) -> str:
-    r"""Returns ``text`` with all that can't be drawn spelt out: ``\n``, control and direction marks, absent glyphs.
+    r"""Returns ``text`` with what can't be drawn as escapes: ``\n``, control and direction marks, missing glyphs.
 
     A character without a glyph becomes its escape (``\u505c``) rather than an empty box, so that labels stay distinct.
     """
@@ -49,10 +49,10 @@ def shorten(text: str, width_px: float, font: ImageFont.FreeTypeFont, tail: floa
     """Returns ``text`` if it is at most ``width_px`` wide, else as much of its two ends as fits around an ellipsis.
 
     Args:
-        text: any text; what can't be drawn is spelt out first (:func:`printable`).
-        width_px: the room, in px.
-        font: the font that it is measured in.
-        tail: the share of the kept characters that come from the end, 0 to 1. Labels of one family differ near their
+        text: any text; what can't be drawn is escaped first (:func:`printable`).
+        width_px: the available width, in px.
+        font: the font it is measured in.
+        tail: fraction of the kept characters that come from the end, 0 to 1. Labels of one family differ near their
             ends (``...-limit-120--g1``), so the end gets the larger part.
     """
     text = printable(text)
@@ -63,7 +63,7 @@ def shorten(text: str, width_px: float, font: ImageFont.FreeTypeFont, tail: floa
         end = round(kept * tail)
         return f"{text[: kept - end]}…{text[len(text) - end :]}"
 
-    low, high = 0, min(len(text) - 1, int(width_px))  # hardly a glyph is narrower than 1 px, and the drawing is clipped
+    low, high = 0, min(len(text) - 1, int(width_px))  # glyphs are at least about 1 px wide
     while low < high:
         kept = (low + high + 1) // 2
         low, high = (kept, high) if font.getlength(cut(kept)) <= width_px else (low, kept - 1)
@@ -71,19 +71,19 @@ def shorten(text: str, width_px: float, font: ImageFont.FreeTypeFont, tail: floa
 
 
 def shorten_all(texts: Iterable[str], width_px: float, font: ImageFont.FreeTypeFont) -> dict[str, str]:
-    """Returns the short form of each text; those that would look alike are cut elsewhere, to tell them apart."""
+    """Returns the short form of each text; where several would look the same, they are cut elsewhere."""
     short = {text: shorten(text, width_px, font) for text in dict.fromkeys(texts)}
 
     def cut(text: str, skip: int, tail: float) -> str:
         lead = "…" if skip else ""
         return lead + shorten(text[skip:], width_px - font.getlength(lead), font, tail)
 
-    for _ in range(2):  # a group may fall into smaller groups of lookalikes
-        alike: defaultdict[str, list[str]] = defaultdict(list)
+    for _ in range(2):  # a group may split into smaller groups that still look the same
+        lookalikes: defaultdict[str, list[str]] = defaultdict(list)
         for text, form in short.items():
-            alike[form].append(text)
-        for group in (group for group in alike.values() if len(group) > 1):
-            pairs = zip(min(group), max(group), strict=False)  # what these two share, all between them share
+            lookalikes[form].append(text)
+        for group in (group for group in lookalikes.values() if len(group) > 1):
+            pairs = zip(min(group), max(group), strict=False)  # their common prefix is everyone's
             shared = "".join(left for left, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
             word = len(re.sub(r"\w+$", "", shared))
             for skip, tail in itertools.product((word, len(shared), 0), (0.35, 0.85)):

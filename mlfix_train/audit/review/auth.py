@@ -1,11 +1,11 @@
-"""Who may speak to the review's server, and about how much: checked before a request reaches anything else.
+"""Access to the review server, checked before a request reaches the application.
 
-- ``Host`` has to be an address that the server was started with, or a bare IP address where it listens on all: a name
+- ``Host`` must be an address the server was started with, or a bare IP address if it listens on all addresses: a name
   that someone points at this machine (DNS rebinding) is refused.
-- ``Origin`` and ``Sec-Fetch-Site`` of a browser have to be the page's own: other sites can't write, or read.
-- A random token, in the link once, afterwards in a cookie that other sites' requests don't carry (``SameSite=Strict``,
-  ``HttpOnly``); a script may send it as ``Authorization: Bearer <token>``.
-- Bodies are JSON, and bounded.
+- ``Origin`` and ``Sec-Fetch-Site`` must be the page's own: other sites can neither write nor read.
+- A random token is needed: in the link once, then in a cookie that requests of other sites do not carry
+  (``SameSite=Strict``, ``HttpOnly``), or from a script as ``Authorization: Bearer <token>``.
+- Bodies must be JSON, of at most :data:`requests.MAX_BODY` bytes.
 """
 
 from __future__ import annotations
@@ -14,166 +14,160 @@ import hashlib
 import hmac
 import ipaddress
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qs
 
-MOST_BODY = 8 << 20
-"""Bytes of a request's body, at most."""
-POLICY = (
+from mlfix_train.audit.review.requests import MAX_BODY, RequestError
+
+CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-HEADERS = (
-    (b"content-security-policy", POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-)
+SECURITY_HEADERS = {
+    "content-security-policy": CONTENT_POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+}
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 
-class TooLarge(Exception):  # noqa: N818 - an answer, not a fault
-    """A body of more than :data:`MOST_BODY` bytes."""
-
-
-class Guard:
-    """Lets requests through to ``app`` that may speak to it.
+class AuthMiddleware:
+    """ASGI middleware that only lets authorized requests through to ``app``.
 
     Args:
-        app: an ASGI application.
-        hosts: names and addresses that the server goes by.
-        port: that it listens on.
-        any_address: whether it listens on all addresses of this machine, so that any bare IP address may be its own.
-        token: 32 random bytes by default, URL-safe text.
+        app: An ASGI application.
+        hosts: Names and addresses of the server.
+        port: Port it listens on.
+        any_address: Whether it listens on all addresses, so that any bare IP address may be its own.
+        token: URL-safe text; by default 32 random bytes.
     """
 
     def __init__(self, app: Any, hosts: Iterable[str], port: int, any_address: bool = False, token: str = "") -> None:
         self.app, self.port, self.any_address = app, port, any_address
-        self.hosts = {_bare(host) for host in hosts}
+        self.hosts = {_normalize_host(host) for host in hosts}
         self.token = token or secrets.token_urlsafe(32)
-        self.cookie = f"mlfix-review-{port}"
-        self.secret = hmac.new(self.token.encode(), b"cookie", hashlib.sha256).hexdigest()
+        self.cookie_name = f"mlfix-review-{port}"
+        self.cookie_value = hmac.new(self.token.encode(), b"cookie", hashlib.sha256).hexdigest()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Checks one request."""
+        """Handles one ASGI connection."""
+        from starlette.requests import Request
+        from starlette.responses import PlainTextResponse
+
         if scope["type"] != "http":
             return
-        headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
-        new, why = False, self.problem(headers)
-        if not why:
-            known = _same(_cookie(headers.get("cookie", ""), self.cookie), self.secret)
-            bearer = headers.get("authorization", "").partition("Bearer ")[2]
-            in_link = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-            new = _same(in_link, self.token)
-            if not known and not new and not _same(bearer, self.token):
-                why = "Open the link that `mlfix review` printed last: it holds the token that lets you in."
-        if not why and scope["method"] not in ("GET", "HEAD"):
-            why = _body_problem(headers)
-        if why:
-            await _refuse(send, why)
+        request = Request(scope)
+        try:
+            self.check_source(request.headers)
+            token_in_link = _is_equal(request.query_params.get("token", ""), self.token)
+            bearer = request.headers.get("authorization", "").partition("Bearer ")[2]
+            cookie = request.cookies.get(self.cookie_name, "")
+            if not token_in_link and not _is_equal(bearer, self.token) and not _is_equal(cookie, self.cookie_value):
+                problem = "Open the link that `mlfix review` printed last: it contains the access token."
+                raise RequestError(problem, status=HTTPStatus.FORBIDDEN)
+            if scope["method"] not in ("GET", "HEAD"):
+                _check_body(request.headers)
+        except RequestError as error:
+            text = f"mlfix review: {error.problem} {error.hint}".strip() + "\n"
+            headers = {**SECURITY_HEADERS, "cache-control": "no-store", "connection": "close"}
+            await PlainTextResponse(text, error.status, headers)(scope, receive, send)
             return
-        await self.app(scope, _bounded(receive), self._dressed(send, new))
+        await self.app(scope, _limit_body(receive), self._add_headers(send, set_cookie=token_in_link))
 
-    def problem(self, headers: MutableMapping[str, str]) -> str:
-        """Returns what is wrong with where a request comes from, empty if nothing is."""
+    def check_source(self, headers: Mapping[str, str]) -> None:
+        """Checks where a request comes from.
+
+        Raises:
+            RequestError: It is addressed to another host, or comes from another site.
+        """
         host = headers.get("host", "")
-        if not self._is_ours(host):
-            return (
-                f"This server is not called {host[:100]!r}. Open the link that `mlfix review` printed (through a "
-                f"tunnel: with the same port, ssh -L {self.port}:127.0.0.1:{self.port})."
+        if not self._is_own_host(host):
+            hint = (
+                "Open the link that `mlfix review` printed (through a tunnel: with the same port, "
+                f"ssh -L {self.port}:127.0.0.1:{self.port})."
             )
+            raise RequestError(f"This server is not called {host[:100]!r}.", hint, HTTPStatus.FORBIDDEN)
         origin = headers.get("origin")
-        if origin is not None and origin != f"http://{host}":
-            return "Another site may not speak to this server."
-        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-            navigates = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
-            if not navigates:  # following the link from a chat or a mail is no harm
-                return "Another site may not speak to this server."
-        return ""
+        is_other_origin = origin is not None and origin != f"http://{host}"
+        is_other_site = headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
+        # Following the link from a chat or an email is fine.
+        is_link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+        if is_other_origin or (is_other_site and not is_link):
+            raise RequestError("Requests from other sites are not allowed.", status=HTTPStatus.FORBIDDEN)
 
-    def _is_ours(self, host: str) -> bool:
+    def _is_own_host(self, host: str) -> bool:
         name, _, port = host.rpartition(":")
         if self.port == 80 and (not name or host.endswith("]")):  # browsers leave :80 out
             name, port = host, "80"
         if port != str(self.port):
             return False
-        name = _bare(name)
-        if name in self.hosts:
-            return True
-        if not self.any_address:
-            return False
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return True
+        name = _normalize_host(name)
+        return name in self.hosts or (self.any_address and _is_ip_address(name))
 
-    def _dressed(self, send: Send, new: bool) -> Send:
-        """Adds the headers that every answer has, and the cookie where the token was in the link."""
-        cookie = f"{self.cookie}={self.secret}; Path=/; HttpOnly; SameSite=Strict"
+    def _add_headers(self, send: Send, set_cookie: bool) -> Send:
+        """Adds the security headers to a response, and the cookie if the token was in the link."""
+        from starlette.datastructures import MutableHeaders
 
-        async def dressed(message: MutableMapping[str, Any]) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                given = [*message.get("headers", []), *HEADERS]
-                if not any(key.lower() == b"cache-control" for key, _ in given):
-                    given.append((b"cache-control", b"no-store"))
-                if new:
-                    given.append((b"set-cookie", cookie.encode()))
-                message = {**message, "headers": given}
+                headers = MutableHeaders(scope=message)
+                headers.update(SECURITY_HEADERS)
+                headers.setdefault("cache-control", "no-store")
+                if set_cookie:
+                    cookie = f"{self.cookie_name}={self.cookie_value}; Path=/; HttpOnly; SameSite=Strict"
+                    headers.append("set-cookie", cookie)
             await send(message)
 
-        return dressed
+        return send_with_headers
 
 
-def _bare(host: str) -> str:
+def _normalize_host(host: str) -> str:
     return host.strip("[]").lower().rstrip(".")
 
 
-def _same(given: str, wanted: str) -> bool:
-    return bool(given) and secrets.compare_digest(given.encode("utf-8", "replace"), wanted.encode())
+def _is_ip_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
-def _cookie(header: str, name: str) -> str:
-    for part in header.split(";"):
-        key, _, value = part.strip().partition("=")
-        if key == name:
-            return value
-    return ""
+def _is_equal(value: str, secret: str) -> bool:
+    return bool(value) and secrets.compare_digest(value.encode("utf-8", "replace"), secret.encode())
 
 
-def _body_problem(headers: MutableMapping[str, str]) -> str:
+def _check_body(headers: Mapping[str, str]) -> None:
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        return "A request's body is JSON: Content-Type: application/json."
+        hint = "Send Content-Type: application/json."
+        raise RequestError("The body of a request must be JSON.", hint, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
     length = headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > MOST_BODY:
-        return f"A request's body has at most {MOST_BODY} bytes."
-    return ""
+    if not length.isdecimal() or int(length) > MAX_BODY:
+        raise _too_large()
 
 
-def _bounded(receive: Receive) -> Receive:
-    """Stops reading a body that says nothing of its length, and goes on for too long."""
+def _too_large() -> RequestError:
+    problem = f"The body of a request may have at most {MAX_BODY:,} bytes."
+    return RequestError(problem, status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+
+
+def _limit_body(receive: Receive) -> Receive:
+    """Stops reading a body of unknown length that is too long."""
     total = 0
 
-    async def bounded() -> MutableMapping[str, Any]:
+    async def receive_limited() -> Message:
         nonlocal total
         message = await receive()
         total += len(message.get("body", b""))
-        if total > MOST_BODY:
-            raise TooLarge
+        if total > MAX_BODY:
+            raise _too_large()
         return message
 
-    return bounded
-
-
-async def _refuse(send: Send, why: str) -> None:
-    status = 413 if "bytes" in why else 415 if "Content-Type" in why else 403
-    body = f"mlfix review: {why}\n".encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode()),
-               (b"cache-control", b"no-store"), (b"connection", b"close"), *HEADERS]  # fmt: skip
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    return receive_limited

@@ -1,4 +1,4 @@
-"""``fixes.csv`` of a review: written whole at every answer, read when the review begins."""
+"""``fixes.csv`` of a review: rewritten atomically before every response, and read when the review opens."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from mlfix_train.audit.review.marks import Ledger
-from mlfix_train.audit.review.samples import NONE, rows_of
+from mlfix_train.audit.review.marks import Author, MarkStore
+from mlfix_train.audit.review.samples import NONE
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.fixes.table import COLUMNS, match_fixes, read_fixes
 from mlfix_train.errors import DataError, FixesError
@@ -27,263 +27,263 @@ from mlfix_train.errors import DataError, FixesError
 log = logging.getLogger(__name__)
 
 HEADER = ",".join(COLUMNS) + "\n"
-EDITED = "fixes.csv, edited by hand"
-MANY = 20
-"""More marks than these, and more than half of all, are not dropped because a file lacks them."""
+EDITED = "fixes.csv, edited outside the review"
+MAX_DROPPED = 20
+"""An edited file that lacks more marks than this, and more than half of all, is refused."""
 
 
 class FixesFile:
-    """Keeps ``fixes.csv`` as the ledger has it.
+    """Keeps ``fixes.csv`` equal to the marks.
 
     Args:
-        path: of the file.
-        ledger: what is marked.
+        path: Path of the file.
+        store: Marks of the review.
     """
 
-    def __init__(self, path: Path, ledger: Ledger) -> None:
-        self.path, self.ledger = path, ledger
-        self.stamp = path.with_name(".fixes.sha256")
+    def __init__(self, path: Path, store: MarkStore) -> None:
+        self.path, self.store = path, store
+        self._digest_path = path.with_name(".fixes.sha256")
         self._lines: dict[int, tuple[int, str]] = {}
-        self.written: int | None = None
+        self._written: int | None = None
         self._stat: tuple[int, int] | None = None
 
     def text(self) -> str:
-        """Returns the file's content: a line a marked sample, in the order of the samples."""
-        rows = np.flatnonzero(self.ledger.marks != NONE).tolist()
+        """Returns the content of the file: one line per marked sample, in the order of the samples."""
+        rows = np.flatnonzero(self.store.is_marked).tolist()
         return HEADER + "".join([self._line(row) for row in rows])
 
     def _line(self, row: int) -> str:
-        stamp = int(self.ledger.stamps[row])
-        kept = self._lines.get(row)
-        if kept is None or kept[0] != stamp:
-            samples, (reviewer, when, note) = self.ledger.samples, self.ledger.about[row]
-            old = samples.label(samples.given[row])
-            cells = [samples.ids[row], self.ledger.mark_name(int(self.ledger.marks[row])), old, reviewer, when, note]
+        revision = int(self.store.revisions[row])
+        cached = self._lines.get(row)
+        if cached is None or cached[0] != revision:
+            samples = self.store.samples
+            given = samples.label(samples.given[row])
+            cells = [
+                samples.ids[row],
+                self.store.mark_name(int(self.store.marks[row])),
+                given,
+                *self.store.authors[row],
+            ]
+            # csv leaves a bare carriage return unquoted, and could not read it back.
+            quote_all = any("\r" in str(cell) for cell in cells)
+            quoting: Literal[0, 1] = csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL
             buffer = io.StringIO()
-            torn = any("\r" in str(cell) for cell in cells)  # csv leaves a bare carriage return unquoted
-            csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL if torn else csv.QUOTE_MINIMAL).writerow(
-                cells
-            )
-            kept = self._lines[row] = (stamp, buffer.getvalue())
-        return kept[1]
+            csv.writer(buffer, lineterminator="\n", quoting=quoting).writerow(cells)
+            cached = self._lines[row] = (revision, buffer.getvalue())
+        return cached[1]
 
     def write(self) -> None:
-        """Writes the file, whole or not at all, and has it on disk; does nothing where it is up to date.
+        """Writes the file atomically and flushes it to disk; does nothing if it is up to date.
+
+        A file that another program changed since the last write is copied first.
 
         Raises:
-            OSError: it could not be written; what it held is still there.
+            OSError: It could not be written; the previous content is still there.
         """
-        with self.ledger.lock:
-            if self.written == self.ledger.number and self.path.exists():
+        with self.store.lock:
+            if self._written == self.store.revision and self.path.exists():
                 return
             content = self.text().encode()
-            self._keep_edited()
+            stat = _stat(self.path)
+            if self._stat is not None and stat is not None and stat != self._stat:
+                backup = backup_file(self.path)
+                log.warning("%s was changed by another program; its version is kept as %s", self.path, backup.name)
             with atomic_path(self.path) as temporary, open(temporary, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            with contextlib.suppress(OSError):  # only tells an edited file from ours
-                self.stamp.write_text(hashlib.sha256(content).hexdigest())
-            self.written = self.ledger.number
+            with contextlib.suppress(OSError):  # it only helps to detect edits
+                self._digest_path.write_text(hashlib.sha256(content).hexdigest())
+            self._written = self.store.revision
             self._stat = _stat(self.path)
 
-    def _keep_edited(self) -> None:
-        """Keeps a copy where someone else wrote the file since this review last did."""
-        now = _stat(self.path)
-        if self._stat is not None and now is not None and now != self._stat:
-            kept = aside(self.path)
-            log.warning(
-                "%s was changed by another program while it is reviewed: that is kept as %s", self.path, kept.name
-            )
+    def is_own(self) -> bool:
+        """Whether the file on disk is exactly what a review wrote last."""
+        try:
+            return self._digest_path.read_text().strip() == hashlib.sha256(self.path.read_bytes()).hexdigest()
+        except OSError:
+            return False
 
 
 def _stat(path: Path) -> tuple[int, int] | None:
     try:
-        found = os.stat(path)
+        stat = os.stat(path)
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns
+    return stat.st_size, stat.st_mtime_ns
 
 
-def aside(path: Path) -> Path:
-    """Copies a file beside itself, named by the time; returns the copy."""
-    kept = path.with_name(f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}{path.suffix}")
-    number = 1
-    while kept.exists():
+def backup_file(path: Path) -> Path:
+    """Copies a file to a name with the current time, and returns the copy."""
+    name = f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    backup, number = path.with_name(name + path.suffix), 1
+    while backup.exists():
         number += 1
-        kept = path.with_name(f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}-{number}{path.suffix}")
-    shutil.copy2(path, kept)
-    return kept
+        backup = path.with_name(f"{name}-{number}{path.suffix}")
+    shutil.copy2(path, backup)
+    return backup
 
 
 @dataclass
-class Opened:
-    """How a review began: words for the person, and samples that a fixes file and the journal mark differently."""
+class OpenedFixes:
+    """The fixes file of a review that was opened.
 
+    Attributes:
+        file: The file, up to date with the marks.
+        notes: What the reviewer should know.
+        conflicts: Rows that a given fixes file marks differently, and its mark.
+    """
+
+    file: FixesFile
     notes: list[str] = field(default_factory=list)
     conflicts: dict[int, int] = field(default_factory=dict)
 
 
-def begin(
+def open_fixes(
     path: Path,
-    ledger: Ledger,
+    store: MarkStore,
     table: pd.DataFrame,
-    given: str | None,
-    allow: Collection[str],
-    reviewer: str,
-) -> tuple[FixesFile, Opened]:
-    """Brings the journal, an existing ``fixes.csv`` and a fixes file that the user gives together.
+    fixes: str | Path | None = None,
+    ignore: Collection[str] = (),
+    reviewer: str = "",
+) -> OpenedFixes:
+    """Merges the journal, an existing ``fixes.csv`` and a fixes file to start with.
 
     Args:
         path: ``fixes.csv`` of the review.
-        ledger: played back from the journal.
-        table: sample table.
-        given: a fixes file to begin with (``fixes.path``), or ``None``.
-        allow: as of :func:`mlfix_train.data.fixes.table.match_fixes`.
-        reviewer: who does it.
-
-    Returns:
-        The file, up to date with the ledger, and what there is to tell.
+        store: Marks, replayed from the journal.
+        table: Sample table.
+        fixes: A fixes file to start with; each version of it is imported once.
+        ignore: As in :func:`mlfix_train.data.fixes.table.match_fixes`.
+        reviewer: Who reviews.
 
     Raises:
-        FixesError: a fixes file that doesn't fit the samples; nothing is changed.
+        FixesError: A fixes file does not match the samples; nothing is changed.
+        DataError: The journal is of other data.
     """
-    file, opened = FixesFile(path, ledger), Opened()
-    own_allow = {*allow, "empty_labels"}
-    _check_other_data(path, ledger)
-    if path.exists():
-        _open_own(path, file, table, own_allow, reviewer, opened)
-    if given is not None:
-        digest = hashlib.sha256(Path(given).expanduser().read_bytes()).hexdigest() if Path(given).is_file() else ""
-        source = f"{Path(given).name} {digest[:16]}"
-        if not digest or source not in ledger.sources:
-            before = ledger.marks.copy()
-            touched = ledger.stamps > 0
-            taken, _ = _take_over(Path(given), ledger, table, own_allow, source, reviewer, keep=touched)
-            opened.conflicts = _differing(given, table, own_allow, ledger, before, touched)
-            opened.notes.append(f"{taken:,} marks taken over from {given}")
-            if opened.conflicts:
-                opened.notes.append(f"{len(opened.conflicts):,} marks of {given} differ from what was decided in this "
-                                    "review, which stays: the page shows them, to decide")  # fmt: skip
-    if ledger.lost:
-        opened.notes.append(f"{len(ledger.lost):,} marks name samples that are no longer in the data: the journal "
-                            "keeps them, fixes.csv leaves them out")  # fmt: skip
-    if ledger.stale:
-        opened.notes.append(f"{len(ledger.stale):,} marks were made for another label than the sample has now and are "
-                            "set aside (the journal keeps them): look at these again")  # fmt: skip
-    file.write()
-    return file, opened
-
-
-def _check_other_data(path: Path, ledger: Ledger) -> None:
-    """Refuses a journal all of whose samples are unknown here."""
-    marked = {row[0] for row in _rows_at(ledger.journal.entries) if row != COLUMNS}
-    if marked and marked == ledger.lost:
+    opened = OpenedFixes(FixesFile(path, store))
+    ignore = {*ignore, "empty_labels"}
+    marked = {row[0] for row in _rows_after(store.journal.entries) if row != COLUMNS}
+    if marked and marked == store.missing:
         raise DataError(
             f"{path.parent} holds a review of other data: none of its {len(marked):,} marked samples is here, such as "
-            f"{min(marked)}", "give another out=<folder>, or the data that it is of",
-        )  # fmt: skip
+            f"{min(marked)}",
+            "set another out=<folder>, or give the data that was reviewed",
+        )
+    if path.exists():
+        _open_existing(opened, table, ignore, reviewer)
+    if fixes is not None:
+        _import_given(Path(fixes).expanduser(), opened, table, ignore, reviewer)
+    if store.missing:
+        opened.notes.append(
+            f"{len(store.missing):,} marked samples are no longer in the data: the journal keeps their marks, "
+            "fixes.csv leaves them out."
+        )
+    if store.stale:
+        opened.notes.append(
+            f"{len(store.stale):,} marks were made for a label that has changed since and are not applied (the journal "
+            "keeps them): review these samples again."
+        )
+    opened.file.write()
+    return opened
 
 
-def _open_own(
-    path: Path, file: FixesFile, table: pd.DataFrame, allow: Collection[str], reviewer: str, opened: Opened
-) -> None:
-    """Takes over what ``fixes.csv`` says and the journal doesn't: begun with, edited, or left of a lost journal."""
-    ledger = file.ledger
-    found = _rows(path)
-    entries = ledger.journal.entries
-    states = [_rows_at(entries[: len(entries) - back]) for back in range(min(3, len(entries) + 1))]
-    if found is not None and (found in states or (_last_written(path, file) and found <= states[0])):
+def _import_given(path: Path, opened: OpenedFixes, table: pd.DataFrame, ignore: Collection[str], reviewer: str) -> None:
+    """Imports a fixes file to start with, once; what was decided in this review before stays."""
+    store = opened.file.store
+    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    source = f"{path.name} {digest[:16]}"
+    if digest and source in store.sources:
         return
+    touched = store.revisions > 0
+    wanted = _wanted_marks(path, store, table, ignore)
+    opened.conflicts = {row: mark for row, mark, _ in wanted if touched[row] and store.marks[row] != mark}
+    imported = _import(store, [fix for fix in wanted if not touched[fix[0]]], source, reviewer)
+    opened.notes.append(f"Marks imported from {path}: {imported:,}.")
+    if opened.conflicts:
+        opened.notes.append(
+            f"{len(opened.conflicts):,} marks of {path} differ from those of this review: decide on the page."
+        )
+
+
+def _open_existing(opened: OpenedFixes, table: pd.DataFrame, ignore: Collection[str], reviewer: str) -> None:
+    """Imports what ``fixes.csv`` has and the journal lacks: an initial or edited file, or that of a lost journal."""
+    file, store = opened.file, opened.file.store
+    path, entries = file.path, store.journal.entries
+    rows = _read_rows(path)
+    recent = [_rows_after(entries[: len(entries) - back]) for back in range(min(3, len(entries) + 1))]
+    if rows is not None and (rows in recent or (file.is_own() and rows <= recent[0])):
+        return  # a crash between journal and fixes.csv
     try:
-        if _last_written(path, file) or not entries:  # the journal is what changed, or there never was one
-            taken, _ = _take_over(path, ledger, table, allow, str(path), reviewer)
-            opened.notes.append(f"begun with the {taken:,} fixes of {path}" if not entries else
-                                f"{path.name} holds {taken:,} marks that the journal lacks: taken over")  # fmt: skip
+        wanted = _wanted_marks(path, store, table, ignore)
+        if file.is_own() or not entries:  # the journal was changed, or there was none
+            imported = _import(store, wanted, str(path), reviewer)
+            opened.notes.append(
+                f"Marks imported from {path} that the journal lacks: {imported:,}."
+                if entries
+                else f"Started from {path}, marks: {imported:,}."
+            )
             return
-        lost = int((ledger.marks != NONE).sum()) - len(_read(path, table, allow))
-        if lost > MANY and lost > len(ledger.about) / 2:
-            raise FixesError(f"{path} was changed outside of the review and lacks {lost:,} of its marks",
-                             "to drop them, move journal.jsonl away, too")  # fmt: skip
+        lost = int(store.is_marked.sum()) - len(wanted)
+        if lost > MAX_DROPPED and lost > len(store.authors) / 2:
+            raise FixesError(
+                f"{path} was changed outside the review and lacks {lost:,} of its marks",
+                "to drop these marks, move journal.jsonl away too",
+            )
         before = path.with_name("fixes-before.csv")
         before.write_text(file.text(), encoding="utf-8", newline="")
-        kept, previous = aside(path), aside(before)
+        edited, previous = backup_file(path), backup_file(before)
         before.unlink()
-        taken, back = _take_over(path, ledger, table, allow, EDITED, reviewer, whole=True)
+        kept = {row for row, _, _ in wanted}
+        dropped = [row for row in np.flatnonzero(store.is_marked).tolist() if row not in kept]
+        imported = _import(store, [*wanted, *((row, NONE, Author()) for row in dropped)], EDITED, reviewer)
     except FixesError as error:
-        restore = "delete it, and the journal writes it anew" if entries else "mend it, or move it away"
+        restore = "delete it, and it is rewritten from the journal" if entries else "correct it, or move it away"
         raise FixesError(error.problem, f"{error.hint}; or {restore}", error.details) from error
-    opened.notes.append(f"{path.name} was changed outside of the review: {taken:,} marks taken over from it, {back:,} "
-                        f"taken back; copies: {kept.name} and, as it was before, {previous.name}")  # fmt: skip
+    opened.notes.append(
+        f"{path.name} was changed outside the review: {imported - len(dropped):,} marks imported from it, "
+        f"{len(dropped):,} removed; copies: {edited.name} and, as it was before, {previous.name}."
+    )
 
 
-def _last_written(path: Path, file: FixesFile) -> bool:
-    """Whether ``fixes.csv`` is the very file that a review wrote last."""
-    try:
-        return file.stamp.read_text().strip() == hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return False
+def _wanted_marks(
+    path: Path, store: MarkStore, table: pd.DataFrame, ignore: Collection[str]
+) -> list[tuple[int, int, Author]]:
+    """Returns row, mark and author of each line of a fixes file; :data:`NONE` where it gives the given label."""
+    fixes = match_fixes(read_fixes(path), table, ignore)
+    samples = store.samples
+    columns = (fixes[name] for name in ("new_label", "reviewer", "time", "note"))
+    wanted = []
+    for row, label, *author in zip(samples.rows(fixes.index.tolist()).tolist(), *columns, strict=True):
+        code = store.mark_code(label)
+        mark = samples.add_label(label) if code is None else code
+        wanted.append((row, NONE if mark == samples.given[row] else mark, Author(*author)))
+    return wanted
 
 
-def _rows(path: Path) -> set[tuple[str, ...]] | None:
+def _import(store: MarkStore, wanted: list[tuple[int, int, Author]], source: str, reviewer: str) -> int:
+    """Imports the marks that differ from the current ones, and returns their number."""
+    changes = [(row, mark, author) for row, mark, author in wanted if mark != store.marks[row]]
+    if changes or source not in store.sources:
+        store.import_marks(changes, source, reviewer)
+    return len(changes)
+
+
+def _read_rows(path: Path) -> set[tuple[str, ...]] | None:
+    """Returns the rows of a CSV file, header included; ``None`` if it cannot be read."""
     try:
         return {tuple(row) for row in csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")) if row}
     except (UnicodeDecodeError, csv.Error):
         return None
 
 
-def _rows_at(entries: list[dict[str, Any]]) -> set[tuple[str, ...]]:
-    """Returns the rows that ``fixes.csv`` had after some entries of the journal, whatever the data are now."""
+def _rows_after(entries: list[dict[str, Any]]) -> set[tuple[str, ...]]:
+    """Returns the rows that ``fixes.csv`` had after these entries of the journal, whatever the data are now."""
     rows: dict[str, tuple[str, ...]] = {}
     for entry in entries:
-        for name, old, new, *told in entry.get("marks", []):
+        for name, old, new, *author in entry.get("marks", []):
             rows.pop(name, None)
             if new is not None:
-                by, when, note = told if len(told) == 3 else ("", "", "")
-                rows[name] = (name, new, old, by or entry["by"], when or entry["t"], note)
+                reviewer, when, note = author if len(author) == 3 else ("", "", "")
+                rows[name] = (name, new, old, reviewer or entry["reviewer"], when or entry["time"], note)
     return {COLUMNS, *rows.values()}
-
-
-def _read(path: Path, table: pd.DataFrame, allow: Collection[str]) -> pd.DataFrame:
-    return match_fixes(read_fixes(path), table, allow)
-
-
-def _take_over(
-    path: Path,
-    ledger: Ledger,
-    table: pd.DataFrame,
-    allow: Collection[str],
-    source: str,
-    reviewer: str,
-    keep: np.ndarray | None = None,
-    whole: bool = False,
-) -> tuple[int, int]:
-    """Marks as a fixes file says; rows of ``keep`` stay. With ``whole`` marks that it lacks are taken back."""
-    fixes = _read(path, table, allow)
-    rows = rows_of(ledger.samples, fixes.index.tolist())
-    wanted = []
-    for row, (_, fix) in zip(map(int, rows), fixes.iterrows(), strict=True):
-        code = ledger.mark_code(fix["new_label"])
-        mark = ledger.samples.add_label(fix["new_label"]) if code is None else code
-        same = mark == ledger.marks[row] or mark == ledger.samples.given[row]
-        if not same and (keep is None or not keep[row]):
-            wanted.append((row, mark, fix["reviewer"], fix["time"], fix["note"]))
-    missing = np.setdiff1d(np.flatnonzero(ledger.marks != NONE), rows).tolist() if whole else []
-    if wanted or missing or source not in ledger.sources:
-        ledger.take_over([*wanted, *((row, NONE, "", "", "") for row in missing)], source, reviewer)
-    return len(wanted), len(missing)
-
-
-def _differing(
-    given: str, table: pd.DataFrame, allow: Collection[str], ledger: Ledger, before: np.ndarray, touched: np.ndarray
-) -> dict[int, int]:
-    """Returns the rows that a file marks otherwise than they were marked here, and how it marks them."""
-    fixes = _read(Path(given), table, allow)
-    found = {}
-    for row, label in zip(map(int, rows_of(ledger.samples, fixes.index.tolist())), fixes["new_label"], strict=True):
-        code = ledger.mark_code(label)
-        mark = ledger.samples.add_label(label) if code is None else code
-        mark = NONE if mark == ledger.samples.given[row] else mark
-        if touched[row] and before[row] != mark:
-            found[row] = mark
-    return found

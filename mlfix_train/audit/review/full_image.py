@@ -1,4 +1,4 @@
-"""One sample, looked at more closely: its file, not its tile."""
+"""One sample enlarged: read from its file, larger than its tile."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 
 from mlfix_train.data.pixels.decode import UnreadableImage, decode_image
 
-SIZE = 480
-"""Side of the picture, pixels, at most."""
+MAX_SIDE = 480
+"""Largest side of the image, pixels."""
 
 
-def large_picture(path: str, stored: Callable[[], np.ndarray]) -> bytes:
-    """Returns an image, upright, whole, in a square with grey margins, as a JPEG.
+def encode_full_image(path: str, stored: Callable[[], np.ndarray]) -> bytes:
+    """Returns an image as a JPEG: upright, uncropped, in a square with grey margins.
 
     Args:
-        path: of the file.
-        stored: gives the pixels ``H,W,3`` that are shown if the file is gone or damaged by now.
+        path: Image file.
+        stored: Returns the pixels ``(H, W, 3)`` to show if the file is missing or damaged.
     """
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            side = min(max(image.size), SIZE)
+            side = min(max(image.size), MAX_SIDE)
         pixels = decode_image(path, max(side, 8), "pad")
     except (OSError, UnreadableImage, ValueError):
         pixels = stored()

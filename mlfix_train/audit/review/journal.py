@@ -1,14 +1,16 @@
-"""The journal of a review: a line of JSON for everything a person did, appended and flushed to disk, never rewritten.
+"""The journal of a review: one JSON line per action, appended and flushed to disk, never rewritten.
 
-``journal.jsonl`` begins with a line that says what it is; each further line is an entry with ``n`` (1, 2, ...), ``t``
-(UTC), ``by`` (the reviewer) and ``do``:
+The first line of ``journal.jsonl`` identifies the file. Each further line is an entry with ``revision`` (1, 2, ...),
+``time`` (UTC), ``reviewer`` and ``action``:
 
-- ``mark``: ``marks`` are ``[sample_id, given label, new label]``, the new label ``invalid``, or
-  ``null`` where a mark was taken back;
-- ``fine``: ``ids`` were looked at and found right;
-- ``undo``, ``redo``: as ``mark`` and ``fine``; ``of`` is the entry that was undone or done again;
-- ``import``: ``marks`` from a fixes file, with reviewer, time and note; ``source`` names it;
-- ``draw``: ``ids`` of the random sample.
+- ``mark``: ``marks`` is a list of ``[sample_id, given label, new label]``; the new label is ``invalid``, or ``null``
+  where a mark was removed;
+- ``review``: the samples ``sample_ids`` were marked as reviewed (``random_ids``: as part of the random sample);
+- ``undo``, ``redo``: as ``mark`` or ``review``; ``target`` is the revision that was undone or redone;
+- ``import``: ``marks`` from a fixes file, each with reviewer, time and note; ``source`` names the file;
+- ``draw``: ``sample_ids`` were added to the random sample.
+
+``request_id`` is that of the request that caused an entry, if it had one.
 """
 
 from __future__ import annotations
@@ -27,44 +29,66 @@ from mlfix_train.errors import DataError
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
-HEAD = {"mlfix": "review", "version": VERSION}
-KINDS = ("mark", "fine", "undo", "redo", "import", "draw")
+VERSION = 2
+HEADER = {"mlfix": "review", "version": VERSION}
+ACTIONS = ("mark", "review", "undo", "redo", "import", "draw")
 
 
-def now() -> str:
-    """Returns the time as the journal and the fixes file have it: UTC, whole seconds."""
+def utc_now() -> str:
+    """Returns the time as in the journal and the fixes file: UTC, whole seconds."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-class Journal:
-    """An append-only file of entries, held by one process at a time.
-
-    Attributes:
-        name: of the review, random.
-        entries: what stood in the file.
-        count: number of the last entry.
-
-    Args:
-        path: ``journal.jsonl``; made if it isn't there.
+def append_line(file: IO[bytes], entry: dict[str, Any] | None = None, sync: bool = True) -> None:
+    """Appends an entry as a JSON line, or an empty line, to an unbuffered file; ``sync`` waits until it is on disk.
 
     Raises:
-        DataError: another process holds it, or it can't be read; a last line that was cut short is set aside.
+        OSError: It could not be written; the file is as it was before.
+    """
+    text = "" if entry is None else json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
+    size = os.fstat(file.fileno()).st_size
+    try:
+        view = memoryview(text.encode() + b"\n")
+        while view:
+            view = view[file.write(view) or 0 :]
+        if sync:
+            os.fsync(file.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(file.fileno(), size)
+        raise
+
+
+class Journal:
+    """An append-only file of entries, opened by one process at a time.
+
+    A truncated last line, which was never acknowledged, is moved to a file of its own.
+
+    Attributes:
+        name: Random name of the review.
+        entries: Entries that were in the file when it was opened.
+        revision: Number of the last entry.
+
+    Args:
+        path: ``journal.jsonl``; created if missing.
+
+    Raises:
+        DataError: Another process has it open, or a line is not a valid entry.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = open(path, "a+b", buffering=0)  # noqa: SIM115 - held as long as the review
+        self._file: IO[bytes] = open(path, "a+b", buffering=0)  # noqa: SIM115 - open as long as the review
         try:
-            self._hold()
+            self._lock()
             self.entries = self._read()
         except BaseException:
             self._file.close()
             raise
-        self.count = self.entries[-1]["n"] if self.entries else 0
+        self.revision: int = self.entries[-1]["revision"] if self.entries else 0
 
-    def _hold(self) -> None:
+    def _lock(self) -> None:
         try:
             import fcntl
         except ImportError:  # Windows
@@ -74,36 +98,36 @@ class Journal:
         except BlockingIOError as error:
             raise DataError(
                 f"{self.path.parent} is being reviewed by another process",
-                "open its page (several people can use one), stop it first, or give another out=<folder>",
+                "open its page (several people can use one), stop it first, or set another out=<folder>",
             ) from error
         except OSError as error:
-            log.warning("%s can't be locked (%s): review it in one process at a time", self.path, error)
+            log.warning("%s cannot be locked (%s): review it in one process at a time", self.path, error)
 
     def _read(self) -> list[dict[str, Any]]:
         self._file.seek(0)
         content = self._file.read()
-        whole, _, rest = content.rpartition(b"\n")
+        complete, _, rest = content.rpartition(b"\n")
         if rest:
             with contextlib.suppress(ValueError):
                 json.loads(rest)
-                whole, rest = content, b""
-                self._write(b"\n")
+                complete, rest = content, b""
+                append_line(self._file)
         if rest:
-            aside = self.path.with_name(f"journal-cut-{int(time.time())}.txt")
-            aside.write_bytes(rest)
-            log.warning("%s: its last line was cut short before it was acknowledged, and is set aside in %s",
-                        self.path, aside.name)  # fmt: skip
+            backup = self.path.with_name(f"journal-truncated-{int(time.time())}.txt")
+            backup.write_bytes(rest)
+            log.warning(
+                "%s: the last line is truncated and was never acknowledged; moved to %s", self.path, backup.name
+            )
             os.ftruncate(self._file.fileno(), len(content) - len(rest))
-        lines = whole.split(b"\n") if whole else []
-        if not lines:
-            head = {**HEAD, "name": secrets.token_hex(8), "started": now()}
-            self._write(json.dumps(head).encode() + b"\n")
-            self.name = head["name"]
+        if not complete:
+            header = {**HEADER, "name": secrets.token_hex(8), "started": utc_now()}
+            append_line(self._file, header)
+            self.name = str(header["name"])
             return []
-        return list(self._parse(lines))
+        return list(self._parse(complete.split(b"\n")))
 
     def _parse(self, lines: list[bytes]) -> Iterator[dict[str, Any]]:
-        hint = "mend or remove the line (keep a copy), or give another out=<folder>"
+        hint = "correct or remove the line (keep a copy), or set another out=<folder>"
         last = 0
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -111,59 +135,62 @@ class Journal:
             try:
                 entry = json.loads(line)
             except ValueError as error:
-                raise DataError(f"{self.path}: line {number} is no JSON: {line[:80]!r}", hint) from error
+                raise DataError(f"{self.path}: line {number} is not JSON: {line[:80]!r}", hint) from error
             if number == 1:
-                if not isinstance(entry, dict) or entry.get("mlfix") != "review":
-                    raise DataError(f"{self.path} is no journal of a review: it begins {line[:80]!r}",
-                                    "give another out=<folder>")  # fmt: skip
-                if entry.get("version") != VERSION:
-                    raise DataError(f"{self.path} is of version {entry.get('version')}, this is {VERSION}",
-                                    "review with the version of mlfix-train that wrote it")  # fmt: skip
+                self._check_header(entry, line)
                 self.name = str(entry.get("name", ""))
                 continue
-            good = isinstance(entry, dict) and isinstance(entry.get("n"), int) and entry.get("do") in KINDS
-            if not good or entry["n"] <= last or not _sound(entry):
-                raise DataError(f"{self.path}: line {number} is no entry of a review: {line[:80]!r}", hint)
-            last = entry["n"]
+            if not _is_valid(entry) or entry["revision"] <= last:
+                raise DataError(f"{self.path}: line {number} is not a valid entry: {line[:80]!r}", hint)
+            last = entry["revision"]
             yield entry
 
+    def _check_header(self, header: Any, line: bytes) -> None:
+        if not isinstance(header, dict) or header.get("mlfix") != "review":
+            raise DataError(
+                f"{self.path} is not the journal of a review: it begins {line[:80]!r}", "set another out=<folder>"
+            )
+        if header.get("version") != VERSION:
+            raise DataError(
+                f"{self.path} has version {header.get('version')}; this is version {VERSION}",
+                "use the version of mlfix-train that wrote it, or set another out=<folder>",
+            )
+
     def append(self, entry: dict[str, Any]) -> dict[str, Any]:
-        """Appends an entry and returns it, numbered and dated, once it is on disk.
+        """Appends an entry, and returns it with its revision and time once it is on disk.
 
         Raises:
-            OSError: it could not be written; nothing of it is left behind.
+            OSError: It could not be written; the journal is as it was before.
         """
-        full = {"n": self.count + 1, "t": now(), **entry}
-        self._write(json.dumps(full, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
-        self.count += 1
-        return full
-
-    def _write(self, line: bytes) -> None:
-        size = os.fstat(self._file.fileno()).st_size
-        try:
-            view = memoryview(line)
-            while view:
-                view = view[self._file.write(view) or 0 :]
-            os.fsync(self._file.fileno())
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._file.fileno(), size)
-            raise
+        complete = {"revision": self.revision + 1, "time": utc_now(), **entry}
+        append_line(self._file, complete)
+        self.revision += 1
+        return complete
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file, so that another process may open it."""
         self._file.close()
 
 
-def _sound(entry: dict[str, Any]) -> bool:
-    """Whether an entry holds what it should."""
-    marks, lists = entry.get("marks", []), [entry.get("ids", []), entry.get("drawn", [])]
-    if not all(isinstance(one, list) for one in (marks, *lists)) or not all(
-        isinstance(entry.get(name), str) for name in ("by", "t")
-    ):
+def _is_valid(entry: Any) -> bool:
+    """Whether an entry has the fields of its action, each of the right type."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("revision"), int) or entry.get("action") not in ACTIONS:
         return False
-    if entry["do"] in ("mark", "import") and "marks" not in entry:
+    marks, ids = entry.get("marks", []), [entry.get("sample_ids", []), entry.get("random_ids", [])]
+    if not all(isinstance(value, list) for value in (marks, *ids)):
         return False
-    texts = all(isinstance(one, list) and len(one) in (3, 6) and all(c is None or isinstance(c, str) for c in one)
-                and isinstance(one[0], str) and isinstance(one[1], str) for one in marks)  # fmt: skip
-    return texts and all(isinstance(one, str) for names in lists for one in names)
+    if not isinstance(entry.get("reviewer"), str) or not isinstance(entry.get("time"), str):
+        return False
+    if entry["action"] in ("mark", "import") and "marks" not in entry:
+        return False
+    return all(map(_is_valid_mark, marks)) and all(isinstance(name, str) for names in ids for name in names)
+
+
+def _is_valid_mark(mark: Any) -> bool:
+    return (
+        isinstance(mark, list)
+        and len(mark) in (3, 6)
+        and isinstance(mark[0], str)
+        and isinstance(mark[1], str)
+        and all(cell is None or isinstance(cell, str) for cell in mark)
+    )

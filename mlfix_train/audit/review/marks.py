@@ -1,6 +1,6 @@
-"""The ledger: what is marked now, by whom and since when; who may change it; undo and redo without end.
+"""The marks of a review: what is marked now, by whom and when; conflicts; unlimited undo and redo.
 
-Everything that changes it is first in the journal, on disk; :mod:`mlfix_train.audit.review.journal` says how.
+Every change is first written to the journal, on disk (:mod:`mlfix_train.audit.review.journal`).
 """
 
 from __future__ import annotations
@@ -8,288 +8,328 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mlfix_train.audit.review.journal import Journal
-from mlfix_train.audit.review.samples import NONE, Samples, rows_of
+from mlfix_train.audit.review.samples import NONE, Samples
 from mlfix_train.data.samples import INVALID
 
-OUT = -2
+INVALID_CODE = -2
 """Code of the mark ``invalid``."""
 
 
-@dataclass(frozen=True)
-class Change:
-    """A wish to mark a sample.
+class Change(NamedTuple):
+    """A request to mark a sample.
 
-    Args:
-        row: of the sample.
-        mark: code of a label, :data:`OUT`, or :data:`NONE` to take the mark back.
-        base: number of the entry that the page knows as the sample's last; ``None`` if it doesn't say.
+    Attributes:
+        row: Row of the sample.
+        mark: Code of a label, :data:`INVALID_CODE`, or :data:`NONE` to remove the mark.
+        base_revision: Latest revision of the sample that the page knows; ``None`` if it does not say.
     """
 
     row: int
     mark: int
-    base: int | None = None
+    base_revision: int | None = None
+
+
+class Move(NamedTuple):
+    """A sample whose mark changes."""
+
+    row: int
+    old: int
+    new: int
 
 
 @dataclass
 class Action:
-    """Something a person did that can be undone: rows with the marks before and after, and rows found fine."""
+    """An action that can be undone: marks that changed, and rows that were marked as reviewed."""
 
-    number: int
+    revision: int
     reviewer: str
-    changes: list[tuple[int, int, int]] = field(default_factory=list)
-    fine: list[int] = field(default_factory=list)
-    drawn: list[int] = field(default_factory=list)
+    moves: list[Move] = field(default_factory=list)
+    reviewed: list[int] = field(default_factory=list)
+    random: list[int] = field(default_factory=list)
 
 
 @dataclass
 class Outcome:
-    """What became of a request: rows that changed, and rows that someone else had changed."""
+    """Result of a request.
+
+    Attributes:
+        changed: Rows whose mark changed.
+        conflicts: Rows left alone because someone else had changed them.
+        reviewed: Rows that were marked as reviewed, or no longer are.
+        message: What the reviewer should know, if anything.
+    """
 
     changed: list[int] = field(default_factory=list)
     conflicts: list[int] = field(default_factory=list)
-    fine: list[int] = field(default_factory=list)
-    words: str = ""
+    reviewed: list[int] = field(default_factory=list)
+    message: str = ""
 
 
-class Ledger:
-    """Marks of N samples.
+class Author(NamedTuple):
+    """Who set the mark of a sample, when, and with which note."""
+
+    reviewer: str = ""
+    time: str = ""
+    note: str = ""
+
+
+class MarkStore:
+    """Marks of N samples; all methods may be called from several threads.
 
     Attributes:
-        marks: int32 ``N``: code of a label, :data:`OUT`, or :data:`NONE`.
-        stamps: int64 ``N``: number of the journal's entry that last changed a sample, 0 for none.
-        fine: bool ``N``, looked at and found right.
-        fine_drawn: bool ``N``, found right where the random sample was looked at.
-        about: row to (reviewer, time, note) of the samples that are or were marked.
-        drawn: rows of the random sample, in order.
-        keys: of requests that were answered, with the rows they touched: one that is repeated changes nothing.
-        lost, stale: samples that the journal marks and that are gone, or that bear another label now.
+        marks: int32 ``(N,)``: code of a label, :data:`INVALID_CODE`, or :data:`NONE`.
+        revisions: int64 ``(N,)``: revision that last changed each sample, 0 for none.
+        group_reviewed: bool ``(N,)``, whether a group with the sample was marked as reviewed.
+        random_reviewed: bool ``(N,)``, the same in the random sample.
+        authors: Row to author of the samples that are or were marked.
+        drawn: Rows of the random sample, in order.
+        sources: Fixes files that were imported.
+        requests: Ids of requests that were answered, with the rows they touched; repeating one changes nothing.
+        missing: Ids that the journal marks and the data no longer have.
+        stale: Ids whose given label is not the one that was reviewed.
+        lock: Held while anything is read and changed together.
 
     Args:
         samples: N samples.
-        journal: its entries are played back.
+        journal: Its entries are replayed.
     """
 
     def __init__(self, samples: Samples, journal: Journal) -> None:
         self.samples, self.journal = samples, journal
         n = len(samples)
         self.marks = np.full(n, NONE, np.int32)
-        self.stamps = np.zeros(n, np.int64)
-        self.fine = np.zeros(n, bool)
-        self.fine_drawn = np.zeros(n, bool)
-        self.about: dict[int, tuple[str, str, str]] = {}
+        self.revisions = np.zeros(n, np.int64)
+        self.group_reviewed = np.zeros(n, bool)
+        self.random_reviewed = np.zeros(n, bool)
+        self.authors: dict[int, Author] = {}
         self.drawn: list[int] = []
         self.sources: set[str] = set()
-        self.keys: dict[str, list[int]] = {}
-        self.lost: set[str] = set()
+        self.requests: dict[str, list[int]] = {}
+        self.missing: set[str] = set()
         self.stale: set[str] = set()
         self.lock = threading.RLock()
         self._done: dict[str, list[Action]] = {}
         self._undone: dict[str, list[Action]] = {}
         self._touched: list[tuple[int, list[int]]] = []
         for entry in journal.entries:
-            self._play(entry)
+            self._replay(entry)
 
     @property
-    def number(self) -> int:
-        """Number of the last entry."""
-        return self.journal.count
+    def revision(self) -> int:
+        """The last revision."""
+        return self.journal.revision
 
-    def mark(self, changes: Sequence[Change], reviewer: str, key: str = "") -> Outcome:
-        """Marks samples, and answers when that is on disk.
+    @property
+    def is_marked(self) -> np.ndarray:
+        """Bool ``(N,)``, whether each sample is marked."""
+        return np.asarray(self.marks != NONE)
 
-        A sample that someone changed since the page last heard of it is left alone and told, unless both want the same.
-        A request of a ``key`` that was answered before (the answer was lost on its way) changes nothing.
+    @property
+    def n_invalid(self) -> int:
+        """How many samples are marked as invalid."""
+        return int((self.marks == INVALID_CODE).sum())
+
+    def mark(self, changes: Sequence[Change], reviewer: str, request_id: str = "") -> Outcome:
+        """Marks samples, and returns when that is on disk.
+
+        A sample that someone changed since ``base_revision`` is left alone and reported as a conflict, unless both
+        agree. A request whose id was answered before (its response was lost) changes nothing.
         """
         with self.lock:
-            if key in self.keys:
-                return Outcome(list(self.keys[key]))
+            if request_id in self.requests:
+                return Outcome(list(self.requests[request_id]))
             outcome, wanted = Outcome(), dict[int, int]()
             for change in changes:
                 new = NONE if change.mark == self.samples.given[change.row] else change.mark
-                if self._contested(change, new, reviewer):
+                if self._is_conflict(change, new, reviewer):
                     outcome.conflicts.append(change.row)
                 elif new != wanted.get(change.row, int(self.marks[change.row])):
                     wanted[change.row] = new
-            moves = [(row, int(self.marks[row]), new) for row, new in wanted.items() if new != self.marks[row]]
+            moves = [Move(row, int(self.marks[row]), new) for row, new in wanted.items() if new != self.marks[row]]
             if moves:
-                entry = self.journal.append({"by": reviewer, "do": "mark", "marks": self._lines(moves), **_keyed(key)})
+                entry = self._append("mark", reviewer, request_id, marks=self._mark_lines(moves))
                 self._apply(entry, moves)
-                self._remember(Action(entry["n"], reviewer, moves))
-            outcome.changed = [row for row, _, _ in moves]
+                self._push(Action(entry["revision"], reviewer, moves))
+            outcome.changed = [move.row for move in moves]
             return outcome
 
-    def _contested(self, change: Change, new: int, reviewer: str) -> bool:
+    def _is_conflict(self, change: Change, new: int, reviewer: str) -> bool:
         row = change.row
         if self.marks[row] == new:
             return False
-        if change.base is not None:
-            return bool(change.base != self.stamps[row])
-        return bool(self.marks[row] != NONE and self.about[row][0] != reviewer)
+        if change.base_revision is not None:
+            return bool(change.base_revision != self.revisions[row])
+        return bool(self.marks[row] != NONE and self.authors[row].reviewer != reviewer)
 
-    def find_fine(self, rows: Sequence[int] | np.ndarray, reviewer: str, drawn: bool = False, key: str = "") -> Outcome:
-        """Notes that samples were looked at and, unless they are marked, found right; ``drawn``: as a random sample."""
+    def mark_reviewed(
+        self, rows: Sequence[int] | np.ndarray, reviewer: str, random: bool = False, request_id: str = ""
+    ) -> Outcome:
+        """Records that samples were reviewed: those without a mark have the right label.
+
+        Args:
+            rows: Rows of the samples.
+            reviewer: Who reviewed them.
+            random: Whether they were reviewed as the random sample.
+            request_id: As in :meth:`mark`.
+        """
         with self.lock:
-            if key in self.keys:
-                return Outcome(fine=list(self.keys[key]))
-            new = [int(row) for row in rows if not self.fine[row]]
-            new_drawn = [int(row) for row in rows if drawn and not self.fine_drawn[row]]
+            if request_id in self.requests:
+                return Outcome(reviewed=list(self.requests[request_id]))
+            new = [int(row) for row in rows if not self.group_reviewed[row]]
+            new_random = [int(row) for row in rows if random and not self.random_reviewed[row]]
             if len(rows):
-                told = {"by": reviewer, "do": "fine", "ids": self._ids(new), "drawn": self._ids(new_drawn)}
-                entry = self.journal.append({**told, **_keyed(key)})
-                self._apply(entry, [], new, new_drawn)
-                self._remember(Action(entry["n"], reviewer, [], new, new_drawn))
-            return Outcome(fine=new)
+                ids, random_ids = self._ids(new), self._ids(new_random)
+                entry = self._append("review", reviewer, request_id, sample_ids=ids, random_ids=random_ids)
+                self._apply(entry, [], new, new_random)
+                self._push(Action(entry["revision"], reviewer, [], new, new_random))
+            return Outcome(reviewed=new)
 
     def draw(self, rows: Sequence[int], reviewer: str) -> None:
         """Adds rows to the random sample."""
         with self.lock:
-            entry = self.journal.append({"by": reviewer, "do": "draw", "ids": self._ids(rows)})
-            self._play(entry)
+            self._append("draw", reviewer, sample_ids=self._ids(rows))
+            self.drawn += rows
 
-    def undo(self, reviewer: str, key: str = "") -> Outcome:
-        """Takes back the last thing that a reviewer did and did not take back yet."""
-        return self._turn(reviewer, "undo", key)
-
-    def redo(self, reviewer: str, key: str = "") -> Outcome:
-        """Does again what a reviewer last took back."""
-        return self._turn(reviewer, "redo", key)
-
-    def _turn(self, reviewer: str, word: str, key: str) -> Outcome:
-        source, target = (self._done, self._undone) if word == "undo" else (self._undone, self._done)
+    def undo(self, reviewer: str, request_id: str = "", redo: bool = False) -> Outcome:
+        """Undoes a reviewer's last action, or redoes the one undone last; what others changed since stays."""
+        action = "redo" if redo else "undo"
+        source, target = (self._undone, self._done) if redo else (self._done, self._undone)
         with self.lock:
-            if key in self.keys:
-                return Outcome(list(self.keys[key]), words=word)
+            if request_id in self.requests:
+                return Outcome(list(self.requests[request_id]), message=action)
             stack = source.get(reviewer, [])
             if not stack:
-                return Outcome(words=f"Nothing to {word}.")
-            action = stack[-1]
-            steps = [(row, b, a) if word == "redo" else (row, a, b) for row, b, a in action.changes]
-            mine = [self.about.get(row, (reviewer,))[0] == reviewer for row, _, _ in steps]
-            moves = [step for step, own in zip(steps, mine, strict=True) if own and self.marks[step[0]] == step[1]]
-            others = [
-                step[0] for step, own in zip(steps, mine, strict=True) if not own and self.marks[step[0]] != step[2]
-            ]
-            entry: dict[str, Any] = {"by": reviewer, "do": word, "of": action.number, **_keyed(key)}
-            if action.changes:
-                entry["marks"] = self._lines(moves)
+                return Outcome(message=f"Nothing to {action}.")
+            last = stack[-1]
+            moves, conflicts = [], []
+            for row, old, new in last.moves:
+                move = Move(row, old, new) if redo else Move(row, new, old)
+                is_own = self.authors.get(row, Author(reviewer)).reviewer == reviewer
+                if is_own and self.marks[row] == move.old:
+                    moves.append(move)
+                elif not is_own and self.marks[row] != move.new:
+                    conflicts.append(row)
+            if last.moves:
+                more: dict[str, Any] = {"marks": self._mark_lines(moves)}
             else:
-                entry |= {"ids": self._ids(action.fine), "drawn": self._ids(action.drawn)}
-            written = self.journal.append(entry)
-            self._apply(written, moves, action.fine, action.drawn, word == "redo")
+                more = {"sample_ids": self._ids(last.reviewed), "random_ids": self._ids(last.random)}
+            entry = self._append(action, reviewer, request_id, target=last.revision, **more)
+            self._apply(entry, moves, last.reviewed, last.random, redo)
             target.setdefault(reviewer, []).append(stack.pop())
-            words = "" if moves or not action.changes else f"Nothing left to {word}: it was changed since."
-            return Outcome([row for row, _, _ in moves], others, action.fine, words)
+            message = "" if moves or not last.moves else f"Nothing left to {action}: it was changed since."
+            return Outcome([move.row for move in moves], conflicts, last.reviewed, message)
 
-    def can(self, reviewer: str) -> tuple[int, int]:
-        """Returns how many steps a reviewer can undo and redo."""
+    def steps(self, reviewer: str) -> tuple[int, int]:
+        """Returns how many actions a reviewer can undo and redo."""
         return len(self._done.get(reviewer, [])), len(self._undone.get(reviewer, []))
 
-    def since(self, number: int) -> list[int]:
-        """Returns the rows that entries after ``number`` touched."""
+    def changed_since(self, revision: int) -> list[int]:
+        """Returns the rows that entries after ``revision`` touched."""
         with self.lock:
-            found: dict[int, None] = {}
-            for n, rows in reversed(self._touched):
-                if n <= number:
+            rows: dict[int, None] = {}
+            for number, touched in reversed(self._touched):
+                if number <= revision:
                     break
-                found.update(dict.fromkeys(rows))
-            return list(found)
+                rows.update(dict.fromkeys(touched))
+            return list(rows)
 
-    def take_over(self, fixes: Sequence[tuple[int, int, str, str, str]], source: str, reviewer: str) -> list[int]:
-        """Takes marks over from a fixes file: (row, mark, reviewer, time, note); returns the rows that changed."""
+    def import_marks(self, fixes: Sequence[tuple[int, int, Author]], source: str, reviewer: str) -> None:
+        """Sets marks from a fixes file: (row, mark, author); ``source`` names the file."""
         with self.lock:
-            moves = [(row, int(self.marks[row]), new) for row, new, *_ in fixes]
-            lines = [[*line, *fix[2:]] for line, fix in zip(self._lines(moves), fixes, strict=True)]
-            entry = self.journal.append({"by": reviewer, "do": "import", "source": source, "marks": lines})
-            self._play(entry)
-            return [row for row, before, after in moves if before != after]
+            moves = [Move(row, int(self.marks[row]), new) for row, new, _ in fixes]
+            lines = [[*line, *author] for line, (_, _, author) in zip(self._mark_lines(moves), fixes, strict=True)]
+            self._replay(self._append("import", reviewer, source=source, marks=lines))
 
     def mark_name(self, mark: int) -> str | None:
-        """Returns what the fixes file says for a mark."""
-        return INVALID if mark == OUT else self.samples.labels[mark] if mark >= 0 else None
+        """Returns a mark as the fixes file has it; ``None`` for no mark."""
+        return INVALID if mark == INVALID_CODE else self.samples.labels[mark] if mark >= 0 else None
 
     def mark_code(self, name: str | None) -> int | None:
-        """Returns the code of what a fixes file or a page says; ``None`` for a label that isn't known."""
-        return NONE if name is None else OUT if name == INVALID else self.samples.code.get(name)
+        """Returns the code of a mark that a fixes file or a page gives; ``None`` for an unknown label."""
+        return NONE if name is None else INVALID_CODE if name == INVALID else self.samples.code.get(name)
 
-    def _lines(self, moves: Sequence[tuple[int, int, int]]) -> list[list[str | None]]:
+    def _append(self, action: str, reviewer: str, request_id: str = "", **fields: Any) -> dict[str, Any]:
+        more = {"request_id": request_id} if request_id else {}
+        return self.journal.append({"reviewer": reviewer, "action": action, **fields, **more})
+
+    def _mark_lines(self, moves: Sequence[Move]) -> list[list[str | None]]:
         samples = self.samples
         return [[samples.ids[row], samples.label(samples.given[row]), self.mark_name(new)] for row, _, new in moves]
 
     def _ids(self, rows: Sequence[int]) -> list[str]:
         return [self.samples.ids[row] for row in rows]
 
-    def _remember(self, action: Action) -> None:
+    def _push(self, action: Action) -> None:
         self._done.setdefault(action.reviewer, []).append(action)
         self._undone[action.reviewer] = []
 
     def _apply(
         self,
         entry: dict[str, Any],
-        moves: Sequence[tuple[int, int, int]],
-        fine: Sequence[int] = (),
-        drawn: Sequence[int] = (),
-        on: bool = True,
+        moves: Sequence[Move],
+        reviewed: Sequence[int] = (),
+        random: Sequence[int] = (),
+        value: bool = True,
     ) -> None:
         for row, _, new in moves:
             self.marks[row] = new
-            self.stamps[row] = entry["n"]
-            self.about[row] = (entry["by"], entry["t"], "")
-        self.fine[list(fine)] = on
-        self.fine_drawn[list(drawn)] = on
-        touched = [*(row for row, _, _ in moves), *fine]
-        self._touched.append((entry["n"], touched))
-        if entry.get("key"):
-            self.keys[entry["key"]] = touched
+            self.revisions[row] = entry["revision"]
+            self.authors[row] = Author(entry["reviewer"], entry["time"])
+        self.group_reviewed[list(reviewed)] = value
+        self.random_reviewed[list(random)] = value
+        touched = [*(move.row for move in moves), *reviewed]
+        self._touched.append((entry["revision"], touched))
+        if entry.get("request_id"):
+            self.requests[entry["request_id"]] = touched
 
-    def _play(self, entry: dict[str, Any]) -> None:
-        """Plays an entry back; samples that are gone or bear another label now are counted, and not marked."""
-        kind, by = entry["do"], entry.get("by", "")
-        fine = [int(row) for row in rows_of(self.samples, entry.get("ids", [])) if row >= 0]
-        drawn = [int(row) for row in rows_of(self.samples, entry.get("drawn", [])) if row >= 0]
-        if kind == "draw":
-            self.drawn += fine
+    def _replay(self, entry: dict[str, Any]) -> None:
+        """Applies an entry of the journal; marks of missing or relabeled samples are counted, not applied."""
+        action, reviewer = entry["action"], entry["reviewer"]
+        reviewed = self._known_rows(entry.get("sample_ids", []))
+        if action == "draw":
+            self.drawn += reviewed
             return
-        moves = self._moves(entry)
-        self._apply(entry, moves, fine, drawn, kind != "undo")
-        if kind == "import":
+        random = self._known_rows(entry.get("random_ids", []))
+        moves = self._replayed_moves(entry)
+        self._apply(entry, moves, reviewed, random, action != "undo")
+        if action == "import":
             self.sources.add(str(entry.get("source", "")))
             for line in entry["marks"]:
-                row = int(rows_of(self.samples, [line[0]])[0])
-                if row in self.about and len(line) >= 6:
-                    self.about[row] = (line[3] or by, line[4] or entry["t"], line[5] or "")
-        elif kind in ("mark", "fine"):
-            self._remember(Action(entry["n"], by, moves, fine, drawn))
+                row = self.samples.row.get(line[0], NONE)
+                if row in self.authors and len(line) >= 6:
+                    self.authors[row] = Author(line[3] or reviewer, line[4] or entry["time"], line[5] or "")
+        elif action in ("mark", "review"):
+            self._push(Action(entry["revision"], reviewer, moves, reviewed, random))
         else:
-            source, target = (self._done, self._undone) if kind == "undo" else (self._undone, self._done)
-            stack = source.get(by, [])
-            if stack and stack[-1].number == entry.get("of"):
-                target.setdefault(by, []).append(stack.pop())
+            source, target = (self._done, self._undone) if action == "undo" else (self._undone, self._done)
+            stack = source.get(reviewer, [])
+            if stack and stack[-1].revision == entry.get("target"):
+                target.setdefault(reviewer, []).append(stack.pop())
 
-    def _moves(self, entry: dict[str, Any]) -> list[tuple[int, int, int]]:
-        lines = entry.get("marks", [])
-        rows = rows_of(self.samples, [line[0] for line in lines])
+    def _known_rows(self, ids: Sequence[str]) -> list[int]:
+        rows: list[int] = self.samples.rows(ids).tolist()
+        return [row for row in rows if row >= 0]
+
+    def _replayed_moves(self, entry: dict[str, Any]) -> list[Move]:
         moves = []
-        for row, line in zip(map(int, rows), lines, strict=True):
-            self.stale.discard(line[0])
+        for name, old_label, new_label, *_ in entry.get("marks", []):
+            row = self.samples.row.get(name, NONE)
+            self.stale.discard(name)
             if row < 0:
-                (self.lost.discard if line[2] is None else self.lost.add)(line[0])
+                (self.missing.discard if new_label is None else self.missing.add)(name)
                 continue
             given = self.samples.label(self.samples.given[row])
-            new = self.mark_code(line[2])
-            if given != line[1] and line[2] is not None:
-                if line[2] != given:
-                    self.stale.add(line[0])
+            new = self.mark_code(new_label)
+            if given != old_label and new_label is not None:
+                if new_label != given:
+                    self.stale.add(name)
                 new = NONE
-            elif new is None:  # a label that was new, and that no sample bears
-                new = self.samples.add_label(str(line[2]))
-            moves.append((row, int(self.marks[row]), int(new)))
+            elif new is None:  # a new label that no sample has
+                new = self.samples.add_label(str(new_label))
+            moves.append(Move(row, int(self.marks[row]), int(new)))
         return moves
-
-
-def _keyed(key: str) -> dict[str, str]:
-    return {"key": key} if key else {}

@@ -1,4 +1,4 @@
-"""Where each reviewer is, and how they have set the page: ``places.json``, so that they go on there in any browser."""
+"""``reviewer_state.json``: where each reviewer is and how they set up the page, so that any browser resumes there."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlfix_train.audit.review.requests import Refused
+from mlfix_train.audit.review.requests import RequestError
 from mlfix_train.data.files.atomic import atomic_path
 
-MOST = 4_000
-"""Characters of a place, as JSON."""
-PEOPLE = 200
-"""Reviewers whose place is kept."""
+MAX_LENGTH = 4_000
+"""Longest state of a reviewer, characters of JSON."""
+MAX_REVIEWERS = 200
+"""Reviewers whose state is kept."""
 
 
-class Places:
-    """Places by reviewer; a file that can't be read is begun anew, for nothing depends on it.
+class ReviewerStates:
+    """State of the page by reviewer; a file that cannot be read is replaced, for nothing depends on it.
 
     Args:
-        path: of the file.
+        path: Path of the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,28 +29,27 @@ class Places:
             found = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda name: None)
         except (OSError, ValueError):
             found = {}
-        pairs = found.items() if isinstance(found, dict) else ()
-        self._places = {name: place for name, place in pairs if isinstance(place, dict)}
+        items = found.items() if isinstance(found, dict) else ()
+        self._states = {name: state for name, state in items if isinstance(state, dict)}
 
-    def of(self, reviewer: str) -> dict[str, Any] | None:
-        """Returns where a reviewer was, as their page told it; ``None`` if it never did."""
-        return self._places.get(reviewer)
+    def get(self, reviewer: str) -> dict[str, Any] | None:
+        """Returns the state that a reviewer's page sent last, ``None`` if it never did."""
+        return self._states.get(reviewer)
 
-    def keep(self, reviewer: str, place: Any) -> None:
-        """Keeps where a reviewer is.
+    def set(self, reviewer: str, state: Any) -> None:
+        """Stores the state of a reviewer's page.
 
         Raises:
-            Refused: it is no JSON object, or too large.
+            RequestError: It is not a JSON object, or too long.
         """
         try:
-            good = isinstance(place, Mapping) and len(json.dumps(place, allow_nan=False)) <= MOST
+            is_valid = isinstance(state, Mapping) and len(json.dumps(state, allow_nan=False)) <= MAX_LENGTH
         except ValueError:
-            good = False
-        if not good:
-            raise Refused(f"place is no JSON object of at most {MOST:,} characters")
-        self._places.pop(reviewer, None)
-        self._places[reviewer] = dict(place)
-        while len(self._places) > PEOPLE:
-            del self._places[next(iter(self._places))]
+            is_valid = False
+        if not is_valid:
+            raise RequestError(f"state is not a JSON object of at most {MAX_LENGTH:,} characters")
+        states = {name: value for name, value in self._states.items() if name != reviewer}
+        states = {**dict(list(states.items())[-MAX_REVIEWERS + 1 :]), reviewer: dict(state)}
         with atomic_path(self.path) as temporary:
-            temporary.write_text(json.dumps(self._places), encoding="utf-8")
+            temporary.write_text(json.dumps(states), encoding="utf-8")
+        self._states = states

@@ -1,4 +1,4 @@
-"""What the review page shows: the samples as arrays, small enough for hundreds of thousands of them.
+"""The samples of a review as arrays, small enough for hundreds of thousands of them.
 
 Shapes: N samples, C labels.
 """
@@ -6,6 +6,7 @@ Shapes: N samples, C labels.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,15 +17,15 @@ from mlfix_train.data.samples import COLUMNS as TABLE_COLUMNS
 from mlfix_train.data.samples import label_list
 
 NONE = -1
-"""Code of a label that isn't there."""
-REFERENCES = 8
-"""Typical images that stand for a label."""
-AMONG = 64
-"""How many of a label's least suspicious samples its typical images are chosen from."""
-BINS, MOST_NUMBERS = 10, 30
-"""A column of more than so many different numbers is cut into so many bins of equal size."""
-SCORES = ("loss", "self_confidence", "aum", "neighbour_disagreement", "twin_disagreement", "outlierness",
-          "disagreement", "evidence", "rank")  # fmt: skip
+"""Code of a missing label, row or mark."""
+N_TYPICAL = 8
+"""Typical images of each label."""
+N_CANDIDATES = 64
+"""Typical images are chosen from this many of the least suspicious samples of a label (or a quarter, if more)."""
+N_BINS, MAX_NUMBERS = 10, 30
+"""A numeric column with more than ``MAX_NUMBERS`` values is cut into ``N_BINS`` bins with equally many samples."""
+NOT_SCORES = ("suspicion", "label_score")
+"""Numeric columns of a ranking that are not single scores; all others are shown as details of a sample."""
 
 
 @dataclass
@@ -32,20 +33,21 @@ class Samples:
     """Samples of a review.
 
     Attributes:
-        ids: ``N`` sample ids.
-        paths: ``N`` image files.
-        labels: names of the C labels.
-        given: int32 ``N``, codes of the given labels, :data:`NONE` where unlabelled.
-        predicted: int32 ``N``, what held-out models predict; :data:`NONE` where no audit speaks of the sample.
-        suggested: int32 ``N``, what the audit suggests, the given label where it agrees.
-        suspicion: float32 ``N``, 0 to 1, higher is worse; NaN where no audit speaks of the sample.
-        issue: bool ``N``, whether the audit calls the label rather wrong than right, with another to suggest.
-        calibrated: whether the suspicion is a probability, so that its sum counts wrong labels.
-        place, label_place: int32 ``N``, places in the visual order of all images and of the label's; ``None`` without.
-        unlikeness: float32 ``N``, how unlike the label's other images it is; ``None`` without an order.
-        groups: int32 ``N``, photo or track.
-        columns: metadata: name to codes (int32 ``N``) and the names of the codes.
-        scores: single scores of the audit, float32 ``N`` each.
+        ids: ``(N,)`` sample ids.
+        paths: ``(N,)`` image files.
+        labels: Names of the C labels; new ones are appended.
+        given: int32 ``(N,)`` codes of the given labels, :data:`NONE` where unlabeled.
+        predicted: int32 ``(N,)`` codes of the labels predicted by held-out models, :data:`NONE` outside the audit.
+        suggested: int32 ``(N,)`` codes of the labels that the audit suggests; the given label where it agrees.
+        suspicion: float32 ``(N,)``, 0 to 1, higher is more likely wrong; NaN outside the audit.
+        is_label_issue: bool ``(N,)``, whether the audit flags the label.
+        calibrated: Whether suspicion is a probability, so that its sum estimates a number of wrong labels.
+        position: int32 ``(N,)`` positions in the visual order of all images; ``None`` without an order.
+        label_position: int32 ``(N,)`` positions in the visual order of the label's images; ``None`` without one.
+        outlier_score: float32 ``(N,)``, higher is less like the label's other images; ``None`` without an order.
+        groups: int32 ``(N,)`` codes of the photo or track.
+        columns: Metadata: name to codes (int32 ``(N,)``) and the text of each code.
+        scores: Single scores of the audit by name, float32 ``(N,)`` each.
     """
 
     ids: np.ndarray
@@ -55,11 +57,11 @@ class Samples:
     predicted: np.ndarray
     suggested: np.ndarray
     suspicion: np.ndarray
-    issue: np.ndarray
+    is_label_issue: np.ndarray
     calibrated: bool = False
-    place: np.ndarray | None = None
-    label_place: np.ndarray | None = None
-    unlikeness: np.ndarray | None = None
+    position: np.ndarray | None = None
+    label_position: np.ndarray | None = None
+    outlier_score: np.ndarray | None = None
     groups: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     columns: dict[str, tuple[np.ndarray, list[str]]] = field(default_factory=dict)
     scores: dict[str, np.ndarray] = field(default_factory=dict)
@@ -67,6 +69,7 @@ class Samples:
     def __post_init__(self) -> None:
         self.row = {name: number for number, name in enumerate(self.ids.tolist())}
         self.code = {name: number for number, name in enumerate(self.labels)}
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -76,16 +79,28 @@ class Samples:
         """Whether there is an audit."""
         return bool(np.isfinite(self.suspicion).any())
 
+    def rows(self, ids: Sequence[str]) -> np.ndarray:
+        """Returns the row numbers of ids, int64, :data:`NONE` for unknown ids."""
+        return np.fromiter((self.row.get(name, NONE) for name in ids), np.int64, len(ids))
+
     def add_label(self, name: str) -> int:
-        """Takes a label up that no sample bears yet; returns its code."""
-        if name not in self.code:
-            self.code[name] = len(self.labels)
-            self.labels.append(name)
-        return self.code[name]
+        """Adds a label unless it is there, and returns its code; safe to call from several threads."""
+        with self._lock:
+            if name not in self.code:
+                self.labels.append(name)  # first, so that a code always has a name
+                self.code[name] = len(self.labels) - 1
+            return self.code[name]
 
     def label(self, code: int) -> str:
-        """Returns the name of a label's code, empty for :data:`NONE`."""
+        """Returns the label with a code, empty for :data:`NONE`."""
         return self.labels[code] if code >= 0 else ""
+
+    def details(self, row: int) -> Mapping[str, float | str]:
+        """Returns the scores and metadata of one sample, in the order of the table."""
+        scores: dict[str, float | str] = {
+            name: float(f"{values[row]:.4g}") for name, values in self.scores.items() if np.isfinite(values[row])
+        }
+        return {**scores, **{name: texts[codes[row]] for name, (codes, texts) in self.columns.items()}}
 
 
 def make_samples(
@@ -94,14 +109,14 @@ def make_samples(
     order: pd.DataFrame | None = None,
     calibrated: bool = False,
 ) -> Samples:
-    """Brings a sample table, a ranking and an order together.
+    """Joins a sample table with a ranking and a visual order.
 
     Args:
-        table: sample table of N samples.
-        ranking: of ``mlfix audit``; rows of other samples, and rows whose given label is no longer the sample's, are
+        table: Sample table with N rows.
+        ranking: Ranking of an audit. Rows of other samples, and rows whose given label is no longer the sample's, are
             left out.
-        order: of ``mlfix sort``, indexed by ``sample_id``; images that it lacks come last.
-        calibrated: whether the audit's suspicion is a probability.
+        order: Visual order, indexed by ``sample_id``; images that are not in it come last.
+        calibrated: Whether the audit's suspicion is a probability.
     """
     n = len(table)
     ranked = None
@@ -112,61 +127,61 @@ def make_samples(
         ranked = ranked.mask(stale)
         named = {*ranked["predicted_label"].dropna(), *ranked["suggested_label"].dropna()} - {""}
         labels = sorted({*labels, *map(str, named)})
-    codes = pd.Index(labels)
+    index = pd.Index(labels)
 
-    def coded(values: pd.Series) -> np.ndarray:
-        return np.asarray(codes.get_indexer(pd.Index(values.to_numpy(dtype=object))), np.int32)
+    def encode(values: pd.Series) -> np.ndarray:
+        return np.asarray(index.get_indexer(pd.Index(values.to_numpy(dtype=object))), np.int32)
 
-    given = coded(table["label"])
-    nothing = np.full(n, NONE, np.int32)
+    missing = np.full(n, NONE, np.int32)
     samples = Samples(
-        ids=table.index.to_numpy(dtype=object), paths=table["path"].to_numpy(dtype=object), labels=labels, given=given,
-        predicted=nothing if ranked is None else coded(ranked["predicted_label"]),
-        suggested=nothing.copy() if ranked is None else coded(ranked["suggested_label"]),
-        suspicion=np.full(n, np.nan, np.float32) if ranked is None else _numbers(ranked["suspicion"]),
-        issue=np.zeros(n, bool) if ranked is None else ranked["is_label_issue"].eq(True).to_numpy(dtype=bool),
+        ids=table.index.to_numpy(dtype=object),
+        paths=table["path"].to_numpy(dtype=object),
+        labels=labels,
+        given=encode(table["label"]),
+        predicted=missing if ranked is None else encode(ranked["predicted_label"]),
+        suggested=missing.copy() if ranked is None else encode(ranked["suggested_label"]),
+        suspicion=np.full(n, np.nan, np.float32) if ranked is None else _floats(ranked["suspicion"]),
+        is_label_issue=np.zeros(n, bool) if ranked is None else ranked["is_label_issue"].eq(True).to_numpy(dtype=bool),
         calibrated=calibrated and ranked is not None,
         groups=pd.factorize(table["group"])[0].astype(np.int32),
-        columns=_columns(table),
+        columns=_metadata(table),
         scores={} if ranked is None else _scores(ranked),
-    )  # fmt: skip
+    )
     if order is not None:
         placed = order.reindex(table.index)
-        samples.place, samples.label_place = _places(placed["position"]), _places(placed["label_position"])
-        unlikeness = placed["label_outlier_score"].fillna(placed["outlier_score"])
-        samples.unlikeness = _numbers(unlikeness)
+        samples.position, samples.label_position = _positions(placed["position"]), _positions(placed["label_position"])
+        samples.outlier_score = _floats(placed["label_outlier_score"].fillna(placed["outlier_score"]))
     return samples
 
 
-def _numbers(values: pd.Series) -> np.ndarray:
+def _floats(values: pd.Series) -> np.ndarray:
     return pd.to_numeric(values, errors="coerce").to_numpy(np.float32)
 
 
 def _scores(ranked: pd.DataFrame) -> dict[str, np.ndarray]:
-    found = {name: _numbers(ranked[name]) for name in SCORES if name in ranked.columns}
-    return {name: values for name, values in found.items() if np.isfinite(values).any()}
+    numeric = ranked.select_dtypes("number").dropna(axis="columns", how="all")
+    return {str(name): _floats(numeric[name]) for name in numeric if name not in NOT_SCORES}
 
 
-def _places(values: pd.Series) -> np.ndarray:
-    """Returns places as int32; what has none comes last."""
+def _positions(values: pd.Series) -> np.ndarray:
+    """Returns positions as int32; images without one come last."""
     return values.fillna(np.iinfo(np.int32).max).to_numpy(np.int64).astype(np.int32)
 
 
-def _columns(table: pd.DataFrame) -> dict[str, tuple[np.ndarray, list[str]]]:
-    """Codes what samples can be grouped by: split, group, and the metadata."""
+def _metadata(table: pd.DataFrame) -> dict[str, tuple[np.ndarray, list[str]]]:
+    """Encodes the columns that samples can be grouped by: split, group and metadata."""
     found = {}
-    names = ["split", "group", *(name for name in table.columns if name not in TABLE_COLUMNS)]
-    for name in names:
+    for name in ["split", "group", *(name for name in table.columns if name not in TABLE_COLUMNS)]:
         values = table[name]
         try:
-            number = values.nunique()
-        except TypeError:  # lists and the like
+            unique = values.nunique()
+        except TypeError:  # lists and other unhashable values
             values = values.astype(str)
-            number = values.nunique()
-        if number < 2 or (name == "group" and number == len(table)):
+            unique = values.nunique()
+        if unique < 2 or (name == "group" and unique == len(table)):
             continue
-        if pd.api.types.is_numeric_dtype(values) and values.dtype != bool and number > MOST_NUMBERS:
-            values = _binned(values)
+        if pd.api.types.is_numeric_dtype(values) and values.dtype != bool and unique > MAX_NUMBERS:
+            values = _bin(values)
         codes, uniques = pd.factorize(values, sort=False)
         texts = [_text(value) for value in uniques]
         if (codes < 0).any():
@@ -175,9 +190,9 @@ def _columns(table: pd.DataFrame) -> dict[str, tuple[np.ndarray, list[str]]]:
     return found
 
 
-def _binned(values: pd.Series) -> pd.Series:
-    cut = pd.qcut(values, BINS, duplicates="drop", precision=4)
-    return cut.map(lambda bin: f"{bin.left:.4g} to {bin.right:.4g}", na_action="ignore").astype(object)
+def _bin(values: pd.Series) -> pd.Series:
+    bins = pd.qcut(values, N_BINS, duplicates="drop", precision=4)
+    return bins.map(lambda bin: f"{bin.left:.4g} to {bin.right:.4g}", na_action="ignore").astype(object)
 
 
 def _text(value: object) -> str:
@@ -186,50 +201,42 @@ def _text(value: object) -> str:
     return str(value) or "(empty)"
 
 
-def natural(name: str) -> list[tuple[int, int, str]]:
-    """Returns a key that sorts ``limit 20`` before ``limit 100``."""
-    return [(0, int(part), "") if part.isdecimal() and part.isascii() else (1, 0, part.casefold())
-            for part in re.split(r"([0-9]+)", name) if part]  # fmt: skip
+def natural_sort_key(name: str) -> list[tuple[int, int, str]]:
+    """Returns a sort key that puts ``limit 20`` before ``limit 100``."""
+    return [
+        (0, int(part), "") if part.isdecimal() and part.isascii() else (1, 0, part.casefold())
+        for part in re.split(r"([0-9]+)", name)
+        if part
+    ]
 
 
-def typical_images(samples: Samples, count: int = REFERENCES) -> np.ndarray:
-    """Chooses images that show what a label looks like: among its least suspicious the ones most like the others, at
-    most one a track or photo where there are enough of these.
+def typical_images(samples: Samples, count: int = N_TYPICAL) -> np.ndarray:
+    """Chooses images that show what each label looks like.
+
+    They are the most ordinary of the label's least suspicious samples, at most one per track or photo where there are
+    enough of these.
 
     Args:
         samples: N samples of C labels.
-        count: images a label.
+        count: Images per label.
 
     Returns:
-        int32 ``C,count``, row numbers; -1 where there are no more.
+        int32 ``(C, count)`` row numbers, padded with :data:`NONE`.
     """
-    found = np.full((len(samples.labels), count), NONE, np.int32)
+    typical = np.full((len(samples.labels), count), NONE, np.int32)
     order = np.lexsort((np.arange(len(samples)), np.nan_to_num(samples.suspicion, nan=0.5), samples.given))
     ends = np.searchsorted(samples.given[order], np.arange(len(samples.labels) + 1))
     for label in range(len(samples.labels)):
         rows = order[ends[label] : ends[label + 1]]
-        rows = rows[: max(AMONG, len(rows) // 4)]
-        if samples.unlikeness is not None:
-            strange = np.nan_to_num(samples.unlikeness[rows], nan=np.inf)
-            rows = rows[np.argsort(strange, kind="stable")]
-        elif len(rows) > AMONG:  # spread over them all
-            rows = rows[np.linspace(0, len(rows) - 1, AMONG).astype(int)]
+        rows = rows[: max(N_CANDIDATES, len(rows) // 4)]
+        if samples.outlier_score is not None:
+            outlier_score = np.nan_to_num(samples.outlier_score[rows], nan=np.inf)
+            rows = rows[np.argsort(outlier_score, kind="stable")]
+        elif len(rows) > N_CANDIDATES:  # evenly spaced
+            rows = rows[np.linspace(0, len(rows) - 1, N_CANDIDATES).astype(int)]
         _, first = np.unique(samples.groups[rows], return_index=True)
-        own = np.zeros(len(rows), bool)
-        own[first] = True
-        chosen = np.concatenate([rows[own], rows[~own]])[:count]
-        found[label, : len(chosen)] = chosen
-    return found
-
-
-def rows_of(samples: Samples, ids: Sequence[str]) -> np.ndarray:
-    """Returns the row numbers of ids, -1 for those that aren't there."""
-    return np.fromiter((samples.row.get(name, NONE) for name in ids), np.int64, len(ids))
-
-
-def facts_of(samples: Samples, row: int) -> Mapping[str, float | str]:
-    """Returns what is known of one sample beside its labels: single scores and metadata, in the order of the table."""
-    scores: dict[str, float | str] = {
-        name: float(f"{values[row]:.4g}") for name, values in samples.scores.items() if np.isfinite(values[row])
-    }
-    return {**scores, **{name: texts[codes[row]] for name, (codes, texts) in samples.columns.items()}}
+        is_first = np.zeros(len(rows), bool)
+        is_first[first] = True
+        chosen = np.concatenate([rows[is_first], rows[~is_first]])[:count]
+        typical[label, : len(chosen)] = chosen
+    return typical

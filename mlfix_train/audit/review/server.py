@@ -1,24 +1,19 @@
-"""The review's server: a page, one module, one style sheet, JSON by POST, sheets and pictures by GET. Nothing else.
+"""The review server: a page, its script and style sheet, JSON by POST, sprite sheets and images by GET.
 
-No path of a request touches the file system: sheets go by names that the server made, pictures by row numbers.
+No path of a request reaches the file system: sheets are addressed by names that the server made, images by row numbers.
 """
 
 from __future__ import annotations
 
 import gzip
-import html
 import json
-import logging
 import socket
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlfix_train.audit.review.auth import MOST_BODY, Guard, TooLarge
-from mlfix_train.audit.review.requests import Refused
-from mlfix_train.audit.review.sprites import BLOCK
+from mlfix_train.audit.review.auth import AuthMiddleware
+from mlfix_train.audit.review.requests import RequestError
 from mlfix_train.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,113 +21,92 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from mlfix_train.audit.review.session import Desk
-
-log = logging.getLogger(__name__)
+    from mlfix_train.audit.review.session import ReviewSession
 
 ASSETS = Path(__file__).parent / "assets"
-PORT, TRIES = 8377, 50
-"""First port that is tried, and how many after it."""
+PORT, N_PORTS = 8377, 50
+"""First port that is tried, and how many."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-EVERYWHERE = ("0.0.0.0", "::", "")
-ICON = (
-    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3" fill="#00629e"/>'
-    '<path d="M4 8.5l3 3 5-7" fill="none" stroke="#fff" stroke-width="2"/></svg>'
-)
+ALL_ADDRESSES = ("0.0.0.0", "::", "")  # noqa: S104 - only if the user asks for it
 
 
-def make_app(desk: Desk) -> Starlette:
-    """Returns the application that serves a desk, still without its guard."""
+def make_app(session: ReviewSession) -> Starlette:
+    """Returns the ASGI application of a session, without access control."""
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
+    def error_response(error: RequestError) -> Response:
+        return JSONResponse({"error": error.problem, "hint": error.hint}, error.status)
+
     async def page(request: Request) -> Response:
-        return Response(page_html(desk.title), media_type="text/html; charset=utf-8")
+        return Response(render_page(session.title), media_type="text/html; charset=utf-8")
 
-    def asset(name: str, kind: str) -> Callable[[Request], Any]:
+    def asset(name: str, media_type: str) -> Callable[[Request], Any]:
         content = (ASSETS / name).read_bytes()
-        packed = gzip.compress(content)
+        compressed = gzip.compress(content)
 
-        async def serve(request: Request) -> Response:
+        async def serve_asset(request: Request) -> Response:
             headers = {"cache-control": "no-cache", "vary": "accept-encoding"}
             if "gzip" not in request.headers.get("accept-encoding", ""):
-                return Response(content, media_type=kind, headers=headers)
-            return Response(packed, media_type=kind, headers={**headers, "content-encoding": "gzip"})
+                return Response(content, media_type=media_type, headers=headers)
+            return Response(compressed, media_type=media_type, headers={**headers, "content-encoding": "gzip"})
 
-        return serve
+        return serve_asset
 
     async def api(request: Request) -> Response:
         try:
-            asked = json.loads(await request.body() or b"{}")
-        except TooLarge:
-            return _problem(413, f"a request's body has at most {MOST_BODY:,} bytes")
+            payload = json.loads(await request.body() or b"{}")
+        except RequestError as error:
+            return error_response(error)
         except (ValueError, RecursionError):
-            return _problem(400, "the request's body is no JSON")
+            return JSONResponse({"error": "the body of the request is not JSON", "hint": ""}, 400)
+        status, response = await run_in_threadpool(session.respond, request.path_params["kind"], payload)
+        return JSONResponse(response, status)
+
+    async def sprites(request: Request) -> Response:
+        return await jpeg(lambda: session.sprite_sheet(request.path_params["name"]), "max-age=31536000, immutable")
+
+    async def image(request: Request) -> Response:
+        return await jpeg(lambda: session.full_image(int(request.path_params["row"])), "max-age=600")
+
+    async def jpeg(load: Callable[[], bytes], cache: str) -> Response:
         try:
-            told = await run_in_threadpool(desk.answer, request.path_params["kind"], asked)
-        except Refused as refused:
-            return _problem(refused.status, refused.problem, refused.hint)
-        except OSError as error:
-            log.error("not saved: %s", error)
-            return _problem(507, f"not saved: {error.strerror or error}", "free some space, or mend the permissions; "
-                            "the page keeps what is not saved and tries again")  # fmt: skip
-        return JSONResponse(told, 409 if told.get("conflicts") and request.path_params["kind"] == "marks" else 200)
+            content = await run_in_threadpool(load)
+        except RequestError as error:
+            return error_response(error)
+        return Response(content, media_type="image/jpeg", headers={"cache-control": f"private, {cache}"})
 
-    async def sprite(request: Request) -> Response:
-        found = await run_in_threadpool(desk.sprites.sheet, request.path_params["name"])
-        if found is None:
-            return _problem(404, "no such sheet")
-        headers = {"cache-control": "private, max-age=31536000, immutable"}
-        return Response(found, media_type="image/jpeg", headers=headers)
-
-    async def picture(request: Request) -> Response:
-        try:
-            found = await run_in_threadpool(desk.picture, int(request.path_params["row"]))
-        except Refused as refused:
-            return _problem(refused.status, refused.problem)
-        return Response(found, media_type="image/jpeg", headers={"cache-control": "private, max-age=600"})
-
-    async def icon(request: Request) -> Response:
-        return Response(ICON, media_type="image/svg+xml")
-
-    return Starlette(routes=[
-        Route("/", page), Route("/review.js", asset("review.js", "text/javascript; charset=utf-8")),
-        Route("/review.css", asset("review.css", "text/css; charset=utf-8")), Route("/icon.svg", icon),
-        Route("/api/{kind:str}", api, methods=["POST"]), Route("/sprites/{name:str}.jpg", sprite),
-        Route("/pictures/{row:int}.jpg", picture),
-    ])  # fmt: skip
-
-
-def page_html(title: str) -> str:
-    """Returns the page; the module does the rest."""
-    words = html.escape(f"Review: {title}")
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{words}</title>'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        '<link rel="icon" href="/icon.svg"><link rel="stylesheet" href="/review.css">'
-        '<script type="module" src="/review.js"></script></head>'
-        '<body class="mlfix-page"><div data-mlfix-review></div></body></html>\n'
+    return Starlette(
+        routes=[
+            Route("/", page),
+            Route("/review.js", asset("review.js", "text/javascript; charset=utf-8")),
+            Route("/review.css", asset("review.css", "text/css; charset=utf-8")),
+            Route("/icon.svg", asset("icon.svg", "image/svg+xml")),
+            Route("/api/{kind:str}", api, methods=["POST"]),
+            Route("/sprites/{name:str}.jpg", sprites),
+            Route("/images/{row:int}.jpg", image),
+        ]
     )
 
 
-def _problem(status: int, problem: str, hint: str = "") -> Response:
-    from starlette.responses import JSONResponse
+def render_page(title: str) -> str:
+    """Returns the HTML of the page; its script does the rest."""
+    from jinja2 import Environment, FileSystemLoader
 
-    return JSONResponse({"error": problem, "hint": hint}, status)
+    return Environment(loader=FileSystemLoader(ASSETS), autoescape=True).get_template("page.html").render(title=title)
 
 
 def open_socket(host: str, port: int | None) -> socket.socket:
-    """Binds a port: the one given, or the first that is free from :data:`PORT` on.
+    """Binds a port: the given one, or the first free one from :data:`PORT` on.
 
     Raises:
-        ConfigError: the port is taken, or the address isn't this machine's.
+        ConfigError: The port is taken, or the address is not one of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    address = {"localhost": "127.0.0.1", "": "0.0.0.0"}.get(host, host)
-    for number in range(PORT, PORT + TRIES) if port is None else (port,):
+    address = {"localhost": "127.0.0.1", "": ALL_ADDRESSES[0]}.get(host, host)
+    for number in range(PORT, PORT + N_PORTS) if port is None else (port,):
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -140,94 +114,66 @@ def open_socket(host: str, port: int | None) -> socket.socket:
             return listener
         except PermissionError as error:
             listener.close()
-            raise ConfigError(f"port={number} may not be used", "give one of 1024 or more, or none") from error
+            raise ConfigError(
+                f"port={number} needs administrator rights", "use 1024 or above, or leave it out"
+            ) from error
         except OSError as error:
             listener.close()
             if isinstance(error, socket.gaierror) or "assign" in str(error):
-                hint = "leave it out (this machine alone), or host=0.0.0.0 (all its addresses)"
-                raise ConfigError(f"host={host} is no address of this machine", hint) from error
-    tried = f"port={port} is" if port is not None else f"ports {PORT} to {PORT + TRIES - 1} are"
-    raise ConfigError(f"{tried} taken by another program", "give another: port=<number>, or port=0 for any")
+                hint = "leave it out (this machine only), or set host=0.0.0.0 (all its addresses)"
+                raise ConfigError(f"host={host} is not an address of this machine", hint) from error
+    taken = f"port={port} is" if port is not None else f"ports {PORT} to {PORT + N_PORTS - 1} are"
+    raise ConfigError(f"{taken} used by another program", "set another port=<number>, or port=0 for any free one")
 
 
 def serve(
-    desk: Desk,
+    session: ReviewSession,
     host: str = "127.0.0.1",
     port: int | None = None,
-    announce: Callable[[str], None] = print,
+    on_start: Callable[[str], None] | None = None,
     listener: socket.socket | None = None,
 ) -> None:
-    """Serves a desk until it is interrupted.
+    """Serves a session until it is interrupted (SIGINT or SIGTERM).
 
     Args:
-        desk: what is served.
-        host: address to listen on; others than loopback can be reached from other machines.
-        port: ``None`` for the first that is free, 0 for any.
-        announce: called with the link, token and all, once the server listens.
-        listener: of :func:`open_socket`, where the port was bound before.
+        session: What to serve.
+        host: Address to listen on; any but loopback can be reached from other machines.
+        port: ``None`` for the first free one, 0 for any.
+        on_start: Called with the link, which contains the access token, once the server listens.
+        listener: From :func:`open_socket`, if the port is already bound.
+
+    Raises:
+        ConfigError: As in :func:`open_socket`.
     """
     import uvicorn
 
     listener = listener or open_socket(host, port)
     number = int(listener.getsockname()[1])
-    names = {host, *(LOOPBACK if host in (*LOOPBACK, *EVERYWHERE) else ())}
-    if host in EVERYWHERE:
-        names.add(socket.gethostname())
-    guard = Guard(make_app(desk), names, number, host in EVERYWHERE)
-    shown = socket.gethostname() if host in EVERYWHERE else host
-    link = f"http://{f'[{shown}]' if ':' in shown else shown}:{number}/?token={guard.token}"
+    any_address = host in ALL_ADDRESSES
+    hosts = {host, *(LOOPBACK if host in LOOPBACK or any_address else ())}
+    if any_address:
+        hosts.add(socket.gethostname())
+    auth = AuthMiddleware(make_app(session), hosts, number, any_address)
+    name = socket.gethostname() if any_address else host
+    link = f"http://{f'[{name}]' if ':' in name else name}:{number}/?token={auth.token}"
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            if not self.should_exit:
-                announce(link)
+            if not self.should_exit and on_start is not None:
+                on_start(link)
 
-    settings = uvicorn.Config(guard, log_level="error", access_log=False, lifespan="off", ws="none",
-                              server_header=False, timeout_graceful_shutdown=3, loop="asyncio")  # fmt: skip
+    config = uvicorn.Config(
+        auth,
+        log_level="error",
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        timeout_graceful_shutdown=3,
+        loop="asyncio",
+    )
     try:
-        Server(settings).run(sockets=[listener])
+        Server(config).run(sockets=[listener])
     finally:
         listener.close()
-
-
-class CutAhead(threading.Thread):
-    """Cuts the sheets of the view that is looked at before they are asked for, while nothing else is asked.
-
-    Args:
-        desk: whose sheets.
-        progress: makes what is called with (samples cut, samples of the view), from the number of samples.
-    """
-
-    def __init__(self, desk: Desk, progress: Callable[[int], Callable[[int, int], None]] | None = None) -> None:
-        super().__init__(daemon=True, name="sprites")
-        self.desk, self.progress, self.stopped = desk, progress, threading.Event()
-
-    def run(self) -> None:
-        """Follows the view that was asked for last."""
-        done: str | None = None
-        while not self.stopped.wait(0.05):
-            wanted = self.desk.looked_at
-            if wanted is None or wanted == done:
-                continue
-            if self._cut(wanted):
-                done = wanted
-
-    def _cut(self, key: str) -> bool:
-        total = self.desk.size_of(key)
-        tell, self.progress = (self.progress(total) if self.progress else None), None  # once will do
-        for start in range(0, total, BLOCK):
-            while time.monotonic() - self.desk.asked_at < 0.1:  # people first
-                if self.stopped.wait(0.05):
-                    return False
-            if self.stopped.is_set() or self.desk.looked_at != key:
-                return False
-            self.desk.sprites.ahead(self.desk.plan_block(key, start // BLOCK))
-            self.desk.cut_ahead = (min(start + BLOCK, total), total)
-            if tell:
-                tell(*self.desk.cut_ahead)
-        return True
-
-    def stop(self) -> None:
-        """Ends it."""
-        self.stopped.set()

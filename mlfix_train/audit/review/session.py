@@ -1,350 +1,521 @@
-"""The desk: answers what the page asks, whether it comes through a server or a notebook's widget.
+"""The review session: answers what the page requests, through a server or a notebook widget.
 
-Requests are a kind and a JSON object, answers a JSON object; sheets and images are bytes. Samples are named by their
-row (a number) where only this session speaks of them, and by ``sample_id`` in marks.
+A request is a kind and a JSON object, the response a JSON object; sprite sheets and images are bytes. Samples are named
+by ``sample_id`` in marks, and by their row number elsewhere.
 """
 
 from __future__ import annotations
 
+import getpass
+import hashlib
+import logging
+import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from mlfix_train.audit.review import requests
 from mlfix_train.audit.review import sprites as sheets
-from mlfix_train.audit.review.fixes_file import FixesFile
-from mlfix_train.audit.review.full_image import large_picture
-from mlfix_train.audit.review.marks import Ledger, Outcome
-from mlfix_train.audit.review.progress import Pace, SeenLog, draw_random, judged_of, summarise
-from mlfix_train.audit.review.requests import (
-    Refused,
-    read_changes,
-    read_key,
-    read_new_label,
-    read_number,
-    read_reviewer,
-    read_rows,
-)
-from mlfix_train.audit.review.reviewer_state import Places
-from mlfix_train.audit.review.samples import NONE, REFERENCES, Samples, facts_of, typical_images
+from mlfix_train.audit.review.fixes_file import OpenedFixes, open_fixes
+from mlfix_train.audit.review.full_image import encode_full_image
+from mlfix_train.audit.review.journal import Journal
+from mlfix_train.audit.review.marks import Author, MarkStore, Outcome
+from mlfix_train.audit.review.progress import Pace, SeenLog, draw_random, reviewed_mask, summarize
+from mlfix_train.audit.review.requests import RequestError
+from mlfix_train.audit.review.reviewer_state import ReviewerStates
+from mlfix_train.audit.review.samples import N_TYPICAL, NONE, Samples, make_samples, typical_images
+from mlfix_train.audit.review.sprites import Sprites
 from mlfix_train.audit.review.views import View, ViewSpec, make_view
-from mlfix_train.errors import MlfixError, did_you_mean
+from mlfix_train.data.pixels.store import PixelStore
+from mlfix_train.data.samples import INVALID, label_list
+from mlfix_train.errors import DataError, MlfixError, did_you_mean
 
-OFFERS, DRAW, REFERENCE_LABELS = 9, 200, 32
-"""Labels on offer; samples drawn at random at a time; labels whose typical images share a sheet, a label a line."""
+log = logging.getLogger(__name__)
+
+N_SUGGESTIONS = 9
+"""Labels suggested for a group, one per digit key."""
+DRAW_COUNT = 200
+"""Samples drawn at a time for the random sample."""
+LABELS_PER_SHEET = 32
+"""Labels whose typical images share a sheet, one label per line."""
+MAX_VIEWS = 24
+"""Views kept in memory."""
+REQUESTS = (
+    *("describe", "view", "block", "group", "sample", "progress", "changes", "seen", "draw", "save_state"),
+    *("marks", "review_group", "undo", "redo", "add_label", "dismiss_conflicts"),
+)
+"""Kinds of requests: methods of :class:`ReviewSession`."""
+
+Payload = Mapping[str, Any]
+Response = dict[str, Any]
 
 
-class Desk:
-    """One review: what it shows, what is marked, how it goes.
+@dataclass
+class ReviewSession:
+    """A review: what it shows, what is marked, and its progress. Use :func:`open_session` to open one.
 
-    Args:
-        samples: what is reviewed.
-        ledger: what is marked.
-        seen: what was on the screen.
-        file: ``fixes.csv``.
-        sprites: the pictures.
-        title: what is reviewed, in words.
-        reviewer: who reviews, unless the page says otherwise.
-        notes: what the person has to know.
-        conflicts: rows that a fixes file marks otherwise than the review, and how.
-        new_labels: whether labels that no sample bears may be given.
+    Attributes:
+        samples: Samples to review.
+        store: Marks.
+        seen_log: Samples that were on the screen.
+        fixes: The fixes file, with notes and conflicts of opening it.
+        sprites: Tiles.
+        title: Title of the page.
+        reviewer: Name of the reviewer, unless the page gives another.
+        allow_new_labels: Whether labels that no sample has may be given.
+        current_view: Key of the view that was requested last.
+        last_request: Time of the last request of a person, as of ``time.monotonic``.
+        sprites_ready: Samples of the current view whose tiles are cut, and its samples.
     """
 
-    def __init__(
-        self,
-        samples: Samples,
-        ledger: Ledger,
-        seen: SeenLog,
-        file: FixesFile,
-        sprites: sheets.Sprites,
-        title: str,
-        reviewer: str,
-        notes: Sequence[str] = (),
-        conflicts: Mapping[int, int] | None = None,
-        new_labels: bool = False,
-    ) -> None:
-        self.samples, self.ledger, self.seen, self.file, self.sprites = samples, ledger, seen, file, sprites
-        self.title, self.reviewer, self.notes, self.may_add_labels = title, reviewer, list(notes), new_labels
-        self.opening_conflicts = dict(conflicts or {})
-        self.paces: dict[str, Pace] = {}
-        self.places = Places(file.path.with_name("places.json"))
-        self.typical = typical_images(samples)
-        self.looked_at: str | None = None
-        self.asked_at = 0.0
-        self.cut_ahead = (0, 0)
-        self._views: OrderedDict[str, View] = OrderedDict()
-        self._lock = threading.Lock()
-        self._kinds = {
-            "hello": self.hello, "view": self.view, "block": self.block, "group": self.group, "marks": self.marks,
-            "fine": self.fine, "undo": self.undo, "redo": self.redo, "seen": self.note_seen, "changes": self.changes,
-            "progress": self.progress, "detail": self.detail, "draw": self.draw, "place": self.keep_place,
-            "label": self.new_label, "keep": self.keep,
-        }  # fmt: skip
+    samples: Samples
+    store: MarkStore
+    seen_log: SeenLog
+    fixes: OpenedFixes
+    sprites: Sprites
+    title: str
+    reviewer: str
+    allow_new_labels: bool = False
+    current_view: str | None = None
+    last_request: float = 0.0
+    sprites_ready: tuple[int, int] = (0, 0)
 
-    def answer(self, kind: str, asked: Any) -> dict[str, Any]:
-        """Answers a request.
+    def __post_init__(self) -> None:
+        self.fixes_path = self.fixes.file.path
+        self.reviewer_states = ReviewerStates(self.fixes_path.with_name("reviewer_state.json"))
+        self.typical = typical_images(self.samples)
+        self._paces: dict[str, Pace] = {}
+        self._views: OrderedDict[str, View] = OrderedDict()
+        self._views_lock = threading.Lock()
+
+    def respond(self, kind: str, payload: Any) -> tuple[int, Response]:
+        """Handles a request; returns an HTTP status and a response, which has ``error`` and ``hint`` if it failed."""
+        try:
+            response = self.handle(kind, payload)
+        except RequestError as error:
+            return error.status, {"error": error.problem, "hint": error.hint}
+        except OSError as error:
+            log.error("not saved: %s", error)
+            hint = "free some space, or check the permissions; the page keeps unsaved changes and tries again"
+            return 507, {"error": f"not saved: {error.strerror or error}", "hint": hint}
+        return 409 if kind == "marks" and response["conflicts"] else 200, response
+
+    def handle(self, kind: str, payload: Any) -> Response:
+        """Handles a request.
 
         Raises:
-            Refused: what is asked means nothing; nothing is changed.
-            OSError: the disk refused; nothing was acknowledged.
+            RequestError: The request is invalid; nothing is changed.
+            OSError: It could not be written to disk; nothing is acknowledged.
         """
-        if kind not in self._kinds:
-            raise Refused(f"{kind[:80]!r} is nothing that can be asked", did_you_mean(kind[:80], self._kinds), 404)
-        if not isinstance(asked, Mapping):
-            raise Refused("a request is a JSON object", status=400)
+        if kind not in REQUESTS:
+            hint = did_you_mean(kind[:80], REQUESTS)
+            raise RequestError(f"unknown request {kind[:80]!r}", hint, HTTPStatus.NOT_FOUND)
+        if not isinstance(payload, Mapping):
+            raise RequestError("the request is not a JSON object", status=HTTPStatus.BAD_REQUEST)
         if kind not in ("progress", "changes", "seen"):
-            self.asked_at = time.monotonic()
+            self.last_request = time.monotonic()
         try:
-            return self._kinds[kind](asked)
-        except Refused:
+            response: Response = getattr(self, kind)(payload)
+            return response
+        except RequestError:
             raise
         except MlfixError as error:
-            raise Refused(error.problem, error.hint) from error
+            raise RequestError(error.problem, error.hint) from error
 
-    def hello(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Tells a page what there is."""
-        samples = self.samples
-        bright = bool(asked.get("bright", True))
-        typical = [self._plan(self.typical[start : start + REFERENCE_LABELS].reshape(-1), "reference", bright)
-                   for start in range(0, len(self.typical), REFERENCE_LABELS)]  # fmt: skip
-        who = self._who(asked)
+    def describe(self, payload: Payload) -> Response:
+        """Returns what a page needs to know when it opens."""
+        samples, reviewer = self.samples, self._reviewer(payload)
+        brighten = bool(payload.get("brighten", True))
+        parts = [self.typical[i : i + LABELS_PER_SHEET] for i in range(0, len(self.typical), LABELS_PER_SHEET)]
+        with self.store.lock:
+            conflicts = list(self.fixes.conflicts.items())
         return {
-            "id": self.ledger.journal.name, "place": self.places.of(who), "title": self.title, "count": len(samples),
-            "labels": samples.labels, "columns": list(samples.columns), "audited": samples.audited,
-            "calibrated": samples.calibrated, "sorted": samples.place is not None,
-            "labelled": bool((samples.given != NONE).any()), "reviewer": who, "notes": self.notes,
-            "conflicts": [{**self._conflict(row, wish), "file": True} for row, wish in self.opening_conflicts.items()],
-            "block": sheets.BLOCK,
-            "small": [self.sprites.small, sheets.SMALL_COLUMNS], "large": [self.sprites.large, sheets.LARGE_COLUMNS],
-            "references": [REFERENCES, REFERENCE_LABELS, typical], "typical": self.typical.tolist(),
-            "new_labels": self.may_add_labels, "number": self.ledger.number, "steps": self.ledger.can(who),
-        }  # fmt: skip
-
-    def view(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Makes a view; returns its key and its groups."""
-        spec = ViewSpec.parse(asked, self.samples)
-        if spec.by == "random" and not self.ledger.drawn:
-            self.draw({"reviewer": self._who(asked)})
-        with self.ledger.lock:
-            judged = judged_of(self.ledger, self.seen.seen)
-            view = make_view(self.samples, spec, self.ledger.marks, judged, np.asarray(self.ledger.drawn, np.int32))
-        key = view.key
-        with self._lock:
-            self._views[key] = view
-            self._views.move_to_end(key)
-            while len(self._views) > 24:
-                self._views.popitem(last=False)
-            self.looked_at = key
-        return {
-            "view": key, "count": len(view.rows), "names": view.names, "sizes": np.diff(view.starts).tolist(),
-            "given": view.given.tolist(), "other": view.other.tolist(),
-            "expected": [round(float(value), 2) for value in view.expected], **self._done(view),
-        }  # fmt: skip
-
-    def _done(self, view: View) -> dict[str, Any]:
-        """Returns how many samples of each group are judged and marked."""
-        judged = judged_of(self.ledger, self.seen.seen)[view.rows]
-        count = len(view.names)
-        return {
-            "judged": np.bincount(view.group_of[judged], minlength=count).tolist(),
-            "marked": np.bincount(view.group_of[self.ledger.marks[view.rows] != NONE], minlength=count).tolist(),
+            "id": self.store.journal.name,
+            "title": self.title,
+            "count": len(samples),
+            "labels": samples.labels,
+            "columns": list(samples.columns),
+            "audited": samples.audited,
+            "calibrated": samples.calibrated,
+            "sorted": samples.position is not None,
+            "labeled": bool((samples.given != NONE).any()),
+            "allow_new_labels": self.allow_new_labels,
+            "reviewer": reviewer,
+            "state": self.reviewer_states.get(reviewer),
+            "notes": self.fixes.notes,
+            "conflicts": [{**self._conflict(row, wanted), "from_file": True} for row, wanted in conflicts],
+            "block_size": sheets.BLOCK,
+            "small": [self.sprites.small, sheets.SMALL_COLUMNS],
+            "large": [self.sprites.large, sheets.LARGE_COLUMNS],
+            "typical": self.typical.tolist(),
+            "typical_size": [N_TYPICAL, LABELS_PER_SHEET],
+            "typical_sheets": [self._plan(part.reshape(-1), "typical", brighten) for part in parts],
+            "revision": self.store.revision,
+            "steps": self.store.steps(reviewer),
         }
 
-    def size_of(self, key: str) -> int:
-        """Returns how many samples a view shows, 0 if it is gone."""
+    def view(self, payload: Payload) -> Response:
+        """Makes a view, and returns its key and groups."""
+        spec = ViewSpec.parse(payload, self.samples)
+        if spec.group_by == "random" and not self.store.drawn:
+            self.draw({"reviewer": self._reviewer(payload)})
+        with self.store.lock:
+            reviewed = reviewed_mask(self.store, self.seen_log.seen)
+            view = make_view(self.samples, spec, self.store.marks, reviewed, np.asarray(self.store.drawn, np.int32))
+        key = view.key
+        with self._views_lock:
+            self._views[key] = view
+            self._views.move_to_end(key)
+            while len(self._views) > MAX_VIEWS:
+                self._views.popitem(last=False)
+            self.current_view = key
+        return {
+            "view": key,
+            "count": len(view.rows),
+            "names": view.names,
+            "sizes": np.diff(view.starts).tolist(),
+            "given": view.given.tolist(),
+            "other": view.other.tolist(),
+            "expected": [round(float(value), 2) for value in view.expected],
+            **self._group_counts(view),
+        }
+
+    def _group_counts(self, view: View) -> Response:
+        """Returns how many samples of each group are reviewed and marked."""
+        reviewed = reviewed_mask(self.store, self.seen_log.seen)[view.rows]
+        marked, count = self.store.is_marked[view.rows], len(view.names)
+        return {
+            "group_reviewed": np.bincount(view.group_of[reviewed], minlength=count).tolist(),
+            "group_marked": np.bincount(view.group_of[marked], minlength=count).tolist(),
+        }
+
+    def view_size(self, key: str) -> int:
+        """Returns how many samples a view has, 0 if it is gone."""
         view = self._views.get(key)
         return 0 if view is None else len(view.rows)
 
     def plan_block(self, key: str, number: int) -> str:
-        """Names the sheet of small tiles of a block of a view."""
-        view = self.find_view({"view": key})
-        return self._plan(view.rows[number * sheets.BLOCK : (number + 1) * sheets.BLOCK], "small", True)
+        """Returns the name of the sheet of small tiles of a block of a view."""
+        return self._plan(self._block_rows(self._view({"view": key}), number), "small", True)
 
-    def find_view(self, asked: Mapping[str, Any]) -> View:
-        """Returns a view that was made before."""
-        with self._lock:
-            view = self._views.get(str(asked.get("view")))
+    def _view(self, payload: Payload) -> View:
+        with self._views_lock:
+            view = self._views.get(str(payload.get("view")))
         if view is None:
-            raise Refused("this view is gone", "ask for it again", 410)
+            raise RequestError("this view is no longer in memory", "request it again", HTTPStatus.GONE)
         return view
 
-    def block(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns what a page draws of :data:`BLOCK` samples of a view, and the names of their sheets."""
-        view = self.find_view(asked)
-        number = read_number(asked, "number", 0, max(-(-len(view.rows) // sheets.BLOCK), 1))
-        rows = view.rows[number * sheets.BLOCK : (number + 1) * sheets.BLOCK]
-        bright = bool(asked.get("bright", True))
-        per = sheets.LARGE_COLUMNS**2
-        large = self.sprites.large > self.sprites.small
-        samples, ledger = self.samples, self.ledger
-        hidden = view.spec.by == "random"  # what the audit says would sway the judgement
-        nothing = [NONE] * len(rows)
+    @staticmethod
+    def _block_rows(view: View, number: int) -> np.ndarray:
+        return np.asarray(view.rows[number * sheets.BLOCK : (number + 1) * sheets.BLOCK])
+
+    def block(self, payload: Payload) -> Response:
+        """Returns what a page draws for :data:`sprites.BLOCK` samples of a view, and the names of their sheets."""
+        view, samples = self._view(payload), self.samples
+        rows = self._block_rows(
+            view, requests.parse_int(payload, "number", 0, max(-(-len(view.rows) // sheets.BLOCK), 1))
+        )
+        brighten = bool(payload.get("brighten", True))
+        has_large, per_sheet = self.sprites.large > self.sprites.small, sheets.LARGE_COLUMNS**2
+        parts = [rows[i : i + per_sheet] for i in range(0, len(rows), per_sheet)] if has_large else []
+        if view.spec.group_by == "random":  # what the audit says must not bias the reviewer
+            predicted = suggested = [NONE] * len(rows)
+            suspicion: list[float | None] = [None] * len(rows)
+        else:
+            predicted, suggested = samples.predicted[rows].tolist(), samples.suggested[rows].tolist()
+            values = samples.suspicion[rows].tolist()
+            suspicion = [None if math.isnan(value) else round(value, 3) for value in values]
         return {
-            "rows": rows.tolist(), "ids": samples.ids[rows].tolist(), "given": samples.given[rows].tolist(),
-            "predicted": nothing if hidden else samples.predicted[rows].tolist(),
-            "suggested": nothing if hidden else samples.suggested[rows].tolist(),
-            "suspicion": [None] * len(rows) if hidden else _short(samples.suspicion[rows]),
-            **self._state(rows, ledger),
-            "small": self._plan(rows, "small", bright),
-            "large": [self._plan(rows[i : i + per], "large", bright) for i in range(0, len(rows) if large else 0, per)],
-        }  # fmt: skip
+            "rows": rows.tolist(),
+            "ids": samples.ids[rows].tolist(),
+            "given": samples.given[rows].tolist(),
+            "predicted": predicted,
+            "suggested": suggested,
+            "suspicion": suspicion,
+            **self._row_state(rows),
+            "small": self._plan(rows, "small", brighten),
+            "large": [self._plan(part, "large", brighten) for part in parts],
+        }
 
-    def _state(self, rows: np.ndarray, ledger: Ledger) -> dict[str, list[int]]:
-        flags = self.seen.seen[rows] + 2 * ledger.fine[rows]
-        return {"mark": ledger.marks[rows].tolist(), "stamp": ledger.stamps[rows].tolist(), "flags": flags.tolist()}
+    def _row_state(self, rows: np.ndarray) -> Response:
+        flags = self.seen_log.seen[rows] + 2 * self.store.group_reviewed[rows]
+        return {
+            "marks": self.store.marks[rows].tolist(),
+            "revisions": self.store.revisions[rows].tolist(),
+            "flags": flags.tolist(),
+        }
 
-    def _plan(self, rows: np.ndarray, kind: str, bright: bool) -> str:
+    def _plan(self, rows: np.ndarray, kind: str, brighten: bool) -> str:
         side, columns = {
-            "small": (self.sprites.small, sheets.SMALL_COLUMNS), "large": (self.sprites.large, sheets.LARGE_COLUMNS),
-            "reference": (self.sprites.small, REFERENCES),
-        }[kind]  # fmt: skip
-        return self.sprites.plan(rows, side, columns, bright)
+            "small": (self.sprites.small, sheets.SMALL_COLUMNS),
+            "large": (self.sprites.large, sheets.LARGE_COLUMNS),
+            "typical": (self.sprites.small, N_TYPICAL),
+        }[kind]
+        return self.sprites.plan(rows, side, columns, brighten)
 
-    def group(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the labels on offer for a group: what the audit suggests there, and what was given there before."""
-        view = self.find_view(asked)
-        rows = view.group(read_number(asked, "group", 0, len(view.names)))
-        samples = self.samples
-        weights = np.zeros(len(samples.labels))
-        if view.spec.by != "random":
-            told = samples.suggested[rows]
-            other = (told >= 0) & (told != samples.given[rows])
-            weights += np.bincount(told[other], np.nan_to_num(samples.suspicion[rows][other]) + 1e-6, len(weights))
-        same = np.isin(samples.given, np.unique(samples.given[rows])) & (self.ledger.marks >= 0)
-        weights += 100.0 * np.bincount(self.ledger.marks[same], minlength=len(weights))
-        return {"offers": [int(i) for i in np.argsort(-weights, kind="stable")[:OFFERS] if weights[i] > 0]}
+    def group(self, payload: Payload) -> Response:
+        """Returns the labels to suggest for a group: those given there before, then those the audit suggests."""
+        view, samples = self._view(payload), self.samples
+        rows = view.group(requests.parse_int(payload, "group", 0, len(view.names)))
+        marks = self.store.marks[np.isin(samples.given, np.unique(samples.given[rows])) & (self.store.marks >= 0)]
+        weights = 100.0 * np.bincount(marks, minlength=len(samples.labels))
+        if view.spec.group_by != "random":
+            suggested = samples.suggested[rows]
+            other = (suggested >= 0) & (suggested != samples.given[rows])
+            suspicion = np.nan_to_num(samples.suspicion[rows][other]) + 1e-6
+            weights += np.bincount(suggested[other], suspicion, len(weights))
+        order = np.argsort(-weights, kind="stable")[:N_SUGGESTIONS]
+        return {"suggestions": [int(label) for label in order if weights[label] > 0]}
 
-    def marks(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Marks samples: ``marks`` is a list of ``sample_id``, ``new_label`` and, from a page, ``base``."""
-        who = self._who(asked)
-        changes = read_changes(asked, self.samples, self.ledger, self.may_add_labels)
-        outcome = self.ledger.mark(changes, who, read_key(asked))
-        rows = np.asarray(outcome.changed, np.int64)
-        self._pace(who).add(int((~self.seen.seen[rows]).sum()), int((self.ledger.marks[rows] != NONE).sum()))
-        wish = {change.row: change.mark for change in changes}
-        for row in wish:
-            self.opening_conflicts.pop(row, None)
-        return self._told(outcome, who, wish)
+    def sample(self, payload: Payload) -> Response:
+        """Returns the scores and metadata of a sample, and who marked it."""
+        row = requests.parse_int(payload, "row", 0, len(self.samples))
+        is_marked = self.store.marks[row] != NONE
+        author = self.store.authors.get(row, Author()) if is_marked else Author()
+        return {"row": row, "details": self.samples.details(row), **author._asdict()}
 
-    def fine(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Notes that a group of a view looks fine but for what is marked."""
-        view = self.find_view(asked)
-        who, number = self._who(asked), read_number(asked, "group", 0, len(view.names))
-        drawn = view.spec.by == "random"
-        return self._told(self.ledger.find_fine(view.group(number), who, drawn, read_key(asked)), who)
+    def marks(self, payload: Payload) -> Response:
+        """Marks samples: ``marks`` is a list of ``sample_id``, ``new_label`` and, from the page, ``base_revision``."""
+        reviewer = self._reviewer(payload)
+        changes = requests.parse_marks(payload, self.samples, self.store, self.allow_new_labels)
+        with self.store.lock:
+            outcome = self.store.mark(changes, reviewer, requests.parse_request_id(payload))
+            rows = np.asarray(outcome.changed, np.int64)
+            self._pace(reviewer).add(int((~self.seen_log.seen[rows]).sum()), int(self.store.is_marked[rows].sum()))
+            for change in changes:
+                self.fixes.conflicts.pop(change.row, None)
+        return self._save(outcome, reviewer, {change.row: change.mark for change in changes})
 
-    def undo(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Takes back what the reviewer did last."""
-        return self._told(self.ledger.undo(self._who(asked), read_key(asked)), self._who(asked))
+    def review_group(self, payload: Payload) -> Response:
+        """Records that a group of a view was reviewed: all labels that are not marked are right."""
+        view, reviewer = self._view(payload), self._reviewer(payload)
+        rows = view.group(requests.parse_int(payload, "group", 0, len(view.names)))
+        random = view.spec.group_by == "random"
+        return self._save(
+            self.store.mark_reviewed(rows, reviewer, random, requests.parse_request_id(payload)), reviewer
+        )
 
-    def redo(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Does again what the reviewer took back last."""
-        return self._told(self.ledger.redo(self._who(asked), read_key(asked)), self._who(asked))
+    def undo(self, payload: Payload, redo: bool = False) -> Response:
+        """Undoes the reviewer's last action."""
+        reviewer = self._reviewer(payload)
+        return self._save(self.store.undo(reviewer, requests.parse_request_id(payload), redo), reviewer)
 
-    def _told(self, outcome: Outcome, who: str, wish: Mapping[int, int] | None = None) -> dict[str, Any]:
-        """Writes ``fixes.csv``, and only then says what became of a request."""
-        self.file.write()
-        asked = [*outcome.changed, *outcome.conflicts, *outcome.fine, *(wish or ())]
-        rows = np.asarray(list(dict.fromkeys(asked)), np.int64)
+    def redo(self, payload: Payload) -> Response:
+        """Redoes the action that the reviewer undid last."""
+        return self.undo(payload, redo=True)
+
+    def _save(self, outcome: Outcome, reviewer: str, wanted: Mapping[int, int] | None = None) -> Response:
+        """Writes ``fixes.csv``, and only then returns the response to a change."""
+        self.fixes.file.write()
+        wanted = wanted or {}
+        touched = [*outcome.changed, *outcome.conflicts, *outcome.reviewed, *wanted]
+        rows = np.asarray(list(dict.fromkeys(touched)), np.int64)
         return {
-            "saved": len(outcome.changed), "fine": len(outcome.fine), "words": outcome.words,
-            "first": int(rows[0]) if len(rows) else None,
-            "conflicts": [self._conflict(row, (wish or {}).get(row)) for row in outcome.conflicts],
-            "steps": self.ledger.can(who), **self._rows(rows),
-        }  # fmt: skip
+            "saved": len(outcome.changed),
+            "reviewed": len(outcome.reviewed),
+            "message": outcome.message,
+            "first_row": int(rows[0]) if len(rows) else None,
+            "conflicts": [self._conflict(row, wanted.get(row)) for row in outcome.conflicts],
+            "steps": self.store.steps(reviewer),
+            **self._changed_rows(rows),
+        }
 
-    def _rows(self, rows: np.ndarray) -> dict[str, Any]:
-        return {"number": self.ledger.number, "rows": rows.tolist(), **self._state(rows, self.ledger)}
+    def _changed_rows(self, rows: np.ndarray) -> Response:
+        return {"revision": self.store.revision, "rows": rows.tolist(), **self._row_state(rows)}
 
-    def _conflict(self, row: int, wish: int | None) -> dict[str, Any]:
-        by, when, _ = self.ledger.about.get(row, ("", "", ""))
-        return {"sample_id": self.samples.ids[row], "row": row, "mark": int(self.ledger.marks[row]), "by": by,
-                "new_label": self.ledger.mark_name(int(self.ledger.marks[row])), "time": when,
-                "stamp": int(self.ledger.stamps[row]), "wanted": wish}  # fmt: skip
+    def _conflict(self, row: int, wanted: int | None) -> Response:
+        author = self.store.authors.get(row, Author())
+        mark = int(self.store.marks[row])
+        return {
+            "sample_id": self.samples.ids[row],
+            "row": row,
+            "mark": mark,
+            "new_label": self.store.mark_name(mark),
+            "reviewer": author.reviewer,
+            "time": author.time,
+            "revision": int(self.store.revisions[row]),
+            "wanted": wanted,
+        }
 
-    def new_label(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Takes up a new label; returns its code and the labels that the page doesn't know yet."""
-        code = read_new_label(asked.get("name"), self.samples, self.may_add_labels)
-        known = read_number(asked, "labels", 0, len(self.samples.labels) + 1)
-        return {"code": code, "labels": self.samples.labels[known:], "labels_from": known}
+    def add_label(self, payload: Payload) -> Response:
+        """Adds a label, and returns its code and the labels that the page does not know yet."""
+        code = requests.parse_new_label(payload.get("name"), self.samples, self.allow_new_labels)
+        known = requests.parse_int(payload, "known_labels", 0, len(self.samples.labels) + 1)
+        return {"code": code, "labels": self.samples.labels[known:], "known_labels": known}
 
-    def keep(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Keeps what is marked here where a fixes file says otherwise."""
-        for row in read_rows(asked, len(self.samples)):
-            self.opening_conflicts.pop(row, None)
+    def dismiss_conflicts(self, payload: Payload) -> Response:
+        """Keeps the marks of this review for rows that a fixes file marks differently."""
+        rows = requests.parse_rows(payload, len(self.samples))
+        with self.store.lock:
+            for row in rows:
+                self.fixes.conflicts.pop(row, None)
         return {}
 
-    def note_seen(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Notes which rows were on the screen."""
-        rows = read_rows(asked, len(self.samples))
-        with self.ledger.lock:
-            new = self.seen.add(rows, asked.get("random") is True)
-        self._pace(self._who(asked)).add(seen=len(new))
+    def seen(self, payload: Payload) -> Response:
+        """Records which rows were on the screen."""
+        rows, reviewer = requests.parse_rows(payload, len(self.samples)), self._reviewer(payload)
+        with self.store.lock:
+            new = self.seen_log.add(rows, payload.get("random") is True)
+            self._pace(reviewer).add(seen=len(new))
         return {"new": len(new)}
 
-    def changes(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns what was marked since entry ``since``, by whomever."""
-        since = read_number(asked, "since", 0, 2**53)
-        told = self._rows(np.asarray(self.ledger.since(since), np.int64))
-        known = asked.get("labels")
-        more = self.samples.labels[known:] if isinstance(known, int) and known >= 0 else []
-        return {**told, "labels": more, "labels_from": known, "steps": self.ledger.can(self._who(asked))}
+    def changes(self, payload: Payload) -> Response:
+        """Returns what anyone changed after revision ``since``."""
+        since = requests.parse_int(payload, "since", 0, 2**53)
+        with self.store.lock:
+            changed = self._changed_rows(np.asarray(self.store.changed_since(since), np.int64))
+        known = payload.get("known_labels")
+        labels = self.samples.labels[known:] if isinstance(known, int) and known >= 0 else []
+        steps = self.store.steps(self._reviewer(payload))
+        return {**changed, "labels": labels, "known_labels": known, "steps": steps}
 
-    def progress(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns how the review goes, and each group of a view."""
-        who = self._who(asked)
-        with self.ledger.lock:
-            told = summarise(self.samples, self.ledger, self.seen, self._pace(who))
-            with self._lock:
-                view = self._views.get(str(asked.get("view")))
-            done = {} if view is None else self._done(view)
-            groups = {} if view is None else {"judged": done["judged"], "marked_in": done["marked"]}
-        return {**told, "cut": list(self.cut_ahead), **groups}
+    def progress(self, payload: Payload) -> Response:
+        """Returns the progress of the review (:func:`progress.summarize`), and of each group of a view."""
+        reviewer = self._reviewer(payload)
+        with self._views_lock:
+            view = self._views.get(str(payload.get("view")))
+        with self.store.lock:
+            summary = summarize(self.samples, self.store, self.seen_log, self._pace(reviewer))
+            groups = {} if view is None else self._group_counts(view)
+        return {**summary, "sprites_ready": list(self.sprites_ready), **groups}
 
-    def detail(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns all that is known of one sample."""
-        row = read_number(asked, "row", 0, len(self.samples))
-        by, when, note = self.ledger.about.get(row, ("", "", ""))
-        marked = self.ledger.marks[row] != NONE
-        return {"row": row, "facts": facts_of(self.samples, row), "by": by if marked else "",
-                "time": when if marked else "", "note": note if marked else ""}  # fmt: skip
+    def draw(self, payload: Payload) -> Response:
+        """Adds samples to the random sample."""
+        count = requests.parse_int(payload, "count", 1, 100_001) if "count" in payload else DRAW_COUNT
+        with self.store.lock:
+            rows = draw_random(len(self.samples), self.store.drawn, count, seed=0)
+            if rows:
+                self.store.draw(rows, self._reviewer(payload))
+        return {"drawn": len(self.store.drawn), "new": len(rows)}
 
-    def keep_place(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Keeps where a reviewer is and how the page is set, so that they go on there, whatever browser they use."""
-        with self.ledger.lock:
-            self.places.keep(self._who(asked), asked.get("place"))
+    def save_state(self, payload: Payload) -> Response:
+        """Stores where a reviewer is and how they set up the page."""
+        with self.store.lock:
+            self.reviewer_states.set(self._reviewer(payload), payload.get("state"))
         return {}
 
-    def draw(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Draws further samples for the random sample."""
-        count = read_number(asked, "count", 1, 100_001) if "count" in asked else DRAW
-        with self.ledger.lock:
-            new = draw_random(self.samples, self.ledger.drawn, count, seed=0)
-            if new:
-                self.ledger.draw(new, self._who(asked))
-        return {"drawn": len(self.ledger.drawn), "new": len(new)}
+    def full_image(self, row: Any) -> bytes:
+        """Returns a sample's image as a JPEG, enlarged."""
+        if not isinstance(row, int) or not 0 <= row < len(self.samples):
+            raise RequestError(f"there is no sample {row!r}", status=HTTPStatus.NOT_FOUND)
+        return encode_full_image(str(self.samples.paths[row]), lambda: self.sprites.pixels(np.asarray([row]))[0])
 
-    def picture(self, row: int) -> bytes:
-        """Returns one sample's picture as large as its file has it, within limits, as a JPEG."""
-        if not 0 <= row < len(self.samples):
-            raise Refused("no such sample", status=404)
-        return large_picture(str(self.samples.paths[row]), lambda: self.sprites.pixels(np.asarray([row]))[0])
+    def sprite_sheet(self, name: str) -> bytes:
+        """Returns a sprite sheet, a JPEG."""
+        sheet = self.sprites.sheet(name)
+        if sheet is None:
+            raise RequestError("there is no such sprite sheet", status=HTTPStatus.NOT_FOUND)
+        return sheet
 
     def close(self) -> None:
-        """Writes ``fixes.csv`` where that is still to do."""
-        self.file.write()
-        self.ledger.journal.close()
-        self.seen.close()
+        """Writes ``fixes.csv`` if it is not up to date, and closes the files."""
+        self.fixes.file.write()
+        self.store.journal.close()
+        self.seen_log.close()
 
-    def _who(self, asked: Mapping[str, Any]) -> str:
-        return read_reviewer(asked, self.reviewer)
+    def _reviewer(self, payload: Payload) -> str:
+        return requests.parse_reviewer(payload, self.reviewer)
 
-    def _pace(self, who: str) -> Pace:
-        return self.paces.setdefault(who, Pace())
+    def _pace(self, reviewer: str) -> Pace:
+        return self._paces.setdefault(reviewer, Pace())
 
 
-def _short(values: np.ndarray) -> list[float | None]:
-    return [None if value != value else round(value, 3) for value in values.tolist()]
+def open_session(
+    table: pd.DataFrame,
+    images: PixelStore | np.ndarray,
+    out: str | Path,
+    *,
+    ranking: pd.DataFrame | None = None,
+    order: pd.DataFrame | None = None,
+    calibrated: bool = False,
+    fixes: str | Path | None = None,
+    ignore: Collection[str] = (),
+    reviewer: str | None = None,
+    title: str = "",
+    notes: Sequence[str] = (),
+) -> ReviewSession:
+    """Opens a review: a new one, or one that continues from the files in ``out``.
+
+    Args:
+        table: Sample table with N rows.
+        images: Pixels of the samples: a pixel store, or a uint8 array ``(N, H, W, 3)``.
+        out: Folder of ``journal.jsonl``, ``seen.jsonl`` and ``fixes.csv``; created if missing.
+        ranking: Ranking of an audit: shown most suspicious first, with the labels it suggests.
+        order: Visual order, indexed by ``sample_id``, as read by
+            :func:`mlfix_train.audit.similarity.order_files.read_order`.
+        calibrated: Whether the suspicion of the ranking is a probability, so that its sum estimates a number.
+        fixes: A fixes file to start with.
+        ignore: Problems of fixes files to ignore, as in :func:`mlfix_train.data.fixes.table.match_fixes`;
+            ``new_labels`` also lets reviewers add labels.
+        reviewer: Name of the reviewer; by default that of the account.
+        title: Title of the page.
+        notes: Further notes to show when the page opens.
+
+    Raises:
+        DataError: The samples, or the files in ``out``, cannot be used; nothing is changed.
+        FixesError: A fixes file does not match the samples; nothing is changed.
+    """
+    out = Path(out).expanduser()
+    if INVALID in label_list(table):
+        raise DataError(
+            f"a label is called {INVALID!r}, which means 'exclude the sample' in a fixes file", "rename the label"
+        )
+    sprites = _make_sprites(images, len(table), out)
+    samples = make_samples(table, ranking, order, calibrated)
+    reviewer = reviewer or account_name()
+    journal = Journal(out / "journal.jsonl")
+    try:
+        store = MarkStore(samples, journal)
+        opened = open_fixes(out / "fixes.csv", store, table, fixes, ignore, reviewer)
+        seen_log = SeenLog(out / "seen.jsonl", samples)
+    except BaseException:
+        journal.close()
+        raise
+    opened.notes += [*_notes(samples, table, images, ranking), *notes]
+    return ReviewSession(samples, store, seen_log, opened, sprites, title, reviewer, "new_labels" in ignore)
+
+
+def account_name() -> str:
+    """Returns the name of the user's account, as a reviewer's name."""
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return "reviewer"
+    return name if requests.is_valid_name(name) else "reviewer"
+
+
+def _make_sprites(images: PixelStore | np.ndarray, count: int, out: Path) -> Sprites:
+    shape = tuple(images.shape)
+    if len(shape) != 4 or shape[0] != count or shape[-1] != 3:
+        raise DataError(f"images has shape {shape}; there are {count:,} samples", "give images of shape (N, H, W, 3)")
+    if isinstance(images, PixelStore):
+        return Sprites(images.__getitem__, shape[1], images.fingerprint, images.folder / "sprites")
+    if images.dtype != np.uint8:
+        raise DataError(f"images has dtype {images.dtype}", "give uint8 images, 0 to 255")
+    source = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
+    return Sprites(images.__getitem__, max(shape[1:3]), source, out / ".sprites")
+
+
+def _notes(
+    samples: Samples, table: pd.DataFrame, images: PixelStore | np.ndarray, ranking: pd.DataFrame | None
+) -> list[str]:
+    notes = []
+    if ranking is not None:
+        missing = int((~table.index.isin(ranking["sample_id"])).sum())
+        if missing:
+            notes.append(f"{missing:,} of {len(table):,} samples are not in the audit: nothing is known about them.")
+        if samples.audited and not samples.calibrated:
+            notes.append("The audit does not estimate how many labels are wrong, so the page does not either.")
+    if isinstance(images, PixelStore) and images.unreadable:
+        notes.append(f"{len(images.unreadable):,} images cannot be read and are shown grey.")
+    if not label_list(table):
+        notes.append("The images have no labels: mark what should be excluded.")
+    return notes

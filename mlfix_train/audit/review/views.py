@@ -1,4 +1,4 @@
-"""Views: which samples the page shows, in which groups, and in which order.
+"""Views: which samples the page shows, in which groups and in which order.
 
 Shapes: N samples, M of them in a view, G groups.
 """
@@ -6,65 +6,63 @@ Shapes: N samples, M of them in a view, G groups.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mlfix_train.audit.review.samples import NONE, Samples, natural
-from mlfix_train.errors import ConfigError, did_you_mean
+from mlfix_train.audit.review.samples import NONE, Samples, natural_sort_key
+from mlfix_train.errors import check_choice
 
-SCREEN = 60
-"""Samples of a group that a person sees at once; the group is worth as much as these hold suspicion."""
+SCREEN_SIZE = 60
+"""Samples of a group seen at once; groups are ordered by the suspicion that these hold."""
 FIRST_BAND = 48
-"""Samples in the first band of "similar and suspicious together"; each further band is twice as long."""
-SUSPICIOUS = 0.5
-BY = ("label", "pair", "all", "random")
-WITHIN = ("suspicion", "visual", "both")
-GROUPS = ("suspicion", "name")
-SHOW = ("all", "marked", "unmarked", "suspicious", "unseen")
+"""Samples in the first band of the order ``both``; each further band is twice as long."""
+MIN_SUSPICION = 0.5
+"""Samples at least this suspicious are shown by the filter ``suspicious``."""
+GROUP_BY = ("label", "pair", "all", "random")
+SORT_BY = ("suspicion", "visual", "both")
+GROUP_ORDERS = ("suspicion", "name")
+FILTERS = ("all", "marked", "unmarked", "suspicious", "unreviewed")
 
 
 @dataclass(frozen=True)
 class ViewSpec:
-    """What a person asked to see.
+    """What to show.
 
     Args:
-        by: ``label``, ``pair`` (given and predicted label), ``all`` (one group), ``random`` (a sample of the whole
-            data set, in random order), or ``column:<name>`` of the metadata.
-        within: order inside a group: ``suspicion`` (most suspicious first), ``visual`` (alike beside alike), or
-            ``both`` (bands of falling suspicion, each twice as long as the one before, alike beside alike in each).
-        groups: order of the groups: ``suspicion`` (whose first screen holds the most comes first) or ``name``.
-        show: ``all``, ``marked``, ``unmarked``, ``suspicious``, ``unseen``.
-        search: words that the id or one of the labels has to hold, all of them.
+        group_by: ``label``, ``pair`` (given and predicted label), ``all`` (one group), ``random`` (the random sample,
+            in random order), or ``column:<name>`` of the metadata.
+        sort_by: Order inside a group: ``suspicion`` (most suspicious first), ``visual`` (similar images side by side),
+            or ``both`` (bands of falling suspicion, each twice as long as the one before, in visual order inside).
+        group_order: ``suspicion`` (the groups whose first screen holds most suspicion first) or ``name``.
+        filter: ``all``, ``marked``, ``unmarked``, ``suspicious`` or ``unreviewed``.
+        search: Words that the id or one of the labels must contain, all of them.
     """
 
-    by: str = "label"
-    within: str = "suspicion"
-    groups: str = "suspicion"
-    show: str = "all"
+    group_by: str = "label"
+    sort_by: str = "suspicion"
+    group_order: str = "suspicion"
+    filter: str = "all"
     search: str = ""
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any], samples: Samples) -> ViewSpec:
+    def parse(cls, payload: Mapping[str, Any], samples: Samples) -> ViewSpec:
         """Checks what a page sent.
 
         Raises:
-            ConfigError: a value that means nothing, with the right ones.
+            ConfigError: An unknown value, with the closest valid one.
         """
-        given = {name: str(values.get(name, getattr(cls, name))) for name in cls.__dataclass_fields__}
-        for name, allowed in (("within", WITHIN), ("groups", GROUPS), ("show", SHOW)):
-            if given[name] not in allowed:
-                raise ConfigError(f"{name}={given[name][:80]!r} is no choice", did_you_mean(given[name][:80], allowed))
-        columns = [f"column:{name}" for name in samples.columns]
-        if given["by"] not in (*BY, *columns):
-            raise ConfigError(f"by={given['by'][:80]!r} is no choice", did_you_mean(given["by"][:80], [*BY, *columns]))
-        given["search"] = " ".join(given["search"][:200].split())
-        if given["by"] == "random":  # nothing that the audit says may sway the judgement
-            given |= {"show": "all", "search": "", "within": "suspicion", "groups": "suspicion"}
-        return cls(**given)
+        values = {name: str(payload.get(name, getattr(cls, name)))[:200] for name in cls.__dataclass_fields__}
+        check_choice("group_by", values["group_by"], [*GROUP_BY, *(f"column:{name}" for name in samples.columns)])
+        check_choice("sort_by", values["sort_by"], SORT_BY)
+        check_choice("group_order", values["group_order"], GROUP_ORDERS)
+        check_choice("filter", values["filter"], FILTERS)
+        values["search"] = " ".join(values["search"].split())
+        if values["group_by"] == "random":  # what the audit says must not bias the reviewer
+            return cls(group_by="random")
+        return cls(**values)
 
 
 @dataclass
@@ -72,12 +70,13 @@ class View:
     """Samples in the order in which they are shown.
 
     Attributes:
-        spec: what was asked for.
-        rows: int32 ``M``, rows of the samples.
-        starts: int64 ``G + 1``, where groups begin in ``rows``.
-        given, other: int32 ``G``, labels of a group, :data:`NONE` where it has none.
-        names: ``G`` names.
-        expected: float ``G``, sum of the suspicion.
+        spec: What was asked for.
+        rows: int32 ``(M,)`` rows of the samples.
+        starts: int64 ``(G + 1,)``, where each group begins in ``rows``.
+        given, other: int32 ``(G,)`` label codes of each group, :data:`NONE` where it has none.
+        names: G names.
+        expected: float ``(G,)`` sum of the suspicion.
+        group_of: int32 ``(M,)`` group of each row.
     """
 
     spec: ViewSpec
@@ -87,14 +86,13 @@ class View:
     other: np.ndarray
     names: list[str]
     expected: np.ndarray
-    place: np.ndarray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.group_of = np.repeat(np.arange(len(self.names)), np.diff(self.starts)).astype(np.int32)
 
     @property
     def key(self) -> str:
-        """Names the view by its content."""
+        """Name of the view, a hash of its content."""
         digest = hashlib.sha256(repr(self.spec).encode())
         digest.update(self.rows.tobytes())
         return digest.hexdigest()[:20]
@@ -105,107 +103,115 @@ class View:
 
 
 def make_view(
-    samples: Samples, spec: ViewSpec, marks: np.ndarray, seen: np.ndarray, drawn: np.ndarray | None = None
+    samples: Samples, spec: ViewSpec, marks: np.ndarray, reviewed: np.ndarray, drawn: np.ndarray | None = None
 ) -> View:
-    """Picks, groups and orders samples.
+    """Selects, groups and orders samples.
 
     Args:
         samples: N samples.
-        spec: what is wanted.
-        marks: int32 ``N``, :data:`NONE` where there is no mark.
-        seen: bool ``N``.
-        drawn: rows of the random sample, in their order.
+        spec: What to show.
+        marks: int32 ``(N,)``, :data:`NONE` where unmarked.
+        reviewed: bool ``(N,)``.
+        drawn: Rows of the random sample, in their order.
     """
-    rows = np.flatnonzero(_shown(samples, spec, marks, seen)).astype(np.int32)
-    if spec.by == "random":
-        chosen = np.asarray([] if drawn is None else drawn, np.int32)
-        rows = chosen[np.isin(chosen, rows)]
-        nothing = np.full(1, NONE, np.int32)
-        held = np.array([np.nansum(samples.suspicion[rows])])
-        return View(spec, rows, np.array([0, len(rows)]), nothing, nothing, ["Random sample"], held)
-    keys, given, other, names = _groups(samples, spec.by, rows)
+    if spec.group_by == "random":
+        rows = np.asarray([] if drawn is None else drawn, np.int32)
+        missing = np.full(1, NONE, np.int32)
+        expected = np.array([np.nansum(samples.suspicion[rows])])
+        return View(spec, rows, np.array([0, len(rows)]), missing, missing, ["Random sample"], expected)
+    rows = np.flatnonzero(_filter(samples, spec, marks, reviewed)).astype(np.int32)
+    keys, given, other, names = _groups(samples, spec.group_by, rows)
     suspicion = np.nan_to_num(samples.suspicion[rows], nan=-1)
-    ranked = np.lexsort((rows, -suspicion, keys))
-    starts = np.searchsorted(keys[ranked], np.arange(len(names) + 1))
-    counted = np.maximum(suspicion, 0)
+
+    # Rank of each row inside its group, by suspicion.
+    by_suspicion = np.lexsort((rows, -suspicion, keys))
+    starts = np.searchsorted(keys[by_suspicion], np.arange(len(names) + 1))
     rank = np.empty(len(rows), np.int64)
-    rank[ranked] = np.arange(len(rows)) - np.repeat(starts[:-1], np.diff(starts))
-    worth = np.bincount(keys, weights=counted * (rank < SCREEN), minlength=len(names))
-    expected = np.bincount(keys, weights=counted, minlength=len(names))
-    by_name = sorted(range(len(names)), key=lambda i: (natural(names[i]), i))
-    turn = np.empty(len(names), np.int64)
-    turn[by_name] = np.arange(len(names))
-    sequence = np.lexsort((turn, -np.round(worth, 6))) if spec.groups == "suspicion" else np.argsort(turn)
-    new = np.empty(len(names), np.int64)
-    new[sequence] = np.arange(len(names))
-    inside = _inside(samples, spec, rows, rank, suspicion)
-    order = np.lexsort((*inside[::-1], new[keys]))
-    sizes = np.diff(starts)[sequence]
+    rank[by_suspicion] = np.arange(len(rows)) - np.repeat(starts[:-1], np.diff(starts))
+
+    # Order of the groups.
+    weights = np.maximum(suspicion, 0)
+    expected = np.bincount(keys, weights=weights, minlength=len(names))
+    first_screen = np.bincount(keys, weights=weights * (rank < SCREEN_SIZE), minlength=len(names))
+    by_name = np.array(sorted(range(len(names)), key=lambda i: (natural_sort_key(names[i]), i)), np.int64)
+    name_rank = np.argsort(by_name)
+    order = np.lexsort((name_rank, -np.round(first_screen, 6))) if spec.group_order == "suspicion" else by_name
+    group_rank = np.argsort(order)
+
+    rows_order = np.lexsort((*_sort_keys(samples, spec, rows, rank, suspicion)[::-1], group_rank[keys]))
     return View(
-        spec, rows[order], np.concatenate([[0], np.cumsum(sizes)]), given[sequence], other[sequence],
-        [names[i] for i in sequence], expected[sequence],
-    )  # fmt: skip
+        spec,
+        rows[rows_order],
+        np.concatenate([[0], np.cumsum(np.diff(starts)[order])]),
+        given[order],
+        other[order],
+        [names[i] for i in order],
+        expected[order],
+    )
 
 
-def _shown(samples: Samples, spec: ViewSpec, marks: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    shown = {
-        "all": lambda: np.ones(len(samples), bool),
-        "marked": lambda: marks != NONE,
-        "unmarked": lambda: marks == NONE,
-        "suspicious": lambda: samples.issue | (np.nan_to_num(samples.suspicion) >= SUSPICIOUS),
-        "unseen": lambda: ~seen,
-    }[spec.show]()
-    for word in re.split(r" +", spec.search.casefold()):
-        if not word:
-            continue
-        fits = np.array([word in name.casefold() for name in samples.labels] + [False])
-        found = fits[samples.given] | fits[samples.predicted] | fits[np.where(marks >= 0, marks, NONE)]
-        rest = np.flatnonzero(shown & ~found)
-        found[rest] = [word in samples.ids[row].casefold() for row in rest]
-        shown &= found
+def _filter(samples: Samples, spec: ViewSpec, marks: np.ndarray, reviewed: np.ndarray) -> np.ndarray:
+    """Returns bool ``(N,)``, which samples are shown."""
+    if spec.filter == "marked":
+        shown = marks != NONE
+    elif spec.filter == "unmarked":
+        shown = marks == NONE
+    elif spec.filter == "suspicious":
+        shown = samples.is_label_issue | (np.nan_to_num(samples.suspicion) >= MIN_SUSPICION)
+    elif spec.filter == "unreviewed":
+        shown = ~reviewed
+    else:
+        shown = np.ones(len(samples), bool)
+    for word in spec.search.casefold().split():
+        label_matches = np.array([word in name.casefold() for name in samples.labels] + [False])  # code -1: no label
+        matches = label_matches[samples.given] | label_matches[samples.predicted]
+        matches |= label_matches[np.where(marks >= 0, marks, NONE)]
+        rest = np.flatnonzero(shown & ~matches)
+        matches[rest] = [word in samples.ids[row].casefold() for row in rest]
+        shown = shown & matches
     return np.asarray(shown)
 
 
-def _groups(samples: Samples, by: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """Returns the group of each row (numbered without gaps), and the labels and name of each group."""
+def _groups(samples: Samples, group_by: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    """Returns the group of each row, int64 ``(M,)``, and the given label, other label and name of each group."""
     given, predicted = samples.given[rows].astype(np.int64), samples.predicted[rows].astype(np.int64)
-    width = len(samples.labels) + 1
-    if by == "label":
-        found, keys = np.unique(given, return_inverse=True)
-        first, second = found, np.full(len(found), NONE)
-        names = [samples.label(i) or "(no label)" for i in found]
-    elif by == "pair":
-        found, keys = np.unique((given + 1) * width + predicted + 1, return_inverse=True)
-        first, second = found // width - 1, found % width - 1
-        names = [_pair(samples, i, j) for i, j in zip(first, second, strict=True)]
-    elif by == "all":
+    if group_by == "label":
+        first, keys = np.unique(given, return_inverse=True)
+        second = np.full(len(first), NONE)
+        names = [samples.label(i) or "(no label)" for i in first]
+    elif group_by == "pair":
+        width = len(samples.labels) + 1
+        pairs, keys = np.unique((given + 1) * width + predicted + 1, return_inverse=True)
+        first, second = pairs // width - 1, pairs % width - 1
+        names = [_pair_name(samples, i, j) for i, j in zip(first, second, strict=True)]
+    elif group_by == "all":
         keys = np.zeros(len(rows), np.int64)
         names = ["All samples"] if len(rows) else []
         first = second = np.full(len(names), NONE)
     else:
-        codes, texts = samples.columns[by.removeprefix("column:")]
-        found, keys = np.unique(codes[rows], return_inverse=True)
-        first = second = np.full(len(found), NONE)
-        names = [texts[i] for i in found]
+        codes, texts = samples.columns[group_by.removeprefix("column:")]
+        values, keys = np.unique(codes[rows], return_inverse=True)
+        first = second = np.full(len(values), NONE)
+        names = [texts[i] for i in values]
     return keys.reshape(-1), first.astype(np.int32), second.astype(np.int32), names
 
 
-def _pair(samples: Samples, given: int, predicted: int) -> str:
-    first = samples.label(given) or "(no label)"
+def _pair_name(samples: Samples, given: int, predicted: int) -> str:
+    label = samples.label(given) or "(no label)"
     if predicted < 0:
-        return f"{first}, not predicted"
-    return f"{first}, predicted so" if given == predicted else f"{first} → {samples.label(predicted)}"
+        return f"{label}, no prediction"
+    return f"{label}, prediction agrees" if given == predicted else f"{label} → {samples.label(predicted)}"
 
 
-def _inside(
+def _sort_keys(
     samples: Samples, spec: ViewSpec, rows: np.ndarray, rank: np.ndarray, suspicion: np.ndarray
 ) -> tuple[np.ndarray, ...]:
-    """Returns the keys that order the rows of a group, the weightiest first."""
-    place = samples.label_place if spec.by == "label" else samples.place
-    visual = rows if place is None else place[rows]
-    if spec.within == "visual":
+    """Returns the sort keys of the rows of a group, the primary one first."""
+    position = samples.label_position if spec.group_by == "label" else samples.position
+    visual = rows if position is None else position[rows]
+    if spec.sort_by == "visual":
         return (visual,)
-    if spec.within == "suspicion":
+    if spec.sort_by == "suspicion":
         return (-suspicion, visual)
     band = np.floor(np.log2(rank / FIRST_BAND + 1)).astype(np.int64)
     return (band, visual)

@@ -1,93 +1,111 @@
-"""The page as a widget of Jupyter, VS Code and Colab: the same module, its requests and pictures through the kernel."""
+"""The page as a widget in Jupyter, VS Code and Colab: the same script, which talks to the kernel, not to a server."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from mlfix_train.audit.review.requests import Refused
-from mlfix_train.audit.review.server import ASSETS
-from mlfix_train.audit.review.session import Desk
+import numpy as np
+import pandas as pd
 
-log = logging.getLogger(__name__)
+from mlfix_train.audit.review.requests import RequestError
+from mlfix_train.audit.review.server import ASSETS
+from mlfix_train.audit.review.session import ReviewSession, open_session
+from mlfix_train.data.pixels.store import PixelStore
 
 HEIGHT = 760
-"""Of the widget, CSS pixels."""
-_OPEN: dict[Path, Desk] = {}
+"""Height of the widget, CSS pixels."""
+_OPEN: dict[Path, ReviewSession] = {}
 
 
-def open_already(out: Path) -> Desk | None:
-    """Returns the review that this process has open in a folder, so that a cell may run twice."""
-    return _OPEN.get(out.resolve())
-
-
-def answer_message(desk: Desk, asked: Any) -> tuple[dict[str, Any], list[bytes]]:
-    """Answers a message of the widget: ``{id, kind, asked}``.
-
-    Returns:
-        ``{id, status, told}``, ``told`` as the server's JSON, and the bytes of a sheet or picture.
-    """
-    number = asked.get("id") if isinstance(asked, Mapping) else None
-    try:
-        if not isinstance(asked, Mapping) or not isinstance(asked.get("kind"), str):
-            raise Refused("a message names its kind", status=400)
-        kind, body = asked["kind"], asked.get("asked", {})
-        if kind in ("sprites", "pictures"):
-            if not isinstance(body, Mapping):
-                raise Refused("a request is a JSON object", status=400)
-            found = desk.sprites.sheet(str(body.get("name"))) if kind == "sprites" else desk.picture(_row(body))
-            if found is None:
-                raise Refused("no such sheet", status=404)
-            return {"id": number, "status": 200, "told": {}}, [found]
-        told = desk.answer(kind, body)
-        return {"id": number, "status": 409 if told.get("conflicts") and kind == "marks" else 200, "told": told}, []
-    except Refused as refused:
-        return {"id": number, "status": refused.status,
-                "told": {"error": refused.problem, "hint": refused.hint}}, []  # fmt: skip
-    except OSError as error:
-        told = {"error": f"not saved: {error.strerror or error}", "hint": "free some space, or mend the permissions"}
-        return {"id": number, "status": 507, "told": told}, []
-
-
-def _row(body: Mapping[str, Any]) -> int:
-    row = body.get("name")
-    return row if isinstance(row, int) else -1
-
-
-def make_widget(desk: Desk, height: int = HEIGHT) -> Any:
-    """Returns an ``anywidget`` that shows a desk.
+def review(
+    table: pd.DataFrame,
+    images: PixelStore | np.ndarray,
+    out: str | Path = "review",
+    *,
+    height: int = HEIGHT,
+    **options: Any,
+) -> Any:
+    """Shows the review page in a notebook. A cell that runs again shows the review that is already open.
 
     Args:
-        desk: what is shown; it stays open as long as the kernel.
+        table: Sample table with N rows.
+        images: A pixel store, or a uint8 array ``(N, H, W, 3)``.
+        out: Folder of the review: ``fixes.csv`` and the files it resumes from.
+        height: Height of the page, CSS pixels.
+        options: As in :func:`mlfix_train.audit.review.session.open_session`, such as ``ranking`` and ``order``.
+
+    Returns:
+        The widget; ``widget.fixes`` is the path of the fixes file, up to date after every mark.
+
+    Raises:
+        DataError, FixesError: As in :func:`~mlfix_train.audit.review.session.open_session`.
+    """
+    return make_widget(get_open_session(out) or open_session(table, images, out, **options), height)
+
+
+def get_open_session(out: str | Path) -> ReviewSession | None:
+    """Returns the review that this process has open in a folder, ``None`` if there is none."""
+    return _OPEN.get(Path(out).expanduser().resolve())
+
+
+def close_review(out: str | Path) -> None:
+    """Closes the review that this process has open in ``out``, so that another process can open it."""
+    session = _OPEN.pop(Path(out).expanduser().resolve(), None)
+    if session is not None:
+        session.close()
+
+
+def answer_message(session: ReviewSession, message: Any) -> tuple[dict[str, Any], list[bytes]]:
+    """Answers a message of the widget: ``{id, kind, payload}``.
+
+    Returns:
+        ``{id, status, response}`` with the server's status and JSON, and the bytes of a sprite sheet or image.
+    """
+    message_id = message.get("id") if isinstance(message, Mapping) else None
+    try:
+        if not isinstance(message, Mapping) or not isinstance(message.get("kind"), str):
+            raise RequestError("the message has no kind", status=HTTPStatus.BAD_REQUEST)
+        kind, payload = message["kind"], message.get("payload", {})
+        if kind not in ("sprites", "images"):
+            status, response = session.respond(kind, payload)
+            return {"id": message_id, "status": status, "response": response}, []
+        if not isinstance(payload, Mapping):
+            raise RequestError("the request is not a JSON object", status=HTTPStatus.BAD_REQUEST)
+        name = payload.get("name")
+        content = session.sprite_sheet(str(name)) if kind == "sprites" else session.full_image(name)
+        return {"id": message_id, "status": 200, "response": {}}, [content]
+    except RequestError as error:
+        response = {"error": error.problem, "hint": error.hint}
+        return {"id": message_id, "status": error.status, "response": response}, []
+
+
+def make_widget(session: ReviewSession, height: int = HEIGHT) -> Any:
+    """Returns an ``anywidget`` that shows a session, which stays open as long as the kernel.
+
+    Args:
+        session: What to show.
         height: CSS pixels.
     """
     import anywidget
     import traitlets
 
-    class Review(anywidget.AnyWidget):
+    class ReviewWidget(anywidget.AnyWidget):
         _esm = (ASSETS / "review.js").read_text(encoding="utf-8")
         _css = (ASSETS / "review.css").read_text(encoding="utf-8")
         height = traitlets.Int(HEIGHT).tag(sync=True)
         title = traitlets.Unicode("").tag(sync=True)
 
         def __init__(self) -> None:
-            super().__init__(height=height, title=desk.title)
-            self.desk, self.fixes = desk, desk.file.path
+            super().__init__(height=height, title=session.title)
+            self.session, self.fixes = session, session.fixes_path
             self.on_msg(self._answer)
 
-        def _answer(self, widget: Any, content: Any, buffers: Any) -> None:
-            told, found = answer_message(desk, content)
-            self.send(told, found)
+        def _answer(self, widget: Any, message: Any, buffers: Any) -> None:
+            self.send(*answer_message(session, message))
 
-    _OPEN[desk.file.path.parent.resolve()] = desk
-    desk.view({"by": "label"})
-    return Review()
-
-
-def close_review(out: str | Path) -> None:
-    """Closes the review that this process has open in ``out``, so that ``mlfix review`` may open it."""
-    desk = _OPEN.pop(Path(out).expanduser().resolve(), None)
-    if desk is not None:
-        desk.close()
+    _OPEN[session.fixes_path.parent.resolve()] = session
+    session.view({"group_by": "label"})
+    return ReviewWidget()

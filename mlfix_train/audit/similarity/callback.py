@@ -1,7 +1,11 @@
-"""The callback of a sorting network's training: shows nearest neighbours, so that a person sees whether it learns."""
+"""Shows nearest neighbours while a sorting network trains, so that a person can judge what it learns.
+
+Shapes: N samples, D features.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +19,42 @@ from mlfix_train.audit.reporting.pictures import Picture
 from mlfix_train.audit.reporting.wandb import find_tracker
 from mlfix_train.audit.similarity.neighbours import Neighbours, nearest_neighbours
 
-QUERIES, NEAREST = 12, 8
-MOST_PANELS = 12
-"""Panels that a training logs, spread evenly over its epochs."""
+N_QUERIES, N_NEIGHBOURS = 12, 8
+"""Rows of the panel, and neighbours in each."""
+MAX_PANELS = 12
+"""Panels per training, spread evenly over its epochs."""
 
 
 class NeighbourCallback(L.Callback):
-    """Looks for nearest neighbours among the validation's samples, by the cosine of their features.
+    """Finds nearest neighbours among the validation samples, by the cosine similarity of their features.
 
-    It works on any LightningModule whose ``validation_step`` returns ``{features: N,D, index: N}`` and any DataModule
-    with ``table`` and ``store``. After each validation it logs ``val/agreement`` (where there are labels: percent of
-    the samples whose nearest neighbour from another group bears the same label); some twelve times in a training it
-    writes ``panels/neighbours.png`` into ``folder`` and logs it to W&B: a row for each of some samples, the sample
-    first, then its nearest neighbours.
+    It works with any LightningModule whose ``validation_step`` returns ``{features: (N, D), index: (N,)}`` and any
+    DataModule with ``table`` and ``store``. After each validation it logs ``val/agreement`` (if there are labels; see
+    :func:`label_agreement`). Up to 12 times per training, and at the end, it writes ``panels/neighbours.png`` and logs
+    it to W&B: in each row a sample, followed by its nearest neighbours.
 
     Args:
-        folder: run directory.
-        title: what the headline calls the run.
+        folder: Run directory.
+        title: Name of the run in the headline.
+
+    Attributes:
+        has_results: Whether a validation has been seen.
     """
 
     def __init__(self, folder: str | Path, title: str = "") -> None:
         self.folder, self.title = Path(folder), title
-        self.parts: list[dict[str, np.ndarray]] = []
-        self.has_results = False
         self.gathered: dict[str, np.ndarray] | None = None
         self.agreement: float | None = None
+        self._batches: list[dict[str, np.ndarray]] = []
+
+    @property
+    def has_results(self) -> bool:
+        """Whether a validation has been seen, on any rank."""
+        return self.gathered is not None
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begins a new collection."""
-        self.parts = []
+        """Starts a new collection."""
+        self._batches = []
 
     def on_validation_batch_end(
         self,
@@ -54,105 +65,103 @@ class NeighbourCallback(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keeps the features of a batch, off the device."""
-        features, index = outputs["features"].detach().float().cpu().numpy(), outputs["index"].cpu().numpy()
-        self.parts.append({"features": features, "index": index})
+        """Copies the features of a batch to the CPU."""
+        features = outputs["features"].detach().float().cpu().numpy()
+        self._batches.append({"features": features, "index": outputs["index"].cpu().numpy()})
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Finds the neighbours, logs how many agree in their label, and now and then draws them."""
-        if trainer.sanity_checking or not self.parts:
+        """Measures and logs the agreement of labels, and draws a panel if one is due."""
+        if trainer.sanity_checking or not self._batches:
             return
-        self.gathered, self.parts = gather_on_rank_zero(self.parts), []
+        gathered, self._batches = gather_on_rank_zero(self._batches), []
         agreement = None
-        if self.gathered is not None:
-            table = trainer.datamodule.table.iloc[self.gathered["index"]]  # type: ignore[attr-defined]
-            agreement = label_agreement(self.gathered["features"], table)
-        self.has_results, self.agreement = True, trainer.strategy.broadcast(agreement)
+        if gathered is not None:
+            agreement = label_agreement(gathered["features"], _data(trainer).table.iloc[gathered["index"]])
+        self.gathered, self.agreement = gathered or {}, trainer.strategy.broadcast(agreement)
         if self.agreement is not None:
             pl_module.log("val/agreement", self.agreement, rank_zero_only=False)
         epochs = max(int(trainer.max_epochs or 1), 1)
-        every = -(-epochs // MOST_PANELS)
-        if trainer.current_epoch % every == 0 and trainer.current_epoch + 1 < epochs:
-            self.draw(trainer)
+        interval = -(-epochs // MAX_PANELS)
+        if trainer.current_epoch % interval == 0 and trainer.current_epoch + 1 < epochs:
+            self.finish(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draws the neighbours of the last validation."""
         self.finish(trainer)
 
     def finish(self, trainer: L.Trainer) -> None:
-        """Draws and logs the last panel."""
-        self.draw(trainer)
-
-    def draw(self, trainer: L.Trainer) -> Path | None:
-        """Writes ``panels/neighbours.png`` and logs it; only the first process does, and it returns the path."""
-        if not trainer.is_global_zero or self.gathered is None:
-            return None
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        index, features = self.gathered["index"], unit(self.gathered["features"])
-        rng = np.random.default_rng(0)
-        queries = rng.choice(len(index), min(QUERIES, len(index)), replace=False)
-        found = nearest_neighbours(features, NEAREST)
-        table = data.table.iloc[index]
-        tiles = neighbour_tiles(queries, found, table, lambda rows: data.store[index[rows]])
-        said = "" if self.agreement is None else f", nearest of the same label {self.agreement:.1f}%"
-        epoch = min(trainer.current_epoch + 1, int(trainer.max_epochs or 1))  # after the last it is counted on
-        note = f"{self.title}, epoch {epoch}{said}; each row: an image, then its nearest"
-        columns = 1 + found.index.shape[1]
+        """Writes ``panels/neighbours.png`` from the last validation and logs it, on rank 0."""
+        if not trainer.is_global_zero or not self.gathered:
+            return
+        data = _data(trainer)
+        index, features = self.gathered["index"], _normalize(self.gathered["features"])
+        queries = np.random.default_rng(0).choice(len(index), min(N_QUERIES, len(index)), replace=False)
+        neighbours = nearest_neighbours(features, N_NEIGHBOURS)
+        tiles = neighbour_tiles(queries, neighbours, data.table.iloc[index], lambda rows: data.store[index[rows]])
+        agreement = "" if self.agreement is None else f", nearest of the same label {self.agreement:.1f}%"
+        epoch = min(trainer.current_epoch + 1, int(trainer.max_epochs or 1))  # it is incremented after the last one
+        note = f"{self.title}, epoch {epoch}{agreement}; each row: an image, then its nearest neighbours"
+        columns = 1 + neighbours.index.shape[1]
         panel = draw_panel(tiles, "Nearest neighbours", note, columns=columns, max_tiles=len(tiles))
         path = save_panel(panel, self.folder / "panels" / "neighbours.png")
         tracker = find_tracker(trainer.loggers)
         if tracker is not None:
             tracker.log_pictures([Picture("sorting/neighbours", path, note)])
-        return path
 
 
-def neighbour_tiles(queries: np.ndarray, found: Neighbours, table: pd.DataFrame, images: Any) -> list[Tile]:
+def neighbour_tiles(
+    queries: np.ndarray, neighbours: Neighbours, table: pd.DataFrame, images: Callable[[np.ndarray], np.ndarray]
+) -> list[Tile]:
     """Returns tiles row by row: a sample, then its nearest neighbours with their distance.
 
     Args:
-        queries: numbers of samples.
-        found: neighbours of all samples.
-        table: sample table of all samples, in the same order.
-        images: maps numbers of samples to their pixels.
+        queries: Row numbers of samples.
+        neighbours: Of all N samples.
+        table: Sample table of all N samples.
+        images: Maps row numbers ``(n,)`` to pixels, uint8 ``(n, H, W, 3)``.
     """
-    names = ["" if pd.isna(label) else str(label) for label in table["label"]]
+    labels = ["" if pd.isna(label) else str(label) for label in table["label"]]
     tiles = []
     for query in queries:
-        row = np.concatenate([[query], found.index[query]])
-        words = ["this one", *(f"{gap:.2f} away" for gap in found.distance[query])]
+        rows = np.concatenate([[query], neighbours.index[query]])
+        captions = ["query", *(f"distance {distance:.2f}" for distance in neighbours.distance[query])]
         tiles += [
-            Tile(image, names[number], caption=word)
-            for image, number, word in zip(images(row), row, words, strict=True)
+            Tile(image, labels[row], caption=caption)
+            for image, row, caption in zip(images(rows), rows, captions, strict=True)
         ]
     return tiles
 
 
-def unit(features: np.ndarray) -> np.ndarray:
-    """Brings rows to length 1; a row of zeros stays."""
+def label_agreement(features: np.ndarray, table: pd.DataFrame, block_size: int = 1024) -> float | None:
+    """Returns how often the nearest neighbour of a sample from another group has the same label.
+
+    Args:
+        features: ``(N, D)``, compared by their cosine similarity.
+        table: Sample table of the same samples.
+        block_size: Samples processed at a time.
+
+    Returns:
+        Percent, 0 to 100, higher is better, of the labelled samples; ``None`` unless there are two groups of them.
+    """
+    labels, groups = pd.factorize(table["label"])[0], pd.factorize(table["group"])[0]
+    rows = np.flatnonzero(labels >= 0)  # missing labels have the code -1
+    if len(np.unique(groups[rows])) < 2:
+        return None
+    x, labels, groups = _normalize(features)[rows], labels[rows], groups[rows]
+    agreeing = 0
+    for start in range(0, len(x), block_size):
+        own = slice(start, start + block_size)
+        similarity = x[own] @ x.T
+        similarity[groups[own, None] == groups[None]] = -np.inf
+        agreeing += int((labels[similarity.argmax(1)] == labels[own]).sum())
+    return 100 * agreeing / len(x)
+
+
+def _normalize(features: np.ndarray) -> np.ndarray:
+    """Scales rows to length 1; rows of zeros stay."""
     return np.asarray(features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12), dtype=np.float32)
 
 
-def label_agreement(features: np.ndarray, table: pd.DataFrame, block: int = 1024) -> float | None:
-    """Returns how often a sample's nearest neighbour bears its label, the samples of its own group left out.
-
-    Args:
-        features: ``N,D``; compared by their cosine.
-        table: sample table of the same N samples.
-        block: samples looked at at a time.
-
-    Returns:
-        Percent, 0 to 100, over the labelled samples that have a labelled neighbour in another group; ``None`` where
-        there are none.
-    """
-    labels, groups = pd.factorize(table["label"])[0], pd.factorize(table["group"])[0]
-    rows = np.flatnonzero(labels >= 0)  # pandas gives -1 to what has no label
-    if len(np.unique(groups[rows])) < 2:
-        return None
-    x, labels, groups = unit(features)[rows], labels[rows], groups[rows]
-    right = 0
-    for start in range(0, len(x), block):
-        own = slice(start, start + block)
-        likeness = x[own] @ x.T
-        likeness[groups[own, None] == groups[None]] = -np.inf
-        right += int((labels[likeness.argmax(1)] == labels[own]).sum())
-    return 100 * right / len(x)
+def _data(trainer: L.Trainer) -> Any:
+    """Returns the DataModule."""
+    return trainer.datamodule  # type: ignore[attr-defined]

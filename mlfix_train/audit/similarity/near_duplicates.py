@@ -1,4 +1,4 @@
-"""Near-duplicates: the same image twice, or pictures of one thing a moment apart, as groups.
+"""Near-duplicates: groups of images that are identical or almost, such as frames of one track.
 
 Shapes: N images, K neighbours.
 """
@@ -13,76 +13,77 @@ import pandas as pd
 
 from mlfix_train.audit.similarity.neighbours import Neighbours
 
-COLUMNS = ("duplicate_group", "sample_id", "label", "held_out", "kind", "nearest", "distance", "labels_differ",
-           "crosses_split")  # fmt: skip
 
-
-def identical_rows(pixels: Any, count: int, block: int = 4096) -> np.ndarray:
-    """Returns for each of N images the number of the first that has the same pixels (its own where there is none).
+def first_copies(pixels: Any, rows: np.ndarray, block_size: int = 4096) -> np.ndarray:
+    """Returns for each image the first image with the same pixels, which is itself if there is no other.
 
     Args:
-        pixels: indexed by row numbers it returns uint8 ``n,H,W,3``.
-        count: N.
-        block: images read at a time.
+        pixels: ``pixels[rows]`` is uint8 ``(n, H, W, 3)``.
+        rows: ``(N,)`` rows of ``pixels``.
+        block_size: Images read at a time.
+
+    Returns:
+        int64 ``(N,)``, positions in ``rows``.
     """
-    first: dict[bytes, int] = {}
-    result = np.empty(count, np.int64)
-    for start in range(0, count, block):
-        rows = np.arange(start, min(start + block, count))
-        for row, image in zip(rows.tolist(), pixels[rows], strict=True):
-            result[row] = first.setdefault(hashlib.blake2b(image.tobytes(), digest_size=16).digest(), row)
+    seen: dict[bytes, int] = {}
+    result = np.empty(len(rows), np.int64)
+    for start in range(0, len(rows), block_size):
+        for i, image in enumerate(pixels[rows[start : start + block_size]], start):
+            result[i] = seen.setdefault(hashlib.blake2b(image.tobytes(), digest_size=16).digest(), i)
     return result
 
 
-def duplicate_groups(same: np.ndarray, found: Neighbours, threshold: float) -> np.ndarray:
-    """Groups images that are identical, or joined by steps of at most ``threshold``.
+def duplicate_groups(first_copy: np.ndarray, neighbours: Neighbours, threshold: float) -> np.ndarray:
+    """Groups images that are identical, or connected by distances of at most ``threshold``.
 
     Args:
-        same: N, from :func:`identical_rows`.
-        found: neighbours of all N images.
-        threshold: distance, in the units of the neighbours; 0 joins identical images alone.
+        first_copy: ``(N,)``, from :func:`first_copies`.
+        neighbours: Of all N images.
+        threshold: In the units of the neighbours' distances; 0 groups identical images only.
 
     Returns:
-        int64 N: number of the group, counted from 0 by the first image in it; -1 for images that have no duplicate.
+        int64 ``(N,)``, the number of each image's group, in order of first appearance; -1 if it has no duplicate.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    n = len(same)
-    near = (found.distance <= threshold) & (threshold > 0)
-    rows, columns = np.nonzero(near)
+    n = len(first_copy)
+    rows, columns = np.nonzero((neighbours.distance <= threshold) & (threshold > 0))
     first = np.concatenate([rows, np.arange(n)])
-    second = np.concatenate([found.index[rows, columns], same])
+    second = np.concatenate([neighbours.index[rows, columns], first_copy])
     graph = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(n, n))
-    _, part = connected_components(graph, directed=False)
-    sizes = np.bincount(part, minlength=1)
-    several = sizes[part] > 1
+    _, component = connected_components(graph, directed=False)
+    duplicated = np.bincount(component, minlength=1)[component] > 1
     groups = np.full(n, -1, np.int64)
-    groups[several] = pd.factorize(part[several])[0]  # numbers in order of appearance
+    groups[duplicated] = pd.factorize(component[duplicated])[0]
     return groups
 
 
 def duplicates_table(
-    groups: np.ndarray, same: np.ndarray, found: Neighbours, table: pd.DataFrame, held_out: np.ndarray | None
+    groups: np.ndarray,
+    first_copy: np.ndarray,
+    neighbours: Neighbours,
+    table: pd.DataFrame,
+    held_out: np.ndarray | None,
 ) -> pd.DataFrame:
-    """Describes the groups.
+    """Describes groups of near-duplicates.
 
     Args:
-        groups: N, from :func:`duplicate_groups`.
-        same: N, from :func:`identical_rows`.
-        found: neighbours of all N images.
-        table: sample table of the N images.
-        held_out: N booleans, or ``None`` where nothing is split.
+        groups: ``(N,)``, from :func:`duplicate_groups`.
+        first_copy: ``(N,)``, from :func:`first_copies`.
+        neighbours: Of all N images.
+        table: Sample table of the N images.
+        held_out: bool ``(N,)``, or ``None`` if there is no split.
 
     Returns:
-        A row for each image that has a duplicate, groups together: those with different labels first, then those that
+        One row per image that has a duplicate, groups together: first those with different labels, then those that
         cross the split. Columns: ``duplicate_group``, ``sample_id``, ``label``, ``held_out``, ``kind`` (``identical``
-        where another image has the same pixels, else ``near``), ``nearest`` (id of the nearest of the group) and
-        ``distance`` to it, ``labels_differ`` and ``crosses_split`` (of the whole group).
+        if another image has the same pixels, else ``near``), ``nearest`` (sample id of the nearest image of the group)
+        and ``distance`` to it, and ``labels_differ`` and ``crosses_split``, of the whole group.
     """
     rows = np.flatnonzero(groups >= 0)
-    copies = np.bincount(same, minlength=len(same))[same] > 1
-    nearest, distance = _nearest_of_group(groups, same, found)
+    has_copy = np.bincount(first_copy, minlength=len(first_copy))[first_copy] > 1
+    nearest, distance = _nearest_in_group(groups, first_copy, neighbours)
     ids = table.index.to_numpy()
     result = pd.DataFrame(
         {
@@ -90,7 +91,7 @@ def duplicates_table(
             "sample_id": ids[rows],
             "label": table["label"].to_numpy()[rows],
             "held_out": None if held_out is None else held_out[rows],
-            "kind": np.where(copies[rows], "identical", "near"),
+            "kind": np.where(has_copy[rows], "identical", "near"),
             "nearest": [ids[i] if i >= 0 else "" for i in nearest[rows]],
             "distance": distance[rows],
         }
@@ -99,19 +100,31 @@ def duplicates_table(
     result["labels_differ"] = by_group["label"].transform("nunique") > 1
     result["crosses_split"] = False if held_out is None else by_group["held_out"].transform("nunique") > 1
     order = ["labels_differ", "crosses_split", "duplicate_group", "sample_id"]
-    return result.sort_values(order, ascending=[False, False, True, True], kind="stable")[list(COLUMNS)].reset_index(
-        drop=True
-    )
+    return result.sort_values(order, ascending=[False, False, True, True], kind="stable", ignore_index=True)
 
 
-def _nearest_of_group(groups: np.ndarray, same: np.ndarray, found: Neighbours) -> tuple[np.ndarray, np.ndarray]:
-    """Returns for each image the nearest of its own group and the distance, -1 and NaN where none is known."""
-    n, k = found.index.shape
+def count_duplicates(duplicates: pd.DataFrame) -> dict[str, int]:
+    """Counts groups and images of a :func:`duplicates_table`, and groups that need attention."""
+    groups = duplicates.drop_duplicates("duplicate_group")
+    return {
+        "groups": len(groups),
+        "images": len(duplicates),
+        "identical": int((duplicates["kind"] == "identical").sum()),
+        "groups_with_different_labels": int(groups["labels_differ"].sum()),
+        "groups_across_the_split": int(groups["crosses_split"].sum()),
+    }
+
+
+def _nearest_in_group(
+    groups: np.ndarray, first_copy: np.ndarray, neighbours: Neighbours
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns for each image the nearest of its own group and the distance; -1 and NaN if none is known."""
+    n, k = neighbours.index.shape
     nearest, distance = np.full(n, -1, np.int64), np.full(n, np.nan)
     for column in reversed(range(k)):
-        other = found.index[:, column]
-        hit = (groups >= 0) & (groups[other] == groups)
-        nearest[hit], distance[hit] = other[hit], found.distance[hit, column]
-    twin = same != np.arange(n)
-    nearest[twin], distance[twin] = same[twin], 0.0
+        other = neighbours.index[:, column]
+        same_group = (groups >= 0) & (groups[other] == groups)
+        nearest[same_group], distance[same_group] = other[same_group], neighbours.distance[same_group, column]
+    copy = first_copy != np.arange(n)
+    nearest[copy], distance[copy] = first_copy[copy], 0.0
     return nearest, distance

@@ -1,14 +1,14 @@
-"""Orders on disk: ``order.parquet`` and ``embeddings.npy`` with the fingerprint of what they were made from.
+"""Files of a visual order: ``order.parquet`` and ``embeddings.npy``; reading an order needs no torch.
 
-``order.parquet`` has a row for each image that could be read, in the order of the sample table, as have the rows of
-``embeddings.npy``:
+Both have one row per readable image, in the order of the sample table. The columns of ``order.parquet``:
 
-- ``sample_id``, and ``label`` where there are labels;
-- ``position``: its place in the order of all images, from 0;
-- ``label_position``: its place in the order of its label's images;
-- ``outlier_score``: how unlike its nearest neighbours it is, 1 is usual, higher is stranger;
-- ``label_outlier_score``: the same among its label's images;
-- ``duplicate_group``: number of its near-duplicates' group, -1 where it has none.
+- ``sample_id``, and ``label``, null without labels
+- ``position``: position in the order of all images, from 0
+- ``label_position``: position in the order of the images of its label, -1 without a label
+- ``outlier_score``: distance to its nearest neighbours relative to theirs; 0 and up, about 1 is usual, higher is more
+  of an outlier
+- ``label_outlier_score``: the same among the images of its label
+- ``duplicate_group``: number of its group of near-duplicates, -1 if it has none
 """
 
 from __future__ import annotations
@@ -30,69 +30,81 @@ COLUMNS = ("sample_id", "position", "label_position", "outlier_score", "label_ou
 
 
 def samples_fingerprint(ids: Iterable[str]) -> str:
-    """Returns a SHA-256 (hex) of sample ids and their order."""
+    """Returns a SHA-256 (hex) of sample ids in their order."""
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()
 
 
 def write_embeddings(embeddings: np.ndarray, path: Path) -> Path:
-    """Writes ``N,D`` embeddings as ``.npy``, whole or not at all; returns the path."""
+    """Writes embeddings ``(N, D)`` as ``.npy``, atomically; returns the path."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.save(file, embeddings)
     return path
 
 
-def read_embeddings(path: Path, count: int, source: str = "embeddings") -> np.ndarray:
-    """Reads embeddings of ``count`` images.
+def read_embeddings(path: Path, count: int, key: str = "embeddings", ids: pd.Index | None = None) -> np.ndarray:
+    """Reads embeddings, float32 ``(count, D)``.
+
+    Args:
+        path: A ``.npy`` file.
+        count: Number of images.
+        key: What the configuration calls the file, for errors.
+        ids: Sample ids of the images; if ``order.parquet`` is beside the file, it must list the same in the same order.
 
     Raises:
-        DataError: no such file, no numbers, or another number of rows, with what to do.
+        DataError: The file is missing or unreadable, is not a finite matrix, or belongs to other images.
     """
-    from mlfix_train.audit.similarity.neighbours import check_embeddings  # brings torch, which orders alone don't need
+    from mlfix_train.audit.similarity.neighbours import check_embeddings  # imports torch
 
-    hint = "give embeddings.npy of `mlfix sort`, or an N,D array that numpy.save wrote, a row an image in their order"
+    hint = "give the embeddings.npy of `mlfix sort`, or an (N, D) array written by numpy.save, one row per image"
     try:
         found = np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
-        raise DataError(f"{source}={path} does not exist", hint) from error
+        raise DataError(f"{key}={path} does not exist", hint) from error
     except (OSError, ValueError, EOFError) as error:
-        first = str(error).split(". ")[0]
-        raise DataError(f"{source}={path} can't be read: {first}", hint) from error
+        raise DataError(f"{key}={path} cannot be read: {str(error).split('. ')[0]}", hint) from error
     if not isinstance(found, np.ndarray):
-        raise DataError(f"{source}={path} holds several arrays", hint)
+        raise DataError(f"{key}={path} contains several arrays", hint)
     if found.ndim != 2 or len(found) != count:
         raise DataError(
-            f"{source}={path} has the shape {found.shape}, and there are {count:,} images",
-            "it belongs to other images: embed these anew (leave it out), or give the data that it was made from",
+            f"{key}={path} has the shape {found.shape}, but there are {count:,} images",
+            "it belongs to other images: leave it out to embed these, or give the data it was made from",
         )
-    return check_embeddings(found, f"{source}={path}")
+    if ids is not None and (path.parent / "order.parquet").is_file():
+        order = read_order(path.parent, ids, key)
+        if order.attrs.get("samples") != samples_fingerprint(ids):
+            raise DataError(
+                f"{key}={path} lists these images in another order",
+                "give the data it was made from, or leave it out to embed these images",
+            )
+    return check_embeddings(found, f"{key}={path}")
 
 
-def write_order(order: pd.DataFrame, path: Path, about: dict[str, Any]) -> Path:
-    """Writes an order as Parquet with ``about`` (as JSON, under the key ``mlfix``) in its schema; returns the path."""
+def write_order(order: pd.DataFrame, path: Path, metadata: dict[str, Any]) -> Path:
+    """Writes an order as Parquet, with ``metadata`` as JSON under the key ``mlfix`` of its schema; returns the path."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pa.Table.from_pandas(order, preserve_index=False)
-    kept = {**(table.schema.metadata or {}), b"mlfix": json.dumps({"version": VERSION, **about}).encode()}
+    mlfix = json.dumps({"version": VERSION, **metadata}).encode()
     with atomic_path(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(kept), temporary)
+        pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), b"mlfix": mlfix}), temporary)
     return path
 
 
 def read_order(where: str | Path, ids: pd.Index, key: str = "order", partial: bool = False) -> pd.DataFrame:
-    """Reads an order and fits it to samples.
+    """Reads an order and aligns it with samples.
 
     Args:
-        where: directory of ``mlfix sort``, or its ``order.parquet``.
-        ids: the samples that it is wanted for.
-        key: what the configuration calls it, for errors.
-        partial: allow samples that it does not hold; they are left out.
+        where: Directory of ``mlfix sort``, or its ``order.parquet``.
+        ids: Sample ids.
+        key: What the configuration calls the directory, for errors.
+        partial: Leave out samples that are not in the order, instead of raising.
 
     Returns:
-        Its rows, indexed by ``sample_id``, in the order of ``ids``; ``attrs`` holds what was written beside it.
+        The columns of the order, indexed by ``sample_id``, in the order of ``ids``; ``attrs`` holds its metadata.
 
     Raises:
-        DataError: no such file, no order, or one of other samples.
+        DataError: The file is missing, is not an order, or belongs to other samples.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -102,25 +114,23 @@ def read_order(where: str | Path, ids: pd.Index, key: str = "order", partial: bo
     hint = f"give the directory that `mlfix sort` wrote: {key}=<directory>"
     try:
         table = pq.read_table(path)
-        about = json.loads((table.schema.metadata or {}).get(b"mlfix", b"null"))
+        metadata = json.loads((table.schema.metadata or {}).get(b"mlfix", b"null"))
         found = table.to_pandas()
     except FileNotFoundError as error:
-        raise DataError(f"{key}={where} holds no order.parquet", hint) from error
+        raise DataError(f"{key}={where} contains no order.parquet", hint) from error
     except (OSError, pa.ArrowException, ValueError) as error:
-        raise DataError(f"{path} can't be read: {str(error).splitlines()[0]}", hint) from error
+        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}", hint) from error
     missing = [name for name in COLUMNS if name not in found.columns]
-    if missing or not isinstance(about, dict):
-        raise DataError(
-            f"{path} is no order of `mlfix sort`: it lacks {format_list(missing) or 'its fingerprint'}", hint
-        )
+    if missing or not isinstance(metadata, dict):
+        raise DataError(f"{path} was not written by `mlfix sort`: no {format_list(missing) or 'fingerprint'}", hint)
     found = found.set_index("sample_id")
     known = ids.isin(found.index)
     if not known.any() or (not partial and not known.all()):
         raise DataError(
-            f"{path} was made for other samples: it lacks {int((~known).sum()):,} of {len(ids):,}, such as "
+            f"{path} was made for other samples: {int((~known).sum()):,} of {len(ids):,} are missing, such as "
             f"{format_list(ids[~known], 2)}",
             "sort these samples: mlfix sort with the same data",
         )
-    result = found.loc[ids[known]]
-    result.attrs = about
+    result: pd.DataFrame = found.loc[ids[known]]
+    result.attrs = metadata
     return result

@@ -1,33 +1,118 @@
-"""A short path through points by local search, compiled: greedy fragments, 2-opt and or-opt moves, and small kicks.
+"""Short paths through points (compiled): greedy fragments, then local search with 2-opt and Or-opt moves and kicks.
 
-The tour is closed through a dummy point at distance 0 from all others, so that an open path is what is searched for.
-All changes are reversals of a stretch of the tour; a list of them is all it takes to take a change back.
+The tour is closed through a dummy point at distance 0 from all others, so the search is for an open path. Every change
+is a sequence of reversals, which are recorded and can be undone.
 
-Sources: Bentley 1992, "Fast algorithms for geometric traveling salesman problems", ORSA J. Computing 4 (greedy
-fragments, 2-opt and or-opt with neighbour lists and a queue of points to look at); Applegate, Cook and Rohe 2003,
-"Chained Lin-Kernighan for large traveling salesman problems", INFORMS J. Computing 15 (kicks within one
-neighbourhood).
+Sources: Bentley 1992, "Fast algorithms for geometric traveling salesman problems", ORSA Journal on Computing 4 (greedy
+fragments; 2-opt and Or-opt with neighbour lists and a queue of points to process); Applegate, Cook and Rohe 2003,
+"Chained Lin-Kernighan for large traveling salesman problems", INFORMS Journal on Computing 15 (local kicks).
 
-Shapes: N points, D dimensions, K neighbours, M = N + 1 places of the tour.
+Shapes: N points, D dimensions, K neighbours, M = N + 1 positions of the tour.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
-SEGMENT = 10
-"""Longest stretch that a kick moves, in places of the tour."""
-TINY = 1e-7
-"""Gains below this, relative to the mean step, are rounding."""
+MAX_SEGMENT = 10
+"""Longest segment that a kick moves."""
+RELATIVE_TOLERANCE = 1e-7
+"""Gains below this, relative to the mean step, are rounding errors."""
+
+
+class Problem(NamedTuple):
+    """What a search works on.
+
+    Attributes:
+        x: float32 ``(N, D)``, the points.
+        near: int32 ``(N, K)``, neighbours of each point, nearest first.
+        costs: float64 ``(N, K)``, costs of the steps to them, from :func:`neighbour_costs`.
+        max_reversal: Longest segment that a move may reverse.
+        min_gain: Smaller gains do not count.
+    """
+
+    x: np.ndarray
+    near: np.ndarray
+    costs: np.ndarray
+    max_reversal: int
+    min_gain: float
+
+
+class Tour(NamedTuple):
+    """A tour: the point at each position, and the position of each point, both int32 ``(M,)``."""
+
+    points: np.ndarray
+    position: np.ndarray
+
+
+class Log(NamedTuple):
+    """The reversals made, as arguments of :func:`reverse_segment`: int64 ``(L, 2)``, and their number, ``(1,)``."""
+
+    entries: np.ndarray
+    length: np.ndarray
+
+
+@njit(cache=True)
+def join_fragments(first: np.ndarray, second: np.ndarray, links: np.ndarray, parent: np.ndarray) -> int:
+    """Joins fragments of a path by edges in the given order, if both ends are free and no cycle closes.
+
+    Args:
+        first: int64 ``(E,)``, one end of each edge, shortest edge first.
+        second: int64 ``(E,)``, the other end.
+        links: int64 ``(N, 2)``, neighbours of each point on the path, -1 if free; updated.
+        parent: int64 ``(N,)``, a union-find forest of the fragments; updated.
+
+    Returns:
+        Number of edges added.
+    """
+    added = 0
+    for edge in range(len(first)):
+        a, b = first[edge], second[edge]
+        if links[a, 1] >= 0 or links[b, 1] >= 0:
+            continue
+        i, j = a, b
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        while parent[j] != j:
+            parent[j] = parent[parent[j]]
+            j = parent[j]
+        if i == j:
+            continue
+        parent[i] = j
+        links[a, 0 if links[a, 0] < 0 else 1] = b
+        links[b, 0 if links[b, 0] < 0 else 1] = a
+        added += 1
+    return added
+
+
+@njit(cache=True)
+def follow_links(links: np.ndarray) -> np.ndarray:
+    """Returns the points ``(N,)`` in the order of the single path that ``links`` ``(N, 2)`` describe."""
+    n = len(links)
+    order = np.empty(n, np.int64)
+    start = 0
+    for i in range(n):
+        if links[i, 1] < 0:
+            start = i
+            break
+    previous, current = -1, start
+    for i in range(n):
+        order[i] = current
+        following = links[current, 0] if links[current, 0] != previous else links[current, 1]
+        previous, current = current, following
+    return order
 
 
 @njit(cache=True, fastmath=True)
-def cost(x: np.ndarray, a: int, b: int) -> float:
-    """Returns what a step between two points costs: its length to the power 2.5; 0 to the dummy, whose number is N.
+def step_cost(x: np.ndarray, a: int, b: int) -> float:
+    """Returns the cost of a step between two points: its length to the power 2.5, or 0 to the dummy point N.
 
-    A power above 1 makes the longest steps, over which the eye stumbles, weigh most. Costs are rounded to float32:
-    sums of such numbers are exact enough in float64 that a gain is never rounding, and the search can't go in circles.
+    A power above 1 gives the longest steps, which catch the eye, the most weight. Costs are rounded to float32: sums of
+    such numbers are exact enough in float64 that no gain is a rounding error, and the search cannot cycle.
     """
     n = x.shape[0]
     if a == n or b == n:
@@ -40,119 +125,121 @@ def cost(x: np.ndarray, a: int, b: int) -> float:
 
 
 @njit(cache=True)
-def measure(x: np.ndarray, near: np.ndarray) -> np.ndarray:
-    """Returns the costs of the steps to neighbours, ``N,K``, as :func:`cost` has them."""
-    far = np.empty(near.shape, np.float64)
+def neighbour_costs(x: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Returns the costs of the steps to all neighbours, float64 ``(N, K)``."""
+    costs = np.empty(near.shape, np.float64)
     for i in range(near.shape[0]):
         for k in range(near.shape[1]):
-            far[i, k] = cost(x, i, near[i, k])
-    return far
+            costs[i, k] = step_cost(x, i, near[i, k])
+    return costs
 
 
 @njit(cache=True)
 def _wrap(i: int, m: int) -> int:
-    """Returns a place of the tour from one that may lie up to M past either end."""
+    """Maps a position at most M past either end of the tour back into it."""
     if i >= m:
         return i - m
     return i + m if i < 0 else i
 
 
 @njit(cache=True)
-def _flip(tour: np.ndarray, place: np.ndarray, i: int, j: int) -> None:
-    """Reverses the tour from place i on to place j (past the end where j < i), by its shorter side."""
-    m = len(tour)
+def _next(tour: Tour, point: int, step: int) -> int:
+    """Returns the point after another in direction ``step`` (1 or -1)."""
+    return int(tour.points[_wrap(tour.position[point] + step, len(tour.points))])
+
+
+@njit(cache=True)
+def _count_steps(tour: Tour, a: int, b: int, step: int) -> int:
+    """Returns the number of steps from a to b in direction ``step`` (1 or -1)."""
+    ahead = tour.position[b] - tour.position[a]
+    return _wrap(ahead if step == 1 else -ahead, len(tour.points))
+
+
+@njit(cache=True)
+def reverse_segment(tour: Tour, i: int, j: int) -> None:
+    """Reverses the tour from position i to j (past the end if j < i); equivalently, the rest if that is shorter."""
+    points, position, m = tour.points, tour.position, len(tour.points)
     length = j - i + 1
     if length <= 0:
         length += m
     if 2 * length > m:
         i, j, length = _wrap(j + 1, m), _wrap(i - 1, m), m - length
     half = length // 2
-    if i + half <= m and j - half >= -1:  # neither side passes an end: the usual case, without looking for it
+    if i + half <= m and j - half >= -1:  # the usual case, without wrapping, is faster
         for k in range(half):
-            a, b = tour[i + k], tour[j - k]
-            tour[i + k], tour[j - k] = b, a
-            place[a], place[b] = j - k, i + k
+            a, b = points[i + k], points[j - k]
+            points[i + k], points[j - k] = b, a
+            position[a], position[b] = j - k, i + k
         return
     for _ in range(half):
-        a, b = tour[i], tour[j]
-        tour[i], tour[j] = b, a
-        place[a], place[b] = j, i
+        a, b = points[i], points[j]
+        points[i], points[j] = b, a
+        position[a], position[b] = j, i
         i, j = _wrap(i + 1, m), _wrap(j - 1, m)
 
 
 @njit(cache=True)
-def _turn(
-    tour: np.ndarray, place: np.ndarray, u: int, v: int, length: int, log: np.ndarray, logged: int
-) -> int:  # fmt: skip
-    """Reverses the stretch of ``length`` points that has u at one end and v at the other, and logs it."""
+def _reverse_between(tour: Tour, u: int, v: int, length: int, log: Log) -> None:
+    """Reverses the segment of ``length`` points that has u and v at its ends, and logs it."""
     if length < 2:
-        return logged
-    i, j = place[u], place[v]
-    if _wrap(i + length - 1, len(tour)) != j:
+        return
+    i, j = tour.position[u], tour.position[v]
+    if _wrap(i + length - 1, len(tour.points)) != j:
         i, j = j, i
-    _flip(tour, place, i, j)
-    log[logged, 0], log[logged, 1] = i, j
-    return logged + 1
+    reverse_segment(tour, i, j)
+    log.entries[log.length[0], 0], log.entries[log.length[0], 1] = i, j
+    log.length[0] += 1
 
 
 @njit(cache=True, fastmath=True)
-def _best_change(
-    x: np.ndarray,
-    near: np.ndarray,
-    far: np.ndarray,
-    tour: np.ndarray,
-    place: np.ndarray,
-    t1: int,
-    longest: int,
-    least: float,
-) -> tuple[float, int, int, int, int, int]:
-    """Finds the best change that takes out an edge at t1 and puts in one to a near point.
+def _best_move(problem: Problem, tour: Tour, t1: int) -> tuple[float, int, int, int, int, int]:
+    """Finds the best move that removes an edge of t1 and adds one to a near point.
 
-    Changes are a reversal (2-opt), and the move of one to three points that begin at t1 to beside the near point,
-    either way round (or-opt).
+    Moves are a reversal (2-opt), and moving one to three points that begin at t1 next to the near point, in either
+    direction (Or-opt).
 
     Returns:
-        The gain; the kind (0 none, 1 reversal, 2 move); the near point; the direction in which t1 is cut off (1 or
-        -1); how many points move; and beside which side of the near point (0 or 1).
+        The gain; the kind (0 none, 1 reversal, 2 move); the near point; the direction of the removed edge (1 or -1);
+        how many points move; and to which side of the near point (0 or 1).
     """
-    m = len(tour)
-    best = least
-    kind, best_c, best_step, best_len, best_side = 0, 0, 1, 0, 1
-    for turn in range(2):
-        step = 1 if turn == 0 else -1  # t2 lies one step from t1, the points that may move on the other side
-        t2 = tour[_wrap(place[t1] + step, m)]
-        out = cost(x, t1, t2)
+    x, near, costs, max_reversal, min_gain = problem
+    m = len(tour.points)
+    best = min_gain
+    kind, best_c, best_step, best_length, best_side = 0, 0, 1, 0, 1
+    for direction in range(2):
+        step = 1 if direction == 0 else -1  # t2 is one step from t1; the points that may move are on the other side
+        t2 = _next(tour, t1, step)
+        removed = step_cost(x, t1, t2)
         for k in range(near.shape[1]):
-            gain = out - far[t1, k]
-            if gain <= least:
+            gain = removed - costs[t1, k]
+            if gain <= min_gain:
                 break
             c = near[t1, k]
-            d = tour[_wrap(place[c] + step, m)]
-            beside = tour[_wrap(place[c] - step, m)]
-            to_d, to_beside = cost(x, c, d), cost(x, c, beside)
-            if c != t2 and d != t1 and gain + to_d > best:  # else no new edge could be short enough
-                value = gain + to_d - cost(x, t2, d)
+            d, beside = _next(tour, c, step), _next(tour, c, -step)
+            to_d, to_beside = step_cost(x, c, d), step_cost(x, c, beside)
+            if c != t2 and d != t1 and gain + to_d > best:  # else even an edge of length 0 gains too little
+                value = gain + to_d - step_cost(x, t2, d)
                 if value > best:
-                    stretch = _wrap(place[c] - place[t2], m) if step == 1 else _wrap(place[t2] - place[c], m)
-                    if min(stretch, m - stretch) <= longest:
+                    between = _count_steps(tour, t2, c, step)
+                    if min(between, m - between) <= max_reversal:
                         best, kind, best_c, best_step = value, 1, c, step
             e = t1
             for length in range(1, 4):
                 if length > 1:
-                    e = tour[_wrap(place[e] - step, m)]
+                    e = _next(tour, e, -step)
                 if e == c or e == t2 or e == m - 1:
                     break
-                n = tour[_wrap(place[e] - step, m)]
+                n = _next(tour, e, -step)
                 if n == t2:
                     break
-                freed = gain + cost(x, e, n)
+                freed = gain + step_cost(x, e, n)
                 if freed + max(to_d, to_beside) <= best:
                     continue
-                freed -= cost(x, t2, n)
+                freed -= step_cost(x, t2, n)
                 if (c == t2 and freed <= best) or freed + max(to_d, to_beside) <= best:
                     continue
-                away = _wrap(place[c] - place[t1], m) if step == -1 else _wrap(place[t1] - place[c], m)
-                if min(away, m - away) > longest:
+                between = _count_steps(tour, t1, c, -step)
+                if min(between, m - between) > max_reversal:
                     break
                 for side in range(2):
                     other, to_other = (d, to_d) if side == 0 else (beside, to_beside)
@@ -160,72 +247,73 @@ def _best_change(
                         continue
                     if freed + to_other <= best:
                         continue
-                    value = freed + to_other - cost(x, e, other)
+                    value = freed + to_other - step_cost(x, e, other)
                     if value > best:
-                        best, kind, best_c, best_step, best_len, best_side = value, 2, c, step, length, side
-    return best, kind, best_c, best_step, best_len, best_side
+                        best, kind, best_c, best_step, best_length, best_side = value, 2, c, step, length, side
+    return best, kind, best_c, best_step, best_length, best_side
 
 
 @njit(cache=True, fastmath=True)
-def _improve_at(
-    x: np.ndarray, near: np.ndarray, far: np.ndarray, tour: np.ndarray, place: np.ndarray, t1: int, longest: int,
-    least: float, log: np.ndarray, logged: int, touched: np.ndarray,
-) -> tuple[float, int, int]:  # fmt: skip
-    """Makes the best change that :func:`_best_change` finds.
+def improve_at(problem: Problem, tour: Tour, t1: int, log: Log, touched: np.ndarray) -> tuple[float, int]:
+    """Makes the best move at a point.
+
+    Args:
+        problem: The points.
+        tour: Updated.
+        t1: The point.
+        log: Extended by the reversals made.
+        touched: int64 ``(6,)``, filled with the points whose edges changed.
 
     Returns:
-        The gain (0 if there is none), the number of flips in ``log``, and of points in ``touched``.
+        The gain (0 if there is no move), and the number of points in ``touched``.
     """
-    m = len(tour)
-    best, kind, best_c, best_step, best_len, best_side = _best_change(x, near, far, tour, place, t1, longest, least)
+    m = len(tour.points)
+    gain, kind, c, step, n_moved, side = _best_move(problem, tour, t1)
     if kind == 0:
-        return 0.0, logged, 0
-    step, c = best_step, best_c
-    t2 = tour[_wrap(place[t1] + step, m)]
+        return 0.0, 0
+    t2 = _next(tour, t1, step)
     touched[0], touched[1], touched[2] = t1, t2, c
+    backward = _count_steps(tour, t2, c, step) + 1  # points from t2 to c
     if kind == 1:
-        d = tour[_wrap(place[c] + step, m)]
-        touched[3] = d
-        # From t2 on to c, in the direction of the step.
-        length = (_wrap(place[c] - place[t2], m) if step == 1 else _wrap(place[t2] - place[c], m)) + 1
-        return best, _turn(tour, place, t2, c, length, log, logged), 4
+        touched[3] = _next(tour, c, step)
+        _reverse_between(tour, t2, c, backward, log)
+        return gain, 4
     e = t1
-    for _ in range(best_len - 1):
-        e = tour[_wrap(place[e] - step, m)]
-    n = tour[_wrap(place[e] - step, m)]
-    other = tour[_wrap(place[c] + (step if best_side == 0 else -step), m)]
+    for _ in range(n_moved - 1):
+        e = _next(tour, e, -step)
+    n = _next(tour, e, -step)
+    other = _next(tour, c, step if side == 0 else -step)
     touched[3], touched[4], touched[5] = e, n, other
-    # Seen against the step: t2, then t1..e, then n and on. What lies between the moved points and their new place is
-    # turned with them, and turned back.
-    onward = (_wrap(place[n] - place[c], m) if step == 1 else _wrap(place[c] - place[n], m)) + 1  # n .. c
+    # Against the step, the tour reads t2, t1..e, n, ... What lies between the moved points and their new position is
+    # reversed together with them, and then reversed back.
+    onward = _count_steps(tour, c, n, step) + 1  # points from n to c
     inner = c
-    if best_side == 0 and onward <= m // 2:  # the other point lies on n's side of c: stop before c
+    if side == 0 and onward <= m // 2:  # the other point is on the side of n: stop before c
         inner, onward = other, onward - 1
-    backward = (_wrap(place[c] - place[t2], m) if step == 1 else _wrap(place[t2] - place[c], m)) + 1  # t2 .. c
     if onward <= backward:
-        logged = _turn(tour, place, t1, inner, best_len + onward, log, logged)
-        logged = _turn(tour, place, inner, n, onward, log, logged)
-        if best_side == 1:
-            logged = _turn(tour, place, e, t1, best_len, log, logged)
-        return best, logged, 6
-    inner = c
-    if best_side == 1:
-        inner, backward = other, backward - 1
-    logged = _turn(tour, place, inner, e, best_len + backward, log, logged)
-    logged = _turn(tour, place, t2, inner, backward, log, logged)
-    if best_side == 1:
-        logged = _turn(tour, place, e, t1, best_len, log, logged)
-    return best, logged, 6
+        _reverse_between(tour, t1, inner, n_moved + onward, log)
+        _reverse_between(tour, inner, n, onward, log)
+    else:
+        inner = c
+        if side == 1:
+            inner, backward = other, backward - 1
+        _reverse_between(tour, inner, e, n_moved + backward, log)
+        _reverse_between(tour, t2, inner, backward, log)
+    if side == 1:
+        _reverse_between(tour, e, t1, n_moved, log)
+    return gain, 6
 
 
 @njit(cache=True)
-def _search(
-    x: np.ndarray, near: np.ndarray, far: np.ndarray, tour: np.ndarray, place: np.ndarray, queue: np.ndarray,
-    queued: np.ndarray, head: int, size: int, longest: int, least: float, log: np.ndarray, touched: np.ndarray,
-    keep_log: bool,
-) -> tuple[float, int]:  # fmt: skip
-    """Improves the tour until no queued point has a better move; returns the gain and the number of flips logged."""
-    total, logged, capacity = 0.0, 0, len(queue)
+def _descend(
+    problem: Problem, tour: Tour, queue: np.ndarray, queued: np.ndarray, size: int, log: Log, can_undo: bool
+) -> float:
+    """Improves the tour until no queued point has a better move, and returns the gain.
+
+    With ``can_undo`` all reversals stay in the log, and the search stops when it is full.
+    """
+    total, head, capacity, touched = 0.0, 0, len(queue), np.empty(6, np.int64)
+    log.length[0] = 0
     while size > 0:
         t1 = queue[head]
         head = _wrap(head + 1, capacity)
@@ -233,24 +321,23 @@ def _search(
         queued[t1] = False
         again = True
         while again:
-            gain, logged, n_touched = _improve_at(x, near, far, tour, place, t1, longest, least, log, logged, touched)
+            gain, n_touched = improve_at(problem, tour, t1, log, touched)
             again = gain > 0
             total += gain
-            for i in range(n_touched):
-                t = touched[i]
-                if t < x.shape[0] and t != t1 and not queued[t]:
+            for t in touched[:n_touched]:
+                if t < len(problem.x) and t != t1 and not queued[t]:
                     queue[_wrap(head + size, capacity)] = t
                     size += 1
                     queued[t] = True
-            if not keep_log:
-                logged = 0
-            if keep_log and logged > len(log) - 8:
+            if not can_undo:
+                log.length[0] = 0
+            elif log.length[0] > len(log.entries) - 8:
                 again = False
                 while size > 0:
                     queued[queue[head]] = False
                     head = _wrap(head + 1, capacity)
                     size -= 1
-    return total, logged
+    return total
 
 
 @njit(cache=True)
@@ -265,70 +352,66 @@ def _random(state: np.ndarray, below: int) -> int:
 
 
 @njit(cache=True)
-def improve(x: np.ndarray, near: np.ndarray, order: np.ndarray, kicks: int, longest: int, seed: int) -> np.ndarray:
-    """Makes an open path cheaper.
+def local_search(
+    x: np.ndarray, near: np.ndarray, order: np.ndarray, n_kicks: int, max_reversal: int, seed: int
+) -> np.ndarray:
+    """Lowers the cost of an open path.
 
     Args:
-        x: float32 ``N,D``, N >= 5.
-        near: int32 ``N,K`` neighbours of each point, nearest first.
-        order: N points, the path to begin with.
-        kicks: how often a stretch is moved at random and mended; what makes the path dearer is taken back.
-        longest: longest stretch that a flip may turn (bounds the time on large data).
-        seed: of the kicks.
+        x: float32 ``(N, D)``, N >= 5.
+        near: int32 ``(N, K)`` neighbours of each point, nearest first.
+        order: ``(N,)`` points, the initial path.
+        n_kicks: How often two adjacent segments are swapped at random and the path repaired; a kick that does not lower
+            the cost is undone.
+        max_reversal: Longest segment that a move may reverse (bounds the time on large data).
+        seed: Of the kicks.
 
     Returns:
-        N points, a path that never costs more than ``order``.
+        int64 ``(N,)``, a path that never costs more than ``order``.
     """
-    n = x.shape[0]
+    n = len(x)
     m = n + 1
-    tour = np.empty(m, np.int32)
-    tour[:n] = order
-    tour[n] = n
-    place = np.empty(m, np.int32)
-    length = 0.0
-    for i in range(m):
-        place[tour[i]] = i
-        if i:
-            length += cost(x, tour[i - 1], tour[i])
-    least = TINY * length / n
-    far = measure(x, near)
+    tour = Tour(np.empty(m, np.int32), np.empty(m, np.int32))
+    points = tour.points
+    points[:n] = order
+    points[n] = n
+    tour.position[points] = np.arange(m)
+    total = 0.0
+    for i in range(1, m):
+        total += step_cost(x, points[i - 1], points[i])
+    min_gain = RELATIVE_TOLERANCE * total / n
+    problem = Problem(x, near, neighbour_costs(x, near), max_reversal, min_gain)
+    log = Log(np.empty((4096, 2), np.int64), np.zeros(1, np.int64))
     queue, queued = np.empty(m, np.int64), np.zeros(m, np.bool_)
-    log, touched = np.empty((4096, 2), np.int64), np.empty(6, np.int64)
-    for i in range(n):
-        queue[i] = order[i]
-        queued[order[i]] = True
-    _search(x, near, far, tour, place, queue, queued, 0, n, longest, least, log, touched, False)
+    queue[:n], queued[:n] = order, True
+    _descend(problem, tour, queue, queued, n, log, False)
     state = np.array([np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x1234567)], dtype=np.uint64)
-    most = min(SEGMENT, (m - 2) // 3)
-    kick_log = np.empty((3, 2), np.int64)
-    for _ in range(kicks):
+    longest = min(MAX_SEGMENT, (m - 2) // 3)
+    for _ in range(n_kicks):
         at = _random(state, m)
-        first, second = 1 + _random(state, most), 1 + _random(state, most)
-        a, b = tour[at], tour[(at + 1) % m]
-        c, d = tour[(at + first) % m], tour[(at + first + 1) % m]
-        e, f = tour[(at + first + second) % m], tour[(at + first + second + 1) % m]
-        loss = cost(x, a, d) + cost(x, e, b) + cost(x, c, f)
-        loss -= cost(x, a, b) + cost(x, c, d) + cost(x, e, f)
+        first, second = 1 + _random(state, longest), 1 + _random(state, longest)
+        a, b = points[at], points[(at + 1) % m]
+        c, d = points[(at + first) % m], points[(at + first + 1) % m]
+        e, f = points[(at + first + second) % m], points[(at + first + second + 1) % m]
+        loss = step_cost(x, a, d) + step_cost(x, e, b) + step_cost(x, c, f)
+        loss -= step_cost(x, a, b) + step_cost(x, c, d) + step_cost(x, e, f)
         i, j, k = (at + 1) % m, (at + first) % m, (at + first + second) % m
-        kick_log[0, 0], kick_log[0, 1] = i, j
-        kick_log[1, 0], kick_log[1, 1] = (j + 1) % m, k
-        kick_log[2, 0], kick_log[2, 1] = i, k
-        for r in range(3):
-            _flip(tour, place, kick_log[r, 0], kick_log[r, 1])
+        reverse_segment(tour, i, j)  # reversing each segment and then both swaps them
+        reverse_segment(tour, (j + 1) % m, k)
+        reverse_segment(tour, i, k)
         size = 0
         for t in (a, b, c, d, e, f):
             if t < n and not queued[t]:
                 queue[size] = t
                 queued[t] = True
                 size += 1
-        gain, logged = _search(x, near, far, tour, place, queue, queued, 0, size, longest, least, log, touched, True)
-        if gain < loss - least:
-            while logged > 0:
-                logged -= 1
-                _flip(tour, place, log[logged, 0], log[logged, 1])
-            for r in range(2, -1, -1):
-                _flip(tour, place, kick_log[r, 0], kick_log[r, 1])
+        if _descend(problem, tour, queue, queued, size, log, True) < loss - min_gain:
+            for r in range(log.length[0] - 1, -1, -1):
+                reverse_segment(tour, log.entries[r, 0], log.entries[r, 1])
+            reverse_segment(tour, i, k)
+            reverse_segment(tour, (j + 1) % m, k)
+            reverse_segment(tour, i, j)
     result = np.empty(n, np.int64)
     for i in range(n):
-        result[i] = tour[(place[n] + 1 + i) % m]
+        result[i] = points[(tour.position[n] + 1 + i) % m]
     return result

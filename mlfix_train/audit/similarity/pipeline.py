@@ -1,4 +1,4 @@
-"""From images to embeddings, nearest neighbours and near-duplicates.
+"""From images to embeddings, nearest neighbours, near-duplicates and orders.
 
 :func:`embed_and_search` does each expensive step once: given a folder, it keeps embeddings and neighbours there, reuses
 them when images and embedder are the same, and continues an interrupted run where it stopped.
@@ -15,16 +15,19 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
+import pandas as pd
 
+from mlfix_train.audit.similarity.near_duplicates import duplicate_groups, duplicates_table, first_copies
 from mlfix_train.audit.similarity.neighbours import Neighbours, nearest_neighbours, rerank
 from mlfix_train.audit.similarity.order_files import write_embeddings
+from mlfix_train.audit.similarity.seriation import insert_new, outlier_score, seriate
 from mlfix_train.data.files.atomic import atomic_path
-from mlfix_train.errors import DataError
-
-Progress = Callable[[int, int], None]
+from mlfix_train.data.files.system import available_memory
+from mlfix_train.errors import ConfigError, DataError, format_list
+from mlfix_train.models.embedding.base import Embedder, Progress
 
 N_NEIGHBORS = 10
 BATCHES_PER_BLOCK = 32
@@ -39,43 +42,12 @@ track and 99.9% share a label."""
 class Images(Protocol):
     """Pixels by row number, such as a :class:`~mlfix_train.data.pixels.store.PixelStore`."""
 
-    fingerprint: Any
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all pixels."""
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Returns uint8 ``(n, H, W, 3)``."""
-
-
-class Embedder(Protocol):
-    """Turns images into embeddings; Euclidean distances between them measure how different images look.
-
-    Attributes:
-        fingerprint: hex hash of everything that determines the embeddings: kind, settings, weights.
-        n_candidates: neighbours by the projected embeddings whose exact distance decides which are nearest; 0 if the
-            projection decides.
-        supports_bfloat16: whether features may be computed in bfloat16.
-    """
-
-    fingerprint: str
-    n_candidates: int
-    supports_bfloat16: bool
-
-    def fit(self, pixels: Any, rows: np.ndarray, *, seed: int = 0, bfloat16: bool = False) -> None:
-        """Learns what has to be learned (principal components, visual words) from a sample of the images."""
-
-    def features(
-        self,
-        pixels: Any,
-        rows: np.ndarray | None = None,
-        *,
-        batch_size: int = 256,
-        bfloat16: bool = False,
-        out: np.ndarray | None = None,
-        progress: Progress | None = None,
-    ) -> np.ndarray:
-        """Returns the features of images, ``(n, D)``, written to ``out`` if given."""
-
-    def project(self, features: np.ndarray) -> np.ndarray:
-        """Returns the embeddings of features: float32, ``(n, D)`` to ``(n, E)``."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +63,23 @@ class EmbeddedImages:
     embeddings: np.ndarray
     neighbours: Neighbours
     key: str
+
+
+def check_embedder(embedder: Any, key: str = "embedder") -> Embedder:
+    """Returns an embedder of the user's own, if it has all that :class:`Embedder` describes.
+
+    Raises:
+        ConfigError: Something is missing, by name.
+    """
+    missing = [
+        name for name in (*Embedder.__annotations__, "fit", "features", "project") if not hasattr(embedder, name)
+    ]
+    if missing:
+        raise ConfigError(
+            f"{key}: {type(embedder).__name__} has no {format_list(missing, 10)}",
+            "derive it from mlfix_train.models.embedding.base.TorchEmbedder",
+        )
+    return cast(Embedder, embedder)
 
 
 def search_embeddings(
@@ -259,10 +248,10 @@ def near_duplicate_threshold(pixels: Images, rows: np.ndarray, embedder: Embedde
     """Returns the distance within which a quarter of sampled images lie from their slightly perturbed copies.
 
     Args:
-        pixels: images by row number.
+        pixels: Images by row number.
         rows: int64 ``(N,)``, the rows to sample from.
-        embedder: fitted.
-        seed: of the sample.
+        embedder: Fitted, by :func:`embed_and_search`.
+        seed: Of the sample.
     """
     rng = np.random.default_rng(seed)
     images = pixels[np.sort(rng.choice(rows, min(N_PERTURBED, len(rows)), replace=False))]
@@ -272,18 +261,93 @@ def near_duplicate_threshold(pixels: Images, rows: np.ndarray, embedder: Embedde
     return float(np.quantile(np.linalg.norm(original - copies, axis=1), PERTURBED_QUANTILE))
 
 
-def _check_memory(needed: float) -> None:
-    """Checks that the embeddings fit into memory; ``needed`` is in bytes."""
-    import os
+def find_near_duplicates(
+    pixels: Images,
+    rows: np.ndarray,
+    neighbours: Neighbours,
+    table: pd.DataFrame,
+    threshold: float,
+    held_out: np.ndarray | None = None,
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Groups identical images and near-duplicates; see :mod:`mlfix_train.audit.similarity.near_duplicates`.
 
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):  # not every system tells
-        return
+    Args:
+        pixels: Images by row number.
+        rows: int64 ``(N,)``, the rows of ``pixels`` that were embedded.
+        neighbours: Of these images.
+        table: Sample table of these images.
+        threshold: Distance up to which neighbours are near-duplicates; 0 finds identical images only.
+        held_out: bool ``(N,)``, or ``None`` if there is no split.
+
+    Returns:
+        The number of each image's group, int64 ``(N,)``, -1 if it has no duplicate; and the table of the groups.
+    """
+    first_copy = first_copies(pixels, rows)
+    groups = duplicate_groups(first_copy, neighbours, threshold)
+    return groups, duplicates_table(groups, first_copy, neighbours, table, held_out)
+
+
+def order_images(
+    found: EmbeddedImages,
+    table: pd.DataFrame,
+    *,
+    previous: pd.DataFrame | None = None,
+    search_effort: float = 0.7,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Orders all images, and those of each label among themselves.
+
+    Args:
+        found: Embeddings and neighbours of N images.
+        table: Sample table of these images.
+        previous: An earlier order of some of them, as :func:`~mlfix_train.audit.similarity.order_files.read_order`
+            returns it: it is improved, and new images are inserted next to similar ones.
+        search_effort: See :func:`~mlfix_train.audit.similarity.seriation.seriate`.
+        seed: Of the search.
+        progress: Called with (labels ordered, labels in all).
+
+    Returns:
+        A table with the columns of ``order.parquet``, see :mod:`mlfix_train.audit.similarity.order_files`, but without
+        ``duplicate_group``.
+    """
+    x, neighbours, n = found.embeddings, found.neighbours, len(found.embeddings)
+    initial = None
+    if previous is not None:
+        initial = insert_new(previous["position"].reindex(table.index).to_numpy(dtype=float), neighbours)
+    path = seriate(x, initial_order=initial, neighbours=neighbours, search_effort=search_effort, seed=seed)
+    scores = outlier_score(x, neighbours=neighbours)
+    label_position, label_scores = np.full(n, -1, np.int64), np.full(n, np.nan)
+    codes, names = pd.factorize(table["label"])
+    for code in range(len(names)):
+        rows = np.flatnonzero(codes == code)
+        if len(rows) < n:
+            label_path = seriate(x[rows], search_effort=search_effort, seed=seed)
+            label_scores[rows] = outlier_score(x[rows])
+        else:
+            label_path, label_scores = path, scores
+        label_position[rows[label_path]] = np.arange(len(rows))
+        if progress is not None:
+            progress(code + 1, len(names))
+    return pd.DataFrame(
+        {
+            "sample_id": table.index.to_numpy(),
+            "label": table["label"].to_numpy(),
+            "position": np.argsort(path),
+            "label_position": label_position,
+            "outlier_score": scores,
+            "label_outlier_score": label_scores,
+        }
+    )
+
+
+def _check_memory(needed: float) -> None:
+    """Checks that ``needed`` bytes of memory are available."""
+    free = available_memory()
     if needed > free:
         raise DataError(
-            f"embeddings without a projection need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free",
-            "project them: width=128 (its error is measured and reported)",
+            f"the embeddings need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are available",
+            "project them to fewer dimensions: width=128 (the error of the projection is measured and reported)",
         )
 
 

@@ -1,211 +1,221 @@
-"""Seriation: an order in which neighbours look alike, as a short open path through embeddings.
+"""Seriation: an order that puts similar points side by side, as a short open path through their embeddings.
 
-Three steps: nearest neighbours as the only candidates for steps of the path; fragments joined greedily, shortest step
-first, until one path is left; then local search with small kicks (see ``path_search``). What is minimised is the sum of
-the steps' lengths to the power 2.5, so that the longest steps, over which the eye stumbles, weigh most.
+Nearest neighbours are the only candidates for the steps of the path. Fragments are joined greedily, shortest step
+first, into one path, which local search with random kicks then shortens (see ``path_search``). The cost is the sum of
+the lengths of the steps to the power 2.5, so that the longest steps, which catch the eye, weigh most.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
 from mlfix_train.audit.similarity.neighbours import Neighbours, check_embeddings, nearest_neighbours
-from mlfix_train.errors import ConfigError, DataError, check_range
+from mlfix_train.errors import DataError, check_range
 
-CANDIDATES = 10
+N_CANDIDATES = 10
 """Neighbours that a step of the path may lead to."""
-LONGEST = 50_000
-"""Longest stretch of the path that one change may turn, on large data 1,000."""
+MAX_REVERSAL = 50_000
+"""Longest segment that one move may reverse; on larger data less."""
 
 
 def seriate(
     embeddings: np.ndarray,
     *,
-    start: Sequence[int] | np.ndarray | None = None,
-    effort: float = 0.7,
+    initial_order: Sequence[int] | np.ndarray | None = None,
+    search_effort: float = 0.7,
     seed: int = 0,
     device: str = "cpu",
     neighbours: Neighbours | None = None,
 ) -> np.ndarray:
-    """Orders points so that neighbours are alike.
+    """Orders points so that similar ones are side by side.
 
-    The same embeddings, arguments and machine give the same order.
+    The same arguments give the same order on the same machine.
 
     Args:
-        embeddings: ``N,D`` finite numbers; distances are Euclidean.
-        start: an earlier order to begin with (a permutation of 0 to N - 1); the result is never dearer.
-        effort: kicks for each point; 0 stops at the first local optimum, 0.7 is quick, 20 gains another half percent.
-        seed: of cells and kicks.
-        device: where neighbours are searched, such as ``cpu`` or ``cuda``.
-        neighbours: found before for these very embeddings.
+        embeddings: ``(N, D)`` finite numbers; Euclidean distance measures how different two points are.
+        initial_order: Earlier order to improve, a permutation of 0 to N - 1; the result never costs more.
+        search_effort: Random kicks per point, 0 to 10,000. 0 stops at the first local optimum; 20 instead of 0.7
+            shortens the path by another half percent.
+        seed: Of the neighbour search and the kicks.
+        device: Where neighbours are searched, such as ``cpu`` or ``cuda``.
+        neighbours: Neighbours of these embeddings, if already known.
 
     Returns:
-        int64 N, a permutation: the row of the first, second, ... point of the path.
+        int64 ``(N,)``, a permutation: the row of the first, second, ... point of the path.
 
     Raises:
-        DataError: embeddings that are no finite matrix, a start that is no permutation, or neighbours of other data.
-        ConfigError: an effort out of range.
+        DataError: The embeddings are not a finite matrix, ``initial_order`` is not a permutation, or ``neighbours``
+            belong to other data.
+        ConfigError: ``search_effort`` is out of range.
     """
     x = check_embeddings(embeddings)
-    check_range("effort", effort, 0, 10_000)
+    check_range("search_effort", search_effort, 0, 10_000)
     n = len(x)
-    order = None if start is None else check_order(start, n)
+    order = None if initial_order is None else check_order(initial_order, n)
     if n < 3:
         return np.arange(n, dtype=np.int64) if order is None else order
     if neighbours is None:
-        neighbours = nearest_neighbours(x, CANDIDATES, device, seed=seed)
+        neighbours = nearest_neighbours(x, N_CANDIDATES, device, seed=seed)
     elif len(neighbours.index) != n:
-        raise DataError(f"neighbours of {len(neighbours.index):,} points for {n:,} embeddings", "find them anew")
+        raise DataError(
+            f"neighbours of {len(neighbours.index):,} points were given for {n:,} embeddings",
+            "search the neighbours of these embeddings",
+        )
     x = x - x.mean(0)
-    near = np.ascontiguousarray(neighbours.index[:, :CANDIDATES])
-    far = np.ascontiguousarray(neighbours.distance[:, :CANDIDATES])
+    near = np.ascontiguousarray(neighbours.index[:, :N_CANDIDATES])
+    distance = np.ascontiguousarray(neighbours.distance[:, :N_CANDIDATES])
     if order is None:
-        order = greedy_path(x, near, far, seed)
+        order = greedy_path(x, near, distance, seed)
     if n < 8:
-        return _shortest_of_few(x, order)
-    from mlfix_train.audit.similarity.path_search import improve
+        return _shortest_permutation(x, order)
+    from mlfix_train.audit.similarity.path_search import local_search
 
-    longest = LONGEST if n <= LONGEST else max(1_000, 5 * 10**9 // n // 25)
-    return np.asarray(improve(x, near, order, int(effort * n), longest, seed))
+    max_reversal = MAX_REVERSAL if n <= MAX_REVERSAL else max(1_000, 200_000_000 // n)
+    return np.asarray(local_search(x, near, order, int(search_effort * n), max_reversal, seed))
 
 
 def check_order(order: Sequence[int] | np.ndarray, n: int) -> np.ndarray:
-    """Returns an order as int64 N.
+    """Returns an order as int64 ``(n,)``.
 
     Raises:
-        DataError: it is no permutation of 0 to N - 1.
+        DataError: It is not a permutation of 0 to n - 1.
     """
     found = np.asarray(order)
     if found.shape != (n,) or not np.issubdtype(found.dtype, np.integer):
-        raise DataError(f"an order of shape {found.shape} and type {found.dtype} for {n:,} images",
-                        "give a permutation of their row numbers: was it made for other images?")  # fmt: skip
+        raise DataError(
+            f"an order of shape {found.shape} and type {found.dtype} was given for {n:,} images",
+            "give a permutation of their row numbers; was it made for other images?",
+        )
     if n and not (np.sort(found) == np.arange(n)).all():
-        raise DataError(f"the order of {n:,} images is no permutation of 0 to {n - 1:,}", "make it anew")
+        raise DataError(f"the order of {n:,} images is not a permutation of 0 to {n - 1:,}", "sort them again")
     return found.astype(np.int64)
 
 
 def path_steps(embeddings: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Returns the N - 1 distances between neighbours of an order."""
+    """Returns the N - 1 distances between consecutive points of an order."""
     x = np.asarray(embeddings, dtype=np.float32)[order]
     return np.asarray(np.linalg.norm(np.diff(x, axis=0), axis=1))
 
 
-def greedy_path(x: np.ndarray, near: np.ndarray, far: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Joins points to one path, shortest steps first; fragments are joined by neighbours among their ends.
+def summarize_path(embeddings: np.ndarray, order: np.ndarray) -> dict[str, float]:
+    """Returns the ``mean_step`` of an order, and its ratio to that of the rows as given and of a random order.
+
+    Ratios are 0 to about 1, lower is better; 1 if there are fewer than two points.
+    """
+    if len(order) < 2:
+        return {"mean_step": 0.0, "of_given_order": 1.0, "of_random_order": 1.0}
+    mean = float(path_steps(embeddings, order).mean())
+    given = float(path_steps(embeddings, np.arange(len(order))).mean())
+    random = float(path_steps(embeddings, np.random.default_rng(0).permutation(len(order))).mean())
+    ratios = {"of_given_order": mean / given if given else 1.0, "of_random_order": mean / random if random else 1.0}
+    return {"mean_step": mean, **{key: round(value, 4) for key, value in ratios.items()}}
+
+
+def greedy_path(x: np.ndarray, near: np.ndarray, distance: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Joins points into one path, shortest steps first.
+
+    Fragments that no candidate step can join any more are joined through the neighbours among their ends.
 
     Args:
-        x: float32 ``N,D``, N >= 2.
-        near: int32 ``N,K`` neighbours.
-        far: float32 ``N,K`` distances.
-        seed: of the neighbours among the ends.
+        x: float32 ``(N, D)``, N >= 2.
+        near: int32 ``(N, K)`` neighbours.
+        distance: float32 ``(N, K)``, their distances.
+        seed: Of the search among the ends.
+
+    Returns:
+        int64 ``(N,)``, a permutation.
     """
-    from mlfix_train.audit.similarity.path_fragments import join_greedily, walk
+    from mlfix_train.audit.similarity.path_search import follow_links, join_fragments
 
     n = len(x)
     links = np.full((n, 2), -1, np.int64)
-    root = np.arange(n)
-    left = n - 1 - _join(join_greedily, np.repeat(np.arange(n), near.shape[1]), near.ravel(), far.ravel(), links, root)
-    k = CANDIDATES
-    while left:
+    parent = np.arange(n)
+
+    def join(first: np.ndarray, second: np.ndarray, length: np.ndarray) -> int:
+        order = np.lexsort((second, first, length))  # ties in the order of the points
+        added: int = join_fragments(first[order].astype(np.int64), second[order].astype(np.int64), links, parent)
+        return added
+
+    missing = n - 1 - join(np.repeat(np.arange(n), near.shape[1]), near.ravel(), distance.ravel())
+    k = N_CANDIDATES
+    while missing:
         ends = np.flatnonzero(links[:, 1] < 0)
         found = nearest_neighbours(x[ends], min(k, len(ends) - 1), seed=seed)
-        first = np.repeat(ends, found.index.shape[1])
-        taken = _join(join_greedily, first, ends[found.index.ravel()], found.distance.ravel(), links, root)
-        left -= taken
-        k = k if taken else 4 * k
-    return np.asarray(walk(links))
+        added = join(np.repeat(ends, found.index.shape[1]), ends[found.index.ravel()], found.distance.ravel())
+        missing -= added
+        k = k if added else 4 * k
+    return np.asarray(follow_links(links))
 
 
-def _join(
-    join: object, first: np.ndarray, second: np.ndarray, length: np.ndarray, links: np.ndarray, root: np.ndarray
-) -> int:
-    """Hands edges over in order of their length; ties go by the numbers of the points."""
-    order = np.lexsort((second, first, length))
-    return int(join(first[order].astype(np.int64), second[order].astype(np.int64), links, root))  # type: ignore[operator]
-
-
-def _shortest_of_few(x: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Returns the shortest path through up to 7 points: all are tried."""
-    from itertools import permutations
-
-    d = np.linalg.norm(x[:, None] - x[None], axis=2)
-    best, shortest = order, float((d[order[:-1], order[1:]] ** 2.5).sum())
-    for tried in permutations(range(len(x))):
-        if tried[0] < tried[-1]:
-            length = float((d[list(tried[:-1]), list(tried[1:])] ** 2.5).sum())
-            if length < shortest * (1 - 1e-6):
-                best, shortest = np.array(tried), length
+def _shortest_permutation(x: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Returns the cheapest path through up to 7 points by trying all."""
+    costs = np.linalg.norm(x[:, None] - x[None], axis=2) ** 2.5
+    best, lowest = order, float(costs[order[:-1], order[1:]].sum())
+    for candidate in itertools.permutations(range(len(x))):
+        if candidate[0] < candidate[-1]:
+            cost = float(costs[list(candidate[:-1]), list(candidate[1:])].sum())
+            if cost < lowest * (1 - 1e-6):
+                best, lowest = np.array(candidate), cost
     return np.asarray(best, dtype=np.int64)
 
 
-def seriate_slices(embeddings: np.ndarray, slices: Sequence[np.ndarray], **options: object) -> list[np.ndarray]:
-    """Orders each of some slices by itself.
+def insert_new(positions: np.ndarray, neighbours: Neighbours) -> np.ndarray:
+    """Inserts new points into an earlier order: each after its nearest neighbour that is in it, or at the end.
 
     Args:
-        embeddings: ``N,D``.
-        slices: row numbers of each slice.
-        options: as of :func:`seriate`.
+        positions: ``(N,)`` positions in the earlier order, NaN for new points.
+        neighbours: Of all N points.
 
     Returns:
-        For each slice its row numbers, in visual order.
+        int64 ``(N,)``, a permutation, to be used as ``initial_order`` of :func:`seriate`.
     """
-    x = check_embeddings(embeddings)
-    return [np.asarray(rows)[seriate(x[rows], **options)] for rows in slices]  # type: ignore[arg-type]
-
-
-def insert_new(places: np.ndarray, neighbours: Neighbours) -> np.ndarray:
-    """Completes an earlier order by new points: each comes behind its nearest neighbour that was there, else last.
-
-    Args:
-        places: N places in the earlier order, NaN for new points.
-        neighbours: of all N points.
-
-    Returns:
-        int64 N, a permutation, to start :func:`seriate` with.
-    """
-    keys = np.asarray(places, dtype=float).copy()
+    keys = np.asarray(positions, dtype=float).copy()
     new = np.flatnonzero(np.isnan(keys))
-    last = float(np.nanmax(keys)) + 1 if len(new) < len(keys) else 0.0
+    end = float(np.nanmax(keys)) + 1 if len(new) < len(keys) else 0.0
     for row in new:
-        known = places[neighbours.index[row]]
+        known = positions[neighbours.index[row]]
         known = known[~np.isnan(known)]
-        keys[row] = known[0] + 0.5 if len(known) else last
+        keys[row] = known[0] + 0.5 if len(known) else end
     return np.asarray(np.argsort(keys, kind="stable"), dtype=np.int64)
 
 
 def outlier_score(
     embeddings: np.ndarray, k: int = 5, device: str = "cpu", neighbours: Neighbours | None = None
 ) -> np.ndarray:
-    """Returns how unlike its neighbours each point is, N numbers, 0 to infinity, higher is stranger.
-
-    The mean distance to the k nearest others, over the median of that of these others: 1 is usual, whatever the scale
-    or how dense the data are around it (the idea of Breunig et al. 2000, "LOF: identifying density-based local
-    outliers"). Points that coincide with k others have 0; fewer than three points have 1.
+    """Returns how far each point is from its nearest neighbours, compared with how far they are from theirs.
 
     Args:
-        embeddings: ``N,D``.
-        k: neighbours that count.
-        device: where they are searched.
-        neighbours: found before, k or more of each point.
+        embeddings: ``(N, D)``.
+        k: Neighbours that count, at least 1.
+        device: Where neighbours are searched.
+        neighbours: Neighbours of these embeddings, if already known, at least k of each point.
+
+    Returns:
+        ``(N,)``, 0 and up, higher is more of an outlier, about 1 is usual; see :func:`relative_distance`. 1 for fewer
+        than three points.
 
     Raises:
-        ConfigError: ``k`` below 1.
+        ConfigError: ``k`` is below 1.
     """
     x = check_embeddings(embeddings)
-    if k < 1:
-        raise ConfigError(f"k={k} is out of range", "ask for 1 neighbour or more")
+    check_range("k", k, 1, 4096)
     if len(x) < 3:
         return np.ones(len(x))
     return relative_distance(neighbours or nearest_neighbours(x, k, device), k)
 
 
-def relative_distance(found: Neighbours, k: int = 5) -> np.ndarray:
-    """Returns each point's mean distance to its k nearest over the median of theirs, ``N``; see :func:`outlier_score`."""
-    if not found.index.size:
-        return np.ones(len(found.index))
-    own = found.distance[:, :k].mean(1)
-    usual = np.median(own[found.index[:, :k]], axis=1)
+def relative_distance(neighbours: Neighbours, k: int = 5) -> np.ndarray:
+    """Returns each point's mean distance to its k nearest neighbours over the median of theirs, ``(N,)``.
+
+    The ratio does not depend on the scale or the local density of the data (the idea of Breunig et al. 2000, "LOF:
+    identifying density-based local outliers"). Points that coincide with k others have 0.
+    """
+    if not neighbours.index.size:
+        return np.ones(len(neighbours.index))
+    own = neighbours.distance[:, :k].mean(1)
+    usual = np.median(own[neighbours.index[:, :k]], axis=1)
     floor = 1e-6 * max(float(own.mean()), 1e-30)
     return np.asarray(own / np.maximum(usual, floor))

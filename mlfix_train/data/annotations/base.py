@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from mlfix_train.data.readers.folder import IMAGE_SUFFIXES
+from mlfix_train.data.readers.files import IMAGE_SUFFIXES
 from mlfix_train.errors import DataError, format_list
 
 PROBLEMS = {

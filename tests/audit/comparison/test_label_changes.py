@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mlfix_train.audit.comparison.label_changes import LEAST_GROUPS, label_changes
+from mlfix_train.audit.comparison.label_changes import MIN_GROUPS, label_changes
 from mlfix_train.audit.comparison.study import REMOVED, Study
 
 
@@ -87,7 +87,7 @@ def benjamini_hochberg(p: list[float]) -> list[float]:
     order = sorted(range(len(p)), key=lambda i: p[i])
     q = [0.0] * len(p)
     for rank, i in enumerate(order, start=1):
-        q[i] = min(1.0, min(len(p) * p[order[j - 1]] / j for j in range(rank, len(p) + 1)))
+        q[i] = min(1.0, *(len(p) * p[order[j - 1]] / j for j in range(rank, len(p) + 1)))
     return q
 
 
@@ -116,7 +116,7 @@ def test_every_label_against_loops(paired: bool, runs: tuple[int, int], seed: in
     wanted = dict(zip("abcd", benjamini_hochberg([found[x]["p_value"] for x in "abcd"]), strict=True))
     for label, q in wanted.items():
         assert found[label]["q_value"] == pytest.approx(q)
-        assert found[label]["shown"] == (q < 0.05)
+        assert found[label]["significant"] == (q < 0.05)
 
 
 def test_runs_alone_make_a_t_test_as_in_the_books() -> None:
@@ -145,7 +145,7 @@ def test_a_correction_for_many_takes_away_what_chance_brings() -> None:
         wrong = [rng.random((5, len(truth))) < 0.3 for _ in range(2)]
         rows = label_changes(make(truth.tolist(), *wrong, labels=names), True)
         few += sum(row["p_value"] < 0.05 for row in rows)
-        shown += sum(row["shown"] for row in rows)
+        shown += sum(row["significant"] for row in rows)
         np.testing.assert_allclose([row["q_value"] for row in rows], benjamini_hochberg([r["p_value"] for r in rows]))
     assert few >= 3 and shown <= 1
 
@@ -157,20 +157,20 @@ def test_a_real_change_among_many_is_shown() -> None:
     after[:, truth == 5] &= rng.random((8, 40)) < 0.2
     before[:, truth == 2] &= rng.random((8, 40)) < 0.2
     rows = label_changes(make(truth.tolist(), before, after), True)
-    assert {row["label"]: row["training"] > 0 for row in rows if row["shown"]} == {"f": True, "c": False}
+    assert {row["label"]: row["training"] > 0 for row in rows if row["significant"]} == {"f": True, "c": False}
     assert {row["label"] for row in rows[:2]} == {"c", "f"}
 
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_labels_of_few_groups_are_listed_without_a_test(paired: bool) -> None:
     rng = np.random.default_rng(2)
-    truth = [0] * 20 + [1] * 20 + [2] * LEAST_GROUPS
-    groups = [i % (LEAST_GROUPS - 1) for i in range(20)] + list(range(100, 120)) + list(range(200, 200 + LEAST_GROUPS))
+    truth = [0] * 20 + [1] * 20 + [2] * MIN_GROUPS
+    groups = [i % (MIN_GROUPS - 1) for i in range(20)] + list(range(100, 120)) + list(range(200, 200 + MIN_GROUPS))
     wrong = [rng.random((6, len(truth))) < rate for rate in (0.6, 0.3)]
     found = named(label_changes(make(truth, *wrong, groups=groups), paired))
     few, many, least = found["a"], found["b"], found["c"]
-    assert (few["rows"], few["groups"]) == (20, LEAST_GROUPS - 1)
-    assert few["ci95"] is few["p_value"] is few["q_value"] is None and few["shown"] is False
+    assert (few["rows"], few["groups"]) == (20, MIN_GROUPS - 1)
+    assert few["ci95"] is few["p_value"] is few["q_value"] is None and few["significant"] is False
     assert few["training"] == pytest.approx(100 * (wrong[0][:, :20].mean() - wrong[1][:, :20].mean()), abs=1e-5)
     assert many["p_value"] is not None and least["p_value"] is not None
     assert [many["q_value"], least["q_value"]] == pytest.approx(
@@ -182,14 +182,14 @@ def test_one_run_tests_nothing() -> None:
     study = random_study(runs=(1, 6))
     rows = label_changes(study, False)
     assert len(rows) == 4
-    assert all(row["p_value"] is row["q_value"] is row["ci95"] is None and not row["shown"] for row in rows)
+    assert all(row["p_value"] is row["q_value"] is row["ci95"] is None and not row["significant"] for row in rows)
 
 
 def test_a_label_that_nothing_changes_has_p_1() -> None:
     wrong = np.zeros((4, 12), dtype=bool)
     row = label_changes(make([0] * 12, wrong, wrong), True)[0]
     assert (row["before"], row["after"], row["training"], row["p_value"], row["q_value"]) == (0, 0, 0, 1, 1)
-    assert row["shown"] is False
+    assert row["significant"] is False
 
 
 def test_labels_that_lost_all_their_rows_are_not_listed() -> None:
@@ -207,3 +207,13 @@ def test_largest_change_first_whatever_its_sign_then_rows_then_name() -> None:
     rows = label_changes(make(truth, before, after), True)
     assert [row["label"] for row in rows] == ["d", "c", "b", "e", "a"]
     assert [row["training"] for row in rows] == pytest.approx([-50, 25, -25, 25, 0])
+
+
+@pytest.mark.parametrize("n", [13, 14, 30, 50])
+def test_a_label_that_all_runs_learn_is_shown(n: int) -> None:
+    clean = np.zeros(n, int)
+    preds = {"original": np.full((6, n), 9), "fixed": np.zeros((6, n), int)}
+    study = Study(pd.Index(range(n)), np.array(["a"], object), clean, clean, np.arange(n), False, {}, preds)
+    (row,) = label_changes(study, True)
+    assert row["significant"]
+    assert row["p_value"] == pytest.approx(max(2 / 2**6, 2 / 2**n))

@@ -78,7 +78,7 @@ def test_a_control_arm_of_other_seeds_stays_unpaired() -> None:
     found = pair_runs([runs("original", 0, 1), runs("fixed", 0, 1, 5), runs("control", 7, 8, 9)])
     assert kept(found) == {"original": ["0", "1"], "fixed": ["0", "1"], "control": ["7", "8", "9"]}
     assert found.paired == {"original", "fixed"}
-    assert found.left_out == ["fixed seed=5", "no pairs of the control arm, which lacks too many of these seeds"]
+    assert found.left_out == ["fixed seed=5", "the pairing of the control arm (it lacks too many of these seeds)"]
 
 
 @pytest.mark.parametrize(("original", "fixed"), [((0, 1), (1, 2)), ((0, 1), (2, 3)), ((0,), (1,))])
@@ -243,3 +243,10 @@ def test_groups_may_be_numbers() -> None:
     groups = pd.Series([7, 7, 8, 8, 7], index=list(GIVEN))
     study = build_study([arm("original", table()), arm("fixed", table())], fixes(), groups)
     assert study.groups.tolist() == [0, 0, 1, 1, 0] and study.grouped
+
+
+def test_a_small_control_arm_does_not_cost_the_main_comparison_its_runs() -> None:
+    sizes = (("original", 20), ("fixed", 20), ("control", 2))
+    found = pair_runs([ArmRuns(n, {f"seed={i}": pd.DataFrame() for i in range(k)}) for n, k in sizes])
+    assert [len(arm.predictions) for arm in found.arms] == [20, 20, 2]
+    assert found.paired == {"original", "fixed"}

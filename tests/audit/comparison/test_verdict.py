@@ -1,4 +1,4 @@
-"""Verdicts: each one with its sentence, and no claim of an effect where the interval holds 0."""
+"""Verdicts: each one with its sentence, and no claim of an effect where the interval contains 0."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from comparison_helpers import summarize
 
 from mlfix_train.audit.comparison import verdict
-from mlfix_train.audit.comparison.arms import ArmRuns, compare_arms
-from mlfix_train.audit.reporting.comparison_markdown import markdown
+from mlfix_train.audit.comparison.study import ArmRuns
+from mlfix_train.audit.comparison.verdict import Verdict
+from mlfix_train.audit.reporting.comparison_report import comparison_markdown
 
-CLAIM = re.compile(r"made (better|worse) models")
+CLAIM = re.compile(r"made the models (better|worse)")
 SHORT_CLAIM = re.compile(r"(?<!no effect shown: )\b(better|worse) models:")
 
 
@@ -29,7 +31,7 @@ def effect(
         return {"total": None, "evaluation": None, "training": None, "training_ci95": None, "p_value": None,
                 "runs": [0], "paired": True, **more}  # fmt: skip
     return {
-        "total": training + 2.0, "evaluation": 2.0, "training": training, "p_value": p, "p_least": least,
+        "total": training + 2.0, "evaluation": 2.0, "training": training, "p_value": p, "smallest_p_value": least,
         "training_ci95": None if ci is None else list(ci), "runs": [10], "runs_for_80_power": 30, "paired": True,
         **more,
     }  # fmt: skip
@@ -43,13 +45,13 @@ def piece(**options: Any) -> dict[str, Any]:
 
 
 CASES = {
-    verdict.BETTER: {},
-    verdict.WORSE: {"training": -1.0, "ci": (-1.5, -0.5)},
-    verdict.HINT: {"p": 0.25, "least": 0.25, "runs": [3]},
-    verdict.THESE_ROWS: {"ci": (-0.5, 2.5)},
-    verdict.NOT_SHOWN: {"ci": (-0.5, 2.5), "p": 0.3},
-    verdict.ONE_RUN: {"ci": None, "p": None},
-    verdict.NO_ROWS: {"training": None},
+    Verdict.BETTER: {},
+    Verdict.WORSE: {"training": -1.0, "ci": (-1.5, -0.5)},
+    Verdict.SUGGESTIVE: {"p": 0.25, "least": 0.25, "runs": [3]},
+    Verdict.CONDITIONAL_ON_SAMPLES: {"ci": (-0.5, 2.5)},
+    Verdict.NOT_SHOWN: {"ci": (-0.5, 2.5), "p": 0.3},
+    Verdict.TOO_FEW_RUNS: {"ci": None, "p": None},
+    Verdict.NO_CLEAN_SAMPLES: {"training": None},
 }
 
 
@@ -61,39 +63,58 @@ def test_each_verdict(wanted: str, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("options", "wanted"),
     [
-        ({"ci": (0.0, 2.0)}, verdict.THESE_ROWS),
-        ({"training": -1.0, "ci": (-2.0, 0.0)}, verdict.THESE_ROWS),
-        ({"ci": (1e-9, 2.0)}, verdict.BETTER),
-        ({"p": 0.05}, verdict.NOT_SHOWN),
-        ({"p": 0.049}, verdict.BETTER),
-        ({"p": 0.06, "least": 0.05}, verdict.HINT),
-        ({"p": 0.06, "least": 0.049}, verdict.NOT_SHOWN),
-        ({"training": -1.0, "ci": (-2.0, -0.1), "p": 0.5, "least": 0.5}, verdict.HINT),
-        ({"ci": (-1.0, 2.0), "p": 0.5, "least": 0.5}, verdict.NOT_SHOWN),
-        ({"ci": (0.2, 2.0), "p": None}, verdict.ONE_RUN),
-        ({"training": 0.0, "ci": (0.0, 0.0), "p": 1.0}, verdict.NOT_SHOWN),
+        ({"ci": (0.0, 2.0)}, Verdict.CONDITIONAL_ON_SAMPLES),
+        ({"training": -1.0, "ci": (-2.0, 0.0)}, Verdict.CONDITIONAL_ON_SAMPLES),
+        ({"ci": (1e-9, 2.0)}, Verdict.BETTER),
+        ({"p": 0.05}, Verdict.NOT_SHOWN),
+        ({"p": 0.049}, Verdict.BETTER),
+        ({"p": 0.06, "least": 0.05}, Verdict.SUGGESTIVE),
+        ({"p": 0.06, "least": 0.049}, Verdict.NOT_SHOWN),
+        ({"training": -1.0, "ci": (-2.0, -0.1), "p": 0.5, "least": 0.5}, Verdict.SUGGESTIVE),
+        ({"ci": (-1.0, 2.0), "p": 0.5, "least": 0.5}, Verdict.NOT_SHOWN),
+        ({"ci": (0.2, 2.0), "p": None}, Verdict.TOO_FEW_RUNS),
+        ({"training": 0.0, "ci": (0.0, 0.0), "p": 1.0}, Verdict.NOT_SHOWN),
     ],
 )
 def test_verdicts_at_their_edges(options: dict[str, Any], wanted: str) -> None:
     assert verdict.judge(effect(**options)) == wanted
 
 
-LESS, MORE = "1.00 points less on the same clean rows", "1.00 points more on the same clean rows"
+LESS, MORE = "the error on the same clean samples is 1.00 points lower", "samples is 1.00 points higher"
 SENTENCES = {
-    verdict.BETTER: ["On speed the fixed labels made better models: they err ", LESS, "7.00% instead of 8.00%",
-                     "(95% interval 0.50 to 1.50, p = 0.010)."],
-    verdict.WORSE: ["On speed the fixed labels made worse models: they err ", MORE, "9.00% instead of 8.00%",
-                    "(95% interval −1.50 to −0.50, p = 0.010)."],
-    verdict.HINT: ["On speed there is a hint of better models, and no proof: they err ", LESS,
-                   "(95% interval 0.50 to 1.50, p = 0.25)", "so few runs can't bring p below 0.25; train 6 seeds"],
-    verdict.THESE_ROWS: ["On speed models trained on the fixed labels err ", LESS, "on these very images",
-                         "(95% interval −0.50 to 2.50, p = 0.010)", "it is not shown, since the interval holds 0."],
-    verdict.NOT_SHOWN: ["On speed no effect of training is shown: models trained on the fixed labels err ", LESS,
-                        "(95% interval −0.50 to 2.50, p = 0.30)."],
-    verdict.ONE_RUN: ["On speed models trained on the fixed labels err ", LESS, "can't tell an effect from chance",
-                      "train more seeds."],
-    verdict.NO_ROWS: ["On speed: the fixes leave no held-out sample to judge by."],
-}  # fmt: skip
+    Verdict.BETTER: [
+        "On speed, training on the fixed labels made the models better: ",
+        LESS,
+        "7.00% instead of 8.00%",
+        "(95% interval 0.50 to 1.50, p = 0.010).",
+    ],
+    Verdict.WORSE: [
+        "On speed, training on the fixed labels made the models worse: ",
+        MORE,
+        "9.00% instead of 8.00%",
+        "(95% interval −1.50 to −0.50, p = 0.010).",
+    ],
+    Verdict.SUGGESTIVE: [
+        "On speed, there are signs of better models, but no proof: ",
+        LESS,
+        "(95% interval 0.50 to 1.50, p = 0.25)",
+        "With so few runs p can't be lower than 0.25; train at least 6 seeds.",
+    ],
+    Verdict.CONDITIONAL_ON_SAMPLES: [
+        "On speed, ",
+        LESS,
+        "On these very images that is more than chance between runs explains",
+        "(95% interval −0.50 to 2.50, p = 0.010)",
+        "an effect is not shown, since the interval contains 0.",
+    ],
+    Verdict.NOT_SHOWN: [
+        "On speed, no effect of training on the fixed labels is shown: ",
+        LESS,
+        "(95% interval −0.50 to 2.50, p = 0.30).",
+    ],
+    Verdict.TOO_FEW_RUNS: ["On speed, ", LESS, "can't tell an effect from chance", "train more seeds."],
+    Verdict.NO_CLEAN_SAMPLES: ["On speed: the fixes leave no held-out sample to evaluate on."],
+}
 
 
 @pytest.mark.parametrize(("found", "words"), SENTENCES.items())
@@ -102,10 +123,13 @@ def test_each_sentence(found: str, words: list[str]) -> None:
     assert said.startswith(words[0]), said
     places = [said.find(word) for word in words]
     assert places == sorted(places) and min(places) >= 0, said
-    needed = "To show an effect of this size with 80% power would take about 30 runs of each arm (here 10)."
-    assert (needed in said) == (found in (verdict.THESE_ROWS, verdict.NOT_SHOWN))
-    total = "1.00" if found == verdict.WORSE else "3.00"
-    assert (f"by 2.00 points on top, which is no better model ({total} in all)" in said) == (found != verdict.NO_ROWS)
+    needed = "Showing an effect of this size with 80% power would take about 30 runs of each arm (here 10)."
+    assert (needed in said) == (found in (Verdict.CONDITIONAL_ON_SAMPLES, Verdict.NOT_SHOWN))
+    total = "1.00" if found == Verdict.WORSE else "3.00"
+    evaluation = (
+        f"Evaluating on clean labels, which changes no model, lowers the error by 2.00 points ({total} in total)."
+    )
+    assert (evaluation in said) == (found != Verdict.NO_CLEAN_SAMPLES)
     assert said.endswith(".") and "  " not in said
 
 
@@ -116,9 +140,9 @@ def test_sentences_judge_where_no_verdict_was_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "start"), [("all", "Over all rows "), ("speed", "On speed "), ("not speed", "Outside of speed ")]
+    ("name", "start"), [("all", "On all samples"), ("speed", "On speed"), ("not speed", "Outside speed")]
 )
-def test_places_in_words(name: str, start: str) -> None:
+def test_sentences_begin_with_the_slice(name: str, start: str) -> None:
     for options in CASES.values():
         assert verdict.sentence(name, piece(**options)).startswith(start.strip())
 
@@ -135,7 +159,7 @@ def test_the_sentence_counts_pairs() -> None:
         ({"runs_for_80_power": 1450}, "would take about 1,450 runs of each arm (here 10)"),
         ({"runs_for_80_power": 8}, "A repetition with 10 runs of each arm would show"),
         ({"runs_for_80_power": None, "sd_samples": 0.0}, "would take more than 10,000 runs"),
-        ({"runs_for_80_power": None, "sd_samples": 0.4}, "the 1,234 held-out groups of samples are too few"),
+        ({"runs_for_80_power": None, "sd_samples": 0.4}, "the 1,234 groups of held-out samples are too few"),
         ({"runs_for_80_power": 30, "runs": [3, 7]}, "(here 7)"),
     ],
 )
@@ -145,22 +169,22 @@ def test_what_it_would_take(options: dict[str, Any], told: str) -> None:
 
 def test_nothing_is_asked_for_where_there_is_no_effect_at_all() -> None:
     said = verdict.sentence("all", piece(training=0.0, ci=(0.0, 0.0), p=1.0, runs_for_80_power=None))
-    assert "no effect of training is shown" in said
+    assert "no effect of training on the fixed labels is shown" in said
     assert "too few" not in said and "80% power" not in said
 
 
 @pytest.mark.parametrize(
     ("total", "evaluation", "words"),
     [
-        (3.0, 2.0, "Judging by cleaner labels lowers the error by 2.00 points on top, which is no better model (3"),
-        (1.0, -1.5, "Judging by cleaner labels raises the error by 1.50 points on top"),
-        (-0.5, 0.7, "Judging by cleaner labels lowers the error by 0.70 points on top"),
-        (1.0, 0.0, "The cleaner yardstick changes nothing here."),
+        (3.0, 2.0, "Evaluating on clean labels, which changes no model, lowers the error by 2.00 points (3.00 in"),
+        (1.0, -1.5, "Evaluating on clean labels, which changes no model, raises the error by 1.50 points"),
+        (-0.5, 0.7, "Evaluating on clean labels, which changes no model, lowers the error by 0.70 points (−0.50 in"),
+        (1.0, 0.0, "Evaluating on clean labels changes nothing here."),
         (None, None, ""),
     ],
 )  # fmt: skip
-def test_the_yardsticks_share(total: float | None, evaluation: float | None, words: str) -> None:
-    said = verdict.yardstick({"total": total, "evaluation": evaluation})
+def test_evaluation_sentence(total: float | None, evaluation: float | None, words: str) -> None:
+    said = verdict.evaluation_sentence({"total": total, "evaluation": evaluation})
     assert said.startswith(words) and (said or not words)
 
 
@@ -175,12 +199,12 @@ def test_the_yardsticks_share(total: float | None, evaluation: float | None, wor
         (1, "p = 1.00"),
     ],
 )
-def test_p_in_words(p: float | None, text: str) -> None:
-    assert verdict.p_text(p) == text
+def test_format_p(p: float | None, text: str) -> None:
+    assert verdict.format_p(p) == text
 
 
-def test_numbers_in_words() -> None:
-    assert verdict.points(-0.346) == "0.35 points" and verdict.points(0.0012) == "0.0012 points"
+def test_format_points_and_signed() -> None:
+    assert verdict.format_points(-0.346) == "0.35 points" and verdict.format_points(0.0012) == "0.0012 points"
     assert verdict.signed(-1.005e1) == "−10.05" and verdict.signed(0.5) == "0.50"
 
 
@@ -191,7 +215,7 @@ def summary(**pieces: dict[str, Any]) -> dict[str, Any]:
     return {"slices": pieces}
 
 
-def test_no_words_claim_an_effect_where_the_interval_holds_0() -> None:
+def test_no_text_claims_an_effect_where_the_interval_contains_0() -> None:
     ends, ps, leasts = (-2.0, -0.1, 0.0, 0.1, 2.0), (0.0001, 0.04, 0.05, 0.3, 1.0), (0.002, 0.04, 0.25)
     seen = set()
     for low, high, p, least in itertools.product(ends, ends, ps, leasts):
@@ -204,17 +228,23 @@ def test_no_words_claim_an_effect_where_the_interval_holds_0() -> None:
             assert bool(CLAIM.search(said)) == proven, (low, high, p, said)
             assert bool(SHORT_CLAIM.search(head)) == proven, (low, high, p, head)
             if low <= 0 <= high:
-                assert "not shown" in said or "no effect of training is shown" in said
+                assert "not shown" in said or "no effect of training on the fixed labels is shown" in said
                 assert "not shown for other images" in head or "no effect shown" in head
             if proven:
                 way = "better" if training > 0 else "worse"
-                assert f"made {way} models" in said and f"{way} models: " in head
-                assert ("points less" in said) == (training > 0)
+                assert f"made the models {way}" in said and f"{way} models: " in head
+                assert ("points lower" in said) == (training > 0)
             seen.add(one["verdict"])
-    assert seen == {verdict.BETTER, verdict.WORSE, verdict.HINT, verdict.THESE_ROWS, verdict.NOT_SHOWN}
+    assert seen == {
+        Verdict.BETTER,
+        Verdict.WORSE,
+        Verdict.SUGGESTIVE,
+        Verdict.CONDITIONAL_ON_SAMPLES,
+        Verdict.NOT_SHOWN,
+    }
 
 
-def test_whole_comparisons_claim_what_their_interval_bears_out() -> None:
+def test_whole_comparisons_claim_only_what_their_interval_supports() -> None:
     rng = np.random.default_rng(0)
     given = pd.DataFrame({"sample_id": [f"s{i:02d}" for i in range(60)], "label": ["stop", "yield", "speed"] * 20})
     fixes = pd.DataFrame(
@@ -229,26 +259,26 @@ def test_whole_comparisons_claim_what_their_interval_bears_out() -> None:
                 wrong = rng.random(60) < rate
                 tables[f"seed={seed}"] = given.assign(pred=np.where(wrong, "other", given["label"]))
             arms.append(ArmRuns(name, tables))
-        found = compare_arms(*arms, fixes, {"speed": "speed", "some": ["stop"]}, resamples=300, labels=False)
+        found = summarize(*arms, fixes, {"speed": "speed", "some": ["stop"]}, resamples=300, per_label=False)
         for name, one in found["slices"].items():
             ci, said = one["effect"]["training_ci95"], one["sentence"]
             if ci is None or ci[0] <= 0 <= ci[1] or one["effect"]["p_value"] >= 0.05:
                 assert not CLAIM.search(said), (name, said)
-            assert said in markdown(found)
+            assert said in comparison_markdown(found)
             seen.add(one["verdict"])
-    assert {verdict.BETTER, verdict.WORSE, verdict.NOT_SHOWN, verdict.ONE_RUN} <= seen
+    assert {Verdict.BETTER, Verdict.WORSE, Verdict.NOT_SHOWN, Verdict.TOO_FEW_RUNS} <= seen
 
 
 # --- headline ---
 
 
-def test_the_headline_tells_the_surest_first_and_all_rows_last_among_equals() -> None:
+def test_the_headline_names_the_strongest_first_and_all_rows_last_among_equals() -> None:
     said = verdict.headline(
         summary(
-            all=piece(**CASES[verdict.NOT_SHOWN]),
+            all=piece(**CASES[Verdict.NOT_SHOWN]),
             speed=piece(),
             **{"not speed": piece(training=None)},
-            stop=piece(**CASES[verdict.NOT_SHOWN]),
+            stop=piece(**CASES[Verdict.NOT_SHOWN]),
             gone=piece(training=None),
         )
     )
@@ -256,32 +286,35 @@ def test_the_headline_tells_the_surest_first_and_all_rows_last_among_equals() ->
         "Training on the fixed labels: on speed, better models: 1.00 points less error (95% interval 0.50 to 1.50, "
         "p = 0.010); on stop, no effect shown: 1.00 points less error"
     )
-    assert said.index("on stop") < said.index("over all rows")
+    assert said.index("on stop") < said.index("on all samples")
     assert "gone" not in said and "outside" not in said
 
 
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        (verdict.BETTER, "better models: 1.00 points less error (95% interval 0.50 to 1.50, p = 0.010)."),
-        (verdict.WORSE, "worse models: 1.00 points more error (95% interval −1.50 to −0.50, p = 0.010)."),
+        (Verdict.BETTER, "better models: 1.00 points less error (95% interval 0.50 to 1.50, p = 0.010)."),
+        (Verdict.WORSE, "worse models: 1.00 points more error (95% interval −1.50 to −0.50, p = 0.010)."),
         (
-            verdict.HINT,
-            "a hint but no proof: 1.00 points less error (95% interval 0.50 to 1.50, p = 0.25), "
+            Verdict.SUGGESTIVE,
+            "signs of an effect but no proof: 1.00 points less error (95% interval 0.50 to 1.50, p = 0.25), "
             "with too few runs to test.",
         ),
-        (verdict.THESE_ROWS, "1.00 points less error on these very images, not shown for other images (95%"),
-        (verdict.NOT_SHOWN, "no effect shown: 1.00 points less error (95% interval −0.50 to 2.50, p = 0.30)."),
-        (verdict.ONE_RUN, "1.00 points less error, from too few runs to tell from chance."),
+        (
+            Verdict.CONDITIONAL_ON_SAMPLES,
+            "1.00 points less error on these very images, not shown for other images (95%",
+        ),
+        (Verdict.NOT_SHOWN, "no effect shown: 1.00 points less error (95% interval −0.50 to 2.50, p = 0.30)."),
+        (Verdict.TOO_FEW_RUNS, "1.00 points less error, with too few runs to tell it from chance."),
     ],
 )
 def test_each_headline(found: str, words: str) -> None:
     said = verdict.headline(summary(all=piece(**CASES[found])))
-    assert said.startswith(f"Training on the fixed labels: over all rows, {words}"), said
+    assert said.startswith(f"Training on the fixed labels: on all samples, {words}"), said
 
 
-def test_nothing_to_judge_by_is_said() -> None:
-    assert verdict.headline(summary(all=piece(training=None))) == "The fixes leave no held-out sample to judge by."
+def test_headline_without_clean_samples() -> None:
+    assert verdict.headline(summary(all=piece(training=None))) == "The fixes leave no held-out sample to evaluate on."
 
 
 def test_many_slices_are_counted_and_not_listed() -> None:
@@ -292,12 +325,12 @@ def test_many_slices_are_counted_and_not_listed() -> None:
 @pytest.mark.parametrize(
     ("total", "evaluation", "words"),
     [
-        (3.0, 2.0, "Of the 3.00 points by which the error on big falls in all, 2.00 come from judging by"),
-        (-3.0, -2.0, "Of the 3.00 points by which the error on big rises in all, 2.00 come from judging by cleaner"),
-        (-3.0, 1.0, "Judging by cleaner labels alone lowers the error on big by 1.00 points."),
+        (3.0, 2.0, "Of the 3.00 points by which the error on big falls in total, 2.00 come from evaluating on"),
+        (-3.0, -2.0, "Of the 3.00 points by which the error on big rises in total, 2.00 come from evaluating on clean"),
+        (-3.0, 1.0, "Evaluating on clean labels alone lowers the error on big by 1.00 points."),
     ],
 )  # fmt: skip
-def test_the_headline_ends_with_the_yardsticks_share(total: float, evaluation: float, words: str) -> None:
+def test_the_headline_ends_with_the_share_of_the_evaluation_effect(total: float, evaluation: float, words: str) -> None:
     big = piece(total=total, evaluation=evaluation)
     said = verdict.headline(summary(all=piece(total=0.5, evaluation=0.4), big=big))
     assert words in said

@@ -8,8 +8,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mlfix_train.audit.predictions.files import PUBLISHED_PHOTO, photo_groups, read_predictions_file, run_names
-from mlfix_train.errors import RunError
+from mlfix_train.audit.predictions.files import (
+    PUBLISHED_PHOTO,
+    photo_groups,
+    read_metadata,
+    read_predictions_file,
+    run_names,
+)
+from mlfix_train.errors import DataError, RunError
 
 
 @pytest.fixture
@@ -213,3 +219,40 @@ def test_published_photos_hold_several_crops(published) -> None:
     assert 0.2 * len(ids) < len(sizes) < 0.9 * len(ids)
     first = sizes.index[0]
     assert all(f"/{first}-" in name for name in groups.index[groups == first])
+
+
+def test_an_index_that_pandas_wrote_is_no_path(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text(",sample_id,label,pred\n0,a,x,y\n")
+    assert read_predictions_file(tmp_path / "p.csv")["sample_id"].tolist() == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("sample_id,label,pred\na,x,y,\nb,x,y,\n", "line 2"), ("sample_id,label,pred\na,x,y\n\nb,,y\n", "line 4")],
+)
+def test_lines_of_a_csv_are_counted_as_an_editor_does(text: str, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(RunError, match=problem):
+        read_predictions_file(tmp_path / "p.csv")
+
+
+@pytest.mark.parametrize(
+    "change", [{"label": [None, "a"]}, {"pred": ["a", None]}, {"label": ["", "a"]}, {"loss": ["x", "1"]}, "empty"]
+)
+def test_parquet_is_checked_as_csv_is(change: object, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"sample_id": ["1", "2"], "label": ["a", "b"], "pred": ["b", "b"], "loss": [1.0, 2.0]})
+    frame = frame.head(0) if change == "empty" else frame.assign(**change)  # type: ignore[arg-type]
+    frame.to_parquet(tmp_path / "p.parquet", index=False)
+    with pytest.raises(RunError, match=r"p\.parquet"):
+        read_predictions_file(tmp_path / "p.parquet")
+
+
+def test_metadata_needs_ids_alone(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("sample_id,country\n007,de\n8,NA\n")
+    found = read_metadata(tmp_path / "m.csv")
+    assert found["country"].to_dict() == {"007": "de", "8": "NA"}
+    (tmp_path / "m.csv").write_text("id,country\n7,de\n")
+    with pytest.raises(DataError, match=r"samples=.*no column sample_id"):
+        read_metadata(tmp_path / "m.csv")
+    with pytest.raises(DataError, match=r"samples=.*can't be read"):
+        read_metadata(tmp_path / "gone.csv")

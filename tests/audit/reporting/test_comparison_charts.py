@@ -1,26 +1,20 @@
-"""Charts of a comparison and its page: whole, told apart without colour, self-contained, and escaped."""
+"""Charts of a comparison: complete, readable without color, and with labels of any kind."""
 
 from __future__ import annotations
 
-import base64
-import copy
 import gc
 import re
 import warnings
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
-from mlfix_train.audit.comparison.arms import ArmRuns, compare_arms
 from mlfix_train.audit.reporting import chart_style as sheets
 from mlfix_train.audit.reporting import comparison_charts as charts
-from mlfix_train.audit.reporting.comparison_page import BADGES, page
 from mlfix_train.errors import DataError
 
 ODD = [
@@ -137,10 +131,10 @@ def test_arms_differ_in_hatch_and_shade_too(tmp_path: Path, drawn: list) -> None
 
 
 def test_few_runs_are_dots_that_differ_in_their_marker(tmp_path: Path, drawn: list) -> None:
-    charts.arms_histogram(errors(runs=charts.FEW - 1), tmp_path / "arms.png", "title")
+    charts.arms_histogram(errors(runs=charts.MIN_HISTOGRAM_RUNS - 1), tmp_path / "arms.png", "title")
     lines = drawn[0].axes[0].lines
     assert len(lines) == 4 and len({line.get_marker() for line in lines}) == 4
-    assert all(len(line.get_xdata()) == charts.FEW - 1 for line in lines)
+    assert all(len(line.get_xdata()) == charts.MIN_HISTOGRAM_RUNS - 1 for line in lines)
 
 
 @pytest.mark.parametrize("values", [[0.0] * 9, [7.3] * 9, [0.0] * 8 + [100.0], np.linspace(5, 5.001, 9)])
@@ -194,9 +188,9 @@ def test_the_waterfall(kind: str, before: float, middle: float, after: float, tm
     check_file(path)
     words = texts(drawn[0])
     for value in (before, middle, after):
-        assert f"{value:.2f} %" in words
+        assert f"{value:.2f}%" in words
     way = "falls" if before >= after else "rises"
-    assert any(f"the error {way} by {abs(before - after):.2f} points in all" in word for word in words)
+    assert any(f"the error {way} by {abs(before - after):.2f} points in total" in word for word in words)
     bars = [bar for container in drawn[0].axes[0].containers for bar in getattr(container, "patches", ())]
     assert [bar.get_x() for bar in bars] == pytest.approx([before, middle])
     assert [bar.get_width() for bar in bars] == pytest.approx([middle - before, after - middle])
@@ -234,7 +228,7 @@ def test_nothing_to_take_apart_gives_no_waterfall(key: str, tmp_path: Path) -> N
 
 def label_row(name: str, training: float, ci: list[float] | None = None, shown: bool = False) -> dict[str, Any]:
     return {"label": name, "rows": 1234, "groups": 50, "before": 50.0, "after": 50.0 - training, "training": training,
-            "ci95": ci, "p_value": None if ci is None else 0.01, "q_value": None, "shown": shown}  # fmt: skip
+            "ci95": ci, "p_value": None if ci is None else 0.01, "q_value": None, "significant": shown}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])
@@ -248,8 +242,8 @@ def test_the_change_of_labels(kind: str, tmp_path: Path, drawn: list) -> None:
     check_file(path)
     words = texts(drawn[0])
     assert [word for word in words if word in {row["label"] for row in rows}] == ["unsure", "better", "worse"]
-    assert any("3 of 5 labels" in word and word.endswith("corrected for many (2)") for word in words)
-    assert "50.0 → 59.0 %  n = 1,234" in words
+    assert any("3 of 5 labels" in word and word.endswith("significant (2)") for word in words)
+    assert "50.0 → 59.0%  n = 1,234" in words
     dots = {line.get_xdata()[0]: line for line in drawn[0].axes[0].lines if line.get_marker() in "os"}
     assert dots[-9.0].get_marker() != dots[3.0].get_marker(), "better and worse differ in more than colour"
     assert dots[5.0].get_markerfacecolor() == "white" != dots[3.0].get_markerfacecolor()
@@ -257,7 +251,7 @@ def test_the_change_of_labels(kind: str, tmp_path: Path, drawn: list) -> None:
 
 def test_what_is_shown_goes_before_what_is_larger(tmp_path: Path, drawn: list) -> None:
     rows = [label_row(f"l{i}", 30.0 - i, [-1.0, 60.0]) for i in range(9)] + [label_row("sure", 1.0, [0.5, 1.5], True)]
-    charts.label_dots(rows, tmp_path / "labels.png", "title", most=4)
+    charts.label_dots(rows, tmp_path / "labels.png", "title", max_labels=4)
     assert [word for word in texts(drawn[0]) if word in {row["label"] for row in rows}] == ["l0", "l1", "l2", "sure"]
 
 
@@ -280,6 +274,13 @@ def test_nothing_changed_gives_no_chart(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_few_runs_are_shown_with_their_mean(tmp_path: Path, drawn: list) -> None:
+    runs = {"original_on_clean": [7.0, 8.0, 9.0], "fixed_on_clean": [4.126]}
+    charts.arms_histogram(runs, tmp_path / "arms.png", "title")
+    assert {"8.00  (3 runs)", "4.13  (1 run)", "error of a run (%)"} <= set(texts(drawn[0]))
+    assert [line.get_xdata().tolist() for line in drawn[0].axes[0].lines] == list(runs.values())
+
+
 def test_charts_repeat_exactly(tmp_path: Path) -> None:
     for kind in ("png", "svg"):
         files = [charts.waterfall(slice_of(8.0, 7.0, 6.0), tmp_path / f"{i}.{kind}", "t") for i in range(2)]
@@ -287,153 +288,9 @@ def test_charts_repeat_exactly(tmp_path: Path) -> None:
         assert first == second
 
 
-# --- page ---
-
-
-class Reader(HTMLParser):
-    """Collects tags, attributes and words, and checks that tags close in order."""
-
-    VOID = ("meta", "br", "img")
-
-    def __init__(self, content: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str, str]] = []
-        self.cells: list[int] = []
-        self.open: list[str] = []
-        self.words = ""
-        self.feed(content)
-        assert self.open == [], "every tag is closed"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.words += data
-
-
-@pytest.fixture(scope="module")
-def summary() -> dict[str, Any]:
-    """A comparison of labels with odd names, with a control arm and slices with odd names."""
-    rng = np.random.default_rng(0)
-    given = np.repeat(ODD, 12)
-    ids = [f"s{i:03d}" for i in range(len(given))]
-    arms = {}
-    for name, rate in (("original", 0.4), ("fixed", 0.1), ("control", 0.4)):
-        tables = {}
-        for seed in range(7):
-            pred = np.where(rng.random(len(given)) < rate, rng.permutation(given), given)
-            tables[f"seed={seed}"] = pd.DataFrame({"sample_id": ids, "label": given, "pred": pred})
-        arms[name] = ArmRuns(name, tables)
-    fixes = pd.DataFrame({"new_label": ["invalid", ODD[3]]}, index=pd.Index(["s000", "s040"], dtype=object))
-    slices = {'<i>&"x"': [ODD[0]], "停": [ODD[1], ODD[2]], "gone": [ODD[5]]}
-    found = compare_arms(arms["original"], arms["fixed"], fixes, slices, arms["control"], resamples=300)
-    found["sources"] = {"original": ['/data/<a> & "b"/preds-1.csv'] * 70, "fixed": ["x"], "control": ["y"]}
-    return {"name": "Study <1> & 'two'", "partial": [], **found}
-
-
-def pictures(summary: dict[str, Any], folder: Path) -> dict[str, list[Path]]:
-    drawn = {}
-    for number, (name, piece) in enumerate(summary["slices"].items()):
-        fall = charts.waterfall(piece, folder / f"{number}-fall.svg", f"From where, {name}")
-        drawn[name] = [charts.arms_histogram(piece["runs"], folder / f"{number}.svg", name), *([fall] if fall else [])]
-    return drawn
-
-
-def test_the_page_stands_alone(summary: dict[str, Any], tmp_path: Path) -> None:
-    drawn = pictures(summary, tmp_path)
-    dots = charts.label_dots(summary["labels"], tmp_path / "labels.svg", "Labels")
-    content = page(summary, drawn, dots)
-    read = Reader(content)
-    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(read.tags)
-    assert "http:" not in content and "https:" not in content and "@import" not in content and "url(" not in content
-    loads = [value for _, name, value in read.attributes if name in ("src", "href", "srcset", "data", "action")]
-    assert len(loads) == sum(map(len, drawn.values())) + 1 == 15
-    files = [path for paths in drawn.values() for path in paths] + [dots]
-    for load, path in zip(loads, files, strict=True):
-        head, _, data = load.partition(",")
-        assert head == "data:image/svg+xml;base64"
-        assert base64.b64decode(data) == path.read_bytes()
-    assert not any(name.startswith("on") for _, name, _ in read.attributes)
-    assert ("meta", "charset", "utf-8") in read.attributes and content.startswith("<!doctype html>")
-
-
-def test_the_page_says_everything_in_its_own_words(summary: dict[str, Any]) -> None:
-    read = Reader(page(summary, {}, None))
-    assert summary["headline"] in read.words
-    assert read.words.index(summary["headline"]) < read.words.index("evaluation")
-    for name, piece in summary["slices"].items():
-        assert piece["sentence"] in read.words
-        assert BADGES[piece["verdict"]][0] in read.words
-        assert name in read.words
-    for row in summary["labels"]:
-        assert row["label"] in read.words
-        assert f"{row['before']:.2f}" in read.words
-    shown = sum(row["shown"] for row in summary["labels"])
-    assert read.words.count("●") == shown > 0
-    assert "control against original" in read.words and "permutation test over runs" in read.words
-    assert "Partial" not in read.words
-
-
-def test_names_are_escaped_wherever_they_stand(summary: dict[str, Any], tmp_path: Path) -> None:
-    content = page({**summary, "partial": ['fixed: <b>"run"</b> & co is failed']}, pictures(summary, tmp_path), None)
-    read = Reader(content)
-    for bad in ("<i>", "<b>", "<script", "</table><script", "<a>", "& co", "& 'two'"):
-        assert bad not in content, bad
-    for name in (*ODD, *summary["slices"], "Study <1> & 'two'", '/data/<a> & "b"/preds-1.csv', '<b>"run"</b> & co'):
-        assert name in read.words, name
-    alts = [value for tag, name, value in read.attributes if (tag, name) == ("img", "alt")]
-    assert alts[0] == summary["slices"]["all"]["sentence"]
-
-
-def test_the_table_has_a_cell_for_every_head(summary: dict[str, Any]) -> None:
-    for one in (summary, without_control(summary)):
-        for table in re.findall(r"<table>.*?</table>", page(one, {}, None), re.DOTALL):
-            heads = table.count("<th>")
-            for row in re.findall(r"<tr>(?:(?!</tr>).)*</tr>", table.split("</thead>")[1], re.DOTALL):
-                assert len(re.findall(r"<td\b", row)) == heads
-
-
-def without_control(summary: dict[str, Any]) -> dict[str, Any]:
-    one = copy.deepcopy(summary)
-    del one["arms"]["control"]
-    for piece in one["slices"].values():
-        del piece["control"]
-    return one
-
-
-def test_the_page_without_control_labels_and_sources(summary: dict[str, Any]) -> None:
-    one = {**without_control(summary), "labels": [], "sources": None, "name": None, "headline": "x"}
-    one["slices"] = {name: {**piece, "sentence": name} for name, piece in one["slices"].items()}
-    read = Reader(page(one, {}, None))
-    assert "control" not in read.words.lower()
-    assert "Single labels" not in read.words and "Sources" not in read.words
-    assert "Before against after: comparison" in read.words
-
-
-def test_a_partial_result_is_marked_before_the_numbers(summary: dict[str, Any]) -> None:
-    lines = ["fixed: /o/seed=3 is failed", "original: seed=4 lacks the fold(s) 1 and is left out"]
-    read = Reader(page({**summary, "partial": lines}, {}, None))
-    assert ("div", "class", "partial") in read.attributes
-    assert all(line in read.words for line in lines)
-    assert read.words.index("Partial result.") < read.words.index(lines[0]) < read.words.index("(given / clean)")
-    whole = Reader(page(summary, {}, None))
-    assert ("div", "class", "partial") not in whole.attributes
-
-
-def test_a_slice_with_nothing_left_has_its_place_on_the_page(summary: dict[str, Any]) -> None:
-    given = [f"s{i}" for i in range(6)]
-    table = pd.DataFrame({"sample_id": given, "label": list("aaabbb"), "pred": list("aabbba")})
-    arms = [ArmRuns(name, {"seed=0": table, "seed=1": table}) for name in ("original", "fixed")]
-    fixes = pd.DataFrame({"new_label": ["invalid"] * 3}, index=pd.Index(given[:3], dtype=object))
-    found = compare_arms(*arms, fixes, {"gone": "a"}, resamples=200)
-    read = Reader(page({"name": "x", **found}, {}, None))
-    assert "nothing to judge by" in read.words
-    assert "the fixes leave no held-out sample to judge by" in read.words
+def test_equal_errors_of_100_percent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list = []
+    save = sheets.save
+    monkeypatch.setattr(sheets, "save", lambda f, p: (got.append(f), save(f, p))[1])
+    charts.arms_histogram({"original_on_clean": [100.0] * 9}, tmp_path / "a.png", "t")
+    assert not got[0].axes[0].xaxis.get_offset_text().get_text()

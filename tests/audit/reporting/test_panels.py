@@ -127,11 +127,11 @@ def test_rows_stay_apart() -> None:
 def test_an_image_keeps_its_aspect_and_colour() -> None:
     red = np.zeros((16, 32, 3), np.uint8)
     red[..., 0] = 200
-    fitted = panels.fit(red, 96)
+    fitted = panels.fit_image(red, 96)
     assert fitted.size == (96, 48)
     assert (np.asarray(fitted) == (200, 0, 0)).all()
-    assert panels.fit(pixels(1, 3000), 96).size == (96, 1)
-    assert panels.fit(pixels(700, 500), 96).size == (69, 96)
+    assert panels.fit_image(pixels(1, 3000), 96).size == (96, 1)
+    assert panels.fit_image(pixels(700, 500), 96).size == (69, 96)
 
 
 def test_tiles_stand_in_the_given_order() -> None:
@@ -159,8 +159,8 @@ def test_marks_and_predictions_show() -> None:
     ]
     assert len({draw_panel([tile], "t").tobytes() for tile in variants}) == 4
     assert draw_panel([Tile(pixels(), "stop", "stop")], "t").tobytes() == draw_panel([plain], "t").tobytes()
-    assert Tile(pixels(), "stop", "go", mark="yield").second == "yield"
-    assert Tile(pixels(), "stop", "go", mark="invalid").second == "go"
+    assert Tile(pixels(), "stop", "go", mark="yield").second_label == "yield"
+    assert Tile(pixels(), "stop", "go", mark="invalid").second_label == "go"
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def description(path: Path) -> str:
 
 def test_files_keys_and_captions_in_the_order_of_looking(tmp_path: Path, ranking: Ranking, flat: Source) -> None:
     table = ranking(n=60)
-    found = draw_audit(table, flat, tmp_path / "panels", "run 7", panels=3)
+    found = draw_audit(table, flat, tmp_path / "panels", "run 7", n_panels=3)
     chosen = first_slices(rank_slices(table), 3)
     slices = [f"audit/slice_{number:02d}" for number in range(1, 7)]
     keys = ["audit/worst", *slices, "audit/loss_histogram", "audit/error_per_label"]
@@ -40,20 +40,20 @@ def test_files_keys_and_captions_in_the_order_of_looking(tmp_path: Path, ranking
     for number, (picture, piece) in enumerate(zip(found[1:7], chosen, strict=True), start=1):
         name = piece.name.replace(" → ", "--as--")
         assert picture.path.name == f"{number:02d}-{name}.png"
-        assert picture.caption.startswith(f"{piece.kind} {piece.name} ({len(piece.rows)}, suspicion")
+        assert picture.caption.startswith(f"{piece.kind} {piece.name} ({len(piece.rows)} samples, total suspicion")
         words = description(picture.path)
-        assert ("Given " + piece.name.replace(" → ", ", rather ")) in words
+        assert ("Given " + piece.name.replace(" → ", ", suggested ")) in words
         assert "run 7, most suspicious first" in words
         assert f"{len(piece.rows)} sample" in words
     assert found[0].caption == "the 60 most suspicious"
 
 
 def test_panels_of_an_earlier_audit_go_and_other_files_stay(tmp_path: Path, ranking: Ranking, flat: Source) -> None:
-    draw_audit(ranking(n=60), flat, tmp_path, "before", panels=6)
+    draw_audit(ranking(n=60), flat, tmp_path, "before", n_panels=6)
     assert len([name for name in names(tmp_path) if name[:2].isdigit()]) == 6 + 3
     for own in ("notes.txt", "mine.png", "2024-mine.png"):
         (tmp_path / own).write_text("x")
-    draw_audit(ranking(n=60), flat, tmp_path, "after", panels=1)
+    draw_audit(ranking(n=60), flat, tmp_path, "after", n_panels=1)
     assert [name for name in names(tmp_path) if name[:2].isdigit()] == [
         *(next(name for name in names(tmp_path) if name.startswith(f"0{i}-")) for i in (1, 2)), "2024-mine.png",
     ]  # fmt: skip
@@ -63,9 +63,9 @@ def test_panels_of_an_earlier_audit_go_and_other_files_stay(tmp_path: Path, rank
 
 def test_more_than_99_panels_of_an_earlier_audit_go_too(tmp_path: Path, ranking: Ranking, flat: Source) -> None:
     stale = tmp_path / "100-a--as--b.png"
-    first = draw_audit(ranking(n=20), flat, tmp_path, "t", panels=1)[1].path
-    first.rename(stale)  # what panels=100 would have left
-    draw_audit(ranking(n=20), flat, tmp_path, "t", panels=1)
+    first = draw_audit(ranking(n=20), flat, tmp_path, "t", n_panels=1)[1].path
+    first.rename(stale)  # what n_panels=100 would have left
+    draw_audit(ranking(n=20), flat, tmp_path, "t", n_panels=1)
     assert not stale.exists()
 
 
@@ -80,7 +80,7 @@ def test_at_most_108_tiles_and_the_panel_says_of_how_many(
         return flat(ids)
 
     table = ranking(n=n)
-    found = draw_audit(table, source, tmp_path, "t", panels=0)
+    found = draw_audit(table, source, tmp_path, "t", n_panels=0)
     assert asked == [table["sample_id"].tolist()[:108]], "no more pixels are read than drawn"
     words = description(found[0].path)
     assert (f"first 108 of {n}" in words) == (n > 108)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from pages import CHROMIUM, NO_BROWSER
 
 from mlfix_train.audit.predictions.held_out import merge_runs
 from mlfix_train.audit.predictions.table import predictions_table
@@ -22,8 +22,6 @@ from mlfix_train.audit.scores.ranking import rank
 from mlfix_train.audit.scores.registry import Evidence
 from mlfix_train.audit.scores.slices import rank_slices
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-NO_BROWSER = "the page is looked at in Chromium, which is not here: apt-get install chromium (or put it on the PATH)"
 EVIL = "<img src=x onerror=document.title='broken'>"
 
 
@@ -80,7 +78,7 @@ def test_what_the_page_holds(tmp_path: Path) -> None:
     cells = {(data["labels"][data["matrix"]["labels"][i]], data["labels"][data["matrix"]["labels"][j]]): where
              for i, j, _, where in data["matrix"]["cells"]}  # fmt: skip
     for (given, other), where in cells.items():
-        assert data["slices"][where]["name"] == f"Given {given}, rather {other}", "a cell opens its own pictures"
+        assert data["slices"][where]["name"] == f"Given {given}, suggested {other}", "a cell opens its own pictures"
 
 
 def test_labels_are_text_whatever_they_hold(tmp_path: Path) -> None:
@@ -105,8 +103,8 @@ def test_labels_are_text_whatever_they_hold(tmp_path: Path) -> None:
 
 
 SECTIONS = {
-    "": "Look here first", "Worst": "The most suspicious samples", "Slices": "Given b, rather a",
-    "Confusion": "Given (rows)", "Labels": "predicted otherwise", "Near-duplicates": "Give order=",
+    "": "Start here", "Worst": "The most suspicious samples", "Slices": "Given b, suggested a",
+    "Confusion": "Given (rows)", "Labels": "predicted differently", "Near-duplicates": "Set order=",
     "Method": "Held-out predictions",
 }  # fmt: skip
 
@@ -129,12 +127,12 @@ def test_400_classes_stay_below_20_mb(tmp_path: Path) -> None:
     assert path.stat().st_size < 20e6
     data = data_of(path)
     assert len(data["table"]) == 400
-    assert len(data["matrix"]["labels"]) == report.MATRIX
+    assert len(data["matrix"]["labels"]) == report.MATRIX_LABELS
     assert "label-" in dom(path, "Labels")
 
 
 def test_pictures_stop_where_the_room_ends(tmp_path: Path) -> None:
-    sheets, light, kind = report.draw_sheets([str(i) for i in range(950)], noise, most=400_000)
+    sheets, light, kind = report.draw_sheets([str(i) for i in range(950)], noise, max_bytes=400_000)
     assert 100 <= len(light) < 950
     assert len(light) % 100 == 0
     assert sum(map(len, sheets)) <= 400_000
@@ -145,11 +143,11 @@ def test_without_pictures_and_with_estimates(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     path = write(tmp_path, ["a", "b"], 2000, None, aum=rng.normal(size=2000))
     data = data_of(path)
-    assert (data["pictures"], data["sheets"]) == (0, [])
-    assert data["about"]["estimates"]["interval"]
+    assert (data["pictures"], data["sheets"]) == (0, 0)
+    assert data["estimates"]["interval"]
     assert data["notes"] == ["n < 3"]
     seen = dom(path)
-    assert "wrong labels by estimate" in seen
+    assert "wrong labels (estimate)" in seen
     assert "n &lt; 3" in seen
 
 
@@ -182,7 +180,7 @@ def test_a_person_clicks_through_the_page(tmp_path: Path) -> None:
         page.click("nav button:has-text('Worst')")
         page.click("text=Show more")
         assert page.locator(".tile").count() == 240
-        page.uncheck("#bright")
+        page.uncheck("#brighten")
         assert page.locator(".tile").count() == 240, "the page stays where it is"
         page.click(".tile >> nth=3")
         page.click("dialog dd >> nth=0")
@@ -191,7 +189,7 @@ def test_a_person_clicks_through_the_page(tmp_path: Path) -> None:
         assert page.locator("dialog[open]").count() == 0
         page.click("nav button:has-text('Labels')")
         page.fill("input[type=search]", "nothing like it")
-        assert page.locator("text=No label of that name").is_visible()
+        assert page.locator("text=No label matches").is_visible()
         page.fill("input[type=search]", "b")
         page.click("tbody tr >> nth=0")
         assert page.get_by_text("Most typical", exact=True).is_visible()
@@ -201,7 +199,7 @@ def test_a_person_clicks_through_the_page(tmp_path: Path) -> None:
         for odd in ("constructor", "%", "toString"):
             page.goto(f"{path.as_uri()}#{odd}")
             page.reload()
-            assert page.locator("text=Look here first").is_visible()
+            assert page.locator("text=Start here").is_visible()
         assert not problems
         browser.close()
 

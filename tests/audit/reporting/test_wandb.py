@@ -16,9 +16,10 @@ import pandas as pd
 import pytest
 from lightning.pytorch.loggers import CSVLogger
 
-from mlfix_train.audit.reporting import wandb as wandb_log
+from mlfix_train.audit.reporting import tracking
+from mlfix_train.audit.reporting import wandb as wandb_tracking
 from mlfix_train.audit.reporting.pictures import draw_audit
-from mlfix_train.audit.reporting.wandb import find_run, wandb_mode
+from mlfix_train.audit.reporting.wandb import WandbTracker, find_tracker, wandb_mode, wandb_run
 from mlfix_train.audit.scores.ranking import write_ranking
 
 wandb = pytest.importorskip("wandb")
@@ -36,14 +37,14 @@ def test_a_wanted_mode_stands(monkeypatch: pytest.MonkeyPatch, wanted: str) -> N
 @pytest.mark.parametrize("mode", ["online", "offline", "disabled"])
 def test_auto_takes_the_environments_mode(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     monkeypatch.setenv("WANDB_MODE", mode)
-    monkeypatch.setattr(wandb_log, "_logged_in", lambda: pytest.fail("no need to ask"))
+    monkeypatch.setattr(wandb_tracking, "_logged_in", lambda: pytest.fail("no need to ask"))
     assert wandb_mode("auto") == mode
 
 
 @pytest.mark.parametrize(("login", "mode"), [(True, "online"), (False, "offline")])
 def test_auto_is_online_for_who_is_logged_in(monkeypatch: pytest.MonkeyPatch, login: bool, mode: str) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setattr(wandb_log, "_logged_in", lambda: login)
+    monkeypatch.setattr(wandb_tracking, "_logged_in", lambda: login)
     assert wandb_mode("auto") == mode
 
 
@@ -58,9 +59,15 @@ def test_nobody_is_asked(tmp_path: Path) -> None:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
     code = "from mlfix_train.audit.reporting.wandb import wandb_mode; print(wandb_mode('auto'))"
     done = subprocess.run(
-        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
-        env={**kept, "HOME": str(tmp_path), "PYTHONPATH": str(Path.cwd())}, cwd=tmp_path,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**kept, "HOME": str(tmp_path), "PYTHONPATH": str(Path.cwd())},
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["offline"]
     assert "wandb.login" not in done.stderr
@@ -75,17 +82,19 @@ class WandbLogger:
         self.experiment = experiment
 
 
-def test_other_loggers_are_let_be(tmp_path: Path) -> None:
+def test_other_loggers_are_not_touched(tmp_path: Path) -> None:
     class Strict:
         @property
         def experiment(self) -> Any:
-            pytest.fail("a logger that is not W&B's is not touched")
+            pytest.fail("only W&B's logger may be touched")
 
     run = SimpleNamespace(log_artifact=print)
-    assert find_run([]) is None
-    assert find_run([Strict(), CSVLogger(tmp_path)]) is None
-    assert find_run([Strict(), WandbLogger(run), CSVLogger(tmp_path)]) is run
-    assert find_run([WandbLogger(SimpleNamespace())]) is None, "the stand-in of other processes is no run"
+    assert find_tracker([]) is None
+    assert find_tracker([Strict(), CSVLogger(tmp_path)]) is None
+    tracker = find_tracker([Strict(), WandbLogger(run), CSVLogger(tmp_path)])
+    assert tracker is not None
+    assert tracker.run is run
+    assert find_tracker([WandbLogger(SimpleNamespace())]) is None, "other ranks have a dummy, not a run"
 
 
 # --- an offline run, read back ---
@@ -98,7 +107,7 @@ class Recorder:
         self.logged: list[dict[str, Any]] = []
         self.made: list[Any] = []
         self.taken: list[Any] = []
-        self.settings = SimpleNamespace(_offline=offline)
+        self.offline = offline
 
     def log(self, values: dict[str, Any]) -> None:
         self.logged.append(values)
@@ -116,7 +125,7 @@ def test_the_table_holds_108_rows_at_most(
 ) -> None:
     asked: list[list[str]] = []
     run, table = Recorder(), ranking(n=n)
-    wandb_log.log_ranking(run, table, lambda ids: asked.append(ids) or flat(ids), top)
+    tracking.log_ranking(WandbTracker(run), table, lambda ids: asked.append(ids) or flat(ids), top)
     (logged,) = run.logged
     data = logged["audit/ranking"].data
     assert len(data) == rows
@@ -134,7 +143,7 @@ def test_a_used_artifact_is_an_input_where_the_run_is_online(tmp_path: Path) -> 
     (tmp_path / "f.csv").write_text("x")
     for offline, used, taken in ((False, True, 1), (True, True, 0), (False, False, 0)):
         run = Recorder(offline)
-        wandb_log.log_artifact(run, "fixes-1", "fixes", [tmp_path / "f.csv"], {"fixes": 3}, used)
+        WandbTracker(run).log_artifact("fixes-1", "fixes", [tmp_path / "f.csv"], {"fixes": 3}, used)
         assert (len(run.taken), len(run.made)) == (taken, 1 - taken)
         (artifact,) = run.taken + run.made
         assert (artifact.name, artifact.type, artifact.metadata) == ("fixes-1", "fixes", {"fixes": 3})
@@ -166,13 +175,14 @@ def test_an_offline_run_holds_ranking_panels_and_artifacts(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     table = ranking(n=150)
-    pictures = draw_audit(table, flat, offline / "panels", "t", panels=4)
+    pictures = draw_audit(table, flat, offline / "panels", "t", n_panels=4)
     file = write_ranking(table, offline / "ranking.csv")
     run = wandb.init(project="p", dir=str(offline))
-    wandb_log.log_pictures(run, pictures)
-    wandb_log.log_ranking(run, table, flat, 100)
-    wandb_log.log_artifact(run, "predictions-x", "predictions", [file], {"samples": 150})
-    wandb_log.log_artifact(run, "fixes-x", "fixes", [file], {"fixes": 2}, used=True)
+    tracker = WandbTracker(run)
+    tracker.log_pictures(pictures)
+    tracking.log_ranking(tracker, table, flat, 100)
+    tracker.log_artifact("predictions-x", "predictions", [file], {"samples": 150})
+    tracker.log_artifact("fixes-x", "fixes", [file], {"fixes": 2}, used=True)
     run.finish()
     (folder,) = (offline / "wandb").glob("offline-run-*")
     records = inspect(folder)
@@ -197,3 +207,54 @@ def test_an_offline_run_holds_ranking_panels_and_artifacts(
     captured = capfd.readouterr()
     said = captured.out + captured.err + caplog.text
     assert "will cause" not in said, f"W&B warns the user: {said}"
+
+
+# --- a run of our own ---
+
+SETTINGS = {"project": "p", "entity": None, "mode": "offline", "group": "g", "tags": ["t"]}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_is_finished_even_if_logging_fails(fails: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    codes: list[int] = []
+
+    def finish(exit_code: int) -> None:
+        codes.append(exit_code)
+
+    run = SimpleNamespace(name="n", finish=finish)
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(wandb, "init", lambda **options: (given.update(options), run)[1])
+
+    def use() -> None:
+        with wandb_run(SETTINGS, tmp_path / "out", "compare", "n", {"a": 1}) as tracker:
+            assert tracker is not None
+            assert tracker.run is run
+            if fails:
+                raise ValueError("a full disk")
+
+    if fails:
+        with pytest.raises(ValueError, match="a full disk"):
+            use()
+    else:
+        use()
+    assert codes == [int(fails)]
+    assert (given["mode"], given["job_type"], given["tags"], given["group"]) == (
+        "offline",
+        "compare",
+        ["compare", "t"],
+        "g",
+    )
+
+
+def test_wandb_that_cannot_write_costs_a_warning(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def init(**options: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(wandb, "init", init)
+    with wandb_run({**SETTINGS, "mode": "online"}, tmp_path, "compare", "n", {}) as tracker:
+        assert tracker is None
+    assert [record.getMessage() for record in caplog.records] == [
+        f"W&B can't be used {mode}: no space left" for mode in ("online", "offline")
+    ]

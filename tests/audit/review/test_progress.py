@@ -1,116 +1,130 @@
-"""How it goes: counts, what is ahead, when looking stops to pay, and the unbiased error rate."""
+"""Progress: counts, what remains, when to stop, and the unbiased error rate."""
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
-from review_helpers import mark, open_desk, ranking_of, table_of
-from scipy.stats import binomtest
+from review_helpers import mark, open_session, ranking_of, table_of
+from scipy.stats import beta, binomtest
 
-from mlfix_train.audit.review.progress import Pace, SeenLog, clopper_pearson, draw_random
+from mlfix_train.audit.review.marks import INVALID_CODE
+from mlfix_train.audit.review.progress import Pace, SeenLog, draw_random, error_rate
 
 
 @pytest.mark.parametrize("k, n", [(0, 10), (1, 10), (10, 10), (7, 200), (199, 200), (0, 1)])
-def test_intervals_are_scipys(k: int, n: int) -> None:
-    wanted = binomtest(k, n).proportion_ci(0.95, method="exact")
-    assert clopper_pearson(k, n) == pytest.approx((wanted.low, wanted.high), abs=1e-9)
+def test_interval_is_clopper_pearsons(tmp_path: Path, k: int, n: int) -> None:
+    session = open_session(tmp_path, table_of(300), audit=False)
+    rows = session.store.drawn = list(range(n))
+    session.store.random_reviewed[rows] = True
+    session.store.marks[rows[:k]] = INVALID_CODE
+    rate = error_rate(session.store, session.seen_log.seen_in_random)
+    low = 0.0 if k == 0 else beta.ppf(0.025, k, n - k + 1)
+    high = 1.0 if k == n else beta.ppf(0.975, k + 1, n - k)
+    assert rate and rate["interval"] == pytest.approx([100 * low, 100 * high], abs=6e-4)
+    assert rate["wrong_in_all"] == [int(np.floor(300 * low)), int(np.ceil(300 * high))]
 
 
-def test_counts_and_what_is_ahead(tmp_path: Path) -> None:
+def test_counts_and_what_remains(tmp_path: Path) -> None:
     table = table_of(700)
-    desk = open_desk(tmp_path, table)
-    told = desk.answer("progress", {})
+    session = open_session(tmp_path, table)
+    response = session.handle("progress", {})
     total = float(ranking_of(table)["suspicion"].sum())
-    assert told["ahead"] == pytest.approx(total, abs=0.1) and told["pays"] and told["precision"] is None
+    assert (
+        response["remaining"] == pytest.approx(total, abs=0.1)
+        and response["keep_going"]
+        and response["marked_percent"] is None
+    )
     wrong = [name for number, name in enumerate(table.index) if number % 7 == 0]
-    desk.answer("seen", {"rows": list(range(0, 350))})
-    mark(desk, *((name, "invalid") for name in wrong[:50]))
-    told = desk.answer("progress", {})
-    assert (told["seen"], told["marked"], told["invalid"]) == (350, 50, 50) and told["precision"] == pytest.approx(
-        100 / 7, abs=0.01
-    )
-    suspicion = desk.samples.suspicion.astype(float)
+    session.handle("seen", {"rows": list(range(0, 350))})
+    mark(session, *((name, "invalid") for name in wrong[:50]))
+    response = session.handle("progress", {})
+    assert (response["reviewed"], response["marked"], response["invalid"]) == (350, 50, 50) and response[
+        "marked_percent"
+    ] == pytest.approx(100 / 7, abs=0.01)
+    suspicion = session.samples.suspicion.astype(float)
     factor = (50 + 5) / (suspicion[:350].sum() + 5)
-    assert told["ahead"] == pytest.approx(np.minimum(suspicion[350:] * factor, 1).sum(), abs=0.1) and told["pays"]
-    desk.answer("seen", {"rows": list(range(350, 700))})
-    mark(desk, *((name, "invalid") for name in wrong[50:]))
-    told = desk.answer("progress", {})
-    assert told["ahead"] == 0 and told["words"] == "Everything has been looked at."
-
-
-def test_it_says_when_looking_hardly_pays(tmp_path: Path) -> None:
-    table = table_of(700)
-    desk = open_desk(tmp_path, table)
-    wrong = list(range(0, 700, 7))
-    desk.answer("seen", {"rows": wrong})
-    mark(desk, *((table.index[row], "invalid") for row in wrong))
-    left = np.nan_to_num(desk.samples.suspicion[np.arange(700) % 7 != 0])
-    told = desk.answer("progress", {})
-    assert told["paying"] == int((left >= 0.05).sum()), "a look at a hundred is no reason to correct the audit"
-    desk.samples.suspicion[np.arange(700) % 7 != 0] = 0.01
-    told = desk.answer("progress", {})
-    assert told["pays"] is False and "hardly pays" in told["words"]
-
-
-def test_without_an_audit_the_last_finds_tell(tmp_path: Path) -> None:
-    table = table_of(700)
-    desk = open_desk(tmp_path, table, audit=False)
-    assert desk.answer("progress", {})["pays"] is None
-    desk.answer("seen", {"rows": list(range(300))})
-    assert desk.answer("progress", {})["pays"] is False
-    mark(desk, *((name, "invalid") for name in table.index[200:220]))
-    assert desk.answer("progress", {})["pays"] is True
-
-
-def test_the_random_sample_is_judged_in_its_own_view_alone(tmp_path: Path) -> None:
-    table = table_of(3000)
-    desk = open_desk(tmp_path, table)
-    desk.answer("seen", {"rows": list(range(0, 3000, 7))})
-    mark(desk, *((name, "invalid") for name in table.index[::7]))  # everything suspicious was found
-    view = desk.answer("view", {"by": "random"})
-    rate = desk.answer("progress", {})["random"]
-    assert rate["drawn"] == 200 and rate["judged"] == 0 and rate["rate"] is None, (
-        "what was found elsewhere is no sample"
+    assert (
+        response["remaining"] == pytest.approx(np.minimum(suspicion[350:] * factor, 1).sum(), abs=0.1)
+        and response["keep_going"]
     )
-    rows = desk.answer("block", {"view": view["view"], "number": 0})["rows"]
-    assert rows == desk.ledger.drawn and len(set(rows)) == 200
-    desk.answer("seen", {"rows": rows[:50] + rows[60:80], "random": True})
-    rate = desk.answer("progress", {})["random"]
+    session.handle("seen", {"rows": list(range(350, 700))})
+    mark(session, *((name, "invalid") for name in wrong[50:]))
+    response = session.handle("progress", {})
+    assert response["remaining"] == 0 and response["message"] == "Everything has been reviewed."
+
+
+def test_message_says_when_to_stop(tmp_path: Path) -> None:
+    table = table_of(700)
+    session = open_session(tmp_path, table)
+    wrong = list(range(0, 700, 7))
+    session.handle("seen", {"rows": wrong})
+    mark(session, *((table.index[row], "invalid") for row in wrong))
+    left = np.nan_to_num(session.samples.suspicion[np.arange(700) % 7 != 0])
+    response = session.handle("progress", {})
+    assert response["worth_reviewing"] == int((left >= 0.05).sum()), (
+        "the audit is not corrected before 200 samples were reviewed"
+    )
+    session.samples.suspicion[np.arange(700) % 7 != 0] = 0.01
+    response = session.handle("progress", {})
+    assert response["keep_going"] is False and "You can stop here" in response["message"]
+
+
+def test_without_an_audit_recent_marks_decide(tmp_path: Path) -> None:
+    table = table_of(700)
+    session = open_session(tmp_path, table, audit=False)
+    assert session.handle("progress", {})["keep_going"] is None
+    session.handle("seen", {"rows": list(range(300))})
+    assert session.handle("progress", {})["keep_going"] is False
+    mark(session, *((name, "invalid") for name in table.index[200:220]))
+    assert session.handle("progress", {})["keep_going"] is True
+
+
+def test_random_sample_counts_only_in_its_own_view(tmp_path: Path) -> None:
+    table = table_of(3000)
+    session = open_session(tmp_path, table)
+    session.handle("seen", {"rows": list(range(0, 3000, 7))})
+    mark(session, *((name, "invalid") for name in table.index[::7]))  # everything suspicious was found
+    view = session.handle("view", {"group_by": "random"})
+    rate = session.handle("progress", {})["random_sample"]
+    assert rate["drawn"] == 200 and rate["reviewed"] == 0 and rate["rate"] is None, (
+        "what was marked elsewhere does not count"
+    )
+    rows = session.handle("block", {"view": view["view"], "number": 0})["rows"]
+    assert rows == session.store.drawn and len(set(rows)) == 200
+    session.handle("seen", {"rows": rows[:50] + rows[60:80], "random": True})
+    rate = session.handle("progress", {})["random_sample"]
     wrong = sum(row % 7 == 0 for row in rows[:50])
-    assert rate["judged"] == 50 and rate["wrong"] == wrong and rate["rate"] == pytest.approx(2 * wrong)
+    assert rate["reviewed"] == 50 and rate["wrong"] == wrong and rate["rate"] == pytest.approx(2 * wrong)
     interval = binomtest(wrong, 50).proportion_ci(0.95, method="exact")
     assert rate["interval"] == pytest.approx([100 * interval.low, 100 * interval.high], abs=1e-3)
-    desk.answer("fine", {"view": view["view"], "group": 0})
-    assert desk.answer("progress", {})["random"]["judged"] == 200
-    desk.answer("undo", {})
-    assert desk.answer("progress", {})["random"]["judged"] == 50, "a slip of the finger is no judgement"
-    desk.close()
-    again = open_desk(tmp_path, table)
-    assert again.answer("progress", {})["random"]["judged"] == 50 and again.ledger.drawn == rows
+    session.handle("review_group", {"view": view["view"], "group": 0})
+    assert session.handle("progress", {})["random_sample"]["reviewed"] == 200
+    session.handle("undo", {})
+    assert session.handle("progress", {})["random_sample"]["reviewed"] == 50, "an undone action does not count"
+    session.close()
+    again = open_session(tmp_path, table)
+    assert again.handle("progress", {})["random_sample"]["reviewed"] == 50 and again.store.drawn == rows
 
 
-def test_the_rate_is_unbiased_and_its_interval_holds() -> None:
-    """2% of 5,000 are wrong: over many drawings the mean rate is 2%, and 95% of the intervals hold it."""
+def test_rate_is_unbiased_and_its_interval_covers() -> None:
+    """2% of 5,000 are wrong: over many draws the mean rate is 2%, and 95% of the intervals contain it."""
 
-    class Thousands:
-        def __len__(self) -> int:
-            return 5000
-
-    rates, held = [], 0
+    rates, covered = [], 0
     for seed in range(400):
-        rows = np.asarray(draw_random(Thousands(), [], 200, seed))  # type: ignore[arg-type]
+        rows = np.asarray(draw_random(5000, [], 200, seed))
         k = int((rows < 100).sum())
-        low, high = clopper_pearson(k, 200)
+        low, high = binomtest(k, 200).proportion_ci(0.95, method="exact")
         rates.append(k / 200)
-        held += low <= 0.02 <= high
-    assert np.mean(rates) == pytest.approx(0.02, abs=0.0015) and held >= 0.93 * 400
-    more = draw_random(Thousands(), [1, 2, 3], 5000, 0)  # type: ignore[arg-type]
+        covered += low <= 0.02 <= high
+    assert np.mean(rates) == pytest.approx(0.02, abs=0.0015) and covered >= 0.93 * 400
+    more = draw_random(5000, [1, 2, 3], 5000, 0)
     assert sorted([*more, 1, 2, 3]) == list(range(5000))
 
 
-def test_pace_counts_only_the_time_that_was_worked_in() -> None:
+def test_pace_leaves_out_breaks() -> None:
     pace = Pace()
     pace.add(seen=60, marked=6, at=0)
     pace.add(seen=60, marked=0, at=14)
@@ -120,15 +134,40 @@ def test_pace_counts_only_the_time_that_was_worked_in() -> None:
     assert pace.rates(at=2000) == (0.0, 0.0)
 
 
-def test_what_was_seen_is_kept_and_a_cut_line_is_left_out(tmp_path: Path) -> None:
-    desk = open_desk(tmp_path)
-    desk.answer("seen", {"rows": [1, 2, 3]})
-    desk.answer("seen", {"rows": [3, 4]})
-    desk.close()
+def test_seen_samples_are_kept_and_a_truncated_line_is_skipped(tmp_path: Path) -> None:
+    session = open_session(tmp_path)
+    session.handle("seen", {"rows": [1, 2, 3]})
+    session.handle("seen", {"rows": [3, 4]})
+    session.close()
     with open(tmp_path / "seen.jsonl", "ab") as file:
         file.write(b'{"seen":["stop/00')
-    again = SeenLog(tmp_path / "seen.jsonl", desk.samples)
+    again = SeenLog(tmp_path / "seen.jsonl", session.samples)
     assert np.flatnonzero(again.seen).tolist() == [1, 2, 3, 4] and again.order == [1, 2, 3, 4]
     again.add([9])
     again.close()
-    assert np.flatnonzero(SeenLog(tmp_path / "seen.jsonl", desk.samples).seen).tolist() == [1, 2, 3, 4, 9]
+    assert np.flatnonzero(SeenLog(tmp_path / "seen.jsonl", session.samples).seen).tolist() == [1, 2, 3, 4, 9]
+
+
+def test_a_full_disk_does_not_lose_what_was_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be written is not held as seen, so that the page's next try writes it."""
+    session = open_session(tmp_path)
+    session.handle("seen", {"rows": [1]})
+    file = session.seen_log._file
+
+    class FullDisk:
+        def write(self, data: bytes) -> int:
+            file.write(bytes(data)[:5])  # a part of the line fits
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def fileno(self) -> int:
+            return file.fileno()
+
+    monkeypatch.setattr(session.seen_log, "_file", FullDisk())
+    status, response = session.respond("seen", {"rows": [1, 2, 3]})
+    assert status == 507 and "No space left" in response["error"]
+    assert np.flatnonzero(session.seen_log.seen).tolist() == [1]
+    monkeypatch.setattr(session.seen_log, "_file", file)
+    assert session.handle("seen", {"rows": [1, 2, 3]})["new"] == 2
+    session.close()
+    again = SeenLog(tmp_path / "seen.jsonl", session.samples)
+    assert np.flatnonzero(again.seen).tolist() == [1, 2, 3]

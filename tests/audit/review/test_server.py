@@ -1,8 +1,10 @@
-"""The server from outside: who is let in, what is refused, and that nothing of it reaches a file."""
+"""The server from outside: who has access, what is refused, and that no request reaches a file."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from review_server import Server
 from shapes import draw_shapes
 
-from mlfix_train.audit.review.auth import MOST_BODY
+from mlfix_train.audit.review.requests import MAX_BODY
 
 SAMPLE = "disc/000.png"
 MARK = json.dumps({"marks": [{"sample_id": SAMPLE, "new_label": "invalid"}]})
@@ -35,7 +37,7 @@ def nothing_marked(server: Server) -> Iterator[None]:
         server.ask("undo", {})
 
 
-def test_the_link_lets_in_and_the_cookie_keeps_in(server: Server) -> None:
+def test_the_link_gives_access_and_the_cookie_keeps_it(server: Server) -> None:
     assert server.request("GET", "/")[0] == 403
     status, headers, page = server.request("GET", f"/?token={server.token}")
     assert status == 200 and b"data-mlfix-review" in page and server.token.encode() not in page
@@ -44,7 +46,7 @@ def test_the_link_lets_in_and_the_cookie_keeps_in(server: Server) -> None:
     kept = cookie.split(";")[0]
     for path in ("/", "/review.js", "/review.css", "/icon.svg"):
         assert server.request("GET", path, cookie=kept)[0] == 200
-    assert server.request("POST", "/api/hello", "{}", cookie=kept, content_type=JSON)[0] == 200
+    assert server.request("POST", "/api/describe", "{}", cookie=kept, content_type=JSON)[0] == 200
     policy = headers["content-security-policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
     assert headers["x-content-type-options"] == "nosniff" and headers["referrer-policy"] == "no-referrer"
@@ -57,16 +59,27 @@ def test_other_tokens_are_refused(server: Server, token: str) -> None:
     assert server.request("GET", f"/?token={quote(token)}")[0] == 403
     for headers in ({"authorization": f"Bearer {token}"}, {"cookie": f"mlfix-review-{server.port}={token}"}):
         plain = {name: value.encode("utf-8").decode("latin-1") for name, value in headers.items()}
-        status, _, told = server.request("POST", "/api/marks", MARK, content_type=JSON, **plain)
-        assert status == 403 and b"Open the link" in told
+        status, _, response = server.request("POST", "/api/marks", MARK, content_type=JSON, **plain)
+        assert status == 403 and b"Open the link" in response
 
 
-@pytest.mark.parametrize("host", [
-    "evil.example:{port}", "evil.example", "127.0.0.1", "127.0.0.1:1", "localhost.evil:{port}", "10.0.0.1:{port}", "",
-    "[::ffff:7f00:1]:{port}",
-])  # fmt: skip
-def test_hosts_that_are_not_ours_are_refused(server: Server, host: str) -> None:
-    """A name that an attacker points at this machine (DNS rebinding) carries the page's cookie, but its own name."""
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example:{port}",
+        "evil.example",
+        "bytes.example:{port}",
+        "Content-Type.example:{port}",
+        "127.0.0.1",
+        "127.0.0.1:1",
+        "localhost.evil:{port}",
+        "10.0.0.1:{port}",
+        "",
+        "[::ffff:7f00:1]:{port}",
+    ],
+)
+def test_other_hosts_are_refused(server: Server, host: str) -> None:
+    """A name that an attacker points at this machine (DNS rebinding) sends the page's cookie, but its own name."""
     name = host.format(port=server.port)
     status, _, _ = server.request("GET", f"/?token={server.token}", host=name)
     assert status == (400 if not name else 403)
@@ -79,39 +92,39 @@ def test_hosts_that_are_not_ours_are_refused(server: Server, host: str) -> None:
     {"origin": "http://127.0.0.1:1"}, {"sec_fetch_site": "cross-site"}, {"sec_fetch_site": "same-site"},
     {"sec_fetch_site": "cross-site", "sec_fetch_mode": "no-cors", "sec_fetch_dest": "image"},
 ])  # fmt: skip
-def test_other_sites_can_not_write_or_read(server: Server, headers: dict[str, str]) -> None:
+def test_other_sites_cannot_write_or_read(server: Server, headers: dict[str, str]) -> None:
     given = {name: value.format(port=server.port) for name, value in headers.items()}
     assert server.ask("marks", json.loads(MARK), **given)[0] == 403
-    assert server.request("GET", "/pictures/0.jpg", authorization=f"Bearer {server.token}", **given)[0] == 403
+    assert server.request("GET", "/images/0.jpg", authorization=f"Bearer {server.token}", **given)[0] == 403
 
 
-def test_our_own_names_and_origin_are_let_in(server: Server) -> None:
+def test_own_names_and_origin_are_accepted(server: Server) -> None:
     for name in ("127.0.0.1", "localhost", "[::1]", "LOCALHOST"):
         host = f"{name}:{server.port}"
-        assert server.ask("hello", {}, host=host, origin=f"http://{host}", sec_fetch_site="same-origin")[0] == 200
+        assert server.ask("describe", {}, host=host, origin=f"http://{host}", sec_fetch_site="same-origin")[0] == 200
     status, _, _ = server.request("GET", f"/?token={server.token}", sec_fetch_site="cross-site",
                                   sec_fetch_mode="navigate", sec_fetch_dest="document")  # fmt: skip
-    assert status == 200, "the link may be followed from a chat"
+    assert status == 200, "the link works from a chat"
 
 
-def test_a_form_of_another_site_can_not_be_json(server: Server) -> None:
+def test_a_body_that_is_not_json_is_refused(server: Server) -> None:
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""):
         assert server.ask("marks", json.loads(MARK), content_type=kind)[0] == 415
     assert server.request("GET", "/api/marks", authorization=f"Bearer {server.token}")[0] == 405
 
 
-def test_bodies_are_bounded(server: Server) -> None:
+def test_the_size_of_bodies_is_limited(server: Server) -> None:
     bearer = f"Bearer {server.token}"
-    huge = b" " * (MOST_BODY + 1)
+    huge = b" " * (MAX_BODY + 1)
     assert server.request("POST", "/api/marks", huge, authorization=bearer, content_type=JSON)[0] == 413
     chunked = b"".join(b"%x\r\n%s\r\n" % (1 << 20, b" " * (1 << 20)) for _ in range(9)) + b"0\r\n\r\n"
     status, _, _ = server.request("POST", "/api/marks", chunked, authorization=bearer, content_type=JSON,
                                   transfer_encoding="chunked")  # fmt: skip
     assert status == 413
     for length in ("-1", "abc"):
-        assert server.request("POST", "/api/hello", b"", authorization=bearer, content_type=JSON,
+        assert server.request("POST", "/api/describe", b"", authorization=bearer, content_type=JSON,
                               content_length=length)[0] in (400, 413)  # fmt: skip
-    assert server.ask("hello", {})[0] == 200, "it is still there"
+    assert server.ask("describe", {})[0] == 200, "the server is still up"
 
 
 @pytest.mark.parametrize("body", [b"", b"nonsense", b"[]", b"7", b'"x"', b"null", b"\xff\xfe", b"[" * 200_000,
@@ -120,21 +133,21 @@ def test_bodies_are_bounded(server: Server) -> None:
                                   b'{"marks":[{"sample_id":"disc/000.png"}]}',
                                   b'{"marks":[{"sample_id":"disc/000.png","new_label":7}]}',
                                   b'{"marks":[{"sample_id":"disc/000.png","new_label":"dics"}]}',
-                                  b'{"marks":[{"sample_id":"disc/000.png","new_label":"square","base":"x"}]}',
+                                  b'{"marks":[{"sample_id":"disc/000.png","new_label":"square","base_revision":"x"}]}',
                                   b'{"marks":[],"reviewer":7}', b'{"marks":[],"reviewer":"a\\nb"}'])  # fmt: skip
-def test_malformed_marks_are_refused_in_words(server: Server, body: bytes) -> None:
-    status, _, told = server.request(
+def test_malformed_marks_are_refused_with_a_message(server: Server, body: bytes) -> None:
+    status, _, response = server.request(
         "POST", "/api/marks", body, authorization=f"Bearer {server.token}", content_type=JSON
     )
-    assert status in (400, 422), told
-    assert json.loads(told)["error"]
+    assert status in (400, 422), response
+    assert json.loads(response)["error"]
     assert (server.place / "review/fixes.csv").read_text().count("\n") == 1  # type: ignore[attr-defined]
 
 
 def test_one_bad_mark_of_many_changes_nothing(server: Server) -> None:
     marks = [{"sample_id": SAMPLE, "new_label": "invalid"}, {"sample_id": "disc/001.png", "new_label": "dics"}]
-    status, told = server.ask("marks", {"marks": marks})
-    assert status == 422 and "'dics'" in told["error"] and "disc" in told["hint"]
+    status, response = server.ask("marks", {"marks": marks})
+    assert status == 422 and "'dics'" in response["error"] and "disc" in response["hint"]
     assert SAMPLE not in (server.place / "review/fixes.csv").read_text()  # type: ignore[attr-defined]
 
 
@@ -142,52 +155,62 @@ def test_one_bad_mark_of_many_changes_nothing(server: Server) -> None:
     "../shapes/disc/000.png", "/etc/passwd", "disc/../disc/000.png", "disc\\000.png", "DISC/000.PNG", "", "\x00",
     "disc/000.png\n", "🙂" * 1000,
 ])  # fmt: skip
-def test_ids_that_are_paths_name_nothing(server: Server, name: str) -> None:
-    status, told = server.ask("marks", {"marks": [{"sample_id": name, "new_label": "invalid"}]})
-    assert status == 404 and "no sample is called" in told["error"]
+def test_paths_are_not_ids(server: Server, name: str) -> None:
+    status, response = server.ask("marks", {"marks": [{"sample_id": name, "new_label": "invalid"}]})
+    assert status == 404 and "no sample has the id" in response["error"]
 
 
 @pytest.mark.parametrize("path", [
     "/../README.md", "/%2e%2e/%2e%2e/etc/passwd", "/sprites/../../journal.jsonl", "/sprites/x.jpg",
-    "/sprites/..%2f..%2fjournal.jsonl", "/pictures/-1.jpg", "/pictures/99999.jpg",
-    "/pictures/9999999999999999999999999.jpg", "/pictures/../x.jpg", "/review.css/..", "/fixes.csv", "/journal.jsonl",
+    "/sprites/..%2f..%2fjournal.jsonl", "/images/-1.jpg", "/images/99999.jpg",
+    "/images/9999999999999999999999999.jpg", "/images/../x.jpg", "/review.css/..", "/fixes.csv", "/journal.jsonl",
     "/sprites/" + "a" * 32 + ".jpg", "//etc/passwd",
 ])  # fmt: skip
 def test_paths_reach_no_file(server: Server, path: str) -> None:
     assert server.request("GET", path, authorization=f"Bearer {server.token}")[0] == 404
 
 
-@pytest.mark.parametrize("kind, asked", [
-    ("nothing", {}), ("view", {"by": "nonsense"}), ("view", {"by": "column:__class__"}), ("view", {"within": "x"}),
+@pytest.mark.parametrize(("kind", "payload"), [
+    ("nothing", {}), ("view", {"group_by": "x"}), ("view", {"group_by": "column:__class__"}), ("view", {"sort_by": "x"}),
     ("block", {"view": "x", "number": 0}), ("group", {"view": 7}), ("seen", {"rows": [1e9]}), ("seen", {"rows": [-1]}),
-    ("seen", {"rows": "all"}), ("detail", {"row": 10**6}), ("detail", {"row": True}), ("changes", {"since": "x"}),
-    ("draw", {"count": 10**9}), ("fine", {}), ("place", {"place": 7}), ("place", {"place": {"x": "y" * 10_000}}),
-    ("__init__", {}), ("close", {}),
+    ("seen", {"rows": "all"}), ("sample", {"row": 10**6}), ("sample", {"row": True}), ("changes", {"since": "x"}),
+    ("draw", {"count": 10**9}), ("review_group", {}), ("save_state", {"state": 7}),
+    ("save_state", {"state": {"x": "y" * 10_000}}), ("__init__", {}), ("close", {}), ("handle", {}),
 ])  # fmt: skip
-def test_odd_questions_are_refused(server: Server, kind: str, asked: object) -> None:
-    status, told = server.ask(kind, asked)
-    assert status in (404, 410, 422) and told["error"]
+def test_invalid_requests_are_refused(server: Server, kind: str, payload: object) -> None:
+    status, response = server.ask(kind, payload)
+    assert status in (404, 410, 422) and response["error"]
 
 
 def test_the_contract_of_a_mark(server: Server) -> None:
-    status, told = server.ask("marks", json.loads(MARK))
-    assert status == 200 and told["saved"] == 1
+    status, response = server.ask("marks", json.loads(MARK))
+    assert status == 200 and response["saved"] == 1
     text = (server.place / "review/fixes.csv").read_text()  # type: ignore[attr-defined]
     assert f"{SAMPLE},invalid,disc," in text
     other = {"marks": [{"sample_id": SAMPLE, "new_label": "square"}], "reviewer": "someone else"}
-    status, told = server.ask("marks", other)
-    assert status == 409 and told["conflicts"][0]["new_label"] == "invalid"
-    status, told = server.ask("marks", {"marks": [{"sample_id": SAMPLE, "new_label": None}]})
+    status, response = server.ask("marks", other)
+    assert status == 409 and response["conflicts"][0]["new_label"] == "invalid"
+    status, response = server.ask("marks", {"marks": [{"sample_id": SAMPLE, "new_label": None}]})
     assert status == 200 and SAMPLE not in (server.place / "review/fixes.csv").read_text()  # type: ignore[attr-defined]
 
 
-def test_beyond_loopback_it_says_what_that_means(tmp_path: Path) -> None:
+def test_beyond_loopback_the_risk_is_stated(tmp_path: Path) -> None:
     draw_shapes(tmp_path / "shapes", per_label=3)
     server = Server("data.root=shapes", "order=none", "port=0", "host=0.0.0.0", cwd=tmp_path)
     try:
-        assert "can see the images and change the fixes" in "".join(server.told)
-        assert server.request("GET", "/")[0] == 403, "the token is needed there, too"
+        assert "can see the images and change the fixes" in server.output
+        assert server.request("GET", "/")[0] == 403, "the token is needed there too"
         for host, wanted in (("192.0.2.7", 200), ("evil.example", 403)):
             assert server.request("GET", f"/?token={server.token}", host=f"{host}:{server.port}")[0] == wanted
     finally:
         server.stop()
+
+
+def test_the_server_does_not_load_torch() -> None:
+    """A review starts quickly and stays small."""
+    code = (
+        "import sys; from mlfix_train.commands import review; from mlfix_train.audit.review import widget; "
+        "import starlette.routing, uvicorn; print(*sys.modules)"
+    )
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "lightning", "torchvision", "timm", "wandb", "matplotlib"} & set(modules)

@@ -1,4 +1,4 @@
-"""What the page shows: groups and orders against plain sorting, filters, search, typical images, sprites."""
+"""Views: groups and orders compared with plain sorting, filters, search, typical images, sprites."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from review_helpers import LABELS, mark, open_desk, order_of, pixels_of, ranking_of, table_of
+from review_helpers import LABELS, mark, open_session, order_of, pixels_of, ranking_of, table_of
 
-from mlfix_train.audit.review.samples import make_samples, natural, typical_images
-from mlfix_train.audit.review.sprites import BLOCK, Sprites, brighten, tile_side
-from mlfix_train.audit.review.views import FIRST_BAND, SCREEN, ViewSpec, make_view
+from mlfix_train.audit.review.samples import make_samples, natural_sort_key, typical_images
+from mlfix_train.audit.review.sprites import BLOCK, Sprites, brighten_images, tile_side
+from mlfix_train.audit.review.views import FIRST_BAND, SCREEN_SIZE, ViewSpec, make_view
 from mlfix_train.errors import ConfigError
 
 
@@ -24,13 +24,15 @@ def view_of(table: pd.DataFrame, ranking: pd.DataFrame | None, order: pd.DataFra
     return samples, view
 
 
-def test_groups_by_label_richest_first_and_inside_by_suspicion() -> None:
+def test_groups_by_label_most_suspicious_first() -> None:
     table = table_of(600)
     ranking = ranking_of(table)
     _, view = view_of(table, ranking, None)
     frame = ranking.set_index("sample_id").loc[table.index].assign(row=np.arange(600))
     worth = (
-        frame.groupby("given_label")["suspicion"].apply(lambda s: s.nlargest(SCREEN).sum()).sort_values(ascending=False)
+        frame.groupby("given_label")["suspicion"]
+        .apply(lambda s: s.nlargest(SCREEN_SIZE).sum())
+        .sort_values(ascending=False)
     )
     assert view.names == worth.index.tolist()
     for g, name in enumerate(view.names):
@@ -42,13 +44,13 @@ def test_groups_by_label_richest_first_and_inside_by_suspicion() -> None:
 def test_groups_by_pair_and_by_name() -> None:
     table = table_of(200)
     ranking = ranking_of(table)
-    _, view = view_of(table, ranking, None, by="pair", groups="name")
+    _, view = view_of(table, ranking, None, group_by="pair", group_order="name")
     frame = ranking.set_index("sample_id").loc[table.index]
     wanted = frame.groupby(["given_label", "predicted_label"]).size()
     found = {name: int(n) for name, n in zip(view.names, np.diff(view.starts), strict=True)}
-    names = {f"{a} → {b}" if a != b else f"{a}, predicted so": int(n) for (a, b), n in wanted.items()}
-    assert found == names and view.names == sorted(names, key=natural)
-    assert [natural("limit 100") > natural("limit 20"), sorted(LABELS, key=natural)] == [
+    names = {f"{a} → {b}" if a != b else f"{a}, prediction agrees": int(n) for (a, b), n in wanted.items()}
+    assert found == names and view.names == sorted(names, key=natural_sort_key)
+    assert [natural_sort_key("limit 100") > natural_sort_key("limit 20"), sorted(LABELS, key=natural_sort_key)] == [
         True,
         ["limit 20", "limit 100", "stop"],
     ]
@@ -57,34 +59,34 @@ def test_groups_by_pair_and_by_name() -> None:
 def test_the_visual_order_and_bands_of_suspicion() -> None:
     table = table_of(900)
     ranking, order = ranking_of(table), order_of(table)
-    _, view = view_of(table, ranking, order, within="visual")
+    _, view = view_of(table, ranking, order, sort_by="visual")
     for g, name in enumerate(view.names):
         rows = view.group(g)
         assert order["label_position"].to_numpy()[rows].tolist() == list(range((table["label"] == name).sum()))
-    _, view = view_of(table, ranking, order, by="all", within="both")
+    _, view = view_of(table, ranking, order, group_by="all", sort_by="both")
     rows = view.group(0)
     by_suspicion = ranking["sample_id"].tolist()
     start, width = 0, FIRST_BAND
     while start < 900:
         band = rows[start : start + width]
         assert set(table.index[band]) == set(by_suspicion[start : start + width]), (
-            "a band holds the next suspicious ones"
+            "a band holds the next most suspicious samples"
         )
-        assert (np.diff(order["position"].to_numpy()[band]) > 0).all(), "alike beside alike inside a band"
+        assert (np.diff(order["position"].to_numpy()[band]) > 0).all(), "in visual order inside a band"
         start, width = start + width, 2 * width
 
 
 def test_metadata_columns_bins_and_empty_values() -> None:
     table = table_of(400, altitude=np.linspace(0, 1, 400), stars=[float(i % 3) for i in range(400)])
-    samples, view = view_of(table, None, None, by="column:weather", groups="name")
+    samples, view = view_of(table, None, None, group_by="column:weather", group_order="name")
     assert sorted(view.names) == ["(empty)", "rain", "sun"] and set(samples.columns) >= {
         "weather",
         "altitude",
         "stars",
         "group",
     }
-    assert view_of(table, None, None, by="column:stars", groups="name")[1].names == ["0", "1", "2"]
-    bins = view_of(table, None, None, by="column:altitude", groups="name")[1]
+    assert view_of(table, None, None, group_by="column:stars", group_order="name")[1].names == ["0", "1", "2"]
+    bins = view_of(table, None, None, group_by="column:altitude", group_order="name")[1]
     assert len(bins.names) == 10 and np.diff(bins.starts).tolist() == [40] * 10
 
 
@@ -93,13 +95,13 @@ def test_filters_and_search() -> None:
     ranking = ranking_of(table)
     marks = np.full(210, -1, np.int32)
     marks[[3, 5]] = -2
-    for show, wanted in (
+    for name, wanted in (
         ("marked", {3, 5}),
         ("unmarked", set(range(210)) - {3, 5}),
         ("suspicious", set(range(0, 210, 7))),
     ):
-        assert set(view_of(table, ranking, None, marks, by="all", show=show)[1].rows.tolist()) == wanted
-    found = view_of(table, ranking, None, by="all", search=" STOP  20")[1].rows
+        assert set(view_of(table, ranking, None, marks, group_by="all", filter=name)[1].rows.tolist()) == wanted
+    found = view_of(table, ranking, None, group_by="all", search=" STOP  20")[1].rows
     text = (
         table.index + " " + table["label"] + " " + ranking.set_index("sample_id")["predicted_label"].loc[table.index]
     ).str.lower()
@@ -108,24 +110,30 @@ def test_filters_and_search() -> None:
     assert len(empty.rows) == 0 and empty.names == []
 
 
-def test_a_view_that_means_nothing_is_refused() -> None:
+def test_unknown_settings_of_a_view_are_refused() -> None:
     table = table_of(12)
     samples = make_samples(table)
-    for wrong in ({"by": "lable"}, {"by": "column:nope"}, {"within": "x"}, {"groups": "x"}, {"show": "x"}):
-        with pytest.raises(ConfigError, match="no choice"):
+    for wrong in (
+        {"group_by": "lable"},
+        {"group_by": "column:nope"},
+        {"sort_by": "x"},
+        {"group_order": "x"},
+        {"filter": "x"},
+    ):
+        with pytest.raises(ConfigError, match="is not one of"):
             ViewSpec.parse(wrong, samples)
 
 
-def test_what_the_audit_says_of_another_label_is_left_out() -> None:
+def test_scores_of_a_changed_label_are_left_out() -> None:
     table = table_of(30)
     ranking = ranking_of(table)
     table.loc["stop/002.jpg", "label"] = "limit 20"
     samples = make_samples(table, ranking)
-    assert np.isnan(samples.suspicion[2]) and samples.predicted[2] == -1 and not samples.issue[2]
+    assert np.isnan(samples.suspicion[2]) and samples.predicted[2] == -1 and not samples.is_label_issue[2]
     assert np.isfinite(np.delete(samples.suspicion, 2)).all()
 
 
-def test_typical_images_are_unsuspicious_and_of_different_tracks() -> None:
+def test_typical_images_are_not_suspicious_and_from_different_tracks() -> None:
     table = table_of(600)
     ranking, order = ranking_of(table), order_of(table)
     samples = make_samples(table, ranking, order)
@@ -148,47 +156,49 @@ def test_sheets_hold_the_right_tiles(tmp_path: Path) -> None:
     for place in (0, 1, 17, 255):
         y, x = divmod(place, 16)
         tile = sheet[y * 16 : y * 16 + 16, x * 16 : x * 16 + 16]
-        assert abs(tile - pixels_of(rows[[place]])[0]).max() < 12, "a tile that bleeds, or another's"
-    again = Sprites(lambda rows: pytest.fail("it lies on disk"), 16, "test", tmp_path / "s")
+        assert abs(tile - pixels_of(rows[[place]])[0]).max() < 12, "a tile that bleeds, or the wrong one"
+    again = Sprites(lambda rows: pytest.fail("it is cached on disk"), 16, "test", tmp_path / "s")
     assert again.plan(rows, 16, 16, False) == name and again.sheet(name) == sprites.sheet(name)
     assert Sprites(pixels_of, 16, "other pixels", None).plan(rows, 16, 16, False) != name, "named by content"
-    (tmp_path / "s" / f"{name}.jpg").write_bytes(b"\xff\xd8 cut short")
+    (tmp_path / "s" / f"{name}.jpg").write_bytes(b"\xff\xd8 truncated")
     third = Sprites(pixels_of, 16, "test", tmp_path / "s")
     third.plan(rows, 16, 16, False)
-    assert third.sheet(name) == sprites.sheet(name), "a damaged sheet is cut anew"
+    assert third.sheet(name) == sprites.sheet(name), "a damaged sheet is cut again"
 
 
-def test_sheets_on_disk_stay_below_a_limit_and_a_read_only_folder_is_done_without(tmp_path: Path) -> None:
-    sprites = Sprites(pixels_of, 16, "test", tmp_path / "s", disk=20_000)
+def test_sheets_on_disk_stay_below_a_limit_and_no_folder_is_needed(tmp_path: Path) -> None:
+    sprites = Sprites(pixels_of, 16, "test", tmp_path / "s", disk_limit=20_000)
     for start in range(0, 3000, 64):
         sprites.sheet(sprites.plan(np.arange(start, start + 64), 16, 16, False))
     held = [path.stat().st_size for path in (tmp_path / "s").glob("*.jpg")]
-    assert 0 < sum(held) <= 20_000 and sum(held) == sprites._disk_held
+    assert 0 < sum(held) <= 20_000 and sum(held) == sprites._disk_used
     (tmp_path / "file").write_text("")
     other = Sprites(pixels_of, 16, "test", tmp_path / "file" / "s")
     assert other.folder is None and other.sheet(other.plan(np.arange(5), 16, 16, False))
 
 
-def test_dark_tiles_are_brightened_alone() -> None:
+def test_only_dark_tiles_are_brightened() -> None:
     images = np.stack([np.full((8, 8, 3), value, np.uint8) for value in (0, 20, 104, 200)])
-    means = brighten(images).mean(axis=(1, 2, 3))
+    means = brighten_images(images).mean(axis=(1, 2, 3))
     assert means[0] == 0 and 70 <= means[1] <= 85 and abs(means[2] - 105) < 2 and means[3] == 200
     assert [tile_side(size, 64) for size in (8, 30, 40, 64, 224)] == [8, 32, 40, 64, 64]
 
 
-def test_blocks_and_offers(tmp_path: Path) -> None:
+def test_blocks_and_suggestions(tmp_path: Path) -> None:
     table = table_of(600)
-    desk = open_desk(tmp_path, table)
-    view = desk.answer("view", {"by": "label"})
-    block = desk.answer("block", {"view": view["view"], "number": 1})
+    session = open_session(tmp_path, table)
+    view = session.handle("view", {"group_by": "label"})
+    block = session.handle("block", {"view": view["view"], "number": 1})
     assert len(block["rows"]) == BLOCK and block["ids"] == table.index[block["rows"]].tolist()
-    last = desk.answer("block", {"view": view["view"], "number": 2})
+    last = session.handle("block", {"view": view["view"], "number": 2})
     assert len(last["rows"]) == 600 - 2 * BLOCK
-    labels = desk.samples.labels
+    labels = session.samples.labels
     group = view["names"].index("limit 20")
-    assert desk.answer("group", {"view": view["view"], "group": group})["offers"][0] == labels.index("stop")
-    mark(desk, ("limit 20/000.jpg", "limit 100"))
-    assert desk.answer("group", {"view": view["view"], "group": group})["offers"][0] == labels.index("limit 100")
-    random = desk.answer("view", {"by": "random"})
-    hidden = desk.answer("block", {"view": random["view"], "number": 0})
-    assert set(hidden["suspicion"]) == {None} and set(hidden["predicted"]) == {-1}, "nothing sways the judgement"
+    assert session.handle("group", {"view": view["view"], "group": group})["suggestions"][0] == labels.index("stop")
+    mark(session, ("limit 20/000.jpg", "limit 100"))
+    assert session.handle("group", {"view": view["view"], "group": group})["suggestions"][0] == labels.index(
+        "limit 100"
+    )
+    random = session.handle("view", {"group_by": "random"})
+    hidden = session.handle("block", {"view": random["view"], "number": 0})
+    assert set(hidden["suspicion"]) == {None} and set(hidden["predicted"]) == {-1}, "nothing biases the reviewer"

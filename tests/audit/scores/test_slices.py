@@ -258,3 +258,33 @@ def test_wrong_values() -> None:
 @pytest.mark.parametrize("spec", [{}, {"values": ["DE"]}, {"column": "country", "value": ["DE"]}, {"label": "stop"}])
 def test_wrong_keys(spec: dict[str, Any]) -> None:
     refused("is not a slice", "{column: <name>, values: [...]}", x=spec)
+
+
+@pytest.mark.parametrize("spec", [None, True, []])
+def test_a_slice_that_is_none(spec: object) -> None:
+    with pytest.raises(ConfigError, match=r"slices\.x"):
+        select_slices({"x": spec}, np.array(["a", "b"], object), pd.Index(["s", "t"]))  # type: ignore[dict-item]
+
+
+def test_a_slice_of_digits_is_an_expression() -> None:
+    found = select_slices({"x": 50}, np.array(["speed-50", "b"], object), pd.Index(["s", "t"]))  # type: ignore[dict-item]
+    assert found["x"].tolist() == [True, False]
+
+
+def test_a_column_slice_with_a_wrong_expression() -> None:
+    meta = pd.DataFrame({"c": ["x"]}, index=["s"])
+    with pytest.raises(ConfigError, match="not a valid regular expression"):
+        select_slices({"x": {"column": "c", "match": "("}}, np.array(["a"], object), pd.Index(["s"]), meta)
+
+
+def test_whole_numbers_of_a_column_stay_whole() -> None:
+    meta = pd.DataFrame({"year": [2019]}, index=["s"])
+    spec = {"x": {"column": "year", "values": [2019]}}
+    found = select_slices(spec, np.array(["a", "b"], object), pd.Index(["s", "t"]), meta)
+    assert found["x"].tolist() == [True, False]
+
+
+def test_a_slice_per_value_does_not_take_anothers_name() -> None:
+    meta = pd.DataFrame({"c": ["x", "y"]}, index=["s", "t"])
+    with pytest.raises(ConfigError, match="taken"):
+        select_slices({"c=x": "b", "c": {"column": "c"}}, np.array(["a", "b"], object), pd.Index(["s", "t"]), meta)

@@ -7,11 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import psutil
 import pytest
 
 from mlfix_train.audit.similarity import pipeline
+from mlfix_train.audit.similarity.near_duplicates import count_duplicates
 from mlfix_train.audit.similarity.neighbours import nearest_neighbours
-from mlfix_train.audit.similarity.pipeline import embed_and_search, near_duplicate_threshold, perturbed
+from mlfix_train.audit.similarity.pipeline import (
+    embed_and_search,
+    find_near_duplicates,
+    near_duplicate_threshold,
+    order_images,
+    perturbed,
+    search_embeddings,
+)
+from mlfix_train.audit.similarity.seriation import outlier_score, path_steps, seriate
 from mlfix_train.errors import DataError
 
 
@@ -100,12 +111,22 @@ def test_exact_features_decide_who_is_nearest() -> None:
     assert found.neighbours.distance == pytest.approx(truth.distance, abs=5e-3)
 
 
-def test_too_little_memory_or_disk_names_size_and_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_or_disk_names_the_size_and_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels, rows = make_pixels(), np.arange(70)
     with monkeypatch.context() as patch:
         patch.setattr(pipeline.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 1_000))
         with pytest.raises(DataError, match=r"(?s)GB free.*lpips\.rerank=0"):
             embed_and_search(pixels, rows, FlatPixels(n_candidates=20), folder=tmp_path)
+    monkeypatch.setattr(pipeline, "available_memory", lambda: 1_000)
+    with pytest.raises(DataError, match=r"(?s)GB of memory.*width=128"):
+        embed_and_search(pixels, rows, FlatPixels())
+
+
+def test_memory_in_the_page_cache_counts_as_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large file that was just read fills the page cache, which the kernel gives back when it is needed."""
+    memory = psutil.virtual_memory()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(free=1_000, available=10**9))
+    embed_and_search(make_pixels(), np.arange(70), FlatPixels())
 
 
 def test_the_threshold_is_a_quantile_of_the_distances_to_perturbed_copies() -> None:
@@ -115,3 +136,52 @@ def test_the_threshold_is_a_quantile_of_the_distances_to_perturbed_copies() -> N
     assert near_duplicate_threshold(pixels, np.arange(70), FlatPixels(n_candidates=5)) == pytest.approx(exact, rel=1e-5)
     projected = np.quantile(np.linalg.norm(gaps[:, :8], axis=1), 0.25)
     assert near_duplicate_threshold(pixels, np.arange(70), FlatPixels()) == pytest.approx(projected, rel=1e-5)
+
+
+def test_images_are_ordered_as_a_whole_and_by_label() -> None:
+    x = np.random.default_rng(0).normal(size=(90, 4)).astype(np.float32)
+    found = search_embeddings(x)
+    ids = pd.Index([f"{i:02d}.png" for i in range(90)], name="sample_id")
+    labels = np.array(["a", "b", "c", None] * 22 + ["a", "b"], dtype=object)
+    seen: list[tuple[int, int]] = []
+    order = order_images(found, pd.DataFrame({"label": labels}, index=ids), progress=lambda *count: seen.append(count))
+    assert (order["position"].to_numpy() == np.argsort(seriate(x, neighbours=found.neighbours))).all()
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    for label in "abc":
+        rows = np.flatnonzero(labels == label)
+        assert (rows[np.argsort(order["label_position"].to_numpy()[rows])] == rows[seriate(x[rows])]).all()
+        assert order["label_outlier_score"].to_numpy()[rows] == pytest.approx(outlier_score(x[rows]))
+    unlabelled = order[order["label"].isna()]
+    assert (unlabelled["label_position"] == -1).all() and unlabelled["label_outlier_score"].isna().all()
+
+
+def test_an_earlier_order_is_improved_and_new_images_are_inserted() -> None:
+    x = np.random.default_rng(1).normal(size=(60, 3)).astype(np.float32)
+    table = pd.DataFrame({"label": "a"}, index=pd.Index([f"{i:02d}.png" for i in range(60)], name="sample_id"))
+    first = order_images(search_embeddings(x[:50]), table.iloc[:50], search_effort=20).set_index("sample_id")
+    order = order_images(search_embeddings(x), table, previous=first, search_effort=0)
+    assert sorted(order["position"]) == list(range(60))
+    before = path_steps(x, np.r_[np.argsort(first["position"].to_numpy()), 50:60])
+    after = path_steps(x, np.argsort(order["position"].to_numpy()))
+    assert (after**2.5).sum() < (before**2.5).sum()
+
+
+def test_near_duplicates_are_found_by_pixels_and_by_distance() -> None:
+    pixels = make_pixels(6)
+    pixels[4] = pixels[1]
+    rows = np.array([0, 1, 2, 4, 5])
+    x = np.array([[0.0], [5.0], [9.0], [5.0], [9.5]], np.float32)
+    table = pd.DataFrame({"label": list("aabbb")}, index=pd.Index(list("vwxyz"), name="sample_id"))
+    neighbours = search_embeddings(x).neighbours
+    groups, found = find_near_duplicates(pixels, rows, neighbours, table, 0.6, np.array([0, 0, 1, 0, 0], bool))
+    assert groups.tolist() == [-1, 0, 1, 0, 1]
+    assert (
+        found["sample_id"].tolist() == ["w", "y", "x", "z"]
+        and found["labels_differ"].tolist() == [True] * 2 + [False] * 2
+    )
+    assert found["crosses_split"].tolist() == [False, False, True, True]
+    assert count_duplicates(found) == {
+        "groups": 2, "images": 4, "identical": 2, "groups_with_different_labels": 1, "groups_across_the_split": 1
+    }  # fmt: skip
+    groups, _ = find_near_duplicates(pixels, rows, neighbours, table, 0.0)
+    assert groups.tolist() == [-1, 0, -1, 0, -1]

@@ -112,7 +112,7 @@ def test_coco_reports_which_files_it_leaves_out_and_why(tmp_path: Path) -> None:
         (folder / f"instances_{split}2017.json").rename(folder / f"{split}2017.json")
     assert any("captions.json: it has no list images" in note for note in Coco(tmp_path).read().notes)
     (folder / "train2017.json").write_text((folder / "train2017.json").read_text()[:-30])
-    with pytest.raises(DataError, match=r"train2017\.json: it is no JSON"):
+    with pytest.raises(DataError, match=r"train2017\.json: it is not valid JSON"):
         Coco(tmp_path).read()
     (folder / "train2017.json").unlink()
     for number in range(201):

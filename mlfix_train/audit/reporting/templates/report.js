@@ -1,11 +1,11 @@
-// The audit's page: reads the JSON and the sprite sheets that stand in this very file, draws what is looked at, and
-// nothing else. Labels and names only ever become text.
+// The audit page: reads the JSON and the sprite sheets in this file, and draws only what is in view. Labels and names
+// only ever become text nodes.
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const view = document.getElementById("view");
-const sheets = data.sheets.map(() => null);
-const bright = document.getElementById("bright");
-bright.addEventListener("change", () => document.querySelectorAll(".pic").forEach((node) => { if (node.painted !== undefined) lighten(node); }));
+const sheets = new Array(data.sheets).fill(null);
+const bright = document.getElementById("brighten");
+bright.addEventListener("change", () => document.querySelectorAll(".pic").forEach((node) => { if (node.painted !== undefined) brighten(node); }));
 bright.closest("label").hidden = !data.pictures;
 
 function el(tag, options = {}, ...children) {
@@ -22,8 +22,8 @@ function el(tag, options = {}, ...children) {
 }
 const whole = (x) => Math.round(x).toLocaleString("en");
 const about = (x) => (x >= 10 ? whole(x) : x >= 0.05 ? x.toFixed(1) : "0");
-const counted = data.about.estimates.wrong !== undefined;
-const word = counted ? "expected wrong" : "suspicion in all";
+const counted = data.estimates.wrong !== undefined;
+const expectedText = counted ? "expected wrong" : "total suspicion";
 const label = (i) => (i < 0 ? "" : data.labels[i]);
 
 function sheet(i) {
@@ -45,11 +45,11 @@ function paint(node, t) {
   node.style.backgroundImage = `url(${sheet(Math.floor(t / (k * k)))})`;
   node.style.backgroundSize = `${100 * k}% ${100 * k}%`;
   node.painted = t;
-  lighten(node);
+  brighten(node);
   node.style.backgroundPosition = k > 1 ? `${(100 * x) / (k - 1)}% ${(100 * y) / (k - 1)}%` : "0 0";
 }
-function lighten(node) {
-  const more = Math.min(4, Math.max(1, 105 / (data.light[node.painted] + 1)));
+function brighten(node) {
+  const more = Math.min(4, Math.max(1, 105 / (data.brightness[node.painted] + 1)));
   node.style.filter = bright.checked ? `brightness(${more.toFixed(2)})` : "";
 }
 function picture(t) {
@@ -60,7 +60,7 @@ function picture(t) {
 function tile(t) {
   const [, given, suggested, suspicion] = data.tiles[t];
   const other = suggested !== given && suggested >= 0;
-  const words = `${data.tiles[t][0]}\ngiven ${label(given)}` + (other ? `\nrather ${label(suggested)}` : "");
+  const words = `${data.tiles[t][0]}\ngiven: ${label(given)}` + (other ? `\nsuggested: ${label(suggested)}` : "");
   return el("button", { className: "tile", title: words, on: { click: () => enlarge(t) } },
     picture(t),
     el("span", { className: "bar" }, el("i", { style: { width: `${100 * suspicion}%` } })),
@@ -71,7 +71,7 @@ const tiles = (list) => el("div", { className: "tiles" }, ...list.map(tile));
 
 function enlarge(t) {
   const row = data.tiles[t], dialog = document.getElementById("large");
-  const facts = [["file", row[0]], ["given label", label(row[1])], ["suggested label", row[2] === row[1] ? "the given one" : label(row[2])],
+  const facts = [["file", row[0]], ["given label", label(row[1])], ["suggested label", row[2] === row[1] ? "same as given" : label(row[2])],
     ["suspicion", row[3].toFixed(3)], ["rank", whole(row[4])]];
   data.scores.forEach((name, i) => { if (row[5 + i] !== null) facts.push([name.replaceAll("_", " "), String(row[5 + i])]); });
   const big = el("span", { className: "pic" });
@@ -91,7 +91,7 @@ function curve(reviewYield, total) {
   const w = 600, h = 250, left = 52, low = h - 34, steps = reviewYield.curve;
   const most = Math.max(...steps.map((s) => s[0]), 2), top = Math.max(total * 1.08, 1);
   const x = (n) => left + ((w - left - 16) * Math.log(n)) / Math.log(most), y = (v) => low - ((low - 10) * v) / top;
-  const chart = svg("svg", { viewBox: `0 0 ${w} ${h}`, width: "100%", role: "img", "aria-label": "expected wrong labels found by samples looked at" });
+  const chart = svg("svg", { viewBox: `0 0 ${w} ${h}`, width: "100%", role: "img", "aria-label": "expected number of wrong labels by number of samples reviewed" });
   for (let n = 1; n <= most; n *= 10) {
     chart.append(svg("line", { x1: x(n), x2: x(n), y1: 8, y2: low, class: "axis" }), svg("text", { x: x(n), y: low + 17, "text-anchor": "middle" }, whole(n)));
   }
@@ -102,32 +102,32 @@ function curve(reviewYield, total) {
   if (reviewYield.stop_rank > 1) {
     const left_of = x(reviewYield.stop_rank) > w * 0.7;
     chart.append(svg("line", { x1: x(reviewYield.stop_rank), x2: x(reviewYield.stop_rank), y1: 8, y2: low, class: "mark" }),
-      svg("text", { x: x(reviewYield.stop_rank) + (left_of ? -6 : 6), y: low - 8, "text-anchor": left_of ? "end" : "start" }, `pays down to ${whole(reviewYield.stop_rank)}`));
+      svg("text", { x: x(reviewYield.stop_rank) + (left_of ? -6 : 6), y: low - 8, "text-anchor": left_of ? "end" : "start" }, `worth reviewing: ${whole(reviewYield.stop_rank)}`));
   }
-  chart.append(svg("text", { x: (w + left) / 2, y: h - 2, "text-anchor": "middle" }, "samples looked at, from the head of the ranking"));
+  chart.append(svg("text", { x: (w + left) / 2, y: h - 2, "text-anchor": "middle" }, "samples reviewed, from the top of the ranking"));
   return chart;
 }
 
 const sections = {
   Overview() {
-    const a = data.about, e = a.estimates, nodes = [];
+    const a = data.about, e = data.estimates, nodes = [];
     const facts = [];
     if (e.wrong !== undefined) {
-      facts.push(fact(`≈ ${whole(e.wrong)}`, `wrong labels by estimate; ${e.clear ? "95% interval " : "from "}${whole(e.interval[0])} to ${whole(e.interval[1])}, ${e.share}% of the ranked`),
-        fact(whole(e.review_yield.stop_rank), `samples down to which looking pays: ${about(e.review_yield.expected_found)} wrong labels expected there, ${about(e.review_yield.expected_left)} beyond`));
+      facts.push(fact(`≈ ${whole(e.wrong)}`, `wrong labels (estimate); ${e.clear ? "95% interval" : "between"} ${whole(e.interval[0])} ${e.clear ? "to" : "and"} ${whole(e.interval[1])}; ${e.share.toFixed(1)}% of the ranked samples`),
+        fact(whole(e.review_yield.stop_rank), `samples worth reviewing: ${about(e.review_yield.expected_found)} wrong labels expected among them, ${about(e.review_yield.expected_left)} beyond`));
     }
-    facts.push(fact(whole(a.issues), "labels rather wrong than right, with another suggested"),
-      fact(whole(a.ranked), `samples ranked of ${whole(a.samples)}, by ${a.runs} run${a.runs > 1 ? "s" : ""} that held them out; ${a.labels} labels`));
+    facts.push(fact(whole(a.issues), "label issues: more likely wrong than right, with another label suggested"),
+      fact(whole(a.ranked), `of ${whole(a.samples)} samples ranked, by ${a.runs} run${a.runs > 1 ? "s" : ""} that held them out; ${a.labels} labels`));
     nodes.push(el("div", { className: "facts" }, ...facts));
     for (const note of data.notes) nodes.push(el("div", { className: "note", text: note }));
-    nodes.push(el("h2", { text: "Look here first" }), el("p", { className: "quiet", text: "The most suspicious labels. Under each picture: how suspicious (bar), the given label, and in blue what the evidence says instead." }),
+    nodes.push(el("h2", { text: "Start here" }), el("p", { className: "quiet", text: "The most suspicious labels. Below each image: its suspicion (bar), the given label and, in blue, the suggested label." }),
       tiles(data.worst.slice(0, 40)));
     if (e.wrong !== undefined) {
       const top = Object.entries(e.labels).sort((p, q) => q[1].wrong - p[1].wrong).slice(0, 14).filter((p) => p[1].wrong >= 0.05);
       const most = Math.max(...top.map((p) => p[1].wrong), 1e-9);
       nodes.push(el("div", { className: "two" },
-        el("div", {}, el("h2", { text: "What looking finds" }), el("p", { className: "quiet", text: "Wrong labels expected among the first so many." }), curve(e.review_yield, e.wrong)),
-        el("div", {}, el("h2", { text: "Where they are" }), el("p", { className: "quiet", text: "Wrong labels expected by given label, and from how many to how many." }),
+        el("div", {}, el("h2", { text: "What a review would find" }), el("p", { className: "quiet", text: "Expected number of wrong labels among the top samples of the ranking." }), curve(e.review_yield, e.wrong)),
+        el("div", {}, el("h2", { text: "Wrong labels by given label" }), el("p", { className: "quiet", text: "Expected number of wrong labels, with its range." }),
           ...top.map(([name, row]) => el("div", { className: "hbar" }, el("span", { text: name, title: name }),
             el("div", {}, el("i", { style: { width: `${(100 * row.wrong) / most}%` } })),
             el("span", { text: `${about(row.wrong)} (${about(row.interval[0])} to ${about(row.interval[1])})` }))))));
@@ -143,40 +143,40 @@ const sections = {
     const show = () => {
       const words = search.value.toLowerCase();
       const list = data.slices.filter((s) => (!pick.value || s.kind === pick.value) && s.name.toLowerCase().includes(words));
-      box.replaceChildren(...(list.length ? paged(list, 20, (part) => el("div", {}, ...part.map(strip))) : [el("p", { className: "quiet", text: "No slice of that name." })]));
+      box.replaceChildren(...(list.length ? paged(list, 20, (part) => el("div", {}, ...part.map(strip))) : [el("p", { className: "quiet", text: "No slice matches." })]));
     };
     pick.value = data.slices.some((s) => s.kind === "pair") ? "pair" : "";
     search.addEventListener("input", show); pick.addEventListener("change", show); show();
-    return [el("h2", { text: "Slices" }), el("p", { className: "quiet", text: "Samples that are decided in one look; first those whose first screen holds the most suspicion." }), el("div", { className: "bars" }, pick, search), box];
+    return [el("h2", { text: "Slices" }), el("p", { className: "quiet", text: "Groups of samples that can be checked at a glance, those with the most suspicion on their first screen first." }), el("div", { className: "bars" }, pick, search), box];
   },
   Confusion() {
     const m = data.matrix, box = el("div");
-    if (!m.labels.length) return [el("p", { text: "No label is suspected for another." })];
+    if (!m.labels.length) return [el("p", { text: "No label is suspected of standing for another." })];
     const most = Math.max(...m.cells.map((c) => c[2]));
     const lookup = new Map(m.cells.filter((c) => c[2] >= 0.05).map((c) => [`${c[0]},${c[1]}`, c]));
     const show = (cell, td) => {
       table.querySelectorAll(".chosen").forEach((n) => n.classList.remove("chosen"));
       td.classList.add("chosen");
       const s = data.slices[cell[3]];
-      box.replaceChildren(s ? strip(s) : el("p", { className: "quiet", text: "No pictures are kept of this cell; ranking.csv has its rows." }));
+      box.replaceChildren(s ? strip(s) : el("p", { className: "quiet", text: "This page has no images for this cell; its samples are in ranking.csv." }));
     };
     const body = m.labels.map((given, i) => el("tr", {}, el("th", { text: label(given), title: label(given) }), ...m.labels.map((other, j) => {
       const cell = lookup.get(`${i},${j}`);
       if (i === j) return el("td", { className: "own" });
       if (!cell) return el("td");
-      const td = el("td", { className: "hit", tabIndex: 0, text: cell[2] >= 0.5 ? whole(cell[2]) : "", title: `given ${label(given)}, rather ${label(other)}: ${about(cell[2])} ${word}` });
+      const td = el("td", { className: "hit", tabIndex: 0, text: cell[2] >= 0.5 ? whole(cell[2]) : "", title: `given ${label(given)}, suggested ${label(other)}: ${about(cell[2])} ${expectedText}` });
       td.style.background = `color-mix(in srgb, var(--vermillion) ${Math.round(8 + 72 * Math.sqrt(cell[2] / most))}%, transparent)`;
       td.addEventListener("click", () => show(cell, td));
       td.addEventListener("keydown", (event) => { if (event.key === "Enter") show(cell, td); });
       return td;
     })));
     const table = el("table", { className: "matrix" }, el("thead", {}, el("tr", {}, el("th"), ...m.labels.map((i) => el("th", {}, el("div", { text: label(i).length > 24 ? label(i).slice(0, 11) + "…" + label(i).slice(-12) : label(i), title: label(i) }))))), el("tbody", {}, ...body));
-    return [el("h2", { text: "Given (rows) and suggested (columns)" }), el("p", { className: "quiet", text: `${counted ? "Expected wrong labels" : "Suspicion in all"}, ${m.labels.length < data.used ? `of the ${m.labels.length} labels (of ${data.used}) that hold the most` : "of all labels"}. Click a cell to see its pictures.` }), el("div", { className: "scroll" }, table), box];
+    return [el("h2", { text: "Given (rows) and suggested (columns)" }), el("p", { className: "quiet", text: `${counted ? "Expected number of wrong labels" : "Total suspicion"}, for ${m.labels.length < data.table.length ? `the ${m.labels.length} of ${data.table.length} labels that have the most` : "all labels"}. Click a cell to see its images.` }), el("div", { className: "scroll" }, table), box];
   },
   Labels() {
     const search = el("input", { type: "search", placeholder: "Search labels", "aria-label": "Search labels" }), body = el("tbody");
-    const none = el("p", { className: "quiet", text: "No label of that name." });
-    const head = ["label", "samples", word, counted && data.about.estimates.clear ? "95% interval" : "from, to", "called issues", "predicted otherwise"];
+    const none = el("p", { className: "quiet", text: "No label matches." });
+    const head = ["label", "samples", expectedText, counted && data.estimates.clear ? "95% interval" : "range", "label issues", "predicted differently"];
     const show = () => {
       const words = search.value.toLowerCase();
       const found = data.table.filter((r) => label(r[0]).toLowerCase().includes(words));
@@ -201,16 +201,16 @@ const sections = {
   },
   "Near-duplicates"() {
     const groups = data.slices.filter((s) => s.kind === "duplicates");
-    if (!groups.length) return [el("h2", { text: "Near-duplicates with different labels" }), el("p", { text: data.sorted ? "There are none: all near-duplicates of mlfix sort bear one label." : "Give order=<directory of mlfix sort> to see near-duplicates that bear different labels." })];
+    if (!groups.length) return [el("h2", { text: "Near-duplicates with different labels" }), el("p", { text: data.sorted ? "There are none: near-duplicates found by mlfix sort always have the same label." : "Set order=<folder of mlfix sort> to see near-duplicates with different labels." })];
     return [el("h2", { text: "Near-duplicates with different labels" }), ...paged(groups, 30, (part) => el("div", {}, ...part.map(strip)))];
   },
   Method() {
-    return [el("h2", { text: "How to read this" }), ...data.method.map((text) => el("p", { text }))];
+    return [document.getElementById("method").content.cloneNode(true)];
   },
 };
 function strip(s) {
-  const count = `${whole(s.samples)} sample${s.samples === 1 ? "" : "s"}, ${about(s.expected)} ${word}`;
-  return el("div", { className: "strip" }, el("h3", {}, el("span", { text: s.name, title: s.name }), el("small", { text: count + (s.tiles.length < s.samples ? `; first ${s.tiles.length}` : "") })), tiles(s.tiles));
+  const count = `${whole(s.samples)} sample${s.samples === 1 ? "" : "s"}, ${about(s.expected)} ${expectedText}`;
+  return el("div", { className: "strip" }, el("h3", {}, el("span", { text: s.name, title: s.name }), el("small", { text: count + (s.tiles.length < s.samples ? `; first ${s.tiles.length} shown` : "") })), tiles(s.tiles));
 }
 function paged(list, size, draw) {
   const box = el("div"), button = el("button", { className: "more" });
@@ -238,6 +238,6 @@ function wanted() {
 }
 addEventListener("hashchange", () => open(wanted()));
 document.getElementById("large").addEventListener("click", (event) => {
-  if (event.target === event.currentTarget) event.currentTarget.close(); // beside it; what it says can be copied
+  if (event.target === event.currentTarget) event.currentTarget.close(); // outside the box; its text can be selected
 });
 open(wanted());

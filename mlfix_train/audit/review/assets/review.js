@@ -1,9 +1,10 @@
-// The review's page, for a browser and as an anywidget: groups under sticky headings, tiles on canvas strips that the
-// browser scrolls by itself, marks that count as saved when the other side says that they are on disk.
-// Labels and names only ever become text.
+// The review page, in a browser and as an anywidget. Groups have sticky headings; tiles are drawn on canvas strips, which
+// the browser scrolls; a change counts as saved when the server or kernel has confirmed that it is on disk.
+// Labels and names are only ever inserted as text, never as HTML.
 
-const NONE = -1, OUT = -2, STRIP = 512, HEAD = 44, REFS = 56, SIDE_ROW = 46, BITMAPS = 72e6, BLOCKS = 80, LOOK = 5; // ticks of 400 ms on the screen that make a look
-const LONGEST = globalThis.CSS?.supports?.("-moz-appearance:none") ? 16e6 : 30e6;
+const NONE = -1, INVALID = -2, STRIP = 512, HEADER_HEIGHT = 44, TYPICAL_HEIGHT = 56, SIDE_ROW = 46, MAX_BITMAP_BYTES = 72e6, MAX_BLOCKS = 80;
+const SEEN_TICKS = 5; // ticks of 400 ms on the screen after which a sample counts as seen
+const MAX_HEIGHT = globalThis.CSS?.supports?.("-moz-appearance:none") ? 16e6 : 30e6;
 
 function el(name, options, ...children) {
   const [tag, ...classes] = name.split("."), node = document.createElement(tag);
@@ -11,7 +12,7 @@ function el(name, options, ...children) {
   node.className = classes.join(" ");
   for (const [key, value] of Object.entries(options || {})) {
     if (key === "text") node.textContent = value;
-    else if (key === "on") for (const [name, call] of Object.entries(value)) node.addEventListener(name, call);
+    else if (key === "on") for (const [name, callback] of Object.entries(value)) node.addEventListener(name, callback);
     else if (key === "style") Object.assign(node.style, value);
     else if (key in node && key !== "list") node[key] = value;
     else node.setAttribute(key, value);
@@ -19,24 +20,25 @@ function el(name, options, ...children) {
   node.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
   return node;
 }
-const whole = (x) => Math.round(x).toLocaleString("en");
-const about = (x) => (x >= 10 ? whole(x) : x >= 0.05 ? x.toFixed(1) : "0");
-const mine = `${Date.now().toString(36)}${Math.random().toString(36).slice(2, 8)}`; // this window
-let pushed = 0;
-const several = (n, word) => `${whole(n)} ${word}${n === 1 ? "" : "s"}`;
+const formatCount = (x) => Math.round(x).toLocaleString("en");
+const formatEstimate = (x) => (x >= 10 ? formatCount(x) : x >= 0.05 ? x.toFixed(1) : "0");
+const windowId = `${Date.now().toString(36)}${Math.random().toString(36).slice(2, 8)}`; // this window
+let requestCount = 0;
+const plural = (n, markText) => `${formatCount(n)} ${markText}${n === 1 ? "" : "s"}`;
+const percent = (x) => `${Math.round(100 * x)}%`;
 const clamp = (x, low, high) => Math.max(low, Math.min(high, x));
 
-/** Over HTTP: JSON by POST, pictures by GET. */
-function httpLink() {
+/** Connection over HTTP: JSON by POST, images by GET. */
+function httpConnection() {
   return {
-    async ask(kind, asked) {
+    async request(kind, payload) {
       const reply = await fetch(`/api/${kind}`, {
-        method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(asked), signal: AbortSignal.timeout(30000),
+        method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(payload), signal: AbortSignal.timeout(30000),
       });
       const json = (reply.headers.get("content-type") || "").includes("json");
-      return { status: reply.status, told: json ? await reply.json() : { error: (await reply.text()).trim() } };
+      return { status: reply.status, response: json ? await reply.json() : { error: (await reply.text()).trim() } };
     },
-    async picture(kind, name) {
+    async image(kind, name) {
       const reply = await fetch(`/${kind}/${name}.jpg`, { signal: AbortSignal.timeout(30000) });
       if (!reply.ok) throw new Error(String(reply.status));
       return reply.blob();
@@ -45,166 +47,166 @@ function httpLink() {
   };
 }
 
-/** Through a notebook's kernel: numbered messages, pictures as buffers. */
-function widgetLink(model) {
-  const waiting = new Map();
+/** Connection to a notebook's kernel: numbered messages, images as buffers. */
+function kernelConnection(model) {
+  const pending = new Map();
   let last = 0;
-  const link = Math.random().toString(36).slice(2);
-  const heard = (message, buffers) => {
-    const wait = waiting.get(message?.id);
-    if (!wait) return;
-    waiting.delete(message.id);
-    wait({ status: message.status, told: message.told, buffers });
+  const prefix = Math.random().toString(36).slice(2);
+  const onMessage = (message, buffers) => {
+    const resolve = pending.get(message?.id);
+    if (!resolve) return;
+    pending.delete(message.id);
+    resolve({ status: message.status, response: message.response, buffers });
   };
-  model.on("msg:custom", heard);
-  const send = (kind, asked) => new Promise((resolve, reject) => {
-    const id = `${link}-${last++}`;
-    waiting.set(id, resolve);
-    setTimeout(() => waiting.delete(id) && reject(new Error("the kernel does not answer")), 60000);
-    model.send({ id, kind, asked });
+  model.on("msg:custom", onMessage);
+  const send = (kind, payload) => new Promise((resolve, reject) => {
+    const id = `${prefix}-${last++}`;
+    pending.set(id, resolve);
+    setTimeout(() => pending.delete(id) && reject(new Error("the kernel does not respond")), 60000);
+    model.send({ id, kind, payload });
   });
   return {
     kernel: true,
-    ask: send,
-    async picture(kind, name) {
+    request: send,
+    async image(kind, name) {
       const { status, buffers } = await send(kind, { name });
       if (status !== 200) throw new Error(String(status));
       return new Blob([buffers[0]], { type: "image/jpeg" });
     },
-    close() { model.off("msg:custom", heard); },
+    close() { model.off("msg:custom", onMessage); },
   };
 }
 
 const KEYS = [
-  ["click, tap", "mark with the brush, or take the mark back"], ["drag", "paint over many"], ["Shift + click", "from the last tile to this one"],
-  ["← ↑ → ↓", "go from tile to tile; with Shift, choose several"], ["Ctrl + click, Ctrl + A", "choose a tile, the whole group"], ["X, Delete", "mark as invalid (take the sample out)"],
-  ["Enter", "take the suggested label"], ["1 … 9", "give the label on offer"], ["L", "give any other label"], ["U, Backspace", "take the mark back"],
-  ["Z, Y", "undo, redo (Ctrl + Z, Ctrl + Shift + Z)"], ["F", "the group looks fine: on to the next"], ["N, P", "next group, previous group"],
-  ["Space", "look closer: the picture itself, all scores"], ["Home, End", "first and last tile of the group"], ["Page ↑ ↓", "scroll"], ["+ −", "larger, smaller tiles"],
-  ["S or /, G", "search samples, find a group"], ["R", "typical images of the label, on and off"], ["B", "brighten dark pictures, on and off"], ["Esc", "choose nothing, close"], ["?", "these keys"],
+  ["Click, tap", "mark with the current brush, or remove the mark"], ["Drag", "mark several"], ["Shift + click", "mark from the last tile to this one"],
+  ["← ↑ → ↓", "move between tiles; with Shift, select several"], ["Ctrl + click, Ctrl + A", "select a tile, or the whole group"], ["X, Delete", "mark as invalid (exclude the sample)"],
+  ["Enter", "accept the suggested label"], ["1 … 9", "give the label with this number"], ["L", "give any other label"], ["U, Backspace", "remove the mark"],
+  ["Z, Y", "undo, redo (Ctrl + Z, Ctrl + Shift + Z)"], ["F", "mark the group as reviewed and go to the next"], ["N, P", "next group, previous group"],
+  ["Space", "show the full image and all scores"], ["Home, End", "first and last tile of the group"], ["Page ↑ ↓", "scroll"], ["+ −", "larger, smaller tiles"],
+  ["S or /, G", "search samples, find a group"], ["R", "show or hide typical images of the label"], ["B", "brighten dark images, on or off"], ["Esc", "clear the selection, close"], ["?", "this list"],
 ];
 
-/** Builds the page in `root`; returns what takes it down again. */
-export function start(root, link, options = {}) {
-  let hello = null, view = null, asking = 0, closed = false;
-  const set = { by: "label", within: "suspicion", groups: "suspicion", show: "all", search: "", size: 72, bright: true, refs: true, theme: "auto" };
-  const blocks = new Map(), bitmaps = new Map(), where = new Map(), strips = new Map(), sections = new Map();
-  const loading = new Set(), offers = new Map(), recent = [], truncated = new Map();
-  let bitmapBytes = 0, layout = null, current = NONE, anchor = NONE, chosen = new Set(), brush = OUT, painting = null, marksKnown = 0;
-  let queue = [], sending = false, problem = "", conflicts = [], steps = [0, 0], lastProgress = null, ink = {}, seenTick = new Map();
-  const seenWaiting = [], randomWaiting = [], passing = new Map();
+/** Builds the page in `root`; returns a function that removes it. */
+export function start(root, connection, options = {}) {
+  let session = null, view = null, lastViewRequest = 0, closed = false;
+  const settings = { group_by: "label", sort_by: "suspicion", group_order: "suspicion", filter: "all", search: "", size: 72, brighten: true, typical: true, theme: "auto" };
+  const blocks = new Map(), bitmaps = new Map(), indexOfRow = new Map(), strips = new Map(), sections = new Map();
+  const loading = new Set(), suggestions = new Map(), recent = [], fittedTexts = new Map();
+  let bitmapBytes = 0, layout = null, current = NONE, anchor = NONE, selected = new Set(), brush = INVALID, stroke = null, knownRevision = 0;
+  let queue = [], sending = false, problem = "", conflicts = [], steps = [0, 0], lastProgress = null, colors = {}, ticksOnScreen = new Map();
+  const seenRows = [], seenRandomRows = [], leaving = new Map();
   const timers = new Set();
-  const later = (call, ms) => { const id = setTimeout(() => { timers.delete(id); if (!closed) call(); }, ms); timers.add(id); return id; };
+  const schedule = (callback, ms) => { const id = setTimeout(() => { timers.delete(id); if (!closed) callback(); }, ms); timers.add(id); return id; };
 
-  // --- the frame -----------------------------------------------------------------------------------------------
-  const pick = (name, label, entries) => el("label.pick", el("span", label),
-    el("select", { "aria-label": label, on: { change: (e) => { set[name] = e.target.value; e.target.blur(); open(); } } }, ...entries.map(([value, text]) => el("option", { value, text, selected: set[name] === value }))));
-  const bar = el("div.bar");
+  // --- elements -----------------------------------------------------------------------------------------------
+  const dropdown = (name, label, entries) => el("label.pick", el("span", label),
+    el("select", { "aria-label": label, on: { change: (e) => { settings[name] = e.target.value; e.target.blur(); openView(); } } }, ...entries.map(([value, text]) => el("option", { value, text, selected: settings[name] === value }))));
+  const toolbar = el("div.bar");
   const side = el("aside.side");
   const content = el("div.content");
   const cursor = el("div.cursor", { hidden: true });
-  const scroller = el("main.scroller", { tabIndex: 0, "aria-label": "images; arrow keys move, ? shows all keys" }, content);
+  const scroller = el("main.scroller", { tabIndex: 0, "aria-label": "images; use the arrow keys to move, ? for all keys" }, content);
   const empty = el("div.empty", { hidden: true });
   const inspector = el("div.inspector", { hidden: true });
-  const brushes = el("div.brushes", { role: "toolbar", "aria-label": "labels on offer" });
+  const brushes = el("div.brushes", { role: "toolbar", "aria-label": "suggested labels" });
   const foot = el("div.foot");
   const saved = el("span.saved", { role: "status" });
   const tray = el("div.tray", { hidden: true, role: "alert" });
   const toasts = el("div.toasts"), live = el("div.live", { "aria-live": "polite" });
-  const box = el("dialog.box"), help = el("dialog.help");
-  const app = el("div.mlfix", { tabIndex: -1, "data-lm-suppress-shortcuts": "true" }, bar, el("div.middle", side, el("div.stage", scroller, empty, inspector, toasts)), tray, foot, live, box, help);
+  const labelDialog = el("dialog.box"), helpDialog = el("dialog.help");
+  const app = el("div.mlfix", { tabIndex: -1, "data-lm-suppress-shortcuts": "true" }, toolbar, el("div.middle", side, el("div.stage", scroller, empty, inspector, toasts)), tray, foot, live, labelDialog, helpDialog);
   foot.append(brushes, saved);
   root.replaceChildren(app);
   if (options.height) app.style.height = `${options.height}px`;
 
   function store(name, value) {
     try {
-      if (value === undefined) return JSON.parse(localStorage.getItem(`mlfix-review:${hello.id}:${name}`) || "null");
-      if (value === null) localStorage.removeItem(`mlfix-review:${hello.id}:${name}`);
-      else localStorage.setItem(`mlfix-review:${hello.id}:${name}`, JSON.stringify(value));
-    } catch { /* a browser that keeps nothing still reviews */ }
+      if (value === undefined) return JSON.parse(localStorage.getItem(`mlfix-review:${session.id}:${name}`) || "null");
+      if (value === null) localStorage.removeItem(`mlfix-review:${session.id}:${name}`);
+      else localStorage.setItem(`mlfix-review:${session.id}:${name}`, JSON.stringify(value));
+    } catch { /* without storage the page still works */ }
     return null;
   }
-  const labelOf = (code) => (code === OUT ? "invalid" : code < 0 ? "" : hello.labels[code]);
+  const labelOf = (code) => (code === INVALID ? "invalid" : code < 0 ? "" : session.labels[code]);
 
-  async function ask(kind, asked = {}) {
-    const { status, told } = await link.ask(kind, { reviewer: set.reviewer, ...asked });
-    if (status === 403) throw Object.assign(new Error("The server was started anew: open the link that it printed last."), { status });
-    if (status >= 400 && status !== 409) throw Object.assign(new Error([told.error, told.remedy].filter(Boolean).join(": ")), { status });
-    return told;
+  async function request(kind, payload = {}) {
+    const { status, response } = await connection.request(kind, { reviewer: settings.reviewer, ...payload });
+    if (status === 403) throw Object.assign(new Error("The server was restarted: open the link that it printed last."), { status });
+    if (status >= 400 && status !== 409) throw Object.assign(new Error([response.error, response.hint].filter(Boolean).join(": ")), { status });
+    return response;
   }
-  function say(words, kind = "") {
-    const toast = el("div", { className: `toast ${kind}`, text: words, role: "status" });
+  function showToast(message, kind = "") {
+    const toast = el("div", { className: `toast ${kind}`, text: message, role: "status" });
     toasts.append(toast);
-    later(() => toast.remove(), kind ? 6000 : 2200);
+    schedule(() => toast.remove(), kind ? 6000 : 2200);
   }
 
   // --- views and layout ----------------------------------------------------------------------------------------
-  async function open(place) {
-    const turn = ++asking;
+  async function openView(position) {
+    const requestNumber = ++lastViewRequest;
     app.classList.add("busy");
     try {
-      const { by, within, groups, show, search } = set;
-      const told = await ask("view", { by, within, groups, show, search });
-      if (turn !== asking) return;
-      const same = view && view.view === told.view;
-      view = { ...told, starts: [0] };
-      for (const size of told.sizes) view.starts.push(view.starts.at(-1) + size);
-      if (!same) { forget(); offers.clear(); current = anchor = NONE; chosen.clear(); }
-      measure();
-      sideCurrent = NONE;
+      const { group_by, sort_by, group_order, filter, search } = settings;
+      const response = await request("view", { group_by, sort_by, group_order, filter, search });
+      if (requestNumber !== lastViewRequest) return;
+      const same = view && view.view === response.view;
+      view = { ...response, starts: [0] };
+      for (const size of response.sizes) view.starts.push(view.starts.at(-1) + size);
+      if (!same) { clearTiles(); suggestions.clear(); current = anchor = NONE; selected.clear(); }
+      computeLayout();
+      currentSideGroup = NONE;
       brushes.same = "";
-      if (!same) point(NONE);
+      if (!same) setCurrent(NONE);
       scroller.scrollTop = 0;
-      if (place) restore(place);
+      if (position) restorePosition(position);
       drawSide();
       refresh();
       progressSoon(50);
     } catch (error) {
-      if (error.status === 422 && !open.reset) { // a setting that means nothing here
-        open.reset = true;
-        Object.assign(set, { by: "label", within: hello.audited ? "suspicion" : "visual", groups: "suspicion", show: "all", search: "" });
+      if (error.status === 422 && !openView.reset) { // a setting that does not apply to these samples
+        openView.reset = true;
+        Object.assign(settings, { group_by: "label", sort_by: session.audited ? "suspicion" : "visual", group_order: "suspicion", filter: "all", search: "" });
         drawBar();
-        later(() => open(), 0);
+        schedule(() => openView(), 0);
         return;
       }
-      trouble(error);
-      if (turn === asking) later(() => open(place), 2500);
-    } finally { if (turn === asking) app.classList.remove("busy"); }
+      showProblem(error);
+      if (requestNumber === lastViewRequest) schedule(() => openView(position), 2500);
+    } finally { if (requestNumber === lastViewRequest) app.classList.remove("busy"); }
   }
-  function forget() {
-    passing.clear();
-    seenTick = new Map();
-    blocks.clear(); where.clear();
+  function clearTiles() {
+    leaving.clear();
+    ticksOnScreen = new Map();
+    blocks.clear(); indexOfRow.clear();
     for (const strip of strips.values()) strip.node.remove();
     for (const node of sections.values()) node.remove();
     strips.clear(); sections.clear();
   }
-  const hasRefs = () => set.refs && (set.by === "label" || set.by === "pair") && hello.labelled;
-  function measure() {
-    const width = Math.max(scroller.clientWidth - 20, 120), size = set.size, gap = size < 56 ? 4 : 8, told = size >= 56;
-    const lines = told ? (set.by === "label" || set.by === "pair" ? 1 : 2) : 0;
+  const hasTypical = () => settings.typical && (settings.group_by === "label" || settings.group_by === "pair") && session.labeled;
+  function computeLayout() {
+    const width = Math.max(scroller.clientWidth - 20, 120), size = settings.size, gap = size < 56 ? 4 : 8, hasCaption = size >= 56;
+    const lines = hasCaption ? (settings.group_by === "label" || settings.group_by === "pair" ? 1 : 2) : 0;
     const columns = Math.max(1, Math.floor((width + gap) / (size + gap)));
-    const step = size + gap, rowStep = size + 5 + lines * 14 + gap, head = HEAD + (hasRefs() ? REFS : 0);
+    const step = size + gap, rowStep = size + 5 + lines * 14 + gap, head = HEADER_HEIGHT + (hasTypical() ? TYPICAL_HEIGHT : 0);
     const tops = [0];
     let shown = 0;
     for (const count of view.sizes) {
       const next = tops.at(-1) + head + Math.ceil(count / columns) * rowStep + 14;
-      if (next > LONGEST) break;
+      if (next > MAX_HEIGHT) break;
       tops.push(next);
       shown++;
     }
     layout = { width, size, gap, lines, columns, step, rowStep, head, tops, shown, height: tops.at(-1) };
     for (const strip of strips.values()) strip.node.remove();
     for (const node of sections.values()) node.remove();
-    strips.clear(); sections.clear(); truncated.clear();
-    content.style.height = `${layout.height + Math.max(40, scroller.clientHeight - head - rowStep)}px`; // the last group can come to the top, too
+    strips.clear(); sections.clear(); fittedTexts.clear();
+    content.style.height = `${layout.height + Math.max(40, scroller.clientHeight - head - rowStep)}px`; // so that the last group can scroll to the top
     content.replaceChildren(cursor);
-    if (shown < view.sizes.length) content.append(el("p.cut", { style: { top: `${layout.height}px` }, text: `${several(view.sizes.length - shown, "group")} more than one page can hold: search, filter, or make the tiles smaller.` }));
+    if (shown < view.sizes.length) content.append(el("p.overflow", { style: { top: `${layout.height}px` }, text: `${plural(view.sizes.length - shown, "group")} do not fit on one page: search, filter, or make the tiles smaller.` }));
     empty.hidden = view.count > 0;
-    empty.replaceChildren(el("p", { text: set.search ? `Nothing holds “${set.search}”.` : { marked: "Nothing is marked yet.", unmarked: "Everything is marked.", suspicious: "Nothing is suspicious.", unseen: "Everything has been seen." }[set.show] || "There is nothing here." }),
-      el("button.plain", { text: "Show all", on: { click: () => { set.search = ""; set.show = "all"; drawBar(); open(); } } }));
-    readInk();
+    empty.replaceChildren(el("p", { text: settings.search ? `Nothing matches “${settings.search}”.` : { marked: "Nothing is marked yet.", unmarked: "Everything is marked.", suspicious: "Nothing is suspicious.", unreviewed: "Everything has been reviewed." }[settings.filter] || "There is nothing to show." }),
+      el("button.plain", { text: "Show all", on: { click: () => { settings.search = ""; settings.filter = "all"; drawBar(); openView(); } } }));
+    readColors();
   }
   function groupAt(y) {
     let low = 0, high = layout.shown - 1;
@@ -228,188 +230,188 @@ export function start(root, link, options = {}) {
     const i = row * layout.columns + column;
     return i < view.sizes[g] ? view.starts[g] + i : NONE;
   }
-  function eachTile(top, bottom, call) {
+  function eachTile(top, bottom, callback) {
     if (!layout.shown) return;
     for (let g = groupAt(Math.max(top, 0)); g < layout.shown && layout.tops[g] < bottom; g++) {
       const base = layout.tops[g] + layout.head, rows = Math.ceil(view.sizes[g] / layout.columns);
       const first = clamp(Math.floor((top - base) / layout.rowStep), 0, rows), last = clamp(Math.floor((bottom - base) / layout.rowStep), -1, rows - 1);
       for (let i = first * layout.columns; i < Math.min((last + 1) * layout.columns, view.sizes[g]); i++) {
-        call(view.starts[g] + i, 10 + (i % layout.columns) * layout.step, base + Math.floor(i / layout.columns) * layout.rowStep);
+        callback(view.starts[g] + i, 10 + (i % layout.columns) * layout.step, base + Math.floor(i / layout.columns) * layout.rowStep);
       }
     }
   }
 
-  // --- samples and pictures ------------------------------------------------------------------------------------
+  // --- samples and images ------------------------------------------------------------------------------------
   function cell(index) {
-    const block = blocks.get(Math.floor(index / hello.block));
-    return block && !block.waits ? { block, i: index % hello.block } : null;
+    const block = blocks.get(Math.floor(index / session.block_size));
+    return block && !block.waits ? { block, i: index % session.block_size } : null;
   }
-  function large() { return hello.large[0] > hello.small[0] && layout.size * devicePixelRatio > hello.small[0] * 1.2; }
+  function large() { return session.large[0] > session.small[0] && layout.size * devicePixelRatio > session.small[0] * 1.2; }
   function sheetOf(block, i) {
-    if (!large()) return { name: block.small, side: hello.small[0], columns: hello.small[1], i };
-    const per = hello.large[1] ** 2;
-    return { name: block.large[Math.floor(i / per)], side: hello.large[0], columns: hello.large[1], i: i % per };
+    if (!large()) return { name: block.small, side: session.small[0], columns: session.small[1], i };
+    const per = session.large[1] ** 2;
+    return { name: block.large[Math.floor(i / per)], side: session.large[0], columns: session.large[1], i: i % per };
   }
   function bitmap(name) {
     const found = bitmaps.get(name);
     if (found) { bitmaps.delete(name); bitmaps.set(name, found); }
     return found;
   }
-  let wanted = [];
-  function want(key, call) { if (!loading.has(key) && !wanted.some((one) => one.key === key)) wanted.push({ key, call }); }
-  function pump() {
-    while (loading.size < 6 && wanted.length) {
-      const { key, call } = wanted.shift();
+  let loadQueue = [];
+  function enqueueLoad(key, callback) { if (!loading.has(key) && !loadQueue.some((one) => one.key === key)) loadQueue.push({ key, callback }); }
+  function startLoading() {
+    while (loading.size < 6 && loadQueue.length) {
+      const { key, callback } = loadQueue.shift();
       loading.add(key);
-      call().catch((error) => { if (error.status === 410) open(placeNow()); else later(refresh, 1500); }).finally(() => { loading.delete(key); if (!closed) { pump(); refresh(); } });
+      callback().catch((error) => { if (error.status === 410) openView(currentPosition()); else schedule(refresh, 1500); }).finally(() => { loading.delete(key); if (!closed) { startLoading(); refresh(); } });
     }
   }
-  function wantBlock(number) {
-    if (number < 0 || number * hello.block >= view.count || blocks.has(number)) return;
+  function loadBlock(number) {
+    if (number < 0 || number * session.block_size >= view.count || blocks.has(number)) return;
     const of = view.view;
-    want(`${of}:${number}`, async () => {
-      const told = await ask("block", { view: of, number, bright: set.bright });
+    enqueueLoad(`${of}:${number}`, async () => {
+      const response = await request("block", { view: of, number, brighten: settings.brighten });
       if (!view || view.view !== of) return;
-      keep(number, told);
-      if (current >= 0 && Math.floor(current / hello.block) === number) point(current);
+      storeBlock(number, response);
+      if (current >= 0 && Math.floor(current / session.block_size) === number) setCurrent(current);
     });
   }
-  function keep(number, told) {
-    blocks.set(number, told);
-    told.rows.forEach((row, i) => where.set(row, number * hello.block + i));
-    for (const item of queue) for (const one of item.marks || []) { const i = told.rows.indexOf(one.row); if (i >= 0) told.mark[i] = one.mark; }
-    while (blocks.size > BLOCKS) {
+  function storeBlock(number, response) {
+    blocks.set(number, response);
+    response.rows.forEach((row, i) => indexOfRow.set(row, number * session.block_size + i));
+    for (const item of queue) for (const one of item.marks || []) { const i = response.rows.indexOf(one.row); if (i >= 0) response.marks[i] = one.mark; }
+    while (blocks.size > MAX_BLOCKS) {
       const [far] = [...blocks.keys()].sort((a, b) => Math.abs(b - number) - Math.abs(a - number));
-      for (const row of blocks.get(far).rows) where.delete(row);
+      for (const row of blocks.get(far).rows) indexOfRow.delete(row);
       blocks.delete(far);
     }
-    dirtyBlock(number);
+    redrawBlock(number);
     refresh();
   }
-  function wantSheet(name) {
+  function loadSheet(name) {
     if (!name || bitmaps.has(name)) return;
-    want(name, async () => {
-      const picture = await createImageBitmap(await link.picture("sprites", name));
-      if (closed) { picture.close(); return; }
-      bitmaps.set(name, picture);
-      bitmapBytes += picture.width * picture.height * 4;
+    enqueueLoad(name, async () => {
+      const image = await createImageBitmap(await connection.image("sprites", name));
+      if (closed) { image.close(); return; }
+      bitmaps.set(name, image);
+      bitmapBytes += image.width * image.height * 4;
       for (const [old, one] of bitmaps) {
-        if (bitmapBytes <= BITMAPS || old === name) break;
+        if (bitmapBytes <= MAX_BITMAP_BYTES || old === name) break;
         bitmaps.delete(old);
         bitmapBytes -= one.width * one.height * 4;
         one.close();
       }
-      for (const strip of strips.values()) if (strip.lacks.has(name)) strip.dirty = true;
-      for (const node of sections.values()) if (node.lacks?.has(name)) drawRefs(node);
-      if (box.open) fillBox();
+      for (const strip of strips.values()) if (strip.missing.has(name)) strip.dirty = true;
+      for (const node of sections.values()) if (node.missing?.has(name)) drawTypicalRow(node);
+      if (labelDialog.open) fillLabelDialog();
       if (!inspector.hidden) inspect();
     });
   }
-  function dirtyBlock(number) {
-    for (const strip of strips.values()) if (strip.lacks.has(number)) strip.dirty = true;
+  function redrawBlock(number) {
+    for (const strip of strips.values()) if (strip.missing.has(number)) strip.dirty = true;
   }
 
   // --- drawing -------------------------------------------------------------------------------------------------
-  function readInk() {
+  function readColors() {
     const style = getComputedStyle(app), value = (name) => style.getPropertyValue(name).trim();
-    ink = Object.fromEntries(["ink", "grey", "mat", "ground", "blue", "red", "track", "card", "green"].map((name) => [name, value(`--${name}`)]));
-    ink.font = `11px ${style.fontFamily}`;
-    ink.bold = `600 11px ${style.fontFamily}`;
+    colors = Object.fromEntries(["ink", "grey", "mat", "ground", "blue", "red", "track", "card", "green"].map((name) => [name, value(`--${name}`)]));
+    colors.font = `11px ${style.fontFamily}`;
+    colors.bold = `600 11px ${style.fontFamily}`;
   }
-  function fitted(pen, text, width) {
-    const key = `${width}|${pen.font}|${text}`;
-    let found = truncated.get(key);
+  function fitText(ctx, text, width) {
+    const key = `${width}|${ctx.font}|${text}`;
+    let found = fittedTexts.get(key);
     if (found === undefined) {
       found = text;
-      if (pen.measureText(text).width > width) {
+      if (ctx.measureText(text).width > width) {
         const rest = text.replace(/^…/, ""), cut = (n) => (n < 6 ? `…${rest.slice(-n)}` : `${rest.slice(0, Math.floor(n / 3))}…${rest.slice(-Math.ceil((2 * n) / 3))}`);
-        let low = 0, high = rest.length - 1; // beginning and end: what differs stands there
-        while (low < high) { const mid = (low + high + 1) >> 1; if (pen.measureText(cut(mid)).width <= width) low = mid; else high = mid - 1; }
+        let low = 0, high = rest.length - 1; // keep the beginning and the end, where names differ
+        while (low < high) { const mid = (low + high + 1) >> 1; if (ctx.measureText(cut(mid)).width <= width) low = mid; else high = mid - 1; }
         found = low > 0 ? cut(low) : "";
       }
-      if (truncated.size > 8000) truncated.clear();
-      truncated.set(key, found);
+      if (fittedTexts.size > 8000) fittedTexts.clear();
+      fittedTexts.set(key, found);
     }
     return found;
   }
   function nameOf(g) {
     const given = view.given[g], other = view.other[g];
-    return other >= 0 && given >= 0 && other !== given ? `${labelOf(given)} → ${brief(other, given)}` : view.names[g];
+    return other >= 0 && given >= 0 && other !== given ? `${labelOf(given)} → ${shortLabel(other, given)}` : view.names[g];
   }
-  /** What of a label another one doesn't say already: "…30" beside "speed-limit-80". */
-  function brief(code, beside) {
+  /** The part of a label that differs from another one: "…30" beside "speed-limit-80". */
+  function shortLabel(code, beside) {
     const name = labelOf(code), other = labelOf(beside);
     let n = 0;
     while (n < name.length && name[n] === other[n]) n++;
     while (n > 0 && !/[\s_./-]/.test(name[n - 1])) n--;
     return n > 3 ? `…${name.slice(n)}` : name;
   }
-  function drawTile(pen, index, x, y, lacks) {
+  function drawTile(ctx, index, x, y, missing) {
     const size = layout.size, at = cell(index);
     if (!at) {
-      const number = Math.floor(index / hello.block);
-      lacks.add(number);
-      pen.fillStyle = ink.mat;
-      pen.fillRect(x, y, size, size);
+      const number = Math.floor(index / session.block_size);
+      missing.add(number);
+      ctx.fillStyle = colors.mat;
+      ctx.fillRect(x, y, size, size);
       return;
     }
-    const { block, i } = at, sheet = sheetOf(block, i), picture = bitmap(sheet.name);
-    const mark = block.mark[i], flags = block.flags[i];
-    if (picture) pen.drawImage(picture, (sheet.i % sheet.columns) * sheet.side, Math.floor(sheet.i / sheet.columns) * sheet.side, sheet.side, sheet.side, x, y, size, size);
+    const { block, i } = at, sheet = sheetOf(block, i), image = bitmap(sheet.name);
+    const mark = block.marks[i], flags = block.flags[i];
+    if (image) ctx.drawImage(image, (sheet.i % sheet.columns) * sheet.side, Math.floor(sheet.i / sheet.columns) * sheet.side, sheet.side, sheet.side, x, y, size, size);
     else {
-      lacks.add(sheet.name);
+      missing.add(sheet.name);
       const small = large() && bitmap(block.small);
-      if (small) pen.drawImage(small, (i % hello.small[1]) * hello.small[0], Math.floor(i / hello.small[1]) * hello.small[0], hello.small[0], hello.small[0], x, y, size, size);
-      else { pen.fillStyle = ink.mat; pen.fillRect(x, y, size, size); }
+      if (small) ctx.drawImage(small, (i % session.small[1]) * session.small[0], Math.floor(i / session.small[1]) * session.small[0], session.small[0], session.small[0], x, y, size, size);
+      else { ctx.fillStyle = colors.mat; ctx.fillRect(x, y, size, size); }
     }
     const suspicion = block.suspicion[i];
     if (suspicion !== null) {
-      pen.fillStyle = ink.track;
-      pen.fillRect(x, y + size + 1, size, 3);
-      pen.fillStyle = ink.red;
-      pen.fillRect(x, y + size + 1, size * suspicion, 3);
+      ctx.fillStyle = colors.track;
+      ctx.fillRect(x, y + size + 1, size, 3);
+      ctx.fillStyle = colors.red;
+      ctx.fillRect(x, y + size + 1, size * suspicion, 3);
     }
-    if (chosen.has(index)) { pen.strokeStyle = ink.blue; pen.lineWidth = 2; pen.setLineDash([4, 3]); pen.strokeRect(x - 2, y - 2, size + 4, size + 4); pen.setLineDash([]); }
+    if (selected.has(index)) { ctx.strokeStyle = colors.blue; ctx.lineWidth = 2; ctx.setLineDash([4, 3]); ctx.strokeRect(x - 2, y - 2, size + 4, size + 4); ctx.setLineDash([]); }
     if (mark !== NONE) {
-      const colour = mark === OUT ? ink.red : ink.blue, edge = clamp(size / 28, 2, 4), badge = clamp(size / 3.4, 13, 26);
-      if (mark === OUT) { pen.fillStyle = ink.ground; pen.globalAlpha = 0.5; pen.fillRect(x, y, size, size); pen.globalAlpha = 1; }
-      pen.strokeStyle = colour; pen.lineWidth = edge;
-      pen.strokeRect(x + edge / 2, y + edge / 2, size - edge, size - edge);
-      pen.fillStyle = colour;
-      pen.fillRect(x + size - badge, y, badge, badge);
-      pen.strokeStyle = ink.card; pen.lineWidth = Math.max(1.6, badge / 9);
-      pen.beginPath();
+      const color = mark === INVALID ? colors.red : colors.blue, edge = clamp(size / 28, 2, 4), badge = clamp(size / 3.4, 13, 26);
+      if (mark === INVALID) { ctx.fillStyle = colors.ground; ctx.globalAlpha = 0.5; ctx.fillRect(x, y, size, size); ctx.globalAlpha = 1; }
+      ctx.strokeStyle = color; ctx.lineWidth = edge;
+      ctx.strokeRect(x + edge / 2, y + edge / 2, size - edge, size - edge);
+      ctx.fillStyle = color;
+      ctx.fillRect(x + size - badge, y, badge, badge);
+      ctx.strokeStyle = colors.card; ctx.lineWidth = Math.max(1.6, badge / 9);
+      ctx.beginPath();
       const a = x + size - badge * 0.7, b = x + size - badge * 0.3, c = y + badge * 0.3, d = y + badge * 0.7;
-      if (mark === OUT) { pen.moveTo(a, c); pen.lineTo(b, d); pen.moveTo(b, c); pen.lineTo(a, d); }
-      else { const m = y + badge / 2; pen.moveTo(a, m); pen.lineTo(b, m); pen.moveTo(b - badge * 0.17, m - badge * 0.17); pen.lineTo(b, m); pen.lineTo(b - badge * 0.17, m + badge * 0.17); }
-      pen.stroke();
+      if (mark === INVALID) { ctx.moveTo(a, c); ctx.lineTo(b, d); ctx.moveTo(b, c); ctx.lineTo(a, d); }
+      else { const m = y + badge / 2; ctx.moveTo(a, m); ctx.lineTo(b, m); ctx.moveTo(b - badge * 0.17, m - badge * 0.17); ctx.lineTo(b, m); ctx.lineTo(b - badge * 0.17, m + badge * 0.17); }
+      ctx.stroke();
     } else if (flags & 2) {
       const r = clamp(size / 9, 5, 8), cx = x + size - r - 3, cy = y + size - r - 3;
-      pen.fillStyle = ink.green; pen.beginPath(); pen.arc(cx, cy, r, 0, 7); pen.fill();
-      pen.strokeStyle = ink.card; pen.lineWidth = 1.6; pen.beginPath(); pen.moveTo(cx - r * 0.45, cy); pen.lineTo(cx - r * 0.1, cy + r * 0.4); pen.lineTo(cx + r * 0.5, cy - r * 0.4); pen.stroke();
+      ctx.fillStyle = colors.green; ctx.beginPath(); ctx.arc(cx, cy, r, 0, 7); ctx.fill();
+      ctx.strokeStyle = colors.card; ctx.lineWidth = 1.6; ctx.beginPath(); ctx.moveTo(cx - r * 0.45, cy); ctx.lineTo(cx - r * 0.1, cy + r * 0.4); ctx.lineTo(cx + r * 0.5, cy - r * 0.4); ctx.stroke();
     }
-    if (layout.lines) caption(pen, block, i, x, y + size + 15, mark);
+    if (layout.lines) caption(ctx, block, i, x, y + size + 15, mark);
   }
-  function caption(pen, block, i, x, y, mark) {
-    const width = layout.size, suspicion = block.suspicion[i], score = suspicion === null ? "" : suspicion >= 0.995 ? "1.00" : suspicion.toFixed(2);
-    pen.font = ink.font;
-    if (layout.lines === 2) { pen.fillStyle = ink.ink; pen.fillText(fitted(pen, labelOf(block.given[i]) || "(no label)", width), x, y); y += 14; }
+  function caption(ctx, block, i, x, y, mark) {
+    const width = layout.size, suspicion = block.suspicion[i], score = suspicion === null ? "" : percent(suspicion);
+    ctx.font = colors.font;
+    if (layout.lines === 2) { ctx.fillStyle = colors.ink; ctx.fillText(fitText(ctx, labelOf(block.given[i]) || "(no label)", width), x, y); y += 14; }
     const room = score ? width - 27 : width;
-    const other = block.predicted[i] >= 0 && block.predicted[i] !== block.given[i] ? brief(block.predicted[i], block.given[i]) : "";
-    if (mark !== NONE) { pen.font = ink.bold; pen.fillStyle = mark === OUT ? ink.red : ink.blue; pen.fillText(fitted(pen, mark === OUT ? "invalid" : brief(mark, block.given[i]), room), x, y); pen.font = ink.font; }
-    else if (other) { pen.fillStyle = ink.grey; pen.fillText(`→ ${fitted(pen, other, room - 13)}`, x, y); }
-    if (score) { pen.fillStyle = ink.grey; pen.textAlign = "right"; pen.fillText(score, x + width, y); pen.textAlign = "left"; }
+    const other = block.predicted[i] >= 0 && block.predicted[i] !== block.given[i] ? shortLabel(block.predicted[i], block.given[i]) : "";
+    if (mark !== NONE) { ctx.font = colors.bold; ctx.fillStyle = mark === INVALID ? colors.red : colors.blue; ctx.fillText(fitText(ctx, mark === INVALID ? "invalid" : shortLabel(mark, block.given[i]), room), x, y); ctx.font = colors.font; }
+    else if (other) { ctx.fillStyle = colors.grey; ctx.fillText(`→ ${fitText(ctx, other, room - 13)}`, x, y); }
+    if (score) { ctx.fillStyle = colors.grey; ctx.textAlign = "right"; ctx.fillText(score, x + width, y); ctx.textAlign = "left"; }
   }
   function drawStrip(k, strip) {
     const ratio = devicePixelRatio || 1, width = Math.round((layout.width + 20) * ratio), height = Math.round(STRIP * ratio);
     if (strip.node.width !== width || strip.node.height !== height) { strip.node.width = width; strip.node.height = height; }
-    const pen = strip.pen, top = k * STRIP;
-    strip.lacks.clear();
+    const ctx = strip.ctx, top = k * STRIP;
+    strip.missing.clear();
     strip.dirty = false;
-    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    pen.clearRect(0, 0, layout.width + 20, STRIP);
-    pen.imageSmoothingQuality = "medium";
-    eachTile(top - layout.rowStep, top + STRIP, (index, x, y) => drawTile(pen, index, x, y - top, strip.lacks));
+    ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
+    ctx.clearRect(0, 0, layout.width + 20, STRIP);
+    ctx.imageSmoothingQuality = "medium";
+    eachTile(top - layout.rowStep, top + STRIP, (index, x, y) => drawTile(ctx, index, x, y - top, strip.missing));
   }
   function redraw(index) {
     const { x, y, g } = rectOf(index);
@@ -417,9 +419,9 @@ export function start(root, link, options = {}) {
     for (let k = Math.floor((y - 4) / STRIP); k <= Math.floor((y + layout.rowStep) / STRIP); k++) {
       const strip = strips.get(k);
       if (!strip || strip.dirty) continue;
-      const pen = strip.pen;
-      pen.clearRect(x - 3, y - 3 - k * STRIP, layout.size + 6, layout.rowStep - layout.gap + 3);
-      drawTile(pen, index, x, y - k * STRIP, strip.lacks);
+      const ctx = strip.ctx;
+      ctx.clearRect(x - 3, y - 3 - k * STRIP, layout.size + 6, layout.rowStep - layout.gap + 3);
+      drawTile(ctx, index, x, y - k * STRIP, strip.missing);
     }
   }
   let framed = false, lastTop = 0;
@@ -432,17 +434,17 @@ export function start(root, link, options = {}) {
     if (!height) return;
     const first = Math.floor(top / STRIP), last = Math.floor((top + height) / STRIP);
     const ahead = down ? [last + 1, first - 1] : [first - 1, last + 1];
-    const keep = new Set();
-    for (let k = first; k <= last; k++) keep.add(k);
-    for (const k of ahead) if (k >= 0 && k * STRIP < layout.height) keep.add(k);
-    for (const [k, strip] of strips) if (!keep.has(k)) { if (Math.abs(k - first) > 4 + last - first) { strip.node.remove(); strips.delete(k); } }
-    wanted = [];
+    const kept = new Set();
+    for (let k = first; k <= last; k++) kept.add(k);
+    for (const k of ahead) if (k >= 0 && k * STRIP < layout.height) kept.add(k);
+    for (const [k, strip] of strips) if (!kept.has(k) && (strip.dirty || strip.missing.size || Math.abs(k - first) > 4 + last - first)) { strip.node.remove(); strips.delete(k); }
+    loadQueue = [];
     let more = false, number = 0;
-    for (const k of keep) {
+    for (const k of kept) {
       let strip = strips.get(k);
       if (!strip) {
         const node = el("canvas.strip", { style: { top: `${k * STRIP}px`, width: `${layout.width + 20}px`, height: `${STRIP}px` } });
-        strip = { node, pen: node.getContext("2d"), lacks: new Set(), dirty: true };
+        strip = { node, ctx: node.getContext("2d"), missing: new Set(), dirty: true };
         strips.set(k, strip);
         content.append(node);
       }
@@ -451,407 +453,405 @@ export function start(root, link, options = {}) {
         drawStrip(k, strip);
         number++;
       }
-      for (const lack of strip.lacks) if (typeof lack === "number") wantBlock(lack); else wantSheet(lack);
+      for (const key of strip.missing) if (typeof key === "number") loadBlock(key); else loadSheet(key);
     }
     const next = down ? last + 2 : first - 2;
-    eachTile(next * STRIP, next * STRIP + 1, (index) => wantBlock(Math.floor(index / hello.block)));
-    drawHeads(top, height);
-    pump();
+    eachTile(next * STRIP, next * STRIP + 1, (index) => loadBlock(Math.floor(index / session.block_size)));
+    updateHeadings(top, height);
+    startLoading();
     if (more) refresh();
-    if (wanted.length) pump();
+    if (loadQueue.length) startLoading();
   }
-  function drawHeads(top, height) {
+  function updateHeadings(top, height) {
     const shown = new Set();
     if (layout.shown) for (let g = groupAt(top); g < layout.shown && layout.tops[g] < top + height + 200; g++) shown.add(g);
     for (const [g, node] of sections) if (!shown.has(g)) { node.remove(); sections.delete(g); }
     for (const g of shown) if (!sections.has(g)) { const node = section(g); sections.set(g, node); content.append(node); }
     const now = layout.shown ? groupAt(top + layout.head) : NONE;
-    if (now !== sideCurrent) { sideCurrent = now; drawSideRows(); revealSide(now); if (current < 0) drawBrushes(); }
+    if (now !== currentSideGroup) { currentSideGroup = now; drawSideRows(); scrollSideTo(now); if (current < 0) drawBrushes(); }
   }
   function section(g) {
     const node = el("section", { style: { top: `${layout.tops[g]}px`, height: `${layout.tops[g + 1] - layout.tops[g]}px` } });
     const facts = el("small");
     const head = el("header", { style: { height: `${layout.head - 8}px` } },
       el("div.line", el("h2", { text: nameOf(g), title: view.names[g] }), facts,
-        set.by === "random" && el("button.plain", { text: "Draw 200 more", on: { click: drawMore } }),
-        el("button.plain.fine", { text: "Looks fine", title: "All that is not marked here is right: on to the next group (F)", on: { click: () => fine(g) } })));
+        settings.group_by === "random" && el("button.plain", { text: "Draw 200 more", on: { click: drawMore } }),
+        el("button.plain.fine", { text: "Mark group as reviewed", title: "All labels in this group that are not marked are right; goes to the next group (F)", on: { click: () => reviewGroup(g) } })));
     node.facts = facts;
     node.g = g;
-    if (hasRefs()) {
+    if (hasTypical()) {
       node.refs = [view.given[g], view.other[g]].filter((code, i, all) => code >= 0 && all.indexOf(code) === i);
       node.canvas = el("canvas.refs", { "aria-hidden": "true" });
-      head.append(el("div.typical", el("span", { text: node.refs.length ? "typical" : "" }), node.canvas));
+      head.append(el("div.typical", el("span", { text: node.refs.length ? "Typical" : "" }), node.canvas));
     }
     node.append(head);
-    tellSection(node);
-    drawRefs(node);
+    updateFacts(node);
+    drawTypicalRow(node);
     return node;
   }
-  function tellSection(node) {
-    const g = node.g, parts = [several(view.sizes[g], "sample")];
-    if (hello.calibrated && set.by !== "random") parts.push(`≈ ${about(view.expected[g])} wrong expected`);
-    if (view.marked[g]) parts.push(`${whole(view.marked[g])} marked`);
-    if (view.judged[g] >= view.sizes[g]) parts.push("all seen");
-    else if (view.judged[g]) parts.push(`${whole(view.judged[g])} seen`);
+  function updateFacts(node) {
+    const g = node.g, parts = [plural(view.sizes[g], "sample")];
+    if (session.calibrated && settings.group_by !== "random") parts.push(`≈ ${formatEstimate(view.expected[g])} expected wrong`);
+    if (view.group_marked[g]) parts.push(`${formatCount(view.group_marked[g])} marked`);
+    if (view.group_reviewed[g] >= view.sizes[g]) parts.push("all reviewed");
+    else if (view.group_reviewed[g]) parts.push(`${formatCount(view.group_reviewed[g])} reviewed`);
     node.facts.textContent = parts.join(" · ");
   }
-  function drawRefs(node) {
+  function drawTypicalRow(node) {
     if (!node.canvas) return;
-    const [count] = hello.references, side = 44, ratio = devicePixelRatio || 1, gap = 4;
+    const [count] = session.typical_size, side = 44, ratio = devicePixelRatio || 1, gap = 4;
     const room = Math.max(1, Math.floor((layout.width - 80 - (node.refs.length - 1) * 150) / (side + gap) / Math.max(node.refs.length, 1)));
     const each = Math.min(count, room), width = Math.max(layout.width - 70, 60);
     node.canvas.width = width * ratio;
     node.canvas.height = side * ratio;
     node.canvas.style.width = `${width}px`;
     node.canvas.style.height = `${side}px`;
-    const pen = node.canvas.getContext("2d");
-    pen.scale(ratio, ratio);
-    pen.font = ink.font;
-    node.lacks = new Set();
+    const ctx = node.canvas.getContext("2d");
+    ctx.scale(ratio, ratio);
+    ctx.font = colors.font;
+    node.missing = new Set();
     let x = 0;
     for (const code of node.refs) {
-      if (node.refs.length > 1) { pen.fillStyle = ink.grey; const text = fitted(pen, labelOf(code), 120); pen.fillText(text, x, 26); x += Math.ceil(pen.measureText(text).width) + 8; }
-      for (let i = 0; i < each && (hello.typical[code]?.[i] ?? -1) >= 0; i++) { drawTypical(pen, code, i, x, 0, side, node.lacks); x += side + gap; }
+      if (node.refs.length > 1) { ctx.fillStyle = colors.grey; const text = fitText(ctx, labelOf(code), 120); ctx.fillText(text, x, 26); x += Math.ceil(ctx.measureText(text).width) + 8; }
+      for (let i = 0; i < each && (session.typical[code]?.[i] ?? -1) >= 0; i++) { drawTypical(ctx, code, i, x, 0, side, node.missing); x += side + gap; }
       x += 14;
     }
-    for (const name of node.lacks) wantSheet(name);
+    for (const name of node.missing) loadSheet(name);
   }
-  function drawTypical(pen, code, i, x, y, side, lacks) {
-    const [count, per, names] = hello.references, name = names[Math.floor(code / per)], picture = bitmap(name);
-    if (!picture) { lacks.add(name); pen.fillStyle = ink.mat; pen.fillRect(x, y, side, side); return; }
-    const s = hello.small[0];
-    pen.drawImage(picture, i * s, (code % per) * s, s, s, x, y, side, side);
+  function drawTypical(ctx, code, i, x, y, side, missing) {
+    const perSheet = session.typical_size[1], name = session.typical_sheets[Math.floor(code / perSheet)], image = bitmap(name);
+    if (!image) { missing.add(name); ctx.fillStyle = colors.mat; ctx.fillRect(x, y, side, side); return; }
+    const s = session.small[0];
+    ctx.drawImage(image, i * s, (code % perSheet) * s, s, s, x, y, side, side);
   }
 
-  // --- the side: how it goes, and the groups -------------------------------------------------------------------
-  let sideCurrent = NONE, sideFilter = "", sideShown = [];
+  // --- side panel: progress and groups -------------------------------------------------------------------
+  let currentSideGroup = NONE, groupFilter = "", shownGroups = [];
   const card = el("div.card");
-  const finder = el("input", { type: "search", placeholder: "Find a group", "aria-label": "Find a group", on: { input: () => { sideFilter = finder.value.toLowerCase(); drawSide(); }, keydown: (e) => {
-    if (e.key === "Enter" && sideShown.length) { jump(sideShown[0]); scroller.focus(); }
+  const groupSearch = el("input", { type: "search", placeholder: "Find a group", "aria-label": "Find a group", on: { input: () => { groupFilter = groupSearch.value.toLowerCase(); drawSide(); }, keydown: (e) => {
+    if (e.key === "Enter" && shownGroups.length) { goToGroup(shownGroups[0]); scroller.focus(); }
   } } });
   const list = el("div.list", { role: "listbox", "aria-label": "groups", on: { scroll: () => drawSideRows() } }), listInner = el("div");
   list.append(listInner);
-  side.append(card, finder, list);
+  side.append(card, groupSearch, list);
   function drawSide() {
-    sideShown = [];
-    for (let g = 0; g < view.names.length; g++) if (!sideFilter || view.names[g].toLowerCase().includes(sideFilter)) sideShown.push(g);
-    finder.placeholder = `Find one of ${several(view.names.length, "group")}`;
-    listInner.style.height = `${sideShown.length * SIDE_ROW}px`;
+    shownGroups = [];
+    for (let g = 0; g < view.names.length; g++) if (!groupFilter || view.names[g].toLowerCase().includes(groupFilter)) shownGroups.push(g);
+    groupSearch.placeholder = `Find a group (${formatCount(view.names.length)})`;
+    listInner.style.height = `${shownGroups.length * SIDE_ROW}px`;
     drawSideRows();
   }
   function drawSideRows() {
     if (!view) return;
-    const first = Math.max(0, Math.floor(list.scrollTop / SIDE_ROW) - 3), last = Math.min(sideShown.length, first + Math.ceil(list.clientHeight / SIDE_ROW) + 8);
+    const first = Math.max(0, Math.floor(list.scrollTop / SIDE_ROW) - 3), last = Math.min(shownGroups.length, first + Math.ceil(list.clientHeight / SIDE_ROW) + 8);
     const rows = [];
     for (let n = first; n < last; n++) {
-      const g = sideShown[n], done = view.judged[g] >= view.sizes[g];
-      rows.push(el("button", { className: `row${g === sideCurrent ? " now" : ""}${done ? " done" : ""}`, role: "option", "aria-selected": String(g === sideCurrent), style: { top: `${n * SIDE_ROW}px` }, title: view.names[g], on: { click: () => { jump(g); scroller.focus(); } } },
-        el("span.name", nameOf(g)), el("span.count", { text: done ? "✓" : view.marked[g] ? `${whole(view.marked[g])} ✕` : "" }),
-        el("span.meter", { title: `${whole(view.judged[g])} of ${whole(view.sizes[g])} seen` }, el("i", { style: { width: `${(100 * view.judged[g]) / view.sizes[g]}%` } })),
-        el("span.count", { text: hello.audited && set.by !== "random" ? (view.expected[g] >= 0.05 ? `≈ ${about(view.expected[g])}` : "") : whole(view.sizes[g]), title: hello.calibrated ? "wrong labels expected" : "" })));
+      const g = shownGroups[n], done = view.group_reviewed[g] >= view.sizes[g];
+      rows.push(el("button", { className: `row${g === currentSideGroup ? " now" : ""}${done ? " done" : ""}`, role: "option", "aria-selected": String(g === currentSideGroup), style: { top: `${n * SIDE_ROW}px` }, title: view.names[g], on: { click: () => { goToGroup(g); scroller.focus(); } } },
+        el("span.name", nameOf(g)), el("span.count", { text: done ? "✓" : view.group_marked[g] ? `${formatCount(view.group_marked[g])} ✕` : "" }),
+        el("span.meter", { title: `${formatCount(view.group_reviewed[g])} of ${formatCount(view.sizes[g])} reviewed` }, el("i", { style: { width: `${(100 * view.group_reviewed[g]) / view.sizes[g]}%` } })),
+        el("span.count", { text: session.audited && settings.group_by !== "random" ? (view.expected[g] >= 0.05 ? `≈ ${formatEstimate(view.expected[g])}` : "") : formatCount(view.sizes[g]), title: session.calibrated ? "wrong labels expected" : "" })));
     }
     listInner.replaceChildren(...rows);
   }
-  function revealSide(g) {
-    const n = sideShown.indexOf(g);
+  function scrollSideTo(g) {
+    const n = shownGroups.indexOf(g);
     if (n < 0) return;
     if (n * SIDE_ROW < list.scrollTop || (n + 1) * SIDE_ROW > list.scrollTop + list.clientHeight) list.scrollTop = Math.max(0, n * SIDE_ROW - list.clientHeight / 3);
   }
-  function jump(g) {
+  function goToGroup(g) {
     if (g < 0 || g >= layout.shown) return;
     scroller.scrollTop = layout.tops[g];
     current = anchor = NONE;
-    point(NONE);
+    setCurrent(NONE);
     refresh();
   }
   let progressTimer = null;
   function progressSoon(ms = 400) {
     if (progressTimer) return;
-    progressTimer = later(async () => {
+    progressTimer = schedule(async () => {
       progressTimer = null;
-      let told;
-      try { told = await ask("progress", { view: view?.view }); } catch { return; } // the queue tells of trouble
-      lastProgress = told;
-      if (told.judged && view && told.judged.length === view.sizes.length) { view.judged = told.judged; view.marked = told.marked_in; drawSideRows(); for (const node of sections.values()) tellSection(node); }
+      let response;
+      try { response = await request("progress", { view: view?.view }); } catch { return; } // the queue reports connection problems
+      lastProgress = response;
+      if (response.group_reviewed && view && response.group_reviewed.length === view.sizes.length) { Object.assign(view, { group_reviewed: response.group_reviewed, group_marked: response.group_marked }); drawSideRows(); for (const node of sections.values()) updateFacts(node); }
       drawCard();
     }, ms);
   }
   function drawCard() {
     const p = lastProgress;
     if (!p) return;
-    const facts = [[whole(p.marked), "marked"], [p.precision === null ? "–" : `${p.precision < 10 ? p.precision.toFixed(1) : Math.round(p.precision)}%`, "of the seen"]];
-    if (p.ahead !== null) facts.push([`≈ ${whole(p.ahead)}`, "wrong ahead"]);
-    else facts.push([about(p.per_minute[1]), "marks a minute"]);
-    const r = p.random, busy = p.cut[1] && p.cut[0] < p.cut[1];
-    const who = el("input.who", { value: set.reviewer, "aria-label": "your name, in the fixes", title: "your name, in the fixes", maxLength: 80, spellcheck: false, on: { change: (e) => { rename(e.target); } } });
+    const facts = [[formatCount(p.marked), "marked"], [p.marked_percent === null ? "–" : `${p.marked_percent < 10 ? p.marked_percent.toFixed(1) : Math.round(p.marked_percent)}%`, "of reviewed"]];
+    if (p.remaining !== null) facts.push([`≈ ${formatCount(p.remaining)}`, "wrong left"]);
+    else facts.push([formatEstimate(p.per_minute[1]), "marks per minute"]);
+    const r = p.random_sample, busy = p.sprites_ready[1] && p.sprites_ready[0] < p.sprites_ready[1];
+    const who = el("input.who", { value: settings.reviewer, "aria-label": "your name, as saved in the fixes", title: "your name, as saved in the fixes", maxLength: 80, spellcheck: false, on: { change: (e) => { rename(e.target); } } });
     const focused = document.activeElement?.className === "who";
     if (focused) return;
     card.replaceChildren(
-      el("div.seen", el("b", whole(p.seen)), ` of ${whole(p.samples)} seen`),
-      el("div.meter.wide", el("i", { style: { width: `${(100 * p.seen) / p.samples}%` } })),
-      el("div.facts", ...facts.map(([number, words]) => el("div", {}, el("b", number), el("span", words)))),
-      el("p", { className: p.pays === false ? "words enough" : "words", text: p.words }),
-      el("p.pace", { text: `${whole(p.per_minute[0])} seen, ${about(p.per_minute[1])} marked a minute${busy ? ` · pictures ${Math.round((100 * p.cut[0]) / p.cut[1])}% ready` : ""}` }),
+      el("div.seen", el("b", formatCount(p.reviewed)), ` of ${formatCount(p.samples)} reviewed`),
+      el("div.meter.wide", el("i", { style: { width: `${(100 * p.reviewed) / p.samples}%` } })),
+      el("div.facts", ...facts.map(([number, message]) => el("div", {}, el("b", number), el("span", message)))),
+      el("p", { className: p.keep_going === false ? "message stop" : "message", text: p.message }),
+      el("p.pace", { text: `${formatCount(p.per_minute[0])} seen, ${formatEstimate(p.per_minute[1])} marked per minute${busy ? ` · images ${Math.round((100 * p.sprites_ready[0]) / p.sprites_ready[1])}% ready` : ""}` }),
       r && r.rate !== null
-        ? el("p.random", el("b", `${r.rate.toFixed(1)}% wrong`), ` (${r.interval[0].toFixed(1)} to ${r.interval[1].toFixed(1)}%): ${r.wrong} of ${r.judged} drawn at random`, r.judged < r.drawn ? `, ${r.drawn - r.judged} to go` : "")
-        : el("p.random", r ? `A random sample of ${r.drawn} waits: look through it from the top.` : "How many are wrong in all? A random sample tells.", " "),
-      el("button.plain", { text: set.by === "random" ? "Back to the groups" : r ? "Go on with it" : "Check a random sample", on: { click: () => { set.by = set.by === "random" ? set.before || "label" : ((set.before = set.by), "random"); drawBar(); open(); } } }),
+        ? el("p.random", el("b", `${r.rate.toFixed(1)}% wrong`), ` (${r.interval[0].toFixed(1)} to ${r.interval[1].toFixed(1)}%): ${r.wrong} of ${r.reviewed} random samples`, r.reviewed < r.drawn ? `, ${r.drawn - r.reviewed} left` : "")
+        : el("p.random", r ? `A random sample of ${r.drawn} is ready: review it from the top.` : "How many labels are wrong in all? A random sample gives an unbiased estimate.", " "),
+      el("button.plain", { text: settings.group_by === "random" ? "Back to the groups" : r ? "Continue the random sample" : "Review a random sample", on: { click: () => { settings.group_by = settings.group_by === "random" ? settings.before || "label" : ((settings.before = settings.group_by), "random"); drawBar(); openView(); } } }),
       el("label.name", el("span", "reviewer"), who));
   }
   async function rename(field) {
-    const before = set.reviewer;
-    set.reviewer = field.value.trim() || hello.own;
-    try { await ask("progress", {}); store("reviewer", { name: set.reviewer, instead: hello.own }); } catch (error) { if (error.status === 422) { say(error.message, "bad"); set.reviewer = before; } }
-    field.value = set.reviewer;
+    const before = settings.reviewer;
+    settings.reviewer = field.value.trim() || session.own;
+    try { await request("progress", {}); store("reviewer", { name: settings.reviewer, instead: session.own }); } catch (error) { if (error.status === 422) { showToast(error.message, "bad"); settings.reviewer = before; } }
+    field.value = settings.reviewer;
     field.blur();
-    changes();
+    fetchChanges();
     progressSoon(50);
   }
-  async function drawMore() { try { await ask("draw", { count: 200 }); await open(placeNow()); } catch (error) { trouble(error); } }
+  async function drawMore() { try { await request("draw", { count: 200 }); await openView(currentPosition()); } catch (error) { showProblem(error); } }
 
-  // --- the bar -------------------------------------------------------------------------------------------------
+  // --- toolbar -------------------------------------------------------------------------------------------------
   function drawBar() {
-    const by = [["label", "label"], ...(hello.audited ? [["pair", "label, prediction"]] : []), ["all", "no groups"], ...hello.columns.map((name) => [`column:${name}`, name]), ["random", "random sample"]];
-    const within = [...(hello.audited ? [["suspicion", "suspicion"]] : []), ["visual", hello.sorted ? "similarity" : "file order"], ...(hello.audited && hello.sorted ? [["both", "suspicion + similarity"]] : [])];
-    const search = el("input", { type: "search", placeholder: "Search names and labels", "aria-label": "Search names and labels", value: set.search, on: { keydown: (e) => { if (e.key === "Enter") e.target.blur(); }, change: (e) => { set.search = e.target.value; open(); } } });
-    const size = el("input", { type: "range", min: 32, max: 224, step: 4, value: set.size, "aria-label": "size of the tiles", title: "size of the tiles (+ −)", on: { input: (e) => resize(+e.target.value), change: () => scroller.focus({ preventScroll: true }) } });
-    bar.search = search;
-    bar.size = size;
-    const segments = [["all", "All"], ["marked", "Marked"], ["unmarked", "Unmarked"], ...(hello.audited ? [["suspicious", "Suspicious"]] : []), ["unseen", "Unseen"]];
-    bar.replaceChildren(el("h1", { text: hello.title, title: hello.title }), pick("by", "Group by", by), pick("groups", "Groups", [["suspicion", hello.audited ? "richest first" : "as they come"], ["name", "by name"]]), pick("within", "Inside", within),
-      el("div.segments", { role: "radiogroup", "aria-label": "Show" }, ...segments.map(([value, text]) => el("button", { text, role: "radio", "aria-checked": String(set.show === value), on: { click: () => { set.show = value; drawBar(); open(); } } }))),
-      search, size, el("div.icons", icon("◐", "brighten dark pictures (B)", () => toggle("bright"), set.bright), icon("▤", "typical images of the label (R)", () => toggle("refs"), set.refs),
-      icon({ auto: "◑", light: "☀", dark: "☾" }[set.theme], `colours: ${set.theme}`, () => { set.theme = { auto: "dark", dark: "light", light: "auto" }[set.theme]; theme(); drawBar(); }), icon("?", "keys (?)", showHelp)));
+    const by = [["label", "label"], ...(session.audited ? [["pair", "label and prediction"]] : []), ["all", "no groups"], ...session.columns.map((name) => [`column:${name}`, name]), ["random", "random sample"]];
+    const within = [...(session.audited ? [["suspicion", "suspicion"]] : []), ["visual", session.sorted ? "similarity" : "file order"], ...(session.audited && session.sorted ? [["both", "suspicion + similarity"]] : [])];
+    const search = el("input", { type: "search", placeholder: "Search ids and labels", "aria-label": "Search ids and labels", value: settings.search, on: { keydown: (e) => { if (e.key === "Enter") e.target.blur(); }, change: (e) => { settings.search = e.target.value; openView(); } } });
+    const size = el("input", { type: "range", min: 32, max: 224, step: 4, value: settings.size, "aria-label": "tile size", title: "tile size (+ −)", on: { input: (e) => resize(+e.target.value), change: () => scroller.focus({ preventScroll: true }) } });
+    toolbar.search = search;
+    toolbar.size = size;
+    const segments = [["all", "All"], ["marked", "Marked"], ["unmarked", "Unmarked"], ...(session.audited ? [["suspicious", "Suspicious"]] : []), ["unreviewed", "Not reviewed"]];
+    toolbar.replaceChildren(el("h1", { text: session.title, title: session.title }), dropdown("group_by", "Group by", by), dropdown("group_order", "Order groups", [["suspicion", session.audited ? "most suspicious first" : "as in the data"], ["name", "by name"]]), dropdown("sort_by", "Sort by", within),
+      el("div.segments", { role: "radiogroup", "aria-label": "Show" }, ...segments.map(([value, text]) => el("button", { text, role: "radio", "aria-checked": String(settings.filter === value), on: { click: () => { settings.filter = value; drawBar(); openView(); } } }))),
+      search, size, el("div.icons", icon("◐", "brighten dark images (B)", () => toggle("brighten"), settings.brighten), icon("▤", "typical images of the label (R)", () => toggle("typical"), settings.typical),
+      icon({ auto: "◑", light: "☀", dark: "☾" }[settings.theme], `color theme: ${settings.theme}`, () => { settings.theme = { auto: "dark", dark: "light", light: "auto" }[settings.theme]; theme(); drawBar(); }), icon("?", "keyboard shortcuts (?)", showHelp)));
   }
-  const icon = (text, title, call, on) => el("button", { className: `icon${on ? " on" : ""}`, text, title, "aria-label": title, ...(on === undefined ? {} : { "aria-pressed": String(!!on) }), on: { click: call } });
+  const icon = (text, title, callback, on) => el("button", { className: `icon${on ? " on" : ""}`, text, title, "aria-label": title, ...(on === undefined ? {} : { "aria-pressed": String(!!on) }), on: { click: callback } });
   function theme() {
-    app.dataset.theme = set.theme;
-    remember();
-    readInk();
+    app.dataset.theme = settings.theme;
+    saveState();
+    readColors();
     for (const strip of strips.values()) strip.dirty = true;
-    for (const node of sections.values()) drawRefs(node);
+    for (const node of sections.values()) drawTypicalRow(node);
     refresh();
   }
   function resize(size) {
-    const place = placeNow();
-    set.size = clamp(size, 32, 224);
-    bar.size.value = set.size;
-    relayout(place);
+    const position = currentPosition();
+    settings.size = clamp(size, 32, 224);
+    toolbar.size.value = settings.size;
+    relayout(position);
   }
-  function relayout(place = placeNow()) {
+  function relayout(position = currentPosition()) {
     if (!view) return;
-    measure();
-    restore(place);
-    point(current);
+    computeLayout();
+    restorePosition(position);
+    setCurrent(current);
     refresh();
   }
   async function toggle(name) {
-    const place = placeNow();
-    set[name] = !set[name];
+    const position = currentPosition();
+    settings[name] = !settings[name];
     drawBar();
-    if (name === "bright") {
-      hello.references = (await ask("hello", { bright: set.bright })).references;
-      blocks.clear(); where.clear();
+    if (name === "brighten") {
+      session.typical_sheets = (await request("describe", { brighten: settings.brighten })).typical_sheets;
+      blocks.clear(); indexOfRow.clear();
     }
-    relayout(place);
+    relayout(position);
   }
-  function placeNow() {
+  function currentPosition() {
     if (!view || !layout?.shown) return null;
     const top = scroller.scrollTop, g = groupAt(top);
     let index = view.starts[g];
     eachTile(top + layout.head, top + layout.head + layout.rowStep, (i) => { if (index === view.starts[g] && top > layout.tops[g]) index = i; });
     return { view: view.view, index, name: view.names[g], head: top <= layout.tops[g] + 1 };
   }
-  function restore(place) {
-    if (!place || !layout.shown) return;
-    let g = view.names.indexOf(place.name);
-    if (place.view === view.view && place.index < view.count) {
-      const at = rectOf(place.index);
-      if (at.g < layout.shown) { scroller.scrollTop = place.head ? layout.tops[at.g] : at.y - layout.head; return; }
+  function restorePosition(position) {
+    if (!position || !layout.shown) return;
+    let g = view.names.indexOf(position.name);
+    if (position.view === view.view && position.index < view.count) {
+      const at = rectOf(position.index);
+      if (at.g < layout.shown) { scroller.scrollTop = position.head ? layout.tops[at.g] : at.y - layout.head; return; }
       g = at.g;
     }
     if (g >= 0 && g < layout.shown) scroller.scrollTop = layout.tops[g];
   }
-  function remember() {
-    if (!hello) return;
-    const { by, within, groups, show, search, size, bright, refs, theme: colours } = set;
-    const kept = { set: { by, within, groups, show, search, size, bright, refs, theme: colours }, place: placeNow() };
-    const text = JSON.stringify(kept);
-    if (text !== remember.last) { remember.last = text; ask("place", { place: kept }).catch(() => {}); }
+  function saveState() {
+    if (!session) return;
+    const state = { settings: { ...settings }, position: currentPosition() }, text = JSON.stringify(state);
+    if (text !== saveState.last) { saveState.last = text; request("save_state", { state }).catch(() => {}); }
   }
 
   // --- marking -------------------------------------------------------------------------------------------------
-  function markOf(index) { const at = cell(index); return at ? at.block.mark[at.i] : NONE; }
-  function apply(indices, mark) {
+  function markOf(index) { const at = cell(index); return at ? at.block.marks[at.i] : NONE; }
+  function applyMark(indices, mark) {
     const marks = [];
     for (const index of indices) {
       const at = cell(index);
       if (!at) continue;
-      const { block, i } = at, wish = mark instanceof Map ? mark.get(index) : mark, code = wish === block.given[i] ? NONE : wish;
-      if (block.mark[i] === code) continue;
-      block.mark[i] = code;
-      marks.push({ row: block.rows[i], sample_id: block.ids[i], mark: code, stamp: block.stamp[i] });
+      const { block, i } = at, wanted = mark instanceof Map ? mark.get(index) : mark, code = wanted === block.given[i] ? NONE : wanted;
+      if (block.marks[i] === code) continue;
+      block.marks[i] = code;
+      marks.push({ row: block.rows[i], sample_id: block.ids[i], mark: code, revision: block.revisions[i] });
       redraw(index);
     }
-    if (marks.length) push({ kind: "marks", marks });
+    if (marks.length) enqueueChange({ kind: "marks", marks });
     return marks.length;
   }
-  function targets() { return chosen.size ? [...chosen].sort((a, b) => a - b) : current >= 0 ? [current] : []; }
-  /** Fetches what is known of samples that were chosen without being looked at. */
-  async function ensure(list) {
-    const of = view.view, missing = [...new Set(list.filter((index) => !cell(index)).map((index) => Math.floor(index / hello.block)))];
-    if (missing.length > BLOCKS - 20) { say(`${several(list.length, "image")} are too many at once: choose fewer.`, "bad"); return false; }
-    try { for (const number of missing) if (!blocks.has(number)) keep(number, await ask("block", { view: of, number, bright: set.bright })); } catch (error) { say(error.message, "bad"); return false; }
+  function targets() { return selected.size ? [...selected].sort((a, b) => a - b) : current >= 0 ? [current] : []; }
+  /** Loads the samples of a selection that were not on the screen. */
+  async function loadBlocks(list) {
+    const of = view.view, missing = [...new Set(list.filter((index) => !cell(index)).map((index) => Math.floor(index / session.block_size)))];
+    if (missing.length > MAX_BLOCKS - 20) { showToast(`${plural(list.length, "image")} are too many at once: select fewer.`, "bad"); return false; }
+    try { for (const number of missing) if (!blocks.has(number)) storeBlock(number, await request("block", { view: of, number, brighten: settings.brighten })); } catch (error) { showToast(error.message, "bad"); return false; }
     return view.view === of;
   }
-  async function act(mark) {
+  async function markTargets(mark) {
     const list = targets();
-    if (!list.length) { say("Point at an image first, or go to one with the arrow keys."); return; }
-    if (!ready() || (list.some((index) => !cell(index)) && !(await ensure(list)))) return;
+    if (!list.length) { showToast("Point at an image first, or move to one with the arrow keys."); return; }
+    if (!targetsVisible() || (list.some((index) => !cell(index)) && !(await loadBlocks(list)))) return;
     const all = list.every((index) => markOf(index) === mark);
-    apply(list, all ? NONE : mark);
-    if (mark >= 0 && !all) note(mark);
-    point(current);
+    applyMark(list, all ? NONE : mark);
+    if (mark >= 0 && !all) rememberLabel(mark);
+    setCurrent(current);
   }
-  async function suggest() {
+  async function acceptSuggestions() {
     const list = targets(), pairs = [];
-    if (!ready() || (list.some((index) => !cell(index)) && !(await ensure(list)))) return;
+    if (!targetsVisible() || (list.some((index) => !cell(index)) && !(await loadBlocks(list)))) return;
     for (const index of list) {
       const { block, i } = cell(index), other = [block.suggested[i], block.predicted[i]].find((code) => code >= 0 && code !== block.given[i]);
       if (other !== undefined) pairs.push([index, other]);
     }
-    for (const [, code] of pairs.slice(0, 9)) note(code);
-    const done = pairs.length && (apply(pairs.map(([index]) => index), new Map(pairs)) || 1);
-    if (!done) say(list.length ? "Nothing else is suggested here. L gives any label." : "Point at an image first.");
-    point(current);
+    for (const [, code] of pairs.slice(0, 9)) rememberLabel(code);
+    const done = pairs.length && (applyMark(pairs.map(([index]) => index), new Map(pairs)) || 1);
+    if (!done) showToast(list.length ? "No other label is suggested here. Press L to choose any label." : "Point at an image first.");
+    setCurrent(current);
   }
-  function note(code) {
+  function rememberLabel(code) {
     const at = recent.indexOf(code);
     if (at >= 0) recent.splice(at, 1);
     recent.unshift(code);
     recent.length = Math.min(recent.length, 9);
   }
-  async function fine(g = groupNow()) {
+  async function reviewGroup(g = currentGroup()) {
     if (!layout.shown) return;
-    push({ kind: "fine", view: view.view, group: g });
-    if (g + 1 < layout.shown) { jump(g + 1); say(`${view.names[g]}: fine. Next: ${view.names[g + 1]}`); } else say(`${view.names[g]}: fine. That was the last group.`);
+    enqueueChange({ kind: "review_group", view: view.view, group: g });
+    if (g + 1 < layout.shown) { goToGroup(g + 1); showToast(`Reviewed: ${view.names[g]}. Next: ${view.names[g + 1]}`); } else showToast(`Reviewed: ${view.names[g]}. That was the last group.`);
   }
-  function push(item) {
-    queue.push({ ...item, key: `${mine}-${pushed++}` }); // a repeated request of one key changes nothing
-    keepQueue();
+  function enqueueChange(item) {
+    queue.push({ ...item, request_id: `${windowId}-${requestCount++}` }); // the server ignores a repeated request with the same id
+    saveQueue();
     send();
   }
-  function keepQueue() { store(`queue:${mine}`, queue.length ? queue : null); }
-  function leftOver() {
-    const found = [], start_ = `mlfix-review:${hello.id}:queue:`;
+  function saveQueue() { store(`queue:${windowId}`, queue.length ? queue : null); }
+  function takeUnsaved() {
+    const found = [], prefix = `mlfix-review:${session.id}:queue:`;
     try {
-      for (const name of Object.keys(localStorage).filter((one) => one.startsWith(start_) && one !== start_ + mine)) {
-        for (const item of JSON.parse(localStorage.getItem(name)) || []) if (item?.key && (item.kind !== "marks" || Array.isArray(item.marks))) found.push(item);
+      for (const name of Object.keys(localStorage).filter((one) => one.startsWith(prefix) && one !== prefix + windowId)) {
+        for (const item of JSON.parse(localStorage.getItem(name)) || []) if (item?.request_id && (item.kind !== "marks" || Array.isArray(item.marks))) found.push(item);
         localStorage.removeItem(name);
       }
-    } catch { /* what can't be read was never promised */ }
+    } catch { /* unreadable entries are dropped */ }
     return found;
   }
-  function waiting() { return queue.reduce((n, item) => n + (item.marks?.length || 1), 0); }
+  function unsavedCount() { return queue.reduce((n, item) => n + (item.marks?.length || 1), 0); }
   async function send() {
     if (sending || closed) return;
     sending = true;
-    tell();
+    drawStatus();
     while (queue.length && !closed) {
       const item = queue[0];
       try {
-        const asked = item.kind === "marks"
-          ? { marks: item.marks.map((one) => ({ sample_id: one.sample_id, new_label: one.mark === NONE ? null : labelOf(one.mark), base: one.stamp })) }
+        const payload = item.kind === "marks"
+          ? { marks: item.marks.map((one) => ({ sample_id: one.sample_id, new_label: one.mark === NONE ? null : labelOf(one.mark), base_revision: one.revision })) }
           : { view: item.view, group: item.group };
-        asked.key = item.key;
-        const told = await ask(item.kind, asked);
+        payload.request_id = item.request_id;
+        const response = await request(item.kind, payload);
         queue.shift();
         problem = "";
-        took(told, item);
+        applyResponse(response, item);
       } catch (error) {
-        if (error.status && error.status < 500 && error.status !== 403) { queue.shift(); say(error.message, "bad"); if (item.kind === "marks") reload(item.marks.map((one) => one.row)); }
-        else { problem = error.status ? error.message : `${link.kernel ? "The kernel" : "The server"} can't be reached.`; tell(); await new Promise((done) => later(done, 2000)); }
+        if (error.status && error.status < 500 && error.status !== 403) { queue.shift(); showToast(error.message, "bad"); if (item.kind === "marks") reload(item.marks.map((one) => one.row)); }
+        else { problem = error.status ? error.message : `${connection.kernel ? "The kernel" : "The server"} cannot be reached.`; drawStatus(); await new Promise((done) => schedule(done, 2000)); }
       }
-      keepQueue();
+      saveQueue();
     }
     sending = false;
-    tell();
+    drawStatus();
     progressSoon();
   }
-  function took(told, item) {
-    steps = told.steps;
-    // What this page changed itself, the marks that wait behind it know of; what others changed, they don't.
-    const theirs = new Set((told.conflicts || []).map((one) => one.row)), own = new Map();
-    told.rows.forEach((row, n) => { if (!theirs.has(row)) own.set(row, told.stamp[n]); });
-    for (const later_ of queue) for (const one of later_.marks || []) if (own.has(one.row)) one.stamp = own.get(one.row);
-    update(told);
-    if (told.conflicts?.length) {
-      for (const one of told.conflicts) { conflicts = conflicts.filter((other) => other.row !== one.row); conflicts.push(one); }
+  function applyResponse(response, item) {
+    steps = response.steps;
+    // Marks still in the queue are based on this page's own changes, but not on those of others.
+    const theirs = new Set((response.conflicts || []).map((one) => one.row)), own = new Map();
+    response.rows.forEach((row, n) => { if (!theirs.has(row)) own.set(row, response.revisions[n]); });
+    for (const queued of queue) for (const one of queued.marks || []) if (own.has(one.row)) one.revision = own.get(one.row);
+    update(response);
+    if (response.conflicts?.length) {
+      for (const one of response.conflicts) { conflicts = conflicts.filter((other) => other.row !== one.row); conflicts.push(one); }
       drawTray();
     }
     if (item.kind === "undo" || item.kind === "redo") {
-      const n = told.saved || told.fine;
-      say(told.words && !n ? told.words : `${item.kind === "undo" ? "Taken back" : "Done again"}: ${told.saved || !n ? several(n, "mark") : `${several(n, "image")} found fine`}`);
-      const index = where.get(told.first);
-      if (index !== undefined) { point(index); show(index); }
+      const n = response.saved || response.reviewed;
+      showToast(response.message && !n ? response.message : `${item.kind === "undo" ? "Undone" : "Redone"}: ${response.saved || !n ? plural(n, "mark") : `${plural(n, "image")} marked as reviewed`}`);
+      const index = indexOfRow.get(response.first_row);
+      if (index !== undefined) { setCurrent(index); scrollToTile(index); }
     }
   }
-  function update(told) {
+  function update(response) {
     const pending = new Set(queue.flatMap((item) => (item.marks || []).map((one) => one.row)));
-    told.rows.forEach((row, n) => {
-      const index = where.get(row), at = index === undefined ? null : cell(index);
+    response.rows.forEach((row, n) => {
+      const index = indexOfRow.get(row), at = index === undefined ? null : cell(index);
       if (!at) return;
-      at.block.flags[at.i] = told.flags[n];
-      if (!pending.has(row)) { at.block.mark[at.i] = told.mark[n]; at.block.stamp[at.i] = told.stamp[n]; }
+      at.block.flags[at.i] = response.flags[n];
+      if (!pending.has(row)) { at.block.marks[at.i] = response.marks[n]; at.block.revisions[at.i] = response.revisions[n]; }
       redraw(index);
     });
   }
   async function reload(rows) {
-    for (const row of rows) { const index = where.get(row); if (index !== undefined) blocks.delete(Math.floor(index / hello.block)); }
+    for (const row of rows) { const index = indexOfRow.get(row); if (index !== undefined) blocks.delete(Math.floor(index / session.block_size)); }
     for (const strip of strips.values()) strip.dirty = true;
     refresh();
   }
-  function learn(told) { told.labels.forEach((name, i) => { hello.labels[told.labels_from + i] = name; }); }
-  function tell() {
-    const n = waiting();
+  function addLabels(response) { response.labels.forEach((name, i) => { session.labels[response.known_labels + i] = name; }); }
+  function drawStatus() {
+    const n = unsavedCount();
     saved.className = `saved${problem ? " bad" : ""}`;
-    saved.replaceChildren(problem ? `${problem} ${several(n, "change")} not saved; trying again.` : n ? "Saving…" : "All saved",
-      el("button.plain", { text: "↶", title: "undo (Z)", "aria-label": "undo", disabled: !steps[0], on: { click: () => push({ kind: "undo" }) } }),
-      el("button.plain", { text: "↷", title: "redo (Y)", "aria-label": "redo", disabled: !steps[1], on: { click: () => push({ kind: "redo" }) } }));
+    saved.replaceChildren(problem ? `${problem} ${plural(n, "change")} not saved yet; trying again.` : n ? "Saving…" : "All changes saved",
+      el("button.plain", { text: "↶", title: "undo (Z)", "aria-label": "undo", disabled: !steps[0], on: { click: () => enqueueChange({ kind: "undo" }) } }),
+      el("button.plain", { text: "↷", title: "redo (Y)", "aria-label": "redo", disabled: !steps[1], on: { click: () => enqueueChange({ kind: "redo" }) } }));
   }
-  function trouble(error) { problem = error.message; tell(); }
-  async function changes() {
+  function showProblem(error) { problem = error.message; drawStatus(); }
+  async function fetchChanges() {
     if (closed || document.hidden) return;
     try {
-      const told = await ask("changes", { since: marksKnown, labels: hello.labels.length });
-      learn(told);
-      marksKnown = told.number; // only here: an answer to one's own mark lacks what others did before it
-      if (told.rows.length || told.steps + "" !== steps + "") { steps = told.steps; update(told); tell(); progressSoon(); }
-      if (problem && !queue.length) { problem = ""; tell(); }
-    } catch (error) { if (error.status === 403 || !error.status) trouble(error.status ? error : new Error("The server can't be reached.")); }
+      const response = await request("changes", { since: knownRevision, known_labels: session.labels.length });
+      addLabels(response);
+      knownRevision = response.revision; // only here: the response to a mark does not include earlier changes of others
+      if (response.rows.length || response.steps + "" !== steps + "") { steps = response.steps; update(response); drawStatus(); progressSoon(); }
+      if (problem && !queue.length) { problem = ""; drawStatus(); }
+    } catch (error) { if (error.status === 403 || !error.status) showProblem(error.status ? error : new Error("The server cannot be reached.")); }
   }
   function drawTray() {
     tray.hidden = !conflicts.length;
     if (!conflicts.length) return;
-    const settle = (one, mine) => {
+    const settle = (one, useWanted) => {
       conflicts = conflicts.filter((other) => other !== one);
-      if (one.file && !mine) ask("keep", { rows: [one.row] }).catch(() => {});
-      if (mine) { push({ kind: "marks", marks: [{ row: one.row, sample_id: one.sample_id, mark: one.wanted, stamp: one.stamp }] }); }
+      if (one.from_file && !useWanted) request("dismiss_conflicts", { rows: [one.row] }).catch(() => {});
+      if (useWanted) { enqueueChange({ kind: "marks", marks: [{ row: one.row, sample_id: one.sample_id, mark: one.wanted, revision: one.revision }] }); }
       drawTray();
     };
-    const word = (code) => (code === NONE ? "no mark" : code === OUT ? "invalid" : labelOf(code));
-    const filed = conflicts.some((one) => one.file);
-    tray.replaceChildren(el("b", filed ? `${several(conflicts.length, "image")} marked otherwise in the fixes file` : `${several(conflicts.length, "image")} marked otherwise in the meantime`),
+    const markText = (code) => (code === NONE ? "no mark" : code === INVALID ? "invalid" : labelOf(code));
+    const fromFile = conflicts.some((one) => one.from_file);
+    tray.replaceChildren(el("b", fromFile ? `${plural(conflicts.length, "image")} marked differently in the fixes file` : `${plural(conflicts.length, "image")} changed by someone else in the meantime`),
       el("div.conflicts", ...conflicts.slice(0, 50).map((one) => el("div.conflict",
-        el("span.id", { text: one.sample_id, title: one.sample_id }), el("span", { text: `${one.by || "someone"}: ${word(one.mark)}${one.time ? ` (${one.time.slice(11, 16)})` : ""}` }),
-        one.wanted === null ? null : el("span", `${one.file ? "the file" : "you"}: ${word(one.wanted)}`),
-        el("button.plain", { text: one.file ? "Keep what is here" : "Keep theirs", on: { click: () => settle(one, false) } }),
-        one.wanted === null ? null : el("button.plain", { text: one.file ? "Take the file's" : "Take mine", on: { click: () => settle(one, true) } })))),
-      el("button.plain", { text: filed ? "Keep all that is here" : "Keep all of theirs", on: { click: () => { const rows = conflicts.filter((one) => one.file).map((one) => one.row); if (rows.length) ask("keep", { rows }).catch(() => {}); conflicts = []; drawTray(); } } }));
+        el("span.id", { text: one.sample_id, title: one.sample_id }), el("span", { text: `${one.reviewer || "someone"}: ${markText(one.mark)}${one.time ? ` (${one.time.slice(11, 16)})` : ""}` }),
+        one.wanted === null ? null : el("span", `${one.from_file ? "the file" : "you"}: ${markText(one.wanted)}`),
+        el("button.plain", { text: one.from_file ? "Keep this review's" : "Keep theirs", on: { click: () => settle(one, false) } }),
+        one.wanted === null ? null : el("button.plain", { text: one.from_file ? "Use the file's" : "Use mine", on: { click: () => settle(one, true) } })))),
+      el("button.plain", { text: fromFile ? "Keep all of this review's" : "Keep all of theirs", on: { click: () => { const rows = conflicts.filter((one) => one.from_file).map((one) => one.row); if (rows.length) request("dismiss_conflicts", { rows }).catch(() => {}); conflicts = []; drawTray(); } } }));
   }
 
-  // --- pointing, choosing, offers ------------------------------------------------------------------------------
-  function point(index) {
+  // --- current tile, selection, suggestions ------------------------------------------------------------------------------
+  function setCurrent(index) {
     current = index;
     cursor.hidden = index < 0 || !layout;
     if (cursor.hidden) { drawBrushes(); return; }
@@ -861,23 +861,23 @@ export function start(root, link, options = {}) {
     const at = cell(index);
     if (at) {
       const { block, i } = at, other = block.predicted[i] >= 0 && block.predicted[i] !== block.given[i] ? `, predicted ${labelOf(block.predicted[i])}` : "";
-      const words = `${block.ids[i]}: ${labelOf(block.given[i]) || "no label"}${other}${block.suspicion[i] === null ? "" : `, suspicion ${block.suspicion[i]}`}${block.mark[i] === NONE ? "" : `, marked ${labelOf(block.mark[i])}`}`;
-      clearTimeout(point.said);
-      point.said = later(() => { live.textContent = words; }, 250);
+      const message = `${block.ids[i]}: ${labelOf(block.given[i]) || "no label"}${other}${block.suspicion[i] === null ? "" : `, suspicion ${percent(block.suspicion[i])}`}${block.marks[i] === NONE ? "" : `, marked ${labelOf(block.marks[i])}`}`;
+      clearTimeout(setCurrent.timer);
+      setCurrent.timer = schedule(() => { live.textContent = message; }, 250);
     }
     if (!inspector.hidden) inspect();
   }
-  function show(index) {
+  function scrollToTile(index) {
     const { y } = rectOf(index), top = scroller.scrollTop, height = scroller.clientHeight;
     if (y < top + layout.head) scroller.scrollTop = y - layout.head - 4;
     else if (y + layout.rowStep > top + height) scroller.scrollTop = y + layout.rowStep - height + 4;
   }
-  function choose(set_) {
-    const before = chosen;
-    chosen = set_;
-    for (const index of new Set([...before, ...chosen])) if (before.has(index) !== chosen.has(index)) redraw(index);
+  function select(next) {
+    const before = selected;
+    selected = next;
+    for (const index of new Set([...before, ...selected])) if (before.has(index) !== selected.has(index)) redraw(index);
   }
-  function step(key, extend) {
+  function moveCurrent(key, extend) {
     if (!layout.shown) return;
     let next;
     if (current < 0) { next = NONE; eachTile(scroller.scrollTop + layout.head, scroller.scrollTop + scroller.clientHeight, (index) => { if (next < 0) next = index; }); if (next < 0) next = 0; } else {
@@ -894,200 +894,200 @@ export function start(root, link, options = {}) {
       else if (g > 0) { const rows = Math.ceil(view.sizes[g - 1] / c); next = view.starts[g - 1] + Math.min((rows - 1) * c + (i % c), view.sizes[g - 1] - 1); } else next = current;
       next = clamp(next, 0, end);
     }
-    if (extend) { if (anchor < 0) anchor = current < 0 ? next : current; choose(range(anchor, next)); } else { anchor = next; choose(new Set()); }
-    hovering = false;
-    point(next);
-    show(next);
+    if (extend) { if (anchor < 0) anchor = current < 0 ? next : current; select(range(anchor, next)); } else { anchor = next; select(new Set()); }
+    isHovering = false;
+    setCurrent(next);
+    scrollToTile(next);
   }
   function range(a, b) { const found = new Set(); for (let i = Math.min(a, b); i <= Math.max(a, b) && found.size < 20000; i++) found.add(i); return found; }
-  function groupNow() { return current >= 0 && inSight(current) ? groupOf(current) : layout?.shown ? groupAt(scroller.scrollTop + layout.head) : NONE; }
-  function onOffer() {
-    const found = [...(offers.get(groupNow()) || [])];
+  function currentGroup() { return current >= 0 && isVisible(current) ? groupOf(current) : layout?.shown ? groupAt(scroller.scrollTop + layout.head) : NONE; }
+  function suggestedLabels() {
+    const found = [...(suggestions.get(currentGroup()) || [])];
     for (const code of recent) if (!found.includes(code)) found.push(code);
     return found.slice(0, 9);
   }
   function drawBrushes() {
     if (!view || !layout) return;
-    const g = groupNow();
-    if (g >= 0 && !offers.has(g)) {
-      offers.set(g, []);
+    const g = currentGroup();
+    if (g >= 0 && !suggestions.has(g)) {
+      suggestions.set(g, []);
       const of = view.view;
-      ask("group", { view: of, group: g }).then((told) => { if (view.view === of) { offers.set(g, told.offers); drawBrushes(); } }).catch(() => offers.delete(g));
+      request("group", { view: of, group: g }).then((response) => { if (view.view === of) { suggestions.set(g, response.suggestions); drawBrushes(); } }).catch(() => suggestions.delete(g));
     }
-    const chip = (code, key, text) => el("button", { className: `chip${brush === code ? " on" : ""}${code === OUT ? " out" : ""}`, "aria-pressed": String(brush === code), title: `${key}: mark what is pointed at; click here: paint with it`, on: { click: () => { brush = code; drawBrushes(); } } }, el("kbd", key), el("span", text));
-    const other = el("button.chip", { title: "any other label (L)", on: { click: openBox } }, el("kbd", "L"), "other…");
-    const nodes = [chip(OUT, "X", "invalid"), other, ...onOffer().map((code, n) => chip(code, String(n + 1), labelOf(code)))];
-    if (brush >= 0 && !onOffer().includes(brush)) nodes.splice(2, 0, chip(brush, "·", labelOf(brush)));
+    const chip = (code, key, text) => el("button", { className: `chip${brush === code ? " on" : ""}${code === INVALID ? " out" : ""}`, "aria-pressed": String(brush === code), title: `${key} marks the current image; click to use as the brush`, on: { click: () => { brush = code; drawBrushes(); } } }, el("kbd", key), el("span", text));
+    const other = el("button.chip", { title: "any other label (L)", on: { click: openLabelDialog } }, el("kbd", "L"), "other…");
+    const nodes = [chip(INVALID, "X", "invalid"), other, ...suggestedLabels().map((code, n) => chip(code, String(n + 1), labelOf(code)))];
+    if (brush >= 0 && !suggestedLabels().includes(brush)) nodes.splice(2, 0, chip(brush, "·", labelOf(brush)));
     const same = nodes.map((node) => node.className + node.textContent).join("|");
     if (same !== brushes.same) { brushes.same = same; brushes.replaceChildren(...nodes); }
   }
 
   // --- dialogs -------------------------------------------------------------------------------------------------
-  const boxInput = el("input", { type: "search", placeholder: "Label", "aria-label": "label", on: { input: () => fillBox(0) } }), boxList = el("div.labels", { role: "listbox" });
-  let boxAt = 0, boxFound = [];
-  box.append(el("p.quiet", "Give a label: type a part of it, Enter takes the first."), boxInput, boxList);
-  box.addEventListener("keydown", (e) => {
+  const labelInput = el("input", { type: "search", placeholder: "Label", "aria-label": "label", on: { input: () => fillLabelDialog(0) } }), labelList = el("div.labels", { role: "listbox" });
+  let labelIndex = 0, labelMatches = [];
+  labelDialog.append(el("p.quiet", "Type part of a label; Enter chooses the highlighted one."), labelInput, labelList);
+  labelDialog.addEventListener("keydown", (e) => {
     e.stopPropagation();
-    if (e.key === "ArrowDown" || e.key === "ArrowUp") { e.preventDefault(); fillBox(clamp(boxAt + (e.key === "ArrowDown" ? 1 : -1), 0, Math.max(boxFound.length - 1, 0))); }
-    if (e.key === "Escape") { e.preventDefault(); box.close(); }
-    if (e.key === "Enter") { e.preventDefault(); takeBox(boxFound[boxAt]); }
+    if (e.key === "ArrowDown" || e.key === "ArrowUp") { e.preventDefault(); fillLabelDialog(clamp(labelIndex + (e.key === "ArrowDown" ? 1 : -1), 0, Math.max(labelMatches.length - 1, 0))); }
+    if (e.key === "Escape") { e.preventDefault(); labelDialog.close(); }
+    if (e.key === "Enter") { e.preventDefault(); chooseLabel(labelMatches[labelIndex]); }
   });
-  function openBox() { boxInput.value = ""; fillBox(0); box.showModal(); boxInput.focus(); }
-  function fillBox(at = boxAt) {
-    boxAt = at;
-    const words = boxInput.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const score = (name) => (name.toLowerCase().startsWith(words[0] || "") ? 0 : 1);
-    boxFound = hello.labels.map((name, code) => ({ name, code })).filter(({ name }) => words.every((word) => name.toLowerCase().includes(word))).sort((a, b) => score(a.name) - score(b.name) || a.name.localeCompare(b.name, "en", { numeric: true })).slice(0, 60);
-    const fresh = boxInput.value.trim();
-    if (hello.new_labels && fresh && !hello.labels.includes(fresh)) boxFound.push({ name: fresh, code: "new" });
-    boxList.replaceChildren(...boxFound.map((one, n) => {
-      const canvas = el("canvas", { width: 148, height: 36 }), lacks = new Set();
-      if (one.code !== "new") for (let i = 0; i < 4 && (hello.typical[one.code]?.[i] ?? -1) >= 0; i++) drawTypical(canvas.getContext("2d"), one.code, i, i * 37, 0, 36, lacks);
-      for (const name of lacks) wantSheet(name);
-      return el("button", { className: n === boxAt ? "now" : "", role: "option", "aria-selected": String(n === boxAt), on: { click: () => takeBox(one) } }, el("span", { text: one.code === "new" ? `new label: ${one.name}` : one.name }), canvas);
+  function openLabelDialog() { labelInput.value = ""; fillLabelDialog(0); labelDialog.showModal(); labelInput.focus(); }
+  function fillLabelDialog(at = labelIndex) {
+    labelIndex = at;
+    const terms = labelInput.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const score = (name) => (name.toLowerCase().startsWith(terms[0] || "") ? 0 : 1);
+    labelMatches = session.labels.map((name, code) => ({ name, code })).filter(({ name }) => terms.every((term) => name.toLowerCase().includes(term))).sort((a, b) => score(a.name) - score(b.name) || a.name.localeCompare(b.name, "en", { numeric: true })).slice(0, 60);
+    const fresh = labelInput.value.trim();
+    if (session.allow_new_labels && fresh && !session.labels.includes(fresh)) labelMatches.push({ name: fresh, code: "new" });
+    labelList.replaceChildren(...labelMatches.map((one, n) => {
+      const canvas = el("canvas", { width: 148, height: 36 }), missing = new Set();
+      if (one.code !== "new") for (let i = 0; i < 4 && (session.typical[one.code]?.[i] ?? -1) >= 0; i++) drawTypical(canvas.getContext("2d"), one.code, i, i * 37, 0, 36, missing);
+      for (const name of missing) loadSheet(name);
+      return el("button", { className: n === labelIndex ? "now" : "", role: "option", "aria-selected": String(n === labelIndex), on: { click: () => chooseLabel(one) } }, el("span", { text: one.code === "new" ? `new label: ${one.name}` : one.name }), canvas);
     }));
-    if (!boxFound.length) boxList.append(el("p.quiet", "No label holds that."));
-    boxList.children[boxAt]?.scrollIntoView?.({ block: "nearest" });
-    pump();
+    if (!labelMatches.length) labelList.append(el("p.quiet", "No label matches."));
+    labelList.children[labelIndex]?.scrollIntoView?.({ block: "nearest" });
+    startLoading();
   }
-  async function takeBox(one) {
+  async function chooseLabel(one) {
     if (!one) return;
-    box.close();
+    labelDialog.close();
     let code = one.code;
     if (code === "new") {
-      try { const told = await ask("label", { name: one.name, labels: hello.labels.length }); learn(told); code = told.code; } catch (error) { say(error.message, "bad"); return; }
+      try { const response = await request("add_label", { name: one.name, known_labels: session.labels.length }); addLabels(response); code = response.code; } catch (error) { showToast(error.message, "bad"); return; }
     }
-    note(code);
-    if (targets().length) act(code);
-    else { brush = code; drawBrushes(); say(`The brush gives ${labelOf(code)} now.`); }
+    rememberLabel(code);
+    if (targets().length) markTargets(code);
+    else { brush = code; drawBrushes(); showToast(`Clicking now marks as ${labelOf(code)}.`); }
     scroller.focus();
   }
   function showHelp() {
-    help.replaceChildren(el("button.close", { text: "×", "aria-label": "close", on: { click: () => help.close() } }), el("h2", "Keys"), el("dl", {}, ...KEYS.flatMap(([key, words]) => [el("dt", key), el("dd", words)])),
-      el("p.quiet", "Every mark is on disk before “All saved” is shown. On a touch screen: tap to mark, hold to look closer."));
-    help.showModal();
+    helpDialog.replaceChildren(el("button.close", { text: "×", "aria-label": "close", on: { click: () => helpDialog.close() } }), el("h2", "Keyboard and mouse"), el("dl", {}, ...KEYS.flatMap(([key, message]) => [el("dt", key), el("dd", message)])),
+      el("p.quiet", "“All changes saved” means that every mark is on disk. On a touch screen, tap to mark and hold to show the full image."));
+    helpDialog.showModal();
   }
-  help.addEventListener("keydown", (e) => { e.stopPropagation(); if (e.key === "?") help.close(); });
-  for (const dialog of [box, help]) { dialog.addEventListener("click", (e) => { if (e.target === dialog) dialog.close(); }); dialog.addEventListener("close", () => scroller.focus()); }
-  function lighten(image) {
-    const pen = el("canvas", { width: 16, height: 16 }).getContext("2d");
-    pen.drawImage(image, 0, 0, 16, 16);
-    const data = pen.getImageData(0, 0, 16, 16).data;
+  helpDialog.addEventListener("keydown", (e) => { e.stopPropagation(); if (e.key === "?") helpDialog.close(); });
+  for (const dialog of [labelDialog, helpDialog]) { dialog.addEventListener("click", (e) => { if (e.target === dialog) dialog.close(); }); dialog.addEventListener("close", () => scroller.focus()); }
+  function brightenImage(image) {
+    const ctx = el("canvas", { width: 16, height: 16 }).getContext("2d");
+    ctx.drawImage(image, 0, 0, 16, 16);
+    const data = ctx.getImageData(0, 0, 16, 16).data;
     let light = 1;
     for (let i = 0; i < data.length; i += 4) light += (data[i] + data[i + 1] + data[i + 2]) / 768;
-    image.style.filter = set.bright && light < 105 ? `brightness(${Math.min(105 / light, 4)})` : "";
+    image.style.filter = settings.brighten && light < 105 ? `brightness(${Math.min(105 / light, 4)})` : "";
   }
-  let inspected = NONE, pictureUrl = null;
+  let inspected = NONE, imageUrl = null;
   async function inspect() {
     const at = current >= 0 ? cell(current) : null;
     if (!at) { inspector.replaceChildren(el("p.quiet", "Point at an image.")); return; }
     const { block, i } = at, row = block.rows[i], given = block.given[i], other = block.suggested[i] >= 0 && block.suggested[i] !== given ? block.suggested[i] : block.predicted[i];
-    const lines = [["given", labelOf(given) || "(no label)"], ...(other >= 0 ? [["rather", other === given ? "as given" : labelOf(other)]] : []), ...(block.suspicion[i] === null ? [] : [["suspicion", String(block.suspicion[i])]]), ...(block.mark[i] === NONE ? [] : [["marked", labelOf(block.mark[i])]])];
+    const lines = [["given", labelOf(given) || "(no label)"], ...(other >= 0 ? [["suggested", other === given ? "as given" : labelOf(other)]] : []), ...(block.suspicion[i] === null ? [] : [["suspicion", percent(block.suspicion[i])]]), ...(block.marks[i] === NONE ? [] : [["marked", labelOf(block.marks[i])]])];
     if (inspected !== row) {
       inspected = row;
-      inspector.replaceChildren(el("button.close", { text: "×", "aria-label": "close", on: { click: () => { inspector.hidden = true; } } }), el("div.big"), el("p.id"), el("div.alike"), el("dl"));
-      const [detail, picture] = await Promise.all([ask("detail", { row }).catch(() => ({ facts: {} })), link.picture("pictures", row).catch(() => null)]);
+      inspector.replaceChildren(el("button.close", { text: "×", "aria-label": "close", on: { click: () => { inspector.hidden = true; } } }), el("div.big"), el("p.id"), el("div.typical-rows"), el("dl"));
+      const [sample, image] = await Promise.all([request("sample", { row }).catch(() => ({ details: {} })), connection.image("images", row).catch(() => null)]);
       if (inspected !== row || closed) return;
-      inspector.detail = detail;
-      if (pictureUrl) URL.revokeObjectURL(pictureUrl);
-      pictureUrl = picture && URL.createObjectURL(picture);
-      if (pictureUrl) inspector.querySelector(".big").replaceChildren(el("img", { src: pictureUrl, alt: "", on: { load: (e) => lighten(e.target) } }));
+      inspector.sample = sample;
+      if (imageUrl) URL.revokeObjectURL(imageUrl);
+      imageUrl = image && URL.createObjectURL(image);
+      if (imageUrl) inspector.querySelector(".big").replaceChildren(el("img", { src: imageUrl, alt: "", on: { load: (e) => brightenImage(e.target) } }));
     }
-    const d = inspector.detail || { facts: {} };
-    if (set.by === "random") d.facts = {};
-    if (d.row === row && d.by && block.mark[i] !== NONE) lines.push(["by", `${d.by}, ${d.time.replace("T", " ").replace("Z", " UTC")}`], ...(d.note ? [["note", d.note]] : []));
+    const d = inspector.sample || { details: {} };
+    if (settings.group_by === "random") d.details = {};
+    if (d.row === row && d.reviewer && block.marks[i] !== NONE) lines.push(["by", `${d.reviewer}, ${d.time.replace("T", " ").replace("Z", " UTC")}`], ...(d.note ? [["note", d.note]] : []));
     inspector.querySelector(".id").textContent = block.ids[i];
-    inspector.querySelector("dl").replaceChildren(...[...lines, ...(d.row === row ? Object.entries(d.facts).map(([k, v]) => [k.replaceAll("_", " "), String(v)]) : [])].flatMap(([k, v]) => [el("dt", k), el("dd", v)]));
-    const alike = [];
+    inspector.querySelector("dl").replaceChildren(...[...lines, ...(d.row === row ? Object.entries(d.details).map(([k, v]) => [k.replaceAll("_", " "), String(v)]) : [])].flatMap(([k, v]) => [el("dt", k), el("dd", v)]));
+    const typicalRows = [];
     for (const code of [given, other].filter((code, n, all) => code >= 0 && all.indexOf(code) === n)) {
-      const canvas = el("canvas", { width: 296, height: 48 }), lacks = new Set();
-      for (let n = 0; n < 6 && (hello.typical[code]?.[n] ?? -1) >= 0; n++) drawTypical(canvas.getContext("2d"), code, n, n * 50, 0, 48, lacks);
-      for (const name of lacks) wantSheet(name);
-      alike.push(el("p.quiet", `typical ${labelOf(code)}`), canvas);
+      const canvas = el("canvas", { width: 296, height: 48 }), missing = new Set();
+      for (let n = 0; n < 6 && (session.typical[code]?.[n] ?? -1) >= 0; n++) drawTypical(canvas.getContext("2d"), code, n, n * 50, 0, 48, missing);
+      for (const name of missing) loadSheet(name);
+      typicalRows.push(el("p.quiet", `typical ${labelOf(code)}`), canvas);
     }
-    inspector.querySelector(".alike").replaceChildren(...alike);
-    pump();
+    inspector.querySelector(".typical-rows").replaceChildren(...typicalRows);
+    startLoading();
   }
 
   // --- input ---------------------------------------------------------------------------------------------------
-  function spot(e) {
-    const box_ = scroller.getBoundingClientRect(), y = e.clientY - box_.top, x = e.clientX - box_.left;
+  function tileAtPointer(e) {
+    const bounds = scroller.getBoundingClientRect(), y = e.clientY - bounds.top, x = e.clientX - bounds.left;
     if (!layout || y < layout.head - 8 || y > scroller.clientHeight || x < 0 || x > scroller.clientWidth) return NONE;
     return tileAt(x, y + scroller.scrollTop);
   }
-  let hover = null; // where the mouse rests over the tiles
-  function inSight(index) {
+  let hover = null; // position of the mouse over the tiles
+  function isVisible(index) {
     const y = rectOf(index).y - scroller.scrollTop;
     return y > layout.head - 8 - layout.size * 0.7 && y < scroller.clientHeight - layout.size * 0.3;
   }
-  /** Nothing is done to a tile that isn't on the screen: it is shown first. */
-  function ready() {
-    if (chosen.size || current < 0 || inSight(current)) return true;
-    show(current);
-    say("Here it is: press again.");
+  /** A tile that is not on the screen is not changed: it is scrolled into view first. */
+  function targetsVisible() {
+    if (selected.size || current < 0 || isVisible(current)) return true;
+    scrollToTile(current);
+    showToast("Scrolled into view: press again.");
     return false;
   }
-  let touch = null, hovering = false;
+  let touch = null, isHovering = false;
   content.addEventListener("pointerdown", (e) => {
     if (e.button !== 0 || e.target.closest("header")) return;
-    const index = spot(e);
+    const index = tileAtPointer(e);
     if (e.pointerType === "touch") {
-      touch = { index, x: e.clientX, y: e.clientY, held: later(() => { if (touch) { touch.long = true; point(touch.index); inspector.hidden = false; inspect(); } }, 500) };
+      touch = { index, x: e.clientX, y: e.clientY, held: schedule(() => { if (touch) { touch.long = true; setCurrent(touch.index); inspector.hidden = false; inspect(); } }, 500) };
       return;
     }
     scroller.focus({ preventScroll: true });
-    if (index < 0) { choose(new Set()); return; }
+    if (index < 0) { select(new Set()); return; }
     e.preventDefault();
-    if (e.shiftKey && anchor >= 0) { const span = [...range(anchor, index)]; ensure(span).then((good) => { if (good) apply(span, brush); }); point(index); return; }
-    if ((e.ctrlKey || e.metaKey)) { const next = new Set(chosen); if (!next.delete(index)) next.add(index); choose(next); anchor = index; point(index); return; }
+    if (e.shiftKey && anchor >= 0) { const span = [...range(anchor, index)]; loadBlocks(span).then((good) => { if (good) applyMark(span, brush); }); setCurrent(index); return; }
+    if ((e.ctrlKey || e.metaKey)) { const next = new Set(selected); if (!next.delete(index)) next.add(index); select(next); anchor = index; setCurrent(index); return; }
     if (!cell(index)) return;
-    choose(new Set());
-    painting = { mark: markOf(index) === brush || (markOf(index) !== NONE && brush === OUT) ? NONE : brush, done: new Map(), x: e.clientX, y: e.clientY };
+    select(new Set());
+    stroke = { mark: markOf(index) === brush || (markOf(index) !== NONE && brush === INVALID) ? NONE : brush, done: new Map(), x: e.clientX, y: e.clientY };
     content.setPointerCapture?.(e.pointerId);
-    paint(index);
+    paintTile(index);
     anchor = index;
-    point(index);
+    setCurrent(index);
   });
-  function paint(index) {
+  function paintTile(index) {
     const at = index >= 0 ? cell(index) : null;
-    if (!at || painting.done.has(index)) return;
-    const { block, i } = at, code = painting.mark === block.given[i] ? NONE : painting.mark;
-    painting.done.set(index, block.mark[i]);
-    block.mark[i] = code;
+    if (!at || stroke.done.has(index)) return;
+    const { block, i } = at, code = stroke.mark === block.given[i] ? NONE : stroke.mark;
+    stroke.done.set(index, block.marks[i]);
+    block.marks[i] = code;
     redraw(index);
   }
   content.addEventListener("pointermove", (e) => {
     if (e.pointerType === "touch") { if (touch && Math.hypot(e.clientX - touch.x, e.clientY - touch.y) > 9) { clearTimeout(touch.held); touch = null; } return; }
-    if (painting) {
-      const far = Math.hypot(e.clientX - painting.x, e.clientY - painting.y), n = Math.max(1, Math.ceil(far / 12));
-      for (let k = 1; k <= n; k++) paint(spot({ clientX: painting.x + ((e.clientX - painting.x) * k) / n, clientY: painting.y + ((e.clientY - painting.y) * k) / n }));
-      painting.x = e.clientX; painting.y = e.clientY;
+    if (stroke) {
+      const far = Math.hypot(e.clientX - stroke.x, e.clientY - stroke.y), n = Math.max(1, Math.ceil(far / 12));
+      for (let k = 1; k <= n; k++) paintTile(tileAtPointer({ clientX: stroke.x + ((e.clientX - stroke.x) * k) / n, clientY: stroke.y + ((e.clientY - stroke.y) * k) / n }));
+      stroke.x = e.clientX; stroke.y = e.clientY;
       return;
     }
     hover = { clientX: e.clientX, clientY: e.clientY };
-    const index = e.target.closest("header") ? NONE : spot(e);
-    if (index !== current && !chosen.size && (index >= 0 || hovering)) { hovering = index >= 0; point(index); }
+    const index = e.target.closest("header") ? NONE : tileAtPointer(e);
+    if (index !== current && !selected.size && (index >= 0 || isHovering)) { isHovering = index >= 0; setCurrent(index); }
   });
-  scroller.addEventListener("pointerleave", () => { hover = null; if (hovering && !painting && !chosen.size) { hovering = false; point(NONE); } });
-  function creep() { // at the edges the tiles move on under the brush
-    if (!painting) return;
-    const box_ = scroller.getBoundingClientRect(), low = painting.y > box_.bottom - 24, high = painting.y < box_.top + layout.head;
+  scroller.addEventListener("pointerleave", () => { hover = null; if (isHovering && !stroke && !selected.size) { isHovering = false; setCurrent(NONE); } });
+  function autoScroll() { // dragging at an edge scrolls
+    if (!stroke) return;
+    const bounds = scroller.getBoundingClientRect(), low = stroke.y > bounds.bottom - 24, high = stroke.y < bounds.top + layout.head;
     if (!low && !high) return;
     scroller.scrollTop += low ? 12 : -12;
-    paint(spot({ clientX: painting.x, clientY: clamp(painting.y, box_.top + layout.head, box_.top + scroller.clientHeight - 4) }));
+    paintTile(tileAtPointer({ clientX: stroke.x, clientY: clamp(stroke.y, bounds.top + layout.head, bounds.top + scroller.clientHeight - 4) }));
   }
-  function painted() {
-    if (!painting) return;
-    const { done, mark } = painting;
-    painting = null;
+  function endStroke() {
+    if (!stroke) return;
+    const { done, mark } = stroke;
+    stroke = null;
     const marks = [];
     for (const [index, before] of done) {
       const at = cell(index);
-      if (at && before !== at.block.mark[at.i]) marks.push({ row: at.block.rows[at.i], sample_id: at.block.ids[at.i], mark: at.block.mark[at.i], stamp: at.block.stamp[at.i] });
+      if (at && before !== at.block.marks[at.i]) marks.push({ row: at.block.rows[at.i], sample_id: at.block.ids[at.i], mark: at.block.marks[at.i], revision: at.block.revisions[at.i] });
     }
-    if (mark >= 0) note(mark);
-    if (marks.length) push({ kind: "marks", marks });
-    point(current);
+    if (mark >= 0) rememberLabel(mark);
+    if (marks.length) enqueueChange({ kind: "marks", marks });
+    setCurrent(current);
   }
   content.addEventListener("pointerup", (e) => {
     if (e.pointerType === "touch") {
@@ -1095,17 +1095,17 @@ export function start(root, link, options = {}) {
       clearTimeout(touch.held);
       const { index, long } = touch;
       touch = null;
-      if (!long && index >= 0 && cell(index)) { point(index); anchor = index; apply([index], markOf(index) !== NONE ? NONE : brush); }
+      if (!long && index >= 0 && cell(index)) { setCurrent(index); anchor = index; applyMark([index], markOf(index) !== NONE ? NONE : brush); }
       return;
     }
-    painted();
+    endStroke();
   });
-  content.addEventListener("pointercancel", () => { if (touch) clearTimeout(touch.held); touch = null; painted(); });
+  content.addEventListener("pointercancel", () => { if (touch) clearTimeout(touch.held); touch = null; endStroke(); });
   content.addEventListener("contextmenu", (e) => { if (touch) e.preventDefault(); });
   content.addEventListener("dragstart", (e) => e.preventDefault());
 
   function key(e) {
-    if (!view || box.open || help.open) return;
+    if (!view || labelDialog.open || helpDialog.open) return;
     const field = e.target.matches?.("input:not([type=range]), select, textarea");
     if (e.target.type === "range" && /^(Arrow|Home|End|Page)/.test(e.key)) { e.stopPropagation(); return; }
     if (field) { if (e.key === "Enter" && e.target.className === "who") e.target.blur(); if (e.key === "Escape") { e.target.blur(); scroller.focus(); } e.stopPropagation(); return; }
@@ -1113,143 +1113,143 @@ export function start(root, link, options = {}) {
     const letter = e.key.length === 1 ? e.key.toLowerCase() : e.key, command = e.ctrlKey || e.metaKey;
     let used = true;
     if (e.altKey) used = false;
-    else if (command && letter === "z") push({ kind: e.shiftKey ? "redo" : "undo" });
-    else if (command && letter === "y") push({ kind: "redo" });
-    else if (command && letter === "a") { const g = groupNow(); if (g >= 0) { choose(range(view.starts[g], view.starts[g + 1] - 1)); if (current < 0) point(view.starts[g]); } } else if (command) used = false;
-    else if (/^(Arrow|Home$|End$)/.test(e.key)) step(e.key, e.shiftKey);
-    else if (letter === "x" || letter === "Delete") act(OUT);
-    else if (letter === "Backspace" || letter === "u") { const list = targets(); if (ready()) ensure(list).then((good) => { if (good) apply(list, NONE); }); } else if (letter === "Enter") suggest();
-    else if (/^[1-9]$/.test(letter)) { const code = onOffer()[+letter - 1]; if (code === undefined) say("No label is on offer under this digit. L gives any."); else act(code); } else if (letter === "l") openBox();
-    else if (letter === "z") push({ kind: "undo" });
-    else if (letter === "y") push({ kind: "redo" });
-    else if (letter === "f") fine();
-    else if (letter === "n" || letter === "p") jump(clamp(groupNow() + (letter === "n" ? 1 : -1), 0, layout.shown - 1));
+    else if (command && letter === "z") enqueueChange({ kind: e.shiftKey ? "redo" : "undo" });
+    else if (command && letter === "y") enqueueChange({ kind: "redo" });
+    else if (command && letter === "a") { const g = currentGroup(); if (g >= 0) { select(range(view.starts[g], view.starts[g + 1] - 1)); if (current < 0) setCurrent(view.starts[g]); } } else if (command) used = false;
+    else if (/^(Arrow|Home$|End$)/.test(e.key)) moveCurrent(e.key, e.shiftKey);
+    else if (letter === "x" || letter === "Delete") markTargets(INVALID);
+    else if (letter === "Backspace" || letter === "u") { const list = targets(); if (targetsVisible()) loadBlocks(list).then((good) => { if (good) applyMark(list, NONE); }); } else if (letter === "Enter") acceptSuggestions();
+    else if (/^[1-9]$/.test(letter)) { const code = suggestedLabels()[+letter - 1]; if (code === undefined) showToast("No label has this number. Press L to choose any label."); else markTargets(code); } else if (letter === "l") openLabelDialog();
+    else if (letter === "z") enqueueChange({ kind: "undo" });
+    else if (letter === "y") enqueueChange({ kind: "redo" });
+    else if (letter === "f") reviewGroup();
+    else if (letter === "n" || letter === "p") goToGroup(clamp(currentGroup() + (letter === "n" ? 1 : -1), 0, layout.shown - 1));
     else if (letter === " ") { inspector.hidden = !inspector.hidden; inspected = NONE; inspect(); } else if (letter === "PageDown" || letter === "PageUp") scroller.scrollTop += (letter === "PageDown" ? 1 : -1) * (scroller.clientHeight - layout.head - 30);
-    else if (letter === "+" || letter === "=") resize(set.size + 12);
-    else if (letter === "-") resize(set.size - 12);
-    else if (letter === "s" || letter === "/") bar.search.focus();
-    else if (letter === "g") finder.focus();
-    else if (letter === "r") toggle("refs");
-    else if (letter === "b") toggle("bright");
+    else if (letter === "+" || letter === "=") resize(settings.size + 12);
+    else if (letter === "-") resize(settings.size - 12);
+    else if (letter === "s" || letter === "/") toolbar.search.focus();
+    else if (letter === "g") groupSearch.focus();
+    else if (letter === "r") toggle("typical");
+    else if (letter === "b") toggle("brighten");
     else if (letter === "?") showHelp();
-    else if (letter === "Escape") { choose(new Set()); inspector.hidden = true; } else used = false;
+    else if (letter === "Escape") { select(new Set()); inspector.hidden = true; } else used = false;
     if (used) { e.preventDefault(); e.stopPropagation(); }
   }
   app.addEventListener("keydown", key);
   app.addEventListener("click", (e) => { if (e.detail && e.target.closest("button") && !e.target.closest("dialog")) scroller.focus({ preventScroll: true }); });
-  const outside = (e) => { if (document.activeElement === document.body && options.whole) key(e); };
-  document.addEventListener("keydown", outside);
-  scroller.addEventListener("scroll", () => { if (hovering && hover && !painting && !chosen.size) point(spot(hover)); refresh(); }, { passive: true });
+  const onDocumentKey = (e) => { if (document.activeElement === document.body && options.whole) key(e); };
+  document.addEventListener("keydown", onDocumentKey);
+  scroller.addEventListener("scroll", () => { if (isHovering && hover && !stroke && !selected.size) setCurrent(tileAtPointer(hover)); refresh(); }, { passive: true });
 
-  // --- what was on the screen ----------------------------------------------------------------------------------
-  // A sample counts as seen when it was looked at and passed by: while it is on the screen it may still be marked. In
-  // the random sample only what was passed going down counts, so that its judged part has no holes.
+  // --- samples seen ----------------------------------------------------------------------------------
+  // A sample counts as seen once it was on the screen and scrolled out of it, for until then it may still be marked. In the
+  // random sample only scrolling down counts, so that the reviewed part has no gaps.
   function tick() {
-    if (!view || document.hidden || closed || !layout.shown) { seenTick = new Map(); return; }
-    const top = scroller.scrollTop, now = new Map(), random = set.by === "random";
+    if (!view || document.hidden || closed || !layout.shown) { ticksOnScreen = new Map(); return; }
+    const top = scroller.scrollTop, now = new Map(), random = settings.group_by === "random";
     eachTile(top + layout.head - layout.rowStep / 2, top + scroller.clientHeight - layout.size * 0.6, (index) => {
       const at = cell(index);
       if (!at || !bitmaps.has(sheetOf(at.block, at.i).name)) return;
-      const ticks = (seenTick.get(index) || 0) + 1;
+      const ticks = (ticksOnScreen.get(index) || 0) + 1;
       now.set(index, ticks);
-      if (ticks >= LOOK && (random || !(at.block.flags[at.i] & 1))) passing.set(index, at.block.rows[at.i]);
+      if (ticks >= SEEN_TICKS && (random || !(at.block.flags[at.i] & 1))) leaving.set(index, at.block.rows[at.i]);
     });
-    for (const [index, row] of passing) {
+    for (const [index, row] of leaving) {
       if (now.has(index) || (random && rectOf(index).y + layout.size > top + layout.head)) continue;
-      passing.delete(index);
+      leaving.delete(index);
       const at = cell(index);
       if (at && !random) at.block.flags[at.i] |= 1;
-      (random ? randomWaiting : seenWaiting).push(row);
+      (random ? seenRandomRows : seenRows).push(row);
     }
-    seenTick = now;
+    ticksOnScreen = now;
   }
-  async function tellSeen() {
-    for (const [list, random] of [[seenWaiting, false], [randomWaiting, true]]) {
+  async function sendSeen() {
+    for (const [list, random] of [[seenRows, false], [seenRandomRows, true]]) {
       const rows = list.splice(0, 10000);
-      if (rows.length) try { await ask("seen", { rows, random }); progressSoon(); } catch { list.push(...rows); }
+      if (rows.length) try { await request("seen", { rows, random }); progressSoon(); } catch { list.push(...rows); }
     }
   }
-  const every = (call, ms) => { const id = setInterval(call, ms); return () => clearInterval(id); };
-  const stops = [every(tick, 400), every(tellSeen, 1500), every(changes, 2500), every(() => remember(), 4000), every(creep, 30)];
+  const repeat = (callback, ms) => { const id = setInterval(callback, ms); return () => clearInterval(id); };
+  const intervals = [repeat(tick, 400), repeat(sendSeen, 1500), repeat(fetchChanges, 2500), repeat(() => saveState(), 4000), repeat(autoScroll, 30)];
   const watcher = new ResizeObserver(() => { if (view && Math.abs(Math.max(scroller.clientWidth - 20, 120) - layout.width) > 0.5) relayout(); else refresh(); });
   watcher.observe(scroller);
-  const dark = matchMedia("(prefers-color-scheme: dark)"), recolour = () => theme();
-  dark.addEventListener("change", recolour);
-  const leave = (e) => { painted(); if (waiting()) { e.preventDefault(); e.returnValue = ""; } };
-  const woke = () => { if (!document.hidden) { changes(); send(); refresh(); } };
-  addEventListener("beforeunload", leave);
-  document.addEventListener("visibilitychange", woke);
+  const dark = matchMedia("(prefers-color-scheme: dark)"), onThemeChange = () => theme();
+  dark.addEventListener("change", onThemeChange);
+  const onUnload = (e) => { endStroke(); if (unsavedCount()) { e.preventDefault(); e.returnValue = ""; } };
+  const onVisible = () => { if (!document.hidden) { fetchChanges(); send(); refresh(); } };
+  addEventListener("beforeunload", onUnload);
+  document.addEventListener("visibilitychange", onVisible);
 
-  async function begin() {
+  async function initialize() {
     try {
-      hello = await ask("hello", { bright: true });
-      const named = store("reviewer"), own = hello.reviewer;
-      set.reviewer = own;
+      session = await request("describe", { brighten: true });
+      const named = store("reviewer"), own = session.reviewer;
+      settings.reviewer = own;
       if (named?.name && named.instead === own && named.name !== own) {
-        set.reviewer = named.name;
-        try { hello = await ask("hello", { bright: true }); } catch (error) { if (error.status !== 422) throw error; set.reviewer = own; store("reviewer", null); }
+        settings.reviewer = named.name;
+        try { session = await request("describe", { brighten: true }); } catch (error) { if (error.status !== 422) throw error; settings.reviewer = own; store("reviewer", null); }
       }
-      hello.own = own;
-      Object.assign(set, hello.place?.set || {});
-      if (set.by.startsWith("column:") && !hello.columns.includes(set.by.slice(7))) set.by = "label";
-      if (!hello.audited) { if (set.within !== "visual") set.within = "visual"; if (set.by === "pair") set.by = "label"; if (set.show === "suspicious") set.show = "all"; }
-      if (!set.bright) hello.references = (await ask("hello", { bright: false })).references;
-      steps = hello.steps;
-      marksKnown = hello.number;
-      app.dataset.theme = set.theme;
+      session.own = own;
+      Object.assign(settings, session.state?.settings || {}, { reviewer: settings.reviewer });
+      if (settings.group_by.startsWith("column:") && !session.columns.includes(settings.group_by.slice(7))) settings.group_by = "label";
+      if (!session.audited) { settings.sort_by = "visual"; if (settings.group_by === "pair") settings.group_by = "label"; if (settings.filter === "suspicious") settings.filter = "all"; }
+      if (!settings.brighten) session.typical_sheets = (await request("describe", { brighten: false })).typical_sheets;
+      steps = session.steps;
+      knownRevision = session.revision;
+      app.dataset.theme = settings.theme;
       drawBar();
-      conflicts = hello.conflicts;
+      conflicts = session.conflicts;
       drawTray();
-      queue = leftOver();
-      keepQueue();
-      if (queue.length) say(`${several(waiting(), "mark")} that could not be saved before ${waiting() === 1 ? "is" : "are"} sent now.`, "warn");
-      for (const words of hello.notes) say(words, "warn");
-      tell();
-      await open(hello.place?.place);
+      queue = takeUnsaved();
+      saveQueue();
+      if (queue.length) showToast(`${plural(unsavedCount(), "mark")} that could not be saved before ${unsavedCount() === 1 ? "is" : "are"} being sent now.`, "warn");
+      for (const message of session.notes) showToast(message, "warn");
+      drawStatus();
+      await openView(session.state?.position);
       send();
       scroller.focus({ preventScroll: true });
     } catch (error) {
       empty.hidden = false;
       empty.replaceChildren(el("p", { text: error.status === 403 ? error.message : `${error.message || error}. Trying again…` }));
-      if (error.status !== 403) later(begin, 2500);
+      if (error.status !== 403) schedule(initialize, 2500);
     }
   }
-  begin();
+  initialize();
   root.review = {
     painted() {
       if (view && !layout.shown) return true;
       const first = Math.floor(scroller.scrollTop / STRIP), last = Math.floor(Math.min(scroller.scrollTop + scroller.clientHeight, layout?.height) / STRIP);
-      for (let k = first; k <= last; k++) { const strip = strips.get(k); if (!strip || strip.dirty || strip.lacks.size) return false; }
+      for (let k = first; k <= last; k++) { const strip = strips.get(k); if (!strip || strip.dirty || strip.missing.size) return false; }
       return !!view && !app.classList.contains("busy");
     },
-    ready: () => root.review.painted() && !loading.size && ![...strips.values()].some((strip) => strip.dirty || strip.lacks.size),
-    saved: () => !waiting() && !sending, view: () => view, settings: () => ({ ...set }), current: () => current, problem: () => problem,
+    ready: () => root.review.painted() && !loading.size && ![...strips.values()].some((strip) => strip.dirty || strip.missing.size),
+    saved: () => !unsavedCount() && !sending, view: () => view, revision: () => knownRevision, settings: () => ({ ...settings }), current: () => current, problem: () => problem,
     rect(index) { const { x, y } = rectOf(index), at = content.getBoundingClientRect(); return { x: at.left + x + layout.size / 2, y: at.top + y + layout.size / 2, top: y, size: layout.size }; },
-    sample(index) { const at = cell(index); return at && { id: at.block.ids[at.i], row: at.block.rows[at.i], mark: labelOf(at.block.mark[at.i]), given: labelOf(at.block.given[at.i]), suggested: labelOf(at.block.suggested[at.i]), suspicion: at.block.suspicion[at.i], flags: at.block.flags[at.i] }; },
+    sample(index) { const at = cell(index); return at && { id: at.block.ids[at.i], row: at.block.rows[at.i], mark: labelOf(at.block.marks[at.i]), given: labelOf(at.block.given[at.i]), suggested: labelOf(at.block.suggested[at.i]), suspicion: at.block.suspicion[at.i], flags: at.block.flags[at.i] }; },
     visible() { const found = []; eachTile(scroller.scrollTop + layout.head, scroller.scrollTop + scroller.clientHeight - layout.size, (index) => found.push(index)); return found; },
     scroller, layout: () => layout, counts: () => ({ blocks: blocks.size, bitmaps: bitmaps.size, strips: strips.size }),
   };
   return () => {
     closed = true;
-    for (const stop of stops) stop();
+    for (const stop of intervals) stop();
     for (const id of timers) clearTimeout(id);
     watcher.disconnect();
-    dark.removeEventListener("change", recolour);
-    removeEventListener("beforeunload", leave);
-    document.removeEventListener("visibilitychange", woke);
-    document.removeEventListener("keydown", outside);
-    for (const picture of bitmaps.values()) picture.close();
-    link.close();
+    dark.removeEventListener("change", onThemeChange);
+    removeEventListener("beforeunload", onUnload);
+    document.removeEventListener("visibilitychange", onVisible);
+    document.removeEventListener("keydown", onDocumentKey);
+    for (const image of bitmaps.values()) image.close();
+    connection.close();
     root.replaceChildren();
   };
 }
 
-const place = globalThis.document?.querySelector("[data-mlfix-review]");
-if (place) {
-  if (location.search) history.replaceState(null, "", location.pathname); // the token has done its work
-  start(place, httpLink(), { whole: true });
+const position = globalThis.document?.querySelector("[data-mlfix-review]");
+if (position) {
+  if (location.search) history.replaceState(null, "", location.pathname); // remove the token from the address bar
+  start(position, httpConnection(), { whole: true });
 }
 
 export default {
-  render({ model, el: root }) { return start(root, widgetLink(model), { height: model.get("height") }); },
+  render({ model, el: root }) { return start(root, kernelConnection(model), { height: model.get("height") }); },
 };

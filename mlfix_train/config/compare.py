@@ -1,0 +1,60 @@
+"""Keys of ``mlfix compare``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from mlfix_train.config.sections import FixesConfig
+from mlfix_train.errors import ConfigError, check_choice, check_range
+
+
+@dataclass
+class CompareConfig:
+    """Compares models trained on the original and on the fixed labels.
+
+    Args:
+        original: Runs trained on the given labels: a run directory, a directory of them, a glob, a list of these, or
+            prediction files (Parquet, our CSV, MLfix's CSV).
+        fixed: Runs trained with the fixes.
+        control: Runs of the control arm; null: none.
+        fixes: The fixes that the fixed arm was trained with.
+        ignore: Differences between runs that do not stop: settings, fixes, labels, copies.
+        slices: slices.<name>=<regex on the given label>, [labels], or {column: <name>, values: [...]}.
+        samples: CSV or Parquet file with columns for slices and groups; null: the data of the runs.
+        group: Regex on the sample_id that names its photo or track; null: the groups of the data.
+        paired: auto: pair runs of the same seed if both arms are run directories; true: pair by name; false: never.
+        resamples: Resamples of the interval and of the permutation test, 100 to 10,000,000.
+        seed: Seed of both.
+        name: Name of the study in titles and in W&B; null: the name of the runs.
+        out: Folder for summary.json, compare.md, compare.html and charts.
+        logger: Where the comparison is logged: logger=wandb or logger=none.
+    """
+
+    original: Any = MISSING
+    fixed: Any = MISSING
+    control: Any = None
+    fixes: FixesConfig = field(default_factory=FixesConfig)
+    ignore: list[str] = field(default_factory=list)
+    slices: dict[str, Any] = field(default_factory=dict)
+    samples: str | None = None
+    group: str | None = None
+    paired: Any = "auto"
+    resamples: int = 10_000
+    seed: int = 0
+    name: str | None = None
+    out: str = "compare"
+    logger: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        from mlfix_train.audit.comparison.inputs import IGNORABLE
+
+        check_range("resamples", self.resamples, 100, 10**7)
+        check_range("seed", self.seed, 0, 2**31)
+        check_choice("paired", self.paired, ("auto", True, False))
+        for name in self.ignore:
+            check_choice("ignore", name, IGNORABLE)
+        if not self.out.strip(" ."):
+            raise ConfigError(f"out={self.out} names no folder", "set one: out=<folder>")

@@ -1,0 +1,64 @@
+"""Keys of ``mlfix review``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlfix_train.config.sections import FixesConfig
+from mlfix_train.data.pixels.spec import PixelsConfig
+from mlfix_train.errors import ConfigError, check_range
+
+
+@dataclass
+class ReviewConfig:
+    """The review page, where people mark wrong labels.
+
+    Needs audit=<directory of mlfix audit>, or data.root=<folder of class folders>.
+
+    Args:
+        audit: Directory of mlfix audit: shows the most suspicious samples first, with the labels it suggests.
+        out: Folder of fixes.csv and of the files that the review resumes from; the same folder continues it.
+        order: Directory of mlfix sort | none | auto: that of the audit, else images are sorted by their pixels, once.
+        reviewer: Your name, as saved in the fixes; null: that of your account.
+        port: Port of the page; null: 8377, or the next free one; 0: any.
+        host: Address to listen on. 127.0.0.1: this machine only; others, such as 0.0.0.0 (all addresses), let in
+            everyone who has the link, unencrypted.
+        open: Open the page in the browser.
+        data: Needed without an audit; with one, the images of its runs are shown by default.
+        fixes: Fixes to start with. fixes.ignore=[new_labels] lets reviewers add labels that no sample has yet.
+        pixels: Images on the page. size: as the runs stored them, else 64.
+    """
+
+    audit: str | None = None
+    out: str = "review"
+    order: str = "auto"
+    reviewer: str | None = None
+    port: int | None = None
+    host: str = "127.0.0.1"
+    open: bool = True
+    data: dict[str, Any] = field(default_factory=dict)
+    fixes: FixesConfig = field(default_factory=FixesConfig)
+    pixels: PixelsConfig = field(default_factory=PixelsConfig)
+
+    def __post_init__(self) -> None:
+        from mlfix_train.audit.review.requests import MAX_NAME, is_valid_name
+
+        if self.port is not None:
+            check_range("port", self.port, 0, 65535)
+        if self.reviewer is not None and not is_valid_name(self.reviewer):
+            name = self.reviewer[:90]
+            raise ConfigError(
+                f"reviewer={name!r} is not a valid name", f"use one line of at most {MAX_NAME} characters"
+            )
+        if self.audit is None and not self.has_data:
+            raise ConfigError(
+                "mlfix review needs something to show",
+                "give audit=<directory of mlfix audit>, or data.root=<folder of class folders>",
+            )
+
+    @property
+    def has_data(self) -> bool:
+        """Whether the data are given, and not only an audit."""
+        is_folder = str(self.data.get("_target_", "")).endswith("read_folder")
+        return bool(self.data.get("root") or self.data.get("file")) or (bool(self.data) and not is_folder)

@@ -1,0 +1,115 @@
+"""Keys of ``mlfix sort``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlfix_train.data.pixels.spec import PixelsConfig
+from mlfix_train.data.splits import SplitSpec
+from mlfix_train.errors import ConfigError, check_choice, check_range
+from mlfix_train.models.embedding.settings import EMBEDDERS, LpipsSpec, VisualWordsSpec
+
+KINDS = ("auto", *EMBEDDERS, "embeddings")
+
+
+@dataclass(frozen=True)
+class DuplicatesConfig:
+    """Near-duplicates.
+
+    Args:
+        threshold: Distance up to which images are near-duplicates, in the units of the embeddings; 0: identical images
+            only; auto: as close as slightly perturbed copies are.
+    """
+
+    threshold: float | str = "auto"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.threshold, str):
+            check_choice("threshold", self.threshold, ("auto",))
+        else:
+            check_range("threshold", self.threshold, 0, 1e9)
+
+
+@dataclass(frozen=True)
+class SortConfig:
+    """Images in an order that puts similar ones side by side, with near-duplicates and outliers.
+
+    Args:
+        data: The samples; any reader, given by _target_.
+        by: What similarity is measured by: pixels | network | visual_words | lpips | embeddings; auto: embeddings or
+            network if given, else pixels.
+        network: Run directory of a sorting network or a classifier; for by=network, by=visual_words, and by=lpips
+            without a trunk.
+        embedder: Your own embedder, given by _target_, instead of by.
+        embeddings: File embeddings.npy of an earlier sort, or your own (N, D) array with one row per sample.
+        width: Dimensions that embeddings are projected to (principal components), 1 to 65,536; null: no projection.
+        out: Folder of embeddings.npy, order.parquet, duplicates.csv, sort.json and panels/.
+        initial_order: Folder of an earlier sort to start from; its order is improved, new images are inserted next to
+            similar ones.
+        slices: Slices that get a panel, slices.<name>=<regular expression on the label>.
+        n_panels: Labels that get a panel, those with the strongest outliers first, 0 to 1000.
+        search_effort: Of the search for a short path, 0 to 10,000; 0 is fastest, 20 saves another half percent.
+        seed: Of samples, projection and search.
+        device: auto | cpu | cuda | cuda:<n>.
+        batch_size: Images embedded at a time.
+        lpips: Settings of by=lpips.
+        visual_words: Settings of by=visual_words.
+        duplicates: Settings of near-duplicates.
+        split: As in mlfix train; near-duplicates across it are reported.
+        pixels: How images are decoded and stored; pixels.cache=outputs/.pixels shares those of mlfix train.
+    """
+
+    data: Any = field(default_factory=dict)
+    by: str = "auto"
+    network: str | None = None
+    embedder: Any = None
+    embeddings: str | None = None
+    width: int | None = 128
+    out: str = "sort"
+    initial_order: str | None = None
+    slices: dict[str, str] = field(default_factory=dict)
+    n_panels: int = 12
+    search_effort: float = 0.7
+    seed: int = 0
+    device: str = "auto"
+    batch_size: int = 256
+    lpips: LpipsSpec = field(default_factory=LpipsSpec)
+    visual_words: VisualWordsSpec = field(default_factory=VisualWordsSpec)
+    duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
+    split: SplitSpec = field(default_factory=SplitSpec)
+    pixels: PixelsConfig = field(default_factory=PixelsConfig)
+
+    def __post_init__(self) -> None:
+        for key in ("data", "embedder"):
+            value = getattr(self, key)
+            if not isinstance(value, dict) and value is not None:
+                raise ConfigError(f"{key}={value} is a value, not a section", f"set its keys: {key}.<key>=...")
+        check_choice("by", self.by, KINDS)
+        for by, key in (("network", "network"), ("visual_words", "network"), ("embeddings", "embeddings")):
+            if self.by == by and not getattr(self, key):
+                raise ConfigError(f"by={by} needs {key}", f"set {key}=<...>, or by=pixels, which needs nothing")
+        if self.width is not None:
+            check_range("width", self.width, 1, 65_536)
+        if not self.out.strip(" ."):
+            raise ConfigError(f"out={self.out} names no folder", "give a name: out=<folder>")
+        check_range("n_panels", self.n_panels, 0, 1000)
+        check_range("search_effort", self.search_effort, 0, 10_000)
+        check_range("seed", self.seed, 0, 2**31)
+        check_range("batch_size", self.batch_size, 1, 100_000)
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            check_choice("device", self.device, ("auto", "cpu", "cuda"))
+        for name, pattern in self.slices.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                problem = f"slices.{name}={pattern} is not a valid regular expression: {error}"
+                raise ConfigError(problem, "see the syntax of Python's `re`") from error
+
+    @property
+    def kind(self) -> str:
+        """What similarity is measured by: one of :data:`KINDS` other than ``auto``."""
+        if self.by != "auto":
+            return self.by
+        return "embeddings" if self.embeddings else "network" if self.network else "pixels"
