@@ -6,13 +6,12 @@ import logging
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mlfix_train.audit.files import read_audit
-from mlfix_train.audit.predictions.runs import load_runs, mean_probabilities
+from mlfix_train.audit.predictions.runs import AuditedRuns, load_runs, mean_probabilities
 from mlfix_train.audit.reporting import exporters
 from mlfix_train.commands.inputs import open_boxes, read_matching_fixes, read_samples
 from mlfix_train.config.export import TOOLS, ExportConfig
@@ -102,15 +101,19 @@ def _export_audit(cfg: ExportConfig) -> list[Path]:
             "audit run directories, or export to=cleanlab",
         )
     elif cfg.to == "fiftyone":
-        files = exporters.write_fiftyone(ranking, table["path"].to_dict(), out)
+        files = exporters.write_fiftyone(ranking, _paths(table), out)
     else:
-        files = exporters.write_label_studio(ranking, table["path"].to_dict(), labels, out, cfg.url)
+        files = exporters.write_label_studio(ranking, _paths(table), labels, out, cfg.url)
     print(f"exported   {len(ranking):,} samples for {cfg.to}: " + ", ".join(map(str, files)))
     print(f"load it    {USAGE[cfg.to]}", flush=True)
     return files
 
 
-def _pred_probs(runs: Any, ranking: pd.DataFrame, labels: list[str]) -> np.ndarray | None:
+def _paths(samples: pd.DataFrame) -> dict[str, str]:
+    return {str(sample): str(path) for sample, path in samples["path"].items()}
+
+
+def _pred_probs(runs: AuditedRuns, ranking: pd.DataFrame, labels: list[str]) -> np.ndarray | None:
     """Returns the mean probabilities of the exported samples, if the runs kept them and know all labels."""
     held_out = runs.held_out()
     probabilities = mean_probabilities(runs, held_out)
@@ -124,4 +127,5 @@ def _pred_probs(runs: Any, ranking: pd.DataFrame, labels: list[str]) -> np.ndarr
     if (rows < 0).any():
         problem = f"audit: the runs no longer hold out {int((rows < 0).sum()):,} of its samples"
         raise DataError(problem, "run the audit again")
-    return probabilities[rows]
+    exported: np.ndarray = probabilities[rows]
+    return exported

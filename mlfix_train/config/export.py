@@ -10,7 +10,6 @@ from mlfix_train.config.sections import FixesConfig
 from mlfix_train.errors import ConfigError, check_choice, check_range
 
 TOOLS = ("fiftyone", "label_studio", "cleanlab")
-FORMATS = ("source", "mtsd", "coco", "yolo", "voc")
 
 
 @dataclass(frozen=True)
@@ -39,13 +38,15 @@ class ExportConfig:
     fixes: FixesConfig = field(default_factory=FixesConfig)
 
     def __post_init__(self) -> None:
-        check_choice("to", self.to, (*TOOLS, *FORMATS))
+        from mlfix_train.data.annotations.detect import FORMATS
+
+        check_choice("to", self.to, (*TOOLS, "source", *FORMATS))
         if not self.out.strip(" ."):
             raise ConfigError(f"out={self.out} names no folder", "give a name: out=<folder>")
         if self.to in TOOLS and self.audit is None:
             raise ConfigError(f"to={self.to} needs audit", f"mlfix export to={self.to} audit=<folder of mlfix audit>")
         for key, value in (("crops", self.crops), ("fixes.path", self.fixes.path)):
-            if self.to in FORMATS and value is None:
+            if self.to not in TOOLS and value is None:
                 command = f"mlfix export to={self.to} crops=<folder> fixes.path=<fixes.csv> out=<folder>"
                 raise ConfigError(f"to={self.to} needs {key}", f"give the folder of the crops and the fixes: {command}")
         if self.top is not None:

@@ -291,7 +291,7 @@ def test_an_interrupted_cropping_resumes(tmp_path: Path, monkeypatch: pytest.Mon
     command = ("crop", f"data.root={root}", f"out={tmp_path / 'a'}", *SMALL_PNG)
     assert mlfix(*command).code == 130
     answer = mlfix("train", "data=crops", f"data.root={tmp_path / 'a'}")
-    assert answer.code == 1 and "unfinished cropping" in answer.err
+    assert answer.code == 1 and "unfinished crops" in answer.err
     with open(tmp_path / "a/.mlfix/photos.jsonl", "a") as file:
         file.write('{"name": "photo20", "key": "trunc')  # as a crash leaves it
     monkeypatch.setattr(crop_build, "crop_in_parallel", record)
@@ -319,18 +319,18 @@ def test_ctrl_c_and_kill_leave_what_was_done(tmp_path: Path) -> None:
     for sign in (signal.SIGINT, signal.SIGKILL):
         already = counts[-1] if counts else 0
         process = start("crop", f"data.root={root}", "out=a", "workers=2", cwd=tmp_path)
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300
         while time.monotonic() < until and (
             not journal.exists() or len(journal.read_bytes().splitlines()) < already + 8
         ):
             time.sleep(0.01)
         process.send_signal(sign)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=300)
         assert process.returncode == (130 if sign == signal.SIGINT else -signal.SIGKILL), said
         assert "Traceback" not in said
         counts.append(len(journal.read_bytes().splitlines()))
     process = start("crop", f"data.root={root}", "out=a", "workers=2", cwd=tmp_path)
-    out, said = process.communicate(timeout=60)
+    out, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert f"{counts[-1]} of 606 photos were cropped before" in out or f"{counts[-1] - 1} of 606 photos" in out
     assert len(table_of(tmp_path / "a")) == len(list((tmp_path / "a").glob("*/*.jpg")))
@@ -451,7 +451,7 @@ def test_crowds_and_photos_without_boxes(tmp_path: Path, mlfix) -> None:
 # Interrupted, or in the wrong place
 
 
-def test_yolo_label_files_without_a_photo_are_expected(tmp_path: Path, mlfix) -> None:
+def test_yolo_label_files_without_a_photo_are_reported(tmp_path: Path, mlfix) -> None:
     write_yolo(tmp_path / "y", for_format("yolo"))
     (tmp_path / "y/labels/train/orphan.txt").write_text("0 0.5 0.5 0.1 0.1\n1 0.5 0.5 0.1 0.1\n")
     answer = mlfix("crop", f"data.root={tmp_path / 'y'}", f"out={tmp_path / 'o'}", *SMALL_PNG)
@@ -466,7 +466,7 @@ def test_an_unfinished_cropping_is_not_trained_on(tmp_path: Path, mlfix) -> None
     about = json.loads((tmp_path / "o/crop.json").read_text())
     (tmp_path / "o/crop.json").write_text(json.dumps({**about, "status": "running"}))
     answer = mlfix("train", "data=crops", f"data.root={tmp_path / 'o'}")
-    assert answer.code == 1 and "unfinished cropping" in answer.err
+    assert answer.code == 1 and "unfinished crops" in answer.err
 
 
 def test_what_fails_before_it_begins_leaves_all_as_it_was(tmp_path: Path, mlfix) -> None:
@@ -490,10 +490,10 @@ def test_what_fails_before_it_begins_leaves_all_as_it_was(tmp_path: Path, mlfix)
     assert not (tmp_path / "q").exists()
 
 
-def test_two_at_once_with_other_settings_are_expected(tmp_path: Path) -> None:
+def test_two_at_once_with_other_settings(tmp_path: Path) -> None:
     root = write_mtsd(tmp_path / "data", photos(count=60))
     pair = [start("crop", f"data.root={root}", "out=o", f"size={size}", cwd=tmp_path) for size in (24, 48)]
-    said = [process.communicate(timeout=60)[1] for process in pair]
+    said = [process.communicate(timeout=300)[1] for process in pair]
     codes = [process.returncode for process in pair]
     assert sorted(codes) == [0, 1], said
     assert "holds crops of other settings" in said[codes.index(1)]

@@ -84,9 +84,7 @@ class Annotations:
             ``position`` (from 0, among the photo's boxes), ``label``, the corners ``x_min, y_min, x_max, y_max``
             (outer edges; pixels, or fractions of the photo's sides if ``normalized``), ``problem``, ``detail``, and
             further attributes that the source gives.
-        normalized: corners are fractions of the photo's sides, 0 to 1, instead of pixels.
-        exif_applied: corners refer to the photo rotated by its EXIF orientation, instead of the pixels as stored.
-        stable_keys: ``annotation`` is an id that the source gives, instead of a position or line number.
+        normalized, exif_applied, stable_keys: see :class:`AnnotationFormat`.
         classes: the source's class list, in its order; empty if it has none.
         notes: what the user should know about the reading, one sentence each.
     """
@@ -115,7 +113,7 @@ class AnnotationFormat(ABC):
             def read(self) -> Annotations:
                 photo = {"name": "street", "path": f"{self.root}/street.jpg", "source": f"{self.root}/boxes.csv"}
                 box = {"photo": "street", "annotation": "1", "position": 0, "label": "stop", **corners([5, 5, 40, 40])}
-                return build_annotations(self.name, self.folder, [photo], [box])
+                return self.build([photo], [box])
 
     Args:
         root: folder of the data set; made absolute.
@@ -128,6 +126,12 @@ class AnnotationFormat(ABC):
 
     name: ClassVar[str] = ""
     """What errors and ``mlfix export to=`` call the format."""
+    normalized: ClassVar[bool] = False
+    """Corners are fractions of the photo's sides, 0 to 1, instead of pixels."""
+    exif_applied: ClassVar[bool] = False
+    """Corners refer to the photo rotated by its EXIF orientation, instead of the pixels as stored."""
+    stable_keys: ClassVar[bool] = False
+    """``annotation`` is an id that the source gives, instead of a position or line number."""
 
     def __post_init__(self) -> None:
         self.root = str(check_root(self.root))
@@ -154,6 +158,47 @@ class AnnotationFormat(ABC):
         Raises:
             DataError: the annotations as a whole can't be used. (A single bad file or box gets a ``problem`` instead.)
         """
+
+    def build(
+        self,
+        photos: list[dict[str, Any]],
+        boxes: list[dict[str, Any]],
+        classes: Iterable[str] = (),
+        notes: Iterable[str] = (),
+        root: Path | None = None,
+    ) -> Annotations:
+        """Builds :class:`Annotations` from rows.
+
+        Args:
+            photos: rows with ``name``, ``path``, ``source``, and other columns of photos where they are known.
+            boxes: rows with the columns of boxes (``problem`` and ``detail`` only if there is one), and attributes.
+            classes: as in :class:`Annotations`.
+            notes: likewise.
+            root: likewise; by default ``self.folder``.
+
+        Raises:
+            DataError: there are no photos, or two with one name.
+        """
+        if not photos:
+            hint = f"is it {self.name}? Give the folder that holds the data set"
+            raise DataError(f"data.root={self.root} lists no photos", hint)
+        defaults = {"split": "", "width": 0, "height": 0, "panorama": False, "problem": "", "detail": ""}
+        photo_table = pd.DataFrame([{**defaults, **photo} for photo in photos]).set_index("name")
+        repeated = photo_table.index[photo_table.index.duplicated()].unique()
+        if len(repeated):
+            same = photo_table.loc[[repeated[0]]]
+            files = (f"{path} (in {source})" for path, source in zip(same["path"], same["source"], strict=True))
+            problem = f"{len(repeated):,} photo name(s) are used twice, such as {repeated[0]}: {' and '.join(files)}"
+            raise DataError(problem, "rename one of the photos, or read fewer files (data.file= data.images=)")
+        for row in boxes:
+            row |= {key: to_unicode(row[key]) for key in ("label", "annotation", "photo") if isinstance(row[key], str)}
+        box_table = pd.DataFrame(boxes, columns=None if boxes else list(BOX_COLUMNS))
+        for key in ("problem", "detail"):
+            box_table[key] = box_table[key].fillna("") if key in box_table else ""
+        columns = [*BOX_COLUMNS, *(key for key in box_table.columns if key not in BOX_COLUMNS)]
+        tables = (root or self.folder, photo_table[list(PHOTO_COLUMNS)], box_table[columns])
+        flags = (self.normalized, self.exif_applied, self.stable_keys)
+        return Annotations(self.name, *tables, *flags, tuple(classes), tuple(notes))
 
     def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
         """Writes copies of all annotation files, with some labels changed, below ``out`` and laid out as in ``root``.
@@ -190,42 +235,6 @@ def check_root(root: str | Path) -> Path:
         problem = "is a file" if folder.is_file() else "does not exist"
         raise DataError(f"data.root={root} {problem}", "give the folder that holds photos and annotations")
     return Path(os.path.abspath(folder))
-
-
-def build_annotations(
-    name: str, root: Path, photos: list[dict[str, Any]], boxes: list[dict[str, Any]], **more: Any
-) -> Annotations:
-    """Builds :class:`Annotations` from rows and checks that no two photos have one name.
-
-    Args:
-        name: name of the format.
-        root: folder that was read.
-        photos: rows with ``name``, ``path``, ``source``, and other columns of photos where they are known.
-        boxes: rows with the columns of boxes (``problem`` and ``detail`` only where there is one), and attributes.
-        more: further fields of :class:`Annotations`.
-
-    Raises:
-        DataError: there are no photos, or two with one name.
-    """
-    if not photos:
-        raise DataError(f"data.root={root} lists no photos", f"is it {name}? Give the folder that holds the data set")
-    defaults = {"split": "", "width": 0, "height": 0, "panorama": False, "problem": "", "detail": ""}
-    photo_table = pd.DataFrame([{**defaults, **photo} for photo in photos]).set_index("name")
-    repeated = photo_table.index[photo_table.index.duplicated()].unique()
-    if len(repeated):
-        same = photo_table.loc[[repeated[0]]]
-        raise DataError(
-            f"{len(repeated):,} photo name(s) are used twice, such as {repeated[0]}: "
-            + " and ".join(f"{path} (in {source})" for path, source in zip(same["path"], same["source"], strict=True)),
-            "rename one of the photos, or read fewer files (data.file= data.images=)",
-        )
-    for row in boxes:
-        row |= {key: to_unicode(row[key]) for key in ("label", "annotation", "photo") if isinstance(row[key], str)}
-    box_table = pd.DataFrame(boxes, columns=None if boxes else list(BOX_COLUMNS))
-    for key in ("problem", "detail"):
-        box_table[key] = box_table[key].fillna("") if key in box_table else ""
-    columns = [*BOX_COLUMNS, *(key for key in box_table.columns if key not in BOX_COLUMNS)]
-    return Annotations(name, root, photo_table[list(PHOTO_COLUMNS)], box_table[columns], **more)
 
 
 def number(value: Any) -> float:

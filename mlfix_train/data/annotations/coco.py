@@ -44,6 +44,7 @@ class Coco(AnnotationFormat):
     images: str | Path | None = None
 
     name = "coco"
+    stable_keys = True
 
     @classmethod
     def detect(cls, root: Path) -> int:
@@ -67,9 +68,7 @@ class Coco(AnnotationFormat):
             by_id = self._read_photos(path, content)
             photos += by_id.values()
             boxes += _read_boxes(path, content, by_id, categories)
-        return base.build_annotations(
-            self.name, self.folder, photos, boxes, stable_keys=True, classes=tuple(classes), notes=tuple(notes)
-        )
+        return self.build(photos, boxes, classes, notes)
 
     def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
         """Writes copies with new labels; a label that a file lacks becomes a category with an unused id."""

@@ -40,6 +40,7 @@ class Mtsd(AnnotationFormat):
     images: str | Path | None = None
 
     name = "mtsd"
+    stable_keys = True
 
     @classmethod
     def detect(cls, root: Path) -> int:
@@ -85,7 +86,7 @@ class Mtsd(AnnotationFormat):
         unlisted = [key for key in files if key not in split_lists]
         if split_lists and unlisted:
             notes.append(f"{len(unlisted):,} annotated photos are in no list of splits/: {format_list(unlisted, 3)}")
-        return base.build_annotations(self.name, self.folder, photos, boxes, stable_keys=True, notes=tuple(notes))
+        return self.build(photos, boxes, notes=notes)
 
     def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
         """Writes copies with new labels; arguments as in the base class."""

@@ -70,7 +70,7 @@ class Voc(AnnotationFormat):
         if not photos:
             hint = "give the folder that holds Annotations/ and JPEGImages/"
             raise DataError(f"no XML below data.root={self.root}", hint)
-        return base.build_annotations(self.name, root, photos, boxes)
+        return self.build(photos, boxes)
 
     def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
         """Writes copies with new labels; arguments as in the base class."""

@@ -40,6 +40,8 @@ class Yolo(AnnotationFormat):
     file: str | Path | None = None
 
     name = "yolo"
+    normalized = True
+    exif_applied = True
 
     @classmethod
     def detect(cls, root: Path) -> int:
@@ -84,16 +86,7 @@ class Yolo(AnnotationFormat):
                 f"none of the {len(photos):,} photos below data.root={self.root} has a label file with boxes",
                 f"the label file of the first one would be {photos[0]['source'] if photos else 'in labels/'}",
             )
-        return base.build_annotations(
-            self.name,
-            root,
-            photos,
-            boxes,
-            normalized=True,
-            exif_applied=True,
-            classes=tuple(names.values()),
-            notes=tuple(notes),
-        )
+        return self.build(photos, boxes, names.values(), notes, root)
 
     def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
         """Writes copies with new labels, beside links to the photos; a new label is added to the class list.

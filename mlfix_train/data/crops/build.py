@@ -162,36 +162,32 @@ def _describe(batch: list[PhotoJob]) -> str:
     return f"{batch[0].path} to {batch[-1].path}"
 
 
-def _allowed(max_unreadable: float, photos: int) -> float:
-    return max(max_unreadable * photos, 1) if max_unreadable > 0 else 0
-
-
 def _check_missing(annotations: Annotations, jobs: list[PhotoJob], max_unreadable: float) -> None:
     """Raises a DataError if too many photos are missing or have no usable annotation, before anything is cropped."""
     missing = [job.path for job in jobs if not os.path.isfile(job.path)]
     bad = annotations.photos[annotations.photos["problem"] != ""]
     total = len(jobs) + len(bad)
-    if len(missing) + len(bad) > _allowed(max_unreadable, total):
-        reasons = [f"{len(missing):,} photos are missing"] if missing else []
-        reasons += [f"{len(bad):,} have no usable annotation"] if len(bad) else []
-        hint = "unpack all archives, or give data.images=<folder> (mtsd, coco)" if missing else "repair these files"
-        raise DataError(
-            f"of {total:,} photos {' and '.join(reasons)}, more than max_unreadable={max_unreadable:g} allows",
-            f"{hint}; max_unreadable=1 crops what is there",
-            [*missing[:5], *bad["detail"].head(5)][:6],
-        )
+    reasons = [f"{len(missing):,} photos are missing"] if missing else []
+    reasons += [f"{len(bad):,} have no usable annotation"] if len(bad) else []
+    problem = f"of {total:,} photos {' and '.join(reasons)}"
+    hint = "unpack all archives, or give data.images=<folder> (mtsd, coco)" if missing else "repair these files"
+    details = [*missing[:5], *bad["detail"].head(5)][:6]
+    hint += "; max_unreadable=1 crops what is there"
+    _check_limit(len(missing) + len(bad), total, max_unreadable, DataError(problem, hint, details))
 
 
 def _check_unreadable(dropped: pd.DataFrame, photos: int, max_unreadable: float) -> None:
     """Raises a DataError if too many photos could not be cropped."""
     bad = dropped[dropped["problem"].isin(PHOTO_PROBLEMS)].drop_duplicates("photo")
-    if len(bad) > _allowed(max_unreadable, photos):
-        raise DataError(
-            f"{len(bad):,} of {photos:,} photos can't be cropped ({summarize_counts(bad['problem'])}), more than "
-            f"max_unreadable={max_unreadable:g} allows",
-            f"{REPAIR}, or raise max_unreadable; finished crops are kept",
-            bad["detail"].head(5).tolist(),
-        )
+    problem = f"{len(bad):,} of {photos:,} photos can't be cropped ({summarize_counts(bad['problem'])})"
+    hint = f"{REPAIR}, or raise max_unreadable; finished crops are kept"
+    _check_limit(len(bad), photos, max_unreadable, DataError(problem, hint, bad["detail"].head(5).tolist()))
+
+
+def _check_limit(count: int, total: int, max_unreadable: float, error: DataError) -> None:
+    if count > (max(max_unreadable * total, 1) if max_unreadable > 0 else 0):
+        problem = f"{error.problem}, more than max_unreadable={max_unreadable:g} allows"
+        raise DataError(problem, error.hint, error.details)
 
 
 def _delete_stale(out: Path, crops: set[str]) -> None:

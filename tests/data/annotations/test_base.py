@@ -9,7 +9,7 @@ import pytest
 from box_helpers import ONE, SMALL_PNG
 from photos import Photo, paint
 
-from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, build_annotations, corners
+from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, corners
 from mlfix_train.data.crops.folder import crop_dataset, read_info
 from mlfix_train.data.crops.spec import CropSpec
 from mlfix_train.errors import DataError
@@ -17,7 +17,7 @@ from mlfix_train.errors import DataError
 MODULE = """
 import csv
 from dataclasses import dataclass
-from mlfix_train.data.annotations.base import AnnotationFormat, build_annotations, corners
+from mlfix_train.data.annotations.base import AnnotationFormat, corners
 
 
 @dataclass
@@ -35,7 +35,7 @@ class CsvBoxes(AnnotationFormat):
              **corners(float(row[edge]) for edge in ("x0", "y0", "x1", "y1"))}
             for n, row in enumerate(rows)
         ]
-        return build_annotations(self.name, self.folder, photos, boxes)
+        return self.build(photos, boxes)
 """
 
 
@@ -68,7 +68,7 @@ class OneBox(AnnotationFormat):
     def read(self) -> Annotations:
         photos = [{"name": "p", "path": str(self.folder / "p.jpg"), "source": str(self.folder / "mine.csv")}]
         boxes = [{"photo": "p", "annotation": "1", "position": 0, "label": "stop", **corners([10, 10, 40, 40])}]
-        return build_annotations(self.name, self.folder, photos, boxes)
+        return self.build(photos, boxes)
 
 
 def test_cropping_in_python(tmp_path: Path, data: Path) -> None:
