@@ -101,7 +101,7 @@ def _sorted_by_pixels(options: argparse.Namespace, clean: pd.DataFrame) -> Path:
     if not (out / "order.parquet").exists():
         write_table(clean, options.work / "clean.csv")
         _mlfix(
-            "sort", "data=table", f"data.file={options.work / 'clean.csv'}", f"out={out}", "pixels.size=32", "panels=0"
+            "sort", "data=table", f"data.file={options.work / 'clean.csv'}", f"out={out}", "pixels.size=32", "n_panels=0"
         )
     return out
 

@@ -14,7 +14,7 @@ import pandas as pd
 from mlfix_train.commands.demo import simulate_review
 from mlfix_train.data.fixes.table import write_fixes
 from mlfix_train.data.label_noise import TRUE_LABEL
-from mlfix_train.data.readers.folder import read_samples_file
+from mlfix_train.data.readers.table import read_table
 
 COLUMNS = {"sample_id": "sample_id", "path": "path", "label": "label", "group": "group", "split": "split"}
 
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("out", help="fixes file to write")
     parser.add_argument("--budget", type=int, default=1000, help="samples reviewed")
     options = parser.parse_args()
-    table = read_samples_file(options.table, columns=COLUMNS)
+    table = read_table(options.table, columns=COLUMNS)
     ranking = pd.read_csv(options.ranking, keep_default_na=False)
     fixes, found = simulate_review(ranking, table, options.budget)
     write_fixes(fixes, options.out)
