@@ -1,1 +1,13 @@
-"""Predictions, rankings, panels, the training callback and the comparison of arms: arrays and tables in, files out."""
+"""Audits of labels: predictions in; a ranking of suspicious labels, pages, reviews and comparisons out.
+
+- :mod:`~mlfix_train.audit.audit`: the ``Audit`` object, from arrays or from runs.
+- :mod:`~mlfix_train.audit.callback`: ``AuditCallback``, which audits a training's held-out samples.
+- :mod:`~mlfix_train.audit.files`: the output directory of an audit, read back.
+- :mod:`~mlfix_train.audit.neighbour_evidence`: from embeddings to evidence of similar images.
+- ``predictions/``: tables of predictions, averaged over runs; training dynamics.
+- ``scores/``: scores of labels, their combination, estimates, rankings and slices.
+- ``similarity/``: nearest neighbours, near-duplicates, visual order.
+- ``comparison/``: did fixing help? Arms, effects and their intervals.
+- ``reporting/``: panels, charts, pages, exports, experiment trackers.
+- ``review/``: the page where people mark wrong labels.
+"""

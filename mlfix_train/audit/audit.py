@@ -442,15 +442,11 @@ def _neighbour_scores(
         return None, ""
     if source == "order" and order is not None:
         embeddings, ids, used = neighbour_evidence.read_order_embeddings(order, data.samples)
-    elif data.pixels is None:
+        return neighbour_evidence.score_by_neighbours(embeddings, ids, data.samples, held), used
+    if data.pixels is None:
         return None, ""
-    else:
-        rows = np.flatnonzero(~data.samples.index.isin(data.pixels.unreadable))
-        if len(rows) < 3:
-            return None, ""
-        embeddings = neighbour_evidence.embed_pixels(data.pixels, rows, progress("embedding images"))
-        ids, used = data.samples.index[rows], "the pixels"
-    return neighbour_evidence.score_by_neighbours(embeddings, ids, data.samples, held), used
+    scores = neighbour_evidence.score_by_pixels(data.pixels, data.samples, held, progress("embedding images"))
+    return scores, "the pixels"
 
 
 def _facts(runs: AuditedRuns, data: RunData, order: str | Path | None, neighbours: str) -> dict[str, Any]:

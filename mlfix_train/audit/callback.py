@@ -17,8 +17,8 @@ import torch
 from mlfix_train.audit.predictions.dynamics import MarginMeter, write_dynamics
 from mlfix_train.audit.predictions.table import predictions_table, softmax, write_predictions
 from mlfix_train.audit.reporting.pictures import draw_audit
-from mlfix_train.audit.reporting.tracking import IMAGES_PER_TABLE, artifact_name, log_ranking
-from mlfix_train.audit.reporting.wandb import find_tracker
+from mlfix_train.audit.reporting.tracking import artifact_name, log_ranking
+from mlfix_train.audit.reporting.wandb import IMAGES_PER_TABLE, find_tracker
 from mlfix_train.audit.scores.ranking import rank_samples, write_ranking
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.fixes.table import fixes_fingerprint, write_fixes

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mlfix_train.audit.predictions.held_out import HeldOut
 from mlfix_train.audit.scores.knn import NeighbourScores, neighbours_needed, score_neighbours
-from mlfix_train.audit.similarity.neighbours import nearest_neighbours
+from mlfix_train.audit.similarity.neighbours import Neighbours, nearest_neighbours
 from mlfix_train.audit.similarity.order_files import read_embeddings, read_order
-
-PIXEL_DIMENSIONS = 128
-"""Principal components of the pixels."""
+from mlfix_train.audit.similarity.pipeline import embed_and_search
+from mlfix_train.data.pixels.store import PixelStore
 
 
 def score_by_neighbours(
@@ -38,9 +36,34 @@ def score_by_neighbours(
     if len(embeddings) < 3:
         return None
     table = samples.loc[sample_ids]
+    return _score(nearest_neighbours(embeddings, neighbours_needed(group_codes(table["group"]))), table, held)
+
+
+def score_by_pixels(
+    pixels: PixelStore, samples: pd.DataFrame, held: HeldOut, progress: Callable[[int, int], None] | None = None
+) -> NeighbourScores | None:
+    """Does the same with neighbours by the pixels, for all images that can be read.
+
+    Args:
+        pixels: images, rows as in ``samples``.
+        samples: see :func:`score_by_neighbours`.
+        held: the samples to score.
+        progress: called with (images embedded, images in total).
+    """
+    from mlfix_train.models.embedding.pixels import PixelEmbedder
+
+    rows = np.flatnonzero(~samples.index.isin(pixels.unreadable))
+    if len(rows) < 3:
+        return None
+    table = samples.iloc[rows]
+    count = neighbours_needed(group_codes(table["group"]))
+    found = embed_and_search(pixels, rows, PixelEmbedder(), n_neighbours=count, progress=progress)
+    return _score(found.neighbours, table, held)
+
+
+def _score(neighbours: Neighbours, table: pd.DataFrame, held: HeldOut) -> NeighbourScores:
     labels = pd.Index(held.class_names).get_indexer(pd.Index(table["label"].fillna("").to_numpy(dtype=object)))
-    groups = group_codes(table["group"])
-    scores = score_neighbours(nearest_neighbours(embeddings, neighbours_needed(groups)), labels, groups)
+    scores = score_neighbours(neighbours, labels, group_codes(table["group"]))
     return scores.take(table.index.get_indexer(held.sample_ids))
 
 
@@ -71,33 +94,3 @@ def read_order_embeddings(order: str | Path, samples: pd.DataFrame) -> tuple[np.
     embeddings = read_embeddings(folder / "embeddings.npy", len(stored), "order")
     used = str(found.attrs.get("used", "the embeddings of the order"))
     return embeddings[stored.get_indexer(found.index)], found.index, used
-
-
-def embed_pixels(
-    pixels: Any, rows: np.ndarray, progress: Callable[[int, int], None] | None = None, seed: int = 0
-) -> np.ndarray:
-    """Embeds images by their standardized pixels, projected to whitened principal components.
-
-    Args:
-        pixels: images by row number, uint8 ``(n, H, W, 3)``.
-        rows: int64 ``(N,)``, the images to embed.
-        progress: called with (images done, images in total).
-        seed: of the images that the components are fitted to.
-
-    Returns:
-        float32 ``(N, D)``, rows of length 1.
-    """
-    from mlfix_train.models.embedding.pixels import PixelEmbedder
-
-    embedder = PixelEmbedder(PIXEL_DIMENSIONS)
-    embedder.fit(pixels, rows, seed=seed)
-    parts = []
-    for start in range(0, len(rows), 8192):  # limits the features in memory
-        block = rows[start : start + 8192]
-
-        def report(done: int, _: int, start: int = start) -> None:
-            if progress is not None:
-                progress(start + done, len(rows))
-
-        parts.append(embedder.project(embedder.features(pixels, block, progress=report)))
-    return np.concatenate(parts)

@@ -140,6 +140,20 @@ def test_image_files_become_pixels(problem: Problem, tmp_path: Path, monkeypatch
     assert audit.images(files[:3])[:, 0, 0, 0].tolist() == [0, 40, 80]
 
 
+def test_the_review_opens_on_the_ranking(problem: Problem, tmp_path: Path) -> None:
+    pytest.importorskip("anywidget")
+    from mlfix_train.audit.review.widget import close_review, get_open_session
+
+    images = np.zeros((40, 16, 16, 3), np.uint8)
+    audit = Audit.from_predictions(problem.labels[:40], problem.pred_probs[:40], images=images, title="forty")
+    widget = audit.review(tmp_path / "review", reviewer="me")
+    session = get_open_session(tmp_path / "review")
+    assert session is not None and session.title == "forty" and len(session.samples) == 40
+    assert session.samples.audited and not session.samples.calibrated
+    assert Path(widget.fixes).parent == tmp_path / "review"
+    close_review(tmp_path / "review")
+
+
 def test_nothing_is_printed(problem: Problem, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     audit = Audit.from_predictions(problem.labels, problem.pred_probs)
     audit.save(tmp_path / "audit")
