@@ -306,7 +306,7 @@ def test_conflicting_fixes_are_named(files: Path, mlfix) -> None:
     with open(files / "fixes.csv", "a", encoding="utf-8") as file:
         file.write(f"crops/{IDS[10]},stop\n")
     answer = mlfix("compare", *keys(files))
-    refused(answer, "two different answers", "[conflicts]")
+    refused(answer, "1 sample(s) have two different", "fixes.ignore=[conflicts]")
     assert "line 10" in answer.err
 
 
