@@ -64,7 +64,7 @@ def estimate(options: argparse.Namespace, keys: list[str], work: Path) -> None:
         ("crop", photos / rate, n * bytes_a_crop / 1e9, ""),
         (f"{options.runs} trainings of {epochs} epochs", training, options.runs * run_bytes / 1e9, f"{memory:.1f} GB"),
         ("decoded crops", 0.0, n * 40 * 40 * 3 / 1e9, ""),
-    ]  # fmt: skip
+    ]
     print(f"{'step':<36}{'time':>14}{'disk':>12}   memory")
     for name, seconds, disk, memory_text in rows:
         print(f"{name:<36}{format_duration(seconds) if seconds else '':>14}{disk:>9.2f} GB   {memory_text}")
@@ -116,10 +116,19 @@ def try_training(keys: list[str], work: Path, n: int) -> tuple[float, float, flo
     steps = 4 if torch.cuda.is_available() else 2
     given = [key for key in keys if not key.startswith(("recipe.epochs", "recipe.frozen", "data."))]
     command = [
-        "train", "experiment=mtsd_speed_limits", "data=table", f"data.file={work / 'rows.csv'}", "split.train_only=[]",
-        f"outputs={work / 'outputs'}", "logger=none", *given, "recipe.epochs=2", "recipe.frozen_epochs=0", "name=try",
+        "train",
+        "experiment=mtsd_speed_limits",
+        "data=table",
+        f"data.file={work / 'rows.csv'}",
+        "split.train_only=[]",
+        f"outputs={work / 'outputs'}",
+        "logger=none",
+        *given,
+        "recipe.epochs=2",
+        "recipe.frozen_epochs=0",
+        "name=try",
         f"trainer.limit_train_batches={steps}",
-    ]  # fmt: skip
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "mlfix_train.cli.main", *command], capture_output=True, text=True, check=False
     )

@@ -118,11 +118,18 @@ def write_audit(folder: Path, ids: list[str], every: int = 7) -> Path:
     labels = sorted({name.split("/")[0] for name in ids})
     given = [name.split("/")[0] for name in ids]
     wrong = np.arange(len(ids)) % every == 0
-    predicted = [labels[(labels.index(name) + 1) % len(labels)] if bad else name
-                 for name, bad in zip(given, wrong, strict=True)]  # fmt: skip
+    predicted = [
+        labels[(labels.index(name) + 1) % len(labels)] if bad else name for name, bad in zip(given, wrong, strict=True)
+    ]
     suspicion = np.where(wrong, 0.97 - np.arange(len(ids)) / len(ids) / 10, 0.02)
-    columns = {"predicted_label": predicted, "suggested_label": predicted, "suspicion": suspicion,
-               "label_score": 1 - suspicion, "is_label_issue": wrong, "slice": given}  # fmt: skip
+    columns = {
+        "predicted_label": predicted,
+        "suggested_label": predicted,
+        "suspicion": suspicion,
+        "label_score": 1 - suspicion,
+        "is_label_issue": wrong,
+        "slice": given,
+    }
     frame = pd.DataFrame({"sample_id": ids, "given_label": given, **columns})
     for name in (
         "loss",

@@ -20,8 +20,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(6):
         (shapes / f"square/{number:03d}.png").rename(shapes / f"disc/9{number:02d}.png")
     wrong = [f"disc/9{number:02d}.png" for number in range(6)]
-    (work / "fixes.csv").write_text("sample_id,new_label\n" + "".join(f"{name},square\n" for name in wrong[:3])
-                                    + "".join(f"{name},invalid\n" for name in wrong[3:]))  # fmt: skip
+    (work / "fixes.csv").write_text(
+        "sample_id,new_label\n"
+        + "".join(f"{name},square\n" for name in wrong[:3])
+        + "".join(f"{name},invalid\n" for name in wrong[3:])
+    )
     for seed in (0, 1):
         for arm in ("original", "fixed", "control"):
             keys = [f"data.root={shapes}", f"outputs={work}/o", *FAST, f"fixes.path={work}/fixes.csv"]
@@ -107,8 +110,18 @@ def test_arms_must_differ_in_nothing_but_the_fixes(study: Path, tmp_path: Path, 
 
 def test_arms_of_other_data_are_named(study: Path, tmp_path: Path, mlfix) -> None:
     shapes = draw_shapes(tmp_path / "other", per_label=20, seed=5)
-    assert mlfix("train", f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "arm=fixed",
-                 f"fixes.path={study}/fixes.csv", "fixes.ignore=[unknown_samples]").code == 0  # fmt: skip
+    assert (
+        mlfix(
+            "train",
+            f"data.root={shapes}",
+            f"outputs={tmp_path}/o",
+            *FAST,
+            "arm=fixed",
+            f"fixes.path={study}/fixes.csv",
+            "fixes.ignore=[unknown_samples]",
+        ).code
+        == 0
+    )
     answer = mlfix(
         "compare", *keys(study, f"fixed={tmp_path}/o/default/fixed", "ignore=[settings,fixes]", f"out={tmp_path}/x")
     )

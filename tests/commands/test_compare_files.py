@@ -79,8 +79,11 @@ def reference(files: Path, pattern: str = "") -> dict[str, float]:
                 rows = [(name.split("/", 1)[1], pred) for name, pred, _ in list(csv.reader(file))[1:]]
             rows = [(name, pred) for name, pred in rows if pattern in name.split("/")[0]]
             given = [pred != name.split("/")[0] for name, pred in rows]
-            clean = [pred != ("speed-70" if name == IDS[10] else name.split("/")[0])
-                     for name, pred in rows if name not in REMOVED]  # fmt: skip
+            clean = [
+                pred != ("speed-70" if name == IDS[10] else name.split("/")[0])
+                for name, pred in rows
+                if name not in REMOVED
+            ]
             errors.setdefault(f"{arm}_on_original", []).append(100 * sum(given) / len(given))
             errors.setdefault(f"{arm}_on_clean", []).append(100 * sum(clean) / len(clean))
     return {name: sum(values) / len(values) for name, values in errors.items()}
@@ -128,8 +131,10 @@ def test_published_files(files: Path, mlfix) -> None:
     assert page.count("data:image/svg+xml;base64,") == 2 * 3 + 1
     pictures = {"all", "all-effect", "speed", "speed-effect", "not-speed", "not-speed-effect", "labels"}
     assert {path.name for path in out.iterdir()} == {f"{name}.png" for name in pictures} | {
-        "summary.json", "compare.md", "compare.html",
-    }  # fmt: skip
+        "summary.json",
+        "compare.md",
+        "compare.html",
+    }
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in out.glob("*.png"))
     assert str(out / "compare.html") in answer.out
 
@@ -171,9 +176,17 @@ def test_a_csv_of_our_own_with_odd_labels_and_columns_for_slices(tmp_path: Path,
     table.assign(pred=labels).to_csv(tmp_path / "f.csv", index=False)
     table.assign(path="x.png", light=["<dim>", "bright"] * 18).to_csv(tmp_path / "samples.csv", index=False)
     (tmp_path / "fixes.csv").write_text("sample_id,new_label\ns0,020\ns1,invalid\n", encoding="utf-8")
-    answer = mlfix("compare", f"original={tmp_path}/o.csv", f"fixed={tmp_path}/f.csv", f"out={tmp_path}/out",
-                   f"fixes.path={tmp_path}/fixes.csv", f"samples={tmp_path}/samples.csv",
-                   "slices.light={column: light}", "slices.some=[020]", "logger=none")  # fmt: skip
+    answer = mlfix(
+        "compare",
+        f"original={tmp_path}/o.csv",
+        f"fixed={tmp_path}/f.csv",
+        f"out={tmp_path}/out",
+        f"fixes.path={tmp_path}/fixes.csv",
+        f"samples={tmp_path}/samples.csv",
+        "slices.light={column: light}",
+        "slices.some=[020]",
+        "logger=none",
+    )
     assert answer.code == 0, answer.err
     summary = json.loads((tmp_path / "out/summary.json").read_text(encoding="utf-8"))
     assert list(summary["slices"]) == ["all", "light=<dim>", "light=bright", "some", "not some"]
@@ -193,16 +206,19 @@ def test_a_csv_of_our_own_with_odd_labels_and_columns_for_slices(tmp_path: Path,
     ("change", "problem", "hint"),
     [
         (["original=[{files}/original-preds-0.csv,{files}/original-preds-*.csv]"], "preds-0.csv twice", "once"),
-        (["fixed=[{files}/fixed-preds-1.csv,{files}/original-preds-1.csv]"],
-         "original= and fixed= name the same run: {files}/original-preds-1.csv", "each arm its own runs"),
-        (["fixed={files}"], "fixed={files} holds no run", "give a run directory"),
+        (
+            ["fixed=[{files}/fixed-preds-1.csv,{files}/original-preds-1.csv]"],
+            "original= and fixed= name the same run: {files}/original-preds-1.csv",
+            "each arm its own runs",
+        ),
+        (["fixed={files}"], "fixed={files} holds no run", "a run directory"),
         (["control={files}/none"], "control={files}/none matches nothing", "a glob"),
         (["original={files}/none-*.csv"], "original={files}/none-*.csv matches nothing", "a glob"),
         (["original={files}/fixes.csv"], "lacks the columns sample_id, label, pred", "sample_id, label and pred"),
         (["fixes.path={files}/none.csv"], "fixes.path={files}/none.csv", "CSV"),
         (["fixes.path={files}/fixed-preds-0.csv"], "lacks sample_id, new_label", "name the columns"),
     ],
-)  # fmt: skip
+)
 def test_wrong_files(change: list[str], problem: str, hint: str, files: Path, mlfix) -> None:
     answer = mlfix("compare", *keys(files, *[text.format(files=files) for text in change]))
     refused(answer, problem.format(files=files), hint)
@@ -290,7 +306,7 @@ def test_conflicting_fixes_are_named(files: Path, mlfix) -> None:
     with open(files / "fixes.csv", "a", encoding="utf-8") as file:
         file.write(f"crops/{IDS[10]},stop\n")
     answer = mlfix("compare", *keys(files))
-    refused(answer, "two different answers", "[conflicts]")
+    refused(answer, "1 sample(s) have two different", "fixes.ignore=[conflicts]")
     assert "line 10" in answer.err
 
 
@@ -314,8 +330,13 @@ def whole_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             preds = [str(rng.choice(SHAPES)) if rng.random() < rate else label for label in given]
             rows = {"sample_id": ids, "split": "val", "label": given, "pred": preds, "loss": rng.random(18)}
             run = seed_of(work, arm, seed)
-            run.update(status=FINISHED, config={**settings, "seed": seed}, data={}, labels=list(SHAPES),
-                       identity={"arm": arm, "seed": seed, "split": {"fold": None}, "fixes": None})  # fmt: skip
+            run.update(
+                status=FINISHED,
+                config={**settings, "seed": seed},
+                data={},
+                labels=list(SHAPES),
+                identity={"arm": arm, "seed": seed, "split": {"fold": None}, "fixes": None},
+            )
             pd.DataFrame(rows).to_parquet(run.predictions, index=False)
     return work
 

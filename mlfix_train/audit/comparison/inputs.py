@@ -72,10 +72,10 @@ def as_arm(
         return _from_array(name, runs, labels, sample_ids)
     if isinstance(runs, (str, os.PathLike)):
         return load_arm(name, runs).runs
-    items = list(runs)
-    if items and all(isinstance(item, pd.DataFrame) for item in items):
-        return ArmRuns(name, {str(number): table for number, table in enumerate(items)}, seeded=False)
-    return load_arm(name, [str(item) for item in items]).runs
+    tables = [item for item in runs if isinstance(item, pd.DataFrame)]
+    if tables:
+        return ArmRuns(name, {str(number): table for number, table in enumerate(tables)}, seeded=False)
+    return load_arm(name, [str(item) for item in runs]).runs
 
 
 def _from_array(

@@ -97,8 +97,10 @@ def test_total_is_evaluation_and_training() -> None:
     rng = np.random.default_rng(0)
     given = {f"s{i}": ("stop", "yield", "speed-50")[i % 3] for i in range(97)}
     for _ in range(20):
-        arms = [ArmRuns(n, {f"seed={s}": run(list(rng.choice(list("sy5"), 97)), given) for s in range(3)})
-                for n in ("original", "fixed", "control")]  # fmt: skip
+        arms = [
+            ArmRuns(n, {f"seed={s}": run(list(rng.choice(list("sy5"), 97)), given) for s in range(3)})
+            for n in ("original", "fixed", "control")
+        ]
         marks = {f"s{i}": str(rng.choice(["invalid", "stop", "yield"])) for i in rng.choice(97, 13, replace=False)}
         found = json.loads(json.dumps(summarize(arms[0], arms[1], fixes(marks), {"speed": "speed"}, arms[2])))
         for piece in found["slices"].values():
@@ -181,8 +183,9 @@ def test_a_run_without_a_partner_is_named_and_counts_in_no_mean() -> None:
 
 
 def test_too_few_common_seeds_make_no_pairs() -> None:
-    found = summarize(arm("original", s1="577ssssy", s2="557ssyyy"),
-                         arm("fixed", s0="yyyyyyyy", s1="5575ssyy"), fixes())  # fmt: skip
+    found = summarize(
+        arm("original", s1="577ssssy", s2="557ssyyy"), arm("fixed", s0="yyyyyyyy", s1="5575ssyy"), fixes()
+    )
     effect = found["slices"]["all"]["effect"]
     assert not effect["paired"] and effect["runs"] == [2, 2] and "training_runs" not in effect
 

@@ -37,8 +37,12 @@ def random_study(seed: int = 0, before: float = 0.4, after: float = 0.2, runs: t
     groups = rng.integers(0, 70, len(truth)).tolist()
     hard = rng.uniform(0.5, 1.5, len(truth))
     rate = np.where(np.isin(truth, [1, 3]), after, before)
-    return make(truth.tolist(), rng.random((runs[0], len(truth))) < before * hard,
-                rng.random((runs[1], len(truth))) < rate * hard, groups)  # fmt: skip
+    return make(
+        truth.tolist(),
+        rng.random((runs[0], len(truth))) < before * hard,
+        rng.random((runs[1], len(truth))) < rate * hard,
+        groups,
+    )
 
 
 def by_hand(study: Study, label: int, paired: bool) -> tuple[float, float, float, float]:
@@ -52,11 +56,15 @@ def by_hand(study: Study, label: int, paired: bool) -> tuple[float, float, float
         mean = sum(bool(run[i]) for run in wrong for i in rows) / len(rows) / len(wrong)
         # What a group adds to a run's error, so that the mean over groups is the run's deviation.
         arms.append(
-            [[G * sum(100 * (float(run[i]) - mean) / len(rows) for i in rows if study.groups[i] == g) for g in own]
-             for run in wrong]
-        )  # fmt: skip
-    errors = [[100 * sum(bool(run[i]) for i in rows) / len(rows) for run in study.preds[arm] != label]
-              for arm in ("original", "fixed")]  # fmt: skip
+            [
+                [G * sum(100 * (float(run[i]) - mean) / len(rows) for i in rows if study.groups[i] == g) for g in own]
+                for run in wrong
+            ]
+        )
+    errors = [
+        [100 * sum(bool(run[i]) for i in rows) / len(rows) for run in study.preds[arm] != label]
+        for arm in ("original", "fixed")
+    ]
     if paired:
         sides = [[[x - y for x, y in zip(a, b, strict=True)] for a, b in zip(*arms, strict=True)]]
         values = [[x - y for x, y in zip(*errors, strict=True)]]

@@ -52,8 +52,14 @@ def unpaired(first: np.ndarray, second: np.ndarray) -> list[EffectComponent]:
 @pytest.mark.parametrize("runs", [2, 3, 5, 8, 10])
 def test_p_of_pairs_is_that_of_all_flips(runs: int) -> None:
     rng = np.random.default_rng(runs)
-    tables = [rng.normal(0.6, 1, runs), rng.normal(0, 1, runs), np.round(rng.normal(0.5, 1, runs)),
-              np.abs(rng.normal(1, 1, runs)), -np.abs(rng.normal(1, 1, runs)), np.full(runs, 0.1)]  # fmt: skip
+    tables = [
+        rng.normal(0.6, 1, runs),
+        rng.normal(0, 1, runs),
+        np.round(rng.normal(0.5, 1, runs)),
+        np.abs(rng.normal(1, 1, runs)),
+        -np.abs(rng.normal(1, 1, runs)),
+        np.full(runs, 0.1),
+    ]
     for values in tables:
         if values.any():
             assert significance.permutation_p_value(paired(values)) == pytest.approx(flips(values)), values

@@ -123,8 +123,10 @@ def test_paired_true_without_common_names_is_refused() -> None:
 
 
 def test_everything_is_brought_together_by_sample() -> None:
-    study = build_study([arm("original", table("abacb"), table("aaaaa")), arm("fixed", table("bbbbb"))],
-                        fixes(s2="invalid", s3="b", elsewhere="invalid"))  # fmt: skip
+    study = build_study(
+        [arm("original", table("abacb"), table("aaaaa")), arm("fixed", table("bbbbb"))],
+        fixes(s2="invalid", s3="b", elsewhere="invalid"),
+    )
     assert list(study.samples) == ["s1", "s2", "s3", "s4", "s5"]
     assert study.given_labels().tolist() == ["a", "b", "a", "c", "b"]
     assert clean_names(study) == ["a", None, "b", "c", "b"]
@@ -149,8 +151,10 @@ def test_rows_may_stand_in_any_order_in_every_run() -> None:
 
 def test_another_arm_may_lack_removed_samples() -> None:
     """MLfix's own files of the fixed arm hold no row of a sample that was taken out."""
-    study = build_study([arm("original", table()), arm("fixed", without(table("bbbbb"), "s2", "s4"), table("ccccc"))],
-                        fixes(s2="invalid", s4="invalid", s1="b"))  # fmt: skip
+    study = build_study(
+        [arm("original", table()), arm("fixed", without(table("bbbbb"), "s2", "s4"), table("ccccc"))],
+        fixes(s2="invalid", s4="invalid", s1="b"),
+    )
     assert named(study, "fixed") == [["b", None, "b", None, "b"], list("ccccc")]
     assert study.kept.tolist() == [True, False, True, False, True]
 

@@ -28,13 +28,28 @@ def effect(
     **more: Any,
 ) -> dict[str, Any]:
     if training is None:
-        return {"total": None, "evaluation": None, "training": None, "training_ci95": None, "p_value": None,
-                "runs": [0], "paired": True, **more}  # fmt: skip
+        return {
+            "total": None,
+            "evaluation": None,
+            "training": None,
+            "training_ci95": None,
+            "p_value": None,
+            "runs": [0],
+            "paired": True,
+            **more,
+        }
     return {
-        "total": training + 2.0, "evaluation": 2.0, "training": training, "p_value": p, "smallest_p_value": least,
-        "training_ci95": None if ci is None else list(ci), "runs": [10], "runs_for_80_power": 30, "paired": True,
+        "total": training + 2.0,
+        "evaluation": 2.0,
+        "training": training,
+        "p_value": p,
+        "smallest_p_value": least,
+        "training_ci95": None if ci is None else list(ci),
+        "runs": [10],
+        "runs_for_80_power": 30,
+        "paired": True,
         **more,
-    }  # fmt: skip
+    }
 
 
 def piece(**options: Any) -> dict[str, Any]:
@@ -182,7 +197,7 @@ def test_nothing_is_asked_for_where_there_is_no_effect_at_all() -> None:
         (1.0, 0.0, "Evaluating on clean labels changes nothing here."),
         (None, None, ""),
     ],
-)  # fmt: skip
+)
 def test_evaluation_sentence(total: float | None, evaluation: float | None, words: str) -> None:
     said = verdict.evaluation_sentence({"total": total, "evaluation": evaluation})
     assert said.startswith(words) and (said or not words)
@@ -329,7 +344,7 @@ def test_many_slices_are_counted_and_not_listed() -> None:
         (-3.0, -2.0, "Of the 3.00 points by which the error on big rises in total, 2.00 come from evaluating on clean"),
         (-3.0, 1.0, "Evaluating on clean labels alone lowers the error on big by 1.00 points."),
     ],
-)  # fmt: skip
+)
 def test_the_headline_ends_with_the_share_of_the_evaluation_effect(total: float, evaluation: float, words: str) -> None:
     big = piece(total=total, evaluation=evaluation)
     said = verdict.headline(summary(all=piece(total=0.5, evaluation=0.4), big=big))

@@ -171,11 +171,13 @@ def slice_of(
     return {
         "error": {"original_on_original": before, "original_on_clean": middle, "fixed_on_clean": after},
         "effect": {
-            "total": before - after, "evaluation": evaluation, "training": training,
+            "total": before - after,
+            "evaluation": evaluation,
+            "training": training,
             "training_ci95": None if half is None else [training - half, training + half],
             "evaluation_ci95": None if evaluation_half is None else [evaluation - 0.2, evaluation + 0.2],
         },
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])
@@ -227,16 +229,29 @@ def test_nothing_to_take_apart_gives_no_waterfall(key: str, tmp_path: Path) -> N
 
 
 def label_row(name: str, training: float, ci: list[float] | None = None, shown: bool = False) -> dict[str, Any]:
-    return {"label": name, "rows": 1234, "groups": 50, "before": 50.0, "after": 50.0 - training, "training": training,
-            "ci95": ci, "p_value": None if ci is None else 0.01, "q_value": None, "significant": shown}  # fmt: skip
+    return {
+        "label": name,
+        "rows": 1234,
+        "groups": 50,
+        "before": 50.0,
+        "after": 50.0 - training,
+        "training": training,
+        "ci95": ci,
+        "p_value": None if ci is None else 0.01,
+        "q_value": None,
+        "significant": shown,
+    }
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])
 def test_the_change_of_labels(kind: str, tmp_path: Path, drawn: list) -> None:
     rows = [
-        label_row("worse", -9.0, [-14.0, -4.0], True), label_row("unsure", 5.0, [-1.0, 11.0]),
-        label_row("better", 3.0, [1.0, 5.0], True), label_row("untested", 40.0), label_row("same", 0.0, [0.0, 0.0]),
-    ]  # fmt: skip
+        label_row("worse", -9.0, [-14.0, -4.0], True),
+        label_row("unsure", 5.0, [-1.0, 11.0]),
+        label_row("better", 3.0, [1.0, 5.0], True),
+        label_row("untested", 40.0),
+        label_row("same", 0.0, [0.0, 0.0]),
+    ]
     path = charts.label_dots(rows, tmp_path / f"labels.{kind}", "Change of single labels")
     assert path is not None
     check_file(path)

@@ -55,8 +55,9 @@ def test_panels_of_an_earlier_audit_go_and_other_files_stay(tmp_path: Path, rank
         (tmp_path / own).write_text("x")
     draw_audit(ranking(n=60), flat, tmp_path, "after", n_panels=1)
     assert [name for name in names(tmp_path) if name[:2].isdigit()] == [
-        *(next(name for name in names(tmp_path) if name.startswith(f"0{i}-")) for i in (1, 2)), "2024-mine.png",
-    ]  # fmt: skip
+        *(next(name for name in names(tmp_path) if name.startswith(f"0{i}-")) for i in (1, 2)),
+        "2024-mine.png",
+    ]
     assert {"notes.txt", "mine.png", "2024-mine.png"} < set(names(tmp_path))
     assert "after" in description(tmp_path / "worst.png")
 

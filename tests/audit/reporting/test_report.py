@@ -75,8 +75,10 @@ def test_what_the_page_holds(tmp_path: Path) -> None:
         assert by_name[one.name]["samples"] == len(one.rows)
         shown = [data["tiles"][t][0] for t in by_name[one.name]["tiles"]]
         assert shown == table["sample_id"].iloc[one.rows[: report.PER_LABEL]].tolist()
-    cells = {(data["labels"][data["matrix"]["labels"][i]], data["labels"][data["matrix"]["labels"][j]]): where
-             for i, j, _, where in data["matrix"]["cells"]}  # fmt: skip
+    cells = {
+        (data["labels"][data["matrix"]["labels"][i]], data["labels"][data["matrix"]["labels"][j]]): where
+        for i, j, _, where in data["matrix"]["cells"]
+    }
     for (given, other), where in cells.items():
         assert data["slices"][where]["name"] == f"Given {given}, suggested {other}", "a cell opens its own pictures"
 
@@ -103,10 +105,14 @@ def test_labels_are_text_whatever_they_hold(tmp_path: Path) -> None:
 
 
 SECTIONS = {
-    "": "Start here", "Worst": "The most suspicious samples", "Slices": "Given b, suggested a",
-    "Confusion": "Given (rows)", "Labels": "predicted differently", "Near-duplicates": "Set order=",
+    "": "Start here",
+    "Worst": "The most suspicious samples",
+    "Slices": "Given b, suggested a",
+    "Confusion": "Given (rows)",
+    "Labels": "predicted differently",
+    "Near-duplicates": "Set order=",
     "Method": "Held-out predictions",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("section", SECTIONS)
