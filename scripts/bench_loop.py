@@ -118,7 +118,7 @@ def measure_epoch(root: str, work: Path, steps: int, rounds: int) -> None:
     from mlfix_train.config.compose import load
     from mlfix_train.config.overrides import assign
     from mlfix_train.data.runs import RunDirectory
-    from mlfix_train.models.recipes import parameter_groups
+    from mlfix_train.models.schedules import parameter_groups
     from mlfix_train.training.trainer import best_precision, build_trainer
 
     keys = [
