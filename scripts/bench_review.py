@@ -3,8 +3,8 @@
     python scripts/bench_review.py <work> [--samples 200000] [--groups 400] [--size 40]
 
 Writes that many small images and a synthetic audit below <work> (once), starts `mlfix review` on them, and measures in
-a real browser: cutting sprite sheets, time to the first tiles, frames of a long scroll, jumps to groups, marks until they
-are on disk, and the memory of both. Needs Chromium and Playwright.
+a real browser: cutting sprite sheets, time to the first tiles, frames of a long scroll, jumps to groups, marks until
+they are on disk, and the memory of both. Needs Chromium and Playwright.
 """
 
 from __future__ import annotations

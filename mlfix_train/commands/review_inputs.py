@@ -14,9 +14,9 @@ from typing import Any
 
 import pandas as pd
 
+from mlfix_train.audit.files import read_audit
 from mlfix_train.audit.review.session import ReviewSession, open_session
 from mlfix_train.audit.similarity.order_files import read_order
-from mlfix_train.commands.audit_files import read_audit
 from mlfix_train.commands.inputs import check_out, read_samples, source_name
 from mlfix_train.commands.progress import ProgressBar
 from mlfix_train.config.review import ReviewConfig
@@ -148,20 +148,15 @@ def _read_or_make_order(
 
 def sort_from_stdin() -> None:
     """Sorts the images that standard input describes: the main function of the sorting process."""
-    from omegaconf import OmegaConf
-
-    from mlfix_train.commands import run_composed
-    from mlfix_train.config.compose import compose
+    from mlfix_train.commands import sort
+    from mlfix_train.config.sort import SortConfig
 
     logger = logging.getLogger("mlfix_train")
     logger.setLevel(logging.INFO)
     logger.addHandler(logging.StreamHandler(sys.stderr))
     settings = json.load(sys.stdin)
-    cfg = compose("sort", ["data.root=set-below", "panels=0"])
-    OmegaConf.set_struct(cfg, False)
-    cfg.data, cfg.out = settings["data"], settings["out"]
-    cfg.pixels.update(settings["pixels"])
+    pixels = PixelsConfig(**settings["pixels"])
     try:
-        run_composed("sort", cfg)
+        sort.run(SortConfig(data=settings["data"], out=settings["out"], n_panels=0, pixels=pixels))
     except (MlfixError, KeyboardInterrupt) as error:
         sys.exit(f"{error}")

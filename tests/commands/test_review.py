@@ -355,6 +355,7 @@ def test_marks_change_the_training_data(
     assert set(marked) - held_out, "some of them are in the training data"
 
 
+@pytest.mark.slow
 def test_without_an_order_images_are_sorted_once(pictures: Path, tmp_path: Path) -> None:
     keys = ("data.root=shapes", f"out={tmp_path / 'out'}", f"pixels.cache={pictures / 'pixels'}", "port=0")
     for _ in range(2):

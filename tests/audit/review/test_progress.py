@@ -14,7 +14,7 @@ from mlfix_train.audit.review.marks import INVALID_CODE
 from mlfix_train.audit.review.progress import Pace, SeenLog, draw_random, error_rate
 
 
-@pytest.mark.parametrize("k, n", [(0, 10), (1, 10), (10, 10), (7, 200), (199, 200), (0, 1)])
+@pytest.mark.parametrize(("k", "n"), [(0, 10), (1, 10), (10, 10), (7, 200), (199, 200), (0, 1)])
 def test_interval_is_clopper_pearsons(tmp_path: Path, k: int, n: int) -> None:
     session = open_session(tmp_path, table_of(300), audit=False)
     rows = session.store.drawn = list(range(n))

@@ -171,7 +171,8 @@ def test_paths_reach_no_file(server: Server, path: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "payload"), [
-    ("nothing", {}), ("view", {"group_by": "x"}), ("view", {"group_by": "column:__class__"}), ("view", {"sort_by": "x"}),
+    ("nothing", {}), ("view", {"group_by": "x"}), ("view", {"group_by": "column:__class__"}),
+    ("view", {"sort_by": "x"}),
     ("block", {"view": "x", "number": 0}), ("group", {"view": 7}), ("seen", {"rows": [1e9]}), ("seen", {"rows": [-1]}),
     ("seen", {"rows": "all"}), ("sample", {"row": 10**6}), ("sample", {"row": True}), ("changes", {"since": "x"}),
     ("draw", {"count": 10**9}), ("review_group", {}), ("save_state", {"state": 7}),

@@ -476,7 +476,7 @@ export function start(root, connection, options = {}) {
     const head = el("header", { style: { height: `${layout.head - 8}px` } },
       el("div.line", el("h2", { text: nameOf(g), title: view.names[g] }), facts,
         settings.group_by === "random" && el("button.plain", { text: "Draw 200 more", on: { click: drawMore } }),
-        el("button.plain.fine", { text: "Mark group as reviewed", title: "All labels in this group that are not marked are right; goes to the next group (F)", on: { click: () => reviewGroup(g) } })));
+        el("button.plain.reviewed", { text: "Mark group as reviewed", title: "All labels in this group that are not marked are right; goes to the next group (F)", on: { click: () => reviewGroup(g) } })));
     node.facts = facts;
     node.g = g;
     if (hasTypical()) {
