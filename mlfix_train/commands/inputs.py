@@ -86,7 +86,7 @@ def draw_configured_split(split: Any, table: pd.DataFrame, data: Mapping[str, An
 
     if not split.column and (table["split"] != "").any():
         cached(("split hint", source_name(data)), _hint_at_own_split)
-    held_out: np.ndarray = draw_split(table, **__import__('dataclasses').asdict(split))
+    held_out: np.ndarray = draw_split(table, split)
     return held_out
 
 
