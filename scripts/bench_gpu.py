@@ -223,7 +223,7 @@ def full_epoch(bench: Bench) -> None:
             rows = list(csv.DictReader(file))
     second = rows[-1]
     rate, seconds = float(second["samples_per_second"]), float(second["seconds"])
-    held = "held on the device" if type(fit.train_dataloader).__name__ == "ResidentBatches" else "read batch by batch"
+    held = "held on the device" if type(fit.train_dataloader).__name__ == "DeviceBatches" else "read batch by batch"
     bench.row(
         f"mlfix train, {bench.samples:,} pictures, {held}, batch {bench.batch:,}", f"{rate:,.0f} training images/s"
     )

@@ -95,7 +95,7 @@ def compare(options: argparse.Namespace, ways: dict[str, dict[str, Any]], unit: 
 def rates(options: argparse.Namespace) -> None:
     """Ours, the bare loop, fastai."""
     ways = {"bare loop, the same settings": {"kind": "bare"}, "ours (mlfix train)": {"kind": "ours"}}
-    plain = "loader.resident=false model.fast_convs=false"
+    plain = "loader.cache_on_device=false model.fast_convs=false"
     ways["ours, model.fast_convs=false"] = {"kind": "ours", "keys": plain}
     if options.fastai:
         ways["fastai, the published recipe"] = {"kind": "fastai", "python": options.fastai}
@@ -168,7 +168,8 @@ def build(options: argparse.Namespace, labels: int, asked: dict[str, Any]) -> An
     import torch
     import torch.nn.functional as F
 
-    from mlfix_train.data.loading.augment import AugmentSpec, augment, normalize
+    from mlfix_train.data.loading.augment import augment, channel_tensors, normalize
+    from mlfix_train.data.loading.spec import AugmentSpec
     from mlfix_train.models.backbones import fast_convs
     from mlfix_train.models.backbones.network import Network
 
@@ -188,7 +189,8 @@ def build(options: argparse.Namespace, labels: int, asked: dict[str, Any]) -> An
     spec = AugmentSpec()
 
     def step(images: Any, target: Any, seed: int) -> Any:
-        x = normalize(augment(images.to(device), spec, seed))
+        statistics = channel_tensors(network.mean, network.std, torch.device(device))
+        x = normalize(augment(images.to(device), spec, seed), *statistics)
         with torch.autocast(device, torch.bfloat16, enabled=asked.get("bf16", True)):
             logits = network(x)
         loss = F.cross_entropy(logits.float(), target.to(device))

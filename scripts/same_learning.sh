@@ -28,8 +28,8 @@ common=(data=table data.file=samples.csv model=resnet18 model.pretrained=false l
 "$mlfix" train "${common[@]}" recipe=scratch recipe.epochs=8 name=start
 recipe=(recipe=finetune recipe.epochs=3 model.weights=outputs/start/original/seed=0/checkpoints/model.ckpt
   trainer.check_val_every_n_epoch=4 "seed=range(0,5)")
-"$mlfix" train -m "${common[@]}" "${recipe[@]}" name=fast loader.resident=true
-"$mlfix" train -m "${common[@]}" "${recipe[@]}" name=plain loader.resident=false model.fast_convs=false \
+"$mlfix" train -m "${common[@]}" "${recipe[@]}" name=fast loader.cache_on_device=true
+"$mlfix" train -m "${common[@]}" "${recipe[@]}" name=plain loader.cache_on_device=false model.fast_convs=false \
   trainer.precision=32-true model.channels_last=false model.compile=false
 "$python" - <<'PY'
 import json

@@ -121,7 +121,7 @@ def _sweep(arguments: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if any(argument in ("--cfg", "-c", "--info") for argument in arguments):
         return len(_run_hydra("train", arguments))
-    from mlfix_train.commands.train import sweep
+    from mlfix_train.commands.train_sweep import sweep
     from mlfix_train.config.explain import explain
     from mlfix_train.config.overrides import normalize_overrides
     from mlfix_train.training.sweep import alternate_arms
@@ -168,7 +168,7 @@ def _run_hydra(command: str, arguments: list[str]) -> list[MlfixError]:
     def job(cfg: Any) -> None:
         started.append(True)
         if multirun:
-            from mlfix_train.commands.train import attempt_composed
+            from mlfix_train.commands.train_sweep import attempt_composed
 
             failed.extend(attempt_composed(cfg))
             return

@@ -1,4 +1,4 @@
-"""``mlfix train``: one run of a classifier or of the sorting network, or with ``-m`` a sweep over many."""
+"""``mlfix train``: one run of a classifier or of the sorting network; :mod:`.train_sweep` trains many."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import inspect
 import logging
 import math
 import sys
-import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
-from functools import lru_cache
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +24,9 @@ from mlfix_train.config.instantiate import instantiate
 from mlfix_train.config.overrides import assign
 from mlfix_train.config.paths import config_dir
 from mlfix_train.config.train import TrainConfig
-from mlfix_train.data.runs import FAILED, FINISHED, RunDirectory
-from mlfix_train.errors import ConfigError, MlfixError, RunError, describe_os_error
+from mlfix_train.data.runs import RunDirectory
+from mlfix_train.errors import ConfigError
 from mlfix_train.training.run import RunOptions, run_path, train_run
-from mlfix_train.training.sweep import Attempt, SweepRun, all_finished, count_workers, sweep_states
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -89,7 +86,8 @@ def is_sorting_network(cfg: TrainConfig) -> bool:
 
 
 def _classifier_task(cfg: TrainConfig) -> TrainingTask:
-    from mlfix_train.data.loading.datamodule import Arm, DataModule
+    from mlfix_train.data.arms import Arm
+    from mlfix_train.data.loading.datamodule import DataModule
     from mlfix_train.data.samples import require_labels
     from mlfix_train.training.tasks.classifier import ClassifierTask
 
@@ -102,7 +100,7 @@ def _classifier_task(cfg: TrainConfig) -> TrainingTask:
         Arm(cfg.arm, read_matching_fixes(cfg.fixes, table)),
         cfg.pixels.spec(),
         cfg.loader,
-        cfg.augment.spec(),
+        cfg.augment,
         cfg.seed,
         cfg.pixels.max_unreadable,
         _decoding_progress(),
@@ -111,7 +109,7 @@ def _classifier_task(cfg: TrainConfig) -> TrainingTask:
 
 
 def _sorting_task(cfg: TrainConfig) -> TrainingTask:
-    from mlfix_train.data.loading.view_datamodule import ViewData
+    from mlfix_train.data.loading.view_datamodule import ViewDataModule
     from mlfix_train.training.tasks.sorting_network import SortingNetworkTask
 
     for key, value, unset in (
@@ -124,7 +122,7 @@ def _sorting_task(cfg: TrainConfig) -> TrainingTask:
                 f"{key}={value} has no effect on model=sorting_network, which sees no labels and holds nothing out",
                 "leave it out",
             )
-    data = ViewData(
+    data = ViewDataModule(
         read_samples(cfg.data),
         cfg.pixels.cache,
         cfg.pixels.spec(),
@@ -138,7 +136,7 @@ def _sorting_task(cfg: TrainConfig) -> TrainingTask:
 
 
 def build_module(cfg: TrainConfig, **extra: Any) -> Any:
-    """Builds the LightningModule with the recipe and ``extra``, as far as it takes them."""
+    """Builds the LightningModule with the recipe, the seed and ``extra``, as far as it takes them."""
     accepted = _accepted(cfg.model, {**extra, "recipe": recipe_of(cfg), "seed": cfg.seed})
     return instantiate(cfg.model, "model", **accepted)
 
@@ -164,7 +162,6 @@ def build_options(cfg: TrainConfig, directory: RunDirectory, task: TrainingTask)
     settings = asdict(cfg)
     processes = count_processes(check_options(cfg.trainer))
     terminal = sys.stderr.isatty()
-    label = f"{cfg.name}/{cfg.arm}/{directory.path.name}"
     return RunOptions(
         epochs=recipe_of(cfg).total_epochs,
         seed=cfg.seed,
@@ -176,7 +173,7 @@ def build_options(cfg: TrainConfig, directory: RunDirectory, task: TrainingTask)
         config=_with_absolute_paths(settings),
         overwrite=cfg.overwrite,
         keep=cfg.checkpoint.keep,
-        on_epoch=None if terminal else lambda report: print(epoch_line(label, report), file=sys.stderr, flush=True),
+        on_epoch=None if terminal else EpochPrinter(f"{cfg.name}/{cfg.arm}/{directory.path.name}"),
         progress_bar=terminal,
     )
 
@@ -269,16 +266,30 @@ def _is_first_process() -> bool:
 # What is printed
 
 
-def epoch_line(label: str, report: EpochReport) -> str:
-    """Returns a line about an epoch, with the time left."""
-    row = report.row
-    parts = [f"epoch {int(row['epoch']) + 1}/{report.epochs}", f"train loss {row.get('train_loss', math.nan):.3f}"]
-    if "val_error" in row:
-        parts.append(f"held-out error {row['val_error']:.2f}%")
-    if "val_agreement" in row:
-        parts.append(f"nearest neighbors of the same label {row['val_agreement']:.1f}%")
-    parts += [f"{row['samples_per_second']:,.0f} samples/s", f"{format_duration(report.seconds_left)} left"]
-    return f"{label}: {', '.join(parts)}"
+@dataclass(frozen=True)
+class EpochPrinter:
+    """Prints a line about each epoch to standard error.
+
+    Args:
+        label: Begins the line.
+    """
+
+    label: str
+
+    def __call__(self, report: EpochReport) -> None:
+        """Prints the line of an epoch."""
+        print(self.line(report), file=sys.stderr, flush=True)
+
+    def line(self, report: EpochReport) -> str:
+        """Returns the line of an epoch, with the time left."""
+        row = report.row
+        parts = [f"epoch {int(row['epoch']) + 1}/{report.epochs}", f"train loss {row.get('train_loss', math.nan):.3f}"]
+        if "val_error" in row:
+            parts.append(f"held-out error {row['val_error']:.2f}%")
+        if "val_agreement" in row:
+            parts.append(f"nearest neighbors of the same label {row['val_agreement']:.1f}%")
+        parts += [f"{row['samples_per_second']:,.0f} samples/s", f"{format_duration(report.seconds_left)} left"]
+        return f"{self.label}: {', '.join(parts)}"
 
 
 def print_run(directory: RunDirectory, in_one_line: bool = False) -> None:
@@ -342,196 +353,6 @@ def _how_to_resume(cfg: TrainConfig, directory: RunDirectory) -> str:
     return f"{directory.path}: interrupted; {resume}"
 
 
-# Sweeps
-
-
-def sweep(
-    overrides: Sequence[str],
-    initializer: Callable[[], None] | None = None,
-    launch_by_hydra: Callable[[], Sequence[MlfixError]] | None = None,
-) -> bool:
-    """Trains the runs of a sweep and prints a table of them.
-
-    Args:
-        overrides: ``key=value`` strings as Hydra reads them, with swept values such as ``seed=range(0,20)``.
-        initializer: Called first in each worker process.
-        launch_by_hydra: Trains the runs with the launcher that ``hydra/launcher`` names, and returns the errors; if
-            missing, they are trained on this machine.
-
-    Returns:
-        Whether all runs are finished.
-
-    Raises:
-        ConfigError: An unknown key or an invalid value.
-        KeyboardInterrupt: Ctrl-C or SIGTERM.
-    """
-    from mlfix_train.config.compose import load
-    from mlfix_train.config.sweep import plan_sweep
-
-    runs = plan_sweep(overrides)
-    cfg: TrainConfig = load("train", runs[0].overrides)
-    processes, gpus = count_workers(cfg.jobs, cfg.runs_per_device, _gpus() if cfg.jobs != 1 else 0)
-    failed = 0
-    try:
-        if launch_by_hydra is not None:
-            failed = len(launch_by_hydra())
-        else:
-            printer = _AttemptPrinter(len(runs))
-            attempts = _launch(runs, cfg.retries, processes, gpus, printer, initializer)
-            failed = sum(attempt.error is not None for attempt in attempts)
-    finally:
-        finished = print_sweep([run.path for run in runs])
-        if failed:
-            print(f"           {failed} could not be trained as requested; see the messages above", flush=True)
-    return finished and not failed
-
-
-def _launch(
-    runs: Sequence[SweepRun],
-    retries: int,
-    processes: int,
-    gpus: int,
-    printer: _AttemptPrinter,
-    initializer: Callable[[], None] | None,
-) -> list[Attempt]:
-    if processes == 1:
-        from mlfix_train.training.launchers.serial import run_serially
-
-        return run_serially(runs, train_sweep_run, retries=retries, on_attempt=printer)
-    from mlfix_train.training.launchers.local import run_in_processes
-
-    return run_in_processes(
-        runs,
-        train_sweep_run,
-        processes=processes,
-        gpus=gpus,
-        retries=retries,
-        on_attempt=printer,
-        initializer=initializer,
-    )
-
-
-def train_sweep_run(sweep_run: SweepRun) -> None:
-    """Trains one run of a sweep; called in this process or in a worker."""
-    from mlfix_train.config.compose import load
-
-    cfg: TrainConfig = load("train", sweep_run.overrides)
-    with _command_line(sweep_run.overrides):
-        run(replace(cfg, report="line") if cfg.report == "auto" else cfg)
-
-
-def attempt_composed(cfg: Any) -> list[MlfixError]:
-    """Trains one run of a sweep on its composed Hydra configuration; called by Hydra's launchers.
-
-    Returns:
-        What stopped it, if anything did; the other runs of the sweep are trained nevertheless.
-    """
-    from mlfix_train.commands import run_composed
-    from mlfix_train.training.launchers.serial import train_with_retries
-
-    place = SweepRun(Path(str(cfg.outputs)) / str(cfg.name))
-    retries = int(cfg.get("retries") or 0)
-    error = train_with_retries(place, lambda _: run_composed("train", cfg), retries, _printer()).error
-    if error is None or isinstance(error, MlfixError):
-        return [] if error is None else [error]
-    return [RunError(f"{type(error).__name__}: {error}", "see the traceback above; the same command tries again")]
-
-
-@lru_cache
-def _printer() -> _AttemptPrinter:
-    return _AttemptPrinter()
-
-
-class _AttemptPrinter:
-    """Prints what stopped a run, each message in full once, and how many runs are done.
-
-    Args:
-        total: Number of runs; ``None`` if their number is not to be printed.
-    """
-
-    def __init__(self, total: int | None = None) -> None:
-        self.total, self.done = total, 0
-        self.printed: set[str] = set()
-
-    def __call__(self, attempt: Attempt) -> None:
-        if attempt.error is not None:
-            self._print_error(attempt, attempt.error)
-        if self.total is not None and not attempt.retried:
-            self.done += 1
-            print(f"sweep      {self.done} of {self.total} runs done", file=sys.stderr, flush=True)
-
-    def _print_error(self, attempt: Attempt, error: BaseException) -> None:
-        from mlfix_train.training.launchers.local import WorkerDiedError
-
-        path, again = attempt.run.path, "; trying it again" if attempt.retried else ""
-        if isinstance(error, MlfixError):
-            text = f"{error.problem}: as before" if str(error) in self.printed else str(error)
-            self.printed.add(str(error))
-            message = f"mlfix train: {text}"
-        elif isinstance(error, OSError):
-            message = f"mlfix train: {describe_os_error(error, 'outputs')}"
-        elif isinstance(error, (WorkerDiedError, KeyboardInterrupt)):
-            message = f"{path}: {error if isinstance(error, WorkerDiedError) else 'interrupted'}{again}"
-        else:
-            traceback.print_exception(error)
-            message = f"{path}: {type(error).__name__}: {error}{again}"
-        print(message, file=sys.stderr, flush=True)
-
-
-def print_sweep(paths: Sequence[Path]) -> bool:
-    """Prints the state of each run of a sweep as a table, one row per seed and one column per arm.
-
-    Returns:
-        Whether all runs are finished.
-    """
-    states = sweep_states(paths)
-    counts: dict[str, int] = {}
-    for state in states.values():
-        status = str(state.get("status") or "not started")
-        counts[status] = counts.get(status, 0) + 1
-    summary = ", ".join(f"{counts[status]} {status}" for status in sorted(counts, key=lambda name: name != FINISHED))
-    print(f"\nsweep      {len(states)} run{'s' if len(states) != 1 else ''}: {summary}")
-    for study in dict.fromkeys(path.parent.parent for path in states):
-        print(f"           {study}")
-        for line in _table({path: state for path, state in states.items() if path.parent.parent == study}):
-            print(f"           {line}")
-    for path, state in states.items():
-        if state.get("status") == FAILED:
-            lines = str(state.get("error") or "").splitlines() or [""]
-            print(f"failed     {path}: {lines[0][:200]}")
-            print("\n".join(f"           {line.strip()}" for line in lines if line.strip().startswith("->")))
-    complete = all_finished(states.values())
-    if not complete:
-        print("           the same command continues with the unfinished ones")
-    sys.stdout.flush()
-    return complete
-
-
-def _table(states: Mapping[Path, Mapping[str, Any]]) -> Iterator[str]:
-    arms = list(dict.fromkeys(path.parent.name for path in states))
-    rows = list(dict.fromkeys(path.name for path in states))
-    cells = {(path.parent.name, path.name): _cell(state) for path, state in states.items()}
-    table = [["", *arms], *([row, *(cells.get((arm, row), "") for arm in arms)] for row in rows)]
-    widths = [max(map(len, column)) + 2 for column in zip(*table, strict=True)]
-    for line in table:
-        yield "".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
-
-
-def _cell(state: Mapping[str, Any]) -> str:
-    status = str(state.get("status") or "not started")
-    if status != FINISHED:
-        return status
-    error, took = state.get("held_out_error"), state.get("timings", {}).get("total_seconds")
-    text = f"{error:.2f}%" if error is not None else "finished"
-    return text + (f" ({format_duration(took)})" if took is not None else "")
-
-
-def _gpus() -> int:
-    import torch
-
-    return int(torch.cuda.device_count())
-
-
 # The command line that Lightning starts further processes with
 
 
@@ -543,7 +364,7 @@ def _by_our_hydra() -> bool:
 
 
 @contextmanager
-def _command_line(overrides: Sequence[str]) -> Iterator[None]:
+def command_line(overrides: Sequence[str]) -> Iterator[None]:
     """Makes ``mlfix train <overrides>`` the command line of this process.
 
     For a distributed training Lightning starts the command line again, once per process. In a sweep, that would be
@@ -567,7 +388,7 @@ def _without_our_hydra() -> Iterator[None]:
         return
     instance = HydraConfig.instance()
     hydra: Any = instance.cfg
-    with _command_line(hydra.hydra.overrides.task):
+    with command_line(hydra.hydra.overrides.task):
         try:
             instance.cfg = None
             yield

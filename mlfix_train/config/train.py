@@ -7,55 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from mlfix_train.config.sections import FixesConfig
-from mlfix_train.data.loading.augment import AugmentSpec
-from mlfix_train.data.loading.datamodule import LoaderSpec
-from mlfix_train.data.loading.views import ViewSpec
+from mlfix_train.data.loading.spec import AugmentSpec, LoaderSpec, ViewSpec
 from mlfix_train.data.pixels.spec import PixelsConfig
+from mlfix_train.data.splits import SplitSpec
 from mlfix_train.errors import ConfigError, check_choice, check_range
 from mlfix_train.models.recipes import Recipe
 
 ARMS = ("original", "fixed", "control")
 REPORTS = ("auto", "full", "line")
-
-
-@dataclass
-class SplitConfig:
-    """Which samples are held out; drawn on the given labels, so that all arms hold out the same.
-
-    Args:
-        fraction: Share of each label that is held out, 0.01 to 0.9.
-        seed: Of the draw; not the run's seed, so that all runs hold out the same samples.
-        folds: Number of folds, instead of a fraction; each sample is held out in exactly one of them.
-        fold: Which fold is held out, 0 to folds - 1.
-        column: Column of the data to take the split from, instead of drawing it.
-        held_out: Values of that column that are held out.
-        train_only: Labels that are never held out, such as other-sign.
-        grouped: Keep the samples of one photo or track (data.group) on one side.
-    """
-
-    fraction: float = 0.2
-    seed: int = 0
-    folds: int | None = None
-    fold: int | None = None
-    column: str | None = None
-    held_out: list[str] = field(default_factory=lambda: ["val", "valid", "validation", "test", "testing"])
-    train_only: list[str] = field(default_factory=list)
-    grouped: bool = True
-
-
-@dataclass(frozen=True)
-class AugmentConfig(AugmentSpec):
-    """Changes to training images, made on the device; no flips, since signs have a left and a right.
-
-    Args:
-        enabled: Change training images at all.
-    """
-
-    enabled: bool = True
-
-    def spec(self) -> AugmentSpec | None:
-        """Returns the changes, or ``None`` if there are none."""
-        return self if self.enabled else None
 
 
 @dataclass
@@ -102,7 +61,7 @@ class TrainConfig:
     Args:
         data: The samples; any reader, given by _target_.
         recipe: Learning rates and epochs.
-        model: Any LightningModule, given by _target_; it is called with labels and recipe, if it takes them.
+        model: Any LightningModule, given by _target_; it is called with labels, recipe and seed, if it takes them.
         trainer: Any arguments of lightning.Trainer; an object, such as a profiler, is given by _target_.
         logger: Lightning loggers by name, each given by _target_; several at once: logger=[csv,wandb].
         callbacks: Further Lightning callbacks by name, each given by _target_.
@@ -141,9 +100,9 @@ class TrainConfig:
     report: str = "auto"
     overwrite: bool = False
     fixes: FixesConfig = field(default_factory=FixesConfig)
-    split: SplitConfig = field(default_factory=SplitConfig)
+    split: SplitSpec = field(default_factory=SplitSpec)
     pixels: PixelsConfig = field(default_factory=PixelsConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    augment: AugmentSpec = field(default_factory=AugmentSpec)
     views: ViewSpec = field(default_factory=ViewSpec)
     loader: LoaderSpec = field(default_factory=LoaderSpec)
     audit: AuditConfig = field(default_factory=AuditConfig)

@@ -13,17 +13,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import lightning as L
+import numpy
+import timm
+import torch
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+import mlfix_train
 from mlfix_train.data.runs import FAILED, FINISHED, INTERRUPTED, RUNNING, RunDirectory, differences
 from mlfix_train.errors import ConfigError, RunError, check_choice
-
-if TYPE_CHECKING:
-    import lightning as L
-    from lightning.pytorch.loggers import Logger
-
-    from mlfix_train.training.progress import EpochReport
-    from mlfix_train.training.tasks.base import TrainingTask
+from mlfix_train.training.checkpoints import check_checkpoint, keep_weights
+from mlfix_train.training.loggers import open_loggers
+from mlfix_train.training.memory import explain_out_of_memory
+from mlfix_train.training.progress import EpochReport, MetricsRecorder
+from mlfix_train.training.tasks.base import TrainingTask
+from mlfix_train.training.trainer import build_trainer, explain_misconfiguration, own_process_group
 
 log = logging.getLogger(__name__)
 
@@ -106,8 +113,6 @@ def train_run(directory: RunDirectory, task: TrainingTask, options: RunOptions) 
         MlfixError: The data, the settings, or an earlier run in this directory can't be used.
         KeyboardInterrupt: The training was interrupted; ``run.json`` says so.
     """
-    from lightning.pytorch.utilities import rank_zero_only
-
     if getattr(rank_zero_only, "rank", 0):
         _fit(directory, task, options, {})
         return True
@@ -131,7 +136,7 @@ def train_run(directory: RunDirectory, task: TrainingTask, options: RunOptions) 
         )
         with _status_on_error(directory, before):
             timings = _fit(directory, task, options, state)
-            _keep_weights(directory, options, task)
+            keep_weights(directory, options.keep, task.data.labels)
         timings["total_seconds"] = round(time.monotonic() - started, 2)
         directory.update(status=FINISHED, finished=_now(), timings=timings, **task.result(directory))
     return True
@@ -161,15 +166,8 @@ def needs_training(directory: RunDirectory, task: TrainingTask, options: RunOpti
 
 def describe_run(task: TrainingTask, options: RunOptions) -> dict[str, Any]:
     """Returns what ``run.json`` records before the training: settings, versions, fingerprints of the inputs, labels."""
-    import lightning
-    import numpy
-    import timm
-    import torch
-
-    import mlfix_train
-
     versions = {"mlfix_train": mlfix_train.__version__, "python": sys.version.split()[0]}
-    versions |= {module.__name__: module.__version__ for module in (torch, lightning, timm, numpy)}
+    versions |= {module.__name__: module.__version__ for module in (torch, L, timm, numpy)}
     return {
         "kind": task.kind,
         "config": options.config,
@@ -211,21 +209,28 @@ def _fit(
         options: How.
         state: Content of ``run.json``; empty in processes other than rank 0.
     """
-    import lightning as L
-
-    from mlfix_train.training.loggers import open_loggers
-    from mlfix_train.training.memory import explain_out_of_memory
-    from mlfix_train.training.trainer import explain_misconfiguration, own_process_group
-
     L.seed_everything(options.seed, workers=True, verbose=False)
     clock = time.monotonic()
     task.data.prepare_data()
     timings = {"pixels_seconds": round(time.monotonic() - clock, 2)}
-    module = task.build_module()
-    checkpoint = _checkpoint_to_resume(directory, module, options)
-    callback = task.build_callback(directory, options.title)
+    module: Any = task.build_module()
+    if hasattr(module, "mean") and hasattr(module, "std"):
+        task.data.mean, task.data.std = tuple(module.mean), tuple(module.std)  # what its backbone was pretrained with
+    checkpoint = directory.checkpoint if directory.checkpoint.exists() and not options.overwrite else None
+    if checkpoint is not None:
+        check_checkpoint(checkpoint, module)
+        log.info("%s: resuming from %s", directory.path, checkpoint)
+    results = task.build_callback(directory, options.title)
+    recorder = MetricsRecorder(directory.path / "metrics.csv", options.on_epoch)
     with open_loggers(lambda: options.build_loggers(state)) as loggers:
-        trainer = _build_trainer(directory, options, callback, loggers)
+        trainer = build_trainer(
+            directory,
+            options.epochs,
+            options.trainer,
+            callbacks=[results, *options.callbacks, recorder],
+            loggers=loggers,
+            progress_bar=options.progress_bar,
+        )
         if options.overwrite and state:
             _remove_outputs(directory)
         clock = time.monotonic()
@@ -237,38 +242,11 @@ def _fit(
             trainer.fit(module, datamodule=task.data, ckpt_path=checkpoint, weights_only=True)
             if trainer.interrupted:
                 raise KeyboardInterrupt
-            if not callback.has_results:  # killed between the last epoch and its results
+            if not results.has_results:  # killed between the last epoch and its results
                 trainer.validate(module, datamodule=task.data, verbose=False)
-                callback.finish(trainer)
+                results.finish(trainer)
     timings["fit_seconds"] = round(time.monotonic() - clock, 2)
     return timings
-
-
-def _checkpoint_to_resume(directory: RunDirectory, module: Any, options: RunOptions) -> Path | None:
-    from mlfix_train.training.checkpoints import check_checkpoint
-
-    if options.overwrite or not directory.checkpoint.exists():
-        return None
-    check_checkpoint(directory.checkpoint, module)
-    log.info("%s: resuming from %s", directory.path, directory.checkpoint)
-    return directory.checkpoint
-
-
-def _build_trainer(
-    directory: RunDirectory, options: RunOptions, callback: L.Callback, loggers: Sequence[Logger]
-) -> L.Trainer:
-    from mlfix_train.training.progress import MetricsRecorder
-    from mlfix_train.training.trainer import build_trainer
-
-    recorder = MetricsRecorder(directory.path / "metrics.csv", options.on_epoch)
-    return build_trainer(
-        directory,
-        options.epochs,
-        options.trainer,
-        callbacks=[callback, *options.callbacks, recorder],
-        loggers=loggers,
-        progress_bar=options.progress_bar,
-    )
 
 
 def _remove_outputs(directory: RunDirectory) -> None:
@@ -279,12 +257,6 @@ def _remove_outputs(directory: RunDirectory) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-
-
-def _keep_weights(directory: RunDirectory, options: RunOptions, task: TrainingTask) -> None:
-    from mlfix_train.training.checkpoints import keep_weights
-
-    keep_weights(directory, options.keep, task.data.labels)
 
 
 def _now() -> str:

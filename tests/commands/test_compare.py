@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 from shapes import FAST, draw_shapes
 
-from mlfix_train.config import build as config
-from mlfix_train.training import run as train
+from mlfix_train.commands import run_command
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +25,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in (0, 1):
         for arm in ("original", "fixed", "control"):
             keys = [f"data.root={shapes}", f"outputs={work}/o", *FAST, f"fixes.path={work}/fixes.csv"]
-            train.run(config.compose("train", [*keys, f"arm={arm}", f"seed={seed}"]))
+            run_command("train", [*keys, f"arm={arm}", f"seed={seed}"])
     return work
 
 

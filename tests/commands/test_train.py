@@ -158,7 +158,7 @@ def test_two_processes_give_the_same_predictions_table_as_one(
     """
     keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "loader.eval_batch_size=4")
     with monkeypatch.context() as patch:
-        patch.setattr("mlfix_train.training.run._keep_weights", lambda *_: None)
+        patch.setattr("mlfix_train.training.run.keep_weights", lambda *_: None)
         assert mlfix("train", *keys).code == 0
     run = RunDirectory(tmp_path / "o/default/original/seed=0")
     whole = read(run.path)

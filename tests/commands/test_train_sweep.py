@@ -52,7 +52,7 @@ def test_a_refused_run_is_no_success(jobs: int, data: Path, tmp_path: Path) -> N
     assert "2 could not be trained as asked" in out
 
 
-def test_a_mistyped_range_is_told_before_anything_is_done(data: Path, tmp_path: Path, mlfix) -> None:
+def test_a_mistyped_range_is_an_error_before_anything_is_done(data: Path, tmp_path: Path, mlfix) -> None:
     answer = mlfix("train", "-m", *keys(data, tmp_path, "sed=range(0,2)"))
     assert answer.code == 2
     assert "unknown key sed" in answer.err and "did you mean seed?" in answer.err
@@ -60,12 +60,12 @@ def test_a_mistyped_range_is_told_before_anything_is_done(data: Path, tmp_path: 
     assert not list(tmp_path.rglob("multirun.yaml"))
 
 
-def test_the_runs_of_a_sweep_look_at_the_data_once(shapes: Path, tmp_path: Path, mlfix, monkeypatch) -> None:
-    from mlfix_train.data.loading import datamodule
+def test_the_runs_of_a_sweep_read_the_data_once(shapes: Path, tmp_path: Path, mlfix, monkeypatch) -> None:
+    from mlfix_train.data.loading import store_datamodule
     from mlfix_train.data.readers import folder as readers
 
     calls: list[str] = []
-    for module, name in ((readers, "read_folder"), (datamodule, "open_store")):
+    for module, name in ((readers, "read_folder"), (store_datamodule, "open_store")):
         real = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, _real=real, _name=name, **k: calls.append(_name) or _real(*a, **k))
         getattr(module, name).__signature__ = __import__("inspect").signature(real)

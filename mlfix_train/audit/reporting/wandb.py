@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 
 from mlfix_train.audit.reporting.pictures import Picture
-from mlfix_train.audit.reporting.tracking import IMAGES_PER_TABLE, TABLE_ROWS
 from mlfix_train.errors import check_choice
 
 log = logging.getLogger(__name__)
 
 MODES = ("auto", "online", "offline", "disabled")
+IMAGES_PER_TABLE = 108
+"""Number of images that W&B keeps per key and step."""
+TABLE_ROWS = 200_000
+"""Number of rows that W&B keeps per table."""
 
 
 def wandb_mode(setting: str) -> str:
@@ -43,7 +46,7 @@ def _logged_in() -> bool:
 
 
 class WandbTracker:
-    """A W&B run as a :class:`~mlfix_train.audit.reporting.tracking.Tracker`.
+    """A W&B run, as what an audit or a comparison logs to.
 
     Args:
         run: the run; it stays the caller's to finish.
@@ -134,7 +137,7 @@ def wandb_run(
     Yields:
         The tracker; ``None`` where W&B is missing, disabled, or can't write.
     """
-    run = _open(settings, folder, job, name, config)
+    run = open_run(settings, folder, job, name, config)
     if run is None:
         yield None
         return
@@ -146,7 +149,15 @@ def wandb_run(
         run.finish(exit_code=exit_code)
 
 
-def _open(settings: Mapping[str, Any], folder: Path, job: str, name: str, config: Mapping[str, Any]) -> Any | None:
+def open_run(
+    settings: Mapping[str, Any],
+    folder: Path,
+    job: str,
+    name: str,
+    config: Mapping[str, Any],
+    run_id: str | None = None,
+) -> Any | None:
+    """Opens a W&B run; see :func:`wandb_run`. A run with the id ``run_id`` is resumed."""
     try:
         import wandb
     except ImportError:
@@ -163,6 +174,8 @@ def _open(settings: Mapping[str, Any], folder: Path, job: str, name: str, config
         "group": settings["group"],
         "job_type": job,
         "name": name,
+        "id": run_id,
+        "resume": "allow" if run_id else None,
         "tags": [job, *settings["tags"]],
         "config": dict(config),
         "dir": str(folder.resolve()),

@@ -20,10 +20,10 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import contextmanager
 from typing import Any
 
-from loky import cpu_count
-from loky.process_executor import ProcessPoolExecutor
+from loky import ProcessPoolExecutor
 
 from mlfix_train.data.cache import enable_cache
+from mlfix_train.data.files.system import cpu_count
 from mlfix_train.data.runs import FAILED, FINISHED, RunDirectory
 from mlfix_train.errors import RunError
 from mlfix_train.training.sweep import Attempt, AttemptCallback, SweepRun, TrainFunction, is_user_error
@@ -75,9 +75,8 @@ def run_in_processes(
     with _interrupt_on_sigterm():
         try:
             while queue or pool.running:
-                while queue and pool.has_idle():
-                    run, left = queue.popleft()
-                    pool.submit(train, run, left)
+                for slot in pool.idle()[: len(queue)]:
+                    pool.submit(slot, train, *queue.popleft())
                 for run, left, error in pool.wait():
                     retried = left > 0 and error is not None and not is_user_error(error)
                     if isinstance(error, WorkerDiedError):
@@ -122,26 +121,21 @@ class _Pool:
         self.executors: dict[int, ProcessPoolExecutor] = {}
         self.running: dict[Future[None], tuple[int, SweepRun, int]] = {}
 
-    def _idle(self) -> list[int]:
-        busy = {slot for slot, _, _ in self.running.values()}
-        return [slot for slot in range(len(self.environments)) if slot not in busy]
+    def idle(self) -> list[int]:
+        """Returns the workers that train nothing."""
+        return sorted(set(range(len(self.environments))) - {slot for slot, _, _ in self.running.values()})
 
-    def has_idle(self) -> bool:
-        return bool(self._idle())
-
-    def submit(self, train: TrainFunction, run: SweepRun, left: int) -> None:
-        slot = self._idle()[0]
+    def submit(self, slot: int, train: TrainFunction, run: SweepRun, left: int) -> None:
+        """Has a worker train a run that may be tried again ``left`` times."""
         if slot not in self.executors:
+            start = (os.getpid(), self.initializer)
             self.executors[slot] = ProcessPoolExecutor(
-                max_workers=1,
-                env=self.environments[slot],
-                initializer=_start_worker,
-                initargs=(os.getpid(), self.initializer),
+                max_workers=1, env=self.environments[slot], initializer=_start_worker, initargs=start
             )
         self.running[self.executors[slot].submit(_train_in_worker, train, run)] = slot, run, left
 
     def wait(self) -> Iterator[tuple[SweepRun, int, BaseException | None]]:
-        """Waits for one run or more to end, and yields them with their retries left and what stopped them."""
+        """Waits until a run ends; yields it with its retries left and what stopped it."""
         for future in wait(self.running, return_when=FIRST_COMPLETED).done:
             slot, run, left = self.running.pop(future)
             error = future.exception()
@@ -162,6 +156,7 @@ class _Pool:
                 break
 
     def close(self) -> None:
+        """Ends the workers."""
         for executor in self.executors.values():
             executor.shutdown(wait=True, kill_workers=True)
 
@@ -233,11 +228,7 @@ def _train_in_worker(train: TrainFunction, run: SweepRun) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         _training.clear()
         sys.stdout.flush()
-        _free_memory()
-
-
-def _free_memory() -> None:
-    gc.collect()
-    torch: Any = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        gc.collect()
+        torch: Any = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -14,7 +14,7 @@ from mlfix_train.data.samples import table_fingerprint
 if TYPE_CHECKING:
     import lightning as L
 
-    from mlfix_train.data.loading.view_datamodule import ViewData
+    from mlfix_train.data.loading.view_datamodule import ViewDataModule
 
 
 class SortingNetworkTask:
@@ -29,7 +29,7 @@ class SortingNetworkTask:
     result_keys = ("agreement",)
     images_per_sample = 2
 
-    def __init__(self, data: ViewData, module: Callable[[], L.LightningModule]) -> None:
+    def __init__(self, data: ViewDataModule, module: Callable[[], L.LightningModule]) -> None:
         self.data, self._module = data, module
 
     def build_module(self) -> L.LightningModule:

@@ -139,7 +139,7 @@ def test_wrong_settings_are_named_and_leave_nothing(place: Path, mlfix, keys: li
 
 
 def test_positive_pairs_within_groups_need_groups(place: Path, mlfix) -> None:
-    answer = mlfix("train", "data.root=shapes", *SORTING, "views.partner=group")
+    answer = mlfix("train", "data.root=shapes", *SORTING, "views.positive_pair=group")
     assert answer.code == 1 and "every image is a group of its own" in answer.err
 
 

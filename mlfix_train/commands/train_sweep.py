@@ -1,0 +1,196 @@
+"""``mlfix train -m``: a sweep over many runs, on this machine or by one of Hydra's launchers."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mlfix_train.commands import run_composed
+from mlfix_train.commands.progress import format_duration
+from mlfix_train.commands.train import command_line, run
+from mlfix_train.config.compose import load
+from mlfix_train.config.sweep import plan_sweep
+from mlfix_train.config.train import TrainConfig
+from mlfix_train.data.runs import FAILED, FINISHED
+from mlfix_train.errors import MlfixError, RunError, describe_os_error
+from mlfix_train.training.launchers.local import WorkerDiedError, run_in_processes
+from mlfix_train.training.launchers.serial import run_serially, train_with_retries
+from mlfix_train.training.sweep import Attempt, SweepRun, all_finished, count_workers, sweep_states
+
+
+def sweep(
+    overrides: Sequence[str],
+    initializer: Callable[[], None] | None = None,
+    launch_by_hydra: Callable[[], Sequence[MlfixError]] | None = None,
+) -> bool:
+    """Trains the runs of a sweep and prints a table of them.
+
+    Args:
+        overrides: ``key=value`` strings as Hydra reads them, with swept values such as ``seed=range(0,20)``.
+        initializer: Called first in each worker process.
+        launch_by_hydra: Trains the runs with the launcher that ``hydra/launcher`` names, and returns the errors; if
+            missing, they are trained on this machine.
+
+    Returns:
+        Whether all runs are finished.
+
+    Raises:
+        ConfigError: An unknown key or an invalid value.
+        KeyboardInterrupt: Ctrl-C or SIGTERM.
+    """
+    runs = plan_sweep(overrides)
+    cfg: TrainConfig = load("train", runs[0].overrides)
+    processes, gpus = count_workers(cfg.jobs, cfg.runs_per_device, _gpus() if cfg.jobs != 1 else 0)
+    failed = 0
+    try:
+        if launch_by_hydra is not None:
+            failed = len(launch_by_hydra())
+        else:
+            printer = _AttemptPrinter(len(runs))
+            attempts = _launch(runs, cfg.retries, processes, gpus, printer, initializer)
+            failed = sum(attempt.error is not None for attempt in attempts)
+    finally:
+        finished = print_sweep([run.path for run in runs])
+        if failed:
+            print(f"           {failed} could not be trained as requested; see the messages above", flush=True)
+    return finished and not failed
+
+
+def _launch(
+    runs: Sequence[SweepRun],
+    retries: int,
+    processes: int,
+    gpus: int,
+    printer: _AttemptPrinter,
+    initializer: Callable[[], None] | None,
+) -> list[Attempt]:
+    if processes == 1:
+        return run_serially(runs, train_sweep_run, retries=retries, on_attempt=printer)
+    return run_in_processes(
+        runs,
+        train_sweep_run,
+        processes=processes,
+        gpus=gpus,
+        retries=retries,
+        on_attempt=printer,
+        initializer=initializer,
+    )
+
+
+def train_sweep_run(sweep_run: SweepRun) -> None:
+    """Trains one run of a sweep; called in this process or in a worker."""
+    cfg: TrainConfig = load("train", sweep_run.overrides)
+    with command_line(sweep_run.overrides):
+        run(replace(cfg, report="line") if cfg.report == "auto" else cfg)
+
+
+def attempt_composed(cfg: Any) -> list[MlfixError]:
+    """Trains one run of a sweep on its composed Hydra configuration; called by Hydra's launchers.
+
+    Returns:
+        What stopped it, if anything did; the other runs of the sweep are trained nevertheless.
+    """
+    place = SweepRun(Path(str(cfg.outputs)) / str(cfg.name))
+    retries = int(cfg.get("retries") or 0)
+    error = train_with_retries(place, lambda _: run_composed("train", cfg), retries, _printer()).error
+    if error is None or isinstance(error, MlfixError):
+        return [] if error is None else [error]
+    return [RunError(f"{type(error).__name__}: {error}", "see the traceback above; the same command tries again")]
+
+
+@lru_cache
+def _printer() -> _AttemptPrinter:
+    return _AttemptPrinter()
+
+
+class _AttemptPrinter:
+    """Prints what stopped a run, each message in full once, and how many runs are done.
+
+    Args:
+        total: Number of runs; ``None`` if their number is not to be printed.
+    """
+
+    def __init__(self, total: int | None = None) -> None:
+        self.total, self.done = total, 0
+        self.printed: set[str] = set()
+
+    def __call__(self, attempt: Attempt) -> None:
+        if attempt.error is not None:
+            self._print_error(attempt, attempt.error)
+        if self.total is not None and not attempt.retried:
+            self.done += 1
+            print(f"sweep      {self.done} of {self.total} runs done", file=sys.stderr, flush=True)
+
+    def _print_error(self, attempt: Attempt, error: BaseException) -> None:
+        path, again = attempt.run.path, "; trying it again" if attempt.retried else ""
+        if isinstance(error, MlfixError):
+            text = f"{error.problem}: as before" if str(error) in self.printed else str(error)
+            self.printed.add(str(error))
+            message = f"mlfix train: {text}"
+        elif isinstance(error, OSError):
+            message = f"mlfix train: {describe_os_error(error, 'outputs')}"
+        elif isinstance(error, (WorkerDiedError, KeyboardInterrupt)):
+            message = f"{path}: {error if isinstance(error, WorkerDiedError) else 'interrupted'}{again}"
+        else:
+            traceback.print_exception(error)
+            message = f"{path}: {type(error).__name__}: {error}{again}"
+        print(message, file=sys.stderr, flush=True)
+
+
+def print_sweep(paths: Sequence[Path]) -> bool:
+    """Prints the state of each run of a sweep as a table, one row per seed and one column per arm.
+
+    Returns:
+        Whether all runs are finished.
+    """
+    states = sweep_states(paths)
+    counts: dict[str, int] = {}
+    for state in states.values():
+        status = str(state.get("status") or "not started")
+        counts[status] = counts.get(status, 0) + 1
+    summary = ", ".join(f"{counts[status]} {status}" for status in sorted(counts, key=lambda name: name != FINISHED))
+    print(f"\nsweep      {len(states)} run{'s' if len(states) != 1 else ''}: {summary}")
+    for study in dict.fromkeys(path.parent.parent for path in states):
+        print(f"           {study}")
+        for line in _table({path: state for path, state in states.items() if path.parent.parent == study}):
+            print(f"           {line}")
+    for path, state in states.items():
+        if state.get("status") == FAILED:
+            lines = str(state.get("error") or "").splitlines() or [""]
+            print(f"failed     {path}: {lines[0][:200]}")
+            print("\n".join(f"           {line.strip()}" for line in lines if line.strip().startswith("->")))
+    complete = all_finished(states.values())
+    if not complete:
+        print("           the same command continues with the unfinished ones")
+    sys.stdout.flush()
+    return complete
+
+
+def _table(states: Mapping[Path, Mapping[str, Any]]) -> Iterator[str]:
+    arms = list(dict.fromkeys(path.parent.name for path in states))
+    rows = list(dict.fromkeys(path.name for path in states))
+    cells = {(path.parent.name, path.name): _cell(state) for path, state in states.items()}
+    table = [["", *arms], *([row, *(cells.get((arm, row), "") for arm in arms)] for row in rows)]
+    widths = [max(map(len, column)) + 2 for column in zip(*table, strict=True)]
+    for line in table:
+        yield "".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def _cell(state: Mapping[str, Any]) -> str:
+    status = str(state.get("status") or "not started")
+    if status != FINISHED:
+        return status
+    error, took = state.get("held_out_error"), state.get("timings", {}).get("total_seconds")
+    text = f"{error:.2f}%" if error is not None else "finished"
+    return text + (f" ({format_duration(took)})" if took is not None else "")
+
+
+def _gpus() -> int:
+    import torch
+
+    return int(torch.cuda.device_count())
