@@ -1,11 +1,12 @@
-"""Measures the visual order: length and longest steps against LKH and the greedy chain, time and memory up to 200,000.
+"""Measures seriation: path length and longest steps against LKH and the greedy chain, time and memory as data grow.
 
-    python scripts/bench_seriation.py <folder of class folders> [--lkh] [--large 200000]
+    python scripts/bench_seriation.py <folder of class folders> [--lkh] [--libraries] [--large 200000]
 
-Embeddings are the first 128 principal components of the pixels of real images (32 px); for more points than images,
-images are shifted, lightened and made noisy at random first. The greedy chain is MLfix's published way to sort, written
-anew here: always on to the nearest image that was not visited. LKH comes from the package elkai (pip install elkai), a
-tool of this benchmark only. Compilation is done before the clock starts.
+Embeddings are the first 128 principal components of the pixels of real images (32 px). For more points than images,
+images are shifted, brightened and made noisy at random. The greedy chain is MLfix's published way to sort, rewritten
+here: each step goes to the nearest image that was not visited. LKH is in the package elkai; --libraries compares our
+neighbour search with faiss-cpu and pynndescent. All three are tools of this benchmark only: pip install elkai faiss-cpu
+pynndescent. Our own code is compiled before the clock starts.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from mlfix_train.audit.similarity.neighbours import nearest_neighbours
 from mlfix_train.audit.similarity.seriation import path_steps, seriate
-from mlfix_train.data.pixels.store import PixelSpec, open_store
+from mlfix_train.data.pixels.spec import PixelSpec
+from mlfix_train.data.pixels.store import open_store
 from mlfix_train.data.readers.folder import read_folder
 
 
 def embed(pixels: np.ndarray, count: int, rng: np.random.Generator, width: int = 128) -> np.ndarray:
-    """Returns ``count,width`` principal components of images, made different at random where there are too few."""
+    """Returns ``(count, width)`` principal components of images, varied at random if there are too few."""
     n = len(pixels)
     rows = (
         rng.choice(n, count, replace=False) if count <= n else np.concatenate([np.arange(n), rng.choice(n, count - n)])
@@ -47,7 +50,7 @@ def embed(pixels: np.ndarray, count: int, rng: np.random.Generator, width: int =
 
 
 def greedy_chain(x: np.ndarray) -> np.ndarray:
-    """The published order: from the first image always on to the nearest that was not visited."""
+    """Returns the published order: from the first image, each step to the nearest image that was not visited."""
     squares, left, order = (x * x).sum(1), np.ones(len(x), bool), [0]
     left[0] = False
     for _ in range(len(x) - 1):
@@ -58,8 +61,8 @@ def greedy_chain(x: np.ndarray) -> np.ndarray:
     return np.array(order)
 
 
-def words_of(pixels: np.ndarray, rng: np.random.Generator, count: int = 1024) -> np.ndarray:
-    """Returns 0/1 vectors ``N,count`` of the visual words of 4x4 patches, for the chain as it was published."""
+def bags_of_words(pixels: np.ndarray, rng: np.random.Generator, count: int = 1024) -> np.ndarray:
+    """Returns the visual words of 4 x 4 patches, bool ``(N, count)``, for the chain as it was published."""
     from mlfix_train.models.embedding.visual_words import learn_visual_words
 
     n, side = len(pixels), pixels.shape[1]
@@ -74,7 +77,7 @@ def words_of(pixels: np.ndarray, rng: np.random.Generator, count: int = 1024) ->
 
 
 def published_chain(bags: np.ndarray) -> np.ndarray:
-    """The published order as published: on to the image that shares the most words."""
+    """Returns the order as published: each step to the unvisited image that shares the most words."""
     left, order = np.ones(len(bags), bool), [0]
     left[0] = False
     for _ in range(len(bags) - 1):
@@ -86,7 +89,7 @@ def published_chain(bags: np.ndarray) -> np.ndarray:
 
 
 def lkh(x: np.ndarray) -> np.ndarray:
-    """LKH's path; a point at distance 0 from all others makes its tour an open path."""
+    """Returns LKH's path; a point at distance 0 from all others makes its tour an open path."""
     import elkai
 
     n, squares = len(x), (x.astype(np.float64) ** 2).sum(1)
@@ -98,15 +101,15 @@ def lkh(x: np.ndarray) -> np.ndarray:
     return np.array(tour[at + 1 :] + tour[:at])
 
 
-def worst(steps: np.ndarray) -> float:
-    """The mean of the longest 1% of steps."""
+def longest(steps: np.ndarray) -> float:
+    """Returns the mean of the longest 1% of the steps."""
     return float(np.sort(steps)[-max(1, len(steps) // 100) :].mean())
 
 
 def against_others(pixels: np.ndarray, rng: np.random.Generator, with_lkh: bool) -> None:
-    """4,000 real images: ours, the chain and LKH side by side."""
+    """Compares our order of 4,000 real images with the chain and LKH."""
     x = embed(pixels, 4000, rng)
-    bags = words_of(pixels[rng.choice(len(pixels), 4000, replace=False)], rng)
+    bags = bags_of_words(pixels[rng.choice(len(pixels), 4000, replace=False)], rng)
     seriate(x[:300])  # compiles
     start = time.perf_counter()
     published_chain(bags)
@@ -122,26 +125,26 @@ def against_others(pixels: np.ndarray, rng: np.random.Generator, with_lkh: bool)
             else:
                 ours = path_steps(x, order)
     print(f"4,000 images: path {ours.sum() / chain.sum():.4f} of the greedy chain's, mean of the longest 1% of steps "
-          f"{worst(ours) / worst(chain):.3f} of its (promised: 0.85)")  # fmt: skip
+          f"{longest(ours) / longest(chain):.3f} of its (promised: 0.85)")  # fmt: skip
     took = {name: float(np.median(values)) for name, values in times.items()}
     print(f"    {took['ours']:.2f} s (median of three in turn) against {published:.2f} s of the chain as published, on "
           f"sets of {bags.shape[1]:,} words: {published / took['ours']:.1f} times as fast (promised: 20); a chain by "
           f"matrix products on these {x.shape[1]} numbers an image takes {took['chain']:.2f} s")  # fmt: skip
     for effort in (0.0, 20.0):
         start = time.perf_counter()
-        steps = path_steps(x, seriate(x, effort=effort))
+        steps = path_steps(x, seriate(x, search_effort=effort))
         print(f"    effort={effort:g}: path {steps.sum() / chain.sum():.4f}, longest 1% "
-              f"{worst(steps) / worst(chain):.3f}, {time.perf_counter() - start:.2f} s")  # fmt: skip
+              f"{longest(steps) / longest(chain):.3f}, {time.perf_counter() - start:.2f} s")  # fmt: skip
     if with_lkh:
         start = time.perf_counter()
         best = path_steps(x, lkh(x))
         print(f"    LKH: path {best.sum() / chain.sum():.4f} of the chain's, longest 1% "
-              f"{worst(best) / worst(chain):.3f}, {time.perf_counter() - start:.0f} s; "
+              f"{longest(best) / longest(chain):.3f}, {time.perf_counter() - start:.0f} s; "
               f"ours is {ours.sum() / best.sum():.4f} of LKH's (promised: 1.02)")  # fmt: skip
 
 
 def scaling(pixels: np.ndarray, rng: np.random.Generator, largest: int) -> None:
-    """Time, memory and recall as the data grow."""
+    """Measures time, memory and recall as the data grow."""
     before = smallest = 0.0
     seriate(rng.normal(size=(13_000, 8)))  # compiles
     for n in (largest // 8, largest // 4, largest // 2, largest):
@@ -151,36 +154,84 @@ def scaling(pixels: np.ndarray, rng: np.random.Generator, largest: int) -> None:
         middle = time.perf_counter()
         order = seriate(x, neighbours=found)
         end = time.perf_counter()
-        sample = rng.choice(n, 300, replace=False)
-        gaps = (x[sample] ** 2).sum(1)[:, None] + (x**2).sum(1) - 2 * x[sample] @ x.T
-        gaps[np.arange(300), sample] = np.inf
-        truth = np.argpartition(gaps, 10, axis=1)[:, :10]
-        recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(truth, found.index[sample], strict=True)])
+        recall = measure_recall(x, found.index)
         work = (end - start) / (n * np.log(n))
         smallest = smallest or work
-        told = f", {work / before:.2f} of the time per N log N of the size before" if before else ""
+        growth = f", {work / before:.2f} of the time per N log N of the size before" if before else ""
         before = work
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         parts = f"neighbours {middle - start:.1f}, path {end - middle:.1f}"
-        print(f"{n:,} x {x.shape[1]}: {end - start:.1f} s ({parts}){told}; recall of the 10 "
+        print(f"{n:,} x {x.shape[1]}: {end - start:.1f} s ({parts}){growth}; recall of the 10 "
               f"nearest {recall:.3f}; peak memory {memory:.1f} GB; mean step "
               f"{path_steps(x, order).mean():.3f}", flush=True)  # fmt: skip
     print(f"from {largest // 8:,} to {largest:,} the time per N log N changed to {work / smallest:.2f} of what it was "
           "(promised: 1 at most)")  # fmt: skip
 
 
+def measure_recall(x: np.ndarray, index: np.ndarray, k: int = 10) -> float:
+    """Returns the share of the k nearest neighbours of 300 points that ``index`` ``(N, >= k)`` holds."""
+    sample = np.random.default_rng(5).choice(len(x), 300, replace=False)
+    gaps = (x[sample] ** 2).sum(1)[:, None] + (x**2).sum(1) - 2 * x[sample] @ x.T
+    gaps[np.arange(300), sample] = np.inf
+    truth = np.argpartition(gaps, k, axis=1)[:, :k]
+    return float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(truth, index[sample], strict=True)]))
+
+
+def without_self(index: np.ndarray) -> np.ndarray:
+    """Returns ``(N, K)`` from ``(N, K + 1)`` neighbours that usually include the point itself."""
+    own = index == np.arange(len(index))[:, None]
+    own[~own.any(1), -1] = True
+    return index[~own].reshape(len(index), -1)
+
+
+def compare_libraries(x: np.ndarray) -> None:
+    """Compares our search for 10 neighbours with faiss (inverted file) and pynndescent, on the threads of torch."""
+    threads = torch.get_num_threads()
+    print(f"{len(x):,} x {x.shape[1]}, {threads} threads; CPU seconds, recall of the 10 nearest")
+
+    def report(name: str, start: float, index: np.ndarray) -> None:
+        print(f"    {name}: {time.process_time() - start:.1f} s, {measure_recall(x, index):.3f}", flush=True)
+
+    nearest_neighbours(x[:13_000], 10, min_recall=0.9999)  # compiles
+    start = time.process_time()
+    report("ours", start, nearest_neighbours(x, 10).index)
+    import faiss
+
+    faiss.omp_set_num_threads(threads)
+    for n_probes in (8, 16):
+        start = time.process_time()
+        index = faiss.IndexIVFFlat(faiss.IndexFlatL2(x.shape[1]), x.shape[1], len(x) // 256)
+        index.cp.niter, index.cp.max_points_per_centroid = 6, 50
+        index.train(x)
+        index.add(x)
+        index.nprobe = n_probes
+        report(f"faiss, {n_probes} cells", start, without_self(index.search(x, 11)[1]))
+    start = time.process_time()
+    import pynndescent
+
+    pynndescent.NNDescent(x[:13_000], n_neighbors=15, random_state=0, n_jobs=threads)
+    print(f"    pynndescent: imported and compiled in {time.process_time() - start:.1f} s, in every process")
+    start = time.process_time()
+    found, _ = pynndescent.NNDescent(x, n_neighbors=15, random_state=0, n_jobs=threads).neighbor_graph
+    report("pynndescent", start, without_self(found))
+
+
 def main() -> None:
-    """Runs both."""
+    """Runs the benchmark."""
     parser = argparse.ArgumentParser(description="Measures the visual order.")
     parser.add_argument("root")
     parser.add_argument("--lkh", action="store_true")
+    parser.add_argument("--libraries", action="store_true")
     parser.add_argument("--large", type=int, default=200_000)
     options = parser.parse_args()
     table = read_folder(options.root)
     store = open_store(table, PixelSpec(size=32), Path("outputs/.pixels"))
     pixels, rng = store[:], np.random.default_rng(0)
-    against_others(pixels, rng, options.lkh)
-    if options.large:
+    if not options.libraries:
+        against_others(pixels, rng, options.lkh)
+    if options.libraries:
+        compare_libraries(embed(pixels, options.large, rng))
+    elif options.large:
         scaling(pixels, rng, options.large)
 
 

@@ -23,7 +23,7 @@ class DuplicatesConfig:
             only; auto: as close as slightly perturbed copies are.
     """
 
-    threshold: float | str = "auto"
+    threshold: int | float | str = "auto"  # OmegaConf takes an int for a float only where it is named
 
     def __post_init__(self) -> None:
         if isinstance(self.threshold, str):
