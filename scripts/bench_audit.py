@@ -23,26 +23,26 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mlfix_train.audit.similarity.neighbours import nearest_neighbours
 from mlfix_train.audit.predictions.runs import load_runs, mean_probabilities
+from mlfix_train.audit.scores import registry
+from mlfix_train.audit.similarity.neighbours import nearest_neighbours
 from mlfix_train.data.label_noise import TRUE_LABEL, confusions_among, plant_confusions, plant_similar, plant_uniform
 from mlfix_train.data.readers.folder import read_folder
 from mlfix_train.data.samples import label_list, write_table
 
-SCORES = {
-    "suspicion": ("evidence", 1), "loss": ("loss", 1), "margin": ("margin", -1),
-    "self_confidence": ("self_confidence", -1), "normalized_margin": ("normalized_margin", -1),
-    "confident_score": ("confident_score", -1), "aum": ("aum", -1),
-    "neighbour_disagreement": ("neighbour_disagreement", 1), "twin_disagreement": ("twin_disagreement", 1),
-    "outlierness": ("outlierness", 1),
-}  # fmt: skip
+SCORES = {"suspicion": ("evidence", 1)} | {
+    score.name: (score.name, 1 if score.higher_is_worse else -1)
+    for score in registry.SCORES
+    if score.name != "disagreement"
+}
+"""Column of the ranking and direction of each score."""
 
 
 def main() -> None:
     """Runs all plantings and prints a table of each, and of the mean over seeds."""
     parser = argparse.ArgumentParser(description="How well an audit finds planted errors.")
     parser.add_argument("data", help="folder of class folders, or `signs`")
-    parser.add_argument("work", type=Path, help="folder for tables, runs and audits; may be gone on with")
+    parser.add_argument("work", type=Path, help="folder for tables, runs and audits; continued if it exists")
     parser.add_argument("--noise", nargs="+", default=["confusion"])
     parser.add_argument("--fraction", nargs="+", type=float, default=[0.03])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
@@ -101,7 +101,7 @@ def _sorted_by_pixels(options: argparse.Namespace, clean: pd.DataFrame) -> Path:
     if not (out / "order.parquet").exists():
         write_table(clean, options.work / "clean.csv")
         _mlfix(
-            "sort", "data=table", f"data.file={options.work / 'clean.csv'}", f"out={out}", "pixels.size=32", "panels=0"
+            "sort", "data=table", f"data.file={options.work / 'clean.csv'}", f"out={out}", "pixels.size=32", "n_panels=0"
         )
     return out
 
@@ -118,11 +118,23 @@ def _one(options: argparse.Namespace, clean: pd.DataFrame, noise: str, fraction:
         write_table(_plant(options, clean, noise, fraction, seed), work / f"{name}.csv")
     runs = work / "outputs" / f"{'signs' if options.data == 'signs' else 'gtsrb'}-{name}"
     _mlfix(
-        "train", "-m", "data=table", f"data.file={work / f'{name}.csv'}", "model=small", "loader.batch_size=64",
-        f"recipe.epochs={options.epochs}", "pixels.size=32", "sweep=out_of_fold", "audit.probabilities=true",
-        "audit.n_panels=0", "checkpoint.keep=none", "logger=none", f"name={runs.name}", f"outputs={runs.parent}",
+        "train",
+        "-m",
+        "data=table",
+        f"data.file={work / f'{name}.csv'}",
+        "model=small",
+        "loader.batch_size=64",
+        f"recipe.epochs={options.epochs}",
+        "pixels.size=32",
+        "sweep=out_of_fold",
+        "audit.probabilities=true",
+        "audit.n_panels=0",
+        "checkpoint.keep=none",
+        "logger=none",
+        f"name={runs.name}",
+        f"outputs={runs.parent}",
         f"jobs={options.jobs}",
-    )  # fmt: skip
+    )
     out = work / f"audit-{name}"
     _mlfix(
         "audit",
@@ -141,15 +153,23 @@ def _one(options: argparse.Namespace, clean: pd.DataFrame, noise: str, fraction:
     about = json.loads((out / "audit.json").read_text(encoding="utf-8"))
     issue = ranking["is_label_issue"].astype(str) == "True"
     suggested = ranking["suggested_label"].to_numpy() == table[TRUE_LABEL].to_numpy()
-    estimates = about["estimates"] or {"wrong": float("nan"), "interval": [float("nan")] * 2, "review_yield": {"stop_rank": 0}}
-    pays = estimates["review_yield"]["stop_rank"]
-    said = {
-        "planted": int(wrong.sum()), "estimate": estimates["wrong"], "interval": estimates["interval"],
-        "suggested": 100 * suggested[wrong & issue.to_numpy()].mean(), "issues": int(issue.sum()),
-        "precision": 100 * wrong[issue.to_numpy()].mean(), "pays": pays,
-        "found where it pays": int(wrong[:pays].sum()),
-    }  # fmt: skip
-    return {"scores": found, "said": said}
+    estimates = about["estimates"] or {
+        "wrong": float("nan"),
+        "interval": [float("nan")] * 2,
+        "review_yield": {"stop_rank": 0},
+    }
+    stop_rank = estimates["review_yield"]["stop_rank"]
+    summary = {
+        "planted": int(wrong.sum()),
+        "estimate": estimates["wrong"],
+        "interval": estimates["interval"],
+        "suggested": 100 * suggested[wrong & issue.to_numpy()].mean(),
+        "issues": int(issue.sum()),
+        "precision": 100 * wrong[issue.to_numpy()].mean(),
+        "stop_rank": stop_rank,
+        "found before stop_rank": int(wrong[:stop_rank].sum()),
+    }
+    return {"scores": found, "summary": summary}
 
 
 def judge(score: np.ndarray, wrong: np.ndarray) -> dict[str, float]:
@@ -162,10 +182,12 @@ def judge(score: np.ndarray, wrong: np.ndarray) -> dict[str, float]:
     auroc = (ranks[wrong].sum() - count * (count + 1) / 2) / (count * (len(wrong) - count))
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
     return {
-        "AP": float(precision[hits].mean()), "AUROC": float(auroc), "recall at N": 100 * float(hits[:count].mean()),
+        "AP": float(precision[hits].mean()),
+        "AUROC": float(auroc),
+        "recall at N": 100 * float(hits[:count].mean()),
         "recall at 2N": 100 * float(hits[: 2 * count].sum() / count),
-        "found per 100 looked at, first 2N": 100 * float(hits[: 2 * count].mean()),
-    }  # fmt: skip
+        "found per 100 reviewed, first 2N": 100 * float(hits[: 2 * count].mean()),
+    }
 
 
 def _cleanlab(runs: Path, ids: pd.Index) -> dict[str, np.ndarray]:
@@ -173,9 +195,9 @@ def _cleanlab(runs: Path, ids: pd.Index) -> dict[str, np.ndarray]:
         from cleanlab.rank import get_label_quality_scores
     except ImportError:
         return {}
-    given = load_runs(str(runs))
-    held = merged(given)
-    probabilities = mean_probabilities(given, held)
+    loaded = load_runs(str(runs))
+    held = loaded.held_out()
+    probabilities = mean_probabilities(loaded, held)
     assert probabilities is not None
     probabilities = probabilities / probabilities.sum(1, keepdims=True)
     rows = held.rows_of(ids)
@@ -195,15 +217,22 @@ def _print(title: str, results: list[dict]) -> None:
     print(f"| score | {' | '.join(head)} |\n| --- |{' --- |' * len(head)}")
     for key in results[0]["scores"]:
         cells = [np.mean([result["scores"][key][name] for result in results]) for name in head]
-        print(f"| {key} | " + " | ".join(f"{c:.3f}" if c <= 1 and n in ("AP", "AUROC") else f"{c:.1f}"
-                                         for c, n in zip(cells, head, strict=True)) + " |")  # fmt: skip
+        print(
+            f"| {key} | "
+            + " | ".join(
+                f"{c:.3f}" if c <= 1 and n in ("AP", "AUROC") else f"{c:.1f}" for c, n in zip(cells, head, strict=True)
+            )
+            + " |"
+        )
     for result in results:
-        said = result["said"]
-        off = said["estimate"] / said["planted"] - 1
-        print(f"planted {said['planted']}, estimated {said['estimate']:.0f} ({off:+.0%}; "
-              f"95% interval {said['interval'][0]:.0f} to {said['interval'][1]:.0f}); {said['issues']} called issues, "
-              f"{said['precision']:.0f}% of them planted; {said['suggested']:.0f}% of the found ones with the right "
-              f"suggestion; {said['found where it pays']} found in the first {said['pays']}")  # fmt: skip
+        summary = result["summary"]
+        off = summary["estimate"] / summary["planted"] - 1
+        print(
+            f"planted {summary['planted']}, estimated {summary['estimate']:.0f} ({off:+.0%}; "
+            f"95% interval {summary['interval'][0]:.0f} to {summary['interval'][1]:.0f}); {summary['issues']} label issues, "
+            f"{summary['precision']:.0f}% of them planted; {summary['suggested']:.0f}% of the found ones with the right "
+            f"suggestion; {summary['found before stop_rank']} found in the first {summary['stop_rank']}"
+        )
 
 
 if __name__ == "__main__":

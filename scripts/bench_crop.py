@@ -72,8 +72,10 @@ def compare(jobs: list[PhotoJob], spec: CropSpec, out: Path, rounds: int, worker
     """Times decoding and cropping in turn, and prints the rates."""
     megapixels = sum(job.width * job.height for job in jobs) / 1e6 / len(jobs)
     boxes = sum(len(job.boxes) for job in jobs)
-    print(f"{len(jobs):,} photos ({megapixels:.1f} megapixels on average), {boxes:,} boxes, {workers} processes, "
-          f"crops of {spec.size} px")  # fmt: skip
+    print(
+        f"{len(jobs):,} photos ({megapixels:.1f} megapixels on average), {boxes:,} boxes, {workers} processes, "
+        f"crops of {spec.size} px"
+    )
     for job in jobs:
         Path(job.path).read_bytes()
         for crop in job.crops:
@@ -92,8 +94,10 @@ def compare(jobs: list[PhotoJob], spec: CropSpec, out: Path, rounds: int, worker
             busy[name].append(utilization)
     for name in ways:
         ratios = [rate / base for rate, base in zip(rates[name], rates["decoding alone"], strict=True)]
-        print(f"{name:<16} {np.median(rates[name]):7.1f} photos/s, {np.median(ratios):.2f} of decoding alone "
-              f"({min(ratios):.2f} to {max(ratios):.2f}), CPU utilization {np.median(busy[name]):.0%}")  # fmt: skip
+        print(
+            f"{name:<16} {np.median(rates[name]):7.1f} photos/s, {np.median(ratios):.2f} of decoding alone "
+            f"({min(ratios):.2f} to {max(ratios):.2f}), CPU utilization {np.median(busy[name]):.0%}"
+        )
     compare_reduced(jobs, spec, out)
 
 
@@ -173,8 +177,10 @@ def compare_reduced(jobs: list[PhotoJob], spec: CropSpec, out: Path) -> None:
             psnr.append(10 * np.log10(255**2 / max(error, 1e-9)))
     total = min(200, len(jobs))
     if psnr:
-        print(f"reduced          {reduced} of {total} photos; PSNR of their crops to those of whole photos: "
-              f"{min(psnr):.1f} dB at worst, {np.median(psnr):.1f} dB median")  # fmt: skip
+        print(
+            f"reduced          {reduced} of {total} photos; PSNR of their crops to those of whole photos: "
+            f"{min(psnr):.1f} dB at worst, {np.median(psnr):.1f} dB median"
+        )
     else:
         print(f"reduced          none of {total} photos: each has a small box")
 

@@ -22,11 +22,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from omegaconf import OmegaConf
 
 from mlfix_train.audit.predictions.dynamics import write_dynamics
 from mlfix_train.audit.predictions.table import predictions_table, softmax, write_predictions
 from mlfix_train.audit.similarity.order_files import samples_fingerprint, write_embeddings, write_order
-from mlfix_train.config import build as config
+from mlfix_train.commands.inputs import read_samples
+from mlfix_train.config.compose import compose
 from mlfix_train.data.samples import table_fingerprint, write_table
 from mlfix_train.data.synthetic.signs import read_signs
 
@@ -45,8 +47,16 @@ def main() -> None:
     make_runs(work, table, true, options.runs)
     out = work / "audit"
     shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-m", "mlfix_train.cli.main", "audit", f"runs={work / 'outputs'}", f"order={work / 'sort'}",
-               f"out={out}", "logger=none"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "mlfix_train.cli.main",
+        "audit",
+        f"runs={work / 'outputs'}",
+        f"order={work / 'sort'}",
+        f"out={out}",
+        "logger=none",
+    ]
     started = time.monotonic()
     subprocess.run(command, check=True)
     took = time.monotonic() - started
@@ -69,8 +79,13 @@ def make_table(work: Path, count: int, labels: int) -> tuple[pd.DataFrame, np.nd
     names = [f"class-{i:03d}" for i in range(labels)]
     path = signs["path"].to_numpy()[(true * 7 + rng.integers(7, size=count)) % len(signs)]
     ids = [f"{names[t]}/photo-{i // 3:06d}-{i % 3}.jpg" for i, t in enumerate(true)]
-    columns = {"sample_id": ids, "path": path, "label": [names[g] for g in given],
-               "group": [f"photo-{i // 3:06d}" for i in range(count)], "split": ""}  # fmt: skip
+    columns = {
+        "sample_id": ids,
+        "path": path,
+        "label": [names[g] for g in given],
+        "group": [f"photo-{i // 3:06d}" for i in range(count)],
+        "split": "",
+    }
     table = pd.DataFrame(columns).set_index("sample_id")
     write_table(table, work / "samples.csv")
     return table, true
@@ -79,12 +94,11 @@ def make_table(work: Path, count: int, labels: int) -> tuple[pd.DataFrame, np.nd
 def make_runs(work: Path, table: pd.DataFrame, true: np.ndarray, runs: int) -> None:
     """Writes runs that hold out everything, and an order with embeddings."""
     keys = ["data=table", f"data.file={work / 'samples.csv'}", f"outputs={work / 'outputs'}", "pixels.size=40"]
-    settings = config.compose("train", [*keys, "name=full"])
-    read = config.build_table(settings)
+    settings = OmegaConf.to_container(compose("train", [*keys, "name=full"]), resolve=True)
+    read = read_samples(settings["data"])
     names = sorted(set(read["label"]))
     given = pd.Index(names).get_indexer(pd.Index(read["label"]))
     data = {"fingerprint": table_fingerprint(read), "samples": len(read), "held_out": len(read), "labels": len(names)}
-    kept = config.plain(settings)
     for seed in range(runs):
         folder = work / f"outputs/full/original/seed={seed}"
         if (folder / "run.json").exists():
@@ -103,7 +117,7 @@ def make_runs(work: Path, table: pd.DataFrame, true: np.ndarray, runs: int) -> N
         aum = (np.where(given == true, 5.0, -3.0) + 2 * rng.normal(size=len(read))).astype(np.float32)
         columns = {"sample_id": read.index, "label": read["label"].to_numpy(), "aum": aum, "times": 10}
         write_dynamics(pd.DataFrame(columns), folder / "dynamics.parquet")
-        state = {"kind": "classifier", "config": kept, "identity": {}, "data": data, "labels": names}
+        state = {"kind": "classifier", "config": settings, "identity": {}, "data": data, "labels": names}
         state["status"] = "finished"
         (folder / "run.json").write_text(json.dumps(state))
         print(f"made run {seed + 1} of {runs}", file=sys.stderr, flush=True)
@@ -112,15 +126,22 @@ def make_runs(work: Path, table: pd.DataFrame, true: np.ndarray, runs: int) -> N
         centres = rng.normal(size=(len(names), 128))
         own = centres[np.minimum(true, len(names) - 1)]
         points = (own + 0.7 * rng.normal(size=own.shape)).astype(np.float32)
-        columns = {"sample_id": read.index, "label": read["label"].to_numpy(), "position": np.arange(len(read)),
-                   "label_position": 0, "outlier_score": 1.0, "label_outlier_score": 1.0, "duplicate_group": -1}  # fmt: skip
+        columns = {
+            "sample_id": read.index,
+            "label": read["label"].to_numpy(),
+            "position": np.arange(len(read)),
+            "label_position": 0,
+            "outlier_score": 1.0,
+            "label_outlier_score": 1.0,
+            "duplicate_group": -1,
+        }
         about = {"used": "made-up points", "samples": samples_fingerprint(read.index)}
         write_embeddings(points, work / "sort/embeddings.npy")
         write_order(pd.DataFrame(columns), work / "sort/order.parquet", about)
 
 
 def opened(page: Path) -> str:
-    """Returns how long the page takes in Chromium until pictures are painted, in words; the median of five."""
+    """Returns how long the page takes in Chromium until pictures are painted, as text; the median of five."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     try:
         from playwright.sync_api import sync_playwright
@@ -139,7 +160,7 @@ def opened(page: Path) -> str:
             times.append(time.monotonic() - started)
             tab.close()
         chromium.close()
-    return f", pictures shown {np.median(times):.2f} s after it is asked for (median of 5; {os.cpu_count()} cores)"
+    return f", pictures shown {np.median(times):.2f} s after the request (median of 5; {os.cpu_count()} cores)"
 
 
 if __name__ == "__main__":

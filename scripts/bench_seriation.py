@@ -60,13 +60,13 @@ def greedy_chain(x: np.ndarray) -> np.ndarray:
 
 def words_of(pixels: np.ndarray, rng: np.random.Generator, count: int = 1024) -> np.ndarray:
     """Returns 0/1 vectors ``N,count`` of the visual words of 4x4 patches, for the chain as it was published."""
-    from mlfix_train.models.embedding.visual_words import learn_words
+    from mlfix_train.models.embedding.visual_words import learn_visual_words
 
     n, side = len(pixels), pixels.shape[1]
     patches = pixels.reshape(n, side // 4, 4, side // 4, 4, 3).transpose(0, 1, 3, 2, 4, 5).reshape(-1, 48)
     x = patches.astype(np.float32)
     x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
-    centres = learn_words(x[rng.choice(len(x), 50_000, replace=False)], count, rounds=5)
+    centres = learn_visual_words(x[rng.choice(len(x), 50_000, replace=False)], count, iterations=5)
     found = np.concatenate([(part @ centres.T - 0.5 * (centres**2).sum(1)).argmax(1) for part in np.array_split(x, 64)])
     bags = np.zeros((n, len(centres)), np.bool_)
     bags[np.repeat(np.arange(n), len(x) // n), found] = True

@@ -1,11 +1,11 @@
-"""Judges embeddings without labels by labels: is an image's nearest neighbour from another track of the same class?
+"""Compares embeddings of GTSRB by their nearest neighbours, without training on labels.
 
     python scripts/bench_sorting_network.py <GTSRB: folder of class folders> --network NAME=<run> [--network ...]
 
-Prints 1-nearest-neighbour accuracy over all images, each image's own track left out, for the pixels (principal
-components, plain and as ``mlfix sort`` takes them), for each network as trained, the same network untrained, and the
-published bag of visual words of both; and where planted errors lie: labels of 5% of the speed limits are changed, and
-counted is how many are among the 5% of their class that are most unlike their neighbours.
+Prints two figures for the pixels (principal components, plain and as ``mlfix sort`` uses them), for each network
+trained and untrained, and for the published bag of visual words of both. First, 1-nearest-neighbour accuracy over all images,
+each image's own track left out. Second, where planted errors end up: labels of 5% of the speed limits are changed, and
+the share of them is counted that is among the 5% of their class with the highest outlier scores.
 """
 
 from __future__ import annotations
@@ -13,110 +13,96 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
 from mlfix_train.audit.similarity.callback import label_agreement
-from mlfix_train.audit.similarity.seriation import unlikeness
-from mlfix_train.commands import embedding
-from mlfix_train.config import build as config
+from mlfix_train.audit.similarity.seriation import outlier_score
 from mlfix_train.data.label_noise import TRUE_LABEL, confusions_among, plant_confusions
-from mlfix_train.data.loading.augment import normalize
 from mlfix_train.data.pixels.store import PixelSpec, open_store
 from mlfix_train.data.readers.folder import read_folder
-from mlfix_train.models.embedding.network import Standardize, embed
+from mlfix_train.data.runs import RunDirectory
+from mlfix_train.models.embedding.base import TorchEmbedder, compute_features, unit_rows
+from mlfix_train.models.embedding.network import NetworkEmbedder, TrainedEncoder, load_encoder
 from mlfix_train.models.embedding.pca import fit_projection
+from mlfix_train.models.embedding.pixels import PixelEmbedder
+from mlfix_train.models.embedding.settings import VisualWordsSpec
+from mlfix_train.models.embedding.visual_words import VisualWordsEmbedder
 from mlfix_train.models.ssl.encoder import Encoder
 
 
-class Judge:
-    """The images, and what is asked of each embedding of them."""
+class Benchmark:
+    """The images, with planted errors, and what is measured of each embedding of them."""
 
     def __init__(self, root: str, size: int) -> None:
         self.table = read_folder(root, group=r"(.+)_\d+\.jpg")
         self.store = open_store(self.table, PixelSpec(size=size), Path("outputs/.pixels"))
+        self.rows = np.arange(len(self.store))
         limits = sorted({str(label) for label in self.table["label"] if str(label).startswith("speed-limit")})
         self.planted = plant_confusions(self.table, 0.05, confusions_among(limits, 2), 0)
 
-    def say(self, name: str, features: np.ndarray) -> None:
-        """Prints the figures of an embedding."""
-        accuracy = label_agreement(features, self.table)
+    def measure(self, name: str, embeddings: np.ndarray) -> None:
+        """Prints the figures of embeddings ``(N, E)``."""
+        accuracy = label_agreement(embeddings, self.table)
         wrong = (self.planted["label"] != self.planted[TRUE_LABEL]).to_numpy()
         found = total = 0
         for label in sorted(set(self.planted["label"][wrong])):
             rows = np.flatnonzero((self.planted["label"] == label).to_numpy())
-            scores = unlikeness(embedding.as_unit(features[rows]))
+            scores = outlier_score(unit_rows(embeddings[rows]))
             head = np.argsort(-scores, kind="stable")[: max(1, len(rows) // 20)]
             found, total = found + int(wrong[rows[head]].sum()), total + int(wrong[rows].sum())
         print(f"{name:<58} {accuracy:6.2f}%   {100 * found / total:5.1f}%", flush=True)
 
-    def pixels(self) -> None:
-        """Judges the pixels."""
-        raw = embed(self.store, lambda x: x.flatten(1))
-        rng = np.random.default_rng(0)
-        sample = np.sort(rng.choice(len(raw), 4000, replace=False))
-        self.say("pixels, 128 principal components", fit_projection(raw[sample], 128)(raw))
-        even = embed(self.store, Standardize())
+    def measure_pixels(self) -> None:
+        """Measures the pixels."""
+        raw = compute_features(self.store, lambda x: x.flatten(1))
+        sample = np.sort(np.random.default_rng(0).choice(len(raw), 4000, replace=False))
+        self.measure("pixels, 128 principal components", fit_projection(raw[sample], 128)(raw))
         for width in (128, 256):
-            name = f"pixels as `mlfix sort` takes them (even light, whitened), {width}"
-            self.say(name, fit_projection(even[sample], width, whiten=True)(even))
+            self.measure_embedder(f"pixels as `mlfix sort` uses them, {width}", PixelEmbedder(width))
 
-    def network(self, name: str, encoder: Any, words: int) -> None:
-        """Judges an encoder's pooled features and its bag of visual words."""
-        encoder.eval()
+    def measure_embedder(self, name: str, embedder: TorchEmbedder, bfloat16: bool = False) -> None:
+        """Fits and measures an embedder."""
+        embedder.fit(self.store, self.rows, bfloat16=bfloat16)
+        self.measure(name, embedder.project(embedder.features(self.store, bfloat16=bfloat16)))
+
+    def measure_network(self, name: str, trained: TrainedEncoder, words: int) -> None:
+        """Measures an encoder's pooled features and its bag of visual words."""
         start = time.monotonic()
-        self.say(f"{name}, pooled features", embed(self.store, lambda x: encoder(normalize(x)), half=True))
-        took = time.monotonic() - start
-        from mlfix_train.models.embedding.visual_words import bag_of_words, learn_words, place_features
+        self.measure_embedder(f"{name}, pooled features", NetworkEmbedder(trained, width=None), bfloat16=True)
+        seconds = time.monotonic() - start
+        bags = VisualWordsEmbedder(trained, VisualWordsSpec(count=words), width=None)
+        self.measure_embedder(f"{name}, bag of {words} visual words", bags, bfloat16=True)
+        print(f"    ({seconds:.0f} s for {len(self.store):,} images)", flush=True)
 
-        def grid(x: torch.Tensor) -> torch.Tensor:
-            maps = encoder.feature_maps(normalize(x))
-            return maps[-2]
 
-        rng = np.random.default_rng(0)
-        per_image = len(place_features(grid(torch.zeros(1, 3, *self.store.shape[1:3])))[0])
-        sample = np.sort(rng.choice(len(self.store), 50_000 // per_image, replace=False))
-        places = embed(self.store, lambda x: place_features(grid(x)).flatten(1), sample)
-        centres = learn_words(places.reshape(len(sample) * per_image, -1), words)
-        bags = embed(self.store, bag_of_words(grid, centres), half=True)
-        self.say(f"{name}, bag of {words} visual words, {per_image} places", bags)
-        print(f"    ({took:.0f} s for {len(self.store):,} images)", flush=True)
+def untrained(run: str) -> TrainedEncoder:
+    """Returns the encoder of a run with random weights."""
+    config = RunDirectory(run).require()["config"]
+    torch.manual_seed(0)
+    keys = ("backbone", "input_size", "contrast", "backbone_args")
+    encoder = Encoder(**{key: config["model"][key] for key in keys})
+    return TrainedEncoder(encoder.eval(), "untrained", int(config["pixels"]["size"]), "")
 
 
 def main() -> None:
-    """Judges everything."""
-    parser = argparse.ArgumentParser(description="Judges embeddings of GTSRB by nearest neighbours.")
+    """Measures everything."""
+    parser = argparse.ArgumentParser(description="Compares embeddings of GTSRB by their nearest neighbours.")
     parser.add_argument("root")
     parser.add_argument("--network", action="append", default=[], metavar="NAME=RUN")
     parser.add_argument("--words", type=int, default=1024)
     options = parser.parse_args()
-    judge: Judge | None = None
-    for given in options.network or [None]:
-        name, _, place = (given or "").partition("=")
-        cfg = config.compose(
-            "sort", [config.assign("data.root", options.root), *([config.assign("network", place)] if place else [])]
-        )
-        size = 32
-        if place:
-            encoder, settings = embedding.load_encoder(cfg, "cpu")
-            size = int(settings.pixels.size)
-        if judge is None:
-            judge = Judge(options.root, size)
-            print(f"{'':<58}   1-NN   planted errors among the 5% most unlike")
-            judge.pixels()
-        if not place:
-            continue
-        model = settings.model
-        torch.manual_seed(0)
-        untrained = Encoder(
-            str(model.backbone), model.input_size, bool(model.contrast), backbone_args=config.plain(model.backbone_args)
-        )
-        judge.network(f"{name}, untrained", untrained, options.words)
-        judge.network(f"{name}, trained", encoder, options.words)
-        record = pd.read_csv(Path(place) / "metrics.csv")
+    networks = [given.partition("=")[::2] for given in options.network]
+    trained = {name: load_encoder(run) for name, run in networks}
+    benchmark = Benchmark(options.root, next((each.image_size for each in trained.values()), 32))
+    print(f"{'':<58}   1-NN   planted errors among the top 5% outliers")
+    benchmark.measure_pixels()
+    for name, run in networks:
+        benchmark.measure_network(f"{name}, untrained", untrained(run), options.words)
+        benchmark.measure_network(f"{name}, trained", trained[name], options.words)
+        record = pd.read_csv(Path(run) / "metrics.csv")
         print(f"    trained {len(record)} epochs, {record['seconds'].sum() / 60:.0f} min")
 
 

@@ -32,8 +32,8 @@ def main() -> int:
         nonlocal bad
         differs = round(found, 2) != wanted
         bad += differs
-        told = [f"{value:,}" if isinstance(value, int) else f"{value:.2f}" for value in (wanted, found)]
-        print(f"| {name} | {what} | {told[0]} | {told[1]}{' DIFFERS' if differs else ''} |")
+        texts = [f"{value:,}" if isinstance(value, int) else f"{value:.2f}" for value in (wanted, found)]
+        print(f"| {name} | {what} | {texts[0]} | {texts[1]}{' DIFFERS' if differs else ''} |")
 
     for name, wanted in WANTED.items():
         piece = summary["slices"][name]
@@ -45,8 +45,10 @@ def main() -> int:
     for what, value in EFFECT.items():
         cell("speed", f"{what} effect", value, effect[what])
     low, high = effect["training_ci95"]
-    print(f"\ntraining effect on speed {effect['training']:.2f}, 95% interval {low:.2f} to {high:.2f}, "
-          f"p = {effect['p_value']:.3f}")  # fmt: skip
+    print(
+        f"\ntraining effect on speed {effect['training']:.2f}, 95% interval {low:.2f} to {high:.2f}, "
+        f"p = {effect['p_value']:.3f}"
+    )
     print("all cells agree" if not bad else f"{bad} cells differ")
     return bad
 

@@ -1,10 +1,10 @@
-"""Says beforehand what `reproduce_mtsd.sh` will take in time, memory and disk, by trying a little of each step.
+"""Estimates the time, memory and disk that `reproduce_mtsd.sh` will take, by trying a little of each step.
 
     python scripts/estimate_mtsd.py <MTSD> --runs 125 [keys of mlfix train ...]
 
-Crops some photos with all processes, then trains two short epochs on their crops, repeated, with the experiment's own
-settings (and keys like model.pretrained=false that are given), in a process of its own. What follows from these
-measurements is printed; nothing is kept.
+Crops some photos in parallel, then trains two short epochs on the crops in a separate process, with the experiment's
+settings (and the given keys, such as model.pretrained=false). Prints what these measurements extrapolate to, and
+deletes its files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mlfix_train.commands.progress import duration
+from mlfix_train.commands.progress import format_duration
 from mlfix_train.data.annotations.mtsd import Mtsd
 from mlfix_train.data.crops.build import crop_in_parallel, plan_crops
 from mlfix_train.data.crops.photo import PhotoJob
@@ -35,11 +35,11 @@ PHOTOS, ROWS, EPOCHS = 64, 6_000, 16
 
 
 def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description="What reproducing the MTSD experiment will take.")
+    """Parses the arguments and estimates."""
+    parser = argparse.ArgumentParser(description="Estimates what reproducing the MTSD experiment takes.")
     parser.add_argument("data", help="folder of MTSD")
-    parser.add_argument("--runs", type=int, default=125, help="trainings in all")
-    parser.add_argument("--at-a-time", type=int, default=1, help="trainings side by side")
+    parser.add_argument("--runs", type=int, default=125, help="number of trainings")
+    parser.add_argument("--at-a-time", type=int, default=1, help="number of trainings in parallel")
     options, keys = parser.parse_known_args()
     work = Path(tempfile.mkdtemp(prefix="estimate-"))
     try:
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def estimate(options: argparse.Namespace, keys: list[str], work: Path) -> None:
-    """Tries each step a little and prints what all of it comes to."""
+    """Tries a little of each step and prints the totals."""
     spec = CropSpec(ids="positions")
     boxes, jobs = plan_crops(Mtsd(options.data).read(), spec)
     photos, n = len(jobs), len(boxes)
@@ -66,31 +66,31 @@ def estimate(options: argparse.Namespace, keys: list[str], work: Path) -> None:
         ("decoded crops", 0.0, n * 40 * 40 * 3 / 1e9, ""),
     ]  # fmt: skip
     print(f"{'step':<36}{'time':>14}{'disk':>12}   memory")
-    for name, seconds, disk, words in rows:
-        print(f"{name:<36}{duration(seconds) if seconds else '':>14}{disk:>9.2f} GB   {words}")
+    for name, seconds, disk, memory_text in rows:
+        print(f"{name:<36}{format_duration(seconds) if seconds else '':>14}{disk:>9.2f} GB   {memory_text}")
     total = sum(row[1] for row in rows)
-    print(f"{'in all':<36}{days(total):>14}{sum(row[2] for row in rows):>9.2f} GB")
+    print(f"{'total':<36}{days(total):>14}{sum(row[2] for row in rows):>9.2f} GB")
     free = shutil.disk_usage(os.getcwd()).free / 1e9
     print(f"free here  {free:,.0f} GB")
     if free < sum(row[2] for row in rows):
-        print("           that is too little")
+        print("           not enough")
 
 
 def days(seconds: float) -> str:
-    """Returns a duration, in days where it is long."""
-    return f"{seconds / 86400:.1f} days" if seconds > 2 * 86400 else duration(seconds)
+    """Formats a duration, in days if it is long."""
+    return f"{seconds / 86400:.1f} days" if seconds > 2 * 86400 else format_duration(seconds)
 
 
 def epochs_of(keys: list[str]) -> int:
-    """Returns the epochs of a run: the recipe's, unless keys say otherwise."""
-    from mlfix_train.config import build as config
+    """Returns the number of epochs of a run with these keys."""
+    from mlfix_train.config.compose import compose
 
-    recipe = config.compose("train", ["experiment=mtsd_speed_limits", "data.root=x", *keys]).recipe
+    recipe = compose("train", ["experiment=mtsd_speed_limits", "data.root=x", *keys]).recipe
     return int(recipe.epochs + recipe.frozen_epochs)
 
 
 def try_cropping(boxes: pd.DataFrame, jobs: list[PhotoJob], spec: CropSpec, work: Path) -> tuple[float, float]:
-    """Returns photos per second, and bytes a crop takes on the disk."""
+    """Returns photos per second, and the bytes on disk per crop."""
     jobs = random.Random(0).sample(jobs, min(PHOTOS, len(jobs)))
     part = boxes[boxes["photo"].isin([job.name for job in jobs])].reset_index(drop=True)
     for sample in part["sample_id"]:
@@ -110,7 +110,7 @@ def try_cropping(boxes: pd.DataFrame, jobs: list[PhotoJob], spec: CropSpec, work
 
 
 def try_training(keys: list[str], work: Path, n: int) -> tuple[float, float, float, float]:
-    """Returns the seconds of an epoch over ``n`` samples, those a run takes beside, its bytes, and memory in GB."""
+    """Returns seconds per epoch of ``n`` samples, other seconds per run, bytes per run, and peak memory in GB."""
     import torch
 
     steps = 4 if torch.cuda.is_available() else 2
@@ -118,7 +118,7 @@ def try_training(keys: list[str], work: Path, n: int) -> tuple[float, float, flo
     command = [
         "train", "experiment=mtsd_speed_limits", "data=table", f"data.file={work / 'rows.csv'}", "split.train_only=[]",
         f"outputs={work / 'outputs'}", "logger=none", *given, "recipe.epochs=2", "recipe.frozen_epochs=0", "name=try",
-        f"+trainer.limit_train_batches={steps}",
+        f"trainer.limit_train_batches={steps}",
     ]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "mlfix_train.cli.main", *command], capture_output=True, text=True, check=False
@@ -133,12 +133,12 @@ def try_training(keys: list[str], work: Path, n: int) -> tuple[float, float, flo
     speed, seconds = float(last["samples_per_second"]), float(last["seconds"])
     held_out = len(pd.read_parquet(run / "predictions.parquet"))
     batch = next((int(key.split("=")[1]) for key in given if key.startswith("loader.batch_size=")), 1024)
-    judging = max(seconds - steps * min(batch, ROWS - held_out) / speed, 0.0) / held_out
+    validation = max(seconds - steps * min(batch, ROWS - held_out) / speed, 0.0) / held_out
     tables = sum(file.stat().st_size for file in run.iterdir() if file.suffix in (".parquet", ".csv", ".npy"))
-    whole = sum(file.stat().st_size for file in run.rglob("*") if file.is_file())
-    beside = json.loads((run / "run.json").read_text())["timings"]["total_seconds"]
-    beside = max(beside - sum(float(row["seconds"]) for row in rows), 0.0)
-    return 0.8 * n / speed + 0.2 * n * judging, beside, whole - tables + tables * n / ROWS, memory
+    run_bytes = sum(file.stat().st_size for file in run.rglob("*") if file.is_file())
+    other = json.loads((run / "run.json").read_text())["timings"]["total_seconds"]
+    other = max(other - sum(float(row["seconds"]) for row in rows), 0.0)
+    return 0.8 * n / speed + 0.2 * n * validation, other, run_bytes - tables + tables * n / ROWS, memory
 
 
 if __name__ == "__main__":

@@ -37,8 +37,17 @@ from mlfix_train.data.label_noise import confusions_among
 from mlfix_train.data.synthetic.sign_shapes import SIGN_CLASSES, STYLES, sign_face
 
 WARNINGS = ("children", "dangerous", "general", "pedestrians", "priority-at", "road-", "traffic-signals")
-PROPERTIES = ("barrier", "occluded", "out-of-frame", "exterior", "ambiguous", "included", "direction-or-information",
-              "highway", "dummy")  # fmt: skip
+PROPERTIES = (
+    "barrier",
+    "occluded",
+    "out-of-frame",
+    "exterior",
+    "ambiguous",
+    "included",
+    "direction-or-information",
+    "highway",
+    "dummy",
+)
 LIMITS = tuple(name for name in SIGN_CLASSES if name.startswith("speed-limit"))
 CONFUSIONS = confusions_among(LIMITS, 2)
 PANORAMA = (4096, 2048)
@@ -72,14 +81,19 @@ def main() -> None:
             rows += truth
             if time.monotonic() - said > 2:
                 said = time.monotonic()
-                print(f"rendering photos: {done:,} of {options.photos:,}, {done / (said - started):.1f}/s",
-                      file=sys.stderr, flush=True)  # fmt: skip
+                print(
+                    f"rendering photos: {done:,} of {options.photos:,}, {done / (said - started):.1f}/s",
+                    file=sys.stderr,
+                    flush=True,
+                )
     for split, keys in splits.items():
         (root / "splits" / f"{split}.txt").write_text("".join(f"{key}\n" for key in keys))
     wrong = write_truth(root, rows)
     counts = ", ".join(f"{len(keys):,} {name}" for name, keys in splits.items())
-    print(f"{options.photos:,} photos ({counts}), {len(rows):,} "
-          f"annotated boxes, {wrong:,} speed limits with a wrong label: {root}")  # fmt: skip
+    print(
+        f"{options.photos:,} photos ({counts}), {len(rows):,} "
+        f"annotated boxes, {wrong:,} speed limits with a wrong label: {root}"
+    )
 
 
 def sides(text: str) -> tuple[int, int]:
@@ -133,8 +147,15 @@ def make_photo(number: int, root: str, options: argparse.Namespace) -> tuple[str
         if name in CONFUSIONS and rng.random() < options.planted:
             label = mtsd_label(str(rng.choice(CONFUSIONS[name])))
         objects.append({"key": new_key(rng), "label": label, "bbox": box, "properties": properties(rng, label)})
-        truth.append({"photo": key, "annotation": objects[-1]["key"], "position": len(objects) - 1, "label": label,
-                      "true_label": true})  # fmt: skip
+        truth.append(
+            {
+                "photo": key,
+                "annotation": objects[-1]["key"],
+                "position": len(objects) - 1,
+                "label": label,
+                "true_label": true,
+            }
+        )
     if number < options.broken and split != "test":
         objects.append(broken(rng, BROKEN[number % len(BROKEN)], width, height))
     target = Path(root, "images", f"{key}.jpg")
@@ -237,14 +258,20 @@ def paint_sign(
         side,
     )
     jitter = rng.uniform(-0.5, 0.5, 4)
-    box = {"xmin": x + left + jitter[0], "ymin": y + top + jitter[1], "xmax": x + right + jitter[2],
-           "ymax": y + bottom + jitter[3]}  # fmt: skip
+    box = {
+        "xmin": x + left + jitter[0],
+        "ymin": y + top + jitter[1],
+        "xmax": x + right + jitter[2],
+        "ymax": y + bottom + jitter[3],
+    }
     if crosses:
         start = box["xmin"] + width
         edges = {"ymin": box["ymin"], "ymax": box["ymax"]}
         box["xmin"] = start
-        box["cross_boundary"] = {"left": {"xmin": start, **edges, "xmax": float(width)},
-                                 "right": {"xmin": 0.0, **edges, "xmax": box["xmax"]}}  # fmt: skip
+        box["cross_boundary"] = {
+            "left": {"xmin": start, **edges, "xmax": float(width)},
+            "right": {"xmin": 0.0, **edges, "xmax": box["xmax"]},
+        }
     return box
 
 
@@ -265,8 +292,11 @@ def posed_face(rng: np.random.Generator, name: str, side: int) -> Image.Image:
         pen, unit = ImageDraw.Draw(face), face.width / 10
         pen.rectangle([unit, unit * 2, unit * 9, unit * 8], (*rng.integers(30, 240, 3).tolist(), 255))
         for line in range(int(rng.integers(1, 4))):
-            pen.line([unit * 2, unit * (3.4 + 1.4 * line), unit * rng.uniform(5, 8), unit * (3.4 + 1.4 * line)],
-                     (250, 250, 250, 255), int(unit * 0.6))  # fmt: skip
+            pen.line(
+                [unit * 2, unit * (3.4 + 1.4 * line), unit * rng.uniform(5, 8), unit * (3.4 + 1.4 * line)],
+                (250, 250, 250, 255),
+                int(unit * 0.6),
+            )
     narrow = rng.uniform(0.7, 1.0)
     face = face.rotate(float(rng.normal(0, 4)), Image.Resampling.BICUBIC)
     face = face.resize((max(6, round(side * narrow)), side), Image.Resampling.LANCZOS)
@@ -280,14 +310,17 @@ def posed_face(rng: np.random.Generator, name: str, side: int) -> Image.Image:
 
 def broken(rng: np.random.Generator, kind: str, width: int, height: int) -> dict[str, Any]:
     """Returns an object that can't be cropped."""
-    box = {"no width": (100.0, 100.0, 100.0, 140.0), "outside": (width + 10.0, 20.0, width + 50.0, 60.0),
-           "swapped": (300.0, 100.0, 260.0, 140.0), "no number": (math.nan, 1.0, 20.0, 20.0),
-           "upside down": (300.0, 140.0, 340.0, 100.0)}[kind]  # fmt: skip
+    box = {
+        "no width": (100.0, 100.0, 100.0, 140.0),
+        "outside": (width + 10.0, 20.0, width + 50.0, 60.0),
+        "swapped": (300.0, 100.0, 260.0, 140.0),
+        "no number": (math.nan, 1.0, 20.0, 20.0),
+        "upside down": (300.0, 140.0, 340.0, 100.0),
+    }[kind]
     if kind == "swapped" and width > height * 1.9:
         box = (300.0, 100.0, 300.0, 140.0)
     corners = dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
-    return {"key": new_key(rng), "label": "other-sign", "bbox": corners,
-            "properties": properties(rng, "other-sign")}  # fmt: skip
+    return {"key": new_key(rng), "label": "other-sign", "bbox": corners, "properties": properties(rng, "other-sign")}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Plants wrong labels in a data set and writes it as a table, for benchmarks: known mistakes that a tool should find.
+r"""Plants wrong labels in a data set and writes it as a table, for benchmarks: known errors that an audit should find.
 
-    python scripts/plant_errors.py gtsrb planted.csv --labels '^speed-limit' --fraction 0.05 --group '(.+)_\\d+'
+    python scripts/plant_errors.py gtsrb planted.csv --labels '^speed-limit' --fraction 0.05 --group '(.+)_\d+'
 
 The table has the columns sample_id, path, label (with the errors), group, split and true_label; train on it by
 `mlfix train data=table data.file=planted.csv`.
@@ -23,10 +23,12 @@ def main() -> None:
     parser.add_argument("root", help="folder of class folders")
     parser.add_argument("out", help="table to write, .csv or .parquet")
     parser.add_argument("--fraction", type=float, default=0.05, help="share of the samples of these labels to mislabel")
-    parser.add_argument("--labels", default=".", help="regular expression: labels that are mistaken for one another")
+    parser.add_argument("--labels", default=".", help="regular expression of the labels to confuse with one another")
     parser.add_argument("--group", default=None, help="regular expression on the sample_id that names photo or track")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--uniform", action="store_true", help="any other label instead of the likeliest confusions")
+    parser.add_argument(
+        "--uniform", action="store_true", help="use any other label instead of the likeliest confusions"
+    )
     options = parser.parse_args()
     table = read_folder(options.root, options.group)
     if options.uniform:

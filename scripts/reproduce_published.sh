@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The published table from the published predictions: unpacks them, compares, prints our cells beside theirs, and fails if
-# one differs. Needs the archive of MLfix's 40 prediction files with invalid-speed-limits.csv.
+# Reproduces the published table from the published predictions: unpacks them, compares the arms, prints our numbers
+# next to the published ones, and fails if one differs. Needs the archive of MLfix's 40 prediction files.
 #
 #   scripts/reproduce_published.sh <mtsd-published.tar.xz> [work folder]
 set -euo pipefail
@@ -18,4 +18,4 @@ SECONDS=0
   fixes.path="$root/invalid-speed-limits.csv" slices.speed=speed name=mtsd-published logger=none out=published
 echo "took       ${SECONDS} s with 10,000 resamples"
 "$python" "$here/check_published.py" published/summary.json
-echo "look at    $PWD/published/compare.html"
+echo "open       $PWD/published/compare.html"

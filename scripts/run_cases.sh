@@ -10,7 +10,7 @@ trap 'rm -rf "$copy"' EXIT
 cp -r "$cases" "$copy/cases"
 chmod -R u+w "$copy"
 sed -i -E \
-  -e 's/\baudit\.panels=/audit.n_panels=/g; s/(^|[ "])panels=/\1n_panels=/g; s/\beffort=/search_effort=/g' \
+  -e 's/\baudit\.panels=/audit.n_panels=/g; s/(^|[ "(,])panels=/\1n_panels=/g; s/\beffort=/search_effort=/g' \
   -e 's/\btrainer\.matmul_convs=/model.fast_convs=/g; s/\blogger\.mode=/logger.wandb.mode=/g; s/\bfixes\.allow=/fixes.ignore=/g' \
   -e 's/mlfix_train\.data\.decode\b/mlfix_train.data.pixels.decode/g' \
   -e 's/mlfix_train\.models\.network\b/mlfix_train.models.backbones.network/g' \

@@ -21,10 +21,14 @@ def pixels(found: Annotations) -> list[tuple]:
             for column in columns:
                 table[column] = table[column] * [sizes[name][side] for name in table["photo"]]
     return sorted(
-        (row.photo.rpartition("/")[2], row.label, found.photos.at[row.photo, "split"],
-         *(round(getattr(row, edge), 3) for edge in ("x_min", "y_min", "x_max", "y_max")))
+        (
+            row.photo.rpartition("/")[2],
+            row.label,
+            found.photos.at[row.photo, "split"],
+            *(round(getattr(row, edge), 3) for edge in ("x_min", "y_min", "x_max", "y_max")),
+        )
         for row in table.itertuples()
-    )  # fmt: skip
+    )
 
 
 def write_fixes_file(path: Path, new: dict[str, str]) -> str:

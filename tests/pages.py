@@ -1,4 +1,4 @@
-"""The review page in a real Chromium, and a made-up audit for it."""
+"""Drives the review page in a real Chromium, and writes a synthetic audit for it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import pandas as pd
 import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-NO_BROWSER = "the page is looked at in Chromium, which is not here: apt-get install chromium (or put it on the PATH)"
+NO_BROWSER = "needs Chromium: apt-get install chromium, or put it on the PATH"
 REVIEW = "document.querySelector('[data-mlfix-review]').review"
 
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """Gives a browser."""
+    """Yields a browser; skips the test if there is none."""
     if CHROMIUM is None:
         pytest.skip(NO_BROWSER)
     from playwright.sync_api import sync_playwright
@@ -35,7 +35,12 @@ def chromium() -> Iterator[Any]:
 
 
 class Page:
-    """A window with the review in it; ``review`` is the page's own account of itself."""
+    """A browser tab with the review page.
+
+    Args:
+        place: Playwright's page or frame.
+        review: JavaScript expression of the page's object for tests.
+    """
 
     def __init__(self, place: Any, review: str = REVIEW) -> None:
         self.place, self.review, self.errors = place, review, list[str]()
@@ -103,13 +108,13 @@ class Page:
 
 
 def fixes_of(path: Path) -> dict[str, str]:
-    """What a fixes file says: sample to new label."""
+    """Returns the new label of each sample in a fixes file."""
     frame = pd.read_csv(path, keep_default_na=False, dtype=str)
     return dict(zip(frame["sample_id"], frame["new_label"], strict=True))
 
 
 def write_audit(folder: Path, ids: list[str], every: int = 7) -> Path:
-    """Writes an audit of class folders in which each so-manieth sample is suspicious; it names no runs."""
+    """Writes an audit of class folders without runs; every ``every``-th sample is suspicious."""
     labels = sorted({name.split("/")[0] for name in ids})
     given = [name.split("/")[0] for name in ids]
     wrong = np.arange(len(ids)) % every == 0

@@ -86,8 +86,16 @@ def write_coco(root: Path, found: list[Photo]) -> Path:
                 {"id": number, "file_name": f"{photo.name}.jpg", "width": photo.width, "height": photo.height}
             )
             for label, (x0, y0, x1, y1) in photo.boxes:
-                annotations.append({"id": 50_000 - 11 * len(annotations), "image_id": number, "iscrowd": 0, "area": 1.5,
-                                    "category_id": numbers[label], "bbox": [x0, y0, x1 - x0, y1 - y0]})  # fmt: skip
+                annotations.append(
+                    {
+                        "id": 50_000 - 11 * len(annotations),
+                        "image_id": number,
+                        "iscrowd": 0,
+                        "area": 1.5,
+                        "category_id": numbers[label],
+                        "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    }
+                )
         categories = [{"id": number, "name": name, "supercategory": "sign"} for name, number in numbers.items()]
         content = {"info": {"year": 2017}, "images": images, "annotations": annotations, "categories": categories}
         (root / "annotations").mkdir(exist_ok=True)

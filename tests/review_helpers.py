@@ -94,5 +94,5 @@ def mark(session: ReviewSession, *marks: tuple[str, str | None], reviewer: str =
 
 def lines(session: ReviewSession) -> dict[str, str]:
     """Returns sample and new label of each line of fixes.csv."""
-    frame = pd.read_csv(session.fixes_file.path, keep_default_na=False, dtype=str)
+    frame = pd.read_csv(session.fixes_path, keep_default_na=False, dtype=str)
     return dict(zip(frame["sample_id"], frame["new_label"], strict=True))

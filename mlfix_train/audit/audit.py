@@ -171,7 +171,7 @@ class Audit:
         Args:
             runs: a run directory, a directory of runs, a glob, or files of predictions; or several of these.
             order: output directory of ``mlfix sort``, for its embeddings and to show slices in its order.
-            neighbours: what neighbours are found by: ``order``, ``pixels``, ``none``, ``auto`` (the order, else pixels).
+            neighbours: how neighbours are found: ``order``, ``pixels``, ``none`` or ``auto`` (the order, else pixels).
             slices: your own slices, see :func:`mlfix_train.audit.scores.slices.select_slices`.
             title: in headlines; by default the name of the runs.
             progress: maps the description of a step to a callback that is called with (done, total).

@@ -19,8 +19,6 @@ from mlfix_train.audit.similarity.order_files import read_embeddings, read_order
 
 PIXEL_DIMENSIONS = 128
 """Principal components of the pixels."""
-FIT_SAMPLE = 5_000
-"""Images that the principal components are fitted to, at most; a fifth of them is left out, as in `mlfix sort`."""
 
 
 def score_by_neighbours(
@@ -89,16 +87,10 @@ def embed_pixels(
     Returns:
         float32 ``(N, D)``, rows of length 1.
     """
-    from mlfix_train.models.embedding.network import Standardize, embed
-    from mlfix_train.models.embedding.pca import fit_projection
+    from mlfix_train.models.embedding.pixels import PixelEmbedder
 
-    rng, standardize = np.random.default_rng(seed), Standardize()
-    drawn = rng.choice(rows, min(len(rows), FIT_SAMPLE), replace=False)
-    length = int(np.prod(pixels[drawn[:1]].shape[1:]))
-    count = min(len(drawn), max(64, min(FIT_SAMPLE, int(1.5e9 / (4 * length)))))  # at most 1.5 GB of features
-    features = embed(pixels, standardize, np.sort(drawn[:count]))[rng.permutation(count)]
-    tested = max(2, count // 5)
-    projection = fit_projection(features[tested:] if count - tested >= 2 else features, PIXEL_DIMENSIONS, whiten=True)
+    embedder = PixelEmbedder(PIXEL_DIMENSIONS)
+    embedder.fit(pixels, rows, seed=seed)
     parts = []
     for start in range(0, len(rows), 8192):  # limits the features in memory
         block = rows[start : start + 8192]
@@ -107,6 +99,5 @@ def embed_pixels(
             if progress is not None:
                 progress(start + done, len(rows))
 
-        parts.append(projection(embed(pixels, standardize, block, progress=report)))
-    embeddings = np.concatenate(parts)
-    return np.asarray(embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12), np.float32)
+        parts.append(embedder.project(embedder.features(pixels, block, progress=report)))
+    return np.concatenate(parts)

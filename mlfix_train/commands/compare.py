@@ -25,7 +25,7 @@ from mlfix_train.audit.reporting.wandb import wandb_run
 from mlfix_train.commands.inputs import read_samples
 from mlfix_train.config.compare import CompareConfig
 from mlfix_train.data.fixes.table import match_fixes, read_fixes
-from mlfix_train.data.readers.folder import group_names
+from mlfix_train.data.readers.files import group_names
 from mlfix_train.errors import MlfixError, RunError, format_list
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def _sample_table(arms: Mapping[str, LoadedArm]) -> tuple[pd.DataFrame | None, l
 
 def _match_fixes(cfg: CompareConfig, original: LoadedArm, samples: pd.DataFrame | None) -> pd.DataFrame:
     """Matches the fixes to all samples, or to the held-out ones where no others are known."""
-    fixes = read_fixes(cfg.fixes.path)
+    fixes = read_fixes(str(cfg.fixes.path))
     if samples is not None:
         return match_fixes(fixes, samples, tuple(cfg.fixes.ignore))
     matched = match_held_out(fixes, original.runs, cfg.fixes.ignore)
@@ -119,15 +119,15 @@ def _describe(
     for line in partial:
         log.warning("partial: %s", line)
     states = [state for arm in arms.values() for state in arm.states.values()]
-    head = {
-        "name": str(cfg.name or (states[0]["config"]["name"] if states else Path(cfg.out).name)),
+    name = cfg.name or (states[0]["config"]["name"] if states else Path(cfg.out).name)
+    more = {
         "headline": ("PARTIAL: " if partial else "") + summary["headline"],
         "partial": partial,
         "about": _about(states),
+        "sources": {arm: loaded.paths for arm, loaded in arms.items()},
+        "notes": notes,
     }
-    rest = {key: value for key, value in summary.items() if key not in head}
-    sources = {name: arm.paths for name, arm in arms.items()}
-    return Comparison({**head, **rest, "sources": sources, "notes": notes})
+    return Comparison({"name": str(name), **summary, **more})
 
 
 def _about(states: list[dict[str, Any]]) -> dict[str, str]:
@@ -138,12 +138,9 @@ def _about(states: list[dict[str, Any]]) -> dict[str, str]:
     settings = states[0]["config"]
     source = settings["data"].get("file") or settings["data"].get("root") or ""
     recipe = settings["recipe"]
-    return {
-        "data": Path(str(source)).name,
-        "model": str(settings["model"].get("backbone", "")),
-        "recipe": f"{recipe['name']}, {recipe['epochs'] + recipe['frozen_epochs']} epochs",
-        **about,
-    }
+    epochs = recipe["epochs"] + recipe["frozen_epochs"]
+    trained = {"model": str(settings["model"].get("backbone", "")), "recipe": f"{recipe['name']}, {epochs} epochs"}
+    return {"data": Path(str(source)).name, **trained, **about}
 
 
 def _log(cfg: CompareConfig, summary: Mapping[str, Any], out: Path, charts: list[Path]) -> None:

@@ -18,7 +18,7 @@ from mlfix_train.commands.inputs import open_boxes, read_matching_fixes, read_sa
 from mlfix_train.config.export import TOOLS, ExportConfig
 from mlfix_train.data.annotations.write_back import box_fixes, write_fixed_annotations
 from mlfix_train.data.crops.folder import read_info
-from mlfix_train.data.readers.folder import read_crops
+from mlfix_train.data.readers.crops import read_crops
 from mlfix_train.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -52,8 +52,10 @@ def _export_fixes(cfg: ExportConfig) -> list[Path]:
         hint = "give a new folder: out=<folder>; originals are never overwritten"
         raise ConfigError(f"out={out} is not empty", hint)
     if Path(os.path.abspath(out)).is_relative_to(source.folder):
-        raise ConfigError(f"out={out} is inside data.root={source.root}, and would be read as part of it next time",
-                          "give a folder outside of it: out=<folder>")  # fmt: skip
+        raise ConfigError(
+            f"out={out} is inside data.root={source.root}, and would be read as part of it next time",
+            "give a folder outside of it: out=<folder>",
+        )
     table = read_crops(crops)
     ignore = [*cfg.fixes.ignore, "empty_labels"]  # a label may well vanish from annotations
     fixes = read_matching_fixes(replace(cfg.fixes, ignore=ignore), table)
@@ -62,8 +64,10 @@ def _export_fixes(cfg: ExportConfig) -> list[Path]:
     classes = {*annotations.classes, *annotations.boxes["label"].dropna().unique()}
     wanted = box_fixes(table, fixes, classes, cfg.invalid)
     written = write_fixed_annotations(source, annotations, wanted, out)
-    print(f"exported   {written.relabeled:,} boxes with a new label, {written.removed:,} removed, "
-          f"{written.unchanged:,} unchanged ({annotations.format})")  # fmt: skip
+    print(
+        f"exported   {written.relabeled:,} boxes with a new label, {written.removed:,} removed, "
+        f"{written.unchanged:,} unchanged ({annotations.format})"
+    )
     print(f"           {len(written.files):,} files differ from the originals; read back, nothing else changed")
     print(f"copies     {out}", flush=True)
     return written.files
@@ -93,8 +97,10 @@ def _export_audit(cfg: ExportConfig) -> list[Path]:
     if cfg.to == "cleanlab":
         files = exporters.write_cleanlab(ranking, labels, out, _pred_probs(runs, ranking, labels) if runs else None)
     elif table is None:
-        raise DataError(f"audit={cfg.audit} was made from files of predictions, which name no images",
-                        "audit run directories, or export to=cleanlab")  # fmt: skip
+        raise DataError(
+            f"audit={cfg.audit} was made from files of predictions, which name no images",
+            "audit run directories, or export to=cleanlab",
+        )
     elif cfg.to == "fiftyone":
         files = exporters.write_fiftyone(ranking, table["path"].to_dict(), out)
     else:

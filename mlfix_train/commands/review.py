@@ -36,9 +36,9 @@ def run(cfg: ReviewConfig) -> Path:
     except BaseException:
         listener.close()
         raise
-    for note in session.notes:
+    for note in session.fixes.notes:
         print(f"note       {note}", file=sys.stderr)
-    fixes = session.fixes_file.path
+    fixes = session.fixes_path
     session.view({"group_by": "label"})
     prefetcher = SpritePrefetcher(session, ProgressBar("cutting sprite sheets"))
 
@@ -111,4 +111,4 @@ def _print_summary(session: ReviewSession) -> None:
             f"errors     {rate['rate']}% of all labels (95% interval {low}% to {high}%), from {rate['reviewed']:,} "
             "random samples"
         )
-    print(f"fixes      {session.fixes_file.path}", flush=True)
+    print(f"fixes      {session.fixes_path}", flush=True)

@@ -13,14 +13,21 @@ import pandas as pd
 
 from mlfix_train.audit.reporting.sort_pictures import draw_sort, slice_rows
 from mlfix_train.audit.similarity.near_duplicates import count_duplicates
-from mlfix_train.audit.similarity.order_files import read_embeddings, read_order, samples_fingerprint, write_order
+from mlfix_train.audit.similarity.order_files import (
+    read_embeddings,
+    read_order,
+    samples_fingerprint,
+    write_embeddings,
+    write_order,
+)
 from mlfix_train.audit.similarity.pipeline import (
+    EmbeddedImages,
+    check_embedder,
     embed_and_search,
     find_near_duplicates,
     near_duplicate_threshold,
     order_images,
     search_embeddings,
-    write_embeddings,
 )
 from mlfix_train.audit.similarity.seriation import summarize_path
 from mlfix_train.commands.inputs import check_out, draw_configured_split, read_samples
@@ -28,10 +35,11 @@ from mlfix_train.commands.progress import ProgressBar, format_duration
 from mlfix_train.config.instantiate import instantiate
 from mlfix_train.config.sort import SortConfig
 from mlfix_train.data.files.atomic import atomic_path
-from mlfix_train.data.pixels.store import open_store
-from mlfix_train.errors import ConfigError, DataError, format_list
+from mlfix_train.data.pixels.store import PixelStore, open_store
+from mlfix_train.errors import ConfigError, DataError
 from mlfix_train.models.embedding.base import Embedder
 from mlfix_train.models.embedding.build import build_embedder
+from mlfix_train.training.trainer import best_precision
 
 log = logging.getLogger(__name__)
 
@@ -50,15 +58,7 @@ def run(cfg: SortConfig) -> pd.DataFrame:
     out, device = check_out(cfg.out, cfg.data), _select_device(cfg.device)
     table = read_samples(cfg.data)
     embedder = None if cfg.kind == "embeddings" else _build_embedder(cfg, device)
-    size = (embedder.image_size if embedder else None) or DEFAULT_SIZE
-    with ProgressBar("decoding images") as progress:
-        store = open_store(
-            table,
-            cfg.pixels.spec(size),
-            Path(cfg.pixels.cache).expanduser(),
-            max_unreadable=cfg.pixels.max_unreadable,
-            progress=progress,
-        )
+    store = _open_store(cfg, table, embedder)
     rows = np.flatnonzero(~table.index.isin(store.unreadable))
     if not len(rows):
         raise DataError("none of the images can be read", "replace them, or set data.root to other images")
@@ -69,25 +69,9 @@ def run(cfg: SortConfig) -> pd.DataFrame:
     slice_rows(readable["label"], cfg.slices)  # raises before the long work
 
     clock = time.monotonic()
-    if embedder is None:
-        given = read_embeddings(Path(str(cfg.embeddings)).expanduser(), len(rows), ids=readable.index)
-        found = search_embeddings(given, device=device, seed=cfg.seed)
-        name, notes = f"embeddings of {cfg.embeddings}", {}
-    else:
-        with ProgressBar("embedding images") as progress:
-            found = embed_and_search(
-                store,
-                rows,
-                embedder,
-                folder=out,
-                batch_size=cfg.batch_size,
-                bfloat16=_has_bfloat16(device),
-                device=device,
-                seed=cfg.seed,
-                progress=progress,
-            )
-        name, notes = embedder.name, embedder.notes
-    embedded = time.monotonic()
+    found = _embed(cfg, embedder, store, rows, readable.index, out, device)
+    seconds = {"embedding": time.monotonic() - clock}
+    clock = time.monotonic()
     log.info("ordering %s images", f"{len(rows):,}")
     with ProgressBar("ordering labels") as progress:
         order = order_images(
@@ -100,6 +84,8 @@ def run(cfg: SortConfig) -> pd.DataFrame:
     order["duplicate_group"], duplicates = find_near_duplicates(
         store, rows, found.neighbours, readable, threshold, None if held_out is None else held_out[rows]
     )
+    seconds["order"] = time.monotonic() - clock
+    name = embedder.name if embedder else f"embeddings of {cfg.embeddings}"
     summary: dict[str, Any] = {
         "used": name,
         "images": len(rows),
@@ -108,16 +94,13 @@ def run(cfg: SortConfig) -> pd.DataFrame:
         "pixels": store.fingerprint,
         "key": found.key,
         "neighbour_recall": round(found.neighbours.recall, 4),
-        **notes,
+        **(embedder.notes if embedder else {}),
         "threshold": threshold,
         "path": summarize_path(found.embeddings, np.argsort(order["position"].to_numpy())),
     }
-    if embedder is None:
-        write_embeddings(found.embeddings, out / "embeddings.npy")
     write_order(order, out / "order.parquet", summary)
     with atomic_path(out / "duplicates.csv") as temporary:
         duplicates.to_csv(temporary, index=False)
-    ordered = time.monotonic()
     log.info("drawing panels")
     pictures = draw_sort(
         order,
@@ -128,14 +111,49 @@ def run(cfg: SortConfig) -> pd.DataFrame:
         slices=cfg.slices,
         n_panels=cfg.n_panels,
     )
+    seconds["total"] = time.monotonic() - started
     summary["duplicates"] = count_duplicates(duplicates)
     summary["split_known"] = held_out is not None
-    seconds = {"embedding": embedded - clock, "order": ordered - embedded, "total": time.monotonic() - started}
     summary["seconds"] = {key: round(value, 2) for key, value in seconds.items()}
     with atomic_path(out / "sort.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
     _print_summary(summary, order, out, pictures)
     return order
+
+
+def _open_store(cfg: SortConfig, table: pd.DataFrame, embedder: Embedder | None) -> PixelStore:
+    spec = cfg.pixels.spec((embedder.image_size if embedder else None) or DEFAULT_SIZE)
+    cache, max_unreadable = Path(cfg.pixels.cache).expanduser(), cfg.pixels.max_unreadable
+    with ProgressBar("decoding images") as progress:
+        return open_store(table, spec, cache, max_unreadable=max_unreadable, progress=progress)
+
+
+def _embed(
+    cfg: SortConfig,
+    embedder: Embedder | None,
+    store: PixelStore,
+    rows: np.ndarray,
+    ids: pd.Index,
+    out: Path,
+    device: str,
+) -> EmbeddedImages:
+    """Embeds images, or reads given embeddings, and finds their neighbours."""
+    if embedder is None:
+        given = read_embeddings(Path(str(cfg.embeddings)).expanduser(), len(rows), ids=ids)
+        write_embeddings(given, out / "embeddings.npy")
+        return search_embeddings(given, device=device, seed=cfg.seed)
+    with ProgressBar("embedding images") as progress:
+        return embed_and_search(
+            store,
+            rows,
+            embedder,
+            folder=out,
+            batch_size=cfg.batch_size,
+            bfloat16=best_precision("gpu" if device.startswith("cuda") else device) == "bf16-mixed",
+            device=device,
+            seed=cfg.seed,
+            progress=progress,
+        )
 
 
 def _build_embedder(cfg: SortConfig, device: str) -> Embedder:
@@ -150,14 +168,7 @@ def _build_embedder(cfg: SortConfig, device: str) -> Embedder:
             device=device,
             image_size=cfg.pixels.size or DEFAULT_SIZE,
         )
-    embedder = instantiate(cfg.embedder, "embedder")
-    missing = [name for name in Embedder.__protocol_attrs__ if not hasattr(embedder, name)]
-    if missing:
-        raise ConfigError(
-            f"embedder._target_={cfg.embedder['_target_']} has no {format_list(sorted(missing))}",
-            "derive it from mlfix_train.models.embedding.base.TorchEmbedder",
-        )
-    return embedder
+    return check_embedder(instantiate(cfg.embedder, "embedder"))
 
 
 def _select_device(device: str) -> str:
@@ -168,12 +179,6 @@ def _select_device(device: str) -> str:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device={device}: torch finds no GPU", "set device=cpu")
     return device
-
-
-def _has_bfloat16(device: str) -> bool:
-    from mlfix_train.training.trainer import best_precision
-
-    return best_precision("gpu" if device.startswith("cuda") else device) == "bf16-mixed"
 
 
 def _draw_split(cfg: SortConfig, table: pd.DataFrame) -> np.ndarray | None:
@@ -197,7 +202,7 @@ def _print_summary(summary: dict[str, Any], order: pd.DataFrame, out: Path, pict
         projection = summary["projection"]
         print(
             f"projected  {projection['from']:,} features to {projection['to']:,}: mean error of squared distances "
-            f"{projection['squared_distance_error_mean']:.1%}, {projection['nearest_10_kept']:.0%} of the 10 nearest kept"
+            f"{projection['squared_distance_error_mean']:.1%}, {projection['nearest_10_kept']:.0%} of 10 nearest kept"
         )
     ratio = summary["path"]["of_random_order"]
     print(f"order      {out / 'order.parquet'}: mean step to the next image {ratio:.2f} of that in a random order")

@@ -50,7 +50,7 @@ class SortConfig:
             similar ones.
         slices: Slices that get a panel, slices.<name>=<regular expression on the label>.
         n_panels: Labels that get a panel, those with the strongest outliers first, 0 to 1000.
-        search_effort: Of the search for a short path, 0 to 10,000; 0 is fastest, 20 shortens it by another half percent.
+        search_effort: Of the search for a short path, 0 to 10,000; 0 is fastest, 20 saves another half percent.
         seed: Of samples, projection and search.
         device: auto | cpu | cuda | cuda:<n>.
         batch_size: Images embedded at a time.
@@ -104,7 +104,7 @@ class SortConfig:
             try:
                 re.compile(pattern)
             except re.error as error:
-                problem = f"slices.{name}={pattern} is not a regular expression: {error}"
+                problem = f"slices.{name}={pattern} is not a valid regular expression: {error}"
                 raise ConfigError(problem, "see the syntax of Python's `re`") from error
 
     @property

@@ -1,4 +1,4 @@
-"""Run directories: one training's settings, state and products, and how verbs find them.
+"""Run directories: the settings, state and results of one training, and how commands find them.
 
 ``outputs/<name>/<arm>/seed=<n>[,fold=<k>]/`` holds ``run.json`` (settings, versions, fingerprints, labels, status,
 timings), ``predictions.parquet``, ``metrics.csv``, ``checkpoints/`` and ``panels/``.
@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from mlfix_train.data.files.atomic import atomic_path
+from mlfix_train.data.files.json_files import read_json
 from mlfix_train.errors import RunError, format_list
 
 FINISHED, RUNNING, FAILED, INTERRUPTED = "finished", "running", "failed", "interrupted"
+"""Values of ``status`` in ``run.json``."""
 
 
 class RunDirectory:
     """One run on disk.
 
     Args:
-        path: its directory; need not exist yet.
+        path: Its directory; may not exist yet.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -44,32 +46,29 @@ class RunDirectory:
 
     @property
     def checkpoint(self) -> Path:
-        """Checkpoint that a broken run goes on from."""
+        """Checkpoint that an interrupted run resumes from."""
         return self.path / "checkpoints" / "last.ckpt"
 
     def read(self) -> dict[str, Any]:
         """Returns ``run.json``, or an empty dict where there is none.
 
         Raises:
-            RunError: it is no JSON.
+            RunError: It can't be read or is not a JSON object.
         """
         path = self.path / "run.json"
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(content, dict):
-                raise ValueError("it holds no settings")
-            return content
-        except FileNotFoundError:
+        if not path.exists():
             return {}
-        except (ValueError, OSError) as error:
-            hint = f"move {self.path} away (its other files may be whole), and train the run again"
-            raise RunError(f"{path} can't be read: {error}", hint) from error
+        content, problem = read_json(path)
+        if problem or not isinstance(content, dict):
+            hint = f"move {self.path} away (its other files may be intact), and train the run again"
+            raise RunError(f"{path} can't be read: {problem or 'it is not a JSON object'}", hint)
+        return content
 
     def require(self) -> dict[str, Any]:
-        """Returns ``run.json`` of a run that was described whole.
+        """Returns a complete ``run.json``.
 
         Raises:
-            RunError: it lacks what ``mlfix train`` writes there.
+            RunError: It lacks keys that ``mlfix train`` writes.
         """
         content = self.read()
         missing = [key for key in ("config", "identity", "data", "labels") if key not in content]
@@ -82,15 +81,16 @@ class RunDirectory:
 
     def update(self, **values: Any) -> None:
         """Changes keys of ``run.json``, atomically."""
-        content = {**self.read(), **values}
+        self._write({**self.read(), **values})
+
+    def _write(self, content: Mapping[str, Any]) -> None:
         with atomic_path(self.path / "run.json") as temporary:
             temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
 
     def forget(self, before: Mapping[str, Any]) -> None:
-        """Puts ``run.json`` back as it was; a directory that held nothing before goes."""
+        """Restores an earlier ``run.json``; if it was empty, removes the file, and an empty directory."""
         if before:
-            with atomic_path(self.path / "run.json") as temporary:
-                temporary.write_text(json.dumps(before, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
+            self._write(before)
             return
         (self.path / "run.json").unlink(missing_ok=True)
         if all(entry.name == ".lock" for entry in self.path.iterdir()):
@@ -99,15 +99,15 @@ class RunDirectory:
 
     @property
     def status(self) -> str:
-        """``finished``, ``running``, ``failed``, ``interrupted``, or empty where nothing ran yet."""
+        """``finished``, ``running``, ``failed``, ``interrupted``, or empty if nothing ran yet."""
         return str(self.read().get("status", ""))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes off this directory; the system frees the lock when the process dies.
+        """Locks this directory against other processes; the system frees the lock when the process dies.
 
         Raises:
-            RunError: another process is at work on this run.
+            RunError: Another process is using it.
         """
         import fcntl
 
@@ -119,7 +119,7 @@ class RunDirectory:
                 file.seek(0)
                 raise RunError(
                     f"{self.path} is in use by another process ({file.read().strip()})",
-                    "wait for it, or give another name= or seed=",
+                    "wait for it, or set another name= or seed=",
                 ) from None
             file.truncate(0)
             file.write(f"{socket.gethostname()}, pid {os.getpid()}")
@@ -144,29 +144,32 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:40]}...{text[-12:]}"
 
 
-def _runs_below(place: Path) -> Iterator[Path]:
-    """Yields the folders below ``place`` that hold a ``run.json``, through links but not in circles."""
+def _runs_below(folder: Path) -> Iterator[Path]:
+    """Yields the folders below ``folder`` that have a ``run.json``; follows links, but not in circles."""
     seen = set()
-    for folder, names, files in os.walk(place, followlinks=True):
-        real = os.path.realpath(folder)
+    for parent, names, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
         if real in seen:
             names.clear()
             continue
         seen.add(real)
         if "run.json" in files:
             names.clear()
-            yield Path(folder)
+            yield Path(parent)
 
 
 def find_runs(where: str | Path | list[str], key: str = "runs") -> list[RunDirectory]:
-    """Returns the runs that a run directory, a directory of them, or a glob names, sorted by path.
+    """Finds runs: a run directory, all runs below a directory, or what a glob matches.
 
     Args:
-        where: path or glob, or several.
-        key: what the configuration calls it, for errors.
+        where: Path or glob, or several.
+        key: What errors call it.
+
+    Returns:
+        The runs, sorted by path.
 
     Raises:
-        RunError: nothing is there.
+        RunError: There are none.
     """
     patterns = [where] if isinstance(where, (str, os.PathLike)) else list(where)
     found: dict[str, RunDirectory] = {}
@@ -175,13 +178,13 @@ def find_runs(where: str | Path | list[str], key: str = "runs") -> list[RunDirec
         literal = [pattern] if os.path.exists(pattern) else []
         places = literal or sorted(glob.glob(pattern, recursive=True))
         if not places:
-            raise RunError(f"{key}={pattern} matches nothing", "give a run directory, a directory of runs, or a glob")
+            raise RunError(f"{key}={pattern} matches nothing", "set a run directory, a directory of runs, or a glob")
         for place in map(Path, places):
             below = sorted(_runs_below(place)) if place.is_dir() else []
             found.update({os.path.realpath(path): RunDirectory(path) for path in below})
     if not found:
         raise RunError(
             f"{key}={format_list(patterns)} holds no run (no run.json below it)",
-            "give a run directory such as outputs/<name>/original/seed=0, or a directory of them",
+            "set a run directory such as outputs/<name>/original/seed=0, or a directory of them",
         )
     return sorted(found.values(), key=lambda run: str(run.path))

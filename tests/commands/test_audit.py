@@ -182,7 +182,7 @@ def test_prediction_files_alone_are_enough(place: Path, tmp_path: Path, mlfix: A
 
 def test_fiftyone_there_and_back(audited: Path, place: Path, tmp_path: Path, mlfix: Any) -> None:
     from mlfix_train.data.fixes.table import match_fixes, read_fixes
-    from mlfix_train.data.readers.folder import read_samples_file
+    from mlfix_train.data.readers.table import read_table
 
     answer = mlfix("export", f"audit={audited}", "to=fiftyone", f"out={tmp_path}")
     assert answer.code == 0, answer.err
@@ -193,7 +193,7 @@ def test_fiftyone_there_and_back(audited: Path, place: Path, tmp_path: Path, mlf
     first = str(place / "shapes" / ranking["sample_id"][0])
     assert content["labels"][first]["attributes"]["rank"] == 1
     columns = {name: name for name in ("sample_id", "path", "label")}
-    table = read_samples_file(place / "samples.csv", columns=columns)
+    table = read_table(place / "samples.csv", columns=columns)
     assert not len(match_fixes(read_fixes(tmp_path / "labels.json"), table)), "nothing was changed"
     content["labels"][first]["label"] = "invalid"
     (tmp_path / "labels.json").write_text(json.dumps(content))

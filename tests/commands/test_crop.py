@@ -21,7 +21,8 @@ from shapes import FAST, start
 from mlfix_train import api
 from mlfix_train.data.crops import build as crop_build
 from mlfix_train.data.crops import photo as crop_photo_module
-from mlfix_train.data.readers.folder import read_crops, read_folder
+from mlfix_train.data.readers.crops import read_crops
+from mlfix_train.data.readers.folder import read_folder
 
 
 def table_of(out: Path) -> pd.DataFrame:
@@ -116,8 +117,11 @@ def test_names_by_position_are_those_of_the_published_crops(tmp_path: Path) -> N
     made = photos()
     write_mtsd(tmp_path / "data", made)
     table = api.crop(f"data.root={tmp_path / 'data'}", f"out={tmp_path / 'a'}", "ids=positions", *SMALL_PNG)
-    wanted = {f"{label.replace('/', '%2F').replace(':', '%3A')}/{photo.name}-{place}.png"
-              for photo in made for place, (label, _) in enumerate(photo.boxes)}  # fmt: skip
+    wanted = {
+        f"{label.replace('/', '%2F').replace(':', '%3A')}/{photo.name}-{place}.png"
+        for photo in made
+        for place, (label, _) in enumerate(photo.boxes)
+    }
     assert set(table.index) == wanted
 
 
@@ -125,11 +129,15 @@ def broken(root: Path) -> dict[str, str]:
     """Adds an object of every kind that can't be cropped to two photos; returns key to problem."""
     good = {"xmin": 1, "xmax": 19, "ymin": 5, "ymax": 29}
     kinds = {
-        "nan": ({"xmin": float("nan")}, "not a number"), "swapped": ({"xmin": 50, "xmax": 20}, "swapped corners"),
-        "below": ({"ymin": 90, "ymax": 20}, "swapped corners"), "flat": ({"ymax": 5}, "no area"),
-        "out": ({"xmin": 900, "xmax": 950}, "outside"), "left": ({"xmin": -30, "xmax": -3}, "outside"),
-        "tiny": ({"xmax": 1.2}, "too small"), "inf": ({"xmax": float("inf")}, "not a number"),
-    }  # fmt: skip
+        "nan": ({"xmin": float("nan")}, "not a number"),
+        "swapped": ({"xmin": 50, "xmax": 20}, "swapped corners"),
+        "below": ({"ymin": 90, "ymax": 20}, "swapped corners"),
+        "flat": ({"ymax": 5}, "no area"),
+        "out": ({"xmin": 900, "xmax": 950}, "outside"),
+        "left": ({"xmin": -30, "xmax": -3}, "outside"),
+        "tiny": ({"xmax": 1.2}, "too small"),
+        "inf": ({"xmax": float("inf")}, "not a number"),
+    }
     file = root / "annotations/photo0.json"
     content = json.loads(file.read_text())
     for key, (changes, _) in kinds.items():

@@ -19,8 +19,11 @@ from mlfix_train.data.annotations.detect import open_annotations
 
 
 def hashes(root: Path) -> dict[str, str]:
-    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(root.rglob("*")) if path.is_file()}  # fmt: skip
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
 
 
 def rows(found: Annotations) -> dict[tuple, str]:
@@ -39,8 +42,14 @@ def test_round_trip(name: str, tmp_path: Path, mlfix) -> None:
     before, originals = rows(open_annotations(root).read()), hashes(root)
     table = api.crop(f"data.root={root}", f"out={crops}", *SMALL_PNG)
     samples = list(table.index[::4])
-    new = {sample: ("invalid" if place % 3 == 2 else next(label for label in ("stop", "yield", "other-sign")
-                    if label != table.at[sample, "label"])) for place, sample in enumerate(samples)}  # fmt: skip
+    new = {
+        sample: (
+            "invalid"
+            if place % 3 == 2
+            else next(label for label in ("stop", "yield", "other-sign") if label != table.at[sample, "label"])
+        )
+        for place, sample in enumerate(samples)
+    }
     assert "invalid" in new.values() and len(new) >= 4
     fixes = write_fixes_file(tmp_path / "fixes.csv", new)
     answer = mlfix("export", "to=source", f"crops={crops}", fixes, f"out={out}")
@@ -134,8 +143,14 @@ def test_a_new_category_in_coco(tmp_path: Path, mlfix) -> None:
     table = api.crop(f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
     sample = table.index[table["split"] == "val"][0]
     fixes = write_fixes_file(tmp_path / "fixes.csv", {sample: "new"})
-    answer = mlfix("export", "to=coco", f"crops={tmp_path / 'crops'}", fixes, f"out={tmp_path / 'out'}",
-                   "fixes.ignore=[new_labels]")  # fmt: skip
+    answer = mlfix(
+        "export",
+        "to=coco",
+        f"crops={tmp_path / 'crops'}",
+        fixes,
+        f"out={tmp_path / 'out'}",
+        "fixes.ignore=[new_labels]",
+    )
     assert answer.code == 0, answer.err
     content = json.loads((tmp_path / "out/annotations/instances_val2017.json").read_text())
     assert content["categories"][-1] == {"id": 25, "name": "new"}
@@ -223,17 +238,21 @@ LAYOUT = (
         ({"a": "other"}, [('"label":"stop",\t', '"label":"other",\t')]),
         ({"b": "größe"}, [('"label" : "yield"', '"label" : "gr\\u00f6\\u00dfe"')]),
         ({"a": "invalid"}, [(LAYOUT[LAYOUT.index('{"key":"a"') : LAYOUT.index('{"key":"b"')], "")]),
-        ({"c": "invalid"}, [(LAYOUT[LAYOUT.index(",\r\n  {\"key\":\"c\"") : LAYOUT.index("\r\n ] }")], "")]),
+        ({"c": "invalid"}, [(LAYOUT[LAYOUT.index(',\r\n  {"key":"c"') : LAYOUT.index("\r\n ] }")], "")]),
         ({"a": "invalid", "b": "invalid"}, [(LAYOUT[LAYOUT.index('{"key":"a"') : LAYOUT.index('{"key":"c"')], "")]),
     ],
-)  # fmt: skip
+)
 def test_json_is_changed_in_single_places(tmp_path: Path, mlfix, fixes: dict, changes: list) -> None:
     root = write_mtsd(tmp_path / "data", [Photo("p", boxes=ONE)])
     (root / "annotations/p.json").write_bytes(LAYOUT.encode())
     table = api.crop(f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
     ids = dict(zip(table["annotation"], table.index, strict=True))
-    answer = mlfix("export", "to=mtsd", *places(tmp_path),
-                   write_fixes_file(tmp_path / "f.csv", {ids[key]: label for key, label in fixes.items()}))  # fmt: skip
+    answer = mlfix(
+        "export",
+        "to=mtsd",
+        *places(tmp_path),
+        write_fixes_file(tmp_path / "f.csv", {ids[key]: label for key, label in fixes.items()}),
+    )
     assert answer.code == 0, answer.err
     wanted = LAYOUT
     for old, new in changes:
@@ -245,8 +264,13 @@ def test_json_is_changed_in_single_places(tmp_path: Path, mlfix, fixes: dict, ch
 def test_taking_all_boxes_out_leaves_an_empty_list(tmp_path: Path, mlfix) -> None:
     root = write_mtsd(tmp_path / "data", [Photo("p", boxes=[*ONE, ("yield", (50, 10, 90, 40))])])
     table = api.crop(f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
-    answer = mlfix("export", "to=mtsd", f"crops={tmp_path / 'crops'}", f"out={tmp_path / 'out'}",
-                   write_fixes_file(tmp_path / "f.csv", dict.fromkeys(table.index, "invalid")))  # fmt: skip
+    answer = mlfix(
+        "export",
+        "to=mtsd",
+        f"crops={tmp_path / 'crops'}",
+        f"out={tmp_path / 'out'}",
+        write_fixes_file(tmp_path / "f.csv", dict.fromkeys(table.index, "invalid")),
+    )
     assert answer.code == 0, answer.err
     assert json.loads((tmp_path / "out/annotations/p.json").read_text())["objects"] == []
 
@@ -264,8 +288,12 @@ def test_xml_is_changed_in_single_places(tmp_path: Path, mlfix) -> None:
     file.write_bytes(text.encode())
     table = api.crop(f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
     ids = dict(zip(table["annotation"], table.index, strict=True))
-    answer = mlfix("export", "to=voc", *places(tmp_path),
-                   write_fixes_file(tmp_path / "f.csv", {ids["1"]: "a<b", ids["2"]: "invalid"}))  # fmt: skip
+    answer = mlfix(
+        "export",
+        "to=voc",
+        *places(tmp_path),
+        write_fixes_file(tmp_path / "f.csv", {ids["1"]: "a<b", ids["2"]: "invalid"}),
+    )
     assert answer.code == 0, answer.err
     last = re.findall(r"(?s)<object><name>stop</name>.*?</object>", text)[-1]
     wanted = text.replace("<name>yield</name>", "<name>a&lt;b</name>").replace(last, "")
@@ -275,14 +303,18 @@ def test_xml_is_changed_in_single_places(tmp_path: Path, mlfix) -> None:
 @pytest.mark.parametrize(
     ("yaml", "wanted"),
     [
-        ("names: [a, b]  # two\r\nnc: 2\r\n", "names: [a, b, \"new\"]  # two\r\nnc: 3\r\n"),
-        ("# top\nnc: 2\nnames:\n- a # one\n- b\n\n# end\ntrain: images/train\nval: images/val\n",
-         "# top\nnc: 3\nnames:\n- a # one\n- b\n- \"new\"\n\n# end\ntrain: images/train\nval: images/val\n"),
-        ("names: {0: a, 1: b}\npath: .  # here\n", "names: {0: a, 1: b, 2: \"new\"}\npath: OUT  # here\n"),
-        ("names:\n  0: a\n  # between\n  1: b\ntrain: images/train\nval: images/val\n",
-         "names:\n  0: a\n  # between\n  1: b\n  2: \"new\"\ntrain: images/train\nval: images/val\n"),
+        ("names: [a, b]  # two\r\nnc: 2\r\n", 'names: [a, b, "new"]  # two\r\nnc: 3\r\n'),
+        (
+            "# top\nnc: 2\nnames:\n- a # one\n- b\n\n# end\ntrain: images/train\nval: images/val\n",
+            '# top\nnc: 3\nnames:\n- a # one\n- b\n- "new"\n\n# end\ntrain: images/train\nval: images/val\n',
+        ),
+        ("names: {0: a, 1: b}\npath: .  # here\n", 'names: {0: a, 1: b, 2: "new"}\npath: OUT  # here\n'),
+        (
+            "names:\n  0: a\n  # between\n  1: b\ntrain: images/train\nval: images/val\n",
+            'names:\n  0: a\n  # between\n  1: b\n  2: "new"\ntrain: images/train\nval: images/val\n',
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_new_class_in_yaml_leaves_the_rest_as_it_is(tmp_path: Path, mlfix, yaml: str, wanted: str) -> None:
     root = tmp_path / "data"
     for split in ("train", "val"):
@@ -292,8 +324,7 @@ def test_a_new_class_in_yaml_leaves_the_rest_as_it_is(tmp_path: Path, mlfix, yam
     (root / "data.yaml").write_bytes(yaml.encode())
     table = api.crop(f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
     sample = table.index[(table["split"] == "val") & (table["label"] == "a")][0]
-    answer = mlfix("export", "to=yolo", *places(tmp_path),
-                   write_fixes_file(tmp_path / "f.csv", {sample: "new"}))  # fmt: skip
+    answer = mlfix("export", "to=yolo", *places(tmp_path), write_fixes_file(tmp_path / "f.csv", {sample: "new"}))
     assert answer.code == 0, answer.err
     assert (tmp_path / "out/data.yaml").read_bytes().decode() == wanted.replace("OUT", str(tmp_path / "out"))
     found = (tmp_path / "out/labels/val/val.txt").read_bytes()
@@ -335,8 +366,13 @@ def test_a_yaml_whose_path_leads_elsewhere(tmp_path: Path, mlfix) -> None:
     table = api.crop(f"data.root={tmp_path / 'here'}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
     assert table["group"].str.match(r"(train|val)/photo\d").all()
     sample = table.index[table["label"] != "stop"][0]
-    answer = mlfix("export", "to=yolo", f"crops={tmp_path / 'crops'}", f"out={tmp_path / 'out'}",
-                   write_fixes_file(tmp_path / "f.csv", {sample: "stop"}))  # fmt: skip
+    answer = mlfix(
+        "export",
+        "to=yolo",
+        f"crops={tmp_path / 'crops'}",
+        f"out={tmp_path / 'out'}",
+        write_fixes_file(tmp_path / "f.csv", {sample: "stop"}),
+    )
     assert answer.code == 0, answer.err
     assert "1 boxes with a new label" in answer.out
 
@@ -349,8 +385,12 @@ def test_a_new_category_has_a_number_that_no_file_uses(tmp_path: Path, mlfix) ->
     files["val"].write_text(json.dumps(content))
     table = api.crop(f"data.root={tmp_path / 'data'}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
     train = table.index[table["split"] == "train"][:2]
-    answer = mlfix("export", "to=coco", *places(tmp_path),
-                   write_fixes_file(tmp_path / "f.csv", {train[0]: "new", train[1]: "only-in-val"}))  # fmt: skip
+    answer = mlfix(
+        "export",
+        "to=coco",
+        *places(tmp_path),
+        write_fixes_file(tmp_path / "f.csv", {train[0]: "new", train[1]: "only-in-val"}),
+    )
     assert answer.code == 0, answer.err
     written = json.loads((tmp_path / "out/annotations/instances_train2017.json").read_text())["categories"]
     assert written[-2:] == [{"id": 91, "name": "new"}, {"id": 90, "name": "only-in-val"}]
@@ -361,10 +401,15 @@ def test_labels_of_other_files_that_share_a_number_get_numbers_of_their_own(tmp_
     for place, name in enumerate(("cat", "dog", "bird")):
         photo = Photo(f"p{place}", boxes=ONE)
         paint(photo, tmp_path / f"data/p{place}.jpg")
-        boxes = [{"id": 10 * place + n, "image_id": 1, "category_id": 1 + place // 2, "bbox": [10 + 9 * n, 10, 30, 30]}
-                 for n in range(2)]  # fmt: skip
-        content = {"images": [{"id": 1, "file_name": f"p{place}.jpg"}], "annotations": boxes,
-                   "categories": [{"id": 1 + place // 2, "name": name}]}  # fmt: skip
+        boxes = [
+            {"id": 10 * place + n, "image_id": 1, "category_id": 1 + place // 2, "bbox": [10 + 9 * n, 10, 30, 30]}
+            for n in range(2)
+        ]
+        content = {
+            "images": [{"id": 1, "file_name": f"p{place}.jpg"}],
+            "annotations": boxes,
+            "categories": [{"id": 1 + place // 2, "name": name}],
+        }
         (tmp_path / f"data/annotations/s{place}.json").write_text(json.dumps(content))
     table = api.crop(f"data.root={tmp_path / 'data'}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
     birds = table.index[table["label"] == "bird"]
@@ -391,8 +436,13 @@ def test_yaml_paths_in_quotes_and_files_that_are_no_lists(tmp_path: Path, mlfix)
         )
         table = api.crop(f"data.root={root}", f"out={tmp_path / f'crops{number}'}", *SMALL_PNG)
         sample = table.index[table["label"] != "stop"][0]
-        answer = mlfix("export", "to=yolo", f"crops={tmp_path / f'crops{number}'}", f"out={tmp_path / place}",
-                       write_fixes_file(tmp_path / "f.csv", {sample: "stop"}))  # fmt: skip
+        answer = mlfix(
+            "export",
+            "to=yolo",
+            f"crops={tmp_path / f'crops{number}'}",
+            f"out={tmp_path / place}",
+            write_fixes_file(tmp_path / "f.csv", {sample: "stop"}),
+        )
         assert answer.code == 0, answer.err
         written = (tmp_path / place / "data.yaml").read_text()
         assert yaml.safe_load(written)["path"] == str(tmp_path / place)
@@ -431,8 +481,13 @@ def test_xml_of_other_shapes_and_encodings(tmp_path: Path, mlfix, encoding: str)
 def test_a_failed_export_leaves_nothing(tmp_path: Path, mlfix, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_mtsd(tmp_path / "data", photos())
     table = api.crop(f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
-    command = ("export", "to=mtsd", f"crops={tmp_path / 'crops'}", f"out={tmp_path / 'out'}",
-               write_fixes_file(tmp_path / "f.csv", {table.index[0]: "invalid"}))  # fmt: skip
+    command = (
+        "export",
+        "to=mtsd",
+        f"crops={tmp_path / 'crops'}",
+        f"out={tmp_path / 'out'}",
+        write_fixes_file(tmp_path / "f.csv", {table.index[0]: "invalid"}),
+    )
     real = write_back.check_copies
 
     def stops(*_: object) -> None:

@@ -355,6 +355,17 @@ def test_marks_change_the_training_data(
     assert set(marked) - held_out, "some of them are in the training data"
 
 
+def test_without_an_order_images_are_sorted_once(pictures: Path, tmp_path: Path) -> None:
+    keys = ("data.root=shapes", f"out={tmp_path / 'out'}", f"pixels.cache={pictures / 'pixels'}", "port=0")
+    for _ in range(2):
+        server = Server(*keys, cwd=pictures)
+        status, page = server.ask("describe", {})
+        assert status == 200 and page["sorted"]
+        changed = (tmp_path / "out/order/order.parquet").stat().st_mtime_ns
+        assert "reviewed   0 of 210 samples" in server.stop()
+    assert (tmp_path / "out/order/order.parquet").stat().st_mtime_ns == changed
+
+
 def test_contrast_meets_wcag_aa() -> None:
     """WCAG 2.2 AA: text 4.5 to 1, marks and controls 3 to 1."""
 

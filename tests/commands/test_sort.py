@@ -1,22 +1,24 @@
-"""``mlfix sort``: what it writes, what it skips and resumes, what tells images apart, near-duplicates, mistakes."""
+"""``mlfix sort``: what it writes, reuses and continues, embedders, near-duplicates, mistakes."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torchvision
+from mlfix_train.models.embedding.base import TorchEmbedder
 from PIL import Image
 from shapes import FAST, SORTING, draw_shapes
 
 from mlfix_train import api
-from mlfix_train.audit.similarity.near_duplicates import COLUMNS
-from mlfix_train.commands import points
+from mlfix_train.audit.similarity import pipeline
+from mlfix_train.audit.similarity.pipeline import perturbed
 
 SORT = ("pixels.size=16", "device=cpu", "pixels.cache=.pixels")
 
@@ -44,17 +46,18 @@ def test_it_writes_an_order_embeddings_and_panels(place: Path, mlfix) -> None:
         assert sorted(rows["label_position"]) == list(range(24))
     assert np.load("sort/embeddings.npy").shape[0] == 72
     names = {path.name for path in Path("sort/panels").iterdir()}
-    assert {"all.png", "strangest.png", "slice-round.png"} < names and sum("label-" in name for name in names) == 3
+    assert {"all.png", "outliers.png", "slice-round.png"} < names and sum("label-" in name for name in names) == 3
     told = about()
     assert told["path"]["of_random_order"] < 1 and told["images"] == 72 and len(told["key"]) == 64
-    assert list(pd.read_csv("sort/duplicates.csv")) == list(COLUMNS)
+    columns = "duplicate_group sample_id label held_out kind nearest distance labels_differ crosses_split"
+    assert list(pd.read_csv("sort/duplicates.csv")) == columns.split()
 
 
 def test_the_same_again_embeds_nothing_and_gives_the_same(place: Path, mlfix, monkeypatch) -> None:
     mlfix("sort", "data.root=shapes", *SORT)
     before = order()
-    monkeypatch.setattr(points, "_resumed", lambda *_: pytest.fail("it embedded again"))
-    assert mlfix("sort", "data.root=shapes", *SORT, "panels=1").code == 0
+    monkeypatch.setattr(pipeline, "_embed_in_blocks", lambda *_: pytest.fail("it embedded again"))
+    assert mlfix("sort", "data.root=shapes", *SORT, "n_panels=1").code == 0
     assert order().equals(before) and len(list(Path("sort/panels").glob("label-*"))) == 1
 
 
@@ -66,26 +69,32 @@ def test_changed_images_are_embedded_anew(place: Path, mlfix) -> None:
     assert not np.allclose(np.load("sort/embeddings.npy")[0], before[0])
 
 
-def test_an_interrupted_embedding_goes_on(place: Path, mlfix, monkeypatch) -> None:
-    real, calls = points.embed, []
+def interrupt_second_block(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Interrupts the embedding of the second block of images; returns the sizes of all blocks embedded."""
+    real, sizes = TorchEmbedder.features, []
 
-    def stops(*args: object, **options: object) -> np.ndarray:
+    def features(self: TorchEmbedder, pixels: object, rows: np.ndarray | None = None, **options: Any) -> np.ndarray:
         if options.get("progress") is not None:
-            calls.append(args[2])
-            if len(calls) == 2:
+            sizes.append(len(rows))
+            if len(sizes) == 2:
                 raise KeyboardInterrupt
-        return real(*args, **options)
+        return real(self, pixels, rows, **options)
 
-    monkeypatch.setattr(points, "embed", stops)
-    keys = ("data.root=shapes", *SORT, "batch_size=1")  # 32 images a part
+    monkeypatch.setattr(TorchEmbedder, "features", features)
+    return sizes
+
+
+def test_an_interrupted_embedding_continues(place: Path, mlfix, monkeypatch) -> None:
+    sizes = interrupt_second_block(monkeypatch)
+    keys = ("data.root=shapes", *SORT, "batch_size=1")  # 32 images a block
     assert mlfix("sort", *keys).code == 130
     assert mlfix("sort", *keys).code == 0
-    assert [len(rows) for rows in calls] == [32, 32, 32, 8] and not Path("sort/.unfinished").exists()
+    assert sizes == [32, 32, 32, 8] and not list(Path("sort").glob(".unfinished*"))
     assert mlfix("sort", *keys[:-1], "out=whole").code == 0
     assert np.allclose(np.load("sort/embeddings.npy"), np.load("whole/embeddings.npy"), atol=1e-5)
 
 
-# --- what tells images apart ---
+# --- embedders ---
 
 
 def test_a_classifier_and_its_words_and_its_lpips(place: Path, mlfix) -> None:
@@ -93,13 +102,13 @@ def test_a_classifier_and_its_words_and_its_lpips(place: Path, mlfix) -> None:
     run = "network=outputs/default/original/seed=0"
     for by, used in (
         ("auto", "the classifier"),
-        ("words", "64 visual words of the classifier"),
+        ("visual_words", "64 visual words of the classifier"),
         ("lpips", "not LPIPS"),
     ):
-        answer = mlfix("sort", "data.root=shapes", "device=cpu", run, f"by={by}", "words.count=64", f"out={by}")
+        answer = mlfix("sort", "data.root=shapes", "device=cpu", run, f"by={by}", "visual_words.count=64", f"out={by}")
         assert answer.code == 0, answer.err
         assert used in about(by)["used"] and used in answer.out
-    assert about("auto")["images"] == 72 and np.load("words/embeddings.npy").shape == (72, 64)
+    assert about("auto")["images"] == 72 and np.load("visual_words/embeddings.npy").shape == (72, 64)
     assert "pixels.size" not in answer.err  # taken over from the run
 
 
@@ -120,7 +129,7 @@ def test_lpips_by_a_file_with_exact_distances(place: Path, mlfix) -> None:
     assert answer.code == 0 and "LPIPS, trunk alex, weights alex.pth" in answer.out and "projected" in answer.out
     told = about()["projection"]
     assert told["to"] == 8 and 0 < told["squared_distance_error_mean"] < 1
-    assert not list(Path("sort").glob(".features*"))
+    assert not list(Path("sort").glob(".unfinished*"))
     import lpips
 
     model = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
@@ -133,7 +142,7 @@ def test_lpips_by_a_file_with_exact_distances(place: Path, mlfix) -> None:
 
     store = open_store(read_folder("shapes"), PixelSpec(size=16), ".pixels")
     drawn = np.sort(np.random.default_rng(0).choice(np.arange(72), 72, replace=False))
-    both = [torch.from_numpy(x).permute(0, 3, 1, 2) / 255 for x in (store[drawn], points.altered(store[drawn]))]
+    both = [torch.from_numpy(x).permute(0, 3, 1, 2) / 255 for x in (store[drawn], perturbed(store[drawn]))]
     both = [torch.nn.functional.interpolate(x, size=(32, 32), mode="bilinear", antialias=True) for x in both]
     with torch.inference_mode():
         gaps = model(*both, normalize=True).flatten().clamp_min(0).sqrt()
@@ -147,7 +156,7 @@ def test_embeddings_of_ones_own_and_an_earlier_start(place: Path, mlfix) -> None
     assert answer.code == 0 and "by embeddings of mine.npy" in answer.out
     assert np.abs(np.diff(line[np.argsort(order()["position"])])).max() == 1
     (place / "shapes/disc/000.png").rename(place / "shapes/disc/zzz.png")
-    again = mlfix("sort", "data.root=shapes", *SORT, "start=sort", "out=new")
+    again = mlfix("sort", "data.root=shapes", *SORT, "initial_order=sort", "out=new")
     assert again.code == 0 and sorted(order("new")["position"]) == list(range(72))
 
 
@@ -160,7 +169,7 @@ def test_near_duplicates_are_told_with_their_labels_and_sides(place: Path, mlfix
     found = pd.read_csv("sort/duplicates.csv")
     first = found[found["labels_differ"]]
     assert set(first["sample_id"]) == {"disc/001.png", "square/copy.png"} and (first["kind"] == "identical").all()
-    assert "1 groups bear different labels" in answer.out and Path("sort/panels/duplicates.png").exists()
+    assert "1 have different labels" in answer.out and Path("sort/panels/duplicates.png").exists()
     groups = order().set_index("sample_id")["duplicate_group"]
     assert groups["disc/001.png"] == groups["square/copy.png"] >= 0
     only = mlfix("sort", "data.root=shapes", *SORT, "duplicates.threshold=0", "out=exact")
@@ -197,26 +206,26 @@ def test_equal_images_are_sorted_too(place: Path, mlfix) -> None:
         (["by=magic"], "by=magic"),
         (["network=nowhere"], "network=nowhere matches nothing"),
         (["embeddings=nowhere.npy"], "embeddings=nowhere.npy does not exist"),
-        (["embeddings=short.npy"], "shape (5, 3), and there are 72 images"),
+        (["embeddings=short.npy"], "shape (5, 3), but there are 72 images"),
         (["embeddings=nan.npy"], "the first is row 7"),
-        (["start=nowhere"], "start=nowhere holds no order.parquet"),
+        (["initial_order=nowhere"], "initial_order=nowhere contains no order.parquet"),
         (["by=lpips", "lpips.weights=nowhere.pth", "lpips.size=64"], "lpips.weights=nowhere.pth does not exist"),
         (["by=lpips", "lpips.trunk=alexnet"], "alex"),
         (["by=lpips"], "images of 16 px are too small for lpips.trunk=alex"),
         (["width=0"], "width"),
-        (["effort=-1"], "effort"),
-        (["panels=many"], "panels"),
+        (["search_effort=-1"], "search_effort=-1"),
+        (["n_panels=many"], "n_panels=many"),
         (["duplicates.threshold=-1"], "duplicates.threshold"),
-        (["slices.a=(", "panels=0"], "slices.a=( is not a valid regular expression"),
+        (["slices.a=(", "n_panels=0"], "slices.a=( is not a valid regular expression"),
         (["device=tpu"], "device"),
-        (["out=shapes/sort"], "its panels would be read as data"),
+        (["out=shapes/sort"], "its pictures would become samples"),
         (["out=nan.npy"], "out=nan.npy is a file"),
-        (["words.stage=x"], "words.stage=x is not a whole number"),
-        (["start=3"], "start"),
-        (["lpips=3"], "lpips=3 is a value where a section belongs"),
+        (["visual_words.stage=x"], "visual_words.stage=x is not an integer"),
+        (["initial_order=3"], "initial_order=3"),
+        (["lpips=3"], "lpips"),
         (["pixels.size=abc"], "pixels.size"),
-        (["embeddings=huge.npy"], "numbers as large as 1e+30"),
-        (["efort=1"], "did you mean effort"),
+        (["embeddings=huge.npy"], "values as large as 1e+30"),
+        (["serch_effort=1"], "did you mean search_effort"),
         (["data.root=empty"], "empty"),
     ],
 )
@@ -237,40 +246,29 @@ def test_embeddings_of_another_order_are_refused(place: Path, mlfix) -> None:
     rows = order().iloc[::-1]
     rows[["sample_id"]].assign(path=[f"shapes/{name}" for name in rows["sample_id"]], label="x").to_csv("back.csv")
     answer = mlfix("sort", "data=table", "data.file=back.csv", *SORT, "embeddings=sort/embeddings.npy", "out=b")
-    assert answer.code == 1 and "were made for these images in another order" in answer.err
+    assert answer.code == 1 and "lists these images in another order" in answer.err
 
 
 def test_no_room_for_exact_features_names_size_and_key(place: Path, mlfix, monkeypatch) -> None:
     mlfix("train", "data.root=shapes", *FAST)
-    monkeypatch.setattr(
-        "mlfix_train.commands.embedding.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 100_000)
-    )
+    monkeypatch.setattr(pipeline.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 100_000))
     answer = mlfix("sort", "data.root=shapes", "network=outputs/default", "by=lpips")
     assert answer.code == 1 and "GB free" in answer.err and "lpips.rerank=0" in answer.err
 
 
-def test_interrupted_exact_features_go_on(place: Path, mlfix, monkeypatch) -> None:
+def test_interrupted_exact_features_continue(place: Path, mlfix, monkeypatch) -> None:
     mlfix("train", "data.root=shapes", *FAST)
-    real, calls = points.embed, []
-
-    def stops(*args: object, **options: object) -> np.ndarray:
-        if options.get("out") is not None:
-            calls.append(len(args[2]))
-            if len(calls) == 2:
-                raise KeyboardInterrupt
-        return real(*args, **options)
-
-    monkeypatch.setattr(points, "embed", stops)
+    sizes = interrupt_second_block(monkeypatch)
     keys = ("data.root=shapes", "network=outputs/default", "by=lpips", "batch_size=1", "width=8", "device=cpu")
-    assert mlfix("sort", *keys).code == 130 and list(Path("sort").glob(".features-*"))
+    assert mlfix("sort", *keys).code == 130 and list(Path("sort").glob(".unfinished-*"))
     assert mlfix("sort", *keys).code == 0
-    assert calls == [32, 32, 32, 8] and not list(Path("sort").glob(".features-*"))
+    assert sizes == [32, 32, 32, 8] and not list(Path("sort").glob(".unfinished-*"))
     assert mlfix("sort", *keys, "out=whole").code == 0
     assert order().drop(columns="duplicate_group").equals(order("whole").drop(columns="duplicate_group"))
 
 
-def test_points_that_memory_does_not_hold_name_size_and_key(place: Path, mlfix, monkeypatch) -> None:
-    monkeypatch.setattr("os.sysconf", lambda name: 100)
+def test_embeddings_too_large_for_memory_name_size_and_key(place: Path, mlfix, monkeypatch) -> None:
+    monkeypatch.setattr(pipeline, "available_memory", lambda: 10_000)
     answer = mlfix("sort", "data.root=shapes", *SORT, "width=null")
     assert answer.code == 1 and "GB of memory" in answer.err and "width=128" in answer.err
 
@@ -323,7 +321,7 @@ def test_the_notebook_function_and_the_audit_in_visual_order(place: Path, mlfix)
     answer = mlfix("audit", "runs=outputs/default", "order=sort")
     assert answer.code == 0
     texts = [Image.open(path).text["Description"] for path in Path("audit/panels").glob("0*.png")]
-    assert texts and all("alike beside alike" in text for text in texts)
+    assert texts and all("visual order" in text for text in texts)
     assert "order=nowhere does not exist" in mlfix("audit", "runs=outputs/default", "order=nowhere").err
 
 

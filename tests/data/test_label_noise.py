@@ -67,12 +67,12 @@ def test_errors(counted: Counted) -> None:
             plant_confusions(table, fraction, {"stop": "yield_"})
     with pytest.raises(DataError, match=r"fewer than two labels"):
         plant_uniform(counted(a=5), 0.1)
-    with pytest.raises(DataError, match=r"(?s)names 'stopp', a label that no sample bears.*did you mean 'stop'"):
+    with pytest.raises(DataError, match=r"(?s)names 'stopp', a label that no sample has.*did you mean 'stop'"):
         plant_confusions(table, 0.1, {"stopp": "yield_"})
-    with pytest.raises(DataError, match=r"names 'yeld_', a label that no sample bears"):
+    with pytest.raises(DataError, match=r"names 'yeld_', a label that no sample has"):
         plant_confusions(table, 0.1, {"stop": ["yeld_"]})
     for bad in ("stop", ["yield_", "stop"], []):
-        with pytest.raises(DataError, match=r"takes 'stop' for"):
+        with pytest.raises(DataError, match=r"maps 'stop' to"):
             plant_confusions(table, 0.1, {"stop": bad})
 
 

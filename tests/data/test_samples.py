@@ -60,7 +60,7 @@ def test_a_sample_without_a_name(bad: object) -> None:
 
 
 def test_a_name_that_stands_twice() -> None:
-    with pytest.raises(DataError, match=r"(?s)1 sample_id\(s\) stand more than once: a/1.jpg.*every sample once"):
+    with pytest.raises(DataError, match=r"(?s)1 sample_id\(s\) occur more than once: a/1.jpg.*unique column"):
         table(sample_ids=["a/1.jpg", "b", "a/1.jpg"])
 
 

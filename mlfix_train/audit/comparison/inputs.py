@@ -67,7 +67,7 @@ def as_arm(
     if isinstance(runs, ArmRuns):
         return runs
     if isinstance(runs, Mapping):
-        return ArmRuns(name, {str(run): table for run, table in runs.items()})
+        return ArmRuns(name, dict(runs))
     if isinstance(runs, np.ndarray):
         return _from_array(name, runs, labels, sample_ids)
     if isinstance(runs, (str, os.PathLike)):

@@ -48,8 +48,8 @@ def bootstrap_interval(
         draws = draws + deviations[rng.integers(len(deviations), size=(resamples, len(deviations)))].mean(1)
     # The variance of resampled means is too small by (n - 1) / n, and normal tails are too short for few runs.
     tail = (1 + level) / 2
-    t_factor = stats.t.ppf(tail, variance.satterthwaite_df()) / stats.norm.ppf(tail)
-    scale = np.sqrt(variance.total / draws.var()) * t_factor
+    t_quantile = stats.t.ppf(tail, variance.satterthwaite_df())
+    scale = np.sqrt(variance.total / draws.var()) * t_quantile / stats.norm.ppf(tail)
     low, high = np.quantile((draws - draws.mean()) * scale, [1 - tail, tail])
     return [float(effect + low), float(effect + high)]
 

@@ -59,7 +59,7 @@ def _label_change(study: Study, label: int, paired: bool) -> dict[str, Any]:
         "q_value": None,
         "significant": False,
     }
-    effect = difference(*arms, paired)
+    effect = difference(arms[0], arms[1], paired)
     variance = effect_variance(effect)
     if variance is None or n_groups < MIN_GROUPS:
         return result

@@ -52,19 +52,19 @@ def slice_result(study: Study, mask: np.ndarray, paired: frozenset[str], resampl
     clean_mask = mask & study.kept
     micro = _SliceErrors(study, mask, clean_mask, macro=False)
     macro = _SliceErrors(study, mask, clean_mask, macro=True)
-    fixed_paired = "fixed" in paired
+    runs, fixed_paired = micro.runs(), "fixed" in paired
     result: dict[str, Any] = {
         "rows_original": int(mask.sum()),
         "rows_clean": int(clean_mask.sum()),
         "groups_clean": len(np.unique(study.groups[clean_mask])),
-        "error": micro.means(),
-        "error_sd": micro.standard_deviations(),
+        "error": {key: _mean(values) for key, values in runs.items()},
+        "error_sd": {key: _sd(values) for key, values in runs.items()},
         "effect": _total_effect(micro, "fixed", fixed_paired, resampling),
         "macro": {
-            "error": macro.means(),
+            "error": {key: _mean(values) for key, values in macro.runs().items()},
             "effect": _total_effect(macro, "fixed", fixed_paired, resampling, all_intervals=False),
         },
-        "runs": micro.runs(),
+        "runs": runs,
     }
     if "control" in study.runs:
         control_paired = "control" in paired
@@ -127,16 +127,13 @@ class _SliceErrors:
                 errors[f"{arm}_on_{kind}"] = values
         return errors
 
-    def means(self) -> dict[str, float | None]:
-        """Returns the mean over the runs of each error."""
-        return {key: None if not values else round(float(np.mean(values)), 6) for key, values in self.runs().items()}
 
-    def standard_deviations(self) -> dict[str, float | None]:
-        """Returns the standard deviation over the runs of each error; ``None`` for fewer than two runs."""
-        return {
-            key: round(float(np.std(values, ddof=1)), 6) if values and len(values) > 1 else None
-            for key, values in self.runs().items()
-        }
+def _mean(values: list[float] | None) -> float | None:
+    return round(float(np.mean(values)), 6) if values else None
+
+
+def _sd(values: list[float] | None) -> float | None:
+    return round(float(np.std(values, ddof=1)), 6) if values and len(values) > 1 else None
 
 
 def _total_effect(

@@ -60,7 +60,7 @@ class Study:
     @property
     def kept(self) -> np.ndarray:
         """``(N,)`` booleans: false for samples that the fixes exclude."""
-        return self.clean != REMOVED
+        return np.asarray(self.clean != REMOVED)
 
     def given_labels(self) -> np.ndarray:
         """Returns the ``(N,)`` given labels by name."""

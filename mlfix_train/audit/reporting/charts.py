@@ -62,8 +62,8 @@ def loss_histogram(losses: np.ndarray, wrong: np.ndarray, path: str | os.PathLik
 
 
 def _plain_ticks(axes: Axes, low: int, high: int) -> None:
-    """Puts ticks at powers of ten, as plain numbers; the outermost are marked if their bins hold what lies beyond."""
-    from matplotlib.ticker import FuncFormatter, NullLocator
+    """Labels powers of ten as plain numbers; the outermost say so if their bins also hold what lies beyond."""
+    from matplotlib.ticker import NullLocator
 
     names = [f"{10.0**power:g}".replace("e-0", "e-") for power in range(low, high + 1)]
     names[0] = f"≤ {names[0]}" if 10.0**low <= MIN_LOSS else names[0]
@@ -71,7 +71,7 @@ def _plain_ticks(axes: Axes, low: int, high: int) -> None:
     axes.set_xticks(10.0 ** np.arange(low, high + 1), names)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
 
 
 def error_per_label(

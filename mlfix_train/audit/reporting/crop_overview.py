@@ -37,5 +37,6 @@ def draw_crop_overview(table: pd.DataFrame) -> Image.Image:
 
 
 def _highest(score: np.ndarray, eligible: np.ndarray) -> np.ndarray:
-    order = np.argsort(-score, kind="stable")
-    return order[eligible[order]][:PER_KIND]
+    order: np.ndarray = np.argsort(-score, kind="stable")
+    highest: np.ndarray = order[eligible[order]][:PER_KIND]
+    return highest

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont, PngImagePlugin
 
 from mlfix_train.audit.reporting.text import font, printable, shorten, shorten_all
 from mlfix_train.data.files.atomic import atomic_path
-from mlfix_train.data.fixes.table import INVALID
+from mlfix_train.data.samples import INVALID
 from mlfix_train.errors import DataError, check_range
 
 GROUND, INK, GREY, TRACK, MAT = "#fdfdfc", "#212121", "#686868", "#e2e2e2", "#f0f0ef"

@@ -22,7 +22,7 @@ from PIL import Image, features
 from mlfix_train.audit.reporting.panels import fit_image
 from mlfix_train.audit.reporting.pictures import ImageSource, slice_title
 from mlfix_train.audit.reporting.templates import FOLDER, render
-from mlfix_train.audit.scores.registry import registered_scores
+from mlfix_train.audit.scores.registry import SCORES
 from mlfix_train.audit.scores.slices import Slice
 from mlfix_train.data.files.atomic import atomic_path
 
@@ -158,7 +158,7 @@ class _PageData:
         known = {*rows["given_label"], *rows["suggested_label"], *matrix_labels, *(row[0] for row in self.labels)}
         names = sorted(known)
         code = {name: number for number, name in enumerate(names)}
-        candidates = [*(score.name for score in registered_scores()), "evidence"]
+        candidates = [*(score.name for score in SCORES), "evidence"]
         scores = [name for name in candidates if name in rows and self.ranking[name].notna().any()]
         columns = (rows[name] for name in ("sample_id", "given_label", "suggested_label", "suspicion", "rank", *scores))
         tiles = [

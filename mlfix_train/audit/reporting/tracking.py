@@ -1,7 +1,6 @@
-"""What goes to an experiment tracker: pictures, tables, pages, figures, and files with their lineage.
+"""What an audit and a comparison log to an experiment tracker: pictures, tables, pages, figures, and all files.
 
-A tracker is a class of five methods, :class:`Tracker`; Weights & Biases' is in :mod:`.wandb`. The functions here say
-what an audit and a comparison log, whatever the tracker.
+A tracker is a class with the methods of :class:`~mlfix_train.audit.reporting.wandb.WandbTracker`.
 """
 
 from __future__ import annotations
@@ -9,54 +8,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from mlfix_train.audit.reporting.pictures import ImageSource, Picture
+from mlfix_train.audit.reporting.wandb import IMAGES_PER_TABLE, WandbTracker
 
 if TYPE_CHECKING:
     from mlfix_train.audit.scores.slices import Slice
 
-IMAGES_PER_TABLE = 108
-"""Number of images that W&B keeps per key and step."""
-TABLE_ROWS = 200_000
-"""Number of rows that W&B keeps per table."""
 
-
-class Tracker(Protocol):
-    """An experiment tracker."""
-
-    @property
-    def name(self) -> str:
-        """The name of the run."""
-        ...
-
-    def log_pictures(self, pictures: Sequence[Picture]) -> None:
-        """Logs each picture under its key."""
-        ...
-
-    def log_table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Logs a table; cells that are arrays ``(H, W, 3)`` are images."""
-        ...
-
-    def log_page(self, key: str, path: Path) -> None:
-        """Logs a self-contained HTML file."""
-        ...
-
-    def log_summary(self, values: Mapping[str, Any]) -> None:
-        """Sets figures that describe the run as a whole."""
-        ...
-
-    def log_artifact(
-        self, name: str, kind: str, files: Sequence[Path], metadata: Mapping[str, Any], used: bool = False
-    ) -> None:
-        """Logs files as an output of the run, or an input if ``used``."""
-        ...
-
-
-def log_ranking(tracker: Tracker, ranking: pd.DataFrame, images: ImageSource, top: int) -> None:
+def log_ranking(tracker: WandbTracker, ranking: pd.DataFrame, images: ImageSource, top: int) -> None:
     """Logs the first ``top`` rows of a ranking as a table with thumbnails, at most :data:`IMAGES_PER_TABLE`."""
     head = ranking.head(min(top, IMAGES_PER_TABLE))
     columns = ["rank", "given_label", "predicted_label", "suggested_label", "suspicion", "loss", "margin", "slice"]
@@ -73,7 +37,7 @@ def _enlarge(image: np.ndarray) -> np.ndarray:
 
 
 def log_audit(
-    tracker: Tracker,
+    tracker: WandbTracker,
     about: Mapping[str, Any],
     ranking: pd.DataFrame,
     slices: Sequence[Slice],
@@ -115,7 +79,7 @@ def log_audit(
     tracker.log_artifact(f"audit-{artifact_name(tracker.name)}", "audit", files, metadata)
 
 
-def log_comparison(tracker: Tracker, summary: Mapping[str, Any], folder: Path, charts: Sequence[Path]) -> None:
+def log_comparison(tracker: WandbTracker, summary: Mapping[str, Any], folder: Path, charts: Sequence[Path]) -> None:
     """Logs a comparison: figures, tables of slices and labels, charts, the page, and all its files.
 
     Args:

@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 
 from mlfix_train.audit.reporting.pictures import Picture
-from mlfix_train.audit.reporting.tracking import IMAGES_PER_TABLE, TABLE_ROWS
 from mlfix_train.errors import check_choice
 
 log = logging.getLogger(__name__)
 
 MODES = ("auto", "online", "offline", "disabled")
+IMAGES_PER_TABLE = 108
+"""Number of images that W&B keeps per key and step."""
+TABLE_ROWS = 200_000
+"""Number of rows that W&B keeps per table."""
 
 
 def wandb_mode(setting: str) -> str:
@@ -43,7 +46,7 @@ def _logged_in() -> bool:
 
 
 class WandbTracker:
-    """A W&B run as a :class:`~mlfix_train.audit.reporting.tracking.Tracker`.
+    """A W&B run, as what an audit or a comparison logs to.
 
     Args:
         run: the run; it stays the caller's to finish.

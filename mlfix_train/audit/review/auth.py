@@ -15,28 +15,22 @@ import hmac
 import ipaddress
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qs
 
-from mlfix_train.audit.review.requests import (
-    MAX_BODY,
-    ForbiddenError,
-    MediaTypeError,
-    PayloadTooLargeError,
-    RequestError,
-)
+from mlfix_train.audit.review.requests import MAX_BODY, RequestError
 
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-SECURITY_HEADERS = (
-    (b"content-security-policy", CONTENT_POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-)
+SECURITY_HEADERS = {
+    "content-security-policy": CONTENT_POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+}
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -64,16 +58,26 @@ class AuthMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one ASGI connection."""
+        from starlette.requests import Request
+        from starlette.responses import PlainTextResponse
+
         if scope["type"] != "http":
             return
-        headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        request = Request(scope)
         try:
-            self.check_source(headers)
-            token_in_link = self.check_token(headers, scope["query_string"].decode("latin-1"))
+            self.check_source(request.headers)
+            token_in_link = _is_equal(request.query_params.get("token", ""), self.token)
+            bearer = request.headers.get("authorization", "").partition("Bearer ")[2]
+            cookie = request.cookies.get(self.cookie_name, "")
+            if not token_in_link and not _is_equal(bearer, self.token) and not _is_equal(cookie, self.cookie_value):
+                problem = "Open the link that `mlfix review` printed last: it contains the access token."
+                raise RequestError(problem, status=HTTPStatus.FORBIDDEN)
             if scope["method"] not in ("GET", "HEAD"):
-                _check_body(headers)
+                _check_body(request.headers)
         except RequestError as error:
-            await _send_error(send, error)
+            text = f"mlfix review: {error.problem} {error.hint}".strip() + "\n"
+            headers = {**SECURITY_HEADERS, "cache-control": "no-store", "connection": "close"}
+            await PlainTextResponse(text, error.status, headers)(scope, receive, send)
             return
         await self.app(scope, _limit_body(receive), self._add_headers(send, set_cookie=token_in_link))
 
@@ -81,36 +85,22 @@ class AuthMiddleware:
         """Checks where a request comes from.
 
         Raises:
-            ForbiddenError: It is addressed to another host, or comes from another site.
+            RequestError: It is addressed to another host, or comes from another site.
         """
         host = headers.get("host", "")
         if not self._is_own_host(host):
-            raise ForbiddenError(
-                f"This server is not called {host[:100]!r}.",
+            hint = (
                 "Open the link that `mlfix review` printed (through a tunnel: with the same port, "
-                f"ssh -L {self.port}:127.0.0.1:{self.port}).",
+                f"ssh -L {self.port}:127.0.0.1:{self.port})."
             )
+            raise RequestError(f"This server is not called {host[:100]!r}.", hint, HTTPStatus.FORBIDDEN)
         origin = headers.get("origin")
         is_other_origin = origin is not None and origin != f"http://{host}"
         is_other_site = headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
         # Following the link from a chat or an email is fine.
         is_link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
         if is_other_origin or (is_other_site and not is_link):
-            raise ForbiddenError("Requests from other sites are not allowed.")
-
-    def check_token(self, headers: Mapping[str, str], query: str) -> bool:
-        """Checks that a request has the token, and returns whether it is in the link.
-
-        Raises:
-            ForbiddenError: It is neither in the link, nor in the cookie, nor in the header.
-        """
-        if _is_equal(parse_qs(query).get("token", [""])[0], self.token):
-            return True
-        cookie = _read_cookie(headers.get("cookie", ""), self.cookie_name)
-        bearer = headers.get("authorization", "").partition("Bearer ")[2]
-        if not _is_equal(cookie, self.cookie_value) and not _is_equal(bearer, self.token):
-            raise ForbiddenError("Open the link that `mlfix review` printed last: it contains the access token.")
-        return False
+            raise RequestError("Requests from other sites are not allowed.", status=HTTPStatus.FORBIDDEN)
 
     def _is_own_host(self, host: str) -> bool:
         name, _, port = host.rpartition(":")
@@ -123,16 +113,16 @@ class AuthMiddleware:
 
     def _add_headers(self, send: Send, set_cookie: bool) -> Send:
         """Adds the security headers to a response, and the cookie if the token was in the link."""
-        cookie = f"{self.cookie_name}={self.cookie_value}; Path=/; HttpOnly; SameSite=Strict"
+        from starlette.datastructures import MutableHeaders
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [*message.get("headers", []), *SECURITY_HEADERS]
-                if not any(key.lower() == b"cache-control" for key, _ in headers):
-                    headers.append((b"cache-control", b"no-store"))
+                headers = MutableHeaders(scope=message)
+                headers.update(SECURITY_HEADERS)
+                headers.setdefault("cache-control", "no-store")
                 if set_cookie:
-                    headers.append((b"set-cookie", cookie.encode()))
-                message = {**message, "headers": headers}
+                    cookie = f"{self.cookie_name}={self.cookie_value}; Path=/; HttpOnly; SameSite=Strict"
+                    headers.append("set-cookie", cookie)
             await send(message)
 
         return send_with_headers
@@ -154,17 +144,18 @@ def _is_equal(value: str, secret: str) -> bool:
     return bool(value) and secrets.compare_digest(value.encode("utf-8", "replace"), secret.encode())
 
 
-def _read_cookie(header: str, name: str) -> str:
-    cookies = (part.strip().partition("=") for part in header.split(";"))
-    return next((value for key, _, value in cookies if key == name), "")
-
-
 def _check_body(headers: Mapping[str, str]) -> None:
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise MediaTypeError("The body of a request must be JSON.", "Send Content-Type: application/json.")
+        hint = "Send Content-Type: application/json."
+        raise RequestError("The body of a request must be JSON.", hint, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
     length = headers.get("content-length", "0")
     if not length.isdecimal() or int(length) > MAX_BODY:
-        raise PayloadTooLargeError(f"The body of a request may have at most {MAX_BODY:,} bytes.")
+        raise _too_large()
+
+
+def _too_large() -> RequestError:
+    problem = f"The body of a request may have at most {MAX_BODY:,} bytes."
+    return RequestError(problem, status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
 
 def _limit_body(receive: Receive) -> Receive:
@@ -176,20 +167,7 @@ def _limit_body(receive: Receive) -> Receive:
         message = await receive()
         total += len(message.get("body", b""))
         if total > MAX_BODY:
-            raise PayloadTooLargeError(f"the body of a request may have at most {MAX_BODY:,} bytes")
+            raise _too_large()
         return message
 
     return receive_limited
-
-
-async def _send_error(send: Send, error: RequestError) -> None:
-    body = f"mlfix review: {error.problem} {error.hint}".strip().encode() + b"\n"
-    headers = [
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", str(len(body)).encode()),
-        (b"cache-control", b"no-store"),
-        (b"connection", b"close"),
-        *SECURITY_HEADERS,
-    ]
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -13,7 +13,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -65,7 +65,8 @@ class FixesFile:
                 *self.store.authors[row],
             ]
             # csv leaves a bare carriage return unquoted, and could not read it back.
-            quoting = csv.QUOTE_ALL if any("\r" in str(cell) for cell in cells) else csv.QUOTE_MINIMAL
+            quote_all = any("\r" in str(cell) for cell in cells)
+            quoting: Literal[0, 1] = csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL
             buffer = io.StringIO()
             csv.writer(buffer, lineterminator="\n", quoting=quoting).writerow(cells)
             cached = self._lines[row] = (revision, buffer.getvalue())
@@ -176,12 +177,12 @@ def open_fixes(
     if store.missing:
         opened.notes.append(
             f"{len(store.missing):,} marked samples are no longer in the data: the journal keeps their marks, "
-            "fixes.csv leaves them out"
+            "fixes.csv leaves them out."
         )
     if store.stale:
         opened.notes.append(
-            f"{len(store.stale):,} marks were made for a label that has changed since, and are not applied (the journal "
-            "keeps them): review these samples again"
+            f"{len(store.stale):,} marks were made for a label that has changed since and are not applied (the journal "
+            "keeps them): review these samples again."
         )
     opened.file.write()
     return opened
@@ -198,15 +199,15 @@ def _import_given(path: Path, opened: OpenedFixes, table: pd.DataFrame, ignore: 
     wanted = _wanted_marks(path, store, table, ignore)
     opened.conflicts = {row: mark for row, mark, _ in wanted if touched[row] and store.marks[row] != mark}
     imported = _import(store, [fix for fix in wanted if not touched[fix[0]]], source, reviewer)
-    opened.notes.append(f"imported {imported:,} marks from {path}")
+    opened.notes.append(f"Marks imported from {path}: {imported:,}.")
     if opened.conflicts:
         opened.notes.append(
-            f"{len(opened.conflicts):,} marks of {path} differ from this review, which keeps its own: decide on the page"
+            f"{len(opened.conflicts):,} marks of {path} differ from those of this review: decide on the page."
         )
 
 
 def _open_existing(opened: OpenedFixes, table: pd.DataFrame, ignore: Collection[str], reviewer: str) -> None:
-    """Imports what ``fixes.csv`` has and the journal lacks: an initial file, an edited one, or that of a lost journal."""
+    """Imports what ``fixes.csv`` has and the journal lacks: an initial or edited file, or that of a lost journal."""
     file, store = opened.file, opened.file.store
     path, entries = file.path, store.journal.entries
     rows = _read_rows(path)
@@ -218,9 +219,9 @@ def _open_existing(opened: OpenedFixes, table: pd.DataFrame, ignore: Collection[
         if file.is_own() or not entries:  # the journal was changed, or there was none
             imported = _import(store, wanted, str(path), reviewer)
             opened.notes.append(
-                f"imported {imported:,} marks from {path}, which the journal lacks"
+                f"Marks imported from {path} that the journal lacks: {imported:,}."
                 if entries
-                else f"started from the {imported:,} fixes of {path}"
+                else f"Started from {path}, marks: {imported:,}."
             )
             return
         lost = int(store.is_marked.sum()) - len(wanted)
@@ -241,7 +242,7 @@ def _open_existing(opened: OpenedFixes, table: pd.DataFrame, ignore: Collection[
         raise FixesError(error.problem, f"{error.hint}; or {restore}", error.details) from error
     opened.notes.append(
         f"{path.name} was changed outside the review: {imported - len(dropped):,} marks imported from it, "
-        f"{len(dropped):,} removed; copies: {edited.name} and, as it was before, {previous.name}"
+        f"{len(dropped):,} removed; copies: {edited.name} and, as it was before, {previous.name}."
     )
 
 

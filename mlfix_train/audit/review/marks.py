@@ -127,7 +127,7 @@ class MarkStore:
     @property
     def is_marked(self) -> np.ndarray:
         """Bool ``(N,)``, whether each sample is marked."""
-        return self.marks != NONE
+        return np.asarray(self.marks != NONE)
 
     @property
     def n_invalid(self) -> int:
@@ -195,16 +195,9 @@ class MarkStore:
             self._append("draw", reviewer, sample_ids=self._ids(rows))
             self.drawn += rows
 
-    def undo(self, reviewer: str, request_id: str = "") -> Outcome:
-        """Undoes the reviewer's last action that is not undone yet; what others changed since stays."""
-        return self._undo_redo("undo", reviewer, request_id)
-
-    def redo(self, reviewer: str, request_id: str = "") -> Outcome:
-        """Redoes the action that the reviewer undid last."""
-        return self._undo_redo("redo", reviewer, request_id)
-
-    def _undo_redo(self, action: str, reviewer: str, request_id: str) -> Outcome:
-        redo = action == "redo"
+    def undo(self, reviewer: str, request_id: str = "", redo: bool = False) -> Outcome:
+        """Undoes a reviewer's last action, or redoes the one undone last; what others changed since stays."""
+        action = "redo" if redo else "undo"
         source, target = (self._undone, self._done) if redo else (self._done, self._undone)
         with self.lock:
             if request_id in self.requests:

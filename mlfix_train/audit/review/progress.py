@@ -191,8 +191,8 @@ def _message(progress: dict[str, Any]) -> str:
 def error_rate(store: MarkStore, seen_in_random: np.ndarray) -> dict[str, Any] | None:
     """Estimates the error rate of the data set from the random sample, without bias.
 
-    Samples reviewed elsewhere, for their suspicion, do not count. A sample counts once it was scrolled past or marked as
-    reviewed in the random sample, and only before the first that was not.
+    Samples reviewed elsewhere, for their suspicion, do not count. A sample counts once it was scrolled past or
+    marked as reviewed in the random sample, and only before the first that was not.
 
     Args:
         store: Marks, with the random sample.
@@ -228,4 +228,5 @@ def error_rate(store: MarkStore, seen_in_random: np.ndarray) -> dict[str, Any] |
 def draw_random(n_samples: int, drawn: Sequence[int], count: int, seed: int) -> list[int]:
     """Draws up to ``count`` further rows for the random sample, without repeats; deterministic for a seed."""
     permutation = np.random.default_rng([seed, n_samples]).permutation(n_samples)
-    return permutation[~np.isin(permutation, drawn)][:count].tolist()
+    rows: list[int] = permutation[~np.isin(permutation, drawn)][:count].tolist()
+    return rows

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from http import HTTPStatus
+from typing import Any
 
 from mlfix_train.audit.review.marks import Change, MarkStore
 from mlfix_train.audit.review.samples import Samples
@@ -21,45 +22,17 @@ EXAMPLE = 'send {"marks": [{"sample_id": "...", "new_label": "invalid"}]}'
 
 
 class RequestError(MlfixError):
-    """A request that cannot be answered; nothing was changed. Subclasses differ in their HTTP ``status``."""
+    """A request that cannot be answered; nothing was changed.
 
-    status: ClassVar[int] = 422
+    Args:
+        problem: What is wrong.
+        hint: What to do.
+        status: HTTP status of the response.
+    """
 
-
-class BadRequestError(RequestError):
-    """The body is not JSON, or not of the expected shape."""
-
-    status = 400
-
-
-class ForbiddenError(RequestError):
-    """The client has no valid token, or the request comes from another site."""
-
-    status = 403
-
-
-class NotFoundError(RequestError):
-    """There is no such sample, sprite sheet or kind of request."""
-
-    status = 404
-
-
-class GoneError(RequestError):
-    """The view is no longer in memory; the page requests it again."""
-
-    status = 410
-
-
-class PayloadTooLargeError(RequestError):
-    """The body, or a list in it, is too long."""
-
-    status = 413
-
-
-class MediaTypeError(RequestError):
-    """The body is not declared as JSON."""
-
-    status = 415
+    def __init__(self, problem: str, hint: str = "", status: HTTPStatus = HTTPStatus.UNPROCESSABLE_ENTITY) -> None:
+        super().__init__(problem, hint)
+        self.status = status
 
 
 def parse_int(payload: Mapping[str, Any], name: str, low: int, high: int) -> int:
@@ -115,9 +88,10 @@ def parse_marks(payload: Mapping[str, Any], samples: Samples, store: MarkStore, 
     """
     marks = payload.get("marks")
     if not isinstance(marks, list):
-        raise BadRequestError("marks is not a list", EXAMPLE)
+        raise RequestError("marks is not a list", EXAMPLE, HTTPStatus.BAD_REQUEST)
     if len(marks) > MAX_MARKS:
-        raise PayloadTooLargeError(f"{len(marks):,} marks in one request", f"send at most {MAX_MARKS:,} at a time")
+        hint = f"send at most {MAX_MARKS:,} at a time"
+        raise RequestError(f"{len(marks):,} marks in one request", hint, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
     for number, mark in enumerate(marks):
         if not isinstance(mark, Mapping) or not isinstance(mark.get("sample_id"), str):
             raise RequestError(f"marks[{number}] has no sample_id", EXAMPLE)
@@ -129,7 +103,8 @@ def parse_marks(payload: Mapping[str, Any], samples: Samples, store: MarkStore, 
     rows = samples.rows([mark["sample_id"] for mark in marks]).tolist()
     for row, mark in zip(rows, marks, strict=True):
         if row < 0:
-            raise NotFoundError(f"no sample has the id {mark['sample_id'][:200]!r}", "use the ids of the data")
+            name = mark["sample_id"][:200]
+            raise RequestError(f"no sample has the id {name!r}", "use the ids of the data", HTTPStatus.NOT_FOUND)
         if store.mark_code(mark["new_label"]) is None:
             _check_new_label(mark["new_label"], samples, allow_new)
     changes = []

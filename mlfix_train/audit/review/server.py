@@ -27,7 +27,7 @@ ASSETS = Path(__file__).parent / "assets"
 PORT, N_PORTS = 8377, 50
 """First port that is tried, and how many."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-ALL_ADDRESSES = ("0.0.0.0", "::", "")
+ALL_ADDRESSES = ("0.0.0.0", "::", "")  # noqa: S104 - only if the user asks for it
 
 
 def make_app(session: ReviewSession) -> Starlette:
@@ -105,7 +105,7 @@ def open_socket(host: str, port: int | None) -> socket.socket:
         ConfigError: The port is taken, or the address is not one of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    address = {"localhost": "127.0.0.1", "": "0.0.0.0"}.get(host, host)
+    address = {"localhost": "127.0.0.1", "": ALL_ADDRESSES[0]}.get(host, host)
     for number in range(PORT, PORT + N_PORTS) if port is None else (port,):
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

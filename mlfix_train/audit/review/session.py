@@ -9,35 +9,27 @@ from __future__ import annotations
 import getpass
 import hashlib
 import logging
+import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from mlfix_train.audit.review import requests
 from mlfix_train.audit.review import sprites as sheets
 from mlfix_train.audit.review.fixes_file import OpenedFixes, open_fixes
 from mlfix_train.audit.review.full_image import encode_full_image
 from mlfix_train.audit.review.journal import Journal
 from mlfix_train.audit.review.marks import Author, MarkStore, Outcome
 from mlfix_train.audit.review.progress import Pace, SeenLog, draw_random, reviewed_mask, summarize
-from mlfix_train.audit.review.requests import (
-    BadRequestError,
-    GoneError,
-    NotFoundError,
-    RequestError,
-    is_valid_name,
-    parse_int,
-    parse_marks,
-    parse_new_label,
-    parse_request_id,
-    parse_reviewer,
-    parse_rows,
-)
+from mlfix_train.audit.review.requests import RequestError
 from mlfix_train.audit.review.reviewer_state import ReviewerStates
 from mlfix_train.audit.review.samples import N_TYPICAL, NONE, Samples, make_samples, typical_images
 from mlfix_train.audit.review.sprites import Sprites
@@ -56,20 +48,21 @@ LABELS_PER_SHEET = 32
 """Labels whose typical images share a sheet, one label per line."""
 MAX_VIEWS = 24
 """Views kept in memory."""
+REQUESTS = (
+    *("describe", "view", "block", "group", "sample", "progress", "changes", "seen", "draw", "save_state"),
+    *("marks", "review_group", "undo", "redo", "add_label", "dismiss_conflicts"),
+)
+"""Kinds of requests: methods of :class:`ReviewSession`."""
 
 Payload = Mapping[str, Any]
 Response = dict[str, Any]
 
 
+@dataclass
 class ReviewSession:
     """A review: what it shows, what is marked, and its progress. Use :func:`open_session` to open one.
 
     Attributes:
-        current_view: Key of the view that was requested last.
-        last_request: Time of the last request of a person, as of ``time.monotonic``.
-        sprites_ready: Samples of the current view whose tiles are cut, and its samples.
-
-    Args:
         samples: Samples to review.
         store: Marks.
         seen_log: Samples that were on the screen.
@@ -78,49 +71,30 @@ class ReviewSession:
         title: Title of the page.
         reviewer: Name of the reviewer, unless the page gives another.
         allow_new_labels: Whether labels that no sample has may be given.
+        current_view: Key of the view that was requested last.
+        last_request: Time of the last request of a person, as of ``time.monotonic``.
+        sprites_ready: Samples of the current view whose tiles are cut, and its samples.
     """
 
-    def __init__(
-        self,
-        samples: Samples,
-        store: MarkStore,
-        seen_log: SeenLog,
-        fixes: OpenedFixes,
-        sprites: Sprites,
-        title: str,
-        reviewer: str,
-        allow_new_labels: bool = False,
-    ) -> None:
-        self.samples, self.store, self.seen_log, self.sprites = samples, store, seen_log, sprites
-        self.fixes_file, self.notes, self.opening_conflicts = fixes.file, fixes.notes, fixes.conflicts
-        self.title, self.reviewer, self.allow_new_labels = title, reviewer, allow_new_labels
-        self.out = self.fixes_file.path.parent
-        self.reviewer_states = ReviewerStates(self.out / "reviewer_state.json")
-        self.typical = typical_images(samples)
-        self.current_view: str | None = None
-        self.last_request = 0.0
-        self.sprites_ready = (0, 0)
+    samples: Samples
+    store: MarkStore
+    seen_log: SeenLog
+    fixes: OpenedFixes
+    sprites: Sprites
+    title: str
+    reviewer: str
+    allow_new_labels: bool = False
+    current_view: str | None = None
+    last_request: float = 0.0
+    sprites_ready: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        self.fixes_path = self.fixes.file.path
+        self.reviewer_states = ReviewerStates(self.fixes_path.with_name("reviewer_state.json"))
+        self.typical = typical_images(self.samples)
         self._paces: dict[str, Pace] = {}
         self._views: OrderedDict[str, View] = OrderedDict()
         self._views_lock = threading.Lock()
-        self._handlers: dict[str, Callable[[Payload], Response]] = {
-            "session": self.describe,
-            "view": self.view,
-            "block": self.block,
-            "group": self.group,
-            "sample": self.sample,
-            "marks": self.marks,
-            "review_group": self.review_group,
-            "undo": self.undo,
-            "redo": self.redo,
-            "add_label": self.add_label,
-            "dismiss_conflicts": self.dismiss_conflicts,
-            "seen": self.seen,
-            "changes": self.changes,
-            "progress": self.progress,
-            "draw": self.draw,
-            "state": self.save_state,
-        }
 
     def respond(self, kind: str, payload: Any) -> tuple[int, Response]:
         """Handles a request; returns an HTTP status and a response, which has ``error`` and ``hint`` if it failed."""
@@ -141,14 +115,16 @@ class ReviewSession:
             RequestError: The request is invalid; nothing is changed.
             OSError: It could not be written to disk; nothing is acknowledged.
         """
-        if kind not in self._handlers:
-            raise NotFoundError(f"unknown request {kind[:80]!r}", did_you_mean(kind[:80], self._handlers))
+        if kind not in REQUESTS:
+            hint = did_you_mean(kind[:80], REQUESTS)
+            raise RequestError(f"unknown request {kind[:80]!r}", hint, HTTPStatus.NOT_FOUND)
         if not isinstance(payload, Mapping):
-            raise BadRequestError("the request is not a JSON object")
+            raise RequestError("the request is not a JSON object", status=HTTPStatus.BAD_REQUEST)
         if kind not in ("progress", "changes", "seen"):
             self.last_request = time.monotonic()
         try:
-            return self._handlers[kind](payload)
+            response: Response = getattr(self, kind)(payload)
+            return response
         except RequestError:
             raise
         except MlfixError as error:
@@ -160,7 +136,7 @@ class ReviewSession:
         brighten = bool(payload.get("brighten", True))
         parts = [self.typical[i : i + LABELS_PER_SHEET] for i in range(0, len(self.typical), LABELS_PER_SHEET)]
         with self.store.lock:
-            conflicts = list(self.opening_conflicts.items())
+            conflicts = list(self.fixes.conflicts.items())
         return {
             "id": self.store.journal.name,
             "title": self.title,
@@ -174,7 +150,7 @@ class ReviewSession:
             "allow_new_labels": self.allow_new_labels,
             "reviewer": reviewer,
             "state": self.reviewer_states.get(reviewer),
-            "notes": self.notes,
+            "notes": self.fixes.notes,
             "conflicts": [{**self._conflict(row, wanted), "from_file": True} for row, wanted in conflicts],
             "block_size": sheets.BLOCK,
             "small": [self.sprites.small, sheets.SMALL_COLUMNS],
@@ -234,7 +210,7 @@ class ReviewSession:
         with self._views_lock:
             view = self._views.get(str(payload.get("view")))
         if view is None:
-            raise GoneError("this view is no longer in memory", "request it again")
+            raise RequestError("this view is no longer in memory", "request it again", HTTPStatus.GONE)
         return view
 
     @staticmethod
@@ -244,7 +220,9 @@ class ReviewSession:
     def block(self, payload: Payload) -> Response:
         """Returns what a page draws for :data:`sprites.BLOCK` samples of a view, and the names of their sheets."""
         view, samples = self._view(payload), self.samples
-        rows = self._block_rows(view, parse_int(payload, "number", 0, max(-(-len(view.rows) // sheets.BLOCK), 1)))
+        rows = self._block_rows(
+            view, requests.parse_int(payload, "number", 0, max(-(-len(view.rows) // sheets.BLOCK), 1))
+        )
         brighten = bool(payload.get("brighten", True))
         has_large, per_sheet = self.sprites.large > self.sprites.small, sheets.LARGE_COLUMNS**2
         parts = [rows[i : i + per_sheet] for i in range(0, len(rows), per_sheet)] if has_large else []
@@ -254,7 +232,7 @@ class ReviewSession:
         else:
             predicted, suggested = samples.predicted[rows].tolist(), samples.suggested[rows].tolist()
             values = samples.suspicion[rows].tolist()
-            suspicion = [None if value != value else round(value, 3) for value in values]
+            suspicion = [None if math.isnan(value) else round(value, 3) for value in values]
         return {
             "rows": rows.tolist(),
             "ids": samples.ids[rows].tolist(),
@@ -286,7 +264,7 @@ class ReviewSession:
     def group(self, payload: Payload) -> Response:
         """Returns the labels to suggest for a group: those given there before, then those the audit suggests."""
         view, samples = self._view(payload), self.samples
-        rows = view.group(parse_int(payload, "group", 0, len(view.names)))
+        rows = view.group(requests.parse_int(payload, "group", 0, len(view.names)))
         marks = self.store.marks[np.isin(samples.given, np.unique(samples.given[rows])) & (self.store.marks >= 0)]
         weights = 100.0 * np.bincount(marks, minlength=len(samples.labels))
         if view.spec.group_by != "random":
@@ -299,7 +277,7 @@ class ReviewSession:
 
     def sample(self, payload: Payload) -> Response:
         """Returns the scores and metadata of a sample, and who marked it."""
-        row = parse_int(payload, "row", 0, len(self.samples))
+        row = requests.parse_int(payload, "row", 0, len(self.samples))
         is_marked = self.store.marks[row] != NONE
         author = self.store.authors.get(row, Author()) if is_marked else Author()
         return {"row": row, "details": self.samples.details(row), **author._asdict()}
@@ -307,35 +285,36 @@ class ReviewSession:
     def marks(self, payload: Payload) -> Response:
         """Marks samples: ``marks`` is a list of ``sample_id``, ``new_label`` and, from the page, ``base_revision``."""
         reviewer = self._reviewer(payload)
-        changes = parse_marks(payload, self.samples, self.store, self.allow_new_labels)
+        changes = requests.parse_marks(payload, self.samples, self.store, self.allow_new_labels)
         with self.store.lock:
-            outcome = self.store.mark(changes, reviewer, parse_request_id(payload))
+            outcome = self.store.mark(changes, reviewer, requests.parse_request_id(payload))
             rows = np.asarray(outcome.changed, np.int64)
             self._pace(reviewer).add(int((~self.seen_log.seen[rows]).sum()), int(self.store.is_marked[rows].sum()))
             for change in changes:
-                self.opening_conflicts.pop(change.row, None)
+                self.fixes.conflicts.pop(change.row, None)
         return self._save(outcome, reviewer, {change.row: change.mark for change in changes})
 
     def review_group(self, payload: Payload) -> Response:
         """Records that a group of a view was reviewed: all labels that are not marked are right."""
         view, reviewer = self._view(payload), self._reviewer(payload)
-        rows = view.group(parse_int(payload, "group", 0, len(view.names)))
+        rows = view.group(requests.parse_int(payload, "group", 0, len(view.names)))
         random = view.spec.group_by == "random"
-        return self._save(self.store.mark_reviewed(rows, reviewer, random, parse_request_id(payload)), reviewer)
+        return self._save(
+            self.store.mark_reviewed(rows, reviewer, random, requests.parse_request_id(payload)), reviewer
+        )
 
-    def undo(self, payload: Payload) -> Response:
+    def undo(self, payload: Payload, redo: bool = False) -> Response:
         """Undoes the reviewer's last action."""
         reviewer = self._reviewer(payload)
-        return self._save(self.store.undo(reviewer, parse_request_id(payload)), reviewer)
+        return self._save(self.store.undo(reviewer, requests.parse_request_id(payload), redo), reviewer)
 
     def redo(self, payload: Payload) -> Response:
         """Redoes the action that the reviewer undid last."""
-        reviewer = self._reviewer(payload)
-        return self._save(self.store.redo(reviewer, parse_request_id(payload)), reviewer)
+        return self.undo(payload, redo=True)
 
     def _save(self, outcome: Outcome, reviewer: str, wanted: Mapping[int, int] | None = None) -> Response:
         """Writes ``fixes.csv``, and only then returns the response to a change."""
-        self.fixes_file.write()
+        self.fixes.file.write()
         wanted = wanted or {}
         touched = [*outcome.changed, *outcome.conflicts, *outcome.reviewed, *wanted]
         rows = np.asarray(list(dict.fromkeys(touched)), np.int64)
@@ -368,21 +347,21 @@ class ReviewSession:
 
     def add_label(self, payload: Payload) -> Response:
         """Adds a label, and returns its code and the labels that the page does not know yet."""
-        code = parse_new_label(payload.get("name"), self.samples, self.allow_new_labels)
-        known = parse_int(payload, "known_labels", 0, len(self.samples.labels) + 1)
+        code = requests.parse_new_label(payload.get("name"), self.samples, self.allow_new_labels)
+        known = requests.parse_int(payload, "known_labels", 0, len(self.samples.labels) + 1)
         return {"code": code, "labels": self.samples.labels[known:], "known_labels": known}
 
     def dismiss_conflicts(self, payload: Payload) -> Response:
         """Keeps the marks of this review for rows that a fixes file marks differently."""
-        rows = parse_rows(payload, len(self.samples))
+        rows = requests.parse_rows(payload, len(self.samples))
         with self.store.lock:
             for row in rows:
-                self.opening_conflicts.pop(row, None)
+                self.fixes.conflicts.pop(row, None)
         return {}
 
     def seen(self, payload: Payload) -> Response:
         """Records which rows were on the screen."""
-        rows, reviewer = parse_rows(payload, len(self.samples)), self._reviewer(payload)
+        rows, reviewer = requests.parse_rows(payload, len(self.samples)), self._reviewer(payload)
         with self.store.lock:
             new = self.seen_log.add(rows, payload.get("random") is True)
             self._pace(reviewer).add(seen=len(new))
@@ -390,7 +369,7 @@ class ReviewSession:
 
     def changes(self, payload: Payload) -> Response:
         """Returns what anyone changed after revision ``since``."""
-        since = parse_int(payload, "since", 0, 2**53)
+        since = requests.parse_int(payload, "since", 0, 2**53)
         with self.store.lock:
             changed = self._changed_rows(np.asarray(self.store.changed_since(since), np.int64))
         known = payload.get("known_labels")
@@ -410,7 +389,7 @@ class ReviewSession:
 
     def draw(self, payload: Payload) -> Response:
         """Adds samples to the random sample."""
-        count = parse_int(payload, "count", 1, 100_001) if "count" in payload else DRAW_COUNT
+        count = requests.parse_int(payload, "count", 1, 100_001) if "count" in payload else DRAW_COUNT
         with self.store.lock:
             rows = draw_random(len(self.samples), self.store.drawn, count, seed=0)
             if rows:
@@ -423,27 +402,27 @@ class ReviewSession:
             self.reviewer_states.set(self._reviewer(payload), payload.get("state"))
         return {}
 
-    def full_image(self, row: int) -> bytes:
+    def full_image(self, row: Any) -> bytes:
         """Returns a sample's image as a JPEG, enlarged."""
-        if not 0 <= row < len(self.samples):
-            raise NotFoundError(f"there is no sample {row}")
+        if not isinstance(row, int) or not 0 <= row < len(self.samples):
+            raise RequestError(f"there is no sample {row!r}", status=HTTPStatus.NOT_FOUND)
         return encode_full_image(str(self.samples.paths[row]), lambda: self.sprites.pixels(np.asarray([row]))[0])
 
     def sprite_sheet(self, name: str) -> bytes:
         """Returns a sprite sheet, a JPEG."""
         sheet = self.sprites.sheet(name)
         if sheet is None:
-            raise NotFoundError("there is no such sprite sheet")
+            raise RequestError("there is no such sprite sheet", status=HTTPStatus.NOT_FOUND)
         return sheet
 
     def close(self) -> None:
         """Writes ``fixes.csv`` if it is not up to date, and closes the files."""
-        self.fixes_file.write()
+        self.fixes.file.write()
         self.store.journal.close()
         self.seen_log.close()
 
     def _reviewer(self, payload: Payload) -> str:
-        return parse_reviewer(payload, self.reviewer)
+        return requests.parse_reviewer(payload, self.reviewer)
 
     def _pace(self, reviewer: str) -> Pace:
         return self._paces.setdefault(reviewer, Pace())
@@ -510,7 +489,7 @@ def account_name() -> str:
         name = getpass.getuser()
     except (OSError, KeyError, ImportError):
         return "reviewer"
-    return name if is_valid_name(name) else "reviewer"
+    return name if requests.is_valid_name(name) else "reviewer"
 
 
 def _make_sprites(images: PixelStore | np.ndarray, count: int, out: Path) -> Sprites:

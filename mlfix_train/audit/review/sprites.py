@@ -14,6 +14,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,8 @@ SMALL, LARGE = 64, 192
 """Largest sides of tiles, pixels."""
 SMALL_COLUMNS, LARGE_COLUMNS = 16, 4
 QUALITY = 90
-MEMORY_LIMIT, DISK_LIMIT = 48 << 20, 1 << 30
-"""Most bytes of sheets kept in memory and on disk."""
+MEMORY_SHEETS, DISK_LIMIT = 64, 1 << 30
+"""Sheets cached in memory, each below 1 MB, and bytes of sheets cached on disk, at most."""
 MAX_PLANS = 50_000
 """Names of sheets that are remembered."""
 BACKGROUND = 232
@@ -63,9 +64,8 @@ class Sprites:
         self.pixels, self.size, self.source, self.folder, self.disk_limit = pixels, size, source, folder, disk_limit
         self.small = tile_side(size, SMALL)
         self.large = tile_side(size, LARGE)
-        self._sheets: OrderedDict[str, bytes] = OrderedDict()
+        self._load_cached = lru_cache(maxsize=MEMORY_SHEETS)(self._load)
         self._plans: OrderedDict[str, tuple[np.ndarray, int, int, bool]] = OrderedDict()
-        self._memory_used = 0
         self._lock = threading.Lock()
         self._on_disk = self._open_folder()
         self._disk_used = sum(self._on_disk.values())
@@ -85,31 +85,19 @@ class Sprites:
 
     def sheet(self, name: str) -> bytes | None:
         """Returns a planned sheet, a JPEG; ``None`` if no sheet of this name was planned."""
-        with self._lock:
-            if name in self._sheets:
-                self._sheets.move_to_end(name)
-                return self._sheets[name]
-            plan = self._plans.get(name)
-        if plan is None:
-            return None
+        return self._load_cached(name) if name in self._plans else None
+
+    def _load(self, name: str) -> bytes:
         sheet = self._read(name)
         if sheet is None:
-            sheet = self.cut(*plan)
+            sheet = self.cut(*self._plans[name])
             self._write(name, sheet)
-        with self._lock:
-            if name not in self._sheets:
-                self._sheets[name] = sheet
-                self._memory_used += len(sheet)
-            while self._memory_used > MEMORY_LIMIT and len(self._sheets) > 1:
-                self._memory_used -= len(self._sheets.popitem(last=False)[1])
         return sheet
 
     def prepare(self, name: str) -> None:
-        """Cuts a planned sheet to disk, unless it is cached."""
-        with self._lock:
-            plan = None if self.folder is None or name in self._sheets else self._plans.get(name)
-        if plan is not None and name not in self._on_disk:
-            self._write(name, self.cut(*plan))
+        """Cuts a planned sheet to disk, unless it is there."""
+        if self.folder is not None and name in self._plans and name not in self._on_disk:
+            self._write(name, self.cut(*self._plans[name]))
 
     def cut(self, rows: np.ndarray, side: int, columns: int, brighten: bool) -> bytes:
         """Cuts a sheet: tiles row by row, ``columns`` in each; the tile of row -1 stays grey."""

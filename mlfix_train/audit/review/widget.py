@@ -1,15 +1,16 @@
-"""The page as a widget in Jupyter, VS Code and Colab: the same script, which talks to the kernel instead of a server."""
+"""The page as a widget in Jupyter, VS Code and Colab: the same script, which talks to the kernel, not to a server."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mlfix_train.audit.review.requests import BadRequestError, NotFoundError, RequestError
+from mlfix_train.audit.review.requests import RequestError
 from mlfix_train.audit.review.server import ASSETS
 from mlfix_train.audit.review.session import ReviewSession, open_session
 from mlfix_train.data.pixels.store import PixelStore
@@ -66,26 +67,19 @@ def answer_message(session: ReviewSession, message: Any) -> tuple[dict[str, Any]
     message_id = message.get("id") if isinstance(message, Mapping) else None
     try:
         if not isinstance(message, Mapping) or not isinstance(message.get("kind"), str):
-            raise BadRequestError("the message has no kind")
+            raise RequestError("the message has no kind", status=HTTPStatus.BAD_REQUEST)
         kind, payload = message["kind"], message.get("payload", {})
         if kind not in ("sprites", "images"):
             status, response = session.respond(kind, payload)
             return {"id": message_id, "status": status, "response": response}, []
         if not isinstance(payload, Mapping):
-            raise BadRequestError("the request is not a JSON object")
-        content = _load_image(session, kind, payload.get("name"))
+            raise RequestError("the request is not a JSON object", status=HTTPStatus.BAD_REQUEST)
+        name = payload.get("name")
+        content = session.sprite_sheet(str(name)) if kind == "sprites" else session.full_image(name)
         return {"id": message_id, "status": 200, "response": {}}, [content]
     except RequestError as error:
         response = {"error": error.problem, "hint": error.hint}
         return {"id": message_id, "status": error.status, "response": response}, []
-
-
-def _load_image(session: ReviewSession, kind: str, name: Any) -> bytes:
-    if kind == "sprites":
-        return session.sprite_sheet(str(name))
-    if not isinstance(name, int):
-        raise NotFoundError("an image is addressed by its row number")
-    return session.full_image(name)
 
 
 def make_widget(session: ReviewSession, height: int = HEIGHT) -> Any:
@@ -106,12 +100,12 @@ def make_widget(session: ReviewSession, height: int = HEIGHT) -> Any:
 
         def __init__(self) -> None:
             super().__init__(height=height, title=session.title)
-            self.session, self.fixes = session, session.fixes_file.path
+            self.session, self.fixes = session, session.fixes_path
             self.on_msg(self._answer)
 
         def _answer(self, widget: Any, message: Any, buffers: Any) -> None:
             self.send(*answer_message(session, message))
 
-    _OPEN[session.out.resolve()] = session
+    _OPEN[session.fixes_path.parent.resolve()] = session
     session.view({"group_by": "label"})
     return ReviewWidget()

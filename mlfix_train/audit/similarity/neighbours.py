@@ -222,7 +222,7 @@ def _refine(x: np.ndarray, *graph: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     from mlfix_train.audit.similarity.refine_graph import refine_graph
 
     threads = torch.get_num_threads()
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     try:
         return refine_graph(x, *graph)
     finally:
@@ -270,5 +270,5 @@ def _cluster(x: np.ndarray, n_cells: int, rng: np.random.Generator) -> tuple[np.
 def _nearest_center(points: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
     squares = (centers * centers).sum(1)
     step = max(1, BLOCK_SIZE // len(centers))
-    blocks = points.split(step)
+    blocks = [points[start : start + step] for start in range(0, len(points), step)]
     return torch.cat([torch.addmm(squares, block, centers.T, alpha=-2.0).argmin(1) for block in blocks])

@@ -131,6 +131,6 @@ def read_order(where: str | Path, ids: pd.Index, key: str = "order", partial: bo
             f"{format_list(ids[~known], 2)}",
             "sort these samples: mlfix sort with the same data",
         )
-    result = found.loc[ids[known]]
+    result: pd.DataFrame = found.loc[ids[known]]
     result.attrs = metadata
     return result

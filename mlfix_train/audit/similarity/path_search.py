@@ -52,7 +52,7 @@ class Log(NamedTuple):
     """The reversals made, as arguments of :func:`reverse_segment`: int64 ``(L, 2)``, and their number, ``(1,)``."""
 
     entries: np.ndarray
-    count: np.ndarray
+    length: np.ndarray
 
 
 @njit(cache=True)
@@ -145,7 +145,7 @@ def _wrap(i: int, m: int) -> int:
 @njit(cache=True)
 def _next(tour: Tour, point: int, step: int) -> int:
     """Returns the point after another in direction ``step`` (1 or -1)."""
-    return tour.points[_wrap(tour.position[point] + step, len(tour.points))]
+    return int(tour.points[_wrap(tour.position[point] + step, len(tour.points))])
 
 
 @njit(cache=True)
@@ -187,8 +187,8 @@ def _reverse_between(tour: Tour, u: int, v: int, length: int, log: Log) -> None:
     if _wrap(i + length - 1, len(tour.points)) != j:
         i, j = j, i
     reverse_segment(tour, i, j)
-    log.entries[log.count[0], 0], log.entries[log.count[0], 1] = i, j
-    log.count[0] += 1
+    log.entries[log.length[0], 0], log.entries[log.length[0], 1] = i, j
+    log.length[0] += 1
 
 
 @njit(cache=True, fastmath=True)
@@ -313,7 +313,7 @@ def _descend(
     With ``can_undo`` all reversals stay in the log, and the search stops when it is full.
     """
     total, head, capacity, touched = 0.0, 0, len(queue), np.empty(6, np.int64)
-    log.count[0] = 0
+    log.length[0] = 0
     while size > 0:
         t1 = queue[head]
         head = _wrap(head + 1, capacity)
@@ -330,8 +330,8 @@ def _descend(
                     size += 1
                     queued[t] = True
             if not can_undo:
-                log.count[0] = 0
-            elif log.count[0] > len(log.entries) - 8:
+                log.length[0] = 0
+            elif log.length[0] > len(log.entries) - 8:
                 again = False
                 while size > 0:
                     queued[queue[head]] = False
@@ -406,7 +406,7 @@ def local_search(
                 queued[t] = True
                 size += 1
         if _descend(problem, tour, queue, queued, size, log, True) < loss - min_gain:
-            for r in range(log.count[0] - 1, -1, -1):
+            for r in range(log.length[0] - 1, -1, -1):
                 reverse_segment(tour, log.entries[r, 0], log.entries[r, 1])
             reverse_segment(tour, i, k)
             reverse_segment(tour, (j + 1) % m, k)

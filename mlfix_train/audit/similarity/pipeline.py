@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,7 @@ from mlfix_train.audit.similarity.order_files import write_embeddings
 from mlfix_train.audit.similarity.seriation import insert_new, outlier_score, seriate
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.files.system import available_memory
-from mlfix_train.errors import DataError
+from mlfix_train.errors import ConfigError, DataError, format_list
 from mlfix_train.models.embedding.base import Embedder, Progress
 
 N_NEIGHBORS = 10
@@ -42,7 +42,9 @@ track and 99.9% share a label."""
 class Images(Protocol):
     """Pixels by row number, such as a :class:`~mlfix_train.data.pixels.store.PixelStore`."""
 
-    fingerprint: Any
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all pixels."""
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Returns uint8 ``(n, H, W, 3)``."""
@@ -61,6 +63,23 @@ class EmbeddedImages:
     embeddings: np.ndarray
     neighbours: Neighbours
     key: str
+
+
+def check_embedder(embedder: Any, key: str = "embedder") -> Embedder:
+    """Returns an embedder of the user's own, if it has all that :class:`Embedder` describes.
+
+    Raises:
+        ConfigError: Something is missing, by name.
+    """
+    missing = [
+        name for name in (*Embedder.__annotations__, "fit", "features", "project") if not hasattr(embedder, name)
+    ]
+    if missing:
+        raise ConfigError(
+            f"{key}: {type(embedder).__name__} has no {format_list(missing, 10)}",
+            "derive it from mlfix_train.models.embedding.base.TorchEmbedder",
+        )
+    return cast(Embedder, embedder)
 
 
 def search_embeddings(

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from mlfix_train.data.readers.folder import IMAGE_SUFFIXES
+from mlfix_train.data.readers.files import IMAGE_SUFFIXES
 from mlfix_train.errors import DataError, format_list
 
 PROBLEMS = {
@@ -40,10 +40,29 @@ PROBLEMS = {
 PHOTO_COLUMNS = ("path", "split", "width", "height", "panorama", "source", "problem", "detail")
 BOX_COLUMNS = ("photo", "annotation", "position", "label", "x_min", "y_min", "x_max", "y_max", "problem", "detail")
 EDGES = ("x_min", "y_min", "x_max", "y_max")
-CROP_COLUMNS = ("sample_id", "path", "group", "split", "width", "height", "aspect", "clipped", "photo_width",
-                "photo_height", "wraps", "photo_path")  # fmt: skip
-SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
-               "test": "test", "testing": "test"}  # fmt: skip
+CROP_COLUMNS = (
+    "sample_id",
+    "path",
+    "group",
+    "split",
+    "width",
+    "height",
+    "aspect",
+    "clipped",
+    "photo_width",
+    "photo_height",
+    "wraps",
+    "photo_path",
+)
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
 FOLDERS_LEFT_OUT = {"images", "jpegimages", "annotations"}
 
 LabelChanges = Mapping[str, Mapping[str, str | None]]
@@ -94,9 +113,9 @@ class AnnotationFormat(ABC):
             name = "mine"
 
             def read(self) -> Annotations:
-                photos = [{"name": "street", "path": f"{self.root}/street.jpg", "source": f"{self.root}/boxes.csv"}]
-                boxes = [{"photo": "street", "annotation": "1", "position": 0, "label": "stop", **corners([5, 5, 40, 40])}]
-                return build_annotations(self.name, self.folder, photos, boxes)
+                photo = {"name": "street", "path": f"{self.root}/street.jpg", "source": f"{self.root}/boxes.csv"}
+                box = {"photo": "street", "annotation": "1", "position": 0, "label": "stop", **corners([5, 5, 40, 40])}
+                return build_annotations(self.name, self.folder, [photo], [box])
 
     Args:
         root: folder of the data set; made absolute.
@@ -150,8 +169,10 @@ class AnnotationFormat(ABC):
         Raises:
             DataError: the format can't be written.
         """
-        raise DataError(f"annotations of the format {self.name} can't be written back",
-                        f"implement write_back and open_copies in {type(self).__name__}")  # fmt: skip
+        raise DataError(
+            f"annotations of the format {self.name} can't be written back",
+            f"implement write_back and open_copies in {type(self).__name__}",
+        )
 
     def open_copies(self, annotations: Annotations, out: Path) -> AnnotationFormat:
         """Returns the data set made of the original photos and the annotations that :meth:`write_back` wrote."""

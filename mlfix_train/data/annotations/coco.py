@@ -13,19 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlfix_train.data.annotations.base import (
-    AnnotationFormat,
-    Annotations,
-    LabelChanges,
-    attributes,
-    build_annotations,
-    corners,
-    number,
-    photo_name,
-    split_of,
-)
+from mlfix_train.data.annotations import base
+from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, LabelChanges
 from mlfix_train.data.annotations.mtsd import Mtsd
-from mlfix_train.data.annotations.write_back import copy_files, copy_path, relabel_json_list
+from mlfix_train.data.annotations.write_back import copy_path, relabel_json_list, write_copies
 from mlfix_train.data.files.json_files import JsonPatch, read_json
 from mlfix_train.errors import DataError, format_list
 
@@ -76,7 +67,7 @@ class Coco(AnnotationFormat):
             by_id = self._read_photos(path, content)
             photos += by_id.values()
             boxes += _read_boxes(path, content, by_id, categories)
-        return build_annotations(
+        return base.build_annotations(
             self.name, self.folder, photos, boxes, stable_keys=True, classes=tuple(classes), notes=tuple(notes)
         )
 
@@ -88,13 +79,9 @@ class Coco(AnnotationFormat):
         for content in files.values():
             ids_anywhere |= {row["name"]: row["id"] for row in reversed(content["categories"])}
             used |= {row["id"] for row in content["categories"]}
-        written = []
-        for path, content in files.items():
-            labels = changes.get(str(path), {})
-            if not labels:
-                copy_files(annotations, [path], out)
-                continue
-            ids = {row["name"]: row["id"] for row in reversed(content["categories"])}
+
+        def patch(path: Path, labels: Mapping[str, str | None], target: Path) -> None:
+            ids = {row["name"]: row["id"] for row in reversed(files[path]["categories"])}
             added = []
             for label in sorted({label for label in labels.values() if label is not None} - set(ids)):
                 if label not in ids_anywhere or ids_anywhere[label] in ids.values():
@@ -102,15 +89,15 @@ class Coco(AnnotationFormat):
                 ids[label] = ids_anywhere[label]
                 used.add(ids[label])
                 added.append({"id": ids[label], "name": label})
-            patch = JsonPatch(path)
-            keys = [_annotation_key(value, place) for place, (*_, value) in enumerate(patch.listed("annotations"))]
+            file = JsonPatch(path)
+            keys = [_annotation_key(value, place) for place, (*_, value) in enumerate(file.listed("annotations"))]
             new_ids = {key: None if label is None else ids[label] for key, label in labels.items()}
-            relabel_json_list(patch, "annotations", keys, "category_id", new_ids)
+            relabel_json_list(file, "annotations", keys, "category_id", new_ids)
             if added:
-                patch.append("categories", added)
-            written.append(copy_path(annotations, path, out))
-            patch.write(written[-1])
-        return written
+                file.append("categories", added)
+            file.write(target)
+
+        return write_copies(annotations, changes, out, patch, files)
 
     def open_copies(self, annotations: Annotations, out: Path) -> Coco:
         """Returns the data set of the copied annotations and the original photos."""
@@ -135,8 +122,10 @@ class Coco(AnnotationFormat):
             return {path: _read_instances(path) for path in paths}, [note] if others else []
         paths = sorted({*root.glob("annotations/*.json"), *root.glob("*.json"), *root.glob("*/*.json")})
         if len(paths) > MAX_FILES:
-            raise DataError(f"{len(paths):,} JSON files below data.root={root}",
-                            "name those that hold the annotations: data=coco data.file=[train.json,val.json]")  # fmt: skip
+            raise DataError(
+                f"{len(paths):,} JSON files below data.root={root}",
+                "name those that hold the annotations: data=coco data.file=[train.json,val.json]",
+            )
         found, notes = {}, []
         for path in paths:
             content, problem = read_json(path)
@@ -160,7 +149,7 @@ class Coco(AnnotationFormat):
         for place, image in enumerate(content["images"]):
             if not isinstance(image.get("file_name"), str) or not image["file_name"].strip():
                 raise DataError(f"{path}: images[{place}] (id {image['id']}) has no file_name", "give it one")
-        split = split_of(path.stem) or split_of(path.parent.name)
+        split = base.split_of(path.stem) or base.split_of(path.parent.name)
         folder = self._image_folder(path, content, split)
         found: dict[Any, dict[str, Any]] = {}
         for image in content["images"]:
@@ -171,10 +160,10 @@ class Coco(AnnotationFormat):
                     "ids must be unique",
                 )
             file = os.path.normpath(folder / image["file_name"].replace("\\", "/"))
-            width, height = number(image.get("width")), number(image.get("height"))
+            width, height = base.number(image.get("width")), base.number(image.get("height"))
             stated = 0 < width < 10**6 and 0 < height < 10**6
             found[image["id"]] = {
-                "name": photo_name(Path(os.path.relpath(file, self.folder)).as_posix()),
+                "name": base.photo_name(Path(os.path.relpath(file, self.folder)).as_posix()),
                 "path": file,
                 "split": split,
                 "width": int(width) if stated else 0,
@@ -237,8 +226,9 @@ def _read_categories(path: Path, content: Mapping[str, Any]) -> dict[Any, str]:
         if not isinstance(name, str) or not name.strip():
             raise DataError(f"{path}: categories[{place}] (id {row['id']}) has no name", "give it one")
         if found.setdefault(row["id"], name) != name:
-            raise DataError(f"{path}: category id {row['id']} is used for {found[row['id']]!r} and {name!r}",
-                            "keep one of them")  # fmt: skip
+            raise DataError(
+                f"{path}: category id {row['id']} is used for {found[row['id']]!r} and {name!r}", "keep one of them"
+            )
     return found
 
 
@@ -265,7 +255,7 @@ def _read_boxes(
             row |= {"problem": "crowd", "detail": "iscrowd=1"}
         elif row["label"] is None:
             row |= {"problem": "unknown class", "detail": f"{path}: category_id {category!r} is not among categories"}
-        rows.append(row | attributes({name: entry for name, entry in value.items() if name not in OWN_MEMBERS}))
+        rows.append(row | base.attributes({name: entry for name, entry in value.items() if name not in OWN_MEMBERS}))
     return rows
 
 
@@ -273,8 +263,8 @@ def _corners(box: Any) -> dict[str, Any]:
     """Returns the corners of ``[x, y, width, height]``."""
     if not isinstance(box, list) or len(box) != 4:
         detail = f"bbox is {str(box)[:80]}, not [x, y, width, height]"
-        return {**corners([0] * 4), "problem": "malformed", "detail": detail}
-    row = corners(box)
+        return {**base.corners([0] * 4), "problem": "malformed", "detail": detail}
+    row = base.corners(box)
     if not row.get("problem"):
         row |= {"x_max": row["x_min"] + row["x_max"], "y_max": row["y_min"] + row["y_max"]}
     return row

@@ -13,20 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlfix_train.data.annotations.base import (
-    AnnotationFormat,
-    Annotations,
-    LabelChanges,
-    attributes,
-    build_annotations,
-    corners,
-    find_folders,
-    images_below,
-    number,
-    photo_name,
-    read_split_lists,
-)
-from mlfix_train.data.annotations.write_back import copy_files, copy_path, relabel_json_list
+from mlfix_train.data.annotations import base
+from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, LabelChanges
+from mlfix_train.data.annotations.write_back import relabel_json_list, write_copies
 from mlfix_train.data.files.json_files import JsonPatch, read_json
 from mlfix_train.errors import DataError, format_list
 
@@ -55,8 +44,8 @@ class Mtsd(AnnotationFormat):
     @classmethod
     def detect(cls, root: Path) -> int:
         """Split lists and JSON files in a folder ``annotations``."""
-        jsons = (next(folder.glob("*.json"), None) for folder in find_folders(root, "annotations"))
-        return 2 if find_folders(root, "splits") and any(jsons) else 0
+        jsons = (next(folder.glob("*.json"), None) for folder in base.find_folders(root, "annotations"))
+        return 2 if base.find_folders(root, "splits") and any(jsons) else 0
 
     def read(self) -> Annotations:
         """Reads all photos and boxes.
@@ -65,14 +54,16 @@ class Mtsd(AnnotationFormat):
             DataError: a folder is missing, two photos have one name, or a photo is in two splits.
         """
         files = _annotation_files(self.folder)
-        split_lists = read_split_lists(
-            file for folder in find_folders(self.folder, "splits") for file in sorted(folder.glob("*.txt"))
+        split_lists = base.read_split_lists(
+            file for folder in base.find_folders(self.folder, "splits") for file in sorted(folder.glob("*.txt"))
         )
-        folders = [Path(self.images).expanduser()] if self.images else find_folders(self.folder, "images")
+        folders = [Path(self.images).expanduser()] if self.images else base.find_folders(self.folder, "images")
         if not folders or not all(folder.is_dir() for folder in folders):
             missing = f"no folder called images below data.root={self.root}"
-            raise DataError(f"data.images={self.images} is not a folder" if self.images else missing,
-                            "unpack the image archives there, or give data.images=<folder>")  # fmt: skip
+            raise DataError(
+                f"data.images={self.images} is not a folder" if self.images else missing,
+                "unpack the image archives there, or give data.images=<folder>",
+            )
         images = _index_images(folders)
         photos: list[dict[str, Any]] = []
         boxes: list[dict[str, Any]] = []
@@ -84,8 +75,9 @@ class Mtsd(AnnotationFormat):
                 photos.append({**photo, "source": str(files[key]), **facts})
                 boxes += rows
             elif split not in WITHOUT_ANNOTATIONS:
-                detail = f"splits/{split}.txt lists it, but annotations/{key}.json does not exist"
-                photos.append({**photo, "source": f"splits/{split}.txt", "problem": "no annotation", "detail": detail})
+                detail = f"{split_lists[key]} lists it, but annotations/{key}.json does not exist"
+                source = str(split_lists[key])
+                photos.append({**photo, "source": source, "problem": "no annotation", "detail": detail})
         notes = []
         unannotated = [key for key in split_lists if key not in files and split_lists[key].stem in WITHOUT_ANNOTATIONS]
         if unannotated:
@@ -93,23 +85,13 @@ class Mtsd(AnnotationFormat):
         unlisted = [key for key in files if key not in split_lists]
         if split_lists and unlisted:
             notes.append(f"{len(unlisted):,} annotated photos are in no list of splits/: {format_list(unlisted, 3)}")
-        return build_annotations(self.name, self.folder, photos, boxes, stable_keys=True, notes=tuple(notes))
+        return base.build_annotations(self.name, self.folder, photos, boxes, stable_keys=True, notes=tuple(notes))
 
     def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
         """Writes copies with new labels; arguments as in the base class."""
-        sources = [Path(path) for path in annotations.photos["source"] if str(path).endswith(".json")]
-        homes = sorted({path.parent.parent for path in sources})
+        homes = sorted({Path(path).parent.parent for path in annotations.photos["source"]})
         lists = [path for home in homes for path in sorted((home / "splits").glob("*.txt"))]
-        copy_files(annotations, [*(path for path in sources if str(path) not in changes), *lists], out)
-        written = []
-        for source, labels in changes.items():
-            patch = JsonPatch(Path(source))
-            seen: set[str] = set()
-            keys = [_object_key(value, place, seen) for place, (*_, value) in enumerate(patch.listed("objects"))]
-            relabel_json_list(patch, "objects", keys, "label", labels)
-            written.append(copy_path(annotations, Path(source), out))
-            patch.write(written[-1])
-        return written
+        return write_copies(annotations, changes, out, _patch, lists)
 
     def open_copies(self, annotations: Annotations, out: Path) -> Mtsd:
         """Returns the data set of the copied annotations and the original photos."""
@@ -119,11 +101,13 @@ class Mtsd(AnnotationFormat):
 def _annotation_files(root: Path) -> dict[str, Path]:
     """Returns photo to annotation file."""
     found: dict[str, Path] = {}
-    for folder in find_folders(root, "annotations"):
+    for folder in base.find_folders(root, "annotations"):
         for path in sorted(folder.glob("*.json")):
             if found.setdefault(path.stem, path) != path:
-                raise DataError(f"two annotation files describe {path.stem}: {found[path.stem]} and {path}",
-                                "keep one of them, or give a data.root that holds one")  # fmt: skip
+                raise DataError(
+                    f"two annotation files describe {path.stem}: {found[path.stem]} and {path}",
+                    "keep one of them, or give a data.root that holds one",
+                )
     if not found:
         raise DataError(
             f"no folder annotations/ with one JSON per photo below data.root={root}",
@@ -135,8 +119,8 @@ def _annotation_files(root: Path) -> dict[str, Path]:
 def _index_images(folders: list[Path]) -> dict[str, Path]:
     """Returns photo to image file."""
     found: dict[str, Path] = {}
-    for path in (path for folder in folders for path in images_below(folder)):
-        if found.setdefault(photo_name(path.name), path) != path:
+    for path in (path for folder in folders for path in base.images_below(folder)):
+        if found.setdefault(base.photo_name(path.name), path) != path:
             raise DataError(f"two photos are called {path.stem}: {found[path.stem]} and {path}", "remove or rename one")
     return found
 
@@ -154,6 +138,15 @@ def _read_photo(file: Path, key: str) -> tuple[dict[str, Any], list[dict[str, An
         for place, value in enumerate(content["objects"])
     ]
     return {"width": width, "height": int(content["height"]), "panorama": panorama}, rows
+
+
+def _patch(file: Path, labels: Mapping[str, str | None], target: Path) -> None:
+    """Writes a copy of an annotation file with other labels, by object key."""
+    patch = JsonPatch(file)
+    seen: set[str] = set()
+    keys = [_object_key(value, place, seen) for place, (*_, value) in enumerate(patch.listed("objects"))]
+    relabel_json_list(patch, "objects", keys, "label", labels)
+    patch.write(target)
 
 
 def _object_key(value: Any, place: int, seen: set[str]) -> str:
@@ -181,12 +174,12 @@ def _schema_problem(content: Any) -> str:
 
 def _read_object(value: Any, photo: str, key: str, place: int, width: int, panorama: bool) -> dict[str, Any]:
     """Returns the row of one object."""
-    row: dict[str, Any] = {"photo": photo, "annotation": key, "position": place, "label": None, **corners([0] * 4)}
+    row: dict[str, Any] = {"photo": photo, "annotation": key, "position": place, "label": None, **base.corners([0] * 4)}
     if not isinstance(value, Mapping) or not isinstance(value.get("bbox"), Mapping):
         return {**row, "problem": "malformed", "detail": f"object {place} has no bbox: {json.dumps(value)[:120]}"}
     box = value["bbox"]
-    row |= corners(box.get(name) for name in ("xmin", "ymin", "xmax", "ymax"))
-    row |= attributes(value.get("properties"))
+    row |= base.corners(box.get(name) for name in ("xmin", "ymin", "xmax", "ymax"))
+    row |= base.attributes(value.get("properties"))
     if isinstance(value.get("label"), str) and value["label"].strip():
         row["label"] = value["label"]
     elif not row.get("problem"):
@@ -204,8 +197,8 @@ def _wrap_around(row: Mapping[str, Any], parts: Any, width: int, panorama: bool)
     if left > right and (parts or (panorama and width - left + right < left - right)):
         return {"x_max": right + width, "wraps": True}
     if isinstance(parts, Mapping) and all(isinstance(part, Mapping) for part in parts.values()) and len(parts) == 2:
-        first, second = sorted(parts.values(), key=lambda part: -number(part.get("xmin")))
-        left, right = number(first.get("xmin")), number(second.get("xmax"))
-        if number(first.get("xmax")) >= width - 2 and number(second.get("xmin")) <= 2 and right < left:
+        first, second = sorted(parts.values(), key=lambda part: -base.number(part.get("xmin")))
+        left, right = base.number(first.get("xmin")), base.number(second.get("xmax"))
+        if base.number(first.get("xmax")) >= width - 2 and base.number(second.get("xmin")) <= 2 and right < left:
             return {"x_min": left, "x_max": right + width, "wraps": True}
     return {"wraps": False}

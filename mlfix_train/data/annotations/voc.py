@@ -14,19 +14,9 @@ from typing import Any
 from xml.parsers import expat
 from xml.sax.saxutils import escape
 
-from mlfix_train.data.annotations.base import (
-    AnnotationFormat,
-    Annotations,
-    LabelChanges,
-    attributes,
-    build_annotations,
-    corners,
-    find_folders,
-    photo_name,
-    read_split_lists,
-    split_of,
-)
-from mlfix_train.data.annotations.write_back import copy_files, copy_path
+from mlfix_train.data.annotations import base
+from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, LabelChanges
+from mlfix_train.data.annotations.write_back import write_copies
 from mlfix_train.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -50,7 +40,7 @@ class Voc(AnnotationFormat):
     @classmethod
     def detect(cls, root: Path) -> int:
         """XML files in a folder ``Annotations``, or loose ones."""
-        if any(next(folder.rglob("*.xml"), None) for folder in find_folders(root, "annotations")):
+        if any(next(folder.rglob("*.xml"), None) for folder in base.find_folders(root, "annotations")):
             return 2
         return 1 if next(root.glob("*.xml"), None) or next(root.glob("*/*.xml"), None) else 0
 
@@ -63,14 +53,14 @@ class Voc(AnnotationFormat):
         root = self.folder
         photos: list[dict[str, Any]] = []
         boxes: list[dict[str, Any]] = []
-        for folder in find_folders(root, "Annotations") or [root]:
+        for folder in base.find_folders(root, "Annotations") or [root]:
             home = root if folder == root else folder.parent
-            images = next(iter(find_folders(home, "JPEGImages", 1)), None) if folder != root else None
-            lists = read_split_lists(home / "ImageSets" / "Main" / f"{split}.txt" for split in SPLITS)
+            images = next(iter(base.find_folders(home, "JPEGImages", 1)), None) if folder != root else None
+            lists = base.read_split_lists(home / "ImageSets" / "Main" / f"{split}.txt" for split in SPLITS)
             described = set()
             for file in sorted(folder.rglob("*.xml")):
                 photo, rows = _read_file(file, root, folder, images)
-                photo["split"] = lists[file.stem].stem if file.stem in lists else split_of(file.parent.name)
+                photo["split"] = lists[file.stem].stem if file.stem in lists else base.split_of(file.parent.name)
                 photos.append(photo)
                 described.add(file.stem)
                 boxes += [{**row, "photo": photo["name"]} for row in rows]
@@ -80,20 +70,13 @@ class Voc(AnnotationFormat):
         if not photos:
             hint = "give the folder that holds Annotations/ and JPEGImages/"
             raise DataError(f"no XML below data.root={self.root}", hint)
-        return build_annotations(self.name, root, photos, boxes)
+        return base.build_annotations(self.name, root, photos, boxes)
 
     def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
         """Writes copies with new labels; arguments as in the base class."""
-        sources = [Path(path) for path in annotations.photos["source"] if str(path).endswith(".xml")]
-        folders = sorted({path.parent.parent / "ImageSets" / "Main" for path in sources})
+        folders = sorted({Path(path).parent.parent / "ImageSets" / "Main" for path in annotations.photos["source"]})
         lists = [path for folder in folders for path in sorted(folder.glob("*.txt"))]
-        copy_files(annotations, [*(path for path in sources if str(path) not in changes), *lists], out)
-        written = []
-        for source, labels in changes.items():
-            written.append(copy_path(annotations, Path(source), out))
-            new = {int(key): label for key, label in labels.items()}
-            written[-1].write_bytes(patch_xml(Path(source).read_bytes(), new))
-        return written
+        return write_copies(annotations, changes, out, _patch, lists)
 
     def open_copies(self, annotations: Annotations, out: Path) -> Voc:
         """Returns the data set of the copied annotations, without photos."""
@@ -104,7 +87,7 @@ def _unannotated(stem: str, split_list: Path, folder: Path, images: Path, root: 
     """Returns the row of a photo that a split list names and no XML describes."""
     xml = folder / f"{stem}.xml"
     return {
-        "name": photo_name(xml.relative_to(root).as_posix()),
+        "name": base.photo_name(xml.relative_to(root).as_posix()),
         "path": str(images / f"{stem}.jpg"),
         "split": split_list.stem,
         "source": str(split_list),
@@ -124,7 +107,7 @@ def _read_file(
         folder: the folder ``Annotations``.
         images: the folder of the photos; ``None``: beside the XML.
     """
-    name = photo_name(file.relative_to(root).as_posix())
+    name = base.photo_name(file.relative_to(root).as_posix())
     photo: dict[str, Any] = {"name": name, "source": str(file), "path": str(file.with_suffix(".jpg"))}
     try:
         tree = ET.parse(file).getroot()
@@ -149,13 +132,13 @@ def _read_object(file: Path, value: ET.Element, place: int) -> dict[str, Any]:
     row: dict[str, Any] = {"annotation": str(place), "position": place, "label": label}
     box = value.find("bndbox")
     texts = [box.findtext(name) if box is not None else None for name in ("xmin", "ymin", "xmax", "ymax")]
-    row |= corners(_to_float(text) for text in texts)
+    row |= base.corners(_to_float(text) for text in texts)
     if row.get("problem"):
         row["detail"] = f"{file}: object {place}: corners {', '.join(map(str, texts))}"
     elif label is None:
         row |= {"problem": "no label", "detail": f"{file}: object {place} has no name"}
     row["x_min"], row["y_min"] = row["x_min"] - 1, row["y_min"] - 1
-    return row | attributes(
+    return row | base.attributes(
         {item.tag: (item.text or "").strip() for item in value if item.tag not in OWN_ELEMENTS and len(item) == 0}
     )
 
@@ -165,6 +148,10 @@ def _to_float(text: str | None) -> float | str | None:
         return None if text is None else float(text)
     except ValueError:
         return text
+
+
+def _patch(file: Path, labels: Mapping[str, str | None], target: Path) -> None:
+    target.write_bytes(patch_xml(file.read_bytes(), {int(key): label for key, label in labels.items()}))
 
 
 def patch_xml(raw: bytes, labels: Mapping[int, str | None]) -> bytes:

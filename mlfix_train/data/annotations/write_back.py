@@ -7,13 +7,13 @@ compared before anyone is told that they are good.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from mlfix_train.data.annotations.base import AnnotationFormat, Annotations
+from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, LabelChanges
 from mlfix_train.data.files.json_files import JsonPatch
 from mlfix_train.data.samples import INVALID
 from mlfix_train.errors import ConfigError, DataError, did_you_mean, format_list
@@ -59,9 +59,8 @@ def box_fixes(
     rows = crops.loc[fixes.index]
     columns = (rows["group"], rows["annotation"].astype(str), rows["label"], fixes["new_label"])
     fixed = []
-    for photo, annotation, old, new in zip(*columns, strict=True):
-        if new == INVALID:
-            new = {"remove": None, "keep": old}.get(invalid, invalid)
+    for photo, annotation, old, given in zip(*columns, strict=True):
+        new = {"remove": None, "keep": old}.get(invalid, invalid) if given == INVALID else given
         if new != old:
             fixed.append((photo, annotation, old, new))
     return pd.DataFrame(fixed, columns=["photo", "annotation", "old_label", "new_label"], dtype=object)
@@ -117,7 +116,8 @@ def group_changes(annotations: Annotations, fixes: pd.DataFrame) -> dict[str, di
     ]
     if gone or changed:
         raise DataError(
-            f"data.root={annotations.root}: {len(gone):,} fixed boxes are gone, {len(changed):,} have another label now",
+            f"data.root={annotations.root}: {len(gone):,} fixed boxes are gone, "
+            f"{len(changed):,} have another label now",
             "crop again and review what changed, or export from the annotations as they were",
             [*gone[:3], *changed[:3]],
         )
@@ -169,17 +169,43 @@ def copy_path(annotations: Annotations, path: Path, out: Path) -> Path:
         DataError: the file is not below the root.
     """
     if not path.is_relative_to(annotations.root):
-        raise DataError(f"{path} is not below data.root={annotations.root}",
-                        "copies are laid out as below the root: crop with a data.root that holds all annotations")  # fmt: skip
+        raise DataError(
+            f"{path} is not below data.root={annotations.root}",
+            "copies are laid out as below the root: crop with a data.root that holds all annotations",
+        )
     target = out / path.relative_to(annotations.root)
     target.parent.mkdir(parents=True, exist_ok=True)
     return target
 
 
-def copy_files(annotations: Annotations, files: Iterable[Path], out: Path) -> None:
-    """Copies files to their places below ``out``."""
-    for file in files:
-        shutil.copyfile(file, copy_path(annotations, file, out))
+def write_copies(
+    annotations: Annotations,
+    changes: LabelChanges,
+    out: Path,
+    patch: Callable[[Path, Mapping[str, str | None], Path], None],
+    others: Iterable[Path] = (),
+) -> list[Path]:
+    """Copies all annotation files, patching those with changes.
+
+    Args:
+        annotations: the originals.
+        changes: new labels, by annotation file and key.
+        out: folder of the copies.
+        patch: called with the file, the new labels of its boxes, and where the patched file goes.
+        others: further files to copy, such as lists of splits.
+
+    Returns:
+        The patched files.
+    """
+    written = []
+    for source in dict.fromkeys([*map(Path, annotations.photos["source"]), *others]):
+        labels = changes.get(str(source))
+        if labels:
+            written.append(copy_path(annotations, source, out))
+            patch(source, labels, written[-1])
+        elif source.is_file():
+            shutil.copyfile(source, copy_path(annotations, source, out))
+    return written
 
 
 def relabel_json_list(

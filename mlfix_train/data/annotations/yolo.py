@@ -16,17 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlfix_train.data.annotations.base import (
-    AnnotationFormat,
-    Annotations,
-    LabelChanges,
-    build_annotations,
-    corners,
-    images_below,
-    photo_name,
-    split_of,
-)
-from mlfix_train.data.annotations.write_back import copy_files, copy_path
+from mlfix_train.data.annotations import base
+from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, LabelChanges
+from mlfix_train.data.annotations.write_back import copy_path, write_copies
 from mlfix_train.errors import DataError, format_list, nearest
 
 SPLITS = ("train", "val", "test", "valid", "minival")
@@ -69,7 +61,7 @@ class Yolo(AnnotationFormat):
         if images and not any(path.is_relative_to(root) for path in images):  # `path:` leads elsewhere
             root = Path(os.path.commonpath([path.parent for path in images]))
             root = root.parent if root.name.lower() == "images" else root
-        images = images or {path: _split_by_folder(root, path) for path in images_below(root)}
+        images = images or {path: _split_by_folder(root, path) for path in base.images_below(root)}
         photos: list[dict[str, Any]] = []
         boxes: list[dict[str, Any]] = []
         owners: dict[str, Path] = {}
@@ -78,7 +70,7 @@ class Yolo(AnnotationFormat):
             label_file = label_path(path)
             if owners.setdefault(label_file, path) != path:
                 raise DataError(f"two photos share {label_file}: {owners[label_file]} and {path}", "rename one of them")
-            name = photo_name(Path(os.path.relpath(path, root)).as_posix())
+            name = base.photo_name(Path(os.path.relpath(path, root)).as_posix())
             rows, problem = _read_label_file(label_file, name, names)
             photo = {"name": name, "path": str(path), "split": split, "source": label_file}
             photos.append(photo | ({"problem": "annotation unreadable", "detail": problem} if problem else {}))
@@ -92,7 +84,7 @@ class Yolo(AnnotationFormat):
                 f"none of the {len(photos):,} photos below data.root={self.root} has a label file with boxes",
                 f"the label file of the first one would be {photos[0]['source'] if photos else 'in labels/'}",
             )
-        return build_annotations(
+        return base.build_annotations(
             self.name,
             root,
             photos,
@@ -114,14 +106,11 @@ class Yolo(AnnotationFormat):
         wanted = {label for labels in changes.values() for label in labels.values() if label is not None}
         added = {max(names) + 1 + place: label for place, label in enumerate(sorted(wanted - set(numbers)))}
         numbers |= {label: number for number, label in added.items()}
-        written = []
-        for source in dict.fromkeys(map(str, annotations.photos["source"])):
-            if source in changes:
-                written.append(copy_path(annotations, Path(source), out))
-                text = _relabel_lines(Path(source).read_bytes().decode(), changes[source], numbers)
-                written[-1].write_bytes(text.encode())
-            elif os.path.isfile(source):
-                copy_files(annotations, [Path(source)], out)
+
+        def patch(file: Path, labels: Mapping[str, str | None], target: Path) -> None:
+            target.write_bytes(_relabel_lines(file.read_bytes().decode(), labels, numbers).encode())
+
+        written = write_copies(annotations, changes, out, patch)
         for photo in map(Path, annotations.photos["path"]):  # YOLO's tools look for photos beside the labels
             target = copy_path(annotations, photo, out)
             if not target.exists():
@@ -157,8 +146,10 @@ def find_class_names(root: Path, file: str | Path | None) -> Path:
             raise DataError(f"{root} holds several lists of classes: {names}", "name one: data.file=<file>")
     found = found or [path for path in _class_files(root) if path.is_file()]
     if not found:
-        raise DataError(f"no list of classes in data.root={root}",
-                        "YOLO needs data.yaml with names, or classes.txt; give it with data.file=<file>")  # fmt: skip
+        raise DataError(
+            f"no list of classes in data.root={root}",
+            "YOLO needs data.yaml with names, or classes.txt; give it with data.file=<file>",
+        )
     return found[0]
 
 
@@ -218,18 +209,18 @@ def read_class_names(path: Path) -> tuple[dict[int, str], dict[str, Any]]:
 
 def _listed_images(root: Path, names_file: Path, settings: Mapping[str, Any]) -> tuple[dict[Path, str], list[str]]:
     """Returns the photos that a ``data.yaml`` names, with their splits, and notes on what is left out."""
-    base, notes = names_file.parent, []
+    home, notes = names_file.parent, []
     if settings.get("path"):
         stated = Path(str(settings["path"])).expanduser()
         candidates = [stated] if stated.is_absolute() else [names_file.parent / stated, root / stated]
-        base = next((folder for folder in candidates if folder.is_dir()), base)
+        home = next((folder for folder in candidates if folder.is_dir()), home)
     images: dict[Path, str] = {}
     repeated = 0
     for split in (name for name in SPLITS if settings.get(name)):
         given = settings[split]
         for entry in given if isinstance(given, list) else [given]:
             try:
-                found = _images_of_entry(names_file, base, root, split, str(entry))
+                found = _images_of_entry(names_file, home, root, split, str(entry))
             except DataError as error:
                 if split != "test":  # a test split is often named but not shipped
                     raise
@@ -243,36 +234,36 @@ def _listed_images(root: Path, names_file: Path, settings: Mapping[str, Any]) ->
     return images, notes
 
 
-def _images_of_entry(names_file: Path, base: Path, root: Path, split: str, entry: str) -> list[Path]:
+def _images_of_entry(names_file: Path, home: Path, root: Path, split: str, entry: str) -> list[Path]:
     """Returns the photos of a folder, or of a list of photos."""
     stem = entry.removeprefix("../")
-    for place in (base / entry, names_file.parent / entry, root / entry, base / stem, root / stem):
+    for place in (home / entry, names_file.parent / entry, root / entry, home / stem, root / stem):
         if place.is_dir():
-            return [Path(os.path.normpath(path)) for path in images_below(place)]
+            return [Path(os.path.normpath(path)) for path in base.images_below(place)]
         if place.is_file() and place.suffix == ".txt":
             lines = [line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-            return [Path(os.path.normpath(_listed_path(line, place, base))) for line in lines]
-    parent = (base / entry).parent
+            return [Path(os.path.normpath(_listed_path(line, place, home))) for line in lines]
+    parent = (home / entry).parent
     close = nearest(Path(entry).name, [path.name for path in parent.iterdir()]) if parent.is_dir() else []
     raise DataError(
-        f"{names_file}: {split}: {entry} is neither a folder nor a list of photos (searched in {base})",
+        f"{names_file}: {split}: {entry} is neither a folder nor a list of photos (searched in {home})",
         f"did you mean {close[0]}?" if close else "correct it, or path:",
     )
 
 
-def _listed_path(line: str, list_file: Path, base: Path) -> Path:
+def _listed_path(line: str, list_file: Path, home: Path) -> Path:
     """Returns the photo that a line of a list names, relative to the list's folder or to the data set's."""
     if os.path.isabs(line):
         return Path(line)
-    candidates = [list_file.parent / line, base / line]
+    candidates = [list_file.parent / line, home / line]
     if not line.startswith("./"):  # CVAT's lists begin with a folder `data`, which stands for the data set
-        candidates.append(base / line.partition("/")[2])
+        candidates.append(home / line.partition("/")[2])
     found = (path for path in candidates if path.exists())
     return next(found, candidates[0] if line.startswith("./") else candidates[1])
 
 
 def _split_by_folder(root: Path, path: Path) -> str:
-    return next((split for part in path.relative_to(root).parts[:-1] if (split := split_of(part))), "")
+    return next((split for part in path.relative_to(root).parts[:-1] if (split := base.split_of(part))), "")
 
 
 def label_path(photo: Path) -> str:
@@ -299,7 +290,13 @@ def _read_label_file(file: str, photo: str, names: Mapping[int, str]) -> tuple[l
     rows: list[dict[str, Any]] = []
     for line, content in enumerate(text.splitlines(), 1):
         if words := content.split():
-            row = {"photo": photo, "annotation": str(line), "position": len(rows), "label": None, **corners([0] * 4)}
+            row = {
+                "photo": photo,
+                "annotation": str(line),
+                "position": len(rows),
+                "label": None,
+                **base.corners([0] * 4),
+            }
             rows.append(row | _parse_line(f"{file}: line {line}", words, names))
     return rows, ""
 
@@ -317,9 +314,9 @@ def _parse_line(where: str, words: list[str], names: Mapping[int, str]) -> dict[
         return {"problem": "malformed", "detail": detail}
     if count <= 6:
         x, y, width, height = numbers[1:5]
-        row = corners([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
+        row = base.corners([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
     else:
-        row = corners([min(numbers[1::2]), min(numbers[2::2]), max(numbers[1::2]), max(numbers[2::2])])
+        row = base.corners([min(numbers[1::2]), min(numbers[2::2]), max(numbers[1::2]), max(numbers[2::2])])
     if row.get("problem"):
         return {**row, "detail": f"{where}: {text}"}
     number = numbers[0]
@@ -333,7 +330,7 @@ def _orphaned_boxes(owners: Mapping[str, Path], names_file: Path, names: Mapping
     """Returns the boxes of label files that belong to no photo."""
     rows: list[dict[str, Any]] = []
     image_folders = {os.path.dirname(photo) for photo in owners.values()}
-    for folder in sorted({os.path.dirname(path) for path in owners} - image_folders):  # any text may lie beside photos
+    for folder in sorted({os.path.dirname(path) for path in owners} - image_folders):  # beside photos, any text may lie
         for path in sorted(Path(folder).glob("*.txt")):
             if str(path) not in owners and path != names_file and path.name not in CLASS_FILES:
                 for row in _read_label_file(str(path), "", names)[0]:
@@ -348,14 +345,14 @@ def _orphaned_boxes(owners: Mapping[str, Path], names_file: Path, names: Mapping
 
 def _relabel_lines(text: str, labels: Mapping[str, str | None], numbers: Mapping[str, int]) -> str:
     """Returns a label file with other class numbers; ``labels`` are by line number, ``None`` removes the line."""
-    kept = []
+    lines = []
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         label = labels.get(str(number))
         if label is not None:
-            line = re.sub(r"[^\s\ufeff]+", str(numbers[label]), line, count=1)
-        if label is not None or str(number) not in labels:
-            kept.append(line)
-    return "".join(kept)
+            lines.append(re.sub(r"[^\s\ufeff]+", str(numbers[label]), line, count=1))
+        elif str(number) not in labels:
+            lines.append(line)
+    return "".join(lines)
 
 
 def _names_copy(annotations: Annotations, path: Path, out: Path) -> Path:
@@ -434,19 +431,12 @@ def patch_yaml(text: str, added: Mapping[int, str], path: str | None) -> str:
 
 def _class_insertion(text: str, names: Any, added: Mapping[int, str]) -> tuple[int, int, str]:
     """Returns where new classes go, behind the last one of a YAML node, and their text."""
-    last = names.value[-1]
-    is_mapping = isinstance(last, tuple)
-    at = (last[1] if is_mapping else last).end_mark.index
+    last, is_mapping = names.value[-1], isinstance(names.value[-1], tuple)
+    at: int = (last[1] if is_mapping else last).end_mark.index
     if names.flow_style:
-        return (
-            at,
-            at,
-            "".join(f", {f'{number}: ' if is_mapping else ''}{json.dumps(name)}" for number, name in added.items()),
-        )
-    at = re.compile(r"[^\r\n]*").match(text, at).end()  # behind a comment
-    start = ("\r\n" if "\r\n" in text else "\n") + " " * names.start_mark.column
-    return (
-        at,
-        at,
-        "".join(f"{start}{f'{number}:' if is_mapping else '-'} {json.dumps(name)}" for number, name in added.items()),
-    )
+        separator, marker = ", ", ""
+    else:
+        at += len(re.split(r"[\r\n]", text[at:], maxsplit=1)[0])  # behind a comment
+        separator, marker = ("\r\n" if "\r\n" in text else "\n") + " " * names.start_mark.column, "- "
+    entries = (f"{f'{number}: ' if is_mapping else marker}{json.dumps(name)}" for number, name in added.items())
+    return at, at, "".join(separator + entry for entry in entries)

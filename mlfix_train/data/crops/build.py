@@ -124,14 +124,15 @@ def plan_crops(annotations: Annotations, spec: CropSpec) -> tuple[pd.DataFrame, 
     corners = zip(*(boxes[edge].tolist() for edge in EDGES), strict=True)
     facts = photos.to_dict("index")
     jobs: list[PhotoJob] = []
-    for name, *box in zip(boxes["photo"], corners, wraps.tolist(), boxes["sample_id"], strict=True):
+    for name, box, wrap, crop in zip(boxes["photo"], corners, wraps.tolist(), boxes["sample_id"], strict=True):
         if not jobs or jobs[-1].name != name:
             photo = facts[name]
             size = int(photo["width"]), int(photo["height"])
             flags = bool(photo["panorama"]), annotations.normalized, annotations.exif_applied
-            jobs.append(PhotoJob(str(name), photo["path"], *size, *flags, [], [], []))
-        for values, value in zip((jobs[-1].boxes, jobs[-1].wraps, jobs[-1].crops), box, strict=True):
-            values.append(value)
+            jobs.append(PhotoJob(name, photo["path"], *size, *flags, [], [], []))
+        jobs[-1].boxes.append(box)
+        jobs[-1].wraps.append(wrap)
+        jobs[-1].crops.append(crop)
     return boxes, jobs
 
 

@@ -93,9 +93,14 @@ def crop_dataset(
             selected = select_boxes(annotations, labels, splits)
             info = {"version": __version__, "format": annotations.format, **settings}
             crops = build_crops(
-                selected, spec, path, workers, max_unreadable, progress,
+                selected,
+                spec,
+                path,
+                workers,
+                max_unreadable,
+                progress,
                 on_start=lambda: _write_info(path, {"status": "running", **info}),
-            )  # fmt: skip
+            )
             with atomic_path(path / TABLE) as temporary:
                 crops.table.reset_index().to_parquet(temporary, index=False)
             with atomic_path(path / DROPPED) as temporary:
@@ -119,8 +124,10 @@ def read_info(folder: Path) -> dict[str, Any]:
     try:
         info = dict(json.loads((folder / INFO).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        raise DataError(f"crops={folder} holds no crops ({INFO} is missing)",
-                        "give the folder that `mlfix crop` wrote: crops=<folder>") from error  # fmt: skip
+        raise DataError(
+            f"crops={folder} holds no crops ({INFO} is missing)",
+            "give the folder that `mlfix crop` wrote: crops=<folder>",
+        ) from error
     except (OSError, ValueError) as error:
         raise DataError(f"{folder / INFO} can't be read: {error}", "crop again") from error
     if info.get("status") != "finished":
@@ -170,12 +177,18 @@ def _check_settings(out: Path, settings: dict[str, Any], overwrite: bool) -> Non
     except (OSError, ValueError) as error:
         raise DataError(f"{out / INFO} can't be read: {error}", "delete the folder, or give another out=") from error
     old, new = _flatten(before), _flatten(settings)
-    changed = [f"{key}: {old.get(key)} there, {new.get(key)} requested" for key in {**old, **new}
-               if old.get(key) != new.get(key)]  # fmt: skip
+    changed = [
+        f"{key}: {old.get(key)} there, {new.get(key)} requested"
+        for key in {**old, **new}
+        if old.get(key) != new.get(key)
+    ]
     has_crops = before.get("status") == "finished" or any(next(out.glob(f"*/**/*.{kind}"), None) for kind in FORMATS)
     if changed and has_crops and not overwrite:
-        raise DataError(f"out={out} holds crops of other settings", "give another out=, or overwrite=true to replace them",
-                        changed[:6])  # fmt: skip
+        raise DataError(
+            f"out={out} holds crops of other settings",
+            "give another out=, or overwrite=true to replace them",
+            changed[:6],
+        )
 
 
 def _flatten(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ Box = tuple[float, float, float, float]
 """``x_min, y_min, x_max, y_max`` in pixels, at the outer edges."""
 
 MIN_OVERSAMPLING = 2.0
-"""Photos are decoded at reduced size as long as every crop still has so many source pixels per target pixel and axis."""
+"""Source pixels per pixel of a crop, along each axis, that decoding at reduced size has to leave."""
 
 
 class NotCropped(Exception):  # noqa: N818 - an outcome, not an error

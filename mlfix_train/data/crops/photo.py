@@ -16,8 +16,12 @@ from mlfix_train.data.pixels.decode import ImageTooLarge, fit_square, open_image
 
 PHOTO_PROBLEMS = ("photo missing", "photo unreadable", "photo too large", "size mismatch")
 """Problems of a whole photo, which may be gone at the next call."""
-SIDEWAYS = {Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270, Image.Transpose.TRANSPOSE,
-            Image.Transpose.TRANSVERSE}  # fmt: skip
+SIDEWAYS = {
+    Image.Transpose.ROTATE_90,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.TRANSVERSE,
+}
 
 
 @dataclass(frozen=True)
@@ -137,16 +141,17 @@ def _place_boxes(
         sx, sy = width / job.width, height / job.height
     outcomes: list[BoxOutcome] = []
     placements: dict[int, Placement] = {}
-    for place, (x0, y0, x1, y1) in enumerate(job.boxes):
+    for place, corners in enumerate(job.boxes):
         panorama = job.panorama or job.wraps[place]
+        scaled = (corners[0] * sx, corners[1] * sy, corners[2] * sx, corners[3] * sy)
         try:
-            placement = place_box((x0 * sx, y0 * sy, x1 * sx, y1 * sy), width, height, panorama, spec)
+            placement = place_box(scaled, width, height, panorama, spec)
         except NotCropped as reason:
             outcomes.append(BoxOutcome(problem=reason.problem, detail=reason.detail))
             continue
         placements[place] = placement
-        box = (round(value, 4) for value in placement.box)
-        outcomes.append(BoxOutcome(*box, placement.clipped, width, height))
+        x0, y0, x1, y1 = (round(edge, 4) for edge in placement.box)
+        outcomes.append(BoxOutcome(x0, y0, x1, y1, placement.clipped, width, height))
     return outcomes, placements
 
 

@@ -41,7 +41,7 @@ def crop_tables(
 
 def _one_type_per_column(meta: pd.DataFrame) -> pd.DataFrame:
     """Returns attributes with mixed types as text, since Parquet allows only one type per column."""
-    for name in meta.columns[meta.dtypes == object]:
+    for name in meta.select_dtypes(object).columns:
         known = meta[name].dropna()
         if known.map(type).nunique() > 1:
             meta[name] = meta[name].map(str, na_action="ignore")

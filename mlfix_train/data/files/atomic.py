@@ -1,4 +1,4 @@
-"""Files that are whole or not there, written beside their place; a folder for one process at a time."""
+"""Atomic writes, and a lock on a folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a temporary path beside ``path``, which replaces ``path`` when the block ends without an error."""
+    """Yields a temporary path next to ``path``, which replaces ``path`` if the block ends without an error."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
@@ -26,10 +26,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 class FolderLock:
-    """Holds a lock file, so that two processes don't build one thing; the system frees it when a process dies.
+    """Locks a folder, so that only one process writes to it; the system frees the lock when the process dies.
 
     Args:
-        folder: what is built, an existing folder.
+        folder: An existing folder.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rows of a CSV file with their line numbers, so that errors can say where a mistake stands."""
+"""Rows of a CSV file with their line numbers, so that errors can name the line."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mlfix_train.errors import MlfixError
 
 
 def read_rows(path: Path, key: str, error_type: type[MlfixError]) -> list[tuple[int, list[str]]]:
-    """Returns the rows of a CSV (UTF-8) as (number of their last line, cells).
+    """Returns the rows of a CSV file (UTF-8) as (number of their last line, cells).
 
     Args:
-        path: the file.
-        key: what the user calls it.
-        error_type: what is raised.
+        path: The file.
+        key: What errors call it, such as ``fixes.path``.
+        error_type: The type of error that is raised.
 
     Raises:
-        MlfixError: of ``error_type``: the file can't be read, is not UTF-8, or no CSV.
+        MlfixError: Of ``error_type``: the file can't be read, is not UTF-8, or not CSV.
     """
     try:
         raw = path.read_bytes()
@@ -27,16 +27,16 @@ def read_rows(path: Path, key: str, error_type: type[MlfixError]) -> list[tuple[
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        guess = "UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "not UTF-8"
+        encoding = "UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "not UTF-8"
         line = error.object[: error.start].count(b"\n") + 1
         raise error_type(
-            f"{path}: line {line} is {guess} (byte 0x{error.object[error.start]:02x})",
+            f"{path}: line {line} is {encoding} (byte 0x{error.object[error.start]:02x})",
             "save the file again as CSV UTF-8",
         ) from error
     if "\x00" in text:
-        raise error_type(f"{path} holds NUL characters: it is no CSV file", "save it again as CSV UTF-8")
+        raise error_type(f"{path} contains NUL characters: it is not a CSV file", "save it again as CSV UTF-8")
     reader = csv.reader(io.StringIO(text, newline=""))
     try:
         return [(reader.line_num, row) for row in reader]
     except csv.Error as error:
-        raise error_type(f"{path}: line {reader.line_num}: {error}", "mend the line") from error
+        raise error_type(f"{path}: line {reader.line_num}: {error}", "correct the line") from error

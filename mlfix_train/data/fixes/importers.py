@@ -1,26 +1,25 @@
 """Fixes from other tools' files: FiftyOne's JSON, Label Studio's JSON, cleanlab's table of issues.
 
-These files name the label of every sample that was looked at, changed or not; where it is the given one, there is no
-fix.
+These files give the label of every reviewed sample, changed or not; if it is the given one, there is no fix.
 
 - FiftyOne, ``labels.json`` of an exported ``FiftyOneImageClassificationDataset`` (``{"classes": [...], "labels":
   {image: label}}``), or ``samples.json`` of an exported ``FiftyOneDataset``, whose field ``ground_truth`` counts and
-  whose tag ``invalid`` takes a sample out.
+  whose tag ``invalid`` excludes a sample.
 - Label Studio, JSON or JSON-MIN: the choice of each annotation that was not cancelled; the sample is
   ``data.sample_id``, or the path in ``data.image``.
-- cleanlab, a CSV with ``is_label_issue``: the answers of a column ``corrected_label``, where there is one (an empty
-  cell is no answer yet); else every issue is marked ``invalid``.
+- cleanlab, a CSV with ``is_label_issue``: the labels of a column ``corrected_label``, if there is one (an empty cell is
+  not reviewed yet); else every issue is marked ``invalid``.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from mlfix_train.data.files.json_files import read_json
 from mlfix_train.data.samples import INVALID
 from mlfix_train.errors import FixesError, format_list
 
@@ -36,18 +35,17 @@ def read_json_fixes(path: Path) -> list[Record]:
     """Reads FiftyOne's or Label Studio's JSON.
 
     Returns:
-        Records with ``row`` (from 1), ``sample_id`` (a path, as the file has it) and ``new_label``; where the file says
-        them, ``reviewer`` and ``time``.
+        Records with ``row`` (from 1), ``sample_id`` (a path, as in the file) and ``new_label``; ``reviewer`` and
+        ``time`` if the file has them.
 
     Raises:
-        FixesError: no such file, no JSON, or JSON of neither tool; a sample without a name or label.
+        FixesError: The file is missing, not JSON, or of neither tool; a sample without a name or label.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        raise FixesError(f"fixes.path={path} does not exist", "give the file that the other tool exported") from error
-    except (OSError, ValueError) as error:
-        raise FixesError(f"{path} can't be read as JSON: {error}", "export it again") from error
+    if not path.exists():
+        raise FixesError(f"fixes.path={path} does not exist", "set the file that the other tool exported")
+    content, problem = read_json(path)
+    if problem:
+        raise FixesError(f"{path} can't be read as JSON: {problem}", "export it again")
     if isinstance(content, Mapping) and isinstance(content.get("labels"), Mapping):
         return _fiftyone_labels(content, path)
     if isinstance(content, Mapping) and isinstance(content.get("samples"), Sequence):
@@ -55,28 +53,31 @@ def read_json_fixes(path: Path) -> list[Record]:
     if isinstance(content, Sequence) and not isinstance(content, str) and all(isinstance(t, Mapping) for t in content):
         return _label_studio(content, path)
     raise FixesError(
-        f"{path} is no file of fixes that is known",
-        "give a CSV with sample_id,new_label, FiftyOne's labels.json or samples.json, or Label Studio's JSON",
+        f"{path} is not a known kind of fixes file",
+        "use a CSV with sample_id,new_label, FiftyOne's labels.json or samples.json, or Label Studio's JSON",
     )
 
 
 def _fiftyone_labels(content: Mapping[str, Any], path: Path) -> list[Record]:
     if "suggested_by" in content:
         raise FixesError(
-            f"{path} holds what mlfix suggests, which nobody has looked at",
-            "give the labels.json that FiftyOne exported after the review",
+            f"{path} holds suggestions of mlfix, which nobody has reviewed",
+            "use the labels.json that FiftyOne exported after the review",
         )
     classes = content.get("classes") or []
     if not isinstance(classes, list):
-        raise FixesError(f"{path}: classes is no list", "export it again")
+        raise FixesError(f"{path}: classes is not a list", "export it again")
     records = []
     for row, (name, value) in enumerate(content["labels"].items(), start=1):
         label = value.get("label") if isinstance(value, Mapping) else value
         if isinstance(label, int) and not isinstance(label, bool):
             if not 0 <= label < len(classes):
-                raise FixesError(f"{path}: {name} has the label number {label}, of {len(classes)} classes", "mend it")
+                raise FixesError(
+                    f"{path}: {name} has the label number {label}, but there are {len(classes)} classes",
+                    "export it again, with all classes",
+                )
             label = classes[label]
-        if label is not None:  # somebody labelled it
+        if label is not None:  # unlabelled samples have no fix
             records.append(_record(row, name, label, path))
     return records
 
@@ -94,8 +95,8 @@ def _fiftyone_samples(samples: Sequence[Any], path: Path) -> list[Record]:
         value = sample.get(field) if field else None
         if field is None or not (value is None or isinstance(value, Mapping)):
             raise FixesError(
-                f"{path}: sample {row} ({sample['filepath']}) has a label in none of the fields {format_list(FIELDS)}",
-                "call the field with the label (a Classification) ground_truth",
+                f"{path}: sample {row} ({sample['filepath']}) has no label in any of the fields {format_list(FIELDS)}",
+                "name the field with the label (a Classification) ground_truth",
             )
         if value is not None and value.get("label") is not None:
             records.append(_record(row, sample["filepath"], value["label"], path))
@@ -105,12 +106,12 @@ def _fiftyone_samples(samples: Sequence[Any], path: Path) -> list[Record]:
 def _label_studio(tasks: Sequence[Mapping[str, Any]], path: Path) -> list[Record]:
     records = []
     for row, task in enumerate(tasks, start=1):
-        full = isinstance(task.get("data"), Mapping)
-        about = task["data"] if full else task
-        name = about.get("sample_id") or _path_of(str(about.get("image") or ""))
+        is_json_min = not isinstance(task.get("data"), Mapping)
+        data = task if is_json_min else task["data"]
+        name = data.get("sample_id") or _path_of(str(data.get("image") or ""))
         if not name:
-            raise FixesError(f"{path}: task {row} names no sample_id and no image", "export it again, as JSON")
-        if not full:
+            raise FixesError(f"{path}: task {row} has no sample_id and no image", "export it again, as JSON")
+        if is_json_min:
             choice = next((_first(task[key]) for key in CHOICES if task.get(key)), None)
             if choice is not None:
                 more = {"reviewer": task.get("annotator"), "time": task.get("updated_at") or task.get("created_at")}
@@ -118,26 +119,26 @@ def _label_studio(tasks: Sequence[Mapping[str, Any]], path: Path) -> list[Record
             continue
         for annotation in task.get("annotations") or task.get("completions") or []:
             if not isinstance(annotation, Mapping) or not isinstance(annotation.get("result") or [], list):
-                raise FixesError(f"{path}: task {row} ({name}) has an annotation that is none", "export it again")
+                raise FixesError(f"{path}: task {row} ({name}) has a malformed annotation", "export it again")
             if annotation.get("was_cancelled"):
                 continue
             values = [result.get("value") for result in annotation.get("result") or [] if isinstance(result, Mapping)]
-            picked = [_first(value) for value in values if isinstance(value, Mapping) and value.get("choices")]
-            if picked:
+            choices = [_first(value) for value in values if isinstance(value, Mapping) and value.get("choices")]
+            if choices:
                 more = {"reviewer": annotation.get("completed_by"), "time": annotation.get("updated_at")}
-                records.append(_record(row, name, picked[0], path, **more))
+                records.append(_record(row, name, choices[0], path, **more))
     return records
 
 
 def _first(value: Any) -> Any:
-    """Returns the first choice of what JSON or JSON-MIN has: text, a list, or a mapping with ``choices``."""
+    """Returns the first choice of a value of JSON or JSON-MIN: text, a list, or a mapping with ``choices``."""
     if isinstance(value, Mapping):
         value = value.get("choices")
     return (value[0] if value else None) if isinstance(value, list) else value
 
 
 def _path_of(url: str) -> str:
-    """Returns the path that an image's address names; that of Label Studio's local files stands after ``?d=``."""
+    """Returns the path in an image's URL; Label Studio's local files have it after ``?d=``."""
     parts = urlsplit(url)
     local = parse_qs(parts.query).get("d")
     return local[0] if local else unquote(parts.path)
@@ -145,47 +146,54 @@ def _path_of(url: str) -> str:
 
 def _record(row: int, name: Any, label: Any, path: Path, reviewer: Any = None, time: Any = None) -> Record:
     if not isinstance(label, (str, int, float)) or isinstance(label, bool):
-        raise FixesError(f"{path}: {name} has the label {label!r}, which is no text", "give it one label, or invalid")
+        raise FixesError(f"{path}: {name} has the label {label!r}, which is not text", "use one label, or invalid")
     text = str(label)
     if not text:
-        raise FixesError(f"{path}: {name} has an empty label", "give it a label, or invalid")
+        raise FixesError(f"{path}: {name} has an empty label", "use a label, or invalid")
     who = reviewer.get("email", reviewer.get("id")) if isinstance(reviewer, Mapping) else reviewer
-    return {"row": row, "sample_id": str(name).replace("\\", "/"), "new_label": text,
-            "reviewer": "" if who is None else str(who), "time": "" if time is None else str(time)}  # fmt: skip
+    return {
+        "row": row,
+        "sample_id": str(name).replace("\\", "/"),
+        "new_label": text,
+        "reviewer": "" if who is None else str(who),
+        "time": "" if time is None else str(time),
+    }
 
 
 def cleanlab_fixes(header: Sequence[str], rows: Sequence[tuple[int, Sequence[str]]], path: Path) -> list[Record]:
-    """Turns rows of a table with ``is_label_issue`` into records of fixes.
+    """Turns rows of cleanlab's table into records of fixes.
+
+    Args:
+        header: Names of the columns, ``is_label_issue`` among them.
+        rows: Line numbers and cells.
+        path: The file, for errors.
 
     Raises:
-        FixesError: no column ``sample_id``, or an ``is_label_issue`` that is neither true nor false.
+        FixesError: No column ``sample_id``, or an ``is_label_issue`` that is neither true nor false.
     """
     if "sample_id" not in header:
         raise FixesError(
-            f"{path}: cleanlab's table names no samples: it has {format_list(header, 8)}",
+            f"{path}: cleanlab's table has no column sample_id, but {format_list(header, 8)}",
             "add a column sample_id (cleanlab keeps the order of its input; `mlfix export to=cleanlab` writes it)",
         )
     corrected = next((name for name in CORRECTED if name in header), None)
     if corrected is None and {"suspicion", "rank"} <= set(header):
         raise FixesError(
-            f"{path} is a ranking of mlfix audit, which nobody has looked at",
-            "give a fixes file; or `mlfix export to=cleanlab` and, in its CSV, a column corrected_label",
+            f"{path} is a ranking of mlfix audit, which nobody has reviewed",
+            "use a fixes file; or `mlfix export to=cleanlab` and, in its CSV, a column corrected_label",
         )
-    records, guessed = [], 0
+    records, unreviewed = [], 0
     for line, cells in rows:
         if not any(cells):
             continue
         row = dict(zip(header, cells, strict=False))
         flag = row.get("is_label_issue", "").strip().lower()
         if flag not in ("true", "false", "1", "0", "1.0", "0.0"):
-            raise FixesError(f"{path}: line {line} has is_label_issue={flag!r}", "give True or False")
+            raise FixesError(f"{path}: line {line} has is_label_issue={flag!r}", "use True or False")
         answer = row.get(corrected, "") if corrected else ""
         if answer or (not corrected and flag in ("true", "1", "1.0")):
-            guessed += not answer
-            records.append({"row": line, "sample_id": row["sample_id"], "new_label": answer or INVALID,
-                            "reviewer": "" if answer else "cleanlab"})  # fmt: skip
-    if guessed:
-        log.warning(
-            "%s: %d labels are called issues there and taken as invalid; no person has looked at them", path, guessed
-        )
+            unreviewed += not answer
+            records.append(_record(line, row["sample_id"], answer or INVALID, path, "" if answer else "cleanlab"))
+    if unreviewed:
+        log.warning("%s: %d label issues are taken as invalid; no person has reviewed them", path, unreviewed)
     return records

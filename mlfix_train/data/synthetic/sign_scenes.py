@@ -1,4 +1,4 @@
-"""The street around a rendered traffic sign and the camera that takes it: covers, blur, light and noise."""
+"""The street around a rendered traffic sign, and the camera: occlusion, blur, light and noise."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from mlfix_train.data.synthetic.sign_shapes import STYLES, sign_face
 
-# Scales blur, noise, haze and how often a sign is hidden in part. At 1.0 a convnet of four layers, trained for ten
-# epochs on 150 images of 32 pixels per class, gets about 91 % of held-out images right; at 0.9 about 93 %.
 DIFFICULTY = 1.0
+"""Scales blur, noise, haze and how often a sign is partly hidden. At 1.0 a convnet of four layers, trained for ten
+epochs on 150 images of 32 pixels per class, classifies about 91% of held-out images correctly; at 0.9 about 93%."""
 
 Colour = tuple[int, ...]
 STREETS = ("sky", "foliage", "foliage", "branches", "wall", "road")
@@ -25,7 +25,7 @@ PAINTS = ((200, 30, 40), (30, 80, 160), (235, 235, 230), (60, 62, 64), (240, 190
 
 
 def photograph_sign(rng: np.random.Generator, name: str, size: int, difficulty: float = DIFFICULTY) -> np.ndarray:
-    """Returns one picture of the sign ``name``, uint8 ``size,size,3``, all chance in it drawn from ``rng``.
+    """Returns one image of the sign ``name``, uint8 ``(size, size, 3)``; all randomness is drawn from ``rng``.
 
     ``difficulty`` (0 to 2) scales blur, noise, haze, darkness and how often a part is hidden.
     """
@@ -110,13 +110,13 @@ def _clutter(rng: np.random.Generator, image: Image.Image, windows: bool) -> Non
 
 
 def _pose(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Returns how the sign stands in the picture, turned about its three axes and seen from near by.
+    """Draws the pose of the sign, rotated about its three axes and seen from close up.
 
     Returns:
-        Homography, shape (3, 3), from the face (x and y from -1 to 1) to pixels of a picture with sides of ``size``.
+        Homography (3, 3) from the face (x and y from -1 to 1) to pixels of an image with sides of ``size``.
     """
     roll, yaw, pitch = rng.normal(0, [0.07, 0.32, 0.18]).clip([-0.2, -0.8, -0.45], [0.2, 0.8, 0.45]).tolist()
-    # Columns: where the face's own x and y point.
+    # Columns: directions of the face's x and y axes.
     axes = np.array([[math.cos(roll), -math.sin(roll)], [math.sin(roll), math.cos(roll)]])
     depth = axes[0] * math.sin(yaw) * math.cos(pitch) + axes[1] * math.sin(pitch)
     down = axes[1] * math.cos(pitch) - axes[0] * math.sin(yaw) * math.sin(pitch)
@@ -133,7 +133,7 @@ def _extent(pose: np.ndarray) -> tuple[float, float, float]:
 
 
 def _paint_neighbours(rng: np.random.Generator, scene: Image.Image, pose: np.ndarray) -> None:
-    """Paints the pole, and at times a part of another sign above or below."""
+    """Paints the pole, and sometimes a part of another sign above or below."""
     draw, size = ImageDraw.Draw(scene), scene.width
     x, y, reach = _extent(pose)
     if rng.random() < 0.7:
@@ -151,11 +151,11 @@ def _paint_neighbours(rng: np.random.Generator, scene: Image.Image, pose: np.nda
 
 
 def _paste_sign(rng: np.random.Generator, scene: Image.Image, name: str, pose: np.ndarray, difficulty: float) -> None:
-    """Pastes the sign's face, weathered and in its own light, so that it stands as ``pose`` says."""
+    """Pastes the sign's face, weathered and lit, in its pose."""
     size = scene.width
     face = sign_face(name, int(rng.integers(len(STYLES))), size * 5 // 4)
     half = face.width / 2
-    back = np.array([[half, 0, half], [0, half, half], [0, 0, 1]]) @ np.linalg.inv(pose)  # from the picture to the face
+    back = np.array([[half, 0, half], [0, half, half], [0, 0, 1]]) @ np.linalg.inv(pose)  # from the image to the face
     numbers = (back / back[2, 2]).ravel()[:8].tolist()
     view = face.transform(scene.size, Image.Transform.PERSPECTIVE, numbers, Image.Resampling.BILINEAR)
     light, fade = math.exp(rng.normal(-0.05, 0.22)), rng.uniform(0, 0.36) * difficulty
@@ -199,7 +199,7 @@ def _hide_part(rng: np.random.Generator, scene: Image.Image, pose: np.ndarray) -
 
 
 def _photograph(rng: np.random.Generator, scene: Image.Image, size: int, difficulty: float) -> np.ndarray:
-    """Returns the scene as a camera in a moving car takes it: blurred, reduced to ``size``, lit and with noise."""
+    """Returns the scene as a camera in a moving car sees it: blurred, reduced to ``size``, lit and noisy."""
     unit = scene.width / 64
     distance = rng.beta(1.3, 2.6)  # 0 near to 1 far: a far sign is both blurred and coarse
     scene = scene.filter(ImageFilter.GaussianBlur((0.4 + 3.1 * distance * difficulty * rng.uniform(0.5, 1)) * unit))
@@ -225,7 +225,7 @@ def _shake(rng: np.random.Generator, scene: Image.Image, unit: float, difficulty
 
 
 def _light(rng: np.random.Generator, pixels: np.ndarray, difficulty: float) -> np.ndarray:
-    """Returns ``pixels`` (0 to 1, shape (size, size, 3)) under the light of the day, in places above 1."""
+    """Returns ``pixels`` (0 to 1, ``(size, size, 3)``) in daylight; some exceed 1."""
     size = pixels.shape[0]
     across = np.linspace(-1, 1, size, dtype=np.float32)
     turn = rng.uniform(0, 2 * math.pi)

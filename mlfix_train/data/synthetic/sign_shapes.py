@@ -1,7 +1,7 @@
 """The faces of the rendered traffic signs, drawn flat and clean.
 
 Coordinates are percentages of the face: x to the right and y down, both 0 to 100. :func:`sign_face` draws a face large
-and reduces it; what a camera does to it is the business of :mod:`mlfix_train.data.synthetic.signs`.
+and reduces it; :mod:`mlfix_train.data.synthetic.sign_scenes` adds the street and the camera.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GREEN: Colour = (20, 140, 70)
 
 
 class Style(NamedTuple):
-    """How one maker draws signs: the two main colours, the width of a red ring and the width of digits (1 is usual)."""
+    """How one manufacturer draws signs: the two main colours, the width of a red ring and of digits (1 is usual)."""
 
     red: Colour
     blue: Colour
@@ -45,7 +45,7 @@ class Pen:
     """Draws on one transparent face.
 
     Args:
-        style: the maker's style, read by the functions that draw faces.
+        style: The manufacturer's style, read by the functions that draw faces.
     """
 
     def __init__(self, style: Style) -> None:
@@ -82,11 +82,11 @@ class Pen:
         barbs = [(x - 1.35 * dy, y + 1.35 * dx), (x + 1.35 * dy, y - 1.35 * dx)]
         self.polygon([(x + 1.5 * dx, y + 1.5 * dy), *barbs], colour)
 
-    def text(self, words: str, x: float, y: float, width: float, height: float, colour: Colour) -> None:
-        """Writes ``words`` stretched to a box of ``width`` by ``height`` around (x, y)."""
-        box = _font().getbbox(words)
+    def text(self, text: str, x: float, y: float, width: float, height: float, colour: Colour) -> None:
+        """Writes ``text`` stretched to a box of ``width`` by ``height`` around (x, y)."""
+        box = _font().getbbox(text)
         mask = Image.new("L", (int(box[2] - box[0]), int(box[3] - box[1])))
-        ImageDraw.Draw(mask).text((-box[0], -box[1]), words, fill=255, font=_font())
+        ImageDraw.Draw(mask).text((-box[0], -box[1]), text, fill=255, font=_font())
         mask = mask.resize((round(width * CANVAS / 100), round(height * CANVAS / 100)), Image.Resampling.BICUBIC)
         corner = (round((x - width / 2) * CANVAS / 100), round((y - height / 2) * CANVAS / 100))
         self.image.paste(colour, (*corner, corner[0] + mask.width, corner[1] + mask.height), mask)
@@ -94,7 +94,7 @@ class Pen:
 
 @lru_cache(maxsize=1)
 def _font() -> ImageFont.FreeTypeFont:
-    """Returns DejaVu Sans Bold, which matplotlib ships, so that all machines draw the same digits."""
+    """Returns DejaVu Sans Bold as shipped with matplotlib, so that all machines draw the same digits."""
     import matplotlib
 
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans-Bold.ttf")), 200)
@@ -302,12 +302,12 @@ SIGN_CLASSES: tuple[str, ...] = tuple(sorted([*FACES, *MIRRORED]))
 
 @lru_cache(maxsize=512)
 def sign_face(name: str, style: int, size: int) -> Image.Image:
-    """Returns the clean face of a sign; callers share it and must not change it.
+    """Returns the clean face of a sign; it is cached, do not change it.
 
     Args:
-        name: one of :data:`SIGN_CLASSES`.
-        style: index into :data:`STYLES`.
-        size: side in pixels.
+        name: One of :data:`SIGN_CLASSES`.
+        style: Index into :data:`STYLES`.
+        size: Side in pixels.
 
     Returns:
         An RGBA image, transparent around the plate.

@@ -1,20 +1,21 @@
-"""LPIPS as an embedding: points whose squared distances are the perceptual distance of their images.
+"""LPIPS as an embedding: vectors whose squared Euclidean distances are the perceptual distances of their images.
 
-LPIPS compares two images by the squared differences of their unit-normalised features, weighted by channel, averaged
-over places and summed over layers. Since that is a sum of squares, each image can be laid out as one long vector
+LPIPS compares two images by the squared differences of their unit-normalized features, weighted by channel, averaged
+over positions and summed over layers. Since that is a sum of squares, each image can be laid out as one long vector
 
-    phi = concat over layers l of sqrt(w_lc / (H_l W_l)) * feature_lc(place) / |feature_l(place)|
+    phi = concat over layers l of sqrt(w_lc / (h_l w_l)) * feature_lc(position) / |feature_l(position)|
 
-with ``|phi_a - phi_b|^2 = LPIPS(a, b)``: N passes of the network take the place of N * N.
+with ``|phi_a - phi_b|^2 = LPIPS(a, b)``: N passes of the network instead of N * N.
 
-Source of LPIPS: Zhang, Isola, Efros, Shechtman and Wang 2018, "The unreasonable effectiveness of deep features as a
-perceptual metric"; channel weights and trunks are those of its package ``lpips`` (BSD licence).
+Source: Zhang, Isola, Efros, Shechtman and Wang 2018, "The unreasonable effectiveness of deep features as a perceptual
+metric"; channel weights and trunks are those of its package ``lpips`` (BSD license).
 
-Shapes: N images, L layers, D the sum over layers of channels * height * width.
+Shapes: N images, L layers with C channels and h x w positions, D the sum over layers of C * h * w.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -27,40 +28,51 @@ from torch import Tensor, nn
 
 from mlfix_train.errors import ConfigError, DataError, RunError, check_choice, format_list
 from mlfix_train.models.backbones.network import read_state
+from mlfix_train.models.embedding.base import TorchEmbedder
+from mlfix_train.models.embedding.network import TrainedEncoder
+from mlfix_train.models.embedding.settings import TRUNKS, LpipsSpec
 
-TRUNKS = ("alex", "vgg", "squeeze")
-SMALLEST = {"alex": 31, "vgg": 16, "squeeze": 17}
+MIN_SIZE = {"alex": 31, "vgg": 16, "squeeze": 17}
 """Smallest side of an image that reaches a trunk's last layer, px."""
-EPS = 1e-10
-"""Added to the length of features (as the package does)."""
-FILES = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}
+EPSILON = 1e-10
+"""Added to the length of features, as in the package."""
+TORCHVISION_WEIGHTS = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}
 
 
-class LpipsEmbedding(nn.Module):
-    """Maps images ``N,3,H,W`` in 0..1 to float32 ``N,D``, whose squared distances are LPIPS.
+class LpipsFeatures(nn.Module):
+    """Maps images in 0..1 ``(N, 3, H, W)`` to float32 ``(N, D)``, whose squared distances are LPIPS.
 
     Args:
-        layers: maps images in 0..1 to L feature maps ``N,C,h,w``.
+        layers: Maps images in 0..1 to L feature maps ``(N, C, h, w)``.
         weights: L channel weights, each C numbers of 0 or more; ``None`` weighs all channels by 1.
-        used: what it is made of, in words.
+        name: What it is, for reports.
+        image_size: Side of the images it was made for, px; ``None`` if any will do.
+        fingerprint: Hex hash of the weights.
+
+    Raises:
+        DataError: A negative channel weight.
     """
 
     def __init__(
-        self, layers: Callable[[Tensor], Sequence[Tensor]], weights: Sequence[Tensor] | None, used: str
+        self,
+        layers: Callable[[Tensor], Sequence[Tensor]],
+        weights: Sequence[Tensor] | None,
+        name: str,
+        image_size: int | None = None,
+        fingerprint: str = "",
     ) -> None:
         super().__init__()
-        self.layers, self.used = layers, used
-        self.roots = None if weights is None else nn.ParameterList(_root(w, number) for number, w in enumerate(weights))
+        self.layers, self.name, self.image_size, self.fingerprint = layers, name, image_size, fingerprint
+        self.roots = None if weights is None else nn.ParameterList(_root(w, layer) for layer, w in enumerate(weights))
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps images ``N,3,H,W`` in 0..1 to ``N,D``."""
+        """Maps images in 0..1 ``(N, 3, H, W)`` to ``(N, D)``."""
         parts = []
-        for number, features in enumerate(self.layers(images)):
-            features = features.float()
-            length = features.square().sum(1, keepdim=True).sqrt() + EPS
-            scale = (features.shape[2] * features.shape[3]) ** -0.5
-            unit = features / length * scale
+        for number, layer in enumerate(self.layers(images)):
+            features = layer.float()
+            length = features.square().sum(1, keepdim=True).sqrt() + EPSILON
+            unit = features / length * (features.shape[2] * features.shape[3]) ** -0.5
             parts.append((unit if self.roots is None else unit * self.roots[number][None, :, None, None]).flatten(1))
         return torch.cat(parts, 1)
 
@@ -69,90 +81,138 @@ def _root(weights: Tensor, layer: int) -> nn.Parameter:
     if (weights < 0).any():
         raise DataError(
             f"layer {layer} of these LPIPS weights has a channel of weight {float(weights.min()):g}",
-            "a distance needs weights of 0 or more: give weights that were trained so (the package's are)",
+            "a distance needs weights of 0 or more, as those of the package lpips are",
         )
     return nn.Parameter(weights.detach().float().sqrt(), requires_grad=False)
 
 
-def all_pairs(phi: Tensor, block: int = 500) -> Tensor:
-    """Returns the squared distances of all pairs: with the embedding above, their LPIPS.
+class LpipsEmbedder(TorchEmbedder):
+    """LPIPS: found in a projection, decided by the exact distance.
 
     Args:
-        phi: ``N,D``.
-        block: rows at a time; each pair of blocks is multiplied once.
-
-    Returns:
-        ``N,N``, symmetric, 0 or more.
+        features: Of a trunk (:func:`lpips_features`) or of a network of your own (:func:`network_features`).
+        spec: Size of the images, and how many candidates are re-ranked.
+        width: Number of principal components.
+        device: Where features are computed.
     """
-    n = len(phi)
-    squares = phi.square().sum(1)
-    result = torch.empty(n, n, dtype=phi.dtype, device=phi.device)
-    for i in range(0, n, block):
-        for j in range(i, n, block):
-            a, b = slice(i, min(i + block, n)), slice(j, min(j + block, n))
-            gaps = torch.addmm(squares[b], phi[a], phi[b].T, alpha=-2.0).add_(squares[a, None]).clamp_min_(0)
-            result[b, a] = gaps.T
-            result[a, b] = gaps if i < j else (gaps + gaps.T) / 2
-    return result.fill_diagonal_(0)
+
+    def __init__(
+        self, features: LpipsFeatures, spec: LpipsSpec | None = None, width: int | None = 128, device: str = "cpu"
+    ) -> None:
+        spec = spec or LpipsSpec()
+        super().__init__(
+            features.name,
+            width=width,
+            unit_length=False,
+            n_candidates=spec.rerank,
+            image_size=features.image_size,
+            device=device,
+            settings=[features.name, features.fingerprint, spec.size],
+        )
+        self._features, self.size = features.to(device), spec.size
+
+    def compute(self, images: Tensor) -> Tensor:
+        """Maps images in 0..1 ``(n, 3, H, W)`` to ``(n, D)``."""
+        features: Tensor = self._features(resize(images, self.size))
+        return features
 
 
-def lpips_trunk(trunk: str = "alex", weights: str | Path | None = None) -> LpipsEmbedding:
-    """Builds the embedding on a trunk of the package ``lpips``.
+def lpips_features(spec: LpipsSpec, image_size: int) -> LpipsFeatures:
+    """Builds the features of a trunk, for images of a size.
+
+    Raises:
+        ConfigError: The images are too small for the trunk.
+        RunError: Its weights are unavailable or don't fit.
+    """
+    check_size(spec.trunk, spec.size or image_size)
+    return load_trunk(spec.trunk, spec.weights)
+
+
+def network_features(trained: TrainedEncoder) -> LpipsFeatures:
+    """Builds features by LPIPS' formula from the maps of a trained encoder, see :func:`from_feature_maps`."""
+    encoder = trained.encoder
+    return from_feature_maps(
+        encoder,
+        lambda images: encoder.feature_maps(encoder.normalize(images)),
+        f"LPIPS' formula on {trained.name}, all channels weighted equally (not LPIPS itself)",
+        trained.image_size,
+        trained.fingerprint,
+    )
+
+
+def load_trunk(trunk: str = "alex", weights: str | Path | None = None) -> LpipsFeatures:
+    """Builds the features of a trunk of the package ``lpips``.
 
     Args:
         trunk: ``alex``, ``vgg`` or ``squeeze``.
-        weights: file with the trunk's weights (torchvision's, or a state dict of ``lpips.LPIPS``); ``None`` takes
-            torchvision's from its cache, or fetches them once.
+        weights: File with the trunk's weights (torchvision's, or a state dict of ``lpips.LPIPS``); ``None`` takes
+            torchvision's from its cache, or downloads them once.
 
     Raises:
-        ConfigError: another trunk.
-        RunError: weights that can't be had or don't fit, with what can be done without.
+        ConfigError: Another trunk.
+        RunError: Weights that are unavailable or don't fit; the hint says what works without them.
     """
     check_choice("lpips.trunk", trunk, TRUNKS)
-    state = read_trunk(Path(weights).expanduser()) if weights else _fetch(trunk)
-    model = _package(trunk)
-    names = {name: torchvision_name(name) for name in model.net.state_dict()}
+    path = Path(weights).expanduser() if weights else None
+    state = read_trunk(path) if path else _download(trunk)
+    model = _untrained(trunk)
     own = model.net.state_dict()
-    lacking = sorted(
-        there for here, there in names.items() if there not in state or state[there].shape != own[here].shape
+    names = {name: torchvision_name(name) for name in own}
+    missing = sorted(
+        theirs for name, theirs in names.items() if theirs not in state or state[theirs].shape != own[name].shape
     )
-    if lacking:
+    if missing:
         raise RunError(
-            f"lpips.weights={weights} lacks {len(lacking)} of the {len(names)} tensors of the trunk {trunk}, or has "
-            f"them in another shape: {format_list(lacking, 3)}",
+            f"lpips.weights={weights} lacks {len(missing)} of the {len(names)} tensors of the trunk {trunk}, or has "
+            f"them in another shape: {format_list(missing, 3)}",
             f"give torchvision's weights of this trunk, or another lpips.trunk ({', '.join(TRUNKS)})",
         )
-    model.net.load_state_dict({here: state[there] for here, there in names.items()})
-    source = weights or f"torchvision's {FILES[trunk]}"
-    return from_package(model, f"LPIPS, trunk {trunk}, weights {source}")
+    model.net.load_state_dict({name: state[theirs] for name, theirs in names.items()})
+    source = weights or f"torchvision's {TORCHVISION_WEIGHTS[trunk]}"
+    features = from_package(model, f"LPIPS, trunk {trunk}, weights {source}")
+    features.fingerprint = hashlib.sha256(path.read_bytes()).hexdigest() if path else TORCHVISION_WEIGHTS[trunk]
+    return features
 
 
-def from_package(model: Any, used: str) -> LpipsEmbedding:
-    """Builds the embedding of an ``lpips.LPIPS`` (not spatial), whatever its weights.
+def from_package(model: Any, name: str) -> LpipsFeatures:
+    """Builds the features of an ``lpips.LPIPS`` (not spatial), whatever its weights.
 
     Args:
-        model: an ``lpips.LPIPS``.
-        used: what it is, in words.
+        model: An ``lpips.LPIPS``.
+        name: What it is, for reports.
     """
     weights = [layer.model[-1].weight.flatten() for layer in model.lins] if model.lpips else None
     scale = model.scaling_layer
-    embedding = LpipsEmbedding(lambda images: model.net(scale(2 * images - 1)), weights, used)
-    embedding.add_module("model", model.eval())  # goes where the embedding goes
-    return embedding
+    features = LpipsFeatures(lambda images: model.net(scale(2 * images - 1)), weights, name)
+    features.add_module("model", model.eval())  # moves to a device with the features
+    return features
 
 
-def from_grids(network: nn.Module, grids: Callable[[Tensor], Sequence[Tensor]], used: str) -> LpipsEmbedding:
-    """Builds an embedding by the same formula from any network's feature maps, all channels weighed alike.
+def from_feature_maps(
+    network: nn.Module,
+    feature_maps: Callable[[Tensor], Sequence[Tensor]],
+    name: str,
+    image_size: int | None = None,
+    fingerprint: str = "",
+) -> LpipsFeatures:
+    """Builds features by the same formula from any network's feature maps, all channels weighted equally.
 
-    That is what a user's own classifier or sorting network gives where no trunk can be had; it is not LPIPS, whose
-    weights were fitted to people's judgements.
+    This works with your own classifier or sorting network when no trunk is available. It is not LPIPS, whose weights
+    were fitted to people's judgments.
+
+    Args:
+        network: Moves to a device with the features.
+        feature_maps: Maps images in 0..1 to feature maps of the network.
+        name: What it is, for reports.
+        image_size: Side of the images the network was made for, px.
+        fingerprint: Hex hash of the network's weights.
     """
-    embedding = LpipsEmbedding(grids, None, used)
-    embedding.add_module("model", network.eval())
-    return embedding
+    features = LpipsFeatures(feature_maps, None, name, image_size, fingerprint)
+    features.add_module("model", network.eval())
+    return features
 
 
-def _package(trunk: str) -> Any:
+def _untrained(trunk: str) -> Any:
     import lpips
 
     with warnings.catch_warnings():
@@ -161,10 +221,10 @@ def _package(trunk: str) -> Any:
 
 
 def read_trunk(path: Path) -> dict[str, Tensor]:
-    """Returns a trunk's tensors under torchvision's names, from its file or from one of the package's.
+    """Returns a trunk's tensors under torchvision's names, from a file of torchvision or of the package ``lpips``.
 
     Raises:
-        RunError: the file is missing or can't be read.
+        RunError: The file is missing or cannot be read.
     """
     if not path.is_file():
         raise RunError(
@@ -172,10 +232,9 @@ def read_trunk(path: Path) -> dict[str, Tensor]:
             "give a file with the trunk's weights, or do without: by=network network=<run directory>, or by=pixels",
         )
     state = read_state(path)
-    if any(name.startswith("net.slice") for name in state):
-        trunk = {name: value for name, value in state.items() if "slice" in name}
-        return {torchvision_name(name): value for name, value in trunk.items()}
-    return state
+    if not any(name.startswith("net.slice") for name in state):
+        return state
+    return {torchvision_name(name): value for name, value in state.items() if "slice" in name}
 
 
 def torchvision_name(name: str) -> str:
@@ -183,16 +242,16 @@ def torchvision_name(name: str) -> str:
     return re.sub(r"^(net\.)?slice\d+\.", "features.", name)
 
 
-def _fetch(trunk: str) -> dict[str, Tensor]:
+def _download(trunk: str) -> dict[str, Tensor]:
     import torchvision
 
-    weights = getattr(torchvision.models, FILES[trunk]).DEFAULT
+    weights = getattr(torchvision.models, TORCHVISION_WEIGHTS[trunk]).DEFAULT
     try:
         state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
         return state
     except Exception as error:
         raise RunError(
-            f"the weights of lpips.trunk={trunk} can't be had: {str(error).strip() or type(error).__name__}",
+            f"the weights of lpips.trunk={trunk} are unavailable: {str(error).strip() or type(error).__name__}",
             "give a file with them (lpips.weights=<file>), or do without: by=network network=<run directory> embeds by "
             "your own classifier or sorting network, by=pixels by the pixels",
         ) from error
@@ -202,18 +261,18 @@ def check_size(trunk: str, side: int) -> None:
     """Checks that images of ``side`` px reach the trunk's last layer.
 
     Raises:
-        ConfigError: they are too small.
+        ConfigError: They are too small.
     """
     check_choice("lpips.trunk", trunk, TRUNKS)
-    if side < SMALLEST[trunk]:
+    if side < MIN_SIZE[trunk]:
         raise ConfigError(
-            f"images of {side} px are too small for lpips.trunk={trunk}, which needs {SMALLEST[trunk]}",
-            f"scale them up: lpips.size={2 * SMALLEST[trunk]}",
+            f"images of {side} px are too small for lpips.trunk={trunk}, which needs {MIN_SIZE[trunk]}",
+            f"scale them up: lpips.size={2 * MIN_SIZE[trunk]}",
         )
 
 
-def resized(images: Tensor, side: int | None) -> Tensor:
-    """Returns images ``N,3,H,W`` scaled to ``side``; ``None`` leaves them."""
+def resize(images: Tensor, side: int | None) -> Tensor:
+    """Returns images ``(N, 3, H, W)`` scaled to ``side`` px; ``None`` leaves them."""
     if side is None or images.shape[-2:] == (side, side):
         return images
     return F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False, antialias=True)

@@ -1,87 +1,128 @@
-"""Embeds many images by a network: batch by batch, in bounded memory, with progress.
-
-Shapes: N images, D features.
-"""
+"""Embeds images by the features of a network that was trained here: a sorting network or a classifier."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from mlfix_train.errors import DataError
+from mlfix_train.data.runs import FINISHED, find_runs
+from mlfix_train.errors import ConfigError, RunError
+from mlfix_train.models.embedding.base import TorchEmbedder
+from mlfix_train.models.ssl.encoder import Encoder
 
-Progress = Callable[[int, int], None]
+
+@dataclass(frozen=True)
+class TrainedEncoder:
+    """The encoder of a finished run.
+
+    Attributes:
+        encoder: With the run's weights, in evaluation mode.
+        name: What it is, for reports.
+        image_size: Side of the images it was trained with, px.
+        fingerprint: Hex hash of its weights and of the settings that it was built from.
+    """
+
+    encoder: Encoder
+    name: str
+    image_size: int
+    fingerprint: str
 
 
-def embed(
-    pixels: Any,
-    network: Callable[[Tensor], Tensor],
-    rows: np.ndarray | None = None,
-    batch_size: int = 256,
-    device: str = "cpu",
-    half: bool = False,
-    out: np.ndarray | None = None,
-    progress: Progress | None = None,
-) -> np.ndarray:
-    """Returns the features of images.
+def load_encoder(run: str | Path, device: str = "cpu") -> TrainedEncoder:
+    """Builds the encoder of a finished run.
 
     Args:
-        pixels: indexed by row numbers it returns uint8 ``n,H,W,3``, such as a pixel store.
-        network: maps float images ``n,3,H,W`` in 0..1 to ``n,D``.
-        rows: which images; by default all.
-        batch_size: images at a time.
-        device: where the network lies.
-        half: let the device compute in bfloat16.
-        out: array ``N,D`` to write to, such as a memory map; by default a new float32 one.
-        progress: called with (images done, images in all) after each batch.
-
-    Returns:
-        ``out``.
+        run: Run directory of a sorting network or a classifier, or a checkpoint in it.
+        device: Where to put it.
 
     Raises:
-        DataError: there are no images, or the network gives NaN or infinity for one, named by its row.
+        RunError: There is no such run, it is unfinished, kept no weights, or trained a model of another kind.
+        ConfigError: The directory holds several runs.
     """
-    numbers = np.arange(len(pixels)) if rows is None else np.asarray(rows)
-    if not len(numbers):
-        raise DataError("there are no images to embed", "give a folder or a slice that holds some")
-    for start in range(0, len(numbers), batch_size):
-        part = numbers[start : start + batch_size]
-        images = torch.from_numpy(pixels[part]).permute(0, 3, 1, 2).to(device).float().div_(255)
-        try:
-            with torch.inference_mode(), torch.autocast(device.split(":", maxsplit=1)[0], torch.bfloat16, enabled=half):
-                features = network(images).float()
-        except RuntimeError as error:
-            if "too small" not in str(error) and "smaller" not in str(error):
-                raise
-            side = images.shape[-1]
-            raise DataError(
-                f"the network can't take images of {side} px: {error}", "give a larger pixels.size"
-            ) from error
-        found = features.cpu().numpy()
-        if not np.isfinite(found).all():
-            bad = part[np.flatnonzero(~np.isfinite(found).all(1))[0]]
-            raise DataError(
-                f"the network gives NaN or infinity for the image in row {bad}",
-                "it has diverged in training, or its weights are damaged: train it again, or embed by another",
+    place = Path(run).expanduser()
+    if place.suffix == ".ckpt":  # <run>/checkpoints/model.ckpt
+        place = place.parent.parent
+    runs = find_runs(str(place), "network")
+    if len(runs) > 1:
+        raise ConfigError(f"network={run} holds {len(runs)} runs", f"name one of them, such as {runs[0].path}")
+    directory = runs[0]
+    state = directory.require()
+    weights = directory.path / "checkpoints" / "model.ckpt"
+    if directory.status != FINISHED:
+        raise RunError(
+            f"network={directory.path} is {directory.status or 'not started'}", "let its training finish first"
+        )
+    if not weights.exists():
+        raise RunError(f"{directory.path} kept no weights", "train it with checkpoint.keep=weights")
+    settings: dict[str, Any] = state["config"]["model"]
+    if not settings.get("backbone"):
+        raise RunError(
+            f"{directory.path} trained {settings.get('_target_', 'a model')}, which has no model.backbone",
+            "give a run of a Classifier or a SortingNetwork, or embed it by an embedder of your own",
+        )
+    encoder, kind = _build(settings, weights)
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    name = f"the {kind} {run} ({settings['backbone']})"
+    return TrainedEncoder(encoder.to(device).eval(), name, int(state["config"]["pixels"]["size"]), digest)
+
+
+def _build(settings: dict[str, Any], weights: Path) -> tuple[Encoder, str]:
+    """Returns the encoder that a run's ``model`` settings describe, and what the model is."""
+    sorting = str(settings.get("_target_", "")).endswith(".SortingNetwork")
+    pools_itself = sorting or settings.get("head") == "linear"
+    encoder = Encoder(
+        str(settings["backbone"]),
+        settings.get("input_size"),
+        bool(settings.get("contrast", sorting)),
+        weights=weights,
+        backbone_args={**({} if pools_itself else {"global_pool": "avg"}), **(settings.get("backbone_args") or {})},
+    )
+    return encoder, "sorting network" if sorting else "classifier"
+
+
+class NetworkEmbedder(TorchEmbedder):
+    """Pooled features of an encoder, compared by their cosine.
+
+    Args:
+        trained: See :func:`load_encoder`.
+        width: Number of principal components.
+        device: Of the encoder.
+    """
+
+    def __init__(self, trained: TrainedEncoder, width: int | None = 128, device: str = "cpu") -> None:
+        super().__init__(
+            trained.name, width=width, image_size=trained.image_size, device=device, settings=trained.fingerprint
+        )
+        self.encoder = trained.encoder
+
+    def compute(self, images: Tensor) -> Tensor:
+        """Maps images in 0..1 ``(n, 3, H, W)`` to pooled features ``(n, D)``."""
+        features: Tensor = self.encoder(self.encoder.normalize(images))
+        return features
+
+
+def feature_map_function(encoder: Encoder, stage: int) -> Callable[[Tensor], Tensor]:
+    """Returns a function from images in 0..1 ``(n, 3, H, W)`` to the feature map ``(n, C, h, w)`` of a stage.
+
+    Args:
+        encoder: Gives the maps.
+        stage: Its number; -1 is the last.
+
+    Raises:
+        ConfigError: From the function: there is no such stage.
+    """
+
+    def maps(images: Tensor) -> Tensor:
+        stages = encoder.feature_maps(encoder.normalize(images))
+        if not -len(stages) <= stage < len(stages):
+            raise ConfigError(
+                f"visual_words.stage={stage} does not exist: the network has {len(stages)} stages", "-1 is the last"
             )
-        if out is None:
-            out = np.empty((len(numbers), found.shape[1]), np.float32)
-        out[start : start + len(part)] = found
-        if progress:
-            progress(start + len(part), len(numbers))
-    assert out is not None
-    return out
+        return stages[stage]
 
-
-class Standardize:
-    """Brings images to mean 0 and deviation 1 (over pixels and colours together) and lays them out as vectors."""
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Maps ``N,3,H,W`` in 0..1 to ``N,3*H*W``."""
-        flat = images.flatten(1)
-        flat = flat - flat.mean(1, keepdim=True)
-        return flat / (flat.square().mean(1, keepdim=True) + 1e-4).sqrt()
+    return maps

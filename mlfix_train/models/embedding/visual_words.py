@@ -1,15 +1,17 @@
-"""The bag of visual words: the published way to tell how alike two images are, kept to be compared with.
+"""The bag of visual words: the published measure of how alike two images are, kept for comparison.
 
-Features of a network's middle stage at every place of its grid are brought to length 1 and clustered; an image is the
-set of the clusters ("words") of its places, a vector of zeros and ones. REFERENCE of the method: Collabora's MLfix
-(2022), after Sivic and Zisserman 2003, "Video Google: a text retrieval approach to object matching in videos".
+Features at every position of a feature map are scaled to length 1 and clustered; an image is the set of the clusters
+("visual words") of its positions, a vector of zeros and ones. Sources: Collabora's MLfix (2022), after Sivic and
+Zisserman 2003, "Video Google: a text retrieval approach to object matching in videos".
 
-Shapes: N images, C channels, W words.
+Shapes: N images, C channels, P positions, W visual words.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,59 +19,111 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlfix_train.errors import DataError, check_range
+from mlfix_train.models.embedding.base import TorchEmbedder, compute_features
+from mlfix_train.models.embedding.network import TrainedEncoder, feature_map_function
+from mlfix_train.models.embedding.settings import VisualWordsSpec
 
-PLACES = 50_000
-"""Places, at most, that words are learnt from."""
-
-
-def place_features(grid: Tensor) -> Tensor:
-    """Returns the features of all places of a grid ``N,C,h,w`` at length 1, ``N,h*w,C``."""
-    return F.normalize(grid.float().flatten(2).transpose(1, 2), dim=2)
+N_POSITIONS = 50_000
+"""Positions, at most, that visual words are learned from."""
 
 
-def learn_words(places: np.ndarray, count: int = 1024, rounds: int = 20, seed: int = 0) -> np.ndarray:
-    """Clusters the features of places by k-means (scipy's).
+class VisualWordsEmbedder(TorchEmbedder):
+    """Bags of visual words, learned from a sample of the images.
 
     Args:
-        places: ``P,C`` features of length 1.
-        count: words; fewer where there are fewer places.
-        rounds: of k-means.
-        seed: of the first centres.
+        trained: Encoder whose feature maps are clustered.
+        spec: How many words, and of which stage.
+        width: Number of principal components.
+        device: Of the encoder.
+    """
+
+    def __init__(
+        self,
+        trained: TrainedEncoder,
+        spec: VisualWordsSpec | None = None,
+        width: int | None = 128,
+        device: str = "cpu",
+    ) -> None:
+        spec = spec or VisualWordsSpec()
+        super().__init__(
+            f"visual words of {trained.name}",
+            width=width,
+            unit_length=False,
+            image_size=trained.image_size,
+            device=device,
+            settings=[trained.fingerprint, spec.count, spec.stage],
+        )
+        self.spec, self._network = spec, trained.name
+        self._feature_map = feature_map_function(trained.encoder, spec.stage)
+        self._bag: Callable[[Tensor], Tensor] | None = None
+
+    def fit(self, pixels: Any, rows: np.ndarray, *, seed: int = 0, bfloat16: bool = False) -> None:
+        """Learns the visual words (in float32) and then the projection, each from a sample of the images."""
+        rng = np.random.default_rng(seed)
+        example = torch.zeros(1, 3, *pixels.shape[1:3], device=self.device)
+        per_image = position_features(self._feature_map(example)).shape[1]
+        sample = np.sort(rng.choice(rows, min(len(rows), max(1, N_POSITIONS // per_image)), replace=False))
+        positions = compute_features(
+            pixels, lambda images: position_features(self._feature_map(images)).flatten(1), sample, device=self.device
+        )
+        words = learn_visual_words(positions.reshape(len(sample) * per_image, -1), self.spec.count, seed=seed)
+        self._bag = bag_of_visual_words(self._feature_map, words)
+        self.name = f"{len(words):,} visual words of {self._network}, {per_image} positions an image"
+        super().fit(pixels, rows, seed=seed, bfloat16=bfloat16)
+
+    def compute(self, images: Tensor) -> Tensor:
+        """Maps images in 0..1 ``(n, 3, H, W)`` to their bags ``(n, W)``, on the CPU; after :meth:`fit`."""
+        if self._bag is None:
+            raise RuntimeError("the visual words are not learned yet: call fit first")
+        return self._bag(images)
+
+
+def position_features(feature_map: Tensor) -> Tensor:
+    """Returns the features of all positions of a map ``(N, C, h, w)``, scaled to length 1, ``(N, h * w, C)``."""
+    return F.normalize(feature_map.float().flatten(2).transpose(1, 2), dim=2)
+
+
+def learn_visual_words(positions: np.ndarray, count: int = 1024, iterations: int = 20, seed: int = 0) -> np.ndarray:
+    """Clusters the features of positions by k-means.
+
+    Args:
+        positions: ``(P, C)`` features of length 1.
+        count: Number of words; fewer if there are fewer positions.
+        iterations: Of k-means.
+        seed: Of the initial centers.
 
     Returns:
-        float32 ``W,C`` centres.
+        The centers, float32 ``(W, C)``.
 
     Raises:
-        DataError: no places.
+        DataError: No positions.
     """
-    import warnings
-
     from scipy.cluster.vq import kmeans2
 
-    check_range("words", count, 1, 1_000_000)
-    if not len(places):
-        raise DataError("there are no places to learn visual words from", "give images")
+    check_range("visual_words.count", count, 1, 1_000_000)
+    if not len(positions):
+        raise DataError("there are no feature-map positions to learn visual words from", "give images")
     rng = np.random.default_rng(seed)
-    sample = places[rng.choice(len(places), min(len(places), PLACES), replace=False)]
+    sample = positions[rng.choice(len(positions), min(len(positions), N_POSITIONS), replace=False)]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an empty cluster stays where it was, and no place takes its word
-        centres, _ = kmeans2(sample, min(count, len(sample)), iter=rounds, minit="points", rng=rng)
-    return np.ascontiguousarray(centres, dtype=np.float32)
+        warnings.simplefilter("ignore")  # an empty cluster keeps its center, and no position gets its word
+        centers, _ = kmeans2(sample, min(count, len(sample)), iter=iterations, minit="points", rng=rng)
+    return np.ascontiguousarray(centers, dtype=np.float32)
 
 
-def bag_of_words(grids: Callable[[Tensor], Tensor], words: np.ndarray) -> Callable[[Tensor], Tensor]:
-    """Returns a function from images to their bags, ``N,3,H,W`` to ``N,W`` of zeros and ones.
+def bag_of_visual_words(feature_map: Callable[[Tensor], Tensor], words: np.ndarray) -> Callable[[Tensor], Tensor]:
+    """Returns a function from images ``(N, 3, H, W)`` to their bags ``(N, W)`` of zeros and ones, on the CPU.
 
     Args:
-        grids: maps images to ``N,C,h,w``.
-        words: ``W,C``.
+        feature_map: Maps images to ``(N, C, h, w)``.
+        words: ``(W, C)``.
     """
-    centres = torch.from_numpy(words)
+    centers = torch.from_numpy(words)
 
     def bag(images: Tensor) -> Tensor:
-        places = place_features(grids(images)).cpu()
-        gaps = centres.square().sum(1) - 2 * places @ centres.T
-        found = torch.zeros(len(places), len(centres))
-        return found.scatter_(1, gaps.argmin(2), 1.0)
+        positions = position_features(feature_map(images)).cpu()
+        distances = centers.square().sum(1) - 2 * positions @ centers.T
+        bags = torch.zeros(len(positions), len(centers))
+        return bags.scatter_(1, distances.argmin(2), 1.0)
 
     return bag

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from pages import CHROMIUM, NO_BROWSER
 
 from mlfix_train.audit.predictions.held_out import merge_runs
 from mlfix_train.audit.predictions.table import predictions_table
@@ -22,8 +22,6 @@ from mlfix_train.audit.scores.ranking import rank
 from mlfix_train.audit.scores.registry import Evidence
 from mlfix_train.audit.scores.slices import rank_slices
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-NO_BROWSER = "the page is looked at in Chromium, which is not here: apt-get install chromium (or put it on the PATH)"
 EVIL = "<img src=x onerror=document.title='broken'>"
 
 

@@ -38,7 +38,7 @@ def test_a_response_means_that_the_mark_is_on_disk(tmp_path: Path) -> None:
     assert lines(session) == {A: "invalid", B: "stop"}
     entry = json.loads((tmp_path / "journal.jsonl").read_text().splitlines()[-1])
     assert entry["marks"] == [[A, "limit 20", "invalid"], [B, "limit 100", "stop"]] and entry["reviewer"] == "anna"
-    fixes = match_fixes(read_fixes(session.fixes_file.path), table_of())
+    fixes = match_fixes(read_fixes(session.fixes_path), table_of())
     assert fixes.loc[A, "old_label"] == "limit 20" and fixes.loc[A, "reviewer"] == "anna"
     assert fixes.loc[B, "time"].endswith("Z")
 
@@ -64,7 +64,7 @@ def test_a_kill_between_the_journal_and_the_fixes_file(tmp_path: Path) -> None:
     mark(session, (B, "stop"))
     (tmp_path / "fixes.csv").write_text(before)  # as if the last write had not happened
     again = reopen(session, tmp_path)
-    assert lines(again) == {A: "invalid", B: "stop"} and not again.notes
+    assert lines(again) == {A: "invalid", B: "stop"} and not again.fixes.notes
 
 
 def test_a_truncated_line_is_moved_to_a_backup(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -210,10 +210,10 @@ def test_existing_fixes_are_the_starting_state(tmp_path: Path) -> None:
         f"sample_id,new_label,old_label,reviewer,time,note\n{A},stop,limit 20,eva,t0,why\n"
     )
     session = open_session(tmp_path)
-    assert "started from the 1 fixes" in session.notes[0]
+    assert session.fixes.notes[0].startswith("Started from") and session.fixes.notes[0].endswith("marks: 1.")
     assert (tmp_path / "fixes.csv").read_text().splitlines()[1] == f"{A},stop,limit 20,eva,t0,why"
     assert session.handle("sample", {"row": 0})["note"] == "why"
-    assert not reopen(session, tmp_path).notes
+    assert not reopen(session, tmp_path).fixes.notes
 
 
 def test_a_fixes_file_is_imported_once(tmp_path: Path) -> None:
@@ -227,11 +227,11 @@ def test_a_fixes_file_is_imported_once(tmp_path: Path) -> None:
     given.write_text(f"sample_id,new_label\n{A},invalid\n{B},limit 20\n{C},invalid\n")
     third = reopen(again, tmp_path / "out", fixes=str(given))
     assert lines(third) == {B: "stop", C: "invalid"}, "what was decided here stays"
-    response = {one["sample_id"]: one for one in third.handle("session", {})["conflicts"]}
+    response = {one["sample_id"]: one for one in third.handle("describe", {})["conflicts"]}
     assert set(response) == {A, B} and third.store.mark_name(response[B]["wanted"]) == "limit 20", "and can be decided"
     third.handle("dismiss_conflicts", {"rows": [response[A]["row"]]})
     mark(third, (B, "limit 20"), base_revision=response[B]["revision"])
-    assert third.handle("session", {})["conflicts"] == []
+    assert third.handle("describe", {})["conflicts"] == []
 
 
 def test_an_edited_fixes_file_is_imported_and_a_copy_kept(tmp_path: Path) -> None:
@@ -243,10 +243,10 @@ def test_an_edited_fixes_file_is_imported_and_a_copy_kept(tmp_path: Path) -> Non
     path.write_text("\n".join(",".join(row) for row in [rows[0], rows[1], [C, "limit 20"]]) + "\n")
     edited = path.read_text()
     again = reopen(session, tmp_path)
-    assert lines(again) == {A: "limit 100", C: "limit 20"} and "changed outside" in again.notes[0]
+    assert lines(again) == {A: "limit 100", C: "limit 20"} and "changed outside" in again.fixes.notes[0]
     assert next(tmp_path.glob("fixes-2*.csv")).read_text() == edited
     third = reopen(again, tmp_path)
-    assert lines(third) == {A: "limit 100", C: "limit 20"} and not third.notes
+    assert lines(third) == {A: "limit 100", C: "limit 20"} and not third.fixes.notes
     path.write_text("sample_id,new_label\nnowhere.jpg,stop\n")
     with pytest.raises(FixesError, match=r"nowhere\.jpg"):
         reopen(third, tmp_path)
@@ -262,7 +262,7 @@ def test_marks_of_samples_that_are_missing_or_relabeled(tmp_path: Path) -> None:
     table.loc[B, "label"], table.loc[C, "label"] = "limit 20", "limit 20"
     again = reopen(session, tmp_path, table=table)
     assert lines(again) == {} and len(again.store.missing) == 1 and again.store.stale == {B}
-    assert any("no longer in the data" in note for note in again.notes)
+    assert any("no longer in the data" in note for note in again.fixes.notes)
     assert lines(reopen(again, tmp_path)) == {A: "invalid", B: "stop", C: "limit 20"}, "the journal kept them"
 
 
@@ -317,7 +317,7 @@ def test_labels_with_special_characters(tmp_path: Path) -> None:
     session = open_session(tmp_path, table)
     names = table.index.tolist()
     mark(session, *((name, labels[(i + 1) % 5]) for i, name in enumerate(names[:5])))
-    fixes = match_fixes(read_fixes(session.fixes_file.path), table)
+    fixes = match_fixes(read_fixes(session.fixes_path), table)
     assert fixes["new_label"].tolist() == [labels[(i + 1) % 5] for i in range(5)]
     again = reopen(session, tmp_path, table=table)
     assert [again.store.mark_name(int(code)) for code in again.store.marks[:5]] == fixes["new_label"].tolist()
@@ -340,13 +340,13 @@ def test_a_lost_journal_does_not_take_the_fixes_with_it(tmp_path: Path) -> None:
     session.close()
     (tmp_path / "journal.jsonl").rename(tmp_path / "elsewhere")
     again = open_session(tmp_path)
-    assert lines(again) == {A: "invalid", B: "stop"} and "started from the 2 fixes" in again.notes[0]
+    assert lines(again) == {A: "invalid", B: "stop"} and again.fixes.notes[0].endswith("marks: 2.")
     mark(again, (C, "limit 20"))
     again.close()
     entries = (tmp_path / "journal.jsonl").read_text().splitlines()
     (tmp_path / "journal.jsonl").write_text("\n".join(entries[:-1]) + "\n")  # a line removed, as the error suggests
     third = open_session(tmp_path)
-    assert lines(third) == {A: "invalid", B: "stop", C: "limit 20"} and "the journal lacks" in third.notes[0]
+    assert lines(third) == {A: "invalid", B: "stop", C: "limit 20"} and "the journal lacks" in third.fixes.notes[0]
 
 
 def test_an_emptied_fixes_file_does_not_take_the_marks_with_it(tmp_path: Path) -> None:
@@ -466,8 +466,8 @@ def test_conflicts_can_be_resolved_while_a_page_opens(tmp_path: Path) -> None:
         return describe_conflict(row, wanted)
 
     session._conflict = resolve_then_describe  # type: ignore[method-assign]
-    assert [one["sample_id"] for one in session.handle("session", {})["conflicts"]] == [A, B, C]
-    assert session.handle("session", {})["conflicts"] == []
+    assert [one["sample_id"] for one in session.handle("describe", {})["conflicts"]] == [A, B, C]
+    assert session.handle("describe", {})["conflicts"] == []
 
 
 def test_two_threads_that_add_a_label_get_one_code(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_the_link_gives_access_and_the_cookie_keeps_it(server: Server) -> None:
     kept = cookie.split(";")[0]
     for path in ("/", "/review.js", "/review.css", "/icon.svg"):
         assert server.request("GET", path, cookie=kept)[0] == 200
-    assert server.request("POST", "/api/session", "{}", cookie=kept, content_type=JSON)[0] == 200
+    assert server.request("POST", "/api/describe", "{}", cookie=kept, content_type=JSON)[0] == 200
     policy = headers["content-security-policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
     assert headers["x-content-type-options"] == "nosniff" and headers["referrer-policy"] == "no-referrer"
@@ -101,7 +101,7 @@ def test_other_sites_cannot_write_or_read(server: Server, headers: dict[str, str
 def test_own_names_and_origin_are_accepted(server: Server) -> None:
     for name in ("127.0.0.1", "localhost", "[::1]", "LOCALHOST"):
         host = f"{name}:{server.port}"
-        assert server.ask("session", {}, host=host, origin=f"http://{host}", sec_fetch_site="same-origin")[0] == 200
+        assert server.ask("describe", {}, host=host, origin=f"http://{host}", sec_fetch_site="same-origin")[0] == 200
     status, _, _ = server.request("GET", f"/?token={server.token}", sec_fetch_site="cross-site",
                                   sec_fetch_mode="navigate", sec_fetch_dest="document")  # fmt: skip
     assert status == 200, "the link works from a chat"
@@ -122,9 +122,9 @@ def test_the_size_of_bodies_is_limited(server: Server) -> None:
                                   transfer_encoding="chunked")  # fmt: skip
     assert status == 413
     for length in ("-1", "abc"):
-        assert server.request("POST", "/api/session", b"", authorization=bearer, content_type=JSON,
+        assert server.request("POST", "/api/describe", b"", authorization=bearer, content_type=JSON,
                               content_length=length)[0] in (400, 413)  # fmt: skip
-    assert server.ask("session", {})[0] == 200, "the server is still up"
+    assert server.ask("describe", {})[0] == 200, "the server is still up"
 
 
 @pytest.mark.parametrize("body", [b"", b"nonsense", b"[]", b"7", b'"x"', b"null", b"\xff\xfe", b"[" * 200_000,
@@ -174,8 +174,8 @@ def test_paths_reach_no_file(server: Server, path: str) -> None:
     ("nothing", {}), ("view", {"group_by": "x"}), ("view", {"group_by": "column:__class__"}), ("view", {"sort_by": "x"}),
     ("block", {"view": "x", "number": 0}), ("group", {"view": 7}), ("seen", {"rows": [1e9]}), ("seen", {"rows": [-1]}),
     ("seen", {"rows": "all"}), ("sample", {"row": 10**6}), ("sample", {"row": True}), ("changes", {"since": "x"}),
-    ("draw", {"count": 10**9}), ("review_group", {}), ("state", {"state": 7}),
-    ("state", {"state": {"x": "y" * 10_000}}), ("__init__", {}), ("close", {}), ("handle", {}),
+    ("draw", {"count": 10**9}), ("review_group", {}), ("save_state", {"state": 7}),
+    ("save_state", {"state": {"x": "y" * 10_000}}), ("__init__", {}), ("close", {}), ("handle", {}),
 ])  # fmt: skip
 def test_invalid_requests_are_refused(server: Server, kind: str, payload: object) -> None:
     status, response = server.ask(kind, payload)

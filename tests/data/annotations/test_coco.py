@@ -36,16 +36,26 @@ def test_coco_reports_what_is_wrong_with_boxes(tmp_path: Path) -> None:
     row = {"image_id": 1000, "category_id": 3, "bbox": [1, 2, 3, 4]}
     rows = [
         {**row, "id": 1, "iscrowd": 1, "segmentation": {"counts": [], "size": [1, 1]}},
-        {**row, "id": 2, "category_id": 4}, {**row, "id": 3, "image_id": 8}, {**row, "id": 5, "bbox": [1, 2]},
+        {**row, "id": 2, "category_id": 4},
+        {**row, "id": 3, "image_id": 8},
+        {**row, "id": 5, "bbox": [1, 2]},
         {**row, "id": 4, "bbox": [1, math.nan, 3, 4]},
-        {"id": 6, "image_id": 1000, "category_id": 3}, {**row, "id": 7, "bbox": [9, 9, -3, 4]}, {**row, "id": 8},
-    ]  # fmt: skip
+        {"id": 6, "image_id": 1000, "category_id": 3},
+        {**row, "id": 7, "bbox": [9, 9, -3, 4]},
+        {**row, "id": 8},
+    ]
     coco(tmp_path, annotations=rows)
     table = Coco(tmp_path).read().boxes.set_index("annotation")
     assert table["problem"].to_dict() == {
-        "1": "crowd", "2": "unknown class", "3": "no photo", "4": "not a number", "5": "malformed", "6": "malformed",
-        "7": "", "8": "",
-    }  # fmt: skip
+        "1": "crowd",
+        "2": "unknown class",
+        "3": "no photo",
+        "4": "not a number",
+        "5": "malformed",
+        "6": "malformed",
+        "7": "",
+        "8": "",
+    }
     assert table.loc["7", "x_max"] == 6  # left of x_min: the cropping tells it
     assert "category_id 4" in table.loc["2", "detail"]
 
@@ -102,7 +112,7 @@ def test_coco_reports_which_files_it_leaves_out_and_why(tmp_path: Path) -> None:
         (folder / f"instances_{split}2017.json").rename(folder / f"{split}2017.json")
     assert any("captions.json: it has no list images" in note for note in Coco(tmp_path).read().notes)
     (folder / "train2017.json").write_text((folder / "train2017.json").read_text()[:-30])
-    with pytest.raises(DataError, match=r"train2017\.json: it is no JSON"):
+    with pytest.raises(DataError, match=r"train2017\.json: it is not valid JSON"):
         Coco(tmp_path).read()
     (folder / "train2017.json").unlink()
     for number in range(201):
@@ -133,7 +143,18 @@ def test_coco_ids_that_are_none(tmp_path: Path, changes: dict, expected: str) ->
 
 
 def test_metadata_never_overwrites_our_columns(tmp_path: Path) -> None:
-    coco(tmp_path, annotations=[{"id": 1, "image_id": 1000, "category_id": 3, "bbox": [1, 2, 3, 4], "label": "x",
-                                 "attributes": {"occluded": True, "group": 4}}])  # fmt: skip
+    coco(
+        tmp_path,
+        annotations=[
+            {
+                "id": 1,
+                "image_id": 1000,
+                "category_id": 3,
+                "bbox": [1, 2, 3, 4],
+                "label": "x",
+                "attributes": {"occluded": True, "group": 4},
+            }
+        ],
+    )
     table = Coco(tmp_path).read().boxes
     assert table.loc[0, ["label", "source_label", "occluded", "source_group"]].tolist() == ["stop", "x", True, 4]

@@ -61,8 +61,10 @@ def test_mtsd_tells_crossing_from_swapped(tmp_path: Path, corners, panorama, par
     write_mtsd(tmp_path, [Photo("p")])
     box = {"xmin": corners[0], "xmax": corners[1], "ymin": 5, "ymax": 9}
     if parts:
-        box["cross_boundary"] = {"left": {"xmin": 300, "xmax": 320, "ymin": 5, "ymax": 9},
-                                 "right": {"xmin": 0, "xmax": 20, "ymin": 5, "ymax": 9}}  # fmt: skip
+        box["cross_boundary"] = {
+            "left": {"xmin": 300, "xmax": 320, "ymin": 5, "ymax": 9},
+            "right": {"xmin": 0, "xmax": 20, "ymin": 5, "ymax": 9},
+        }
     change(tmp_path, "p", ispano=panorama, objects=[{"key": "k", "label": "stop", "bbox": box, "properties": {}}])
     row = Mtsd(tmp_path).read().boxes.iloc[0]
     assert row["wraps"] == wraps
@@ -96,7 +98,7 @@ def test_mtsd_reports_what_is_wrong_with_boxes(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ("", "it is empty"),
-        ('{"width": 3', "it is no JSON"),
+        ('{"width": 3', "it is not valid JSON"),
         ("[1, 2]", "it holds a list"),
         ('{"images": [], "annotations": []}', "no width and no height and no objects; it has images, annotations"),
         ('{"width": -3, "height": 4, "objects": []}', "width is -3"),

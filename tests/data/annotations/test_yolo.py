@@ -37,8 +37,17 @@ def test_yolo_reports_what_is_wrong_with_lines(tmp_path: Path) -> None:
         "0 nan 0.5 0.1 0.1\n1 0.1 0.2 0.3 0.2 0.3 0.6\n0 0.5 0.5 0.1 0.1 0.93\n0 1 2 3 4 5 6 7\n"
     )
     table = Yolo(tmp_path).read().boxes
-    assert table["problem"].tolist() == ["", "unknown class", "unknown class", "malformed", "malformed", "not a number",
-                                         "", "", "malformed"]  # fmt: skip
+    assert table["problem"].tolist() == [
+        "",
+        "unknown class",
+        "unknown class",
+        "malformed",
+        "malformed",
+        "not a number",
+        "",
+        "",
+        "malformed",
+    ]
     assert table["annotation"].tolist() == ["1", "3", "4", "5", "6", "7", "8", "9", "10"]
     assert f"{file}: line 3" in table["detail"][1]
     polygon = table.iloc[6]

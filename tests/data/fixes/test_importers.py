@@ -89,7 +89,7 @@ def test_label_studio(tmp_path: Path, table: pd.DataFrame) -> None:
 def test_two_annotators_who_differ_are_a_conflict(tmp_path: Path, table: pd.DataFrame) -> None:
     both = task("a/1.jpg", "b")
     both["annotations"] += task("a/1.jpg", "c")["annotations"]
-    with pytest.raises(FixesError, match="two different answers"):
+    with pytest.raises(FixesError, match="two different new labels"):
         changes(write(tmp_path / "t.json", [both]), table)
 
 
@@ -102,9 +102,9 @@ def test_cleanlabs_table(tmp_path: Path, table: pd.DataFrame, caplog: pytest.Log
     assert changes(path, table) == {"a/1.jpg": "c", "b/2.jpg": "a"}
     path.write_text("sample_id,is_label_issue,label_score\na/1.jpg,True,0.01\nb/1.jpg,False,0.9\n")
     assert changes(path, table) == {"a/1.jpg": "invalid"}
-    assert "no person has looked" in caplog.text
+    assert "no person has reviewed" in caplog.text
     path.write_text("is_label_issue,label_score\nTrue,0.1\n")
-    with pytest.raises(FixesError, match="names no samples: it has is_label_issue, label_score"):
+    with pytest.raises(FixesError, match="has no column sample_id, but is_label_issue, label_score"):
         read_fixes(path)
     path.write_text("sample_id,is_label_issue\na/1.jpg,perhaps\n")
     with pytest.raises(FixesError, match="line 2 has is_label_issue='perhaps'"):
@@ -112,31 +112,31 @@ def test_cleanlabs_table(tmp_path: Path, table: pd.DataFrame, caplog: pytest.Log
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
-    [({"boxes": []}, "no file of fixes that is known"), (3, "no file of fixes"), ([1, 2], "no file of fixes"),
+    ("content", "message"),
+    [({"boxes": []}, "not a known kind of fixes file"), (3, "not a known kind"), ([1, 2], "not a known kind"),
      ({"samples": [{"tags": []}]}, "sample 1 has no filepath"),
-     ({"samples": [{"filepath": "x.jpg", "boxes": {}}]}, "none of the fields ground_truth"),
-     ({"classes": ["a"], "labels": {"x": 4}}, "label number 4, of 1 classes"),
-     ([{"id": 3, "annotations": []}], "task 1 names no sample_id"), ({"labels": {"a/1.jpg": ""}}, "empty label")],
+     ({"samples": [{"filepath": "x.jpg", "boxes": {}}]}, "any of the fields ground_truth"),
+     ({"classes": ["a"], "labels": {"x": 4}}, "label number 4, but there are 1 classes"),
+     ([{"id": 3, "annotations": []}], "task 1 has no sample_id"), ({"labels": {"a/1.jpg": ""}}, "empty label")],
 )  # fmt: skip
-def test_mistakes_are_named(tmp_path: Path, content: Any, words: str) -> None:
-    with pytest.raises(FixesError, match=words):
+def test_mistakes_are_named(tmp_path: Path, content: Any, message: str) -> None:
+    with pytest.raises(FixesError, match=message):
         read_fixes(write(tmp_path / "f.json", content))
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
-        ([{"data": {"image": "x"}, "annotations": [None]}], "task 1 .*an annotation that is none"),
-        ([{"data": {"image": "x"}, "annotations": [{"result": "q"}]}], "an annotation that is none"),
-        ({"labels": {"a": 0}, "classes": 5}, "classes is no list"),
-        ({"labels": {"a": ["nan"]}}, "which is no text"),
-        ({"samples": [{"filepath": "x.jpg", "ground_truth": "a"}]}, "a label in none of the fields"),
-        ({"suggested_by": "mlfix audit", "labels": {"a/1.jpg": "b"}}, "what mlfix suggests"),
+        ([{"data": {"image": "x"}, "annotations": [None]}], "task 1 .*a malformed annotation"),
+        ([{"data": {"image": "x"}, "annotations": [{"result": "q"}]}], "a malformed annotation"),
+        ({"labels": {"a": 0}, "classes": 5}, "classes is not a list"),
+        ({"labels": {"a": ["nan"]}}, "which is not text"),
+        ({"samples": [{"filepath": "x.jpg", "ground_truth": "a"}]}, "no label in any of the fields"),
+        ({"suggested_by": "mlfix audit", "labels": {"a/1.jpg": "b"}}, "holds suggestions of mlfix"),
     ],
 )
-def test_odd_shapes_are_the_files_fault_and_not_ours(tmp_path: Path, content: Any, words: str) -> None:
-    with pytest.raises(FixesError, match=words):
+def test_odd_shapes_are_the_files_fault_and_not_ours(tmp_path: Path, content: Any, message: str) -> None:
+    with pytest.raises(FixesError, match=message):
         read_fixes(write(tmp_path / "f.json", content))
 
 
@@ -149,9 +149,9 @@ def test_what_nobody_labelled_is_passed_over(tmp_path: Path, table: pd.DataFrame
     assert changes(write(tmp_path / "t.json", tasks), table) == {"b/1.jpg": "c"}
     half = tmp_path / "half.csv"
     half.write_text("sample_id,is_label_issue,corrected_label\na/1.jpg,True,\na/2.jpg,True,b\n")
-    assert changes(half, table) == {"a/2.jpg": "b"}, "an empty cell is no answer yet"
+    assert changes(half, table) == {"a/2.jpg": "b"}, "an empty cell is not reviewed yet"
     half.write_text("sample_id,is_label_issue,suspicion,rank\na/1.jpg,True,0.9,1\n")
-    with pytest.raises(FixesError, match="a ranking of mlfix audit, which nobody has looked at"):
+    with pytest.raises(FixesError, match="a ranking of mlfix audit, which nobody has reviewed"):
         read_fixes(half)
 
 
@@ -166,5 +166,5 @@ def test_no_json_and_no_file(tmp_path: Path) -> None:
 def test_unknown_samples_and_labels_are_told(tmp_path: Path, table: pd.DataFrame) -> None:
     with pytest.raises(FixesError, match="isn't in the data"):
         changes(write(tmp_path / "f.json", {"labels": {"/pictures/signs/a/9.jpg": "b"}}), table)
-    with pytest.raises(FixesError, match="a label that no sample bears"):
+    with pytest.raises(FixesError, match="a label that no sample has"):
         changes(write(tmp_path / "f.json", {"labels": {"/pictures/signs/a/1.jpg": "bb"}}), table)

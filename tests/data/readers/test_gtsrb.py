@@ -56,7 +56,7 @@ def test_test_images_are_taken_in_where_they_are(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"00000\.ppm has the ClassId '77'"):
         read_gtsrb(tmp_path)
     (tmp_path / "GT-final_test.csv").write_text(HEAD.replace(";", ",") + "a,1,1,1,1,1,1,1\n")
-    with pytest.raises(DataError, match="parted by semicolons"):
+    with pytest.raises(DataError, match="separated by semicolons"):
         read_gtsrb(tmp_path)
 
 

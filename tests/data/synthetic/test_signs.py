@@ -165,7 +165,7 @@ def test_other_settings_are_refused(tmp_path: Path, change: dict[str, object], c
 
 def test_other_settings_names_both_values(tmp_path: Path) -> None:
     write_signs(tmp_path, per_class=2, classes=PAIR)
-    with pytest.raises(DataError, match="per_class: 2 there, 9 asked for"):
+    with pytest.raises(DataError, match="per_class: 2 in the folder, 9 requested"):
         write_signs(tmp_path, per_class=9, classes=PAIR)
 
 

@@ -12,16 +12,18 @@ import torchvision
 
 from mlfix_train.errors import ConfigError, DataError, RunError
 from mlfix_train.models.embedding.lpips import (
-    SMALLEST,
-    TRUNKS,
-    LpipsEmbedding,
-    all_pairs,
+    MIN_SIZE,
+    LpipsEmbedder,
+    LpipsFeatures,
     check_size,
-    from_grids,
+    from_feature_maps,
     from_package,
-    lpips_trunk,
-    resized,
+    load_trunk,
+    network_features,
+    resize,
 )
+from mlfix_train.models.embedding.network import TrainedEncoder
+from mlfix_train.models.embedding.settings import TRUNKS, LpipsSpec
 from mlfix_train.models.ssl.encoder import Encoder
 
 MODELS = {
@@ -64,59 +66,51 @@ def test_weights_come_from_torchvisions_file_or_the_packages(trunk: str, tmp_pat
     torch.manual_seed(3)
     source = MODELS[trunk](weights=None)
     torch.save(source.state_dict(), tmp_path / "trunk.pth")
-    embedding = lpips_trunk(trunk, tmp_path / "trunk.pth")
+    embedding = load_trunk(trunk, tmp_path / "trunk.pth")
     model = package(trunk)
     for name, value in model.net.state_dict().items():
         value.copy_(source.state_dict()[name.replace(name.split(".")[0], "features")])
     torch.save(model.state_dict(), tmp_path / "lpips.pth")
-    again = lpips_trunk(trunk, tmp_path / "lpips.pth")
+    again = load_trunk(trunk, tmp_path / "lpips.pth")
     with torch.inference_mode():
         wanted = model(images(3), images(3, seed=1), normalize=True).flatten()
         for made in (embedding, again):
             found = (made(images(3)) - made(images(3, seed=1))).square().sum(1)
             assert torch.allclose(found, wanted, atol=1e-6)
-    assert trunk in embedding.used and "trunk.pth" in embedding.used
+    assert trunk in embedding.name and "trunk.pth" in embedding.name
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_weights_that_cannot_be_had_or_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RunError, match=r"missing\.pth does not exist[\s\S]*by=pixels"):
-        lpips_trunk("alex", tmp_path / "missing.pth")
+        load_trunk("alex", tmp_path / "missing.pth")
     (tmp_path / "damaged.pth").write_bytes(b"no weights")
     with pytest.raises(RunError, match="cannot be read"):
-        lpips_trunk("alex", tmp_path / "damaged.pth")
+        load_trunk("alex", tmp_path / "damaged.pth")
     torch.save(MODELS["squeeze"](weights=None).state_dict(), tmp_path / "squeeze.pth")
     with pytest.raises(RunError, match=r"lacks \d+ of the 10 tensors of the trunk alex"):
-        lpips_trunk("alex", tmp_path / "squeeze.pth")
+        load_trunk("alex", tmp_path / "squeeze.pth")
     with pytest.raises(ConfigError, match=r"alexnet[\s\S]*alex, vgg"):
-        lpips_trunk("alexnet")
+        load_trunk("alexnet")
 
     def offline(*_: object, **__: object) -> None:
         raise OSError("Name or service not known")
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    with pytest.raises(RunError, match=r"trunk=vgg can't be had: Name or service[\s\S]*lpips.weights=<file>"):
-        lpips_trunk("vgg")
-
-
-def test_all_pairs_are_the_distances_of_each() -> None:
-    phi = torch.randn(23, 40, generator=torch.Generator().manual_seed(0))
-    wanted = (phi[:, None].double() - phi[None].double()).square().sum(2)
-    for block in (5, 500):
-        found = all_pairs(phi, block)
-        assert (found - wanted).abs().max() < 1e-4 and torch.equal(found, found.T) and (found.diagonal() == 0).all()
+    with pytest.raises(RunError, match=r"trunk=vgg are unavailable: Name or service[\s\S]*lpips.weights=<file>"):
+        load_trunk("vgg")
 
 
 def test_negative_weights_are_no_distance() -> None:
     with pytest.raises(DataError, match=r"layer 1[\s\S]*-0\.5"):
-        LpipsEmbedding(lambda x: [x, x], [torch.ones(3), torch.tensor([1.0, -0.5, 0.0])], "test")
+        LpipsFeatures(lambda x: [x, x], [torch.ones(3), torch.tensor([1.0, -0.5, 0.0])], "test")
 
 
 def test_the_same_formula_on_a_network_of_ones_own() -> None:
     torch.manual_seed(0)
     encoder = Encoder("mlfix_small", backbone_args={"widths": [4, 8]}).eval()
-    embedding = from_grids(encoder, encoder.feature_maps, "own")
+    embedding = from_feature_maps(encoder, encoder.feature_maps, "own")
     x = images(2, 16)
     with torch.inference_mode():
         found = float((embedding(x)[0] - embedding(x)[1]).square().sum())
@@ -130,11 +124,22 @@ def test_the_same_formula_on_a_network_of_ones_own() -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("trunk", TRUNKS)
 def test_the_smallest_side_is_the_smallest(trunk: str) -> None:
-    embedding, side = from_package(package(trunk), "test"), SMALLEST[trunk]
+    embedding, side = from_package(package(trunk), "test"), MIN_SIZE[trunk]
     assert embedding(images(1, side)).isfinite().all()
     with pytest.raises(RuntimeError):
         embedding(images(1, side - 1))
     check_size(trunk, side)
     with pytest.raises(ConfigError, match=f"{side - 1} px are too small[\\s\\S]*lpips.size"):
         check_size(trunk, side - 1)
-    assert resized(images(1, side - 1), side).shape[-1] == side
+    assert resize(images(1, side - 1), side).shape[-1] == side
+
+
+def test_an_embedder_on_a_network_of_ones_own() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
+    trained = TrainedEncoder(Encoder("mlfix_small", backbone_args={"widths": [4, 8]}).eval(), "a network", 16, "x")
+    embedder = LpipsEmbedder(network_features(trained), LpipsSpec(rerank=5), width=None)
+    assert (embedder.n_candidates, embedder.supports_bfloat16, embedder.image_size) == (5, False, 16)
+    assert "not LPIPS itself" in embedder.name
+    larger = LpipsEmbedder(network_features(trained), LpipsSpec(size=32), width=None)
+    assert larger.features(images).shape[1] == 4 * embedder.features(images).shape[1]
+    assert larger.fingerprint != embedder.fingerprint

@@ -113,7 +113,7 @@ const sections = {
     const a = data.about, e = data.estimates, nodes = [];
     const facts = [];
     if (e.wrong !== undefined) {
-      facts.push(fact(`≈ ${whole(e.wrong)}`, `wrong labels (estimate); ${e.clear ? "95% interval" : "between"} ${whole(e.interval[0])} ${e.clear ? "to" : "and"} ${whole(e.interval[1])}; ${e.share}% of the ranked samples`),
+      facts.push(fact(`≈ ${whole(e.wrong)}`, `wrong labels (estimate); ${e.clear ? "95% interval" : "between"} ${whole(e.interval[0])} ${e.clear ? "to" : "and"} ${whole(e.interval[1])}; ${e.share.toFixed(1)}% of the ranked samples`),
         fact(whole(e.review_yield.stop_rank), `samples worth reviewing: ${about(e.review_yield.expected_found)} wrong labels expected among them, ${about(e.review_yield.expected_left)} beyond`));
     }
     facts.push(fact(whole(a.issues), "label issues: more likely wrong than right, with another label suggested"),

@@ -652,7 +652,7 @@ export function start(root, connection, options = {}) {
     settings[name] = !settings[name];
     drawBar();
     if (name === "brighten") {
-      session.typical_sheets = (await request("session", { brighten: settings.brighten })).typical_sheets;
+      session.typical_sheets = (await request("describe", { brighten: settings.brighten })).typical_sheets;
       blocks.clear(); indexOfRow.clear();
     }
     relayout(position);
@@ -677,7 +677,7 @@ export function start(root, connection, options = {}) {
   function saveState() {
     if (!session) return;
     const state = { settings: { ...settings }, position: currentPosition() }, text = JSON.stringify(state);
-    if (text !== saveState.last) { saveState.last = text; request("state", { state }).catch(() => {}); }
+    if (text !== saveState.last) { saveState.last = text; request("save_state", { state }).catch(() => {}); }
   }
 
   // --- marking -------------------------------------------------------------------------------------------------
@@ -1182,18 +1182,18 @@ export function start(root, connection, options = {}) {
 
   async function initialize() {
     try {
-      session = await request("session", { brighten: true });
+      session = await request("describe", { brighten: true });
       const named = store("reviewer"), own = session.reviewer;
       settings.reviewer = own;
       if (named?.name && named.instead === own && named.name !== own) {
         settings.reviewer = named.name;
-        try { session = await request("session", { brighten: true }); } catch (error) { if (error.status !== 422) throw error; settings.reviewer = own; store("reviewer", null); }
+        try { session = await request("describe", { brighten: true }); } catch (error) { if (error.status !== 422) throw error; settings.reviewer = own; store("reviewer", null); }
       }
       session.own = own;
       Object.assign(settings, session.state?.settings || {}, { reviewer: settings.reviewer });
       if (settings.group_by.startsWith("column:") && !session.columns.includes(settings.group_by.slice(7))) settings.group_by = "label";
       if (!session.audited) { settings.sort_by = "visual"; if (settings.group_by === "pair") settings.group_by = "label"; if (settings.filter === "suspicious") settings.filter = "all"; }
-      if (!settings.brighten) session.typical_sheets = (await request("session", { brighten: false })).typical_sheets;
+      if (!settings.brighten) session.typical_sheets = (await request("describe", { brighten: false })).typical_sheets;
       steps = session.steps;
       knownRevision = session.revision;
       app.dataset.theme = settings.theme;

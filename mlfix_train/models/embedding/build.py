@@ -1,0 +1,56 @@
+"""Builds an embedder by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlfix_train.errors import ConfigError, check_choice
+from mlfix_train.models.embedding.base import Embedder
+from mlfix_train.models.embedding.settings import EMBEDDERS, LpipsSpec, VisualWordsSpec
+
+
+def build_embedder(
+    kind: str,
+    *,
+    network: str | Path | None = None,
+    width: int | None = 128,
+    lpips: LpipsSpec | None = None,
+    visual_words: VisualWordsSpec | None = None,
+    device: str = "cpu",
+    image_size: int = 40,
+) -> Embedder:
+    """Builds one of our embedders.
+
+    Args:
+        kind: ``pixels``, ``network``, ``visual_words`` or ``lpips``.
+        network: Run directory of the network; ``lpips`` uses it in place of a trunk.
+        width: Dimensions that embeddings are projected to, at most; ``None`` keeps all.
+        lpips: Settings of LPIPS.
+        visual_words: Settings of visual words.
+        device: Where features are computed, ``cpu`` or ``cuda``.
+        image_size: Side of the images that are to be embedded, px; LPIPS checks it.
+
+    Raises:
+        MlfixError: An unknown kind, or what it needs is missing, damaged, or doesn't fit.
+    """
+    from mlfix_train.models.embedding.network import NetworkEmbedder, load_encoder
+
+    check_choice("by", kind, EMBEDDERS)
+    if kind in ("network", "visual_words") and not network:
+        raise ConfigError(f"by={kind} needs network", "give network=<run directory>, or by=pixels, which needs nothing")
+    if kind == "pixels":
+        from mlfix_train.models.embedding.pixels import PixelEmbedder
+
+        return PixelEmbedder(width, device)
+    if kind == "lpips":
+        from mlfix_train.models.embedding.lpips import LpipsEmbedder, lpips_features, network_features
+
+        spec = lpips or LpipsSpec()
+        features = network_features(load_encoder(network, device)) if network else lpips_features(spec, image_size)
+        return LpipsEmbedder(features, spec, width, device)
+    trained = load_encoder(network or "", device)
+    if kind == "network":
+        return NetworkEmbedder(trained, width, device)
+    from mlfix_train.models.embedding.visual_words import VisualWordsEmbedder
+
+    return VisualWordsEmbedder(trained, visual_words, width, device)

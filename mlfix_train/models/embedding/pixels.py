@@ -1,0 +1,37 @@
+"""Embeds images by their pixels: needs no network, and no training."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mlfix_train.models.embedding.base import TorchEmbedder
+
+
+class PixelEmbedder(TorchEmbedder):
+    """Whitened principal components of standardized pixels.
+
+    Args:
+        width: Number of principal components.
+        device: Where they are computed.
+    """
+
+    def __init__(self, width: int | None = 128, device: str = "cpu") -> None:
+        super().__init__("pixels, standardized", width=width, whiten=True, device=device)
+
+    def compute(self, images: Tensor) -> Tensor:
+        """Maps images in 0..1 ``(n, 3, H, W)`` to standardized pixels ``(n, 3 * H * W)``."""
+        return standardize(images)
+
+
+def standardize(images: Tensor) -> Tensor:
+    """Brings images to mean 0 and standard deviation 1, over pixels and channels together, against light and contrast.
+
+    Args:
+        images: ``(N, 3, H, W)`` in 0..1.
+
+    Returns:
+        ``(N, 3 * H * W)``.
+    """
+    flat = images.flatten(1)
+    flat = flat - flat.mean(1, keepdim=True)
+    return flat / (flat.square().mean(1, keepdim=True) + 1e-4).sqrt()

@@ -1,0 +1,162 @@
+"""The reader of CSV and Parquet files: which column is what, text that stays text, and what is wrong with a file."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mlfix_train.data.readers.folder import read_folder
+from mlfix_train.data.readers.table import read_table
+from mlfix_train.data.samples import write_table
+from mlfix_train.errors import DataError
+
+
+def ids(table: pd.DataFrame) -> list[str]:
+    return table.index.tolist()
+
+
+def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def test_csv(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "t.csv", "path,label,group,split,score,place\na/1.jpg,x,g,train,0.5,Köln\n/b/2.jpg,y,,val,1,NA\n"
+    )
+    table = read_table(file)
+    assert table["path"].tolist() == [str(tmp_path / "a/1.jpg"), "/b/2.jpg"]
+    assert ids(table)[0] == "a/1.jpg"
+    assert table["label"].tolist() == ["x", "y"]
+    assert table["group"].tolist() == ["g", ids(table)[1]], "without a group a sample stands alone"
+    assert table["split"].tolist() == ["train", "val"]
+    assert table["score"].tolist() == [0.5, 1.0] and table["place"].tolist() == ["Köln", "NA"]
+
+
+def test_root_and_ids(tmp_path: Path) -> None:
+    file = write(tmp_path / "t.csv", "id,file\n007,./a/../1.jpg\n8,2.jpg\n")
+    table = read_table(file, root=tmp_path / "photos", columns={"path": "file"})
+    assert table["path"].tolist() == [str(tmp_path / "photos" / "1.jpg"), str(tmp_path / "photos" / "2.jpg")]
+    assert ids(table) == ["1.jpg", "2.jpg"]
+    assert table["label"].isna().all()
+    named = read_table(file, columns={"path": "file", "sample_id": "id"})
+    assert ids(named) == ["007", "8"], "an id is text"
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_labels_stay_text(tmp_path: Path, kind: str) -> None:
+    labels = ["NA", "null", "020", "1e3", "True", "nan", "None", " x ", 'ü,"q"']
+    frame = pd.DataFrame({"path": [f"{i}.jpg" for i in range(9)], "label": labels, "extra": range(9)})
+    file = tmp_path / f"t.{kind}"
+    frame.to_csv(file, index=False) if kind == "csv" else frame.to_parquet(file)
+    table = read_table(file)
+    assert table["label"].tolist() == labels
+    assert table["extra"].tolist() == list(range(9))
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_missing_label_is_missing(tmp_path: Path, kind: str) -> None:
+    frame = pd.DataFrame({"path": ["1.jpg", "2.jpg"], "label": ["a", None]})
+    file = tmp_path / f"t.{kind}"
+    frame.to_csv(file, index=False) if kind == "csv" else frame.to_parquet(file)
+    table = read_table(file)
+    assert table["label"].iloc[0] == "a" and table["label"].isna().tolist() == [False, True]
+
+
+def test_number_labels_of_parquet_become_text(tmp_path: Path) -> None:
+    pd.DataFrame({"path": ["1.jpg", "2.jpg"], "label": [20, 120]}).to_parquet(tmp_path / "t.parquet")
+    assert read_table(tmp_path / "t.parquet")["label"].tolist() == ["20", "120"]
+
+
+def test_parquet_round_trip(tmp_path: Path, folder: Path) -> None:
+    table = read_folder(folder, group=r"^(\w+)/").assign(n=range(6))
+    assert read_table(write_table(table, tmp_path / "t.parquet")).equals(table)
+    table.to_parquet(tmp_path / "indexed.parquet")
+    assert read_table(tmp_path / "indexed.parquet").equals(table)
+
+
+def test_metadata_with_a_name_of_ours_is_kept(tmp_path: Path) -> None:
+    """Other columns give the label and the id: columns that happen to be called so are metadata like any other."""
+    file = write(tmp_path / "t.csv", "path,sign,label\n1.jpg,stop,blurred\n2.jpg,yield,sharp\n")
+    table = read_table(file, columns={"path": "path", "label": "sign"})
+    assert table["label"].tolist() == ["stop", "yield"]
+    assert ("blurred", "sharp") in {tuple(table[name]) for name in table.columns}
+
+
+def test_a_metadata_column_called_sample_id(tmp_path: Path) -> None:
+    file = write(tmp_path / "t.csv", "path,label,key,sample_id\n1.jpg,a,k1,s1\n2.jpg,b,k2,s2\n")
+    table = read_table(file, columns={"path": "path", "label": "label", "sample_id": "key"})
+    assert ids(table) == ["k1", "k2"]
+    write_table(table, tmp_path / "again.parquet")
+    assert read_table(tmp_path / "again.parquet").index.tolist() == ["k1", "k2"]
+
+
+def test_missing_path_column(tmp_path: Path) -> None:
+    file = write(tmp_path / "t.csv", "paths,label\n1.jpg,a\n")
+    with pytest.raises(
+        DataError, match=r"(?s)no column 'path' \(data.columns.path\).*did you mean 'paths'.*It has paths, label"
+    ):
+        read_table(file)
+
+
+def test_missing_label_column_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        table = read_table(write(tmp_path / "t.csv", "path,lable\n1.jpg,a\n"))
+    assert table["label"].isna().all() and "no column 'label'" in caplog.text
+
+
+def test_a_row_without_a_path(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"row 3 has no path"):
+        read_table(write(tmp_path / "t.csv", "path,label\n1.jpg,a\n,b\n"))
+
+
+def test_lines_longer_than_the_header_are_an_error(tmp_path: Path) -> None:
+    """pandas takes the first column for an index when every line has a cell too many."""
+    file = write(tmp_path / "t.csv", "path,label\n1.jpg,stop,\n2.jpg,yield,\n")
+    with pytest.raises(DataError, match=r"t.csv: line 2 has 3 cells, the header 2: '1.jpg,stop,'"):
+        read_table(file)
+
+
+def test_other_separators_are_recognized(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"(?s)no column 'path'.*separated by ';'.*with commas"):
+        read_table(write(tmp_path / "t.csv", "path;label\n1.jpg;stop\n"))
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_wrong_encoding(tmp_path: Path, encoding: str) -> None:
+    name = {"utf-16": "UTF-16"}.get(encoding, "not UTF-8")
+    with pytest.raises(DataError, match=rf"(?s)t.csv: line \d is {name} \(byte 0x\w\w\).*as CSV UTF-8"):
+        read_table(write(tmp_path / "t.csv", "path,label\n1.jpg,Süd\n", encoding))
+
+
+def test_byte_order_mark(tmp_path: Path) -> None:
+    file = write(tmp_path / "t.csv", "path,label\r\n1.jpg,Süd\r\n", "utf-8-sig")
+    assert read_table(file)["label"].tolist() == ["Süd"]
+
+
+def test_duplicates(tmp_path: Path) -> None:
+    file = write(tmp_path / "t.csv", "path,label\na/1.jpg,x\n./a/1.jpg,y\n2.jpg,x\n")
+    with pytest.raises(DataError, match=r"(?s)t.csv: 1 sample_id\(s\) occur more than once: a/1.jpg"):
+        read_table(file)
+
+
+def test_missing_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone.csv does not exist"):
+        read_table(tmp_path / "gone.csv")
+    with pytest.raises(DataError, match=r"does not exist"):
+        read_table(tmp_path)
+    for name in ("empty.csv", "bad.parquet"):
+        with pytest.raises(DataError, match=rf"{name} can't be read as a table"):
+            read_table(write(tmp_path / name, ""))
+    with pytest.raises(DataError, match=r"bad.parquet can't be read as a table"):
+        read_table(write(tmp_path / "bad.parquet", "path,label\n1,2\n"))
+    with pytest.raises(DataError, match=r"there are no samples"):
+        read_table(write(tmp_path / "header.csv", "path,label\n"))
+
+
+def test_group_pattern_in_a_table(tmp_path: Path) -> None:
+    file = write(tmp_path / "t.csv", "path,label\na/7_1.jpg,x\na/7_2.jpg,y\n")
+    assert read_table(file, group=r"(.+)_\d")["group"].tolist() == ["a/7", "a/7"]

@@ -1,0 +1,43 @@
+"""Embedders by name, and their settings."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from mlfix_train.errors import ConfigError
+from mlfix_train.models.embedding.build import build_embedder
+from mlfix_train.models.embedding.settings import LpipsSpec, VisualWordsSpec
+
+
+def test_what_is_missing_or_misspelled_is_named() -> None:
+    assert build_embedder("pixels", width=16).name == "pixels, standardized"
+    with pytest.raises(ConfigError, match="did you mean 'pixels'"):
+        build_embedder("pixel")
+    for kind in ("network", "visual_words"):
+        with pytest.raises(ConfigError, match=f"by={kind} needs network"):
+            build_embedder(kind)
+    with pytest.raises(ConfigError, match="images of 20 px are too small"):
+        build_embedder("lpips", lpips=LpipsSpec(trunk="alex"), image_size=20)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value"),
+    [
+        (LpipsSpec, "trunk", "alexnet"),
+        (LpipsSpec, "size", 8),
+        (LpipsSpec, "rerank", -1),
+        (VisualWordsSpec, "count", 1),
+        (VisualWordsSpec, "stage", 1000),
+    ],
+)
+def test_wrong_settings_are_named(kind: type, key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"{key}={value}"):
+        kind(**{key: value})
+
+
+def test_settings_load_without_torch() -> None:
+    code = "import sys; import mlfix_train.models.embedding.settings; print({'torch', 'timm'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
