@@ -17,7 +17,13 @@ UNKNOWN_KEY = (
     r"Key '([^']+)' is not in struct",
     r"Key '([^']+)' not in '\w+'",
 )
-TYPES = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false", "String": "text"}
+TYPES = {
+    "Integer": "an integer",
+    "Float": "a number",
+    "Boolean": "true or false",
+    "bool": "true or false",
+    "String": "text",
+}
 
 
 def known_keys(command: str) -> Iterator[str]:

@@ -80,5 +80,5 @@ def _sweep_run(overrides: list[str], defaults: Mapping[str, Any], parser: Overri
         if override.key_or_group in values:
             values[override.key_or_group] = override.value()
     fold = values["split.fold"] if values["split.folds"] is not None else None
-    path = run_path(*(str(values[key]) for key in ("outputs", "name", "arm")), values["seed"], fold)
+    path = run_path(str(values["outputs"]), str(values["name"]), str(values["arm"]), values["seed"], fold)
     return SweepRun(path, tuple(overrides))

@@ -10,61 +10,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-UNLEARNED = {
-    "model": frozenset({"compile", "channels_last", "fast_convs"}),
-    "trainer": frozenset(
-        {
-            # Where and how fast. How many processes there are counts through the effective batch size alone.
-            "accelerator",
-            "devices",
-            "num_nodes",
-            "strategy",
-            "accumulate_grad_batches",
-            "benchmark",
-            "deterministic",
-            "inference_mode",
-            "use_distributed_sampler",
-            "reload_dataloaders_every_n_epochs",
-            # When it is validated. `limit_val_batches` is not here: it decides which samples are predicted.
-            "check_val_every_n_epoch",
-            "val_check_interval",
-            "num_sanity_val_steps",
-            "limit_test_batches",
-            "limit_predict_batches",
-            # What is logged, shown or kept.
-            "logger",
-            "log_every_n_steps",
-            "enable_autolog_hparams",
-            "profiler",
-            "detect_anomaly",
-            "barebones",
-            "enable_progress_bar",
-            "enable_model_summary",
-            "enable_checkpointing",
-            "default_root_dir",
-            "model_registry",
-        }
-    ),
-}
-"""Settings by section that are not part of the identity; everything else in these sections is."""
+MODEL_SPEED = {"compile", "channels_last", "fast_convs"}
+"""Keys of ``model`` that only change its speed."""
+
+HARDWARE = {"accelerator", "devices", "num_nodes", "strategy", "accumulate_grad_batches"}
+"""They count through the effective batch size alone."""
+SPEED = {"benchmark", "deterministic", "inference_mode", "use_distributed_sampler", "reload_dataloaders_every_n_epochs"}
+VALIDATION = {"check_val_every_n_epoch", "val_check_interval", "num_sanity_val_steps"}
+UNUSED = {"limit_test_batches", "limit_predict_batches"}
+LOGS = {"logger", "log_every_n_steps", "enable_autolog_hparams", "profiler", "detect_anomaly", "model_registry"}
+OUTPUT = {"enable_progress_bar", "enable_model_summary", "enable_checkpointing", "default_root_dir", "barebones"}
+UNLEARNED = {"model": MODEL_SPEED, "trainer": HARDWARE | SPEED | VALIDATION | UNUSED | LOGS | OUTPUT}
+"""Keys by section that are not part of the identity; everything else in these sections is.
+
+``trainer.limit_val_batches`` is part of it: it decides which samples are predicted.
+"""
 
 PIXELS = ("size", "aspect")
 """The only keys of ``pixels`` that change the stored images."""
 
-OBSERVERS = frozenset(
-    {
-        "DeviceStatsMonitor",
-        "LearningRateMonitor",
-        "ModelCheckpoint",
-        "ModelSummary",
-        "OnExceptionCheckpoint",
-        "ProgressBar",
-        "RichModelSummary",
-        "RichProgressBar",
-        "ThroughputMonitor",
-        "TQDMProgressBar",
-    }
-)
+PROGRESS = {"ProgressBar", "RichProgressBar", "TQDMProgressBar", "ModelSummary", "RichModelSummary"}
+MONITORS = {"DeviceStatsMonitor", "LearningRateMonitor", "ThroughputMonitor"}
+OBSERVERS = PROGRESS | MONITORS | {"ModelCheckpoint", "OnExceptionCheckpoint"}
 """Lightning's callbacks that watch a training without changing it; any other callback is part of the identity."""
 
 
@@ -121,5 +88,5 @@ def learning_callbacks(section: Any) -> list[Any]:
     return [one for one in section if one and str(one.get("_target_", "")).rpartition(".")[2] not in OBSERVERS]
 
 
-def _without(section: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
+def _without(section: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
     return {key: value for key, value in section.items() if key not in keys}

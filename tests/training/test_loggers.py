@@ -100,7 +100,7 @@ def test_loggers_are_closed_with_the_outcome(tmp_path: Path, monkeypatch) -> Non
     codes: list[int] = []
     for fails in (True, False):
         with contextlib.suppress(RuntimeError), open_loggers(lambda: [wandb_logger(tmp_path)]) as (logger,):
-            monkeypatch.setattr(logger.experiment, "finish", codes.append)
+            monkeypatch.setattr(logger.experiment, "finish", lambda *, exit_code: codes.append(exit_code))
             if fails:
                 raise RuntimeError("no")
         monkeypatch.undo()

@@ -88,9 +88,9 @@ def run_in_processes(
                     last += [] if retried else [attempt]
         except BaseException:
             pool.interrupt()
+            pool.close(kill=True)
             raise
-        finally:
-            pool.close()
+    pool.close()
     return last
 
 
@@ -155,10 +155,10 @@ class _Pool:
             if not wait(self.running, timeout=RESEND).not_done:
                 break
 
-    def close(self) -> None:
-        """Ends the workers."""
+    def close(self, kill: bool = False) -> None:
+        """Ends the workers, at once or by themselves."""
         for executor in self.executors.values():
-            executor.shutdown(wait=True, kill_workers=True)
+            executor.shutdown(wait=True, kill_workers=kill)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ class ClassifierTask:
     """
 
     kind = "classifier"
-    result_keys = ("held_out_error",)
+    result_keys: tuple[str, ...] = ("held_out_error",)
     images_per_sample = 1
 
     def __init__(

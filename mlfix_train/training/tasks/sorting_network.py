@@ -26,7 +26,7 @@ class SortingNetworkTask:
     """
 
     kind = "sorting_network"
-    result_keys = ("agreement",)
+    result_keys: tuple[str, ...] = ("agreement",)
     images_per_sample = 2
 
     def __init__(self, data: ViewDataModule, module: Callable[[], L.LightningModule]) -> None:

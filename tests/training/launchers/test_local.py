@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from shapes import FAST, draw_shapes, start
+from shapes import FAST, REPO, draw_shapes, start
 
 from mlfix_train.data.runs import RunDirectory
 from mlfix_train.errors import RunError
@@ -96,6 +98,46 @@ def test_faults_are_tried_again_and_user_errors_are_not(tmp_path: Path) -> None:
     assert isinstance(errors["dead"], local.WorkerDiedError) and "killed by SIGKILL" in str(errors["dead"])
     counts = {name: sum(attempt.run.path.name == name for attempt in attempts) for name in errors}
     assert counts == {"refused": 1, "broken": 2, "dead": 2, "fine": 1}
+
+
+WORK = """
+import os, pathlib, sys, time
+def wait(run):
+    run.path.mkdir(parents=True)
+    (run.path / "pid").write_text(str(os.getpid()))
+    try:
+        time.sleep(600)
+    except KeyboardInterrupt:
+        (run.path / "interrupted").touch()
+        raise
+"""
+SWEEP = """
+import pathlib, signal
+from mlfix_train.training.launchers.local import run_in_processes
+from mlfix_train.training.sweep import SweepRun
+import work
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runs = [SweepRun(pathlib.Path(str(number))) for number in range(3)]
+run_in_processes(runs, work.wait, processes=2, on_attempt=print)
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_to_the_sweep_interrupts_its_workers_and_ends_them(tmp_path: Path, sent: signal.Signals) -> None:
+    (tmp_path / "work.py").write_text(WORK)
+    (tmp_path / "sweep.py").write_text(SWEEP)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPO), str(tmp_path)])}
+    process = subprocess.Popen([sys.executable, "sweep.py"], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: all((tmp_path / name / "pid").exists() for name in "01"))
+        process.send_signal(sent)
+        process.wait(60)
+        wait_for(lambda: all((tmp_path / name / "interrupted").exists() for name in "01"))
+        pids = [(tmp_path / name / "pid").read_text() for name in "01"]
+        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    finally:
+        process.kill()
+    assert not (tmp_path / "2").exists(), "no further run is started"
 
 
 def test_two_at_a_time_and_again(data: Path, tmp_path: Path) -> None:
