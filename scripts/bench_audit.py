@@ -101,7 +101,12 @@ def _sorted_by_pixels(options: argparse.Namespace, clean: pd.DataFrame) -> Path:
     if not (out / "order.parquet").exists():
         write_table(clean, options.work / "clean.csv")
         _mlfix(
-            "sort", "data=table", f"data.file={options.work / 'clean.csv'}", f"out={out}", "pixels.size=32", "n_panels=0"
+            "sort",
+            "data=table",
+            f"data.file={options.work / 'clean.csv'}",
+            f"out={out}",
+            "pixels.size=32",
+            "n_panels=0",
         )
     return out
 
@@ -229,8 +234,9 @@ def _print(title: str, results: list[dict]) -> None:
         off = summary["estimate"] / summary["planted"] - 1
         print(
             f"planted {summary['planted']}, estimated {summary['estimate']:.0f} ({off:+.0%}; "
-            f"95% interval {summary['interval'][0]:.0f} to {summary['interval'][1]:.0f}); {summary['issues']} label issues, "
-            f"{summary['precision']:.0f}% of them planted; {summary['suggested']:.0f}% of the found ones with the right "
+            f"95% interval {summary['interval'][0]:.0f} to {summary['interval'][1]:.0f}); "
+            f"{summary['issues']} label issues, {summary['precision']:.0f}% of them planted; "
+            f"{summary['suggested']:.0f}% of the found ones with the right "
             f"suggestion; {summary['found before stop_rank']} found in the first {summary['stop_rank']}"
         )
 

@@ -45,8 +45,11 @@ def exactness(store: Any, trunk: str, pairs: int, size: int, rng: np.random.Gene
             wanted = model(a, b, normalize=True).flatten()
             found = (embedding(a) - embedding(b)).square().sum(1)
         worst, largest = max(worst, float((found - wanted).abs().max())), max(largest, float(wanted.max()))
-    print(f"{trunk}: largest difference to the package over {pairs:,} pairs {worst:.1e} (promised 1e-5); "
-          f"the largest distance is {largest:.3f}", flush=True)  # fmt: skip
+    print(
+        f"{trunk}: largest difference to the package over {pairs:,} pairs {worst:.1e} (promised 1e-5); "
+        f"the largest distance is {largest:.3f}",
+        flush=True,
+    )
 
 
 def speed(store: Any, trunk: str, images: int, size: int, rng: np.random.Generator) -> None:
@@ -68,9 +71,12 @@ def speed(store: Any, trunk: str, images: int, size: int, rng: np.random.Generat
             model(a[k : k + 100], b[k : k + 100], normalize=True)
     per_pair = (time.perf_counter() - start) / sample
     theirs = per_pair * images * (images - 1) / 2
-    print(f"{trunk}: all pairs of {images:,} images at {size} px in {ours:.1f} s ({phi.shape[1]:,} numbers an image), "
-          f"the package pair by pair {theirs:,.0f} s (from {sample} pairs): {theirs / ours:,.0f} times as fast "
-          f"(promised 300); largest {float(distances.max()):.3f}", flush=True)  # fmt: skip
+    print(
+        f"{trunk}: all pairs of {images:,} images at {size} px in {ours:.1f} s ({phi.shape[1]:,} numbers an image), "
+        f"the package pair by pair {theirs:,.0f} s (from {sample} pairs): {theirs / ours:,.0f} times as fast "
+        f"(promised 300); largest {float(distances.max()):.3f}",
+        flush=True,
+    )
 
 
 def projection(store: Any, trunk: str, size: int, rng: np.random.Generator, images: int = 4000) -> None:
@@ -88,10 +94,14 @@ def projection(store: Any, trunk: str, size: int, rng: np.random.Generator, imag
     def share(found: np.ndarray) -> float:
         return float(np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found, truth, strict=True)]))
 
-    print(f"{trunk}: {phi.shape[1]:,} numbers to 128 keep {fitted.variance_kept:.1%} of the variance; "
-          f"squared distances off by {error['mean']:.2%} on average, {error['p95']:.2%} at the 95th percentile; of the 10 nearest of "
-          f"{images:,} images {share(plain):.1%} are right, after the exact rerank of 40 candidates in float16 "
-          f"{share(again):.1%}", flush=True)  # fmt: skip
+    print(
+        f"{trunk}: {phi.shape[1]:,} numbers to 128 keep {fitted.variance_kept:.1%} of the variance; "
+        f"squared distances off by {error['mean']:.2%} on average, {error['p95']:.2%} at the 95th percentile; "
+        f"of the 10 nearest of "
+        f"{images:,} images {share(plain):.1%} are right, after the exact rerank of 40 candidates in float16 "
+        f"{share(again):.1%}",
+        flush=True,
+    )
 
 
 def as_images(pixels: np.ndarray, size: int) -> torch.Tensor:

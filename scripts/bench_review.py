@@ -92,13 +92,31 @@ def write_audit(root: Path, audit: Path, groups: int) -> None:
     suspicion = np.where(rng.random(len(ids)) < 0.02, rng.beta(8, 2, len(ids)), rng.beta(0.4, 30, len(ids)))
     other = np.array(labels)[rng.integers(len(labels), size=len(ids))]
     predicted = np.where(suspicion > 0.3, other, given)
-    frame = pd.DataFrame({
-        "sample_id": ids, "given_label": given, "predicted_label": predicted, "suggested_label": predicted,
-        "suspicion": suspicion.round(5), "label_score": (1 - suspicion).round(5),
-        "is_label_issue": (suspicion > 0.5) & (predicted != given), "slice": given, "evidence": suspicion,
-        **{name: rng.random(len(ids)).round(4) for name in ("loss", "self_confidence", "aum", "neighbour_disagreement",
-                                                            "twin_disagreement", "outlierness", "disagreement")},
-    }).sort_values("suspicion", ascending=False)  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "sample_id": ids,
+            "given_label": given,
+            "predicted_label": predicted,
+            "suggested_label": predicted,
+            "suspicion": suspicion.round(5),
+            "label_score": (1 - suspicion).round(5),
+            "is_label_issue": (suspicion > 0.5) & (predicted != given),
+            "slice": given,
+            "evidence": suspicion,
+            **{
+                name: rng.random(len(ids)).round(4)
+                for name in (
+                    "loss",
+                    "self_confidence",
+                    "aum",
+                    "neighbour_disagreement",
+                    "twin_disagreement",
+                    "outlierness",
+                    "disagreement",
+                )
+            },
+        }
+    ).sort_values("suspicion", ascending=False)
     frame["rank"] = np.arange(1, len(frame) + 1)
     audit.mkdir(parents=True, exist_ok=True)
     frame.to_csv(audit / "ranking.csv", index=False)
@@ -200,8 +218,11 @@ def serve(work: Path) -> tuple[subprocess.Popen[str], str, float]:
     began = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "mlfix_train.cli.main", "review", *keys(work), "open=false", "port=0"],
-        stdout=subprocess.PIPE, text=True, cwd=work, env={**os.environ, "PYTHONPATH": str(REPO)},
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=work,
+        env={**os.environ, "PYTHONPATH": str(REPO)},
+    )
     assert process.stdout
     for line in process.stdout:
         found = re.search(r"http\S+", line)
@@ -217,8 +238,10 @@ def quantile(values: list[float], q: float) -> float:
 
 def spread(values: list[float]) -> str:
     """Formats a distribution of milliseconds."""
-    return (f"median {quantile(values, 0.5):.0f} ms, 95% under {quantile(values, 0.95):.0f} ms, worst "
-            f"{max(values):.0f} ms ({len(values)} times)")  # fmt: skip
+    return (
+        f"median {quantile(values, 0.5):.0f} ms, 95% under {quantile(values, 0.95):.0f} ms, worst "
+        f"{max(values):.0f} ms ({len(values)} times)"
+    )
 
 
 def browse(link: str, server: subprocess.Popen[str]) -> None:
@@ -243,8 +266,10 @@ def browse(link: str, server: subprocess.Popen[str]) -> None:
         for speed in (1500, 6000):
             frames = page.evaluate(FRAMES, {"speed": speed, "seconds": 8})
             share = 100 * np.mean(np.array(frames) < 20)
-            print(f"scrolling {speed:>5} px/s       {share:.1f}% of {len(frames)} frames "
-                  f"under 20 ms, 95% under {quantile(frames, 0.95):.1f} ms, worst {max(frames):.0f} ms")  # fmt: skip
+            print(
+                f"scrolling {speed:>5} px/s       {share:.1f}% of {len(frames)} frames "
+                f"under 20 ms, 95% under {quantile(frames, 0.95):.1f} ms, worst {max(frames):.0f} ms"
+            )
         rng = np.random.default_rng(0)
         count = page.evaluate(f"{REVIEW}.view().sizes.length")
         jumps = [page.evaluate(JUMP, int(g)) for g in rng.permutation(count)[:60]]
@@ -264,8 +289,10 @@ def browse(link: str, server: subprocess.Popen[str]) -> None:
         print(f"mark to disk              {spread(marks)}")
         renderers = [pid for pid in children(own) if "--type=renderer" in cmdline(pid)]
         own_page = max(memory([pid]) for pid in renderers)
-        print(f"browser                   {own_page:.0f} MB for the page's process; "
-              f"{memory(children(own)):.0f} MB for all, {idle:.0f} MB of them with an empty page")  # fmt: skip
+        print(
+            f"browser                   {own_page:.0f} MB for the page's process; "
+            f"{memory(children(own)):.0f} MB for all, {idle:.0f} MB of them with an empty page"
+        )
         peak = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{server.pid}/status").read_text())
         print(f"server                    {int(peak[1]) / 1024 if peak else 0:.0f} MB at most")
         browser.close()

@@ -124,23 +124,31 @@ def against_others(pixels: np.ndarray, rng: np.random.Generator, with_lkh: bool)
                 chain = path_steps(x, order)
             else:
                 ours = path_steps(x, order)
-    print(f"4,000 images: path {ours.sum() / chain.sum():.4f} of the greedy chain's, mean of the longest 1% of steps "
-          f"{longest(ours) / longest(chain):.3f} of its (promised: 0.85)")  # fmt: skip
+    print(
+        f"4,000 images: path {ours.sum() / chain.sum():.4f} of the greedy chain's, mean of the longest 1% of steps "
+        f"{longest(ours) / longest(chain):.3f} of its (promised: 0.85)"
+    )
     took = {name: float(np.median(values)) for name, values in times.items()}
-    print(f"    {took['ours']:.2f} s (median of three in turn) against {published:.2f} s of the chain as published, on "
-          f"sets of {bags.shape[1]:,} words: {published / took['ours']:.1f} times as fast (promised: 20); a chain by "
-          f"matrix products on these {x.shape[1]} numbers an image takes {took['chain']:.2f} s")  # fmt: skip
+    print(
+        f"    {took['ours']:.2f} s (median of three in turn) against {published:.2f} s of the chain as published, on "
+        f"sets of {bags.shape[1]:,} words: {published / took['ours']:.1f} times as fast (promised: 20); a chain by "
+        f"matrix products on these {x.shape[1]} numbers an image takes {took['chain']:.2f} s"
+    )
     for effort in (0.0, 20.0):
         start = time.perf_counter()
         steps = path_steps(x, seriate(x, search_effort=effort))
-        print(f"    effort={effort:g}: path {steps.sum() / chain.sum():.4f}, longest 1% "
-              f"{longest(steps) / longest(chain):.3f}, {time.perf_counter() - start:.2f} s")  # fmt: skip
+        print(
+            f"    effort={effort:g}: path {steps.sum() / chain.sum():.4f}, longest 1% "
+            f"{longest(steps) / longest(chain):.3f}, {time.perf_counter() - start:.2f} s"
+        )
     if with_lkh:
         start = time.perf_counter()
         best = path_steps(x, lkh(x))
-        print(f"    LKH: path {best.sum() / chain.sum():.4f} of the chain's, longest 1% "
-              f"{longest(best) / longest(chain):.3f}, {time.perf_counter() - start:.0f} s; "
-              f"ours is {ours.sum() / best.sum():.4f} of LKH's (promised: 1.02)")  # fmt: skip
+        print(
+            f"    LKH: path {best.sum() / chain.sum():.4f} of the chain's, longest 1% "
+            f"{longest(best) / longest(chain):.3f}, {time.perf_counter() - start:.0f} s; "
+            f"ours is {ours.sum() / best.sum():.4f} of LKH's (promised: 1.02)"
+        )
 
 
 def scaling(pixels: np.ndarray, rng: np.random.Generator, largest: int) -> None:
@@ -161,11 +169,16 @@ def scaling(pixels: np.ndarray, rng: np.random.Generator, largest: int) -> None:
         before = work
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         parts = f"neighbours {middle - start:.1f}, path {end - middle:.1f}"
-        print(f"{n:,} x {x.shape[1]}: {end - start:.1f} s ({parts}){growth}; recall of the 10 "
-              f"nearest {recall:.3f}; peak memory {memory:.1f} GB; mean step "
-              f"{path_steps(x, order).mean():.3f}", flush=True)  # fmt: skip
-    print(f"from {largest // 8:,} to {largest:,} the time per N log N changed to {work / smallest:.2f} of what it was "
-          "(promised: 1 at most)")  # fmt: skip
+        print(
+            f"{n:,} x {x.shape[1]}: {end - start:.1f} s ({parts}){growth}; recall of the 10 "
+            f"nearest {recall:.3f}; peak memory {memory:.1f} GB; mean step "
+            f"{path_steps(x, order).mean():.3f}",
+            flush=True,
+        )
+    print(
+        f"from {largest // 8:,} to {largest:,} the time per N log N changed to {work / smallest:.2f} of what it was "
+        "(promised: 1 at most)"
+    )
 
 
 def measure_recall(x: np.ndarray, index: np.ndarray, k: int = 10) -> float:

@@ -3,8 +3,8 @@
     python scripts/bench_sorting_network.py <GTSRB: folder of class folders> --network NAME=<run> [--network ...]
 
 Prints two figures for the pixels (principal components, plain and as ``mlfix sort`` uses them), for each network
-trained and untrained, and for the published bag of visual words of both. First, 1-nearest-neighbour accuracy over all images,
-each image's own track left out. Second, where planted errors end up: labels of 5% of the speed limits are changed, and
+trained and untrained, and for the published bag of visual words of both. First, 1-nearest-neighbour accuracy over all
+images, each image's own track left out. Second, where planted errors end up: labels of 5% of the speed limits are changed, and
 the share of them is counted that is among the 5% of their class with the highest outlier scores.
 """
 

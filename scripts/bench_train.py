@@ -342,10 +342,10 @@ def train_keys(options: argparse.Namespace, name: str, steps: int, *more: str) -
 
 def ours(options: argparse.Namespace, asked: dict[str, Any]) -> float:
     """Returns the samples per second of `mlfix train`, second epoch."""
-    from mlfix_train import api
+    from mlfix_train import run_command
 
     keys = train_keys(options, "ours", options.steps, *asked.get("keys", "").split())
-    run = api.train(*keys)
+    run = run_command("train", *keys)
     with open(run.path / "metrics.csv", newline="") as file:
         return float(list(csv.DictReader(file))[-1]["samples_per_second"])
 
@@ -378,7 +378,7 @@ def starting(options: argparse.Namespace, asked: dict[str, Any]) -> float:
 
 def auditing(options: argparse.Namespace, asked: dict[str, Any]) -> float:
     """Returns the share of a whole run's time that the audit callback takes, its panels and files included."""
-    from mlfix_train import api
+    from mlfix_train import run_command
     from mlfix_train.audit.callback import AuditCallback
 
     spent = [0.0]
@@ -403,7 +403,7 @@ def auditing(options: argparse.Namespace, asked: dict[str, Any]) -> float:
     keys = [
         key for key in train_keys(options, "audit", 100) if not key.startswith(("audit.", "split.", "trainer.check"))
     ]
-    run = api.train(*keys)
+    run = run_command("train", *keys)
     return spent[0] / float(run.read()["timings"]["fit_seconds"])
 
 

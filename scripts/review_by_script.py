@@ -97,10 +97,21 @@ def main() -> None:
     table = pd.read_csv(args.planted, keep_default_na=False, dtype=str).set_index("sample_id")
     truth = table[args.truth].to_dict()
     server = subprocess.Popen(
-        [sys.executable, "-m", "mlfix_train.cli.main", "review", f"audit={args.audit}", f"out={args.out}", "port=0",
-         "open=false", "reviewer=script"],
-        stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(REPO)},
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "mlfix_train.cli.main",
+            "review",
+            f"audit={args.audit}",
+            f"out={args.out}",
+            "port=0",
+            "open=false",
+            "reviewer=script",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPO)},
+    )
     assert server.stdout
     link = next(found[0] for line in server.stdout if (found := re.search(r"http\S+", line)))
     began = time.monotonic()
@@ -122,9 +133,10 @@ def main() -> None:
     planted = table.index[table["label"] != table[args.truth]]
     right = sum(label == truth[name] for name, label in fixes["new_label"].items())
     found = len(planted.intersection(fixes.index))
-    print(f"found      {found:,} of {len(planted):,} wrong labels on {screens:,} screens "
-          f"({time.monotonic() - began:.0f} s); {right:,} of them given the true label, the others marked invalid"
-          )
+    print(
+        f"found      {found:,} of {len(planted):,} wrong labels on {screens:,} screens "
+        f"({time.monotonic() - began:.0f} s); {right:,} of them given the true label, the others marked invalid"
+    )
     print(f"page       {message}")
     print(f"left       {len(planted.difference(fixes.index)):,} wrong labels not found")
     print(f"fixes      {args.out / 'fixes.csv'}")

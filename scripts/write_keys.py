@@ -1,6 +1,6 @@
 """Writes docs/keys.md: the keys of every command as ``mlfix <command> --help`` prints them. A test compares the two.
 
-    python scripts/write_keys.py
+python scripts/write_keys.py
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ def keys_page() -> str:
     """Returns the page as Markdown."""
     parts = [HEAD]
     for command in COMMANDS:
-        parts.append(f"## mlfix {command}\n\n{SUMMARIES[command].capitalize()}.\n\n```yaml\n{describe_keys(command)}\n```\n")
+        parts.append(
+            f"## mlfix {command}\n\n{SUMMARIES[command].capitalize()}.\n\n```yaml\n{describe_keys(command)}\n```\n"
+        )
     return "\n".join(parts)
 
 

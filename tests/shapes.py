@@ -14,14 +14,27 @@ from PIL import Image, ImageDraw
 REPO = Path(__file__).resolve().parents[1]
 SHAPES = ("disc", "square", "triangle")
 FAST = (
-    "model=small", "recipe.epochs=2", "loader.batch_size=16", "logger=none", "pixels.size=16",
-    "pixels.max_unreadable=0.2", "trainer.accelerator=cpu", "trainer.precision=32-true",
-)  # fmt: skip
-SORTING = (
-    "model=sorting_network", "model.backbone=mlfix_small", "model.input_size=null", "model.projector_width=32",
-    "recipe.epochs=3", "loader.batch_size=16", "pixels.size=16", "logger=none", "trainer.accelerator=cpu",
+    "model=small",
+    "recipe.epochs=2",
+    "loader.batch_size=16",
+    "logger=none",
+    "pixels.size=16",
+    "pixels.max_unreadable=0.2",
+    "trainer.accelerator=cpu",
     "trainer.precision=32-true",
-)  # fmt: skip
+)
+SORTING = (
+    "model=sorting_network",
+    "model.backbone=mlfix_small",
+    "model.input_size=null",
+    "model.projector_width=32",
+    "recipe.epochs=3",
+    "loader.batch_size=16",
+    "pixels.size=16",
+    "logger=none",
+    "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
+)
 
 
 def draw_shapes(
@@ -52,6 +65,11 @@ def start(*arguments: object, cwd: Path, **environment: str | None) -> subproces
     env = {name: value for name, value in merged.items() if value is not None}
     return subprocess.Popen(
         [sys.executable, "-m", "mlfix_train.cli.main", *map(str, arguments)],
-        cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # CI may have us ignore it
-    )  # fmt: skip
+        cwd=cwd,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 CI may have us ignore it
+    )

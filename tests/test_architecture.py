@@ -13,7 +13,6 @@ from shapes import REPO
 PACKAGE = REPO / "mlfix_train"
 ORDER = ("errors", "data", "models", "audit", "training", "config", "commands", "cli")
 """Imports go to the left, or stay in the room."""
-OPEN = {"api"}
 LATE = {"wandb", "lpips", "starlette", "uvicorn", "matplotlib", "anywidget", "jinja2"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
@@ -23,7 +22,7 @@ def room(path: Path) -> str:
     return parts[0].removesuffix(".py")
 
 
-LIBRARY = [path for path in FILES if room(path) not in ("config", "commands", "cli", "api")]
+LIBRARY = [path for path in FILES if room(path) not in ("config", "commands", "cli")]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -37,8 +36,7 @@ def test_imports_keep_to_the_rooms(path: Path) -> None:
         for name in names:
             if name in ("COMMANDS", "__version__"):
                 continue
-            if room(path) not in OPEN:
-                assert ORDER.index(name) <= ORDER.index(room(path)), f"{path.name} imports mlfix_train.{name}"
+            assert ORDER.index(name) <= ORDER.index(room(path)), f"{path.name} imports mlfix_train.{name}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

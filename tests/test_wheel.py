@@ -16,7 +16,14 @@ def test_the_wheel_runs_away_from_the_checkout(tmp_path) -> None:
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "mlfix_train/configs/train.yaml" in names
-    templates = ("report.html.j2", "report.css", "report.js", "comparison.html.j2", "comparison.md.j2", "comparison.css")
+    templates = (
+        "report.html.j2",
+        "report.css",
+        "report.js",
+        "comparison.html.j2",
+        "comparison.md.j2",
+        "comparison.css",
+    )
     assert {f"mlfix_train/audit/reporting/templates/{name}" for name in templates} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "scripts/"))]
     site = tmp_path / "site"

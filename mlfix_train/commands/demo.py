@@ -15,16 +15,34 @@ from mlfix_train.commands.progress import ProgressBar, format_duration
 from mlfix_train.config.demo import DemoConfig
 from mlfix_train.config.overrides import assign
 from mlfix_train.data.files.atomic import atomic_path
-from mlfix_train.data.fixes.table import INVALID, write_fixes
+from mlfix_train.data.fixes.table import write_fixes
 from mlfix_train.data.label_noise import TRUE_LABEL, confusions_among, plant_confusions
-from mlfix_train.data.samples import write_table
+from mlfix_train.data.samples import INVALID, write_table
 
 CLASSES = (
-    "ahead-only", "children-crossing", "end-of-speed-limit-80", "general-caution", "keep-right", "no-entry",
-    "no-overtaking", "no-vehicles", "priority-road", "road-work", "roundabout", "speed-limit-100", "speed-limit-120",
-    "speed-limit-20", "speed-limit-30", "speed-limit-50", "speed-limit-60", "speed-limit-70", "speed-limit-80", "stop",
-    "turn-right-ahead", "yield",
-)  # fmt: skip
+    "ahead-only",
+    "children-crossing",
+    "end-of-speed-limit-80",
+    "general-caution",
+    "keep-right",
+    "no-entry",
+    "no-overtaking",
+    "no-vehicles",
+    "priority-road",
+    "road-work",
+    "roundabout",
+    "speed-limit-100",
+    "speed-limit-120",
+    "speed-limit-20",
+    "speed-limit-30",
+    "speed-limit-50",
+    "speed-limit-60",
+    "speed-limit-70",
+    "speed-limit-80",
+    "stop",
+    "turn-right-ahead",
+    "yield",
+)
 SPEED = "^speed"
 
 

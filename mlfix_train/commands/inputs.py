@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,7 +41,7 @@ def read_samples(data: Mapping[str, Any]) -> pd.DataFrame:
             f"{source_name(data)} holds photos with boxes, not samples",
             "crop them first: mlfix crop data.root=<folder>; then data=crops data.root=crops",
         )
-    return cast(pd.DataFrame, table)
+    return table
 
 
 def open_boxes(data: Mapping[str, Any]) -> AnnotationFormat:

@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from packaging.version import Version
 
 from mlfix_train.config.explain import explain
 from mlfix_train.config.overrides import normalize_overrides
@@ -64,5 +65,5 @@ def _private_hydra() -> Iterator[None]:
     finally:
         GlobalHydra.instance().hydra = hydra
         HydraConfig.instance().cfg = job
-        if isinstance(base, version.Version):  # else the caller never set one
+        if isinstance(base, Version):  # else the caller never set one
             version.VersionBase.instance().setbase(base)

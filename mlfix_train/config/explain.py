@@ -46,7 +46,7 @@ def _dotted(node: DictConfig, prefix: str) -> Iterator[str]:
 def unknown_key(command: str, key: str) -> ConfigError:
     """Returns the error for a key that the command does not have, with the closest one that it has."""
     known = list(known_keys(command))
-    last = key.split(".")[-1]
+    last = key.rsplit(".", maxsplit=1)[-1]
     guess = nearest(key, known) or nearest(last, known) or [name for name in known if name.split(".")[-1] == last]
     guess = [name for name in guess if name != key]  # a group of another command
     hint = f"did you mean {guess[0]}?" if guess else f"`mlfix {command} --help` lists all keys"

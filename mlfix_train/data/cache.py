@@ -18,7 +18,7 @@ _enabled = False
 
 def enable_cache(enabled: bool = True) -> None:
     """Turns the cache on or off; what it holds is dropped either way."""
-    global _enabled
+    global _enabled  # noqa: PLW0603 one cache per process
     _enabled = enabled
     _items.clear()
 

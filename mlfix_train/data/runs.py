@@ -173,8 +173,7 @@ def find_runs(where: str | Path | list[str], key: str = "runs") -> list[RunDirec
     """
     patterns = [where] if isinstance(where, (str, os.PathLike)) else list(where)
     found: dict[str, RunDirectory] = {}
-    for pattern in map(str, patterns):
-        pattern = os.path.expanduser(pattern)
+    for pattern in (os.path.expanduser(str(pattern)) for pattern in patterns):
         literal = [pattern] if os.path.exists(pattern) else []
         places = literal or sorted(glob.glob(pattern, recursive=True))
         if not places:

@@ -97,15 +97,30 @@ def train(table: pd.DataFrame, cache: Path, tmp_path: Path) -> Train:
     ) -> tuple[L.Trainer, DataModule, AuditCallback, Classifier]:
         L.seed_everything(0, verbose=False)
         data = DataModule(
-            table, draw_split(table, SplitSpec(0.4)), cache, Arm(arm, fixes), PixelSpec(size=16), LoaderSpec(16, 7), None, 0
+            table,
+            draw_split(table, SplitSpec(0.4)),
+            cache,
+            Arm(arm, fixes),
+            PixelSpec(size=16),
+            LoaderSpec(16, 7),
+            None,
+            0,
         )
         model = Classifier(data.labels, "mlfix_small", {"epochs": 1}, "concat_pool")
         audit = AuditCallback(tmp_path / "run", "a title", probabilities=True, n_panels=2)
         trainer = L.Trainer(
-            max_epochs=2, accelerator="cpu", devices=1, logger=loggers, callbacks=[audit], enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
-            default_root_dir=tmp_path, **options,
-        )  # fmt: skip
+            max_epochs=2,
+            accelerator="cpu",
+            devices=1,
+            logger=loggers,
+            callbacks=[audit],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=tmp_path,
+            **options,
+        )
         trainer.fit(model, datamodule=data)
         return trainer, data, audit, model
 

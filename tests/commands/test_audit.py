@@ -38,8 +38,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def audited(place: Path) -> Path:
-    code = cli.run("audit", [f"runs={place}/o", f"out={place}/audit", "logger=none", "n_panels=3", "slices.round=disc",
-                             "slices.light={column: light, values: [night]}"])  # fmt: skip
+    code = cli.run(
+        "audit",
+        [
+            f"runs={place}/o",
+            f"out={place}/audit",
+            "logger=none",
+            "n_panels=3",
+            "slices.round=disc",
+            "slices.light={column: light, values: [night]}",
+        ],
+    )
     assert code == 0
     return place / "audit"
 
@@ -144,10 +153,14 @@ def test_other_data_other_labels_and_damaged_probabilities_are_errors(place: Pat
 
 @pytest.mark.parametrize(
     ("keys", "words"),
-    [(["neighbours=order"], "neighbours=order needs an order"), (["neighbours=near"], "neighbours=near"),
-     (["slices=3"], "slices is a section, not a single value"), (["slices.x=zebra"], "matches none of the labels"),
-     (["slices.x={column: none, values: [1]}"], "no column 'none'")],
-)  # fmt: skip
+    [
+        (["neighbours=order"], "neighbours=order needs an order"),
+        (["neighbours=near"], "neighbours=near"),
+        (["slices=3"], "slices is a section, not a single value"),
+        (["slices.x=zebra"], "matches none of the labels"),
+        (["slices.x={column: none, values: [1]}"], "no column 'none'"),
+    ],
+)
 def test_wrong_settings(place: Path, tmp_path: Path, mlfix: Any, keys: list[str], words: str) -> None:
     answer = mlfix("audit", f"runs={place}/o", f"out={tmp_path}/a", "logger=none", *keys)
     assert answer.code == 2
@@ -310,9 +323,9 @@ def test_wrong_exports(tmp_path: Path, mlfix: Any, keys: list[str], words: str, 
 
 
 def test_from_a_notebook(place: Path, tmp_path: Path) -> None:
-    from mlfix_train import api
+    from mlfix_train import run_command
 
-    ranking = api.audit(f"runs={place}/o", f"out={tmp_path}/a", "logger=none", "n_panels=0")
+    ranking = run_command("audit", f"runs={place}/o", f"out={tmp_path}/a", "logger=none", "n_panels=0")
     assert len(ranking) > 100
-    files = api.export(f"audit={tmp_path}/a", "to=cleanlab", f"out={tmp_path}/c")
+    files = run_command("export", f"audit={tmp_path}/a", "to=cleanlab", f"out={tmp_path}/c")
     assert all(path.exists() for path in files)

@@ -18,7 +18,7 @@ from photos import COLOURS, WRITE, Photo, for_format, photos, write_coco, write_
 from PIL import Image
 from shapes import FAST, start
 
-from mlfix_train import api
+from mlfix_train import run_command
 from mlfix_train.data.crops import build as crop_build
 from mlfix_train.data.crops import photo as crop_photo_module
 from mlfix_train.data.readers.crops import read_crops
@@ -63,7 +63,7 @@ def test_what_comes_next_reads_the_crops(tmp_path: Path, mlfix, monkeypatch) -> 
     """Crops train as they are, with photos as groups; escaped labels are themselves again."""
     monkeypatch.chdir(tmp_path)
     write_mtsd(tmp_path / "data", photos(count=24))
-    table = api.crop("data.root=data", "out=crops", *SMALL_PNG)
+    table = run_command("crop", "data.root=data", "out=crops", *SMALL_PNG)
     assert list(table.columns[:4]) == ["path", "label", "group", "split"]
     assert all(Path(path).is_file() for path in table["path"])
     read = read_crops(tmp_path / "crops")
@@ -80,13 +80,13 @@ def test_ids_survive_reordering_and_new_boxes(tmp_path: Path) -> None:
     """A crop keeps its name when objects are shuffled, others go or come, and photos are listed otherwise."""
     made = photos(count=8)
     write_mtsd(tmp_path / "data", made)
-    first = api.crop(f"data.root={tmp_path / 'data'}", f"out={tmp_path / 'a'}", *SMALL_PNG)
+    first = run_command("crop", f"data.root={tmp_path / 'data'}", f"out={tmp_path / 'a'}", *SMALL_PNG)
     for file in (tmp_path / "data/annotations").iterdir():
         content = json.loads(file.read_text())
         random.Random(1).shuffle(content["objects"])
         content["objects"] = content["objects"][: max(1, len(content["objects"]) - 1)]
         file.write_text(json.dumps(content))
-    second = api.crop(f"data.root={tmp_path / 'data'}", f"out={tmp_path / 'b'}", *SMALL_PNG)
+    second = run_command("crop", f"data.root={tmp_path / 'data'}", f"out={tmp_path / 'b'}", *SMALL_PNG)
     assert set(second.index) < set(first.index)
     for sample in second.index:
         assert second.at[sample, "annotation"] == first.at[sample, "annotation"]
@@ -97,7 +97,7 @@ def test_ids_survive_reordering_and_new_boxes(tmp_path: Path) -> None:
 def test_ids_survive_reordering_in_every_format(name: str, tmp_path: Path) -> None:
     made = for_format(name)
     WRITE[name](tmp_path / "data", made)
-    first = api.crop(f"data.root={tmp_path / 'data'}", f"out={tmp_path / 'a'}", *SMALL_PNG)
+    first = run_command("crop", f"data.root={tmp_path / 'data'}", f"out={tmp_path / 'a'}", *SMALL_PNG)
     if name == "coco":
         for file in (tmp_path / "data/annotations").iterdir():
             content = json.loads(file.read_text())
@@ -108,7 +108,7 @@ def test_ids_survive_reordering_in_every_format(name: str, tmp_path: Path) -> No
         for photo in made:
             photo.boxes.reverse()
         WRITE[name](tmp_path / "data", made)
-    second = api.crop(f"data.root={tmp_path / 'data'}", f"out={tmp_path / 'b'}", *SMALL_PNG)
+    second = run_command("crop", f"data.root={tmp_path / 'data'}", f"out={tmp_path / 'b'}", *SMALL_PNG)
     assert sorted(second.index) == sorted(first.index)
     assert second["label"].sort_index().equals(first["label"].sort_index())
 
@@ -116,7 +116,7 @@ def test_ids_survive_reordering_in_every_format(name: str, tmp_path: Path) -> No
 def test_names_by_position_are_those_of_the_published_crops(tmp_path: Path) -> None:
     made = photos()
     write_mtsd(tmp_path / "data", made)
-    table = api.crop(f"data.root={tmp_path / 'data'}", f"out={tmp_path / 'a'}", "ids=positions", *SMALL_PNG)
+    table = run_command("crop", f"data.root={tmp_path / 'data'}", f"out={tmp_path / 'a'}", "ids=positions", *SMALL_PNG)
     wanted = {
         f"{label.replace('/', '%2F').replace(':', '%3A')}/{photo.name}-{place}.png"
         for photo in made
@@ -298,7 +298,7 @@ def test_an_interrupted_cropping_resumes(tmp_path: Path, monkeypatch: pytest.Mon
     answer = mlfix(*command)
     assert answer.code == 0 and "10 of 24 photos were cropped before" in answer.out
     assert len(cropped) == 14
-    whole = api.crop(f"data.root={root}", f"out={tmp_path / 'b'}", *SMALL_PNG)
+    whole = run_command("crop", f"data.root={root}", f"out={tmp_path / 'b'}", *SMALL_PNG)
     pd.testing.assert_frame_equal(table_of(tmp_path / "a"), table_of(tmp_path / "b"))
     for sample in whole.index:
         assert (tmp_path / "a" / sample).read_bytes() == (tmp_path / "b" / sample).read_bytes()
@@ -382,7 +382,7 @@ def test_as_many_workers_as_this_process_may_use_cores(tmp_path: Path, monkeypat
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     try:
-        api.crop(f"data.root={root}", f"out={tmp_path / 'a'}", *SMALL_PNG)
+        run_command("crop", f"data.root={root}", f"out={tmp_path / 'a'}", *SMALL_PNG)
     finally:
         os.sched_setaffinity(0, cores)
     assert asked == [1]
@@ -390,8 +390,8 @@ def test_as_many_workers_as_this_process_may_use_cores(tmp_path: Path, monkeypat
 
 def test_processes_give_what_one_gives(tmp_path: Path) -> None:
     root = write_mtsd(tmp_path / "data", photos(count=12))
-    one = api.crop(f"data.root={root}", f"out={tmp_path / 'a'}", "workers=1", *SMALL_PNG)
-    two = api.crop(f"data.root={root}", f"out={tmp_path / 'b'}", "workers=2", *SMALL_PNG)
+    one = run_command("crop", f"data.root={root}", f"out={tmp_path / 'a'}", "workers=1", *SMALL_PNG)
+    two = run_command("crop", f"data.root={root}", f"out={tmp_path / 'b'}", "workers=2", *SMALL_PNG)
     pd.testing.assert_frame_equal(one.drop(columns="path"), two.drop(columns="path"))
 
 
@@ -462,7 +462,7 @@ def test_yolo_label_files_without_a_photo_are_reported(tmp_path: Path, mlfix) ->
 
 def test_an_unfinished_cropping_is_not_trained_on(tmp_path: Path, mlfix) -> None:
     root = write_mtsd(tmp_path / "data", photos())
-    api.crop(f"data.root={root}", f"out={tmp_path / 'o'}", *SMALL_PNG)
+    run_command("crop", f"data.root={root}", f"out={tmp_path / 'o'}", *SMALL_PNG)
     about = json.loads((tmp_path / "o/crop.json").read_text())
     (tmp_path / "o/crop.json").write_text(json.dumps({**about, "status": "running"}))
     answer = mlfix("train", "data=crops", f"data.root={tmp_path / 'o'}")
@@ -506,7 +506,7 @@ def test_labels_called_as_our_files(tmp_path: Path) -> None:
         content = json.loads(file.read_text())
         content["objects"][0]["label"] = name
         file.write_text(json.dumps(content))
-        table = api.crop(f"data.root={root}", f"out={tmp_path / name.partition('.')[0]}", *SMALL_PNG)
+        table = run_command("crop", f"data.root={root}", f"out={tmp_path / name.partition('.')[0]}", *SMALL_PNG)
         assert table["label"].tolist() == [name]
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from shapes import FAST, draw_shapes, start
 
-from mlfix_train import api
+from mlfix_train import run_command
 from mlfix_train.data.runs import RunDirectory
 from mlfix_train.errors import MlfixError
 
@@ -26,10 +26,22 @@ def keys(data: Path, tmp_path: Path) -> list[str]:
 
 
 WRONG = (
-    "pixels.cache=null", "trainer.check_val_every_n_epoch=0", "model.backbone=restnet18", "loader.sampling=balnced",
-    "audit.table_rows=-1", "audit.probabilities=5", "trainer.devices=0", "split.folds=1", "split.fold=1", "pixels.size=4",
-    "data.group='('", "split.train_only=[purple]", "=3", "+foo=1", "logger=null",
-)  # fmt: skip
+    "pixels.cache=null",
+    "trainer.check_val_every_n_epoch=0",
+    "model.backbone=restnet18",
+    "loader.sampling=balnced",
+    "audit.table_rows=-1",
+    "audit.probabilities=5",
+    "trainer.devices=0",
+    "split.folds=1",
+    "split.fold=1",
+    "pixels.size=4",
+    "data.group='('",
+    "split.train_only=[purple]",
+    "=3",
+    "+foo=1",
+    "logger=null",
+)
 
 
 @pytest.mark.parametrize("wrong", WRONG)
@@ -43,7 +55,7 @@ def test_a_wrong_setting_is_one_message_and_leaves_no_run(wrong: str, keys: list
 @pytest.mark.parametrize("wrong", [*WRONG, "outputs=/proc/x"])
 def test_from_a_notebook_every_mistake_is_one_of_ours(wrong: str, keys: list[str]) -> None:
     with pytest.raises(MlfixError, match="->"):
-        api.train(*keys, wrong)
+        run_command("train", *keys, wrong)
 
 
 def test_a_wrong_setting_with_overwrite_keeps_the_finished_run(keys: list[str], tmp_path: Path, mlfix) -> None:
@@ -97,8 +109,9 @@ def test_labels_that_differ_by_white_space_are_refused(data: Path, keys: list[st
     rows["label"] = [Path(path).parent.name for path in rows["path"]]
     rows.loc[3, "label"] = "disc "
     rows.to_csv(tmp_path / "t.csv", index=False)
-    answer = mlfix("train", *[key for key in keys if "data.root" not in key], "data=table",
-                   f"data.file={tmp_path}/t.csv")  # fmt: skip
+    answer = mlfix(
+        "train", *[key for key in keys if "data.root" not in key], "data=table", f"data.file={tmp_path}/t.csv"
+    )
     assert answer.code == 1
     assert "white space" in answer.err and "'disc '" in answer.err and "003.png" in answer.err
 

@@ -12,7 +12,7 @@ import yaml
 from box_helpers import ONE, SMALL_PNG, write_fixes_file
 from photos import WRITE, Photo, for_format, paint, photos, write_coco, write_mtsd, write_voc, write_yolo
 
-from mlfix_train import api
+from mlfix_train import run_command
 from mlfix_train.data.annotations import write_back
 from mlfix_train.data.annotations.base import Annotations
 from mlfix_train.data.annotations.detect import open_annotations
@@ -40,7 +40,7 @@ def test_round_trip(name: str, tmp_path: Path, mlfix) -> None:
     made = for_format(name, count=9)
     root, crops, out = WRITE[name](tmp_path / "data", made), tmp_path / "crops", tmp_path / "out"
     before, originals = rows(open_annotations(root).read()), hashes(root)
-    table = api.crop(f"data.root={root}", f"out={crops}", *SMALL_PNG)
+    table = run_command("crop", f"data.root={root}", f"out={crops}", *SMALL_PNG)
     samples = list(table.index[::4])
     new = {
         sample: (
@@ -89,7 +89,7 @@ def test_round_trip(name: str, tmp_path: Path, mlfix) -> None:
     assert after == wanted
 
     # Cropped again, exactly the fixed ones lie elsewhere; names of the others, and their numbers, are as they were.
-    again = api.crop(f"data.root={out}", f"out={tmp_path / 'again'}", *SMALL_PNG)
+    again = run_command("crop", f"data.root={out}", f"out={tmp_path / 'again'}", *SMALL_PNG)
     assert set(table.index) - set(again.index) == set(new)
     moved = {sample.rpartition("/")[2] for sample, label in new.items() if label != "invalid"}
     assert {sample.rpartition("/")[2] for sample in set(again.index) - set(table.index)} == moved
@@ -100,7 +100,7 @@ def test_untouched_files_are_copied_byte_by_byte_and_layout_is_kept(tmp_path: Pa
     for place, file in enumerate(sorted((root / "annotations").iterdir())):
         content = json.loads(file.read_text())
         file.write_text(json.dumps(content, indent=(None, 2, 4, "\t")[place % 4]) + "\n" * (place % 2))
-    table = api.crop(f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
+    table = run_command("crop", f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
     new = {}
     for photo in ("photo0", "photo1", "photo2", "photo3"):
         sample = table.index[table["group"] == photo][0]
@@ -123,7 +123,7 @@ def test_yolo_keeps_everything_but_the_number(tmp_path: Path, mlfix) -> None:
     root = write_yolo(tmp_path / "data", for_format("yolo"))
     file = root / "labels/train/photo0.txt"
     file.write_text(file.read_text().replace(" ", "   ").strip() + "\t \r\n\r\n2 0.1 0.1 0.2 0.1 0.2 0.2 0.1 0.2\n")
-    table = api.crop(f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
+    table = run_command("crop", f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
     first = table[(table["group"] == "train/photo0") & (table["annotation"] == "1")].iloc[0]
     fixes = write_fixes_file(tmp_path / "fixes.csv", {first.name: "a-new-one"})
     command = ("export", "to=yolo", f"crops={tmp_path / 'crops'}", fixes, f"out={tmp_path / 'out'}")
@@ -140,7 +140,7 @@ def test_yolo_keeps_everything_but_the_number(tmp_path: Path, mlfix) -> None:
 
 def test_a_new_category_in_coco(tmp_path: Path, mlfix) -> None:
     root = write_coco(tmp_path / "data", for_format("coco"))
-    table = api.crop(f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
+    table = run_command("crop", f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
     sample = table.index[table["split"] == "val"][0]
     fixes = write_fixes_file(tmp_path / "fixes.csv", {sample: "new"})
     answer = mlfix(
@@ -164,7 +164,7 @@ def test_a_new_category_in_coco(tmp_path: Path, mlfix) -> None:
 @pytest.mark.parametrize(("invalid", "label"), [("keep", None), ("other-sign", "other-sign")])
 def test_what_becomes_of_invalid_ones(tmp_path: Path, mlfix, invalid: str, label: str | None) -> None:
     root = write_mtsd(tmp_path / "data", photos())
-    table = api.crop(f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
+    table = run_command("crop", f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
     sample = table.index[table["label"] == "stop"][0]
     fixes = write_fixes_file(tmp_path / "fixes.csv", {sample: "invalid"})
     command = ("export", "to=mtsd", f"crops={tmp_path / 'crops'}", fixes, f"out={tmp_path / 'out'}")
@@ -178,7 +178,7 @@ def test_what_becomes_of_invalid_ones(tmp_path: Path, mlfix, invalid: str, label
 
 def test_annotations_that_changed_since_are_not_written_over(tmp_path: Path, mlfix) -> None:
     root = write_mtsd(tmp_path / "data", photos())
-    table = api.crop(f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
+    table = run_command("crop", f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
     sample, other = table.index[table["group"] == "photo3"][:2]
     fixes = write_fixes_file(tmp_path / "fixes.csv", {sample: "invalid", other: "invalid"})
     file = root / "annotations/photo3.json"
@@ -196,7 +196,7 @@ def test_annotations_that_changed_since_are_not_written_over(tmp_path: Path, mlf
 
 def test_wrong_settings_name_the_way(tmp_path: Path, mlfix) -> None:
     root = write_mtsd(tmp_path / "data", photos())
-    table = api.crop(f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
+    table = run_command("crop", f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
     fixes = write_fixes_file(tmp_path / "fixes.csv", {table.index[0]: "invalid"})
     crops, path = f"crops={tmp_path / 'crops'}", fixes
     for arguments, code, expected in (
@@ -245,7 +245,7 @@ LAYOUT = (
 def test_json_is_changed_in_single_places(tmp_path: Path, mlfix, fixes: dict, changes: list) -> None:
     root = write_mtsd(tmp_path / "data", [Photo("p", boxes=ONE)])
     (root / "annotations/p.json").write_bytes(LAYOUT.encode())
-    table = api.crop(f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
+    table = run_command("crop", f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
     ids = dict(zip(table["annotation"], table.index, strict=True))
     answer = mlfix(
         "export",
@@ -263,7 +263,7 @@ def test_json_is_changed_in_single_places(tmp_path: Path, mlfix, fixes: dict, ch
 
 def test_taking_all_boxes_out_leaves_an_empty_list(tmp_path: Path, mlfix) -> None:
     root = write_mtsd(tmp_path / "data", [Photo("p", boxes=[*ONE, ("yield", (50, 10, 90, 40))])])
-    table = api.crop(f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
+    table = run_command("crop", f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
     answer = mlfix(
         "export",
         "to=mtsd",
@@ -286,7 +286,7 @@ def test_xml_is_changed_in_single_places(tmp_path: Path, mlfix) -> None:
     text = "\ufeff<?xml version='1.0' encoding='utf-8'?>\r\n<!DOCTYPE annotation>\r\n" + text.replace("\n", "\r\n")
     text = text.replace("</annotation>", "<empty></empty></annotation>")
     file.write_bytes(text.encode())
-    table = api.crop(f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
+    table = run_command("crop", f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
     ids = dict(zip(table["annotation"], table.index, strict=True))
     answer = mlfix(
         "export",
@@ -322,7 +322,7 @@ def test_a_new_class_in_yaml_leaves_the_rest_as_it_is(tmp_path: Path, mlfix, yam
         (root / f"labels/{split}").mkdir(parents=True)
         (root / f"labels/{split}/{split}.txt").write_bytes(b"\xef\xbb\xbf0 0.5 0.5 0.2 0.2\r\n1 0.2 0.2 0.1 0.1")
     (root / "data.yaml").write_bytes(yaml.encode())
-    table = api.crop(f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
+    table = run_command("crop", f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
     sample = table.index[(table["split"] == "val") & (table["label"] == "a")][0]
     answer = mlfix("export", "to=yolo", *places(tmp_path), write_fixes_file(tmp_path / "f.csv", {sample: "new"}))
     assert answer.code == 0, answer.err
@@ -338,7 +338,7 @@ def test_classes_with_blank_lines_at_the_end_and_lists_of_whole_paths(tmp_path: 
     (root / "labels").mkdir()
     (root / "labels/p.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     (root / "classes.txt").write_bytes(b"a\r\nb\r\n\r\n\r\n")
-    table = api.crop(f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
+    table = run_command("crop", f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
     command = (
         "export",
         "to=yolo",
@@ -351,7 +351,7 @@ def test_classes_with_blank_lines_at_the_end_and_lists_of_whole_paths(tmp_path: 
     (root / "classes.txt").unlink()
     (root / "train.txt").write_text(f"{root}/images/p.jpg\n")
     (root / "data.yaml").write_text("train: train.txt\nnames: [a, b]\n")
-    api.crop(f"data.root={root}", f"out={tmp_path / 'crops2'}", *SMALL_PNG)
+    run_command("crop", f"data.root={root}", f"out={tmp_path / 'crops2'}", *SMALL_PNG)
     answer = mlfix(*command, f"crops={tmp_path / 'crops2'}", f"out={tmp_path / 'out2'}")
     assert answer.code == 0, answer.err
     assert (tmp_path / "out2/train.txt").read_text() == f"{tmp_path}/out2/images/p.jpg\n"
@@ -363,7 +363,7 @@ def test_a_yaml_whose_path_leads_elsewhere(tmp_path: Path, mlfix) -> None:
     text = (tmp_path / "there/data.yaml").read_text().replace("../elsewhere", str(tmp_path / "there"))
     (tmp_path / "here/data.yaml").write_text(text)
     (tmp_path / "there/data.yaml").unlink()
-    table = api.crop(f"data.root={tmp_path / 'here'}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
+    table = run_command("crop", f"data.root={tmp_path / 'here'}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
     assert table["group"].str.match(r"(train|val)/photo\d").all()
     sample = table.index[table["label"] != "stop"][0]
     answer = mlfix(
@@ -383,7 +383,7 @@ def test_a_new_category_has_a_number_that_no_file_uses(tmp_path: Path, mlfix) ->
     content = json.loads(files["val"].read_text())
     content["categories"] += [{"id": 90, "name": "only-in-val"}]
     files["val"].write_text(json.dumps(content))
-    table = api.crop(f"data.root={tmp_path / 'data'}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
+    table = run_command("crop", f"data.root={tmp_path / 'data'}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
     train = table.index[table["split"] == "train"][:2]
     answer = mlfix(
         "export",
@@ -411,7 +411,7 @@ def test_labels_of_other_files_that_share_a_number_get_numbers_of_their_own(tmp_
             "categories": [{"id": 1 + place // 2, "name": name}],
         }
         (tmp_path / f"data/annotations/s{place}.json").write_text(json.dumps(content))
-    table = api.crop(f"data.root={tmp_path / 'data'}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
+    table = run_command("crop", f"data.root={tmp_path / 'data'}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
     birds = table.index[table["label"] == "bird"]
     answer = mlfix(
         "export",
@@ -434,7 +434,7 @@ def test_yaml_paths_in_quotes_and_files_that_are_no_lists(tmp_path: Path, mlfix)
         (root / "data.yaml").write_text(
             re.sub(r"path: .*", lambda _, text=text: f"path: {text}", (root / "data.yaml").read_text())
         )
-        table = api.crop(f"data.root={root}", f"out={tmp_path / f'crops{number}'}", *SMALL_PNG)
+        table = run_command("crop", f"data.root={root}", f"out={tmp_path / f'crops{number}'}", *SMALL_PNG)
         sample = table.index[table["label"] != "stop"][0]
         answer = mlfix(
             "export",
@@ -463,7 +463,7 @@ def test_xml_of_other_shapes_and_encodings(tmp_path: Path, mlfix, encoding: str)
     root = write_voc(tmp_path / "data", [Photo("p", boxes=ONE)])
     head = f'<?xml version="1.0" encoding="{encoding}"?>'
     (root / "Annotations/p.xml").write_bytes((head + XML).encode(encoding))
-    table = api.crop(f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
+    table = run_command("crop", f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
     assert sorted(table["label"]) == ["stop", "yi&eld"]
     ids = dict(zip(table["annotation"], table.index, strict=True))
     answer = mlfix(
@@ -480,7 +480,7 @@ def test_xml_of_other_shapes_and_encodings(tmp_path: Path, mlfix, encoding: str)
 
 def test_a_failed_export_leaves_nothing(tmp_path: Path, mlfix, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_mtsd(tmp_path / "data", photos())
-    table = api.crop(f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
+    table = run_command("crop", f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
     command = (
         "export",
         "to=mtsd",

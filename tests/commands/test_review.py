@@ -276,8 +276,11 @@ def test_labels_are_text_whatever_they_hold(browser: Any, tmp_path: Path) -> Non
     evil = ("<img src=x onerror=alert(1)>", "<b>bold", "'\"&amp;", "停止")
     draw_shapes(tmp_path / "some", per_label=10, labels=("square", "disc", "triangle", "other"))
     pairs = zip(("square", "disc", "triangle", "other"), evil, strict=True)
-    rows = [(f"some/{shape}/{n:03d}.png", f"{n}-{label}", label, ("y", "<u>x")[n % 2]) for shape, label in pairs
-            for n in range(10)]  # fmt: skip
+    rows = [
+        (f"some/{shape}/{n:03d}.png", f"{n}-{label}", label, ("y", "<u>x")[n % 2])
+        for shape, label in pairs
+        for n in range(10)
+    ]
     table = pd.DataFrame(rows, columns=["path", "sample_id", "label", "w<i>"])
     table.to_csv(tmp_path / "table.csv", index=False)
     server = Server("data=table", "data.file=table.csv", "order=none", "port=0", "reviewer=<s>eve", cwd=tmp_path)
@@ -305,8 +308,13 @@ def test_two_hundred_thousand(browser: Any, tmp_path: Path) -> None:
     draw_shapes(tmp_path / "some", per_label=20)
     files = sorted(path.relative_to(tmp_path).as_posix() for path in (tmp_path / "some").rglob("*.png"))
     n = 200_000
-    table = pd.DataFrame({"path": [files[i % 60] for i in range(n)], "sample_id": [f"s{i:06d}" for i in range(n)],
-                          "label": [f"label {i % 400}" for i in range(n)]})  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "path": [files[i % 60] for i in range(n)],
+            "sample_id": [f"s{i:06d}" for i in range(n)],
+            "label": [f"label {i % 400}" for i in range(n)],
+        }
+    )
     table.to_csv(tmp_path / "table.csv", index=False)
     server = Server("data=table", "data.file=table.csv", "order=none", "port=0", "pixels.size=8", cwd=tmp_path)
     try:
@@ -333,9 +341,7 @@ def test_two_hundred_thousand(browser: Any, tmp_path: Path) -> None:
         server.stop()
 
 
-def test_marks_change_the_training_data(
-    serve: Serve, page: Page, tmp_path: Path, pictures: Path, mlfix: Any
-) -> None:
+def test_marks_change_the_training_data(serve: Serve, page: Page, tmp_path: Path, pictures: Path, mlfix: Any) -> None:
     page.open(serve().link)
     page.drag(0, 4)
     page.hover(6)
@@ -388,15 +394,24 @@ def test_contrast_meets_wcag_aa() -> None:
                 assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, f"{ink} on {ground} in {theme}"
 
 
-@pytest.mark.parametrize(("keys", "words"), [
-    ((), "give audit="), (("audit=nowhere",), "holds no audit"), (("data.root=nowhere",), "does not exist"),
-    (("data.root=shapes", "out=shapes/review"), "lies in data.root"), (("data.root=shapes", "port=99999"), "port"),
-    (("data.root=shapes", "port=x"), "port=x"), (("data.root=shapes", "host=256.1.1.1"), "is not an address"),
-    (("data.root=shapes", "reviewer=' '"), "reviewer"), (("audit=audit",), "data.root"),
-    (("data.root=shapes", "fixes.path=nowhere.csv"), "nowhere.csv"),
-    (("data.root=shapes", "order=nowhere"), "order=nowhere does not exist"),
-    (("data.root=shapes", "fixes.ignore=[nonsense]"), "nonsense"), (("data.root=shapes", "fixes=x"), "fixes"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ((), "give audit="),
+        (("audit=nowhere",), "holds no audit"),
+        (("data.root=nowhere",), "does not exist"),
+        (("data.root=shapes", "out=shapes/review"), "lies in data.root"),
+        (("data.root=shapes", "port=99999"), "port"),
+        (("data.root=shapes", "port=x"), "port=x"),
+        (("data.root=shapes", "host=256.1.1.1"), "is not an address"),
+        (("data.root=shapes", "reviewer=' '"), "reviewer"),
+        (("audit=audit",), "data.root"),
+        (("data.root=shapes", "fixes.path=nowhere.csv"), "nowhere.csv"),
+        (("data.root=shapes", "order=nowhere"), "order=nowhere does not exist"),
+        (("data.root=shapes", "fixes.ignore=[nonsense]"), "nonsense"),
+        (("data.root=shapes", "fixes=x"), "fixes"),
+    ],
+)
 def test_errors_name_the_problem_and_a_hint(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlfix: Any, keys: tuple[str, ...], words: str
 ) -> None:

@@ -19,15 +19,17 @@ from shapes import REPO, draw_shapes
 
 from mlfix_train.audit.review.widget import answer_message
 
-CODE = """from mlfix_train import api as mlfix
-page = mlfix.review("data.root=shapes", "audit=audit", "order=none", "reviewer=nora")
+CODE = """from mlfix_train import run_command
+page = run_command("review", "data.root=shapes", "audit=audit", "order=none", "reviewer=nora", function="show")
 page"""
 
 
 def test_messages_are_answered_as_requests_are(tmp_path: Path) -> None:
     session = open_session(tmp_path)
-    response, buffers = answer_message(session, {"id": "a-1", "kind": "marks", "payload": {
-        "marks": [{"sample_id": "stop/002.jpg", "new_label": "invalid"}]}})  # fmt: skip
+    response, buffers = answer_message(
+        session,
+        {"id": "a-1", "kind": "marks", "payload": {"marks": [{"sample_id": "stop/002.jpg", "new_label": "invalid"}]}},
+    )
     assert response["id"] == "a-1" and response["status"] == 200 and response["response"]["saved"] == 1 and not buffers
     assert lines(session) == {"stop/002.jpg": "invalid"}
     view = session.handle("view", {})["view"]
@@ -36,23 +38,43 @@ def test_messages_are_answered_as_requests_are(tmp_path: Path) -> None:
     assert response["status"] == 200 and buffers[0][:2] == b"\xff\xd8"
     assert answer_message(session, {"id": 3, "kind": "images", "payload": {"name": 1}})[1][0][:2] == b"\xff\xd8"
     unknown = {"marks": [{"sample_id": "x", "new_label": None}]}
-    for wrong, status in ((7, 400), ({"id": 1}, 400), ({"id": 1, "kind": "nothing"}, 404),
-                          ({"id": 1, "kind": "sprites", "payload": {"name": "../x"}}, 404),
-                          ({"id": 1, "kind": "images", "payload": {"name": "0"}}, 404),
-                          ({"id": 1, "kind": "sprites", "payload": []}, 400),
-                          ({"id": 1, "kind": "marks", "payload": unknown}, 404)):  # fmt: skip
+    for wrong, status in (
+        (7, 400),
+        ({"id": 1}, 400),
+        ({"id": 1, "kind": "nothing"}, 404),
+        ({"id": 1, "kind": "sprites", "payload": {"name": "../x"}}, 404),
+        ({"id": 1, "kind": "images", "payload": {"name": "0"}}, 404),
+        ({"id": 1, "kind": "sprites", "payload": []}, 400),
+        ({"id": 1, "kind": "marks", "payload": unknown}, 404),
+    ):
         response, buffers = answer_message(session, wrong)
         assert response["status"] == status and response["response"]["error"] and not buffers
 
 
 def start_lab(place: Path) -> tuple[subprocess.Popen[str], str]:
     """Starts JupyterLab; returns it and its address."""
-    environment = {**os.environ, "PYTHONPATH": str(REPO), "JUPYTER_CONFIG_DIR": str(place / "config"),
-                   "JUPYTER_DATA_DIR": str(place / "data"), "JUPYTER_RUNTIME_DIR": str(place / "runtime"),
-                   "IPYTHONDIR": str(place / "ipython"), "JUPYTER_PLATFORM_DIRS": "0"}  # fmt: skip
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--port=0", "--ip=127.0.0.1", "--allow-root",
-               "--IdentityProvider.token=secret", f"--ServerApp.root_dir={place}",
-               "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]  # fmt: skip
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(REPO),
+        "JUPYTER_CONFIG_DIR": str(place / "config"),
+        "JUPYTER_DATA_DIR": str(place / "data"),
+        "JUPYTER_RUNTIME_DIR": str(place / "runtime"),
+        "IPYTHONDIR": str(place / "ipython"),
+        "JUPYTER_PLATFORM_DIRS": "0",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--port=0",
+        "--ip=127.0.0.1",
+        "--allow-root",
+        "--IdentityProvider.token=secret",
+        f"--ServerApp.root_dir={place}",
+        "--LabApp.news_url=",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]
     process = subprocess.Popen(command, cwd=place, env=environment, text=True, stderr=subprocess.PIPE)
     assert process.stderr is not None
     end = time.monotonic() + 60
@@ -108,7 +130,7 @@ def test_in_a_real_notebook(tmp_path: Path) -> None:
             page.saved()
             marked = fixes_of(tmp_path / "review/fixes.csv")
             assert marked[page.sample(2)["id"]] == "invalid" and marked[page.sample(3)["id"]] == "invalid"
-            assert place.locator(".jp-Cell").count() >= 1 and "mlfix.review" in place.inner_text(".jp-Cell >> nth=0")
+            assert place.locator(".jp-Cell").count() >= 1 and "run_command" in place.inner_text(".jp-Cell >> nth=0")
             if os.environ.get("MLFIX_SHOTS"):
                 place.screenshot(path=os.environ["MLFIX_SHOTS"])
         finally:

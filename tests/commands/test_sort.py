@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
-from mlfix_train.models.embedding.base import TorchEmbedder
 from PIL import Image
 from shapes import FAST, SORTING, draw_shapes
 
-from mlfix_train import api
+from mlfix_train import run_command
 from mlfix_train.audit.similarity import pipeline
 from mlfix_train.audit.similarity.pipeline import perturbed
+from mlfix_train.models.embedding.base import TorchEmbedder
 
 SORT = ("pixels.size=16", "device=cpu", "pixels.cache=.pixels")
 
@@ -315,7 +315,7 @@ def test_an_unfinished_network_is_not_used(place: Path, mlfix) -> None:
 
 
 def test_the_notebook_function_and_the_audit_in_visual_order(place: Path, mlfix) -> None:
-    found = api.sort("data.root=shapes", *SORT)
+    found = run_command("sort", "data.root=shapes", *SORT)
     assert len(found) == 72
     mlfix("train", "data.root=shapes", *FAST)
     answer = mlfix("audit", "runs=outputs/default", "order=sort")

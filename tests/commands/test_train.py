@@ -333,11 +333,11 @@ def test_a_full_disk_is_told_and_nothing_is_lost(shapes: Path, tmp_path: Path, m
 
 
 def test_the_functions_take_the_same_keys(shapes: Path, tmp_path: Path) -> None:
-    from mlfix_train import api
+    from mlfix_train import run_command
 
-    run = api.train(f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST)
+    run = run_command("train", f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST)
     assert run.status == "finished"
-    ranking = api.audit(f"runs={run.path}", f"out={tmp_path}/audit")
+    ranking = run_command("audit", f"runs={run.path}", f"out={tmp_path}/audit")
     assert len(ranking) == 15
     assert (tmp_path / "audit/panels/worst.png").exists()
 

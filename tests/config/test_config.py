@@ -46,7 +46,7 @@ def test_data_root_is_enough_to_start() -> None:
 
 
 def test_missing_keys_are_named() -> None:
-    with pytest.raises(ConfigError, match="mlfix train needs data.root"):
+    with pytest.raises(ConfigError, match=r"mlfix train needs data\.root"):
         load("train")
 
 

@@ -56,7 +56,7 @@ def test_atomic_path(tmp_path: Path) -> None:
         temporary.write_text("whole")
         assert not target.exists()
     assert target.read_text() == "whole"
-    with pytest.raises(KeyboardInterrupt), atomic_path(target) as temporary:
+    with pytest.raises(KeyboardInterrupt), atomic_path(target) as temporary:  # noqa: PT012 what is interrupted
         temporary.write_text("ha")
         raise KeyboardInterrupt
     assert target.read_text() == "whole" and os.listdir(target.parent) == ["x.txt"]

@@ -81,10 +81,17 @@ def quiet_trainer(tmp_path: Path):
 
     def make(epochs: int, **options: object) -> L.Trainer:
         settings = {
-            "max_epochs": epochs, "accelerator": "cpu", "devices": 1, "logger": False, "enable_progress_bar": False,
-            "enable_model_summary": False, "enable_checkpointing": False, "num_sanity_val_steps": 0,
-            "use_distributed_sampler": False, "default_root_dir": tmp_path,
-        }  # fmt: skip
+            "max_epochs": epochs,
+            "accelerator": "cpu",
+            "devices": 1,
+            "logger": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "enable_checkpointing": False,
+            "num_sanity_val_steps": 0,
+            "use_distributed_sampler": False,
+            "default_root_dir": tmp_path,
+        }
         return L.Trainer(**{**settings, **options})  # type: ignore[arg-type]
 
     return make

@@ -219,9 +219,14 @@ class Lab:
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor, float]:
         folder = self.root / name
         data = DataModule(
-            self.table, draw_split(self.table, SplitSpec(0.2)), self.cache, pixels=PixelSpec(size=16),
-            loader=LoaderSpec(batch_size=12, eval_batch_size=5), augmentation=AugmentSpec(), seed=seed,
-        )  # fmt: skip
+            self.table,
+            draw_split(self.table, SplitSpec(0.2)),
+            self.cache,
+            pixels=PixelSpec(size=16),
+            loader=LoaderSpec(batch_size=12, eval_batch_size=5),
+            augmentation=AugmentSpec(),
+            seed=seed,
+        )
         model = classifier(seed, epochs=EPOCHS - 1)
         keep = ModelCheckpoint(folder, "last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True)
         logits = Logits()

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from shapes import REPO
 
-from mlfix_train import api
+from mlfix_train import run_command
 
 KEYS = "model=small recipe.epochs=1 loader.batch_size=32 logger=none split.train_only=[] trainer.accelerator=cpu"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPO), "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
@@ -65,7 +65,7 @@ def test_every_box_is_accounted_for_and_signs_across_the_edge_are_whole(fake: Pa
             across = box["xmin"] < box["xmax"] or "cross_boundary" in box
             fine = across and box["xmin"] < content["width"] and box["ymin"] < box["ymax"]  # NaN is less than nothing
             unusable += not fine
-    table = api.crop(f"data.root={fake}", f"out={tmp_path / 'crops'}", "format=png")
+    table = run_command("crop", f"data.root={fake}", f"out={tmp_path / 'crops'}", "format=png")
     dropped = pd.read_csv(tmp_path / "crops/dropped.csv")
     assert len(table) + len(dropped) == written
     assert set(dropped["problem"]) <= {"no area", "outside", "swapped corners", "not a number"}

@@ -45,7 +45,8 @@ class HeldOut:
     @property
     def given_labels(self) -> np.ndarray:
         """Given labels as text, object ``(N,)``."""
-        return np.asarray(self.class_names, dtype=object)[self.labels]
+        names: np.ndarray = np.asarray(self.class_names, dtype=object)[self.labels]
+        return names
 
     def rows_of(self, sample_ids: Sequence[str] | np.ndarray | pd.Series) -> np.ndarray:
         """Returns the row of each sample id, int64; -1 for samples that no run held out."""

@@ -13,7 +13,7 @@ WHITESPACE = " \t\r\n"
 _decoder = json.JSONDecoder()
 
 
-def read_json(path: str | Path) -> tuple[Any, str]:
+def read_json(path: str | Path) -> tuple[Any, str]:  # noqa: PLR0911 one reason each
     """Returns the content of a file and an empty string, or ``None`` and why it can't be read."""
     try:
         return json.loads(Path(path).read_bytes().decode("utf-8-sig")), ""

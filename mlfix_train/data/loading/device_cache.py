@@ -112,7 +112,7 @@ class DeviceBatches:
             raise RuntimeError("the images of these batches were released; ask the DataModule for a new loader")
         # The positions of the whole epoch are copied at once; each batch is a slice of them.
         positions = torch.from_numpy(self.sampler.positions()).to(self._images.device)
-        for part in positions.split(self.sampler.batch_size):
+        for part in positions.split(self.sampler.batch_size):  # type: ignore[no-untyped-call]
             rows = self._rows[part]
             yield {"image": self._images[rows].permute(0, 3, 1, 2), "label": self._labels[part], "index": rows}
 

@@ -105,7 +105,8 @@ class StoreDataModule(L.LightningDataModule):
             return self.table, store  # kept together, since the table's identity is part of the key
 
         key = ("store", id(self.table), str(self.pixels), str(self.cache), self.max_unreadable)
-        return cached(key, open_with_table)[1]
+        store: PixelStore = cached(key, open_with_table)[1]
+        return store
 
     def rank_and_world(self) -> tuple[int, int]:
         """Returns the number of this process and the number of processes."""

@@ -119,4 +119,4 @@ class ViewDataModule(StoreDataModule):
         seed = self.next_batch_seed()
         partners = self._images_of_same_groups(batch, seed) if self.views.positive_pair == "group" else None
         views = two_views(batch["image"], self.views, seed, partners)
-        return {"views": self.normalize(views.flatten(0, 1)).unflatten(0, (2, -1)), "index": batch["index"]}
+        return {"views": self.normalize(views.flatten(0, 1)).unflatten(0, (2, -1)), "index": batch["index"]}  # type: ignore[no-untyped-call]

@@ -77,4 +77,5 @@ def color_maps(n: int, spec: ViewSpec, generator: torch.Generator) -> Tensor:
     change = torch.eye(3).repeat(n, 1, 1)
     change[:, 1, 1] = change[:, 2, 2] = strength * angle.cos()
     change[:, 1, 2], change[:, 2, 1] = -strength * angle.sin(), strength * angle.sin()
-    return torch.linalg.inv(to_yiq) @ change @ to_yiq
+    matrices: Tensor = torch.linalg.inv(to_yiq) @ change @ to_yiq
+    return matrices

@@ -45,18 +45,21 @@ def photograph_sign(rng: np.random.Generator, name: str, size: int, difficulty: 
 def _weights(size: int, cells: int) -> np.ndarray:
     """Returns the weights, shape (size, cells), that interpolate ``cells`` values smoothly over ``size`` pixels."""
     gap = np.abs(np.linspace(0, cells - 1, size)[:, None] - np.arange(cells)).clip(0, 1)
-    return 1 - gap * gap * (3 - 2 * gap)
+    weights: np.ndarray = 1 - gap * gap * (3 - 2 * gap)
+    return weights
 
 
 def _noise(rng: np.random.Generator, size: int, *cells: int) -> np.ndarray:
     """Returns smooth noise from 0 to 1, shape (size, size, 1), the mean of layers with ``cells`` bumps along a side."""
     layers = [_weights(size, n) @ rng.random((n, n)) @ _weights(size, n).T for n in cells]
-    return (np.add.reduce(layers)[..., None] / len(cells)).astype(np.float32)
+    noise: np.ndarray = (np.add.reduce(layers)[..., None] / len(cells)).astype(np.float32)
+    return noise
 
 
 def _mix(low: Colour | np.ndarray, high: Colour, amount: np.ndarray) -> np.ndarray:
     """Returns ``low`` where ``amount`` is 0 and ``high`` where it is 1, shape (size, size, 3)."""
-    return low + np.clip(amount, 0, 1) * np.subtract(high, low, dtype=np.float32)
+    mixed: np.ndarray = low + np.clip(amount, 0, 1) * np.subtract(high, low, dtype=np.float32)
+    return mixed
 
 
 def _pick(rng: np.random.Generator, colours: Sequence[Colour], spread: float = 18) -> Colour:
@@ -175,8 +178,8 @@ def _hide_part(rng: np.random.Generator, scene: Image.Image, pose: np.ndarray) -
     x, y = x + away * math.cos(turn), y + away * math.sin(turn)
     if kind == "leaves":
         hue = _pick(rng, LEAVES)
-        for dx, dy, half in (rng.normal(0, 0.3, (16, 3)) * [1, 1, 0.15] + [0, 0, 0.12]).tolist():
-            left, top, half = x + dx * reach, y + dy * reach, max(1.0, half * reach)
+        for dx, dy, size in (rng.normal(0, 0.3, (16, 3)) * [1, 1, 0.15] + [0, 0, 0.12]).tolist():
+            left, top, half = x + dx * reach, y + dy * reach, max(1.0, size * reach)
             draw.ellipse([left - half, top - half * 0.7, left + half, top + half * 0.7], _pick(rng, [hue], 12))
     elif kind == "branch":
         for _ in range(3):

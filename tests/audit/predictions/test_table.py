@@ -47,8 +47,12 @@ def test_scores_against_torch_and_scipy(classes: int, scale: float) -> None:
     np.testing.assert_allclose(found["margin"], logits[rows, labels].astype(np.float64) - others, rtol=1e-6)
     assert all(np.isfinite(value).all() for value in found.values())
     assert {name: value.dtype.name for name, value in found.items()} == {
-        "pred": "int64", "loss": "float32", "prob": "float32", "label_prob": "float32", "margin": "float32"
-    }  # fmt: skip
+        "pred": "int64",
+        "loss": "float32",
+        "prob": "float32",
+        "label_prob": "float32",
+        "margin": "float32",
+    }
     np.testing.assert_array_equal(logits, before, "the logits are not touched")
 
 

@@ -83,15 +83,23 @@ def test_other_hosts_are_refused(server: Server, host: str) -> None:
     name = host.format(port=server.port)
     status, _, _ = server.request("GET", f"/?token={server.token}", host=name)
     assert status == (400 if not name else 403)
-    assert server.request("POST", "/api/marks", MARK, host=name, authorization=f"Bearer {server.token}",
-                          content_type=JSON)[0] in (400, 403)  # fmt: skip
+    assert server.request(
+        "POST", "/api/marks", MARK, host=name, authorization=f"Bearer {server.token}", content_type=JSON
+    )[0] in (400, 403)
 
 
-@pytest.mark.parametrize("headers", [
-    {"origin": "http://evil.example"}, {"origin": "null"}, {"origin": "https://127.0.0.1:{port}"},
-    {"origin": "http://127.0.0.1:1"}, {"sec_fetch_site": "cross-site"}, {"sec_fetch_site": "same-site"},
-    {"sec_fetch_site": "cross-site", "sec_fetch_mode": "no-cors", "sec_fetch_dest": "image"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "https://127.0.0.1:{port}"},
+        {"origin": "http://127.0.0.1:1"},
+        {"sec_fetch_site": "cross-site"},
+        {"sec_fetch_site": "same-site"},
+        {"sec_fetch_site": "cross-site", "sec_fetch_mode": "no-cors", "sec_fetch_dest": "image"},
+    ],
+)
 def test_other_sites_cannot_write_or_read(server: Server, headers: dict[str, str]) -> None:
     given = {name: value.format(port=server.port) for name, value in headers.items()}
     assert server.ask("marks", json.loads(MARK), **given)[0] == 403
@@ -102,8 +110,13 @@ def test_own_names_and_origin_are_accepted(server: Server) -> None:
     for name in ("127.0.0.1", "localhost", "[::1]", "LOCALHOST"):
         host = f"{name}:{server.port}"
         assert server.ask("describe", {}, host=host, origin=f"http://{host}", sec_fetch_site="same-origin")[0] == 200
-    status, _, _ = server.request("GET", f"/?token={server.token}", sec_fetch_site="cross-site",
-                                  sec_fetch_mode="navigate", sec_fetch_dest="document")  # fmt: skip
+    status, _, _ = server.request(
+        "GET",
+        f"/?token={server.token}",
+        sec_fetch_site="cross-site",
+        sec_fetch_mode="navigate",
+        sec_fetch_dest="document",
+    )
     assert status == 200, "the link works from a chat"
 
 
@@ -118,23 +131,41 @@ def test_the_size_of_bodies_is_limited(server: Server) -> None:
     huge = b" " * (MAX_BODY + 1)
     assert server.request("POST", "/api/marks", huge, authorization=bearer, content_type=JSON)[0] == 413
     chunked = b"".join(b"%x\r\n%s\r\n" % (1 << 20, b" " * (1 << 20)) for _ in range(9)) + b"0\r\n\r\n"
-    status, _, _ = server.request("POST", "/api/marks", chunked, authorization=bearer, content_type=JSON,
-                                  transfer_encoding="chunked")  # fmt: skip
+    status, _, _ = server.request(
+        "POST", "/api/marks", chunked, authorization=bearer, content_type=JSON, transfer_encoding="chunked"
+    )
     assert status == 413
     for length in ("-1", "abc"):
-        assert server.request("POST", "/api/describe", b"", authorization=bearer, content_type=JSON,
-                              content_length=length)[0] in (400, 413)  # fmt: skip
+        assert server.request(
+            "POST", "/api/describe", b"", authorization=bearer, content_type=JSON, content_length=length
+        )[0] in (400, 413)
     assert server.ask("describe", {})[0] == 200, "the server is still up"
 
 
-@pytest.mark.parametrize("body", [b"", b"nonsense", b"[]", b"7", b'"x"', b"null", b"\xff\xfe", b"[" * 200_000,
-                                  b'{"marks":NaN}', b'{"marks":{}}', b'{"marks":[7]}', b'{"marks":[{}]}',
-                                  b'{"marks":[{"sample_id":1}]}',
-                                  b'{"marks":[{"sample_id":"disc/000.png"}]}',
-                                  b'{"marks":[{"sample_id":"disc/000.png","new_label":7}]}',
-                                  b'{"marks":[{"sample_id":"disc/000.png","new_label":"dics"}]}',
-                                  b'{"marks":[{"sample_id":"disc/000.png","new_label":"square","base_revision":"x"}]}',
-                                  b'{"marks":[],"reviewer":7}', b'{"marks":[],"reviewer":"a\\nb"}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"nonsense",
+        b"[]",
+        b"7",
+        b'"x"',
+        b"null",
+        b"\xff\xfe",
+        b"[" * 200_000,
+        b'{"marks":NaN}',
+        b'{"marks":{}}',
+        b'{"marks":[7]}',
+        b'{"marks":[{}]}',
+        b'{"marks":[{"sample_id":1}]}',
+        b'{"marks":[{"sample_id":"disc/000.png"}]}',
+        b'{"marks":[{"sample_id":"disc/000.png","new_label":7}]}',
+        b'{"marks":[{"sample_id":"disc/000.png","new_label":"dics"}]}',
+        b'{"marks":[{"sample_id":"disc/000.png","new_label":"square","base_revision":"x"}]}',
+        b'{"marks":[],"reviewer":7}',
+        b'{"marks":[],"reviewer":"a\\nb"}',
+    ],
+)
 def test_malformed_marks_are_refused_with_a_message(server: Server, body: bytes) -> None:
     status, _, response = server.request(
         "POST", "/api/marks", body, authorization=f"Bearer {server.token}", content_type=JSON
@@ -151,33 +182,72 @@ def test_one_bad_mark_of_many_changes_nothing(server: Server) -> None:
     assert SAMPLE not in (server.place / "review/fixes.csv").read_text()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("name", [
-    "../shapes/disc/000.png", "/etc/passwd", "disc/../disc/000.png", "disc\\000.png", "DISC/000.PNG", "", "\x00",
-    "disc/000.png\n", "🙂" * 1000,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../shapes/disc/000.png",
+        "/etc/passwd",
+        "disc/../disc/000.png",
+        "disc\\000.png",
+        "DISC/000.PNG",
+        "",
+        "\x00",
+        "disc/000.png\n",
+        "🙂" * 1000,
+    ],
+)
 def test_paths_are_not_ids(server: Server, name: str) -> None:
     status, response = server.ask("marks", {"marks": [{"sample_id": name, "new_label": "invalid"}]})
     assert status == 404 and "no sample has the id" in response["error"]
 
 
-@pytest.mark.parametrize("path", [
-    "/../README.md", "/%2e%2e/%2e%2e/etc/passwd", "/sprites/../../journal.jsonl", "/sprites/x.jpg",
-    "/sprites/..%2f..%2fjournal.jsonl", "/images/-1.jpg", "/images/99999.jpg",
-    "/images/9999999999999999999999999.jpg", "/images/../x.jpg", "/review.css/..", "/fixes.csv", "/journal.jsonl",
-    "/sprites/" + "a" * 32 + ".jpg", "//etc/passwd",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../README.md",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/sprites/../../journal.jsonl",
+        "/sprites/x.jpg",
+        "/sprites/..%2f..%2fjournal.jsonl",
+        "/images/-1.jpg",
+        "/images/99999.jpg",
+        "/images/9999999999999999999999999.jpg",
+        "/images/../x.jpg",
+        "/review.css/..",
+        "/fixes.csv",
+        "/journal.jsonl",
+        "/sprites/" + "a" * 32 + ".jpg",
+        "//etc/passwd",
+    ],
+)
 def test_paths_reach_no_file(server: Server, path: str) -> None:
     assert server.request("GET", path, authorization=f"Bearer {server.token}")[0] == 404
 
 
-@pytest.mark.parametrize(("kind", "payload"), [
-    ("nothing", {}), ("view", {"group_by": "x"}), ("view", {"group_by": "column:__class__"}),
-    ("view", {"sort_by": "x"}),
-    ("block", {"view": "x", "number": 0}), ("group", {"view": 7}), ("seen", {"rows": [1e9]}), ("seen", {"rows": [-1]}),
-    ("seen", {"rows": "all"}), ("sample", {"row": 10**6}), ("sample", {"row": True}), ("changes", {"since": "x"}),
-    ("draw", {"count": 10**9}), ("review_group", {}), ("save_state", {"state": 7}),
-    ("save_state", {"state": {"x": "y" * 10_000}}), ("__init__", {}), ("close", {}), ("handle", {}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        ("nothing", {}),
+        ("view", {"group_by": "x"}),
+        ("view", {"group_by": "column:__class__"}),
+        ("view", {"sort_by": "x"}),
+        ("block", {"view": "x", "number": 0}),
+        ("group", {"view": 7}),
+        ("seen", {"rows": [1e9]}),
+        ("seen", {"rows": [-1]}),
+        ("seen", {"rows": "all"}),
+        ("sample", {"row": 10**6}),
+        ("sample", {"row": True}),
+        ("changes", {"since": "x"}),
+        ("draw", {"count": 10**9}),
+        ("review_group", {}),
+        ("save_state", {"state": 7}),
+        ("save_state", {"state": {"x": "y" * 10_000}}),
+        ("__init__", {}),
+        ("close", {}),
+        ("handle", {}),
+    ],
+)
 def test_invalid_requests_are_refused(server: Server, kind: str, payload: object) -> None:
     status, response = server.ask(kind, payload)
     assert status in (404, 410, 422) and response["error"]

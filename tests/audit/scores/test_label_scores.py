@@ -83,9 +83,13 @@ def test_a_label_that_no_sample_bears_has_no_threshold() -> None:
 
 @pytest.mark.parametrize(
     ("row", "words"),
-    [([0.5, 0.4, 0.3], "row 3 is not a probability distribution: sum 1.2"), ([1.2, -0.2, 0.0], "lowest -0.2"),
-     ([np.nan, 0.5, 0.5], "row 3"), ([0, 0, 0], "sum 0")],
-)  # fmt: skip
+    [
+        ([0.5, 0.4, 0.3], "row 3 is not a probability distribution: sum 1.2"),
+        ([1.2, -0.2, 0.0], "lowest -0.2"),
+        ([np.nan, 0.5, 0.5], "row 3"),
+        ([0, 0, 0], "sum 0"),
+    ],
+)
 def test_rows_that_are_no_probabilities_are_named(row: list[float], words: str) -> None:
     p = np.full((6, 3), 1 / 3)
     scores.check_probabilities(p.astype(np.float16))

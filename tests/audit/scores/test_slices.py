@@ -170,8 +170,13 @@ def test_a_slice_of_everything_has_no_complement() -> None:
 
 def test_slices_stand_in_the_order_they_were_given_in() -> None:
     assert list(select(b="stop", a=["yield"], c={"column": "country", "values": ["DE"]})) == [
-        "b", "not b", "a", "not a", "c", "not c",
-    ]  # fmt: skip
+        "b",
+        "not b",
+        "a",
+        "not a",
+        "c",
+        "not c",
+    ]
 
 
 def test_a_list_holds_whole_labels() -> None:
@@ -197,8 +202,14 @@ def test_match_of_a_column() -> None:
 
 def test_each_value_of_a_column_is_a_slice_without_complement() -> None:
     found = select(land={"column": "country"}, other="stop")
-    assert found == {"land=AT": "000001", "land=DE": "101000", "land=FR": "010000", "land=NA": "000010",
-                     "other": "010010", "not other": "101101"}  # fmt: skip
+    assert found == {
+        "land=AT": "000001",
+        "land=DE": "101000",
+        "land=FR": "010000",
+        "land=NA": "000010",
+        "other": "010010",
+        "not other": "101101",
+    }
     assert select(y={"column": "year"})["y=2019"] == "100010"
 
 

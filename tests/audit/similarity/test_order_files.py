@@ -24,9 +24,16 @@ def points(n: int, width: int = 4, seed: int = 0) -> np.ndarray:
 
 def order(n: int = 5) -> pd.DataFrame:
     return pd.DataFrame(
-        {"sample_id": [f"{i}.png" for i in range(n)], "label": "a", "position": np.arange(n)[::-1],
-         "label_position": np.arange(n), "outlier_score": 1.0, "label_outlier_score": 1.0, "duplicate_group": -1}
-    )  # fmt: skip
+        {
+            "sample_id": [f"{i}.png" for i in range(n)],
+            "label": "a",
+            "position": np.arange(n)[::-1],
+            "label_position": np.arange(n),
+            "outlier_score": 1.0,
+            "label_outlier_score": 1.0,
+            "duplicate_group": -1,
+        }
+    )
 
 
 def test_an_order_is_read_back_aligned_with_the_samples(tmp_path: Path) -> None:

@@ -181,7 +181,11 @@ def test_near_duplicates_are_found_by_pixels_and_by_distance() -> None:
     )
     assert found["crosses_split"].tolist() == [False, False, True, True]
     assert count_duplicates(found) == {
-        "groups": 2, "images": 4, "identical": 2, "groups_with_different_labels": 1, "groups_across_the_split": 1
-    }  # fmt: skip
+        "groups": 2,
+        "images": 4,
+        "identical": 2,
+        "groups_with_different_labels": 1,
+        "groups_across_the_split": 1,
+    }
     groups, _ = find_near_duplicates(pixels, rows, neighbours, table, 0.0)
     assert groups.tolist() == [-1, 0, -1, 0, -1]

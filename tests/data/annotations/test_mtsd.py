@@ -10,7 +10,7 @@ import pytest
 from box_helpers import ONE, SMALL_PNG
 from photos import Photo, photos, write_mtsd
 
-from mlfix_train import api
+from mlfix_train import run_command
 from mlfix_train.data.annotations.mtsd import Mtsd
 from mlfix_train.errors import DataError
 
@@ -148,5 +148,7 @@ def test_numbers_and_texts_beyond_all_bounds(tmp_path: Path) -> None:
     found = Mtsd(tmp_path).read()
     assert found.boxes["problem"].tolist() == ["not a number", "", ""]
     assert found.boxes["label"][2] == "?x"
-    table = api.crop(f"data.root={tmp_path}", f"out={tmp_path.parent / (tmp_path.name + '-out')}", *SMALL_PNG)
+    table = run_command(
+        "crop", f"data.root={tmp_path}", f"out={tmp_path.parent / (tmp_path.name + '-out')}", *SMALL_PNG
+    )
     assert "%3Fx/p-" in " ".join(table.index)

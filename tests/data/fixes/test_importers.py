@@ -61,8 +61,12 @@ def test_fiftyone_samples_with_tags(tmp_path: Path, table: pd.DataFrame) -> None
 
 def task(name: str, *choices: str, **more: Any) -> dict[str, Any]:
     result = [{"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": list(choices)}}]
-    annotation = {"completed_by": {"id": 3, "email": "ann@example.org"}, "updated_at": "2026-01-02T03:04:05Z",
-                  "was_cancelled": False, "result": result if choices else []}  # fmt: skip
+    annotation = {
+        "completed_by": {"id": 3, "email": "ann@example.org"},
+        "updated_at": "2026-01-02T03:04:05Z",
+        "was_cancelled": False,
+        "result": result if choices else [],
+    }
     return {"id": 1, "data": {"image": f"/data/local-files/?d=signs/{name}"}, "annotations": [annotation | more]}
 
 
@@ -81,8 +85,11 @@ def test_label_studio(tmp_path: Path, table: pd.DataFrame) -> None:
     assert fixes["new_label"].to_dict() == {"a/1.jpg": "b", "a/2.jpg": "c"}
     assert fixes.loc["a/1.jpg", "reviewer"] == "ann@example.org"
     assert fixes.loc["a/1.jpg", "time"] == "2026-01-02T03:04:05Z"
-    small = [{"image": "http://localhost/signs/a/1.jpg", "label": "invalid", "annotator": 7, "id": 1},
-             {"image": "x", "sample_id": "b/1.jpg", "choice": "c"}, {"image": "signs/b/2.jpg"}]  # fmt: skip
+    small = [
+        {"image": "http://localhost/signs/a/1.jpg", "label": "invalid", "annotator": 7, "id": 1},
+        {"image": "x", "sample_id": "b/1.jpg", "choice": "c"},
+        {"image": "signs/b/2.jpg"},
+    ]
     assert changes(write(tmp_path / "min.json", small), table) == {"a/1.jpg": "invalid", "b/1.jpg": "c"}
 
 
@@ -113,12 +120,17 @@ def test_cleanlabs_table(tmp_path: Path, table: pd.DataFrame, caplog: pytest.Log
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [({"boxes": []}, "not a known kind of fixes file"), (3, "not a known kind"), ([1, 2], "not a known kind"),
-     ({"samples": [{"tags": []}]}, "sample 1 has no filepath"),
-     ({"samples": [{"filepath": "x.jpg", "boxes": {}}]}, "any of the fields ground_truth"),
-     ({"classes": ["a"], "labels": {"x": 4}}, "label number 4, but there are 1 classes"),
-     ([{"id": 3, "annotations": []}], "task 1 has no sample_id"), ({"labels": {"a/1.jpg": ""}}, "empty label")],
-)  # fmt: skip
+    [
+        ({"boxes": []}, "not a known kind of fixes file"),
+        (3, "not a known kind"),
+        ([1, 2], "not a known kind"),
+        ({"samples": [{"tags": []}]}, "sample 1 has no filepath"),
+        ({"samples": [{"filepath": "x.jpg", "boxes": {}}]}, "any of the fields ground_truth"),
+        ({"classes": ["a"], "labels": {"x": 4}}, "label number 4, but there are 1 classes"),
+        ([{"id": 3, "annotations": []}], "task 1 has no sample_id"),
+        ({"labels": {"a/1.jpg": ""}}, "empty label"),
+    ],
+)
 def test_mistakes_are_named(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(FixesError, match=message):
         read_fixes(write(tmp_path / "f.json", content))
@@ -141,11 +153,15 @@ def test_odd_shapes_are_the_files_fault_and_not_ours(tmp_path: Path, content: An
 
 
 def test_what_nobody_labelled_is_passed_over(tmp_path: Path, table: pd.DataFrame) -> None:
-    samples = [{"filepath": "signs/a/1.jpg", "ground_truth": None},
-               {"filepath": "signs/a/2.jpg", "tags": "invalid", "ground_truth": {"label": "b"}}]  # fmt: skip
+    samples = [
+        {"filepath": "signs/a/1.jpg", "ground_truth": None},
+        {"filepath": "signs/a/2.jpg", "tags": "invalid", "ground_truth": {"label": "b"}},
+    ]
     assert changes(write(tmp_path / "s.json", {"samples": samples}), table) == {"a/2.jpg": "b"}
-    tasks = [{"data": {"image": "signs/a/1.jpg"}, "annotations": [{"result": ["q"]}]},
-             {"image": "signs/b/1.jpg", "label": ["c"]}]  # fmt: skip
+    tasks = [
+        {"data": {"image": "signs/a/1.jpg"}, "annotations": [{"result": ["q"]}]},
+        {"image": "signs/b/1.jpg", "label": ["c"]},
+    ]
     assert changes(write(tmp_path / "t.json", tasks), table) == {"b/1.jpg": "c"}
     half = tmp_path / "half.csv"
     half.write_text("sample_id,is_label_issue,corrected_label\na/1.jpg,True,\na/2.jpg,True,b\n")

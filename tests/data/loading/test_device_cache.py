@@ -71,8 +71,14 @@ def test_a_run_is_the_same_either_way(shapes: Path, tmp_path: Path, mlfix, model
     settings = FAST if model == "small" else SORTING
     metrics = []
     for wanted in ("false", "true"):
-        answer = mlfix("train", f"data.root={shapes}", f"outputs={tmp_path}", *settings, f"name={model}{wanted}",
-                       f"loader.cache_on_device={wanted}")  # fmt: skip
+        answer = mlfix(
+            "train",
+            f"data.root={shapes}",
+            f"outputs={tmp_path}",
+            *settings,
+            f"name={model}{wanted}",
+            f"loader.cache_on_device={wanted}",
+        )
         assert answer.code == 0, answer.err
         run = next((tmp_path / f"{model}{wanted}").glob("*/seed=0"))
         table = pd.read_csv(run / "metrics.csv")

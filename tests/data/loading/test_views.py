@@ -97,9 +97,20 @@ def test_colour_maps_leave_greys_and_brightness_alone() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("crop", 0.0), ("aspect_ratio", 0.5), ("rotate", 200), ("warp", 0.5), ("lighting", 1.0), ("blur", 2), ("hue", 181),
-     ("flip", -1), ("gray", 1.1), ("positive_pair", "track"), ("keep_color", 1)],
-)  # fmt: skip
+    [
+        ("crop", 0.0),
+        ("aspect_ratio", 0.5),
+        ("rotate", 200),
+        ("warp", 0.5),
+        ("lighting", 1.0),
+        ("blur", 2),
+        ("hue", 181),
+        ("flip", -1),
+        ("gray", 1.1),
+        ("positive_pair", "track"),
+        ("keep_color", 1),
+    ],
+)
 def test_settings_out_of_range_are_named(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"^{key}="):
         ViewSpec(**{key: value})

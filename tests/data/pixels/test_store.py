@@ -112,8 +112,10 @@ def test_nothing_is_written_beside_the_pictures(table: pd.DataFrame, cache: Path
     open_store(table, SPEC, cache)
     assert sorted((tmp_path / "data").rglob("*")) == before
     assert sorted(p.name for p in folder_of(cache).iterdir() if p.name != "lock") == [
-        "checked.json", "pixels.npy", "store.json"
-    ]  # fmt: skip
+        "checked.json",
+        "pixels.npy",
+        "store.json",
+    ]
 
 
 def test_progress(table: pd.DataFrame, cache: Path, small_chunks: None) -> None:

@@ -74,8 +74,17 @@ def test_other_folders(tmp_path: Path) -> None:
 def test_the_experiment_trains(tmp_path: Path, mlfix, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     training(tmp_path)
-    answer = mlfix("train", "experiment=gtsrb", "data.root=GTSRB", "model=small", "recipe.epochs=1", "logger=none",
-                   "loader.batch_size=8", "trainer.accelerator=cpu", "split.fraction=0.5")  # fmt: skip
+    answer = mlfix(
+        "train",
+        "experiment=gtsrb",
+        "data.root=GTSRB",
+        "model=small",
+        "recipe.epochs=1",
+        "logger=none",
+        "loader.batch_size=8",
+        "trainer.accelerator=cpu",
+        "split.fraction=0.5",
+    )
     assert answer.code == 0, answer.err
     assert "outputs/gtsrb/original/seed=0" in answer.out
 

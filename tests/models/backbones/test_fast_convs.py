@@ -49,11 +49,14 @@ def test_the_numbers_are_those_of_a_convolution(side: int, step: int, kernel: in
 
 def test_what_it_does_not_suit_stays_as_it_is() -> None:
     others = nn.Sequential(
-        nn.Conv2d(3, 64, 7, 2, 3), nn.Conv2d(64, 64, 3, padding=1, groups=64), nn.Conv2d(64, 64, 3),
-        nn.Conv2d(64, 64, 3, padding=2, dilation=2), nn.Conv2d(64, 64, (1, 3), padding=(0, 1)),
+        nn.Conv2d(3, 64, 7, 2, 3),
+        nn.Conv2d(64, 64, 3, padding=1, groups=64),
+        nn.Conv2d(64, 64, 3),
+        nn.Conv2d(64, 64, 3, padding=2, dilation=2),
+        nn.Conv2d(64, 64, (1, 3), padding=(0, 1)),
         nn.Conv2d(64, 64, 3, padding=1, padding_mode="circular"),
         nn.Conv2d(16, 16, 1),
-    )  # fmt: skip
+    )
     assert use_fast_convs(others) == 0
 
 
