@@ -4,7 +4,8 @@
 
 Prints two figures for the pixels (principal components, plain and as ``mlfix sort`` uses them), for each network
 trained and untrained, and for the published bag of visual words of both. First, 1-nearest-neighbour accuracy over all
-images, each image's own track left out. Second, where planted errors end up: labels of 5% of the speed limits are changed, and
+images, each image's own track left out.
+Second, where planted errors end up: labels of 5% of the speed limits are changed, and
 the share of them is counted that is among the 5% of their class with the highest outlier scores.
 """
 
