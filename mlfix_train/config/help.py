@@ -120,7 +120,7 @@ def _choices(group: str, preset: str | list[str], folder: Path) -> str:
 
 def _yaml_lines(path: Path) -> Iterator[str]:
     for line in path.read_text(encoding="utf-8").splitlines():
-        if line.strip() and not line.startswith(("_target_", "# @package", "defaults", "  - override")):
+        if line.strip() and not line.lstrip().startswith(("_target_", "# @package", "defaults", "- override")):
             yield line
 
 

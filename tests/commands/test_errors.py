@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from pathlib import Path
 
@@ -31,7 +30,7 @@ WRONG = (
     "model.backbone=restnet18",
     "loader.sampling=balnced",
     "audit.table_rows=-1",
-    "audit.probabilities=5",
+    "audit.probabilities=maybe",
     "trainer.devices=0",
     "split.folds=1",
     "split.fold=1",
@@ -101,7 +100,7 @@ def test_after_an_interrupted_overwrite_it_says_how_to_go_on(keys: list[str], tm
         _, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert "the same command without overwrite=true goes on" in err
+    assert "the same command without overwrite=true resumes" in err
 
 
 def test_labels_that_differ_by_white_space_are_refused(data: Path, keys: list[str], tmp_path: Path, mlfix) -> None:
@@ -113,7 +112,7 @@ def test_labels_that_differ_by_white_space_are_refused(data: Path, keys: list[st
         "train", *[key for key in keys if "data.root" not in key], "data=table", f"data.file={tmp_path}/t.csv"
     )
     assert answer.code == 1
-    assert "white space" in answer.err and "'disc '" in answer.err and "003.png" in answer.err
+    assert "whitespace" in answer.err and "'disc '" in answer.err and "003.png" in answer.err
 
 
 def test_a_label_that_is_never_held_out_is_named(keys: list[str], tmp_path: Path, data: Path, mlfix) -> None:
@@ -142,27 +141,31 @@ def test_one_broken_run_file_does_not_stop_the_audit_of_the_others(keys: list[st
     (broken / "run.json").write_text("{")
     answer = mlfix("audit", f"runs={tmp_path}/o", f"out={tmp_path}/audit", "n_panels=0")
     assert answer.code == 0, answer.err
-    assert "seed=7/run.json can't be read" in answer.err and "left out" in answer.err
+    assert "seed=7/run.json can't be read" in answer.err and "skipped" in answer.err
     answer = mlfix("train", *keys, "seed=7")
     assert answer.code == 1
     assert "move " in answer.err and "delete" not in answer.err
 
 
-def test_when_nothing_is_doubtful_it_says_so(keys: list[str], tmp_path: Path, mlfix) -> None:
-    answer = mlfix("train", *keys)
-    ranking = pd.read_csv(tmp_path / "o/default/original/seed=0/ranking.csv")
-    assert ("doubtful   none" in answer.out) == (not ranking["is_label_issue"].any())
-    assert json.loads((tmp_path / "o/default/original/seed=0/run.json").read_text())["held_out_error"] == pytest.approx(
-        100 * ranking["is_label_issue"].mean()
-    )
+def test_when_nothing_is_suspicious_it_says_so(keys: list[str], tmp_path: Path, mlfix) -> None:
+    mlfix("train", *keys)
+    run = RunDirectory(tmp_path / "o/default/original/seed=0")
+    ranking = pd.read_csv(run.path / "ranking.csv")
+    wrong = ranking["predicted_label"] != ranking["given_label"]
+    assert run.read()["held_out_error"] == pytest.approx(100 * wrong.mean())
+    state = {"data": {"labels": 3, "samples": 48}}
+    ranking.assign(predicted_label=ranking["given_label"]).to_csv(run.path / "ranking.csv", index=False)
+    assert any("none: the model agrees" in line for line in describe_classifier(run, state)[1])
+    ranking.assign(predicted_label="other").to_csv(run.path / "ranking.csv", index=False)
+    assert not any("none: the model agrees" in line for line in describe_classifier(run, state)[1])
 
 
-def test_help_explains_every_key_of_the_verb(mlfix) -> None:
+def test_help_explains_every_key(mlfix) -> None:
     answer = mlfix("train", "--help")
     assert answer.code == 0
     for words in (
         "split:",
-        "share of images that may be unreadable",
+        "Share of the images that may be unreadable",
         "recipe=finetune",
         "sweep=before_after",
         "jobs: 1",

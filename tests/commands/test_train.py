@@ -164,7 +164,8 @@ def test_two_processes_give_the_same_predictions_table_as_one(
     whole = read(run.path)
     run.update(status="running")
     run.predictions.unlink()
-    process = start("train", *keys, f"trainer.devices={devices}", "trainer.strategy=auto", cwd=tmp_path)
+    batch = f"loader.batch_size={16 // devices}"  # the effective batch size is part of the identity
+    process = start("train", *keys, batch, f"trainer.devices={devices}", "trainer.strategy=auto", cwd=tmp_path)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, out + err
     assert run.status == "finished"
