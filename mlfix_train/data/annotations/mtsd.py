@@ -61,10 +61,8 @@ class Mtsd(AnnotationFormat):
         folders = [Path(self.images).expanduser()] if self.images else base.find_folders(self.folder, "images")
         if not folders or not all(folder.is_dir() for folder in folders):
             missing = f"no folder called images below data.root={self.root}"
-            raise DataError(
-                f"data.images={self.images} is not a folder" if self.images else missing,
-                "unpack the image archives there, or give data.images=<folder>",
-            )
+            problem = f"data.images={self.images} is not a folder" if self.images else missing
+            raise DataError(problem, "unpack the image archives there, or give data.images=<folder>")
         images = _index_images(folders)
         photos: list[dict[str, Any]] = []
         boxes: list[dict[str, Any]] = []
@@ -105,10 +103,8 @@ def _annotation_files(root: Path) -> dict[str, Path]:
     for folder in base.find_folders(root, "annotations"):
         for path in sorted(folder.glob("*.json")):
             if found.setdefault(path.stem, path) != path:
-                raise DataError(
-                    f"two annotation files describe {path.stem}: {found[path.stem]} and {path}",
-                    "keep one of them, or give a data.root that holds one",
-                )
+                problem = f"two annotation files describe {path.stem}: {found[path.stem]} and {path}"
+                raise DataError(problem, "keep one of them, or give a data.root that holds one")
     if not found:
         raise DataError(
             f"no folder annotations/ with one JSON per photo below data.root={root}",
@@ -129,8 +125,7 @@ def _index_images(folders: list[Path]) -> dict[str, Path]:
 def _read_photo(file: Path, key: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Returns the columns of a photo and the rows of its boxes."""
     content, problem = read_json(file)
-    problem = problem or _schema_problem(content)
-    if problem:
+    if problem := problem or _schema_problem(content):
         return {"problem": "annotation unreadable", "detail": f"{file}: {problem}"}, []
     panorama, width = bool(content.get("ispano", False)), int(content["width"])
     seen: set[str] = set()
@@ -142,7 +137,6 @@ def _read_photo(file: Path, key: str) -> tuple[dict[str, Any], list[dict[str, An
 
 
 def _patch(file: Path, labels: Mapping[str, str | None], target: Path) -> None:
-    """Writes a copy of an annotation file with other labels, by object key."""
     patch = JsonPatch(file)
     seen: set[str] = set()
     keys = [_object_key(value, place, seen) for place, (*_, value) in enumerate(patch.listed("objects"))]

@@ -68,8 +68,9 @@ class Voc(AnnotationFormat):
                 if stem not in described and split_list.stem != "test":  # the test split is often not annotated
                     photos.append(_unannotated(stem, split_list, folder, images or folder, root))
         if not photos:
-            hint = "give the folder that holds Annotations/ and JPEGImages/"
-            raise DataError(f"no XML below data.root={self.root}", hint)
+            raise DataError(
+                f"no XML below data.root={self.root}", "give the folder that holds Annotations/ and JPEGImages/"
+            )
         return self.build(photos, boxes)
 
     def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
@@ -99,14 +100,7 @@ def _unannotated(stem: str, split_list: Path, folder: Path, images: Path, root: 
 def _read_file(
     file: Path, root: Path, folder: Path, images: Path | None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Returns the columns of a photo and the rows of its boxes.
-
-    Args:
-        file: the XML.
-        root: folder of the data set.
-        folder: the folder ``Annotations``.
-        images: the folder of the photos; ``None``: beside the XML.
-    """
+    """Returns the columns of a photo and the rows of its boxes; without a folder of ``images`` it is beside the XML."""
     name = base.photo_name(file.relative_to(root).as_posix())
     photo: dict[str, Any] = {"name": name, "source": str(file), "path": str(file.with_suffix(".jpg"))}
     try:
@@ -154,22 +148,21 @@ def _patch(file: Path, labels: Mapping[str, str | None], target: Path) -> None:
     target.write_bytes(patch_xml(file.read_bytes(), {int(key): label for key, label in labels.items()}))
 
 
-def patch_xml(raw: bytes, labels: Mapping[int, str | None]) -> bytes:
+def patch_xml(raw: bytes, labels: Mapping[int, str | None], encoding: str | None = None) -> bytes:
     """Returns an annotation with other names; every other byte stays as it is.
 
     Args:
-        raw: the file, in the encoding that it declares.
+        raw: the file.
         labels: number of an ``<object>``, from 0, to its new name, or ``None`` to remove it.
+        encoding: by default as the file declares it.
     """
     for mark, codec in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
         if raw.startswith(mark):  # expat tells byte positions in UTF-8
             text = raw[2:].decode(codec).encode()
-            return mark + _patch_xml(text, labels, "utf-8").decode().encode(codec)
-    declared = re.match(rb"<\?xml[^>]*encoding=[\"']([\w.-]+)[\"']", raw.lstrip(b"\xef\xbb\xbf"))
-    return _patch_xml(raw, labels, declared[1].decode() if declared else "utf-8")
-
-
-def _patch_xml(raw: bytes, labels: Mapping[int, str | None], encoding: str) -> bytes:
+            return mark + patch_xml(text, labels, "utf-8").decode().encode(codec)
+    if encoding is None:
+        declared = re.match(rb"<\?xml[^>]*encoding=[\"']([\w.-]+)[\"']", raw.lstrip(b"\xef\xbb\xbf"))
+        encoding = declared[1].decode() if declared else "utf-8"
     objects = _find_objects(raw, encoding)
     for place in sorted(labels, reverse=True):
         start, end, name = objects[place]

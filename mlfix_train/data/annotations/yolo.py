@@ -7,6 +7,7 @@ photos rotated by their EXIF orientation, as OpenCV loads them there.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -63,7 +64,8 @@ class Yolo(AnnotationFormat):
         if images and not any(path.is_relative_to(root) for path in images):  # `path:` leads elsewhere
             root = Path(os.path.commonpath([path.parent for path in images]))
             root = root.parent if root.name.lower() == "images" else root
-        images = images or {path: _split_by_folder(root, path) for path in base.images_below(root)}
+        for path in [] if images else base.images_below(root):
+            images[path] = next(filter(None, map(base.split_of, path.relative_to(root).parts[:-1])), "")
         photos: list[dict[str, Any]] = []
         boxes: list[dict[str, Any]] = []
         owners: dict[str, Path] = {}
@@ -82,10 +84,9 @@ class Yolo(AnnotationFormat):
         if empty:
             notes.append(f"{empty:,} photos have no boxes")
         if not any(row["photo"] for row in boxes):
-            raise DataError(
-                f"none of the {len(photos):,} photos below data.root={self.root} has a label file with boxes",
-                f"the label file of the first one would be {photos[0]['source'] if photos else 'in labels/'}",
-            )
+            problem = f"none of the {len(photos):,} photos below data.root={self.root} has a label file with boxes"
+            first = photos[0]["source"] if photos else "in labels/"
+            raise DataError(problem, f"the label file of the first one would be {first}")
         return self.build(photos, boxes, names.values(), notes, root)
 
     def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
@@ -116,20 +117,14 @@ class Yolo(AnnotationFormat):
         return Yolo(out, os.path.abspath(_names_copy(annotations, names_file, out)))
 
 
-# Class names
-
-
 def find_class_names(root: Path, file: str | Path | None) -> Path:
-    """Returns the file that names the classes.
-
-    Raises:
-        DataError: there is none, or several.
-    """
+    """Returns the file that names the classes; a :class:`DataError` if there is none, or several."""
     if file:
         path = Path(os.path.normpath(root / Path(file).expanduser()))
         if not path.is_file():
-            hint = "give data.yaml, or a file with one class name per line"
-            raise DataError(f"data.file={path} does not exist", hint)
+            raise DataError(
+                f"data.file={path} does not exist", "give data.yaml, or a file with one class name per line"
+            )
         return path
     found = [path for path in sorted({*root.glob("*.yaml"), *root.glob("*.yml")}) if "names" in _load_yaml(path)]
     if len(found) > 1:
@@ -139,10 +134,8 @@ def find_class_names(root: Path, file: str | Path | None) -> Path:
             raise DataError(f"{root} holds several lists of classes: {names}", "name one: data.file=<file>")
     found = found or [path for path in _class_files(root) if path.is_file()]
     if not found:
-        raise DataError(
-            f"no list of classes in data.root={root}",
-            "YOLO needs data.yaml with names, or classes.txt; give it with data.file=<file>",
-        )
+        hint = "YOLO needs data.yaml with names, or classes.txt; give it with data.file=<file>"
+        raise DataError(f"no list of classes in data.root={root}", hint)
     return found[0]
 
 
@@ -168,11 +161,7 @@ def _load_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_class_names(path: Path) -> tuple[dict[int, str], dict[str, Any]]:
-    """Returns class number to name, and the other settings of a ``data.yaml``.
-
-    Raises:
-        DataError: there are no names, or one is not text or empty.
-    """
+    """Returns class number to name, and the other settings of a ``data.yaml``, which has to name classes."""
     settings: dict[str, Any] = {}
     if _is_yaml(path):
         settings = _load_yaml(path)
@@ -195,9 +184,6 @@ def read_class_names(path: Path) -> tuple[dict[int, str], dict[str, Any]]:
         if not str(name).strip():
             raise DataError(f"{path}: class {number} has an empty name", "give it one")
     return {number: str(name) for number, name in names.items()}, settings
-
-
-# Photos
 
 
 def _listed_images(root: Path, names_file: Path, settings: Mapping[str, Any]) -> tuple[dict[Path, str], list[str]]:
@@ -255,10 +241,6 @@ def _listed_path(line: str, list_file: Path, home: Path) -> Path:
     return next(found, candidates[0] if line.startswith("./") else candidates[1])
 
 
-def _split_by_folder(root: Path, path: Path) -> str:
-    return next((split for part in path.relative_to(root).parts[:-1] if (split := base.split_of(part))), "")
-
-
 def label_path(photo: Path) -> str:
     """Returns the path of a photo's label file."""
     parts = list(photo.parts)
@@ -267,9 +249,6 @@ def label_path(photo: Path) -> str:
             parts[place] = {"images": "labels", "IMAGES": "LABELS"}.get(parts[place], "Labels")
             break
     return str(Path(*parts).with_suffix(".txt"))
-
-
-# Boxes
 
 
 def _read_label_file(file: str, photo: str, names: Mapping[int, str]) -> tuple[list[dict[str, Any]], str]:
@@ -283,14 +262,8 @@ def _read_label_file(file: str, photo: str, names: Mapping[int, str]) -> tuple[l
     rows: list[dict[str, Any]] = []
     for line, content in enumerate(text.splitlines(), 1):
         if words := content.split():
-            row = {
-                "photo": photo,
-                "annotation": str(line),
-                "position": len(rows),
-                "label": None,
-                **base.corners([0] * 4),
-            }
-            rows.append(row | _parse_line(f"{file}: line {line}", words, names))
+            row = {"photo": photo, "annotation": str(line), "position": len(rows), "label": None}
+            rows.append(row | base.corners([0] * 4) | _parse_line(f"{file}: line {line}", words, names))
     return rows, ""
 
 
@@ -333,9 +306,6 @@ def _orphaned_boxes(owners: Mapping[str, Path], names_file: Path, names: Mapping
     return rows
 
 
-# Writing back
-
-
 def _relabel_lines(text: str, labels: Mapping[str, str | None], numbers: Mapping[str, int]) -> str:
     """Returns a label file with other class numbers; ``labels`` are by line number, ``None`` removes the line."""
     lines = []
@@ -356,11 +326,7 @@ def _names_copy(annotations: Annotations, path: Path, out: Path) -> Path:
 def _write_class_names(
     annotations: Annotations, names_file: Path, settings: Mapping[str, Any], added: Mapping[int, str], out: Path
 ) -> list[Path]:
-    """Copies the class list, with new classes, and the lists of photos; paths lead to the copies.
-
-    Returns:
-        The copies that differ from their source.
-    """
+    """Copies the class list, with new classes, and the lists of photos; returns the copies that differ."""
     written = []
     for path in (names_file, *sorted({*names_file.parent.glob("*.txt")} - {names_file})):
         target = _names_copy(annotations, path, out)
@@ -414,11 +380,9 @@ def patch_yaml(text: str, added: Mapping[int, str], path: str | None) -> str:
     patched = text
     for start, end, new in sorted(edits, reverse=True):
         patched = patched[:start] + new + patched[end:]
-    try:
+    with contextlib.suppress(yaml.YAMLError):
         if yaml.safe_load(patched) == settings:
             return patched
-    except yaml.YAMLError:
-        pass
     return str(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))  # an unusual layout is rewritten
 
 
