@@ -41,8 +41,8 @@ PROBLEMS = {
 PHOTO_COLUMNS = ("path", "split", "width", "height", "panorama", "source", "problem", "detail")
 BOX_COLUMNS = ("photo", "annotation", "position", "label", "x_min", "y_min", "x_max", "y_max", "problem", "detail")
 EDGES = BOX_COLUMNS[4:8]
-CROP_COLUMNS = ("sample_id", "path", "group", "split", "width", "height", "aspect", "clipped")
-CROP_COLUMNS += ("photo_width", "photo_height", "wraps", "photo_path")
+CROP_COLUMNS = {"sample_id", "path", "group", "split", "width", "height", "aspect", "clipped"}
+CROP_COLUMNS |= {"photo_width", "photo_height", "wraps", "photo_path"}
 FOLDERS_LEFT_OUT = {"images", "jpegimages", "annotations"}
 
 LabelChanges = Mapping[str, Mapping[str, str | None]]

@@ -177,7 +177,6 @@ class Coco(AnnotationFormat):
 
 
 def _read_instances(path: Path) -> dict[str, Any]:
-    """Reads a JSON file that has to have COCO's schema."""
     content, problem = read_json(path)
     if problem := problem or _schema_problem(content):
         raise DataError(
@@ -187,7 +186,6 @@ def _read_instances(path: Path) -> dict[str, Any]:
 
 
 def _schema_problem(content: Any) -> str:
-    """Returns what differs from COCO's schema of instances; empty if nothing does."""
     if isinstance(content, list):
         return "it holds a list, like files of detections, instead of images, annotations and categories"
     if not isinstance(content, Mapping):
@@ -225,7 +223,6 @@ def _read_categories(path: Path, content: Mapping[str, Any]) -> dict[Any, str]:
 def _read_boxes(
     path: Path, content: Mapping[str, Any], photos: Mapping[Any, Mapping[str, Any]], categories: Mapping[Any, str]
 ) -> list[dict[str, Any]]:
-    """Returns one row per annotation."""
     rows: list[dict[str, Any]] = []
     counts: dict[str, int] = {}
     seen: dict[str, int] = {}
@@ -250,7 +247,6 @@ def _read_boxes(
 
 
 def _corners(box: Any) -> dict[str, Any]:
-    """Returns the corners of ``[x, y, width, height]``."""
     if not isinstance(box, list) or len(box) != 4:
         detail = f"bbox is {str(box)[:80]}, not [x, y, width, height]"
         return {**base.corners([0] * 4), "problem": "malformed", "detail": detail}

@@ -98,7 +98,6 @@ class Mtsd(AnnotationFormat):
 
 
 def _annotation_files(root: Path) -> dict[str, Path]:
-    """Returns photo to annotation file."""
     found: dict[str, Path] = {}
     for folder in base.find_folders(root, "annotations"):
         for path in sorted(folder.glob("*.json")):
@@ -114,7 +113,6 @@ def _annotation_files(root: Path) -> dict[str, Path]:
 
 
 def _index_images(folders: list[Path]) -> dict[str, Path]:
-    """Returns photo to image file."""
     found: dict[str, Path] = {}
     for path in (path for folder in folders for path in base.images_below(folder)):
         if found.setdefault(base.photo_name(path.name), path) != path:
@@ -153,7 +151,6 @@ def _object_key(value: Any, place: int, seen: set[str]) -> str:
 
 
 def _schema_problem(content: Any) -> str:
-    """Returns what differs from MTSD's schema; empty if nothing does."""
     if not isinstance(content, dict):
         return f"it holds a {type(content).__name__} instead of an object with width, height and objects"
     missing = [name for name in ("width", "height", "objects") if name not in content]
@@ -168,7 +165,6 @@ def _schema_problem(content: Any) -> str:
 
 
 def _read_object(value: Any, photo: str, key: str, place: int, width: int, panorama: bool) -> dict[str, Any]:
-    """Returns the row of one object."""
     row: dict[str, Any] = {"photo": photo, "annotation": key, "position": place, "label": None, **base.corners([0] * 4)}
     if not isinstance(value, Mapping) or not isinstance(value.get("bbox"), Mapping):
         return {**row, "problem": "malformed", "detail": f"object {place} has no bbox: {json.dumps(value)[:120]}"}

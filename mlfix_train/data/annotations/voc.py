@@ -121,7 +121,6 @@ def _read_file(
 
 
 def _read_object(file: Path, value: ET.Element, place: int) -> dict[str, Any]:
-    """Returns the row of one object."""
     label = (value.findtext("name") or "").strip() or None
     row: dict[str, Any] = {"annotation": str(place), "position": place, "label": label}
     box = value.find("bndbox")

@@ -214,7 +214,6 @@ def _listed_images(root: Path, names_file: Path, settings: Mapping[str, Any]) ->
 
 
 def _images_of_entry(names_file: Path, home: Path, root: Path, split: str, entry: str) -> list[Path]:
-    """Returns the photos of a folder, or of a list of photos."""
     stem = entry.removeprefix("../")
     for place in (home / entry, names_file.parent / entry, root / entry, home / stem, root / stem):
         if place.is_dir():

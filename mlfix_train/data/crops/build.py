@@ -65,15 +65,8 @@ def build_crops(
     Finished photos are recorded in a journal; if neither photo, boxes nor settings changed, their crops are not made
     again. Crops of earlier calls that no box asks for any more are deleted.
 
-    Args:
-        annotations: photos and boxes.
-        spec: how to crop.
-        out: folder of the crops.
-        workers: processes; by default one per core.
-        max_unreadable: fraction of the photos with boxes that may be missing or unreadable, 0 to 1; a single one is
-            always allowed, except with 0.
-        progress: called with (finished photos, all photos).
-        on_start: called once there is something to crop, before the first crop is made.
+    ``on_start`` is called once there is something to crop, before the first crop is made; the other arguments are those
+    of :func:`mlfix_train.data.crops.folder.crop_dataset`.
 
     Raises:
         DataError: too many photos are missing or unreadable, there is nothing to crop, or a worker died.
@@ -101,7 +94,10 @@ def build_crops(
         details = sorted({f"{outcome.problem}: {outcome.detail}" for outcome in found})
         raise DataError(f"none of the {len(found):,} boxes gave a crop", REPAIR, details[:5])
     table, dropped = crop_tables(annotations, boxes, found)
-    _check_unreadable(dropped, len(jobs), max_unreadable)
+    bad = dropped[dropped["problem"].isin(PHOTO_PROBLEMS)].drop_duplicates("photo")
+    problem = f"{len(bad):,} of {len(jobs):,} photos can't be cropped ({summarize_counts(bad['problem'])})"
+    hint = f"{REPAIR}, or raise max_unreadable; finished crops are kept"
+    _check_limit(len(bad), len(jobs), max_unreadable, problem, hint, bad["detail"].head(5).tolist())
     journal.rewrite((job, outcomes[job.name]) for job in jobs)
     _delete_stale(out, (journal.crops | set(boxes["sample_id"])) - set(table.index))
     return Crops(table, dropped, reused, time.monotonic() - started)
@@ -137,7 +133,6 @@ def plan_crops(annotations: Annotations, spec: CropSpec) -> tuple[pd.DataFrame, 
 
 
 def _nothing_to_crop(annotations: Annotations) -> DataError:
-    """Returns the error that says why no box is usable."""
     photos, boxes = annotations.photos, annotations.boxes
     bad_photos, bad_boxes = photos[photos["problem"] != ""], boxes[boxes["problem"] != ""]
     reasons = f"{len(boxes):,} boxes ({summarize_counts(bad_boxes['problem'])})" if len(boxes) else "no boxes"
@@ -155,11 +150,8 @@ def crop_in_parallel(
     """Crops photos in worker processes and yields them in batches, in order of completion; see :func:`build_crops`."""
     batches = [jobs[at : at + BATCH_SIZE] for at in range(0, len(jobs), BATCH_SIZE)]
     workers = 1 if len(batches) == 1 else workers or cpu_count()  # one batch is done before a process has started
-    return map_unordered(partial(crop_photos, spec=spec, out=out), batches, workers, _describe)
-
-
-def _describe(batch: list[PhotoJob]) -> str:
-    return f"{batch[0].path} to {batch[-1].path}"
+    crop = partial(crop_photos, spec=spec, out=out)
+    return map_unordered(crop, batches, workers, lambda batch: f"{batch[0].path} to {batch[-1].path}")
 
 
 def _check_missing(annotations: Annotations, jobs: list[PhotoJob], max_unreadable: float) -> None:
@@ -173,21 +165,12 @@ def _check_missing(annotations: Annotations, jobs: list[PhotoJob], max_unreadabl
     hint = "unpack all archives, or give data.images=<folder> (mtsd, coco)" if missing else "repair these files"
     details = [*missing[:5], *bad["detail"].head(5)][:6]
     hint += "; max_unreadable=1 crops what is there"
-    _check_limit(len(missing) + len(bad), total, max_unreadable, DataError(problem, hint, details))
+    _check_limit(len(missing) + len(bad), total, max_unreadable, problem, hint, details)
 
 
-def _check_unreadable(dropped: pd.DataFrame, photos: int, max_unreadable: float) -> None:
-    """Raises a DataError if too many photos could not be cropped."""
-    bad = dropped[dropped["problem"].isin(PHOTO_PROBLEMS)].drop_duplicates("photo")
-    problem = f"{len(bad):,} of {photos:,} photos can't be cropped ({summarize_counts(bad['problem'])})"
-    hint = f"{REPAIR}, or raise max_unreadable; finished crops are kept"
-    _check_limit(len(bad), photos, max_unreadable, DataError(problem, hint, bad["detail"].head(5).tolist()))
-
-
-def _check_limit(count: int, total: int, max_unreadable: float, error: DataError) -> None:
-    if count > (max(max_unreadable * total, 1) if max_unreadable > 0 else 0):
-        problem = f"{error.problem}, more than max_unreadable={max_unreadable:g} allows"
-        raise DataError(problem, error.hint, error.details)
+def _check_limit(count: int, total: int, limit: float, problem: str, hint: str, details: list[str]) -> None:
+    if count > (max(limit * total, 1) if limit > 0 else 0):
+        raise DataError(f"{problem}, more than max_unreadable={limit:g} allows", hint, details)
 
 
 def _delete_stale(out: Path, crops: set[str]) -> None:

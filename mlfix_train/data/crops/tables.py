@@ -14,13 +14,7 @@ DROPPED_COLUMNS = ["photo", "annotation", "label", "problem", "detail"]
 def crop_tables(
     annotations: Annotations, boxes: pd.DataFrame, outcomes: list[BoxOutcome]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Returns the sample table, and the boxes and photos that gave no crop.
-
-    Args:
-        annotations: all photos and boxes.
-        boxes: N boxes with ``sample_id``.
-        outcomes: N outcomes, at least one of them a crop.
-    """
+    """Returns the sample table of N boxes with ``sample_id`` and their N outcomes, and what gave no crop."""
     facts = pd.DataFrame(outcomes, index=boxes.index, columns=list(BoxOutcome._fields))
     cropped = facts["problem"] == ""
     lost = boxes.assign(problem=facts["problem"], detail=facts["detail"])[~cropped]

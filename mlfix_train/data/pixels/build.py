@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mlfix_train.data.files.atomic import FolderLock, atomic_path
+from mlfix_train.data.files.atomic import atomic_path, folder_lock
 from mlfix_train.data.files.process_pool import map_unordered
 from mlfix_train.data.files.system import cpu_count
 from mlfix_train.data.pixels import chunk as chunks
@@ -51,7 +51,7 @@ def build_store(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FolderLock(folder):
+        with folder_lock(folder):
             store = open_if_valid(folder, fingerprint, (len(table), spec.size, spec.size, 3))
             if store is not None:  # another process built it while this one waited
                 return store
@@ -143,7 +143,6 @@ def _allocate(part: Path, shape: tuple[int, ...]) -> int:
 
 
 def _chunk_checksum(part: Path, offset: int, start: int, row_bytes: int, total: int) -> int:
-    """Returns the CRC-32 of a chunk's pixels as they are in the file."""
     with open(part, "rb") as file:
         file.seek(offset + start * row_bytes)
         return zlib.crc32(file.read(min(CHUNK_SIZE, total - start) * row_bytes))
@@ -172,11 +171,7 @@ def _describe_failure(error: OSError, folder: Path, n: int, spec: PixelSpec) -> 
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         kilobytes = n * spec.size**2 * 3 / 1e3
         size = f"{kilobytes / 1e3:,.0f} MB" if kilobytes > 2e3 else f"{kilobytes:,.0f} kB"
-        return DataError(
-            f"no space left for the pixel store {folder}: it needs {size}",
-            "free some space, or set another pixels.cache=<folder> or a smaller pixels.size",
-        )
-    return DataError(
-        f"the pixel store {folder} can't be written: {error.strerror or error}",
-        "choose a folder you can write to: pixels.cache=<folder>",
-    )
+        hint = "free some space, or set another pixels.cache=<folder> or a smaller pixels.size"
+        return DataError(f"no space left for the pixel store {folder}: it needs {size}", hint)
+    problem = f"the pixel store {folder} can't be written: {error.strerror or error}"
+    return DataError(problem, "choose a folder you can write to: pixels.cache=<folder>")

@@ -14,15 +14,7 @@ from mlfix_train.data.pixels.spec import PixelSpec
 
 @dataclass(frozen=True)
 class Chunk:
-    """Images to decode, and where their pixels go.
-
-    Args:
-        part: The file, created at its full size.
-        offset: Byte at which row 0 begins in it.
-        start: Row of the first image.
-        paths: The image files.
-        spec: How they become pixels.
-    """
+    """Images to decode, and where their pixels go: the file, the byte of its row 0, and the row of the first image."""
 
     part: str
     offset: int
@@ -35,14 +27,7 @@ class Chunk:
 
 
 def decode_chunk(chunk: Chunk) -> dict[int, str]:
-    """Decodes a chunk and writes its pixels; unreadable images become grey.
-
-    Returns:
-        Rows that can't be read, with the reasons.
-
-    Raises:
-        OSError: The file can't be written.
-    """
+    """Decodes a chunk and writes its pixels; unreadable images become grey, their rows and reasons are returned."""
     spec = chunk.spec
     pixels = np.full((len(chunk.paths), spec.size, spec.size, 3), GREY, dtype=np.uint8)
     failures = {}

@@ -77,10 +77,6 @@ def decode_image(path: str, size: int, aspect: str = "squash", max_megapixels: f
 def open_image(path: str, max_megapixels: float) -> Iterator[Any]:
     """Opens an image file under a size limit of its own; Pillow's limit stays as it is for the rest of the process.
 
-    Args:
-        path: The file.
-        max_megapixels: Largest image that is opened.
-
     Yields:
         The ``PIL.ImageFile.ImageFile``, its pixels not decoded yet.
 

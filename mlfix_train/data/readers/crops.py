@@ -29,10 +29,8 @@ def read_crops(root: str | Path) -> pd.DataFrame:
     if not file.is_file():
         if state.is_file():
             raise unfinished
-        raise DataError(
-            f"data.root={root} holds no crops (samples.parquet is missing)",
-            "set the folder that `mlfix crop` wrote; data=folder reads class folders",
-        )
+        hint = "set the folder that `mlfix crop` wrote; data=folder reads class folders"
+        raise DataError(f"data.root={root} holds no crops (samples.parquet is missing)", hint)
     if state.exists():  # without it the table and its crops still can be used
         content, problem = read_json(state)
         if problem or not isinstance(content, dict):

@@ -76,14 +76,12 @@ def _read_file(source: Path, text_columns: list[str]) -> pd.DataFrame:
         rows = read_rows(source, "data.file", DataError)
         for line, cells in rows:
             if len(cells) > len(rows[0][1]):  # pandas would shift the columns
-                raise DataError(
-                    f"{source}: line {line} has {len(cells)} cells, the header {len(rows[0][1])}: {','.join(cells)!r}",
-                    'put values that contain a comma in double quotes: "a,b.jpg"',
-                )
-        # Only empty cells are missing: a label may well be "NA" or "null".
+                problem = f"line {line} has {len(cells)} cells, the header {len(rows[0][1])}: {','.join(cells)!r}"
+                raise DataError(f"{source}: {problem}", 'put values that contain a comma in double quotes: "a,b.jpg"')
         types = dict.fromkeys(text_columns, str)
+        na_values = [""]  # a label may well be "NA" or "null"
         return pd.read_csv(
-            source, keep_default_na=False, na_values=[""], encoding="utf-8-sig", dtype=types, index_col=False
+            source, keep_default_na=False, na_values=na_values, encoding="utf-8-sig", dtype=types, index_col=False
         )
     except (ValueError, OSError) as error:
         raise DataError(f"{source} can't be read as a table: {error}", "set a CSV or Parquet file") from error

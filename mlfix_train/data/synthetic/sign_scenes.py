@@ -219,7 +219,6 @@ def _photograph(rng: np.random.Generator, scene: Image.Image, size: int, difficu
 
 
 def _shake(rng: np.random.Generator, scene: Image.Image, unit: float, difficulty: float) -> Image.Image:
-    """Returns the scene averaged along a straight movement of the camera."""
     pixels = np.asarray(scene, np.uint16)
     turn, length = rng.normal(0, 0.6), rng.uniform(2.4, 8.4) * difficulty * unit
     steps = [(math.sin(turn) * length * step, math.cos(turn) * length * step) for step in np.linspace(-0.5, 0.5, 7)]
