@@ -77,7 +77,7 @@ def crop_photos(jobs: list[PhotoJob], spec: CropSpec, out: Path) -> list[list[Bo
 
 
 def crop_photo(job: PhotoJob, spec: CropSpec, out: Path) -> list[BoxOutcome]:
-    """Crops the boxes of one photo below ``out``, where the folders of ``job.crops`` exist; returns one outcome per box.
+    """Crops the boxes of one photo below ``out``, where the folders of ``job.crops`` exist: one outcome per box.
 
     Raises:
         OSError: a crop can't be written.

@@ -23,8 +23,8 @@ def read_rows(path: Path, key: str, error_type: type[MlfixError]) -> list[tuple[
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         encoding = "UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "not UTF-8"
-        text, at = error.object, error.start  # without a byte order mark
-        problem = f"{path}: line {text[:at].count(b'\n') + 1} is {encoding} (byte 0x{text[at]:02x})"
+        line = error.object[: error.start].count(b"\n") + 1
+        problem = f"{path}: line {line} is {encoding} (byte 0x{error.object[error.start]:02x})"
         raise error_type(problem, "save the file again as CSV UTF-8") from error
     if "\x00" in text:
         raise error_type(f"{path} contains NUL characters: it is not a CSV file", "save it again as CSV UTF-8")

@@ -34,14 +34,9 @@ class DataModule(StoreDataModule):
         held_out: Booleans (N,), see :func:`mlfix_train.data.splits.draw_split`.
         cache: Folder of the pixel stores.
         arm: What to train on.
-        pixels: How images become pixels.
-        loader: How batches are made.
         augmentation: Changes to training images; ``None`` for none.
         seed: The run's seed: order of the data, augmentation, and the control arm's draw.
-        max_unreadable: Share of unreadable images above which this is an error, 0 to 1.
-        progress: Called with (images decoded, images in total).
-        mean: Channel means that images are normalized with, RGB, of pixels in 0 to 1.
-        std: Standard deviations, likewise.
+        pixels, loader, max_unreadable, progress, mean, std: See :class:`StoreDataModule`.
     """
 
     def __init__(
@@ -62,13 +57,9 @@ class DataModule(StoreDataModule):
         super().__init__(table, cache, pixels, loader, seed, max_unreadable, progress, mean, std)
         self.held_out, self.arm = held_out, arm or Arm()
         self.augmentation = augmentation if augmentation is not None and augmentation.enabled else None
-        self.labels = self._all_labels()
-
-    def _all_labels(self) -> list[str]:
-        """Returns the labels of the data and those that fixes add: one list for all arms."""
-        labels = require_labels(self.table)
-        fixes = self.arm.fixes
-        return labels if fixes is None else sorted({*labels, *fixes["new_label"]} - {INVALID})
+        self.labels = require_labels(table)
+        if self.arm.fixes is not None:  # labels that fixes add belong to all arms
+            self.labels = sorted({*self.labels, *self.arm.fixes["new_label"]} - {INVALID})
 
     def setup(self, stage: str | None = None) -> None:
         """Opens the store and picks the rows that train and those that are held out; unreadable images do neither.
@@ -98,11 +89,10 @@ class DataModule(StoreDataModule):
         rank, world = self.rank_and_world()
         size, count = self.loader.batch_size, len(self.train_rows)
         if count // world < size:
-            log.info(
-                "only %d training samples per process: an epoch is one batch; a loader.batch_size below %d makes more",
-                count // world,
-                size,
+            message = (
+                "only %d training samples per process: an epoch is one batch; a loader.batch_size below %d makes more"
             )
+            log.info(message, count // world, size)
         batches = TrainingBatches(self.train_labels, size, self.loader.sampling, self.seed, rank, world)
         return self.make_loader(self.train_rows, self.train_labels, batches)
 

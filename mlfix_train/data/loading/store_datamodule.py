@@ -92,21 +92,17 @@ class StoreDataModule(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Opens the pixel store, and builds it if it is missing (one process per machine does)."""
-        if not hasattr(self, "store"):
-            self.store: PixelStore = self._open_store()
-
-    def _open_store(self) -> PixelStore:
-        """Opens the store; the runs of a sweep that train in one process check the files once."""
+        if hasattr(self, "store"):
+            return
 
         def open_with_table() -> tuple[pd.DataFrame, PixelStore]:
-            store = open_store(
-                self.table, self.pixels, self.cache, max_unreadable=self.max_unreadable, progress=self.progress
-            )
+            settings = {"max_unreadable": self.max_unreadable, "progress": self.progress}
+            store = open_store(self.table, self.pixels, self.cache, **settings)
             return self.table, store  # kept together, since the table's identity is part of the key
 
+        # The runs of a sweep that train in one process check the files once.
         key = ("store", id(self.table), str(self.pixels), str(self.cache), self.max_unreadable)
-        store: PixelStore = cached(key, open_with_table)[1]
-        return store
+        self.store: PixelStore = cached(key, open_with_table)[1]
 
     def rank_and_world(self) -> tuple[int, int]:
         """Returns the number of this process and the number of processes."""
@@ -145,11 +141,10 @@ class StoreDataModule(L.LightningDataModule):
         for loader in self._device_loaders:
             loader.release()
         self._device_loaders.clear()
-        if self._device_images is not None and self._device_images[0] is not None:
-            self._device_images = None
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-        self._device_images = None
+        held, self._device_images = self._device_images, None
+        if held is not None and held[0] is not None and torch.cuda.is_available():
+            del held
+            torch.cuda.empty_cache()
 
     @property
     def is_training(self) -> bool:

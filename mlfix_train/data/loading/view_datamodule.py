@@ -32,14 +32,10 @@ class ViewDataModule(StoreDataModule):
     Args:
         table: A sample table, with or without labels.
         cache: Folder of the pixel stores.
-        pixels: How images become pixels.
         loader: How batches are made; ``sampling`` is not used: every sample is drawn once per epoch.
         views: How much two views may differ.
         seed: The run's seed: order of the data, and views.
-        max_unreadable: Share of unreadable images above which this is an error, 0 to 1.
-        progress: Called with (images decoded, images in total).
-        mean: Channel means that images are normalized with, RGB, of pixels in 0 to 1.
-        std: Standard deviations, likewise.
+        pixels, max_unreadable, progress, mean, std: See :class:`StoreDataModule`.
     """
 
     def __init__(
@@ -69,15 +65,11 @@ class ViewDataModule(StoreDataModule):
         self.prepare_data()
         self.train_rows = np.flatnonzero(~self.table.index.isin(self.store.unreadable))
         if len(self.train_rows) < 2:
-            raise DataError(
-                f"{len(self.train_rows)} image(s) are readable; a sorting network learns from two or more",
-                "add images (a few hundred are few)",
-            )
+            problem = f"{len(self.train_rows)} image(s) are readable; a sorting network learns from two or more"
+            raise DataError(problem, "add images (a few hundred are few)")
         if self.views.positive_pair == "group" and self.table["group"].is_unique:
-            raise DataError(
-                "views.positive_pair=group, but every image is a group of its own",
-                "set the groups (data.group=<regular expression on the sample_id>), or views.positive_pair=image",
-            )
+            hint = "set the groups (data.group=<regular expression on the sample_id>), or views.positive_pair=image"
+            raise DataError("views.positive_pair=group, but every image is a group of its own", hint)
         count = min(MONITORED_SAMPLES, len(self.train_rows))
         self.val_rows = np.sort(np.random.default_rng(0).choice(self.train_rows, count, replace=False))
 

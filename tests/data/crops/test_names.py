@@ -1,8 +1,8 @@
 """File names of crops."""
 
 from __future__ import annotations
-from urllib.parse import unquote
 
+from urllib.parse import unquote
 
 import pandas as pd
 import pytest
