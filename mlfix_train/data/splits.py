@@ -181,8 +181,8 @@ def _from_column(table: pd.DataFrame, column: str, held_out_values: Collection[s
     unknown = sorted(set(values) - held_out - set(TRAIN_VALUES))
     if unknown:
         hint = f"use 'train' and one of {', '.join(sorted(held_out))}, or list the values in split.held_out_values"
-        values = format_list(map(repr, unknown))
-        raise DataError(f"split.column={column} has values that mean neither train nor held out: {values}", hint)
+        shown = format_list(map(repr, unknown))
+        raise DataError(f"split.column={column} has values that mean neither train nor held out: {shown}", hint)
     return values.isin(held_out).to_numpy()
 
 

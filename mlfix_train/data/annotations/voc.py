@@ -148,12 +148,9 @@ def _patch(file: Path, labels: Mapping[str, str | None], target: Path) -> None:
 
 
 def patch_xml(raw: bytes, labels: Mapping[int, str | None], encoding: str | None = None) -> bytes:
-    """Returns an annotation with other names; every other byte stays as it is.
+    """Returns an annotation file with other names, by number of the ``<object>``, from 0; ``None`` removes it.
 
-    Args:
-        raw: the file.
-        labels: number of an ``<object>``, from 0, to its new name, or ``None`` to remove it.
-        encoding: by default as the file declares it.
+    Every other byte stays as it is. The encoding is by default the one that the file declares.
     """
     for mark, codec in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
         if raw.startswith(mark):  # expat tells byte positions in UTF-8
@@ -177,28 +174,21 @@ def _find_objects(raw: bytes, encoding: str) -> list[tuple[int, int, tuple[int, 
     """Returns the bytes of each ``<object>`` below the root, start and end, and those of the text of its ``<name>``."""
     parser = expat.ParserCreate(encoding)
     found: list[tuple[int, int, tuple[int, int] | None]] = []
-    path: list[str] = []
-    starts = {"object": 0, "name": -1}
+    path: list[tuple[str, int]] = []  # the open elements, and where they start
     names: list[tuple[int, int]] = []
 
-    def on_start(tag: str, _: object) -> None:
-        path.append(tag)
-        if path[1:] == ["object"]:
-            starts["object"] = parser.CurrentByteIndex
+    def on_end(_: str) -> None:
+        here, start = parser.CurrentByteIndex, path[-1][1]
+        tags, self_closing = [tag for tag, _ in path[1:]], raw[here : here + 2] != b"</"
+        if tags == ["object", "name"] and not self_closing:
+            names.append((raw.index(b">", start) + 1, here))
+        elif tags == ["object"]:
+            end = raw.index(b">", start if self_closing else here) + 1
+            found.append((start, end, names[0] if names else None))
             names.clear()
-        elif path[1:] == ["object", "name"] and not names:
-            starts["name"] = raw.index(b">", parser.CurrentByteIndex) + 1
-
-    def on_end(tag: str) -> None:
-        here = parser.CurrentByteIndex
-        if path[1:] == ["object", "name"] and not names and starts["name"] <= here:
-            names.append((starts["name"], here))
-        elif path[1:] == ["object"]:
-            self_closing = raw[here : here + 2] != b"</"
-            end = raw.index(b">", starts["object"] if self_closing else here) + 1
-            found.append((starts["object"], end, names[0] if names else None))
         path.pop()
 
-    parser.StartElementHandler, parser.EndElementHandler = on_start, on_end
+    parser.StartElementHandler = lambda tag, _: path.append((tag, parser.CurrentByteIndex))
+    parser.EndElementHandler = on_end
     parser.Parse(raw, True)
     return found

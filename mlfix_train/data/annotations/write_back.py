@@ -21,14 +21,7 @@ from mlfix_train.errors import ConfigError, DataError, did_you_mean, format_list
 
 @dataclass(frozen=True)
 class WrittenBack:
-    """What :func:`write_fixed_annotations` wrote.
-
-    Args:
-        files: the copies that differ from their source.
-        relabeled: boxes with a new label.
-        removed: boxes that were removed.
-        unchanged: boxes that are as they were.
-    """
+    """What :func:`write_fixed_annotations` wrote: the copies that differ from their source, and counts of boxes."""
 
     files: list[Path]
     relabeled: int
@@ -147,11 +140,7 @@ def check_copies(before: Annotations, after: Annotations, fixes: pd.DataFrame) -
 
 
 def copy_path(annotations: Annotations, path: Path, out: Path) -> Path:
-    """Returns the place of a file's copy below ``out``, laid out as below the data set's root; its folder is created.
-
-    Raises:
-        DataError: the file is not below the root.
-    """
+    """Returns the place of a file's copy below ``out``, laid out as below the root; its folder is created."""
     if not path.is_relative_to(annotations.root):
         hint = "copies are laid out as below the root: crop with a data.root that holds all annotations"
         raise DataError(f"{path} is not below data.root={annotations.root}", hint)
@@ -167,17 +156,9 @@ def write_copies(
     patch: Callable[[Path, Mapping[str, str | None], Path], None],
     others: Iterable[Path] = (),
 ) -> list[Path]:
-    """Copies all annotation files, patching those with changes.
+    """Copies all annotation files and ``others``, such as lists of splits, and returns those that were patched.
 
-    Args:
-        annotations: the originals.
-        changes: new labels, by annotation file and key.
-        out: folder of the copies.
-        patch: called with the file, the new labels of its boxes, and where the patched file goes.
-        others: further files to copy, such as lists of splits.
-
-    Returns:
-        The patched files.
+    ``patch`` is called with each file that has changes, the new labels of its boxes, and where the patched file goes.
     """
     written = []
     for source in dict.fromkeys([*map(Path, annotations.photos["source"]), *others]):

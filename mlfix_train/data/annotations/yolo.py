@@ -350,13 +350,7 @@ def _write_class_names(
 
 
 def patch_yaml(text: str, added: Mapping[int, str], path: str | None) -> str:
-    """Returns a ``data.yaml`` with further classes, and another ``path``; the rest of the file stays as written.
-
-    Args:
-        text: the file.
-        added: number to name of new classes, continuing the list.
-        path: value of ``path``; ``None`` leaves it alone.
-    """
+    """Returns a ``data.yaml`` with further classes, and another ``path`` if given; all else stays as written."""
     import yaml
 
     settings = yaml.safe_load(text)

@@ -20,6 +20,7 @@ from mlfix_train.data.annotations.base import AnnotationFormat, Annotations
 from mlfix_train.data.crops.build import STATE_FOLDER, Crops, build_crops
 from mlfix_train.data.crops.spec import FORMATS, CropSpec
 from mlfix_train.data.files.atomic import atomic_path, folder_lock
+from mlfix_train.data.files.json_files import read_json
 from mlfix_train.data.samples import table_fingerprint
 from mlfix_train.errors import ConfigError, DataError, did_you_mean, format_list
 
@@ -28,13 +29,7 @@ INFO, TABLE, DROPPED = "crop.json", "samples.parquet", "dropped.csv"
 
 @dataclass(frozen=True)
 class CropFolder:
-    """A folder of crops.
-
-    Args:
-        path: the folder.
-        crops: table (paths relative to ``path``) and dropped boxes.
-        info: what ``crop.json`` holds: settings, and counts of photos, boxes and crops.
-    """
+    """A folder of crops; ``info`` is what ``crop.json`` holds: settings, and counts of photos, boxes and crops."""
 
     path: Path
     crops: Crops
@@ -109,21 +104,20 @@ def crop_dataset(
     return CropFolder(path, crops, {**info, **counts})
 
 
-def read_info(folder: Path) -> dict[str, Any]:
-    """Reads ``crop.json`` of a finished cropping.
+def read_info(folder: Path, key: str = "crops") -> dict[str, Any]:
+    """Reads ``crop.json`` of a finished cropping, whose folder errors call ``key``.
 
     Raises:
         DataError: there are no crops, or cropping is not finished.
     """
-    try:
-        info = dict(json.loads((folder / INFO).read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        hint = "give the folder that `mlfix crop` wrote: crops=<folder>"
-        raise DataError(f"crops={folder} holds no crops ({INFO} is missing)", hint) from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder / INFO} can't be read: {error}", "crop again") from error
+    if not (folder / INFO).exists():
+        hint = f"give the folder that `mlfix crop` wrote: {key}=<folder>"
+        raise DataError(f"{key}={folder} holds no crops ({INFO} is missing)", hint)
+    info, problem = read_json(folder / INFO)
+    if problem or not isinstance(info, dict):
+        raise DataError(f"{folder / INFO} can't be read: {problem or 'it is not an object'}", "crop again")
     if info.get("status") != "finished":
-        raise DataError(f"crops={folder} is not finished", "run the same `mlfix crop` command again")
+        raise DataError(f"{key}={folder} holds unfinished crops", "run the same `mlfix crop` command again")
     return info
 
 

@@ -30,19 +30,9 @@ SIDEWAYS = {transpose for orientation, transpose in EXIF_TRANSPOSES.items() if o
 
 @dataclass(frozen=True)
 class PhotoJob:
-    """What to crop out of one photo.
+    """What to crop out of one photo: what :class:`Annotations` says of it, and N boxes.
 
-    Args:
-        name: of the photo.
-        path: of its file.
-        width: as the annotations state it, pixels; 0 if they don't.
-        height: likewise.
-        panorama: its left and right edges meet.
-        normalized: corners are fractions of the sides.
-        exif_applied: corners refer to the photo rotated by its EXIF orientation.
-        boxes: corners of N boxes.
-        wraps: whether each crosses the edge of a panorama.
-        crops: file of each crop, relative to the folder of the crops.
+    ``wraps`` is whether each box crosses the edge of a panorama, ``crops`` its file below the folder of crops.
     """
 
     name: str

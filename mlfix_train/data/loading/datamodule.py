@@ -13,7 +13,6 @@ from torch import Tensor
 from mlfix_train.data.arms import Arm, training_rows
 from mlfix_train.data.loading.augment import IMAGENET_MEAN, IMAGENET_STD, augment
 from mlfix_train.data.loading.device_cache import Batch
-from mlfix_train.data.loading.sampling import EvaluationBatches, TrainingBatches
 from mlfix_train.data.loading.spec import AugmentSpec, LoaderSpec
 from mlfix_train.data.loading.store_datamodule import Loader, StoreDataModule
 from mlfix_train.data.pixels.spec import PixelSpec
@@ -86,20 +85,13 @@ class DataModule(StoreDataModule):
 
     def train_dataloader(self) -> Loader:
         """Returns batches of the arm's training samples."""
-        rank, world = self.rank_and_world()
-        size, count = self.loader.batch_size, len(self.train_rows)
-        if count // world < size:
-            message = (
+        size, count = self.loader.batch_size, len(self.train_rows) // self.rank_and_world()[1]
+        if count < size:
+            what = (
                 "only %d training samples per process: an epoch is one batch; a loader.batch_size below %d makes more"
             )
-            log.info(message, count // world, size)
-        batches = TrainingBatches(self.train_labels, size, self.loader.sampling, self.seed, rank, world)
-        return self.make_loader(self.train_rows, self.train_labels, batches)
-
-    def val_dataloader(self) -> Loader:
-        """Returns batches of all held-out samples with their given labels, whatever the arm."""
-        batches = EvaluationBatches(len(self.val_rows), self.loader.eval_batch_size, *self.rank_and_world())
-        return self.make_loader(self.val_rows, self.val_labels, batches)
+            log.info(what, count, size)
+        return super().train_dataloader()
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augments (in training) and normalizes the images, on the device."""

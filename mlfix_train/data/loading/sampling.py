@@ -85,13 +85,9 @@ class TrainingBatches(_Batches):
 
 
 class EvaluationBatches(_Batches):
-    """Every position once, in order; under DDP the processes' parts are padded to the same length by repetition.
+    """Every position below ``n`` once, in order; under DDP the processes' parts are padded to one length by repetition.
 
-    Args:
-        n: Number of samples.
-        batch_size: Samples per batch and process.
-        rank: Number of this process.
-        world: Number of processes.
+    Other arguments are those of :class:`TrainingBatches`.
     """
 
     def __init__(self, n: int, batch_size: int, rank: int = 0, world: int = 1) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -115,14 +116,10 @@ def _decode_all(
 def _allocate(part: Path, shape: tuple[int, ...]) -> int:
     """Creates the file at its full size (a full disk is noticed at once); returns the offset of the first pixel."""
     size = int(np.prod(shape))
-    try:
-        with open(part, "rb") as file:
-            np.lib.format.read_magic(file)
-            found, _, _ = np.lib.format.read_array_header_1_0(file)
-            if tuple(found) == shape and part.stat().st_size == file.tell() + size:
-                return file.tell()
-    except (FileNotFoundError, ValueError):
-        pass
+    with contextlib.suppress(FileNotFoundError, ValueError, EOFError):
+        found = np.load(part, mmap_mode="r")
+        if found.shape == shape and part.stat().st_size == found.offset + size:
+            return int(found.offset)
     part.unlink(missing_ok=True)
     (part.parent / JOURNAL).unlink(missing_ok=True)
     if shutil.disk_usage(part.parent).free < size:

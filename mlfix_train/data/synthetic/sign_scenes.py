@@ -38,9 +38,6 @@ def photograph_sign(rng: np.random.Generator, name: str, size: int, difficulty: 
     return _photograph(rng, scene, size, difficulty)
 
 
-# The street
-
-
 @lru_cache(maxsize=64)
 def _weights(size: int, cells: int) -> np.ndarray:
     """Returns the weights, shape (size, cells), that interpolate ``cells`` values smoothly over ``size`` pixels."""
@@ -107,9 +104,6 @@ def _clutter(rng: np.random.Generator, image: Image.Image, windows: bool) -> Non
             draw.ellipse([x, y, x + width, y + height], _pick(rng, (*LEAVES, *SKIES)))
         else:
             draw.rectangle([x, y, x + width, y + height], _pick(rng, (*WALLS, *PAINTS)))
-
-
-# The sign in it
 
 
 def _pose(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -196,9 +190,6 @@ def _hide_part(rng: np.random.Generator, scene: Image.Image, pose: np.ndarray) -
         for dx in np.linspace(-1, 1, 9):
             low = top + depth * rng.uniform(0.6, 1.0)
             draw.ellipse([x + (dx - 0.3) * reach, top - reach, x + (dx + 0.3) * reach, low], _pick(rng, PAINTS[2:3], 5))
-
-
-# The camera
 
 
 def _photograph(rng: np.random.Generator, scene: Image.Image, size: int, difficulty: float) -> np.ndarray:
