@@ -17,9 +17,9 @@ from mlfix_train.data.crops.journal import Journal
 from mlfix_train.data.crops.names import crop_ids
 from mlfix_train.data.crops.photo import PHOTO_PROBLEMS, BoxOutcome, PhotoJob, crop_photos
 from mlfix_train.data.crops.spec import CropSpec
-from mlfix_train.data.crops.tables import crop_tables
 from mlfix_train.data.files.process_pool import map_unordered
 from mlfix_train.data.files.system import cpu_count
+from mlfix_train.data.samples import make_table
 from mlfix_train.errors import DataError, format_list
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 STATE_FOLDER, JOURNAL = ".mlfix", "photos.jsonl"
 BATCH_SIZE = 4
 """Photos handed to a worker process at a time."""
+DROPPED_COLUMNS = ["photo", "annotation", "label", "problem", "detail"]
 REPAIR = "repair the photos or boxes (if sizes differ: rescale=true, exif=apply or ignore, max_megapixels=)"
 
 
@@ -181,3 +182,53 @@ def _delete_stale(out: Path, crops: set[str]) -> None:
     if stale:
         names = format_list(stale, 3)
         log.info("crops      %d crops of an earlier call are no longer needed and were deleted: %s", len(stale), names)
+
+
+def crop_tables(
+    annotations: Annotations, boxes: pd.DataFrame, outcomes: list[BoxOutcome]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Returns the sample table of N boxes with ``sample_id`` and their N outcomes, and what gave no crop."""
+    facts = pd.DataFrame(outcomes, index=boxes.index, columns=list(BoxOutcome._fields))
+    cropped = facts["problem"] == ""
+    lost = boxes.assign(problem=facts["problem"], detail=facts["detail"])[~cropped]
+    boxes, facts = boxes[cropped], facts[cropped]
+    photos = annotations.photos.loc[boxes["photo"]]
+    meta = boxes.drop(columns=["sample_id", "photo", "position", "label", "problem", "detail"])
+    meta[list(EDGES)] = facts[list(EDGES)]
+    meta[["photo_width", "photo_height"]] = facts[["photo_width", "photo_height"]]
+    meta["aspect"] = ((facts["x_max"] - facts["x_min"]) / (facts["y_max"] - facts["y_min"])).round(4)
+    meta["clipped"] = facts["clipped"]
+    panorama = photos["panorama"].to_numpy(bool) | (boxes["wraps"].to_numpy(bool) if "wraps" in boxes else False)
+    meta["wraps"] = panorama & (facts["x_max"] > facts["photo_width"]).to_numpy()
+    ids = boxes["sample_id"].tolist()
+    columns = (boxes["label"].tolist(), boxes["photo"].tolist(), photos["split"].tolist())
+    table = make_table(ids, ids, *columns, _one_type_per_column(meta), str(annotations.root))
+    return table.sort_index(), _dropped_table(annotations, lost)
+
+
+def _one_type_per_column(meta: pd.DataFrame) -> pd.DataFrame:
+    """Returns attributes with mixed types as text, since Parquet allows only one type per column."""
+    for name in meta.select_dtypes(object).columns:
+        known = meta[name].dropna()
+        if known.map(type).nunique() > 1:
+            meta[name] = meta[name].map(str, na_action="ignore")
+        meta[name] = meta[name].where(meta[name].notna(), None)
+    return meta
+
+
+def _dropped_table(annotations: Annotations, lost: pd.DataFrame) -> pd.DataFrame:
+    """Returns everything that gave no crop: ``lost`` boxes, those that the reader ruled out, and unusable photos."""
+    photos, boxes = annotations.photos, annotations.boxes
+    bad = photos[photos["problem"] != ""]
+    unread = boxes[boxes["problem"] != ""]
+    of_bad_photos = boxes[(boxes["problem"] == "") & boxes["photo"].isin(bad.index)]
+    reasons = bad.loc[of_bad_photos["photo"], ["problem", "detail"]].set_index(of_bad_photos.index)
+    without_boxes = bad[~bad.index.isin(boxes["photo"])]
+    parts = [
+        lost,
+        unread,
+        of_bad_photos.assign(problem=reasons["problem"], detail=reasons["detail"]),
+        without_boxes.rename_axis("photo").reset_index().assign(annotation="", label=None),
+    ]
+    dropped = pd.concat([part[DROPPED_COLUMNS].astype(object) for part in parts], ignore_index=True)
+    return dropped.sort_values(["photo", "annotation"], ignore_index=True)

@@ -20,8 +20,7 @@ import pandas as pd
 from mlfix_train.data.files.atomic import atomic_path, folder_lock
 from mlfix_train.data.files.process_pool import map_unordered
 from mlfix_train.data.files.system import cpu_count
-from mlfix_train.data.pixels import chunk as chunks
-from mlfix_train.data.pixels.chunk import Chunk
+from mlfix_train.data.pixels import decode
 from mlfix_train.data.pixels.spec import PixelSpec
 from mlfix_train.data.pixels.store import PixelStore, checksum, file_state, open_if_valid
 from mlfix_train.errors import DataError
@@ -92,7 +91,7 @@ def _decode_all(
     unreadable, done = _read_journal(folder / JOURNAL, part, offset, row_bytes, total)
     paths = table["path"].tolist()
     todo = [
-        Chunk(str(part), offset, start, paths[start : start + CHUNK_SIZE], spec)
+        decode.Chunk(str(part), offset, start, paths[start : start + CHUNK_SIZE], spec)
         for start in range(0, total, CHUNK_SIZE)
         if start not in done
     ]
@@ -101,7 +100,7 @@ def _decode_all(
         log.info("pixel store: resuming, %d of %d images are decoded", finished, total)
     workers = 1 if len(todo) * CHUNK_SIZE <= SERIAL_LIMIT else workers or cpu_count()
     with open(folder / JOURNAL, "a") as journal:
-        for chunk, failures in map_unordered(chunks.decode_chunk, todo, workers, str):
+        for chunk, failures in map_unordered(decode.decode_chunk, todo, workers, str):
             crc = _chunk_checksum(part, offset, chunk.start, row_bytes, total)
             journal.write(json.dumps([CHUNK_SIZE, chunk.start, failures, crc]) + "\n")
             journal.flush()
