@@ -142,12 +142,10 @@ def plant_similar(
 
 
 def _plant(table: pd.DataFrame, rows: Sequence[int] | np.ndarray, new: Sequence[str] | np.ndarray) -> pd.DataFrame:
-    planted = table.copy()
-    labels = table["label"].to_numpy(dtype=object).copy()
-    planted[TRUE_LABEL] = pd.Series(labels.copy(), index=table.index, dtype=object)
-    labels[np.asarray(rows, dtype=np.int64)] = new
-    planted["label"] = pd.Series(labels, index=table.index, dtype=object)
-    return planted
+    true_labels = table["label"].astype(object)
+    labels = true_labels.copy()
+    labels.iloc[np.asarray(rows, dtype=np.int64)] = new
+    return table.assign(**{TRUE_LABEL: true_labels, "label": labels})
 
 
 def confusions_among(names: Sequence[str], count: int = 2) -> dict[str, list[str]]:

@@ -194,10 +194,8 @@ class AnnotationFormat(ABC):
         Raises:
             DataError: the format can't be written.
         """
-        raise DataError(
-            f"annotations of the format {self.name} can't be written back",
-            f"implement write_back and open_copies in {type(self).__name__}",
-        )
+        hint = f"implement write_back and open_copies in {type(self).__name__}"
+        raise DataError(f"annotations of the format {self.name} can't be written back", hint)
 
     def open_copies(self, annotations: Annotations, out: Path) -> AnnotationFormat:
         """Returns the data set made of the original photos and the annotations that :meth:`write_back` wrote."""

@@ -179,9 +179,8 @@ class Coco(AnnotationFormat):
 def _read_instances(path: Path) -> dict[str, Any]:
     content, problem = read_json(path)
     if problem := problem or _schema_problem(content):
-        raise DataError(
-            f"{path}: {problem}", "give COCO instances JSON: images, annotations and categories, three lists"
-        )
+        hint = "give COCO instances JSON: images, annotations and categories, three lists"
+        raise DataError(f"{path}: {problem}", hint)
     return dict(content)
 
 

@@ -66,11 +66,14 @@ class Voc(AnnotationFormat):
                 boxes += [{**row, "photo": photo["name"]} for row in rows]
             for stem, split_list in lists.items():
                 if stem not in described and split_list.stem != "test":  # the test split is often not annotated
-                    photos.append(_unannotated(stem, split_list, folder, images or folder, root))
+                    xml = folder / f"{stem}.xml"
+                    facts = {"split": split_list.stem, "source": str(split_list), "problem": "no annotation"}
+                    facts["detail"] = f"{split_list} lists it, but {xml} does not exist"
+                    name = base.photo_name(xml.relative_to(root).as_posix())
+                    photos.append({"name": name, "path": str((images or folder) / f"{stem}.jpg"), **facts})
         if not photos:
-            raise DataError(
-                f"no XML below data.root={self.root}", "give the folder that holds Annotations/ and JPEGImages/"
-            )
+            hint = "give the folder that holds Annotations/ and JPEGImages/"
+            raise DataError(f"no XML below data.root={self.root}", hint)
         return self.build(photos, boxes)
 
     def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
@@ -82,19 +85,6 @@ class Voc(AnnotationFormat):
     def open_copies(self, annotations: Annotations, out: Path) -> Voc:
         """Returns the data set of the copied annotations, without photos."""
         return Voc(out)
-
-
-def _unannotated(stem: str, split_list: Path, folder: Path, images: Path, root: Path) -> dict[str, Any]:
-    """Returns the row of a photo that a split list names and no XML describes."""
-    xml = folder / f"{stem}.xml"
-    return {
-        "name": base.photo_name(xml.relative_to(root).as_posix()),
-        "path": str(images / f"{stem}.jpg"),
-        "split": split_list.stem,
-        "source": str(split_list),
-        "problem": "no annotation",
-        "detail": f"{split_list} lists it, but {xml} does not exist",
-    }
 
 
 def _read_file(

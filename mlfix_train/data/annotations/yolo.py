@@ -122,9 +122,8 @@ def find_class_names(root: Path, file: str | Path | None) -> Path:
     if file:
         path = Path(os.path.normpath(root / Path(file).expanduser()))
         if not path.is_file():
-            raise DataError(
-                f"data.file={path} does not exist", "give data.yaml, or a file with one class name per line"
-            )
+            hint = "give data.yaml, or a file with one class name per line"
+            raise DataError(f"data.file={path} does not exist", hint)
         return path
     found = [path for path in sorted({*root.glob("*.yaml"), *root.glob("*.yml")}) if "names" in _load_yaml(path)]
     if len(found) > 1:
@@ -195,8 +194,8 @@ def _listed_images(root: Path, names_file: Path, settings: Mapping[str, Any]) ->
         home = next((folder for folder in candidates if folder.is_dir()), home)
     images: dict[Path, str] = {}
     repeated = 0
-    for split in (name for name in SPLITS if settings.get(name)):
-        given = settings[split]
+    for split in SPLITS:
+        given = settings.get(split) or []
         for entry in given if isinstance(given, list) else [given]:
             try:
                 found = _images_of_entry(names_file, home, root, split, str(entry))
@@ -223,10 +222,8 @@ def _images_of_entry(names_file: Path, home: Path, root: Path, split: str, entry
             return [Path(os.path.normpath(_listed_path(line, place, home))) for line in lines]
     parent = (home / entry).parent
     close = nearest(Path(entry).name, [path.name for path in parent.iterdir()]) if parent.is_dir() else []
-    raise DataError(
-        f"{names_file}: {split}: {entry} is neither a folder nor a list of photos (searched in {home})",
-        f"did you mean {close[0]}?" if close else "correct it, or path:",
-    )
+    problem = f"{names_file}: {split}: {entry} is neither a folder nor a list of photos (searched in {home})"
+    raise DataError(problem, f"did you mean {close[0]}?" if close else "correct it, or path:")
 
 
 def _listed_path(line: str, list_file: Path, home: Path) -> Path:

@@ -71,7 +71,9 @@ def decode_image(path: str, size: int, aspect: str = "squash", max_megapixels: f
             with open_image(path, max_megapixels) as image:
                 if image.format == "JPEG" and min(image.size) > 4 * size:
                     image.draft("RGB", (2 * size, 2 * size))  # decodes at 1/2, 1/4 or 1/8 of the size: no visible loss
-                return np.asarray(fit_square(to_rgb(upright(image)), size, aspect, reducing_gap=3.0))
+                turn = orientation(image)
+                upright = image if turn is None else image.transpose(turn)
+                return np.asarray(fit_square(to_rgb(upright), size, aspect, reducing_gap=3.0))
     except UnreadableImage:
         raise
     except FileNotFoundError:
@@ -114,12 +116,6 @@ def reason_of(path: str, error: BaseException) -> str:
     except OSError as problem:
         return problem.strerror or type(problem).__name__
     return str(error).replace(f" {path!r}", "").strip() or type(error).__name__
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """Applies the EXIF orientation, if there is a readable one."""
-    transpose = orientation(image)
-    return image if transpose is None else image.transpose(transpose)
 
 
 def orientation(image: Any) -> Image.Transpose | None:
