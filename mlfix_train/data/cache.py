@@ -34,6 +34,7 @@ def cached(key: Hashable, make: Callable[[], Any]) -> Any:
     return _items[key]
 
 
-def forget(key: Hashable) -> None:
-    """Drops the item of a key, if there is one."""
-    _items.pop(key, None)
+def forget(key: Hashable, unless: Callable[[Any], bool] = lambda item: False) -> None:
+    """Drops the item of a key, if there is one and it is not what ``unless`` keeps."""
+    if key in _items and not unless(_items[key]):
+        del _items[key]

@@ -78,9 +78,8 @@ def plant_confusions(
         targets = [value] if isinstance(value, str) else list(value)
         for name in (label, *targets):
             if name not in known:
-                raise DataError(
-                    f"the confusion map names {name!r}, a label that no sample has", did_you_mean(name, sorted(known))
-                )
+                problem = f"the confusion map names {name!r}, a label that no sample has"
+                raise DataError(problem, did_you_mean(name, sorted(known)))
         if label in targets or not targets:
             raise DataError(f"the confusion map maps {label!r} to {targets}", "name other labels")
         own = np.flatnonzero(labels == label)
@@ -143,12 +142,10 @@ def plant_similar(
 
 
 def _plant(table: pd.DataFrame, rows: Sequence[int] | np.ndarray, new: Sequence[str] | np.ndarray) -> pd.DataFrame:
-    planted = table.copy()
-    labels = table["label"].to_numpy(dtype=object).copy()
-    planted[TRUE_LABEL] = pd.Series(labels.copy(), index=table.index, dtype=object)
-    labels[np.asarray(rows, dtype=np.int64)] = new
-    planted["label"] = pd.Series(labels, index=table.index, dtype=object)
-    return planted
+    true_labels = table["label"].astype(object)
+    labels = true_labels.copy()
+    labels.iloc[np.asarray(rows, dtype=np.int64)] = new
+    return table.assign(**{TRUE_LABEL: true_labels, "label": labels})
 
 
 def confusions_among(names: Sequence[str], count: int = 2) -> dict[str, list[str]]:
@@ -157,14 +154,10 @@ def confusions_among(names: Sequence[str], count: int = 2) -> dict[str, list[str
     ``speed-limit-60`` is mistaken for ``speed-limit-80`` and ``speed-limit-50`` rather than for ``speed-limit-120``:
     fewer differing digits first, then digits of similar shape (such as 3, 6 and 8), then the difference.
     """
-
-    def digits(name: str) -> str:
-        return "".join(ch for ch in name if ch.isdigit())
-
     similar = [{"3", "8"}, {"6", "8"}, {"5", "6"}, {"2", "7"}]
 
     def distance(a: str, b: str) -> tuple[int, float, str]:
-        x, y = digits(a), digits(b)
+        x, y = ("".join(filter(str.isdigit, name)) for name in (a, b))
         shape = 0 if any({p, q} in similar for p, q in zip(x, y, strict=False) if p != q) else 1
         return abs(len(x) - len(y)), shape * 1000.0 + abs(int(x or 0) - int(y or 0)), b
 

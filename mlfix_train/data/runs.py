@@ -73,10 +73,8 @@ class RunDirectory:
         content = self.read()
         missing = [key for key in ("config", "identity", "data", "labels") if key not in content]
         if missing:
-            raise RunError(
-                f"{self.path / 'run.json'} lacks {format_list(missing)}",
-                "delete this run directory, and train it again",
-            )
+            problem = f"{self.path / 'run.json'} lacks {format_list(missing)}"
+            raise RunError(problem, "delete this run directory, and train it again")
         return content
 
     def update(self, **values: Any) -> None:
@@ -117,10 +115,8 @@ class RunDirectory:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
-                raise RunError(
-                    f"{self.path} is in use by another process ({file.read().strip()})",
-                    "wait for it, or set another name= or seed=",
-                ) from None
+                problem = f"{self.path} is in use by another process ({file.read().strip()})"
+                raise RunError(problem, "wait for it, or set another name= or seed=") from None
             file.truncate(0)
             file.write(f"{socket.gethostname()}, pid {os.getpid()}")
             file.flush()
@@ -182,8 +178,6 @@ def find_runs(where: str | Path | list[str], key: str = "runs") -> list[RunDirec
             below = sorted(_runs_below(place)) if place.is_dir() else []
             found.update({os.path.realpath(path): RunDirectory(path) for path in below})
     if not found:
-        raise RunError(
-            f"{key}={format_list(patterns)} holds no run (no run.json below it)",
-            "set a run directory such as outputs/<name>/original/seed=0, or a directory of them",
-        )
+        hint = "set a run directory such as outputs/<name>/original/seed=0, or a directory of them"
+        raise RunError(f"{key}={format_list(patterns)} holds no run (no run.json below it)", hint)
     return sorted(found.values(), key=lambda run: str(run.path))

@@ -75,10 +75,8 @@ def validate_table(table: pd.DataFrame, source: str = "the data") -> pd.DataFram
     """
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
-        raise DataError(
-            f"{source}: the sample table lacks the columns {format_list(missing)}",
-            f"it needs {', '.join(COLUMNS)}; it has {format_list(table.columns, 12)}",
-        )
+        hint = f"it needs {', '.join(COLUMNS)}; it has {format_list(table.columns, 12)}"
+        raise DataError(f"{source}: the sample table lacks the columns {format_list(missing)}", hint)
     if len(table) == 0:
         raise DataError(f"{source}: there are no samples", "set data.root to a folder with images")
     ids = table.index
@@ -87,10 +85,8 @@ def validate_table(table: pd.DataFrame, source: str = "the data") -> pd.DataFram
         raise DataError(f"{source}: row {unnamed} has no sample_id", "give every sample a unique name")
     if not ids.is_unique:
         repeated = ids[ids.duplicated()].unique()
-        raise DataError(
-            f"{source}: {len(repeated):,} sample_id(s) occur more than once: {format_list(repeated)}",
-            "remove the repeated rows, or set data.columns.sample_id to a unique column",
-        )
+        problem = f"{source}: {len(repeated):,} sample_id(s) occur more than once: {format_list(repeated)}"
+        raise DataError(problem, "remove the repeated rows, or set data.columns.sample_id to a unique column")
     _check_labels(table, source)
     return table
 
@@ -99,25 +95,19 @@ def _check_labels(table: pd.DataFrame, source: str) -> None:
     labels = table["label"].unique()
     not_text = [label for label in labels if not isinstance(label, str) and not pd.isna(label)]
     if not_text:
-        raise DataError(
-            f"{source}: labels must be text, but {format_list(map(repr, not_text), 3)} is not",
-            "convert them: table['label'].astype(str)",
-        )
+        problem = f"{source}: labels must be text, but {format_list(map(repr, not_text), 3)} is not"
+        raise DataError(problem, "convert them: table['label'].astype(str)")
     known = {label for label in labels if isinstance(label, str)}
     padded = sorted(label for label in known if label != label.strip() and label.strip() in known)
     if padded:
         rows = table.index[table["label"].isin(padded).to_numpy(dtype=bool)]
-        raise DataError(
-            f"{source}: {len(rows):,} sample(s) have a label that differs from another by whitespace only: "
-            f"{format_list(map(repr, padded), 3)}, such as {rows[0]}",
-            "remove the whitespace from the labels",
-        )
+        problem = f"{source}: {len(rows):,} sample(s) have a label that differs from another by whitespace only"
+        shown = format_list(map(repr, padded), 3)
+        raise DataError(f"{problem}: {shown}, such as {rows[0]}", "remove the whitespace from the labels")
     empty = table.index[(table["label"].astype(object) == "").to_numpy(dtype=bool)]
     if len(empty):
-        raise DataError(
-            f"{source}: {len(empty):,} sample(s) have an empty label: {format_list(empty)}",
-            "add the labels, or remove these rows",
-        )
+        problem = f"{source}: {len(empty):,} sample(s) have an empty label: {format_list(empty)}"
+        raise DataError(problem, "add the labels, or remove these rows")
 
 
 def label_list(table: pd.DataFrame) -> list[str]:
@@ -133,21 +123,17 @@ def require_labels(table: pd.DataFrame, source: str = "the data") -> list[str]:
     """
     unlabelled = table.index[table["label"].isna()]
     if len(unlabelled):
-        raise DataError(
-            f"{source}: {len(unlabelled):,} of {len(table):,} samples have no label: {format_list(unlabelled, 3)}",
-            "sort the images into one folder per label, or use a table (data=table) with a label column "
-            "(data.columns.label=<its name>)",
-        )
+        counts = f"{len(unlabelled):,} of {len(table):,} samples have no label: {format_list(unlabelled, 3)}"
+        hint = "sort the images into one folder per label, or use a table (data=table) with a label column"
+        raise DataError(f"{source}: {counts}", f"{hint} (data.columns.label=<its name>)")
     labels = label_list(table)
     if INVALID in labels:
-        raise DataError(
-            f"{source}: a label is called {INVALID!r}, which means 'exclude' in a fixes file", "rename the label"
-        )
+        problem = f"{source}: a label is called {INVALID!r}, which means 'exclude' in a fixes file"
+        raise DataError(problem, "rename the label")
     if len(labels) < 2:
-        raise DataError(
-            f"{source}: all {len(table):,} samples have one label, {labels[0]!r}; a classifier needs two or more",
-            "data.root must be the folder that has one folder per label, not one of those folders",
-        )
+        hint = "data.root must be the folder that has one folder per label, not one of those folders"
+        problem = f"all {len(table):,} samples have one label, {labels[0]!r}; a classifier needs two or more"
+        raise DataError(f"{source}: {problem}", hint)
     return labels
 
 

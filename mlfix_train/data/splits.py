@@ -60,11 +60,9 @@ class SplitSpec:
         if not isinstance(self.folds, int) or self.folds < 2:
             raise ConfigError(f"folds={self.folds} is out of range", "use 2 or more folds, or split.fraction")
         if not isinstance(self.fold, int) or not 0 <= self.fold < self.folds:
-            raise ConfigError(
-                f"fold={self.fold} is not one of {self.folds} folds",
-                f"set split.fold from 0 to {self.folds - 1}; "
-                f"`mlfix train -m 'split.fold=range({self.folds})'` runs them all",
-            )
+            every = f"`mlfix train -m 'split.fold=range({self.folds})'` runs them all"
+            hint = f"set split.fold from 0 to {self.folds - 1}; {every}"
+            raise ConfigError(f"fold={self.fold} is not one of {self.folds} folds", hint)
 
     @property
     def shares(self) -> np.ndarray:
@@ -176,42 +174,30 @@ def _distribute_groups(
 
 def _from_column(table: pd.DataFrame, column: str, held_out_values: Collection[str]) -> np.ndarray:
     if column not in table.columns:
-        raise DataError(
-            f"split.column={column}: the data has no such column", f"it has {format_list(table.columns, 12)}"
-        )
+        problem = f"split.column={column}: the data has no such column"
+        raise DataError(problem, f"it has {format_list(table.columns, 12)}")
     values = table[column].astype(str).str.strip().str.lower()
     held_out = {str(name).lower() for name in held_out_values}
     unknown = sorted(set(values) - held_out - set(TRAIN_VALUES))
     if unknown:
-        raise DataError(
-            f"split.column={column} has values that mean neither train nor held out: {format_list(map(repr, unknown))}",
-            f"use 'train' and one of {', '.join(sorted(held_out))}, or list the values in split.held_out_values",
-        )
+        hint = f"use 'train' and one of {', '.join(sorted(held_out))}, or list the values in split.held_out_values"
+        shown = format_list(map(repr, unknown))
+        raise DataError(f"split.column={column} has values that mean neither train nor held out: {shown}", hint)
     return values.isin(held_out).to_numpy()
 
 
 def _check_sides(held_out: np.ndarray, labels: np.ndarray, train_only: Collection[str]) -> None:
     if not held_out.any():
-        raise DataError(
-            "the split holds out no sample: every label has too few samples or groups",
-            "raise split.fraction (or use fewer split.folds), set split.grouped=false, or add samples",
-        )
+        hint = "raise split.fraction (or use fewer split.folds), set split.grouped=false, or add samples"
+        raise DataError("the split holds out no sample: every label has too few samples or groups", hint)
     if held_out.all():
-        raise DataError(
-            "the split leaves no sample to train on",
-            "hold out less (split.fraction, or more split.folds), or add samples of each label",
-        )
-    never_held_out = sorted(set(labels) - set(labels[held_out]) - set(train_only))
-    if never_held_out:
-        log.warning(
-            "%d label(s) have no held-out sample (too few samples or groups), so their labels can't be checked: %s",
-            len(never_held_out),
-            format_list(never_held_out),
-        )
-    never_trained = sorted(set(labels[held_out]) - set(labels[~held_out]))
-    if never_trained:
-        log.warning(
-            "%d label(s) are held out but never trained on (too few samples or groups): %s",
-            len(never_trained),
-            format_list(never_trained),
-        )
+        hint = "hold out less (split.fraction, or more split.folds), or add samples of each label"
+        raise DataError("the split leaves no sample to train on", hint)
+    unchecked = "have no held-out sample (too few samples or groups), so their labels can't be checked"
+    untrained = "are held out but never trained on (too few samples or groups)"
+    for names, what in (
+        (sorted(set(labels) - set(labels[held_out]) - set(train_only)), unchecked),
+        (sorted(set(labels[held_out]) - set(labels[~held_out])), untrained),
+    ):
+        if names:
+            log.warning("%d label(s) %s: %s", len(names), what, format_list(names))

@@ -213,7 +213,7 @@ def test_wrong_settings_name_the_way(tmp_path: Path, mlfix) -> None:
         assert (answer.code, expected in answer.err) == (code, True), (arguments, answer.err)
     about = json.loads((tmp_path / "crops/crop.json").read_text())
     (tmp_path / "crops/crop.json").write_text(json.dumps({**about, "status": "running"}))
-    assert "is not finished" in mlfix("export", "to=mtsd", crops, path).err
+    assert "unfinished crops" in mlfix("export", "to=mtsd", crops, path).err
 
 
 # What is changed in files

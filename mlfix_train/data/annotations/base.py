@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -14,7 +15,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from mlfix_train.data.readers.files import IMAGE_SUFFIXES
+from mlfix_train.data.readers.files import IMAGE_SUFFIXES, SPLIT_NAMES, check_root
 from mlfix_train.errors import DataError, format_list
 
 PROBLEMS = {
@@ -39,30 +40,9 @@ PROBLEMS = {
 
 PHOTO_COLUMNS = ("path", "split", "width", "height", "panorama", "source", "problem", "detail")
 BOX_COLUMNS = ("photo", "annotation", "position", "label", "x_min", "y_min", "x_max", "y_max", "problem", "detail")
-EDGES = ("x_min", "y_min", "x_max", "y_max")
-CROP_COLUMNS = (
-    "sample_id",
-    "path",
-    "group",
-    "split",
-    "width",
-    "height",
-    "aspect",
-    "clipped",
-    "photo_width",
-    "photo_height",
-    "wraps",
-    "photo_path",
-)
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
+EDGES = BOX_COLUMNS[4:8]
+CROP_COLUMNS = {"sample_id", "path", "group", "split", "width", "height", "aspect", "clipped"}
+CROP_COLUMNS |= {"photo_width", "photo_height", "wraps", "photo_path"}
 FOLDERS_LEFT_OUT = {"images", "jpegimages", "annotations"}
 
 LabelChanges = Mapping[str, Mapping[str, str | None]]
@@ -134,7 +114,7 @@ class AnnotationFormat(ABC):
     """``annotation`` is an id that the source gives, instead of a position or line number."""
 
     def __post_init__(self) -> None:
-        self.root = str(check_root(self.root))
+        self.root = str(check_root(self.root, "give the folder that holds photos and annotations"))
 
     @property
     def folder(self) -> Path:
@@ -214,27 +194,12 @@ class AnnotationFormat(ABC):
         Raises:
             DataError: the format can't be written.
         """
-        raise DataError(
-            f"annotations of the format {self.name} can't be written back",
-            f"implement write_back and open_copies in {type(self).__name__}",
-        )
+        hint = f"implement write_back and open_copies in {type(self).__name__}"
+        raise DataError(f"annotations of the format {self.name} can't be written back", hint)
 
     def open_copies(self, annotations: Annotations, out: Path) -> AnnotationFormat:
         """Returns the data set made of the original photos and the annotations that :meth:`write_back` wrote."""
         raise NotImplementedError
-
-
-def check_root(root: str | Path) -> Path:
-    """Returns the folder of a data set, absolute.
-
-    Raises:
-        DataError: it is not a folder.
-    """
-    folder = Path(str(root)).expanduser()
-    if not str(root).strip() or not folder.is_dir():
-        problem = "is a file" if folder.is_file() else "does not exist"
-        raise DataError(f"data.root={root} {problem}", "give the folder that holds photos and annotations")
-    return Path(os.path.abspath(folder))
 
 
 def number(value: Any) -> float:
@@ -287,16 +252,10 @@ def find_folders(root: Path, name: str, depth: int = 3) -> list[Path]:
     for _ in range(depth):
         below: list[Path] = []
         for folder in level:
-            try:
-                entries = sorted(entry.path for entry in os.scandir(folder) if entry.is_dir())
-            except OSError:
-                continue
-            for path in map(Path, entries):
-                if path.name.lower() == name.lower():
-                    found.append(path)
-                elif not path.name.startswith("."):
-                    below.append(path)
-        level = below
+            with contextlib.suppress(OSError):
+                below += map(Path, sorted(entry.path for entry in os.scandir(folder) if entry.is_dir()))
+        found += [path for path in below if path.name.lower() == name.lower()]
+        level = [path for path in below if path.name.lower() != name.lower() and not path.name.startswith(".")]
         if len(level) > 1000:  # class folders or the like: no annotations below
             break
     return found
@@ -318,10 +277,7 @@ def split_of(name: str) -> str:
 
 
 def read_split_lists(files: Iterable[Path]) -> dict[str, Path]:
-    """Reads lists of photos, one per split.
-
-    Args:
-        files: the lists (``train.txt``); those that don't exist are skipped.
+    """Reads lists of photos, one per split; those that don't exist are skipped.
 
     Returns:
         Photo (the first word of a line) to its list, whose stem is the split.

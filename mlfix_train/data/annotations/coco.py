@@ -104,28 +104,23 @@ class Coco(AnnotationFormat):
         return Coco(self.root, [os.path.abspath(copy_path(annotations, path, out)) for path in files], self.images)
 
     def _load(self) -> tuple[dict[Path, dict[str, Any]], list[str]]:
-        """Returns path to content of the annotation files, and notes on files that are left out.
-
-        Raises:
-            DataError: there are none, or one can't be read or has another schema.
-        """
+        """Returns path to content of the annotation files, and notes on files that are left out."""
         root = self.folder
+        paths, notes = [], []
         if self.file:
             given = [self.file] if isinstance(self.file, (str, Path)) else list(self.file)
             paths = [Path(os.path.normpath(root / Path(name).expanduser())) for name in given]
-            return {path: _read_instances(path) for path in paths}, []
-        paths = sorted(root.glob("annotations/instances_*.json"))
-        if paths:
+        elif paths := sorted(root.glob("annotations/instances_*.json")):
             others = format_list((path.name for path in sorted({*root.glob("annotations/*.json")} - {*paths})), 4)
             note = f"left out, because there are instances_*.json: {others} (data=coco data.file=[...] reads others)"
-            return {path: _read_instances(path) for path in paths}, [note] if others else []
+            notes = [note] if others else []
+        if paths:
+            return {path: _read_instances(path) for path in paths}, notes
         paths = sorted({*root.glob("annotations/*.json"), *root.glob("*.json"), *root.glob("*/*.json")})
         if len(paths) > MAX_FILES:
-            raise DataError(
-                f"{len(paths):,} JSON files below data.root={root}",
-                "name those that hold the annotations: data=coco data.file=[train.json,val.json]",
-            )
-        found, notes = {}, []
+            hint = "name those that hold the annotations: data=coco data.file=[train.json,val.json]"
+            raise DataError(f"{len(paths):,} JSON files below data.root={root}", hint)
+        found = {}
         for path in paths:
             content, problem = read_json(path)
             if problem:  # it may be truncated annotations
@@ -153,11 +148,8 @@ class Coco(AnnotationFormat):
         found: dict[Any, dict[str, Any]] = {}
         for image in content["images"]:
             if image["id"] in found:
-                raise DataError(
-                    f"{path}: image id {image['id']} is used twice: {found[image['id']]['path']} and "
-                    f"{image['file_name']}",
-                    "ids must be unique",
-                )
+                files = f"{found[image['id']]['path']} and {image['file_name']}"
+                raise DataError(f"{path}: image id {image['id']} is used twice: {files}", "ids must be unique")
             file = os.path.normpath(folder / image["file_name"].replace("\\", "/"))
             width, height = base.number(image.get("width")), base.number(image.get("height"))
             stated = 0 < width < 10**6 and 0 < height < 10**6
@@ -185,17 +177,14 @@ class Coco(AnnotationFormat):
 
 
 def _read_instances(path: Path) -> dict[str, Any]:
-    """Reads a JSON file that has to have COCO's schema."""
     content, problem = read_json(path)
-    problem = problem or _schema_problem(content)
-    if problem:
+    if problem := problem or _schema_problem(content):
         hint = "give COCO instances JSON: images, annotations and categories, three lists"
         raise DataError(f"{path}: {problem}", hint)
     return dict(content)
 
 
 def _schema_problem(content: Any) -> str:
-    """Returns what differs from COCO's schema of instances; empty if nothing does."""
     if isinstance(content, list):
         return "it holds a list, like files of detections, instead of images, annotations and categories"
     if not isinstance(content, Mapping):
@@ -225,16 +214,14 @@ def _read_categories(path: Path, content: Mapping[str, Any]) -> dict[Any, str]:
         if not isinstance(name, str) or not name.strip():
             raise DataError(f"{path}: categories[{place}] (id {row['id']}) has no name", "give it one")
         if found.setdefault(row["id"], name) != name:
-            raise DataError(
-                f"{path}: category id {row['id']} is used for {found[row['id']]!r} and {name!r}", "keep one of them"
-            )
+            problem = f"{path}: category id {row['id']} is used for {found[row['id']]!r} and {name!r}"
+            raise DataError(problem, "keep one of them")
     return found
 
 
 def _read_boxes(
     path: Path, content: Mapping[str, Any], photos: Mapping[Any, Mapping[str, Any]], categories: Mapping[Any, str]
 ) -> list[dict[str, Any]]:
-    """Returns one row per annotation."""
     rows: list[dict[str, Any]] = []
     counts: dict[str, int] = {}
     seen: dict[str, int] = {}
@@ -259,7 +246,6 @@ def _read_boxes(
 
 
 def _corners(box: Any) -> dict[str, Any]:
-    """Returns the corners of ``[x, y, width, height]``."""
     if not isinstance(box, list) or len(box) != 4:
         detail = f"bbox is {str(box)[:80]}, not [x, y, width, height]"
         return {**base.corners([0] * 4), "problem": "malformed", "detail": detail}

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlfix_train.data.annotations.base import AnnotationFormat, check_root
+from mlfix_train.data.annotations.base import AnnotationFormat
 from mlfix_train.data.annotations.coco import Coco
 from mlfix_train.data.annotations.mtsd import Mtsd
 from mlfix_train.data.annotations.voc import Voc
 from mlfix_train.data.annotations.yolo import Yolo
+from mlfix_train.data.readers.files import check_root
 from mlfix_train.errors import DataError
 
-FORMATS: dict[str, type[AnnotationFormat]] = {
-    "mtsd": Mtsd,
-    "coco": Coco,
-    "yolo": Yolo,
-    "voc": Voc,
-}
-"""Every format of this package; a new one needs its line here and a preset ``configs/data/<name>.yaml``."""
+FORMATS: dict[str, type[AnnotationFormat]] = {"mtsd": Mtsd, "coco": Coco, "yolo": Yolo, "voc": Voc}
+"""Every format of this package; a new one needs its entry here and a preset ``configs/data/<name>.yaml``."""
 
 
 def open_annotations(root: str | Path) -> AnnotationFormat:
@@ -29,7 +25,7 @@ def open_annotations(root: str | Path) -> AnnotationFormat:
     Raises:
         DataError: no format fits, or several do.
     """
-    folder = check_root(root)
+    folder = check_root(root, "give the folder that holds photos and annotations")
     formats = detect_formats(folder)
     if len(formats) == 1:
         return FORMATS[formats[0]](folder)

@@ -61,10 +61,8 @@ class Mtsd(AnnotationFormat):
         folders = [Path(self.images).expanduser()] if self.images else base.find_folders(self.folder, "images")
         if not folders or not all(folder.is_dir() for folder in folders):
             missing = f"no folder called images below data.root={self.root}"
-            raise DataError(
-                f"data.images={self.images} is not a folder" if self.images else missing,
-                "unpack the image archives there, or give data.images=<folder>",
-            )
+            problem = f"data.images={self.images} is not a folder" if self.images else missing
+            raise DataError(problem, "unpack the image archives there, or give data.images=<folder>")
         images = _index_images(folders)
         photos: list[dict[str, Any]] = []
         boxes: list[dict[str, Any]] = []
@@ -100,15 +98,12 @@ class Mtsd(AnnotationFormat):
 
 
 def _annotation_files(root: Path) -> dict[str, Path]:
-    """Returns photo to annotation file."""
     found: dict[str, Path] = {}
     for folder in base.find_folders(root, "annotations"):
         for path in sorted(folder.glob("*.json")):
             if found.setdefault(path.stem, path) != path:
-                raise DataError(
-                    f"two annotation files describe {path.stem}: {found[path.stem]} and {path}",
-                    "keep one of them, or give a data.root that holds one",
-                )
+                problem = f"two annotation files describe {path.stem}: {found[path.stem]} and {path}"
+                raise DataError(problem, "keep one of them, or give a data.root that holds one")
     if not found:
         raise DataError(
             f"no folder annotations/ with one JSON per photo below data.root={root}",
@@ -118,7 +113,6 @@ def _annotation_files(root: Path) -> dict[str, Path]:
 
 
 def _index_images(folders: list[Path]) -> dict[str, Path]:
-    """Returns photo to image file."""
     found: dict[str, Path] = {}
     for path in (path for folder in folders for path in base.images_below(folder)):
         if found.setdefault(base.photo_name(path.name), path) != path:
@@ -129,8 +123,7 @@ def _index_images(folders: list[Path]) -> dict[str, Path]:
 def _read_photo(file: Path, key: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Returns the columns of a photo and the rows of its boxes."""
     content, problem = read_json(file)
-    problem = problem or _schema_problem(content)
-    if problem:
+    if problem := problem or _schema_problem(content):
         return {"problem": "annotation unreadable", "detail": f"{file}: {problem}"}, []
     panorama, width = bool(content.get("ispano", False)), int(content["width"])
     seen: set[str] = set()
@@ -142,7 +135,6 @@ def _read_photo(file: Path, key: str) -> tuple[dict[str, Any], list[dict[str, An
 
 
 def _patch(file: Path, labels: Mapping[str, str | None], target: Path) -> None:
-    """Writes a copy of an annotation file with other labels, by object key."""
     patch = JsonPatch(file)
     seen: set[str] = set()
     keys = [_object_key(value, place, seen) for place, (*_, value) in enumerate(patch.listed("objects"))]
@@ -159,7 +151,6 @@ def _object_key(value: Any, place: int, seen: set[str]) -> str:
 
 
 def _schema_problem(content: Any) -> str:
-    """Returns what differs from MTSD's schema; empty if nothing does."""
     if not isinstance(content, dict):
         return f"it holds a {type(content).__name__} instead of an object with width, height and objects"
     missing = [name for name in ("width", "height", "objects") if name not in content]
@@ -174,7 +165,6 @@ def _schema_problem(content: Any) -> str:
 
 
 def _read_object(value: Any, photo: str, key: str, place: int, width: int, panorama: bool) -> dict[str, Any]:
-    """Returns the row of one object."""
     row: dict[str, Any] = {"photo": photo, "annotation": key, "position": place, "label": None, **base.corners([0] * 4)}
     if not isinstance(value, Mapping) or not isinstance(value.get("bbox"), Mapping):
         return {**row, "problem": "malformed", "detail": f"object {place} has no bbox: {json.dumps(value)[:120]}"}

@@ -66,7 +66,11 @@ class Voc(AnnotationFormat):
                 boxes += [{**row, "photo": photo["name"]} for row in rows]
             for stem, split_list in lists.items():
                 if stem not in described and split_list.stem != "test":  # the test split is often not annotated
-                    photos.append(_unannotated(stem, split_list, folder, images or folder, root))
+                    xml = folder / f"{stem}.xml"
+                    facts = {"split": split_list.stem, "source": str(split_list), "problem": "no annotation"}
+                    facts["detail"] = f"{split_list} lists it, but {xml} does not exist"
+                    name = base.photo_name(xml.relative_to(root).as_posix())
+                    photos.append({"name": name, "path": str((images or folder) / f"{stem}.jpg"), **facts})
         if not photos:
             hint = "give the folder that holds Annotations/ and JPEGImages/"
             raise DataError(f"no XML below data.root={self.root}", hint)
@@ -83,30 +87,10 @@ class Voc(AnnotationFormat):
         return Voc(out)
 
 
-def _unannotated(stem: str, split_list: Path, folder: Path, images: Path, root: Path) -> dict[str, Any]:
-    """Returns the row of a photo that a split list names and no XML describes."""
-    xml = folder / f"{stem}.xml"
-    return {
-        "name": base.photo_name(xml.relative_to(root).as_posix()),
-        "path": str(images / f"{stem}.jpg"),
-        "split": split_list.stem,
-        "source": str(split_list),
-        "problem": "no annotation",
-        "detail": f"{split_list} lists it, but {xml} does not exist",
-    }
-
-
 def _read_file(
     file: Path, root: Path, folder: Path, images: Path | None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Returns the columns of a photo and the rows of its boxes.
-
-    Args:
-        file: the XML.
-        root: folder of the data set.
-        folder: the folder ``Annotations``.
-        images: the folder of the photos; ``None``: beside the XML.
-    """
+    """Returns the columns of a photo and the rows of its boxes; without a folder of ``images`` it is beside the XML."""
     name = base.photo_name(file.relative_to(root).as_posix())
     photo: dict[str, Any] = {"name": name, "source": str(file), "path": str(file.with_suffix(".jpg"))}
     try:
@@ -127,7 +111,6 @@ def _read_file(
 
 
 def _read_object(file: Path, value: ET.Element, place: int) -> dict[str, Any]:
-    """Returns the row of one object."""
     label = (value.findtext("name") or "").strip() or None
     row: dict[str, Any] = {"annotation": str(place), "position": place, "label": label}
     box = value.find("bndbox")
@@ -154,22 +137,18 @@ def _patch(file: Path, labels: Mapping[str, str | None], target: Path) -> None:
     target.write_bytes(patch_xml(file.read_bytes(), {int(key): label for key, label in labels.items()}))
 
 
-def patch_xml(raw: bytes, labels: Mapping[int, str | None]) -> bytes:
-    """Returns an annotation with other names; every other byte stays as it is.
+def patch_xml(raw: bytes, labels: Mapping[int, str | None], encoding: str | None = None) -> bytes:
+    """Returns an annotation file with other names, by number of the ``<object>``, from 0; ``None`` removes it.
 
-    Args:
-        raw: the file, in the encoding that it declares.
-        labels: number of an ``<object>``, from 0, to its new name, or ``None`` to remove it.
+    Every other byte stays as it is. The encoding is by default the one that the file declares.
     """
     for mark, codec in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
         if raw.startswith(mark):  # expat tells byte positions in UTF-8
             text = raw[2:].decode(codec).encode()
-            return mark + _patch_xml(text, labels, "utf-8").decode().encode(codec)
-    declared = re.match(rb"<\?xml[^>]*encoding=[\"']([\w.-]+)[\"']", raw.lstrip(b"\xef\xbb\xbf"))
-    return _patch_xml(raw, labels, declared[1].decode() if declared else "utf-8")
-
-
-def _patch_xml(raw: bytes, labels: Mapping[int, str | None], encoding: str) -> bytes:
+            return mark + patch_xml(text, labels, "utf-8").decode().encode(codec)
+    if encoding is None:
+        declared = re.match(rb"<\?xml[^>]*encoding=[\"']([\w.-]+)[\"']", raw.lstrip(b"\xef\xbb\xbf"))
+        encoding = declared[1].decode() if declared else "utf-8"
     objects = _find_objects(raw, encoding)
     for place in sorted(labels, reverse=True):
         start, end, name = objects[place]
@@ -185,28 +164,21 @@ def _find_objects(raw: bytes, encoding: str) -> list[tuple[int, int, tuple[int, 
     """Returns the bytes of each ``<object>`` below the root, start and end, and those of the text of its ``<name>``."""
     parser = expat.ParserCreate(encoding)
     found: list[tuple[int, int, tuple[int, int] | None]] = []
-    path: list[str] = []
-    starts = {"object": 0, "name": -1}
+    path: list[tuple[str, int]] = []  # the open elements, and where they start
     names: list[tuple[int, int]] = []
 
-    def on_start(tag: str, _: object) -> None:
-        path.append(tag)
-        if path[1:] == ["object"]:
-            starts["object"] = parser.CurrentByteIndex
+    def on_end(_: str) -> None:
+        here, start = parser.CurrentByteIndex, path[-1][1]
+        tags, self_closing = [tag for tag, _ in path[1:]], raw[here : here + 2] != b"</"
+        if tags == ["object", "name"] and not self_closing:
+            names.append((raw.index(b">", start) + 1, here))
+        elif tags == ["object"]:
+            end = raw.index(b">", start if self_closing else here) + 1
+            found.append((start, end, names[0] if names else None))
             names.clear()
-        elif path[1:] == ["object", "name"] and not names:
-            starts["name"] = raw.index(b">", parser.CurrentByteIndex) + 1
-
-    def on_end(tag: str) -> None:
-        here = parser.CurrentByteIndex
-        if path[1:] == ["object", "name"] and not names and starts["name"] <= here:
-            names.append((starts["name"], here))
-        elif path[1:] == ["object"]:
-            self_closing = raw[here : here + 2] != b"</"
-            end = raw.index(b">", starts["object"] if self_closing else here) + 1
-            found.append((starts["object"], end, names[0] if names else None))
         path.pop()
 
-    parser.StartElementHandler, parser.EndElementHandler = on_start, on_end
+    parser.StartElementHandler = lambda tag, _: path.append((tag, parser.CurrentByteIndex))
+    parser.EndElementHandler = on_end
     parser.Parse(raw, True)
     return found

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, LabelChanges
+from mlfix_train.data.annotations.base import EDGES, AnnotationFormat, Annotations, LabelChanges
 from mlfix_train.data.files.json_files import JsonPatch
 from mlfix_train.data.samples import INVALID
 from mlfix_train.errors import ConfigError, DataError, did_you_mean, format_list
@@ -21,14 +21,7 @@ from mlfix_train.errors import ConfigError, DataError, did_you_mean, format_list
 
 @dataclass(frozen=True)
 class WrittenBack:
-    """What :func:`write_fixed_annotations` wrote.
-
-    Args:
-        files: the copies that differ from their source.
-        relabeled: boxes with a new label.
-        removed: boxes that were removed.
-        unchanged: boxes that are as they were.
-    """
+    """What :func:`write_fixed_annotations` wrote: the copies that differ from their source, and counts of boxes."""
 
     files: list[Path]
     relabeled: int
@@ -92,14 +85,7 @@ def write_fixed_annotations(
 
 
 def group_changes(annotations: Annotations, fixes: pd.DataFrame) -> dict[str, dict[str, str | None]]:
-    """Groups fixes by annotation file, and checks that the boxes are still there with the label they had.
-
-    Args:
-        annotations: the annotations as they are now.
-        fixes: from :func:`box_fixes`.
-
-    Returns:
-        Annotation file to annotation key to new label (``None``: remove the box).
+    """Groups fixes by annotation file: file to annotation key to new label (``None``: remove the box).
 
     Raises:
         DataError: boxes that are gone, or have another label now.
@@ -115,12 +101,9 @@ def group_changes(annotations: Annotations, fixes: pd.DataFrame) -> dict[str, di
         if (photo, key) in boxes.index and label != old
     ]
     if gone or changed:
-        raise DataError(
-            f"data.root={annotations.root}: {len(gone):,} fixed boxes are gone, "
-            f"{len(changed):,} have another label now",
-            "crop again and review what changed, or export from the annotations as they were",
-            [*gone[:3], *changed[:3]],
-        )
+        counts = f"{len(gone):,} fixed boxes are gone, {len(changed):,} have another label now"
+        hint = "crop again and review what changed, or export from the annotations as they were"
+        raise DataError(f"data.root={annotations.root}: {counts}", hint, [*gone[:3], *changed[:3]])
     grouped: dict[str, dict[str, str | None]] = {}
     sources = annotations.photos["source"]
     for photo, key, label in zip(fixes["photo"], fixes["annotation"], fixes["new_label"], strict=True):
@@ -129,20 +112,14 @@ def group_changes(annotations: Annotations, fixes: pd.DataFrame) -> dict[str, di
 
 
 def check_copies(before: Annotations, after: Annotations, fixes: pd.DataFrame) -> None:
-    """Compares annotations read back with the originals.
-
-    Args:
-        before: the originals.
-        after: the copies.
-        fixes: from :func:`box_fixes`.
+    """Compares annotations read back (``after``) with the originals (``before``).
 
     Raises:
         DataError: anything but the fixed labels changed.
     """
-    columns = ["photo", "label", "x_min", "y_min", "x_max", "y_max"]
+    columns = ["photo", "label", *EDGES]
     expected = before.boxes[["annotation", *columns]].copy()
-    keys = list(zip(fixes["photo"], fixes["annotation"], strict=True))
-    new = dict(zip(keys, fixes["new_label"], strict=True))
+    new = dict(zip(zip(fixes["photo"], fixes["annotation"], strict=True), fixes["new_label"], strict=True))
     keys = list(zip(expected["photo"].astype(str), expected["annotation"].astype(str), strict=True))
     expected["label"] = [new.get(key, label) for key, label in zip(keys, expected["label"], strict=True)]
     expected = expected[[key not in new or new[key] is not None for key in keys]]
@@ -163,16 +140,10 @@ def check_copies(before: Annotations, after: Annotations, fixes: pd.DataFrame) -
 
 
 def copy_path(annotations: Annotations, path: Path, out: Path) -> Path:
-    """Returns the place of a file's copy below ``out``, laid out as below the data set's root; its folder is created.
-
-    Raises:
-        DataError: the file is not below the root.
-    """
+    """Returns the place of a file's copy below ``out``, laid out as below the root; its folder is created."""
     if not path.is_relative_to(annotations.root):
-        raise DataError(
-            f"{path} is not below data.root={annotations.root}",
-            "copies are laid out as below the root: crop with a data.root that holds all annotations",
-        )
+        hint = "copies are laid out as below the root: crop with a data.root that holds all annotations"
+        raise DataError(f"{path} is not below data.root={annotations.root}", hint)
     target = out / path.relative_to(annotations.root)
     target.parent.mkdir(parents=True, exist_ok=True)
     return target
@@ -185,17 +156,9 @@ def write_copies(
     patch: Callable[[Path, Mapping[str, str | None], Path], None],
     others: Iterable[Path] = (),
 ) -> list[Path]:
-    """Copies all annotation files, patching those with changes.
+    """Copies all annotation files and ``others``, such as lists of splits, and returns those that were patched.
 
-    Args:
-        annotations: the originals.
-        changes: new labels, by annotation file and key.
-        out: folder of the copies.
-        patch: called with the file, the new labels of its boxes, and where the patched file goes.
-        others: further files to copy, such as lists of splits.
-
-    Returns:
-        The patched files.
+    ``patch`` is called with each file that has changes, the new labels of its boxes, and where the patched file goes.
     """
     written = []
     for source in dict.fromkeys([*map(Path, annotations.photos["source"]), *others]):
@@ -211,15 +174,7 @@ def write_copies(
 def relabel_json_list(
     patch: JsonPatch, section: str, keys: Sequence[str], member: str, changes: Mapping[str, object]
 ) -> None:
-    """Changes or removes elements of a list in a JSON file.
-
-    Args:
-        patch: the file.
-        section: name of the list, at the top level.
-        keys: key of each of its elements.
-        member: member of an element that holds its label.
-        changes: key to the member's new value, or ``None`` to remove the element.
-    """
+    """Changes the ``member`` of a JSON list's elements, found by their keys; ``None`` removes the element."""
     elements = patch.listed(section)
     for (start, *_), key in zip(elements, keys, strict=True):
         if changes.get(key) is not None:

@@ -7,6 +7,7 @@ photos rotated by their EXIF orientation, as OpenCV loads them there.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -63,7 +64,8 @@ class Yolo(AnnotationFormat):
         if images and not any(path.is_relative_to(root) for path in images):  # `path:` leads elsewhere
             root = Path(os.path.commonpath([path.parent for path in images]))
             root = root.parent if root.name.lower() == "images" else root
-        images = images or {path: _split_by_folder(root, path) for path in base.images_below(root)}
+        for path in [] if images else base.images_below(root):
+            images[path] = next(filter(None, map(base.split_of, path.relative_to(root).parts[:-1])), "")
         photos: list[dict[str, Any]] = []
         boxes: list[dict[str, Any]] = []
         owners: dict[str, Path] = {}
@@ -82,10 +84,9 @@ class Yolo(AnnotationFormat):
         if empty:
             notes.append(f"{empty:,} photos have no boxes")
         if not any(row["photo"] for row in boxes):
-            raise DataError(
-                f"none of the {len(photos):,} photos below data.root={self.root} has a label file with boxes",
-                f"the label file of the first one would be {photos[0]['source'] if photos else 'in labels/'}",
-            )
+            problem = f"none of the {len(photos):,} photos below data.root={self.root} has a label file with boxes"
+            first = photos[0]["source"] if photos else "in labels/"
+            raise DataError(problem, f"the label file of the first one would be {first}")
         return self.build(photos, boxes, names.values(), notes, root)
 
     def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
@@ -116,15 +117,8 @@ class Yolo(AnnotationFormat):
         return Yolo(out, os.path.abspath(_names_copy(annotations, names_file, out)))
 
 
-# Class names
-
-
 def find_class_names(root: Path, file: str | Path | None) -> Path:
-    """Returns the file that names the classes.
-
-    Raises:
-        DataError: there is none, or several.
-    """
+    """Returns the file that names the classes; a :class:`DataError` if there is none, or several."""
     if file:
         path = Path(os.path.normpath(root / Path(file).expanduser()))
         if not path.is_file():
@@ -139,10 +133,8 @@ def find_class_names(root: Path, file: str | Path | None) -> Path:
             raise DataError(f"{root} holds several lists of classes: {names}", "name one: data.file=<file>")
     found = found or [path for path in _class_files(root) if path.is_file()]
     if not found:
-        raise DataError(
-            f"no list of classes in data.root={root}",
-            "YOLO needs data.yaml with names, or classes.txt; give it with data.file=<file>",
-        )
+        hint = "YOLO needs data.yaml with names, or classes.txt; give it with data.file=<file>"
+        raise DataError(f"no list of classes in data.root={root}", hint)
     return found[0]
 
 
@@ -168,11 +160,7 @@ def _load_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_class_names(path: Path) -> tuple[dict[int, str], dict[str, Any]]:
-    """Returns class number to name, and the other settings of a ``data.yaml``.
-
-    Raises:
-        DataError: there are no names, or one is not text or empty.
-    """
+    """Returns class number to name, and the other settings of a ``data.yaml``, which has to name classes."""
     settings: dict[str, Any] = {}
     if _is_yaml(path):
         settings = _load_yaml(path)
@@ -197,9 +185,6 @@ def read_class_names(path: Path) -> tuple[dict[int, str], dict[str, Any]]:
     return {number: str(name) for number, name in names.items()}, settings
 
 
-# Photos
-
-
 def _listed_images(root: Path, names_file: Path, settings: Mapping[str, Any]) -> tuple[dict[Path, str], list[str]]:
     """Returns the photos that a ``data.yaml`` names, with their splits, and notes on what is left out."""
     home, notes = names_file.parent, []
@@ -209,8 +194,8 @@ def _listed_images(root: Path, names_file: Path, settings: Mapping[str, Any]) ->
         home = next((folder for folder in candidates if folder.is_dir()), home)
     images: dict[Path, str] = {}
     repeated = 0
-    for split in (name for name in SPLITS if settings.get(name)):
-        given = settings[split]
+    for split in SPLITS:
+        given = settings.get(split) or []
         for entry in given if isinstance(given, list) else [given]:
             try:
                 found = _images_of_entry(names_file, home, root, split, str(entry))
@@ -228,7 +213,6 @@ def _listed_images(root: Path, names_file: Path, settings: Mapping[str, Any]) ->
 
 
 def _images_of_entry(names_file: Path, home: Path, root: Path, split: str, entry: str) -> list[Path]:
-    """Returns the photos of a folder, or of a list of photos."""
     stem = entry.removeprefix("../")
     for place in (home / entry, names_file.parent / entry, root / entry, home / stem, root / stem):
         if place.is_dir():
@@ -238,10 +222,8 @@ def _images_of_entry(names_file: Path, home: Path, root: Path, split: str, entry
             return [Path(os.path.normpath(_listed_path(line, place, home))) for line in lines]
     parent = (home / entry).parent
     close = nearest(Path(entry).name, [path.name for path in parent.iterdir()]) if parent.is_dir() else []
-    raise DataError(
-        f"{names_file}: {split}: {entry} is neither a folder nor a list of photos (searched in {home})",
-        f"did you mean {close[0]}?" if close else "correct it, or path:",
-    )
+    problem = f"{names_file}: {split}: {entry} is neither a folder nor a list of photos (searched in {home})"
+    raise DataError(problem, f"did you mean {close[0]}?" if close else "correct it, or path:")
 
 
 def _listed_path(line: str, list_file: Path, home: Path) -> Path:
@@ -255,10 +237,6 @@ def _listed_path(line: str, list_file: Path, home: Path) -> Path:
     return next(found, candidates[0] if line.startswith("./") else candidates[1])
 
 
-def _split_by_folder(root: Path, path: Path) -> str:
-    return next((split for part in path.relative_to(root).parts[:-1] if (split := base.split_of(part))), "")
-
-
 def label_path(photo: Path) -> str:
     """Returns the path of a photo's label file."""
     parts = list(photo.parts)
@@ -267,9 +245,6 @@ def label_path(photo: Path) -> str:
             parts[place] = {"images": "labels", "IMAGES": "LABELS"}.get(parts[place], "Labels")
             break
     return str(Path(*parts).with_suffix(".txt"))
-
-
-# Boxes
 
 
 def _read_label_file(file: str, photo: str, names: Mapping[int, str]) -> tuple[list[dict[str, Any]], str]:
@@ -283,14 +258,8 @@ def _read_label_file(file: str, photo: str, names: Mapping[int, str]) -> tuple[l
     rows: list[dict[str, Any]] = []
     for line, content in enumerate(text.splitlines(), 1):
         if words := content.split():
-            row = {
-                "photo": photo,
-                "annotation": str(line),
-                "position": len(rows),
-                "label": None,
-                **base.corners([0] * 4),
-            }
-            rows.append(row | _parse_line(f"{file}: line {line}", words, names))
+            row = {"photo": photo, "annotation": str(line), "position": len(rows), "label": None}
+            rows.append(row | base.corners([0] * 4) | _parse_line(f"{file}: line {line}", words, names))
     return rows, ""
 
 
@@ -333,9 +302,6 @@ def _orphaned_boxes(owners: Mapping[str, Path], names_file: Path, names: Mapping
     return rows
 
 
-# Writing back
-
-
 def _relabel_lines(text: str, labels: Mapping[str, str | None], numbers: Mapping[str, int]) -> str:
     """Returns a label file with other class numbers; ``labels`` are by line number, ``None`` removes the line."""
     lines = []
@@ -356,11 +322,7 @@ def _names_copy(annotations: Annotations, path: Path, out: Path) -> Path:
 def _write_class_names(
     annotations: Annotations, names_file: Path, settings: Mapping[str, Any], added: Mapping[int, str], out: Path
 ) -> list[Path]:
-    """Copies the class list, with new classes, and the lists of photos; paths lead to the copies.
-
-    Returns:
-        The copies that differ from their source.
-    """
+    """Copies the class list, with new classes, and the lists of photos; returns the copies that differ."""
     written = []
     for path in (names_file, *sorted({*names_file.parent.glob("*.txt")} - {names_file})):
         target = _names_copy(annotations, path, out)
@@ -385,13 +347,7 @@ def _write_class_names(
 
 
 def patch_yaml(text: str, added: Mapping[int, str], path: str | None) -> str:
-    """Returns a ``data.yaml`` with further classes, and another ``path``; the rest of the file stays as written.
-
-    Args:
-        text: the file.
-        added: number to name of new classes, continuing the list.
-        path: value of ``path``; ``None`` leaves it alone.
-    """
+    """Returns a ``data.yaml`` with further classes, and another ``path`` if given; all else stays as written."""
     import yaml
 
     settings = yaml.safe_load(text)
@@ -414,11 +370,9 @@ def patch_yaml(text: str, added: Mapping[int, str], path: str | None) -> str:
     patched = text
     for start, end, new in sorted(edits, reverse=True):
         patched = patched[:start] + new + patched[end:]
-    try:
+    with contextlib.suppress(yaml.YAMLError):
         if yaml.safe_load(patched) == settings:
             return patched
-    except yaml.YAMLError:
-        pass
     return str(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))  # an unusual layout is rewritten
 
 

@@ -4,6 +4,6 @@
 - ``geometry``: where a box lies in its photo: margins, clipping, panoramas.
 - ``photo``: one photo decoded and its crops written; runs in worker processes.
 - ``names``: file names of crops.
-- ``build``: all photos, in parallel, resumed where an earlier call stopped; the tables of what came out.
+- ``build``: all photos, in parallel, resumed where an earlier call stopped (``journal``); tables of what came out.
 - ``folder``: a whole data set cropped into a folder with ``samples.parquet``, ``dropped.csv`` and ``crop.json``.
 """

@@ -17,9 +17,9 @@ from mlfix_train.data.crops.journal import Journal
 from mlfix_train.data.crops.names import crop_ids
 from mlfix_train.data.crops.photo import PHOTO_PROBLEMS, BoxOutcome, PhotoJob, crop_photos
 from mlfix_train.data.crops.spec import CropSpec
-from mlfix_train.data.crops.tables import crop_tables
 from mlfix_train.data.files.process_pool import map_unordered
 from mlfix_train.data.files.system import cpu_count
+from mlfix_train.data.samples import make_table
 from mlfix_train.errors import DataError, format_list
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 STATE_FOLDER, JOURNAL = ".mlfix", "photos.jsonl"
 BATCH_SIZE = 4
 """Photos handed to a worker process at a time."""
+DROPPED_COLUMNS = ["photo", "annotation", "label", "problem", "detail"]
 REPAIR = "repair the photos or boxes (if sizes differ: rescale=true, exif=apply or ignore, max_megapixels=)"
 
 
@@ -65,15 +66,8 @@ def build_crops(
     Finished photos are recorded in a journal; if neither photo, boxes nor settings changed, their crops are not made
     again. Crops of earlier calls that no box asks for any more are deleted.
 
-    Args:
-        annotations: photos and boxes.
-        spec: how to crop.
-        out: folder of the crops.
-        workers: processes; by default one per core.
-        max_unreadable: fraction of the photos with boxes that may be missing or unreadable, 0 to 1; a single one is
-            always allowed, except with 0.
-        progress: called with (finished photos, all photos).
-        on_start: called once there is something to crop, before the first crop is made.
+    ``on_start`` is called once there is something to crop, before the first crop is made; the other arguments are those
+    of :func:`mlfix_train.data.crops.folder.crop_dataset`.
 
     Raises:
         DataError: too many photos are missing or unreadable, there is nothing to crop, or a worker died.
@@ -101,7 +95,10 @@ def build_crops(
         details = sorted({f"{outcome.problem}: {outcome.detail}" for outcome in found})
         raise DataError(f"none of the {len(found):,} boxes gave a crop", REPAIR, details[:5])
     table, dropped = crop_tables(annotations, boxes, found)
-    _check_unreadable(dropped, len(jobs), max_unreadable)
+    bad = dropped[dropped["problem"].isin(PHOTO_PROBLEMS)].drop_duplicates("photo")
+    problem = f"{len(bad):,} of {len(jobs):,} photos can't be cropped ({summarize_counts(bad['problem'])})"
+    hint = f"{REPAIR}, or raise max_unreadable; finished crops are kept"
+    _check_limit(len(bad), len(jobs), max_unreadable, problem, hint, bad["detail"].head(5).tolist())
     journal.rewrite((job, outcomes[job.name]) for job in jobs)
     _delete_stale(out, (journal.crops | set(boxes["sample_id"])) - set(table.index))
     return Crops(table, dropped, reused, time.monotonic() - started)
@@ -137,7 +134,6 @@ def plan_crops(annotations: Annotations, spec: CropSpec) -> tuple[pd.DataFrame, 
 
 
 def _nothing_to_crop(annotations: Annotations) -> DataError:
-    """Returns the error that says why no box is usable."""
     photos, boxes = annotations.photos, annotations.boxes
     bad_photos, bad_boxes = photos[photos["problem"] != ""], boxes[boxes["problem"] != ""]
     reasons = f"{len(boxes):,} boxes ({summarize_counts(bad_boxes['problem'])})" if len(boxes) else "no boxes"
@@ -155,11 +151,8 @@ def crop_in_parallel(
     """Crops photos in worker processes and yields them in batches, in order of completion; see :func:`build_crops`."""
     batches = [jobs[at : at + BATCH_SIZE] for at in range(0, len(jobs), BATCH_SIZE)]
     workers = 1 if len(batches) == 1 else workers or cpu_count()  # one batch is done before a process has started
-    return map_unordered(partial(crop_photos, spec=spec, out=out), batches, workers, _describe)
-
-
-def _describe(batch: list[PhotoJob]) -> str:
-    return f"{batch[0].path} to {batch[-1].path}"
+    crop = partial(crop_photos, spec=spec, out=out)
+    return map_unordered(crop, batches, workers, lambda batch: f"{batch[0].path} to {batch[-1].path}")
 
 
 def _check_missing(annotations: Annotations, jobs: list[PhotoJob], max_unreadable: float) -> None:
@@ -173,21 +166,12 @@ def _check_missing(annotations: Annotations, jobs: list[PhotoJob], max_unreadabl
     hint = "unpack all archives, or give data.images=<folder> (mtsd, coco)" if missing else "repair these files"
     details = [*missing[:5], *bad["detail"].head(5)][:6]
     hint += "; max_unreadable=1 crops what is there"
-    _check_limit(len(missing) + len(bad), total, max_unreadable, DataError(problem, hint, details))
+    _check_limit(len(missing) + len(bad), total, max_unreadable, problem, hint, details)
 
 
-def _check_unreadable(dropped: pd.DataFrame, photos: int, max_unreadable: float) -> None:
-    """Raises a DataError if too many photos could not be cropped."""
-    bad = dropped[dropped["problem"].isin(PHOTO_PROBLEMS)].drop_duplicates("photo")
-    problem = f"{len(bad):,} of {photos:,} photos can't be cropped ({summarize_counts(bad['problem'])})"
-    hint = f"{REPAIR}, or raise max_unreadable; finished crops are kept"
-    _check_limit(len(bad), photos, max_unreadable, DataError(problem, hint, bad["detail"].head(5).tolist()))
-
-
-def _check_limit(count: int, total: int, max_unreadable: float, error: DataError) -> None:
-    if count > (max(max_unreadable * total, 1) if max_unreadable > 0 else 0):
-        problem = f"{error.problem}, more than max_unreadable={max_unreadable:g} allows"
-        raise DataError(problem, error.hint, error.details)
+def _check_limit(count: int, total: int, limit: float, problem: str, hint: str, details: list[str]) -> None:
+    if count > (max(limit * total, 1) if limit > 0 else 0):
+        raise DataError(f"{problem}, more than max_unreadable={limit:g} allows", hint, details)
 
 
 def _delete_stale(out: Path, crops: set[str]) -> None:
@@ -198,3 +182,53 @@ def _delete_stale(out: Path, crops: set[str]) -> None:
     if stale:
         names = format_list(stale, 3)
         log.info("crops      %d crops of an earlier call are no longer needed and were deleted: %s", len(stale), names)
+
+
+def crop_tables(
+    annotations: Annotations, boxes: pd.DataFrame, outcomes: list[BoxOutcome]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Returns the sample table of N boxes with ``sample_id`` and their N outcomes, and what gave no crop."""
+    facts = pd.DataFrame(outcomes, index=boxes.index, columns=list(BoxOutcome._fields))
+    cropped = facts["problem"] == ""
+    lost = boxes.assign(problem=facts["problem"], detail=facts["detail"])[~cropped]
+    boxes, facts = boxes[cropped], facts[cropped]
+    photos = annotations.photos.loc[boxes["photo"]]
+    meta = boxes.drop(columns=["sample_id", "photo", "position", "label", "problem", "detail"])
+    meta[list(EDGES)] = facts[list(EDGES)]
+    meta[["photo_width", "photo_height"]] = facts[["photo_width", "photo_height"]]
+    meta["aspect"] = ((facts["x_max"] - facts["x_min"]) / (facts["y_max"] - facts["y_min"])).round(4)
+    meta["clipped"] = facts["clipped"]
+    panorama = photos["panorama"].to_numpy(bool) | (boxes["wraps"].to_numpy(bool) if "wraps" in boxes else False)
+    meta["wraps"] = panorama & (facts["x_max"] > facts["photo_width"]).to_numpy()
+    ids = boxes["sample_id"].tolist()
+    columns = (boxes["label"].tolist(), boxes["photo"].tolist(), photos["split"].tolist())
+    table = make_table(ids, ids, *columns, _one_type_per_column(meta), str(annotations.root))
+    return table.sort_index(), _dropped_table(annotations, lost)
+
+
+def _one_type_per_column(meta: pd.DataFrame) -> pd.DataFrame:
+    """Returns attributes with mixed types as text, since Parquet allows only one type per column."""
+    for name in meta.select_dtypes(object).columns:
+        known = meta[name].dropna()
+        if known.map(type).nunique() > 1:
+            meta[name] = meta[name].map(str, na_action="ignore")
+        meta[name] = meta[name].where(meta[name].notna(), None)
+    return meta
+
+
+def _dropped_table(annotations: Annotations, lost: pd.DataFrame) -> pd.DataFrame:
+    """Returns everything that gave no crop: ``lost`` boxes, those that the reader ruled out, and unusable photos."""
+    photos, boxes = annotations.photos, annotations.boxes
+    bad = photos[photos["problem"] != ""]
+    unread = boxes[boxes["problem"] != ""]
+    of_bad_photos = boxes[(boxes["problem"] == "") & boxes["photo"].isin(bad.index)]
+    reasons = bad.loc[of_bad_photos["photo"], ["problem", "detail"]].set_index(of_bad_photos.index)
+    without_boxes = bad[~bad.index.isin(boxes["photo"])]
+    parts = [
+        lost,
+        unread,
+        of_bad_photos.assign(problem=reasons["problem"], detail=reasons["detail"]),
+        without_boxes.rename_axis("photo").reset_index().assign(annotation="", label=None),
+    ]
+    dropped = pd.concat([part[DROPPED_COLUMNS].astype(object) for part in parts], ignore_index=True)
+    return dropped.sort_values(["photo", "annotation"], ignore_index=True)

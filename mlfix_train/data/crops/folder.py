@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from mlfix_train import __version__
 from mlfix_train.data.annotations.base import AnnotationFormat, Annotations
 from mlfix_train.data.crops.build import STATE_FOLDER, Crops, build_crops
 from mlfix_train.data.crops.spec import FORMATS, CropSpec
-from mlfix_train.data.files.atomic import FolderLock, atomic_path
+from mlfix_train.data.files.atomic import atomic_path, folder_lock
+from mlfix_train.data.files.json_files import read_json
 from mlfix_train.data.samples import table_fingerprint
 from mlfix_train.errors import ConfigError, DataError, did_you_mean, format_list
 
@@ -27,13 +29,7 @@ INFO, TABLE, DROPPED = "crop.json", "samples.parquet", "dropped.csv"
 
 @dataclass(frozen=True)
 class CropFolder:
-    """A folder of crops.
-
-    Args:
-        path: the folder.
-        crops: table (paths relative to ``path``) and dropped boxes.
-        info: what ``crop.json`` holds: settings, and counts of photos, boxes and crops.
-    """
+    """A folder of crops; ``info`` is what ``crop.json`` holds: settings, and counts of photos, boxes and crops."""
 
     path: Path
     crops: Crops
@@ -85,22 +81,15 @@ def crop_dataset(
     state = path / STATE_FOLDER
     state.mkdir(parents=True, exist_ok=True)
     try:
-        with FolderLock(state):
+        with folder_lock(state):
             _check_settings(path, settings, overwrite)  # again: another process may have held the lock
             annotations = source.read()
             _check_separate(annotations, path)
             on_read(annotations)
             selected = select_boxes(annotations, labels, splits)
             info = {"version": __version__, "format": annotations.format, **settings}
-            crops = build_crops(
-                selected,
-                spec,
-                path,
-                workers,
-                max_unreadable,
-                progress,
-                on_start=lambda: _write_info(path, {"status": "running", **info}),
-            )
+            started = partial(_write_info, path, {"status": "running", **info})
+            crops = build_crops(selected, spec, path, workers, max_unreadable, progress, started)
             with atomic_path(path / TABLE) as temporary:
                 crops.table.reset_index().to_parquet(temporary, index=False)
             with atomic_path(path / DROPPED) as temporary:
@@ -115,23 +104,20 @@ def crop_dataset(
     return CropFolder(path, crops, {**info, **counts})
 
 
-def read_info(folder: Path) -> dict[str, Any]:
-    """Reads ``crop.json`` of a finished cropping.
+def read_info(folder: Path, key: str = "crops") -> dict[str, Any]:
+    """Reads ``crop.json`` of a finished cropping, whose folder errors call ``key``.
 
     Raises:
         DataError: there are no crops, or cropping is not finished.
     """
-    try:
-        info = dict(json.loads((folder / INFO).read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise DataError(
-            f"crops={folder} holds no crops ({INFO} is missing)",
-            "give the folder that `mlfix crop` wrote: crops=<folder>",
-        ) from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder / INFO} can't be read: {error}", "crop again") from error
+    if not (folder / INFO).exists():
+        hint = f"give the folder that `mlfix crop` wrote: {key}=<folder>"
+        raise DataError(f"{key}={folder} holds no crops ({INFO} is missing)", hint)
+    info, problem = read_json(folder / INFO)
+    if problem or not isinstance(info, dict):
+        raise DataError(f"{folder / INFO} can't be read: {problem or 'it is not an object'}", "crop again")
     if info.get("status") != "finished":
-        raise DataError(f"crops={folder} is not finished", "run the same `mlfix crop` command again")
+        raise DataError(f"{key}={folder} holds unfinished crops", "run the same `mlfix crop` command again")
     return info
 
 
@@ -177,18 +163,12 @@ def _check_settings(out: Path, settings: dict[str, Any], overwrite: bool) -> Non
     except (OSError, ValueError) as error:
         raise DataError(f"{out / INFO} can't be read: {error}", "delete the folder, or give another out=") from error
     old, new = _flatten(before), _flatten(settings)
-    changed = [
-        f"{key}: {old.get(key)} there, {new.get(key)} requested"
-        for key in {**old, **new}
-        if old.get(key) != new.get(key)
-    ]
+    differing = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    changed = [f"{key}: {old.get(key)} there, {new.get(key)} requested" for key in differing]
     has_crops = before.get("status") == "finished" or any(next(out.glob(f"*/**/*.{kind}"), None) for kind in FORMATS)
     if changed and has_crops and not overwrite:
-        raise DataError(
-            f"out={out} holds crops of other settings",
-            "give another out=, or overwrite=true to replace them",
-            changed[:6],
-        )
+        hint = "give another out=, or overwrite=true to replace them"
+        raise DataError(f"out={out} holds crops of other settings", hint, changed[:6])
 
 
 def _flatten(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,7 +189,6 @@ def _check_separate(annotations: Annotations, out: Path) -> None:
 
 
 def _counts(annotations: Annotations, selected: Annotations, crops: Crops) -> dict[str, Any]:
-    """Returns what ``crop.json`` holds besides settings."""
     return {
         "photos": int(selected.boxes["photo"].nunique()),
         "boxes": len(annotations.boxes),

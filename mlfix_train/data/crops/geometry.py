@@ -15,12 +15,7 @@ MIN_OVERSAMPLING = 2.0
 
 
 class NotCropped(Exception):  # noqa: N818 - an outcome, not an error
-    """A box or photo that gives no crop.
-
-    Args:
-        problem: one of :data:`mlfix_train.data.annotations.base.PROBLEMS`.
-        detail: what was found.
-    """
+    """A box or photo that gives no crop, with one of ``annotations.base.PROBLEMS`` and what was found."""
 
     def __init__(self, problem: str, detail: str) -> None:
         super().__init__(problem, detail)
@@ -44,24 +39,15 @@ class Placement:
 
 
 def place_box(corners: Box, width: int, height: int, panorama: bool, spec: CropSpec) -> Placement:
-    """Finds the part of a photo that a box covers.
-
-    Args:
-        corners: finite pixels.
-        width: of the photo, pixels.
-        height: of the photo, pixels.
-        panorama: the photo's left and right edges meet.
-        spec: margin and smallest side.
+    """Finds the part of a photo that a box covers; corners, width and height of the photo are pixels.
 
     Raises:
         NotCropped: swapped corners, no area, outside, or too small.
     """
     x0, y0, x1, y1 = corners
     shown = f"x {x0:g} to {x1:g}, y {y0:g} to {y1:g}"
-    if x1 < x0 or y1 < y0:
-        raise NotCropped("swapped corners", shown)
-    if x1 == x0 or y1 == y0:
-        raise NotCropped("no area", shown)
+    if x1 <= x0 or y1 <= y0:
+        raise NotCropped("swapped corners" if x1 < x0 or y1 < y0 else "no area", shown)
     area = (x1 - x0) * (y1 - y0)
     wraps = panorama and x0 < width and x1 > 0
     if wraps:

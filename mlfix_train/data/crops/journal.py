@@ -19,13 +19,9 @@ CROPS_VERSION = 1
 
 
 class Journal:
-    """Outcomes of finished photos on disk, one JSON line each, so that an interrupted cropping can resume.
+    """Outcomes of finished photos on disk, one JSON line each; the folder of ``path`` is created.
 
     An entry's key covers all that its crops depend on: the photo's size and time, its boxes and the settings.
-
-    Args:
-        path: the file; its folder is created.
-        spec: settings of the cropping.
     """
 
     def __init__(self, path: Path, spec: CropSpec) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from urllib.parse import unquote
 
 import pandas as pd
+
+from mlfix_train.data.annotations.base import EDGES
 
 RESERVED = {"con", "prn", "aux", "nul", *(f"com{n}" for n in range(1, 10)), *(f"lpt{n}" for n in range(1, 10))}
 OWN_FILES = {"crop.json", "samples.parquet", "dropped.csv"}
@@ -34,11 +35,6 @@ def escape_name(name: str) -> str:
     return escaped
 
 
-def unescape_name(name: str) -> str:
-    """Returns the original of an escaped name (unless it was cut)."""
-    return unquote(name)
-
-
 def _encode(char: str) -> str:
     return "".join(f"%{byte:02X}" for byte in char.encode())
 
@@ -65,7 +61,7 @@ def crop_ids(boxes: pd.DataFrame, ids: str, suffix: str, stable_keys: bool) -> l
     elif stable_keys:
         numbers = [key if key.isdecimal() else _hash(key, 4) for key in boxes["annotation"]]
     else:
-        edges = boxes[["x_min", "y_min", "x_max", "y_max"]].to_numpy(dtype=float)
+        edges = boxes[list(EDGES)].to_numpy(dtype=float)
         numbers = [_hash(" ".join(f"{edge:.6g}" for edge in row), 4) for row in edges]
     labels = {label: escape_name(str(label)) for label in boxes["label"].unique()}
     photos = {photo: "/".join(map(escape_name, str(photo).split("/"))) for photo in boxes["photo"].unique()}

@@ -12,33 +12,27 @@ from PIL import Image
 
 from mlfix_train.data.crops.geometry import Box, NotCropped, Placement, decode_reduction, place_box
 from mlfix_train.data.crops.spec import CropSpec
-from mlfix_train.data.pixels.decode import ImageTooLarge, fit_square, open_image, orientation, reason_of, to_rgb
+from mlfix_train.data.pixels.decode import (
+    EXIF_TRANSPOSES,
+    ImageTooLarge,
+    fit_square,
+    open_image,
+    orientation,
+    reason_of,
+    to_rgb,
+)
 
 PHOTO_PROBLEMS = ("photo missing", "photo unreadable", "photo too large", "size mismatch")
 """Problems of a whole photo, which may be gone at the next call."""
-SIDEWAYS = {
-    Image.Transpose.ROTATE_90,
-    Image.Transpose.ROTATE_270,
-    Image.Transpose.TRANSPOSE,
-    Image.Transpose.TRANSVERSE,
-}
+SIDEWAYS = {transpose for orientation, transpose in EXIF_TRANSPOSES.items() if orientation >= 5}
+"""Transposes that swap width and height."""
 
 
 @dataclass(frozen=True)
 class PhotoJob:
-    """What to crop out of one photo.
+    """What to crop out of one photo: what :class:`Annotations` says of it, and N boxes.
 
-    Args:
-        name: of the photo.
-        path: of its file.
-        width: as the annotations state it, pixels; 0 if they don't.
-        height: likewise.
-        panorama: its left and right edges meet.
-        normalized: corners are fractions of the sides.
-        exif_applied: corners refer to the photo rotated by its EXIF orientation.
-        boxes: corners of N boxes.
-        wraps: whether each crosses the edge of a panorama.
-        crops: file of each crop, relative to the folder of the crops.
+    ``wraps`` is whether each box crosses the edge of a panorama, ``crops`` its file below the folder of crops.
     """
 
     name: str
@@ -73,15 +67,7 @@ def crop_photos(jobs: list[PhotoJob], spec: CropSpec, out: Path) -> list[list[Bo
 
 
 def crop_photo(job: PhotoJob, spec: CropSpec, out: Path) -> list[BoxOutcome]:
-    """Crops the boxes of one photo.
-
-    Args:
-        job: photo and boxes.
-        spec: how.
-        out: folder of the crops; the folders of ``job.crops`` exist.
-
-    Returns:
-        One outcome per box.
+    """Crops the boxes of one photo below ``out``, where the folders of ``job.crops`` exist: one outcome per box.
 
     Raises:
         OSError: a crop can't be written.
@@ -113,11 +99,7 @@ def _no_crops(job: PhotoJob, problem: str, detail: str) -> list[BoxOutcome]:
 
 
 def _orient(image: Image.Image, job: PhotoJob, spec: CropSpec) -> tuple[Image.Transpose | None, int, int]:
-    """Returns how the photo has to be rotated, and its width and height after that.
-
-    Raises:
-        NotCropped: it is not of the size that the annotations state.
-    """
+    """Returns how the photo has to be rotated, and its width and height after that, if they are as stated."""
     turn = orientation(image)
     sizes = {False: image.size, True: image.size[::-1] if turn in SIDEWAYS else image.size}
     stated = (job.width, job.height)
@@ -145,13 +127,11 @@ def _place_boxes(
         panorama = job.panorama or job.wraps[place]
         scaled = (corners[0] * sx, corners[1] * sy, corners[2] * sx, corners[3] * sy)
         try:
-            placement = place_box(scaled, width, height, panorama, spec)
+            placements[place] = placement = place_box(scaled, width, height, panorama, spec)
+            x0, y0, x1, y1 = (round(edge, 4) for edge in placement.box)
+            outcomes.append(BoxOutcome(x0, y0, x1, y1, placement.clipped, width, height))
         except NotCropped as reason:
             outcomes.append(BoxOutcome(problem=reason.problem, detail=reason.detail))
-            continue
-        placements[place] = placement
-        x0, y0, x1, y1 = (round(edge, 4) for edge in placement.box)
-        outcomes.append(BoxOutcome(x0, y0, x1, y1, placement.clipped, width, height))
     return outcomes, placements
 
 
@@ -202,9 +182,6 @@ def write_crop(crop: Image.Image, path: Path, spec: CropSpec) -> None:
     else:
         crop.save(buffer, "JPEG", quality=spec.quality, subsampling=0)
     try:
-        with open(path, "wb", buffering=0) as file:
-            content = buffer.getbuffer()
-            while content:
-                content = content[file.write(content) :]
+        path.write_bytes(buffer.getbuffer())
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error

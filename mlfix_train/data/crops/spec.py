@@ -45,10 +45,8 @@ class CropSpec:
     max_megapixels: float = 400.0
 
     def __post_init__(self) -> None:
-        check_choice("aspect", self.aspect, ASPECTS)
-        check_choice("format", self.format, FORMATS)
-        check_choice("ids", self.ids, IDS)
-        check_choice("exif", self.exif, EXIF)
+        for key, options in (("aspect", ASPECTS), ("format", FORMATS), ("ids", IDS), ("exif", EXIF)):
+            check_choice(key, getattr(self, key), options)
         check_range("margin", self.margin, 0, 10)
         check_range("min_side", self.min_side, 0, 10_000)
         check_range("quality", self.quality, 1, 100)

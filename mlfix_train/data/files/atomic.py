@@ -25,25 +25,15 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-class FolderLock:
-    """Locks a folder, so that only one process writes to it; the system frees the lock when the process dies.
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Locks a folder, so that only one process writes to it; the system frees the lock when the process dies."""
+    import fcntl
 
-    Args:
-        folder: An existing folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "lock"
-
-    def __enter__(self) -> None:
-        import fcntl
-
-        self.file = open(self.path, "w")
+    with open(folder / "lock", "w") as file:
         try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.info("another process is building %s; waiting for it", self.path.parent)
-            fcntl.flock(self.file, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
+            log.info("another process is building %s; waiting for it", folder)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

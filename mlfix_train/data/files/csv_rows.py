@@ -12,13 +12,8 @@ from mlfix_train.errors import MlfixError
 def read_rows(path: Path, key: str, error_type: type[MlfixError]) -> list[tuple[int, list[str]]]:
     """Returns the rows of a CSV file (UTF-8) as (number of their last line, cells).
 
-    Args:
-        path: The file.
-        key: What errors call it, such as ``fixes.path``.
-        error_type: The type of error that is raised.
-
     Raises:
-        MlfixError: Of ``error_type``: the file can't be read, is not UTF-8, or not CSV.
+        MlfixError: Of ``error_type``: the file, which errors call ``key``, can't be read, is not UTF-8, or not CSV.
     """
     try:
         raw = path.read_bytes()
@@ -29,10 +24,8 @@ def read_rows(path: Path, key: str, error_type: type[MlfixError]) -> list[tuple[
     except UnicodeDecodeError as error:
         encoding = "UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "not UTF-8"
         line = error.object[: error.start].count(b"\n") + 1
-        raise error_type(
-            f"{path}: line {line} is {encoding} (byte 0x{error.object[error.start]:02x})",
-            "save the file again as CSV UTF-8",
-        ) from error
+        problem = f"{path}: line {line} is {encoding} (byte 0x{error.object[error.start]:02x})"
+        raise error_type(problem, "save the file again as CSV UTF-8") from error
     if "\x00" in text:
         raise error_type(f"{path} contains NUL characters: it is not a CSV file", "save it again as CSV UTF-8")
     reader = csv.reader(io.StringIO(text, newline=""))

@@ -39,59 +39,43 @@ def _skip_whitespace(text: str, at: int) -> int:
     return at
 
 
-def members(text: str, at: int) -> Iterator[tuple[str, int, int]]:
-    """Yields key, start and end of the value of each member of the object that begins at ``at``."""
+def entries(text: str, at: int) -> Iterator[tuple[str, int, int, Any]]:
+    """Yields key (empty in a list), start, end and value of each entry of the object or list that begins at ``at``."""
+    closing = {"{": "}", "[": "]"}[text[at]]
     at = _skip_whitespace(text, at + 1)
-    while text[at] != "}":
-        key, at = _decoder.raw_decode(text, at)
-        start = _skip_whitespace(text, _skip_whitespace(text, at) + 1)
-        _, end = _decoder.raw_decode(text, start)
-        yield key, start, end
-        at = _skip_whitespace(text, end)
-        at = _skip_whitespace(text, at + 1) if text[at] == "," else at
-
-
-def elements(text: str, at: int) -> Iterator[tuple[int, int, Any]]:
-    """Yields start, end and value of each element of the list that begins at ``at``."""
-    at = _skip_whitespace(text, at + 1)
-    while text[at] != "]":
+    while text[at] != closing:
+        key = ""
+        if closing == "}":
+            key, at = _decoder.raw_decode(text, at)
+            at = _skip_whitespace(text, _skip_whitespace(text, at) + 1)
         value, end = _decoder.raw_decode(text, at)
-        yield at, end, value
+        yield key, at, end, value
         at = _skip_whitespace(text, end)
         at = _skip_whitespace(text, at + 1) if text[at] == "," else at
 
 
 class JsonPatch:
-    """Changes to a JSON file's text; everything else stays byte for byte.
-
-    Args:
-        path: The file, UTF-8.
-    """
+    """Changes to the text of a JSON file (UTF-8); everything else stays byte for byte."""
 
     def __init__(self, path: Path) -> None:
         raw = path.read_bytes()
         self._bom = b"\xef\xbb\xbf" if raw.startswith(b"\xef\xbb\xbf") else b""
         self.text = raw[len(self._bom) :].decode()
-        self.sections = {key: (start, end) for key, start, end in members(self.text, _skip_whitespace(self.text, 0))}
+        self.sections = {key: start for key, start, *_ in entries(self.text, _skip_whitespace(self.text, 0))}
         self._edits: list[tuple[int, int, str]] = []
 
     def listed(self, section: str) -> list[tuple[int, int, Any]]:
         """Returns start, end and value of the elements of a top-level list."""
-        return list(elements(self.text, self.sections[section][0]))
+        return [entry[1:] for entry in entries(self.text, self.sections[section])]
 
     def put(self, start: int, key: str, value: Any) -> None:
         """Changes the value of a member of the object that begins at ``start``."""
-        for name, begin, end in members(self.text, start):
+        for name, begin, end, _ in entries(self.text, start):
             if name == key:
                 self._edits.append((begin, end, json.dumps(value, ensure_ascii=self.text.isascii())))
 
     def remove(self, spans: list[tuple[int, int, Any]], places: set[int]) -> None:
-        """Removes elements of a list, with the comma and whitespace that belong to them.
-
-        Args:
-            spans: From :meth:`listed`.
-            places: Indices of the elements to remove.
-        """
+        """Removes elements of a list (from :meth:`listed`), with the comma and whitespace that belong to them."""
         kept = [place for place in range(len(spans)) if place not in places]
         if places and not kept:
             self._edits.append((spans[0][0], spans[-1][1], ""))
@@ -109,8 +93,8 @@ class JsonPatch:
         spans = self.listed(section)
         texts = [json.dumps(value, ensure_ascii=self.text.isascii()) for value in values]
         if not spans:
-            start = self.sections[section][0]
-            self._edits.append((start + 1, start + 1, ", ".join(texts)))
+            at = self.sections[section] + 1
+            self._edits.append((at, at, ", ".join(texts)))
             return
         separator = self.text[spans[-2][1] : spans[-1][0]] if len(spans) > 1 else ", "
         at = spans[-1][1]

@@ -52,18 +52,14 @@ def read_json_fixes(path: Path) -> list[Record]:
         return _fiftyone_samples(content["samples"], path)
     if isinstance(content, Sequence) and not isinstance(content, str) and all(isinstance(t, Mapping) for t in content):
         return _label_studio(content, path)
-    raise FixesError(
-        f"{path} is not a known kind of fixes file",
-        "use a CSV with sample_id,new_label, FiftyOne's labels.json or samples.json, or Label Studio's JSON",
-    )
+    hint = "use a CSV with sample_id,new_label, FiftyOne's labels.json or samples.json, or Label Studio's JSON"
+    raise FixesError(f"{path} is not a known kind of fixes file", hint)
 
 
 def _fiftyone_labels(content: Mapping[str, Any], path: Path) -> list[Record]:
     if "suggested_by" in content:
-        raise FixesError(
-            f"{path} holds suggestions of mlfix, which nobody has reviewed",
-            "use the labels.json that FiftyOne exported after the review",
-        )
+        problem = f"{path} holds suggestions of mlfix, which nobody has reviewed"
+        raise FixesError(problem, "use the labels.json that FiftyOne exported after the review")
     classes = content.get("classes") or []
     if not isinstance(classes, list):
         raise FixesError(f"{path}: classes is not a list", "export it again")
@@ -72,10 +68,8 @@ def _fiftyone_labels(content: Mapping[str, Any], path: Path) -> list[Record]:
         label = value.get("label") if isinstance(value, Mapping) else value
         if isinstance(label, int) and not isinstance(label, bool):
             if not 0 <= label < len(classes):
-                raise FixesError(
-                    f"{path}: {name} has the label number {label}, but there are {len(classes)} classes",
-                    "export it again, with all classes",
-                )
+                problem = f"{path}: {name} has the label number {label}, but there are {len(classes)} classes"
+                raise FixesError(problem, "export it again, with all classes")
             label = classes[label]
         if label is not None:  # unlabelled samples have no fix
             records.append(_record(row, name, label, path))
@@ -94,10 +88,9 @@ def _fiftyone_samples(samples: Sequence[Any], path: Path) -> list[Record]:
         field = next((name for name in FIELDS if name in sample), None)
         value = sample.get(field) if field else None
         if field is None or not (value is None or isinstance(value, Mapping)):
-            raise FixesError(
-                f"{path}: sample {row} ({sample['filepath']}) has no label in any of the fields {format_list(FIELDS)}",
-                "name the field with the label (a Classification) ground_truth",
-            )
+            missing = f"has no label in any of the fields {format_list(FIELDS)}"
+            hint = "name the field with the label (a Classification) ground_truth"
+            raise FixesError(f"{path}: sample {row} ({sample['filepath']}) {missing}", hint)
         if value is not None and value.get("label") is not None:
             records.append(_record(row, sample["filepath"], value["label"], path))
     return records
@@ -172,16 +165,12 @@ def cleanlab_fixes(header: Sequence[str], rows: Sequence[tuple[int, Sequence[str
         FixesError: No column ``sample_id``, or an ``is_label_issue`` that is neither true nor false.
     """
     if "sample_id" not in header:
-        raise FixesError(
-            f"{path}: cleanlab's table has no column sample_id, but {format_list(header, 8)}",
-            "add a column sample_id (cleanlab keeps the order of its input; `mlfix export to=cleanlab` writes it)",
-        )
+        hint = "add a column sample_id (cleanlab keeps the order of its input; `mlfix export to=cleanlab` writes it)"
+        raise FixesError(f"{path}: cleanlab's table has no column sample_id, but {format_list(header, 8)}", hint)
     corrected = next((name for name in CORRECTED if name in header), None)
     if corrected is None and {"suspicion", "rank"} <= set(header):
-        raise FixesError(
-            f"{path} is a ranking of mlfix audit, which nobody has reviewed",
-            "use a fixes file; or `mlfix export to=cleanlab` and, in its CSV, a column corrected_label",
-        )
+        hint = "use a fixes file; or `mlfix export to=cleanlab` and, in its CSV, a column corrected_label"
+        raise FixesError(f"{path} is a ranking of mlfix audit, which nobody has reviewed", hint)
     records, unreviewed = [], 0
     for line, cells in rows:
         if not any(cells):

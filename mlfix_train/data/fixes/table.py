@@ -59,25 +59,21 @@ def read_fixes(path: str | Path) -> pd.DataFrame:
         return _to_frame(cleanlab_fixes(header, rows[1:], path), path, foreign=True)
     missing = [name for name in ("sample_id", "new_label") if name not in header]
     if missing:
-        raise FixesError(
-            f"{path}: the header {','.join(header)!r} lacks {format_list(missing)}",
-            "name the columns sample_id,new_label (optionally also old_label,reviewer,time,note)",
-        )
+        problem = f"{path}: the header {','.join(header)!r} lacks {format_list(missing)}"
+        hint = "name the columns sample_id,new_label (optionally also old_label,reviewer,time,note)"
+        raise FixesError(problem, hint)
     records = []
     for line, cells in rows[1:]:
         if not any(cells):
             continue
+        text = repr(",".join(cells))
         if len(cells) > len(header):
-            raise FixesError(
-                f"{path}: line {line} has {len(cells)} cells, the header {len(header)}: {','.join(cells)!r}",
-                'put names that contain a comma in double quotes: "a,b.jpg",invalid',
-            )
+            problem = f"{path}: line {line} has {len(cells)} cells, the header {len(header)}: {text}"
+            raise FixesError(problem, 'put names that contain a comma in double quotes: "a,b.jpg",invalid')
         record = dict(zip(header, cells, strict=False))
         for name in ("sample_id", "new_label"):
             if not record.get(name):
-                raise FixesError(
-                    f"{path}: line {line} has no {name}: {','.join(cells)!r}", "complete or remove the line"
-                )
+                raise FixesError(f"{path}: line {line} has no {name}: {text}", "complete or remove the line")
         records.append({"row": line, **record})
     return _to_frame(records, path, published=published)
 
@@ -115,15 +111,13 @@ def match_fixes(fixes: pd.DataFrame, table: pd.DataFrame, ignore: Collection[str
     fixes = fixes.assign(given_label=table["label"].reindex(fixes["sample_id"]).to_numpy())
     if fixes.attrs.get("foreign"):
         fixes = fixes[fixes["new_label"] != fixes["given_label"]]  # reviewed, and left as it was
-    if "new_labels" not in ignore:
-        _check_labels(fixes, label_list(table), source)
-    if "stale" not in ignore:
-        _check_stale(fixes, source)
-    if "conflicts" not in ignore:
-        _check_conflicts(fixes, source)
+    _check_labels(fixes, [*label_list(table), INVALID], source, ignore)
     fixes = fixes.drop_duplicates("sample_id", keep="last").set_index("sample_id")
-    if "empty_labels" not in ignore:
-        _check_emptied(fixes, table, source)
+    new, keep = apply_fixes(table["label"], fixes)
+    emptied = sorted(set(table["label"].dropna()) - set(new[keep].dropna()))
+    if emptied and "empty_labels" not in ignore:
+        problem = f"{source}: the fixes leave no sample of {len(emptied)} label(s): {format_list(emptied)}"
+        raise FixesError(problem, "check them, or fixes.ignore=[empty_labels] if the label is meant to disappear")
     return fixes
 
 
@@ -136,17 +130,13 @@ def _match_samples(fixes: pd.DataFrame, table: pd.DataFrame, source: str, ignore
         fixes = fixes.assign(sample_id=[_strip_folders(name, known) for name in fixes["sample_id"]])
     is_known = fixes["sample_id"].isin(known)
     unknown = fixes[~is_known]
-    if not len(unknown):
-        return fixes
-    if "unknown_samples" not in ignore:
+    if len(unknown) and "unknown_samples" not in ignore:
+        problem = f"{source}: {len(unknown):,} of {len(fixes):,} lines name a sample that isn't in the data"
+        hint = "Use the data that the fixes were made for, or fixes.ignore=[unknown_samples] to leave these lines out"
         closest = nearest(unknown.iloc[0]["sample_id"], known[:20_000])
-        raise FixesError(
-            f"{source}: {len(unknown):,} of {len(fixes):,} lines name a sample that isn't in the data",
-            (f"did you mean {closest[0]!r}? " if closest else "")
-            + "Use the data that the fixes were made for, or fixes.ignore=[unknown_samples] to leave these lines out",
-            _lines(unknown),
-        )
-    log.warning("%s: %d lines name samples that aren't in the data and are left out", source, len(unknown))
+        raise FixesError(problem, f"did you mean {closest[0]!r}? {hint}" if closest else hint, _lines(unknown))
+    if len(unknown):
+        log.warning("%s: %d lines name samples that aren't in the data and are left out", source, len(unknown))
     return fixes[is_known]
 
 
@@ -171,50 +161,27 @@ def _strip_folders(name: str, known: pd.Index) -> str:
     return candidate
 
 
-def _check_labels(fixes: pd.DataFrame, labels: list[str], source: str) -> None:
-    unknown = fixes[~fixes["new_label"].isin([*labels, INVALID])]
-    if len(unknown):
+def _check_labels(fixes: pd.DataFrame, labels: list[str], source: str, ignore: Collection[str]) -> None:
+    """Raises a FixesError for unknown new labels, stale old ones, and samples with two new ones."""
+    unknown = fixes[~fixes["new_label"].isin(labels)]
+    if len(unknown) and "new_labels" not in ignore:
         first = unknown.iloc[0]["new_label"]
-        raise FixesError(
-            f"{source}: {len(unknown):,} lines give a label that no sample has",
-            f"for {first!r}: {did_you_mean(first, [*labels, INVALID])} "
-            "Or fixes.ignore=[new_labels] if it is meant to be new",
-            _lines(unknown),
-        )
-
-
-def _check_stale(fixes: pd.DataFrame, source: str) -> None:
+        hint = f"for {first!r}: {did_you_mean(first, labels)} Or fixes.ignore=[new_labels] if it is meant to be new"
+        raise FixesError(f"{source}: {len(unknown):,} lines give a label that no sample has", hint, _lines(unknown))
     stale = fixes[(fixes["old_label"] != "") & (fixes["old_label"] != fixes["given_label"].fillna(""))]
-    if len(stale):
+    if len(stale) and "stale" not in ignore:
+        rows = stale.head(5).itertuples()
         raise FixesError(
             f"{source}: {len(stale):,} lines were made for another label than the sample has now (old_label)",
             "review these samples again, or fixes.ignore=[stale] to apply the lines anyway",
-            [
-                f"line {row.row}: {row.sample_id}: old_label {row.old_label!r}, now {row.given_label!r}"
-                for row in stale.head(5).itertuples()
-            ],
+            [f"line {row.row}: {row.sample_id}: old_label {row.old_label!r}, now {row.given_label!r}" for row in rows],
         )
-
-
-def _check_conflicts(fixes: pd.DataFrame, source: str) -> None:
     answers = fixes.groupby("sample_id", sort=False)["new_label"].nunique()
     conflicting = fixes[fixes["sample_id"].isin(answers[answers > 1].index)]
-    if len(conflicting):
-        raise FixesError(
-            f"{source}: {conflicting['sample_id'].nunique():,} sample(s) have two different new labels",
-            "keep one line for each, or fixes.ignore=[conflicts] to let the last line win",
-            _lines(conflicting, 6),
-        )
-
-
-def _check_emptied(fixes: pd.DataFrame, table: pd.DataFrame, source: str) -> None:
-    labels, keep = apply_fixes(table["label"], fixes)
-    emptied = sorted(set(table["label"].dropna()) - set(labels[keep].dropna()))
-    if emptied:
-        raise FixesError(
-            f"{source}: the fixes leave no sample of {len(emptied)} label(s): {format_list(emptied)}",
-            "check them, or fixes.ignore=[empty_labels] if the label is meant to disappear",
-        )
+    if len(conflicting) and "conflicts" not in ignore:
+        problem = f"{source}: {conflicting['sample_id'].nunique():,} sample(s) have two different new labels"
+        hint = "keep one line for each, or fixes.ignore=[conflicts] to let the last line win"
+        raise FixesError(problem, hint, _lines(conflicting, 6))
 
 
 def _lines(rows: pd.DataFrame, limit: int = 5) -> list[str]:

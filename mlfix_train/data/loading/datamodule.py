@@ -13,7 +13,6 @@ from torch import Tensor
 from mlfix_train.data.arms import Arm, training_rows
 from mlfix_train.data.loading.augment import IMAGENET_MEAN, IMAGENET_STD, augment
 from mlfix_train.data.loading.device_cache import Batch
-from mlfix_train.data.loading.sampling import EvaluationBatches, TrainingBatches
 from mlfix_train.data.loading.spec import AugmentSpec, LoaderSpec
 from mlfix_train.data.loading.store_datamodule import Loader, StoreDataModule
 from mlfix_train.data.pixels.spec import PixelSpec
@@ -34,14 +33,9 @@ class DataModule(StoreDataModule):
         held_out: Booleans (N,), see :func:`mlfix_train.data.splits.draw_split`.
         cache: Folder of the pixel stores.
         arm: What to train on.
-        pixels: How images become pixels.
-        loader: How batches are made.
         augmentation: Changes to training images; ``None`` for none.
         seed: The run's seed: order of the data, augmentation, and the control arm's draw.
-        max_unreadable: Share of unreadable images above which this is an error, 0 to 1.
-        progress: Called with (images decoded, images in total).
-        mean: Channel means that images are normalized with, RGB, of pixels in 0 to 1.
-        std: Standard deviations, likewise.
+        pixels, loader, max_unreadable, progress, mean, std: See :class:`StoreDataModule`.
     """
 
     def __init__(
@@ -62,13 +56,9 @@ class DataModule(StoreDataModule):
         super().__init__(table, cache, pixels, loader, seed, max_unreadable, progress, mean, std)
         self.held_out, self.arm = held_out, arm or Arm()
         self.augmentation = augmentation if augmentation is not None and augmentation.enabled else None
-        self.labels = self._all_labels()
-
-    def _all_labels(self) -> list[str]:
-        """Returns the labels of the data and those that fixes add: one list for all arms."""
-        labels = require_labels(self.table)
-        fixes = self.arm.fixes
-        return labels if fixes is None else sorted({*labels, *fixes["new_label"]} - {INVALID})
+        self.labels = require_labels(table)
+        if self.arm.fixes is not None:  # labels that fixes add belong to all arms
+            self.labels = sorted({*self.labels, *self.arm.fixes["new_label"]} - {INVALID})
 
     def setup(self, stage: str | None = None) -> None:
         """Opens the store and picks the rows that train and those that are held out; unreadable images do neither.
@@ -95,21 +85,13 @@ class DataModule(StoreDataModule):
 
     def train_dataloader(self) -> Loader:
         """Returns batches of the arm's training samples."""
-        rank, world = self.rank_and_world()
-        size, count = self.loader.batch_size, len(self.train_rows)
-        if count // world < size:
-            log.info(
-                "only %d training samples per process: an epoch is one batch; a loader.batch_size below %d makes more",
-                count // world,
-                size,
+        size, count = self.loader.batch_size, len(self.train_rows) // self.rank_and_world()[1]
+        if count < size:
+            what = (
+                "only %d training samples per process: an epoch is one batch; a loader.batch_size below %d makes more"
             )
-        batches = TrainingBatches(self.train_labels, size, self.loader.sampling, self.seed, rank, world)
-        return self.make_loader(self.train_rows, self.train_labels, batches)
-
-    def val_dataloader(self) -> Loader:
-        """Returns batches of all held-out samples with their given labels, whatever the arm."""
-        batches = EvaluationBatches(len(self.val_rows), self.loader.eval_batch_size, *self.rank_and_world())
-        return self.make_loader(self.val_rows, self.val_labels, batches)
+            log.info(what, count, size)
+        return super().train_dataloader()
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augments (in training) and normalizes the images, on the device."""

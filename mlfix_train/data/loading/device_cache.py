@@ -44,13 +44,9 @@ def device_images(store: PixelStore, device: torch.device, wanted: bool | str) -
     if wanted is False or (wanted == "auto" and device.type == "cpu"):
         return None
     key = ("device images", str(device))  # one per device: those of an earlier store make room
-    made_from, images = cached(key, lambda: (store.fingerprint, _copy_to(store, device)))
-    if made_from != store.fingerprint:
-        del images
-        forget(key)
-        _, images = cached(key, lambda: (store.fingerprint, _copy_to(store, device)))
-    result: torch.Tensor | None = images
-    return result
+    forget(key, unless=lambda item: item[0] == store.fingerprint)
+    images: torch.Tensor | None = cached(key, lambda: (store.fingerprint, _copy_to(store, device)))[1]
+    return images
 
 
 def _copy_to(store: PixelStore, device: torch.device) -> torch.Tensor | None:
@@ -59,13 +55,8 @@ def _copy_to(store: PixelStore, device: torch.device) -> torch.Tensor | None:
         torch.cuda.empty_cache()
     size, free = int(np.prod(store.shape)), free_memory(device)
     if size > MEMORY_SHARE * free:
-        log.warning(
-            "the images take %.1f GB, more than %.0f%% of the %.1f GB free on %s: they are read batch by batch",
-            size / 1e9,
-            100 * MEMORY_SHARE,
-            free / 1e9,
-            device,
-        )
+        message = "the images take %.1f GB, more than %.0f%% of the %.1f GB free on %s: they are read batch by batch"
+        log.warning(message, size / 1e9, 100 * MEMORY_SHARE, free / 1e9, device)
         return None
     try:
         images = torch.empty(store.shape, dtype=torch.uint8, device=device)
@@ -84,15 +75,10 @@ def free_memory(device: torch.device) -> int:
 
 
 class DeviceBatches:
-    """Batches picked on the device, in place of a DataLoader.
+    """Batches picked on the device, in place of a DataLoader: :class:`StoredSamples` with ``images`` for the store.
 
-    Yields ``{image: uint8 (N, 3, H, W), label: int64 (N,), index: int64 (N,)}``.
-
-    Args:
-        images: From :func:`device_images`.
-        rows: M row numbers into ``images``.
-        labels: M int64 labels.
-        sampler: Which of the M make up each batch.
+    Yields ``{image: uint8 (N, 3, H, W), label: int64 (N,), index: int64 (N,)}``; ``sampler`` says which of the M rows
+    and labels make up each batch.
     """
 
     def __init__(

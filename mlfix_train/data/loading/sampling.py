@@ -16,7 +16,19 @@ from mlfix_train.data.loading.spec import SAMPLINGS
 from mlfix_train.errors import check_choice
 
 
-class TrainingBatches(Sampler[list[int]]):
+class _Batches(Sampler[list[int]]):
+    batch_size: int
+
+    def positions(self) -> np.ndarray:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[list[int]]:
+        own = self.positions()
+        for start in range(0, len(own), self.batch_size):
+            yield own[start : start + self.batch_size].tolist()
+
+
+class TrainingBatches(_Batches):
     """Batches of a training epoch.
 
     The last batch is dropped if it is not full, so that shapes are stable (unless it is the only one).
@@ -68,23 +80,14 @@ class TrainingBatches(Sampler[list[int]]):
         own = np.resize(self.draw()[:n], max(n, self.world))[self.rank :: self.world]
         return own[: len(self) * self.batch_size].astype(np.int64)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        own = self.positions()
-        for start in range(0, len(own), self.batch_size):
-            yield own[start : start + self.batch_size].tolist()
-
     def __len__(self) -> int:
         return max(1, max(len(self.labels) // self.world, 1) // self.batch_size)
 
 
-class EvaluationBatches(Sampler[list[int]]):
-    """Every position once, in order; under DDP the processes' parts are padded to the same length by repetition.
+class EvaluationBatches(_Batches):
+    """Every position below ``n`` once, in order; under DDP the processes' parts are padded to one length by repetition.
 
-    Args:
-        n: Number of samples.
-        batch_size: Samples per batch and process.
-        rank: Number of this process.
-        world: Number of processes.
+    Other arguments are those of :class:`TrainingBatches`.
     """
 
     def __init__(self, n: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
@@ -94,11 +97,6 @@ class EvaluationBatches(Sampler[list[int]]):
         """Returns this process's samples, in order: int64."""
         share = math.ceil(self.n / self.world)
         return np.resize(np.arange(self.n, dtype=np.int64), share * self.world)[self.rank :: self.world]
-
-    def __iter__(self) -> Iterator[list[int]]:
-        own = self.positions()
-        for start in range(0, len(own), self.batch_size):
-            yield own[start : start + self.batch_size].tolist()
 
     def __len__(self) -> int:
         return math.ceil(math.ceil(self.n / self.world) / self.batch_size)

@@ -30,8 +30,8 @@ class LoaderSpec:
     cache_on_device: bool | str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "eval_batch_size"):
-            check_range(name, getattr(self, name), 2, 1_000_000)
+        check_range("batch_size", self.batch_size, 2, 1_000_000)
+        check_range("eval_batch_size", self.eval_batch_size, 2, 1_000_000)
         check_choice("sampling", self.sampling, SAMPLINGS)
         check_range("workers", self.workers, 0, 256)
         if not isinstance(self.cache_on_device, bool) and self.cache_on_device != "auto":

@@ -25,13 +25,7 @@ Loader = DataLoader[Batch] | DeviceBatches
 
 
 class StoredSamples(Dataset[Batch]):
-    """Rows of a pixel store with labels; indexed by a list of positions it returns a whole batch.
-
-    Args:
-        store: N images.
-        rows: M row numbers into the store.
-        labels: M int64 labels.
-    """
+    """M rows of a pixel store with int64 labels; indexed by a list of positions it returns a whole batch."""
 
     def __init__(self, store: PixelStore, rows: np.ndarray, labels: np.ndarray) -> None:
         self.store, self.rows, self.labels = store, rows, labels
@@ -51,7 +45,8 @@ class StoredSamples(Dataset[Batch]):
 class StoreDataModule(L.LightningDataModule):
     """Base of the DataModules: opens the pixel store, makes loaders, normalizes on the device.
 
-    A subclass sets ``train_rows`` and ``val_rows`` (row numbers of the sample table) in ``setup``.
+    A subclass sets ``train_rows`` and ``val_rows`` (int64 row numbers of the sample table) in ``setup``, and the labels
+    of both, which every held-out sample keeps in all arms.
 
     Args:
         table: A sample table.
@@ -67,7 +62,9 @@ class StoreDataModule(L.LightningDataModule):
     """
 
     train_rows: np.ndarray
+    train_labels: np.ndarray
     val_rows: np.ndarray
+    val_labels: np.ndarray
 
     def __init__(
         self,
@@ -84,7 +81,7 @@ class StoreDataModule(L.LightningDataModule):
         super().__init__()
         self.table, self.cache, self.seed = table, cache, seed
         self.pixels, self.loader = pixels or PixelSpec(), loader or LoaderSpec()
-        self.max_unreadable, self.progress = max_unreadable, progress
+        self.sampling, self.max_unreadable, self.progress = self.loader.sampling, max_unreadable, progress
         self.mean, self.std = tuple(mean), tuple(std)
         self._next_batch = (-1, 0)  # epoch, batch
         self._device_images: tuple[torch.Tensor | None] | None = None
@@ -92,34 +89,34 @@ class StoreDataModule(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Opens the pixel store, and builds it if it is missing (one process per machine does)."""
-        if not hasattr(self, "store"):
-            self.store: PixelStore = self._open_store()
-
-    def _open_store(self) -> PixelStore:
-        """Opens the store; the runs of a sweep that train in one process check the files once."""
+        if hasattr(self, "store"):
+            return
 
         def open_with_table() -> tuple[pd.DataFrame, PixelStore]:
-            store = open_store(
-                self.table, self.pixels, self.cache, max_unreadable=self.max_unreadable, progress=self.progress
-            )
+            store = open_store(self.table, self.pixels, self.cache, None, self.max_unreadable, self.progress)
             return self.table, store  # kept together, since the table's identity is part of the key
 
+        # The runs of a sweep that train in one process check the files once.
         key = ("store", id(self.table), str(self.pixels), str(self.cache), self.max_unreadable)
-        store: PixelStore = cached(key, open_with_table)[1]
-        return store
+        self.store: PixelStore = cached(key, open_with_table)[1]
 
     def rank_and_world(self) -> tuple[int, int]:
         """Returns the number of this process and the number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def make_loader(self, rows: np.ndarray, labels: np.ndarray, batches: TrainingBatches | EvaluationBatches) -> Loader:
-        """Returns whole batches of the store: picked on the device if the images are there, else read.
+    def train_dataloader(self) -> Loader:
+        """Returns batches of the training samples, in an order that follows from the run's seed and the epoch."""
+        size, sampling = self.loader.batch_size, self.sampling
+        batches = TrainingBatches(self.train_labels, size, sampling, self.seed, *self.rank_and_world())
+        return self.make_loader(self.train_rows, self.train_labels, batches)
 
-        Args:
-            rows: M row numbers into the store.
-            labels: M int64 labels.
-            batches: Which of the M make up each batch.
-        """
+    def val_dataloader(self) -> Loader:
+        """Returns batches of all held-out or monitored samples."""
+        batches = EvaluationBatches(len(self.val_rows), self.loader.eval_batch_size, *self.rank_and_world())
+        return self.make_loader(self.val_rows, self.val_labels, batches)
+
+    def make_loader(self, rows: np.ndarray, labels: np.ndarray, batches: TrainingBatches | EvaluationBatches) -> Loader:
+        """Returns batches of M rows and labels: picked on the device if the images are there, else read."""
         images, workers = self.device_images(), self.loader.workers
         if images is not None:
             self._device_loaders.append(DeviceBatches(images, rows, labels, batches))
@@ -145,11 +142,10 @@ class StoreDataModule(L.LightningDataModule):
         for loader in self._device_loaders:
             loader.release()
         self._device_loaders.clear()
-        if self._device_images is not None and self._device_images[0] is not None:
-            self._device_images = None
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-        self._device_images = None
+        held, self._device_images = self._device_images, None
+        if held is not None and held[0] is not None and torch.cuda.is_available():
+            del held
+            torch.cuda.empty_cache()
 
     @property
     def is_training(self) -> bool:

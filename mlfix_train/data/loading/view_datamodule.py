@@ -11,9 +11,8 @@ import torch
 
 from mlfix_train.data.loading.augment import IMAGENET_MEAN, IMAGENET_STD
 from mlfix_train.data.loading.device_cache import Batch
-from mlfix_train.data.loading.sampling import EvaluationBatches, TrainingBatches
 from mlfix_train.data.loading.spec import LoaderSpec, ViewSpec
-from mlfix_train.data.loading.store_datamodule import Loader, StoreDataModule
+from mlfix_train.data.loading.store_datamodule import StoreDataModule
 from mlfix_train.data.loading.views import two_views
 from mlfix_train.data.pixels.spec import PixelSpec
 from mlfix_train.data.samples import label_list
@@ -32,14 +31,10 @@ class ViewDataModule(StoreDataModule):
     Args:
         table: A sample table, with or without labels.
         cache: Folder of the pixel stores.
-        pixels: How images become pixels.
         loader: How batches are made; ``sampling`` is not used: every sample is drawn once per epoch.
         views: How much two views may differ.
         seed: The run's seed: order of the data, and views.
-        max_unreadable: Share of unreadable images above which this is an error, 0 to 1.
-        progress: Called with (images decoded, images in total).
-        mean: Channel means that images are normalized with, RGB, of pixels in 0 to 1.
-        std: Standard deviations, likewise.
+        pixels, max_unreadable, progress, mean, std: See :class:`StoreDataModule`.
     """
 
     def __init__(
@@ -56,7 +51,7 @@ class ViewDataModule(StoreDataModule):
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         super().__init__(table, cache, pixels, loader, seed, max_unreadable, progress, mean, std)
-        self.labels, self.views = label_list(table), views or ViewSpec()
+        self.labels, self.views, self.sampling = label_list(table), views or ViewSpec(), "shuffled"
 
     def setup(self, stage: str | None = None) -> None:
         """Opens the store and leaves out unreadable images.
@@ -69,30 +64,14 @@ class ViewDataModule(StoreDataModule):
         self.prepare_data()
         self.train_rows = np.flatnonzero(~self.table.index.isin(self.store.unreadable))
         if len(self.train_rows) < 2:
-            raise DataError(
-                f"{len(self.train_rows)} image(s) are readable; a sorting network learns from two or more",
-                "add images (a few hundred are few)",
-            )
+            problem = f"{len(self.train_rows)} image(s) are readable; a sorting network learns from two or more"
+            raise DataError(problem, "add images (a few hundred are few)")
         if self.views.positive_pair == "group" and self.table["group"].is_unique:
-            raise DataError(
-                "views.positive_pair=group, but every image is a group of its own",
-                "set the groups (data.group=<regular expression on the sample_id>), or views.positive_pair=image",
-            )
+            hint = "set the groups (data.group=<regular expression on the sample_id>), or views.positive_pair=image"
+            raise DataError("views.positive_pair=group, but every image is a group of its own", hint)
         count = min(MONITORED_SAMPLES, len(self.train_rows))
         self.val_rows = np.sort(np.random.default_rng(0).choice(self.train_rows, count, replace=False))
-
-    def train_dataloader(self) -> Loader:
-        """Returns batches of all samples, in an order that follows from the run's seed and the epoch."""
-        no_labels = np.zeros(len(self.train_rows), dtype=np.int64)
-        rank, world = self.rank_and_world()
-        batches = TrainingBatches(no_labels, self.loader.batch_size, "shuffled", self.seed, rank, world)
-        return self.make_loader(self.train_rows, no_labels, batches)
-
-    def val_dataloader(self) -> Loader:
-        """Returns batches of the samples whose neighbours are shown."""
-        no_labels = np.zeros(len(self.val_rows), dtype=np.int64)
-        batches = EvaluationBatches(len(self.val_rows), self.loader.eval_batch_size, *self.rank_and_world())
-        return self.make_loader(self.val_rows, no_labels, batches)
+        self.train_labels, self.val_labels = (np.zeros_like(rows) for rows in (self.train_rows, self.val_rows))
 
     def _images_of_same_groups(self, batch: Batch, seed: int) -> torch.Tensor:
         """Returns for each image another one of its group, drawn at random, or the image itself if it is alone."""

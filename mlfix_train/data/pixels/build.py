@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -16,11 +17,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mlfix_train.data.files.atomic import FolderLock, atomic_path
+from mlfix_train.data.files.atomic import atomic_path, folder_lock
 from mlfix_train.data.files.process_pool import map_unordered
 from mlfix_train.data.files.system import cpu_count
-from mlfix_train.data.pixels import chunk as chunks
-from mlfix_train.data.pixels.chunk import Chunk
+from mlfix_train.data.pixels import decode
 from mlfix_train.data.pixels.spec import PixelSpec
 from mlfix_train.data.pixels.store import PixelStore, checksum, file_state, open_if_valid
 from mlfix_train.errors import DataError
@@ -51,7 +51,7 @@ def build_store(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FolderLock(folder):
+        with folder_lock(folder):
             store = open_if_valid(folder, fingerprint, (len(table), spec.size, spec.size, 3))
             if store is not None:  # another process built it while this one waited
                 return store
@@ -91,7 +91,7 @@ def _decode_all(
     unreadable, done = _read_journal(folder / JOURNAL, part, offset, row_bytes, total)
     paths = table["path"].tolist()
     todo = [
-        Chunk(str(part), offset, start, paths[start : start + CHUNK_SIZE], spec)
+        decode.Chunk(str(part), offset, start, paths[start : start + CHUNK_SIZE], spec)
         for start in range(0, total, CHUNK_SIZE)
         if start not in done
     ]
@@ -100,7 +100,7 @@ def _decode_all(
         log.info("pixel store: resuming, %d of %d images are decoded", finished, total)
     workers = 1 if len(todo) * CHUNK_SIZE <= SERIAL_LIMIT else workers or cpu_count()
     with open(folder / JOURNAL, "a") as journal:
-        for chunk, failures in map_unordered(chunks.decode_chunk, todo, workers, str):
+        for chunk, failures in map_unordered(decode.decode_chunk, todo, workers, str):
             crc = _chunk_checksum(part, offset, chunk.start, row_bytes, total)
             journal.write(json.dumps([CHUNK_SIZE, chunk.start, failures, crc]) + "\n")
             journal.flush()
@@ -115,14 +115,10 @@ def _decode_all(
 def _allocate(part: Path, shape: tuple[int, ...]) -> int:
     """Creates the file at its full size (a full disk is noticed at once); returns the offset of the first pixel."""
     size = int(np.prod(shape))
-    try:
-        with open(part, "rb") as file:
-            np.lib.format.read_magic(file)
-            found, _, _ = np.lib.format.read_array_header_1_0(file)
-            if tuple(found) == shape and part.stat().st_size == file.tell() + size:
-                return file.tell()
-    except (FileNotFoundError, ValueError):
-        pass
+    with contextlib.suppress(FileNotFoundError, ValueError, EOFError):
+        found = np.load(part, mmap_mode="r")
+        if found.shape == shape and part.stat().st_size == found.offset + size:
+            return int(found.offset)
     part.unlink(missing_ok=True)
     (part.parent / JOURNAL).unlink(missing_ok=True)
     if shutil.disk_usage(part.parent).free < size:
@@ -143,7 +139,6 @@ def _allocate(part: Path, shape: tuple[int, ...]) -> int:
 
 
 def _chunk_checksum(part: Path, offset: int, start: int, row_bytes: int, total: int) -> int:
-    """Returns the CRC-32 of a chunk's pixels as they are in the file."""
     with open(part, "rb") as file:
         file.seek(offset + start * row_bytes)
         return zlib.crc32(file.read(min(CHUNK_SIZE, total - start) * row_bytes))
@@ -172,11 +167,7 @@ def _describe_failure(error: OSError, folder: Path, n: int, spec: PixelSpec) -> 
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         kilobytes = n * spec.size**2 * 3 / 1e3
         size = f"{kilobytes / 1e3:,.0f} MB" if kilobytes > 2e3 else f"{kilobytes:,.0f} kB"
-        return DataError(
-            f"no space left for the pixel store {folder}: it needs {size}",
-            "free some space, or set another pixels.cache=<folder> or a smaller pixels.size",
-        )
-    return DataError(
-        f"the pixel store {folder} can't be written: {error.strerror or error}",
-        "choose a folder you can write to: pixels.cache=<folder>",
-    )
+        hint = "free some space, or set another pixels.cache=<folder> or a smaller pixels.size"
+        return DataError(f"no space left for the pixel store {folder}: it needs {size}", hint)
+    problem = f"the pixel store {folder} can't be written: {error.strerror or error}"
+    return DataError(problem, "choose a folder you can write to: pixels.cache=<folder>")

@@ -1,15 +1,22 @@
-"""One image file to one small uint8 array, whatever the file's colour space, bit depth, orientation or age."""
+"""Image files to small uint8 arrays, whatever a file's colour space, bit depth, orientation or age.
+
+Worker processes import this module, so it needs no more than numpy and Pillow.
+"""
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from mlfix_train.data.pixels.spec import PixelSpec
 
 DECODER_VERSION = 1
 """Increment when the same file would give other pixels, so that existing stores are rebuilt."""
@@ -64,7 +71,9 @@ def decode_image(path: str, size: int, aspect: str = "squash", max_megapixels: f
             with open_image(path, max_megapixels) as image:
                 if image.format == "JPEG" and min(image.size) > 4 * size:
                     image.draft("RGB", (2 * size, 2 * size))  # decodes at 1/2, 1/4 or 1/8 of the size: no visible loss
-                return np.asarray(fit_square(to_rgb(upright(image)), size, aspect, reducing_gap=3.0))
+                turn = orientation(image)
+                upright = image if turn is None else image.transpose(turn)
+                return np.asarray(fit_square(to_rgb(upright), size, aspect, reducing_gap=3.0))
     except UnreadableImage:
         raise
     except FileNotFoundError:
@@ -76,10 +85,6 @@ def decode_image(path: str, size: int, aspect: str = "squash", max_megapixels: f
 @contextmanager
 def open_image(path: str, max_megapixels: float) -> Iterator[Any]:
     """Opens an image file under a size limit of its own; Pillow's limit stays as it is for the rest of the process.
-
-    Args:
-        path: The file.
-        max_megapixels: Largest image that is opened.
 
     Yields:
         The ``PIL.ImageFile.ImageFile``, its pixels not decoded yet.
@@ -111,12 +116,6 @@ def reason_of(path: str, error: BaseException) -> str:
     except OSError as problem:
         return problem.strerror or type(problem).__name__
     return str(error).replace(f" {path!r}", "").strip() or type(error).__name__
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """Applies the EXIF orientation, if there is a readable one."""
-    transpose = orientation(image)
-    return image if transpose is None else image.transpose(transpose)
 
 
 def orientation(image: Any) -> Image.Transpose | None:
@@ -173,3 +172,36 @@ def fit_square(
     canvas = Image.new("RGB", (size, size), (GREY, GREY, GREY))
     canvas.paste(inner, ((size - inner.width) // 2, (size - inner.height) // 2))
     return canvas
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Images to decode, and where their pixels go: the file, the byte of its row 0, and the row of the first image."""
+
+    part: str
+    offset: int
+    start: int
+    paths: Sequence[str]
+    spec: PixelSpec
+
+    def __str__(self) -> str:
+        return f"{self.paths[0]} to {self.paths[-1]}"
+
+
+def decode_chunk(chunk: Chunk) -> dict[int, str]:
+    """Decodes a chunk and writes its pixels; unreadable images become grey, their rows and reasons are returned."""
+    spec = chunk.spec
+    pixels = np.full((len(chunk.paths), spec.size, spec.size, 3), GREY, dtype=np.uint8)
+    failures = {}
+    for row, path in enumerate(chunk.paths):
+        try:
+            pixels[row] = decode_image(path, spec.size, spec.aspect, spec.max_megapixels)
+        except UnreadableImage as error:
+            failures[chunk.start + row] = str(error)
+    position = chunk.offset + chunk.start * pixels[0].nbytes
+    with open(chunk.part, "r+b", buffering=0) as file:
+        view = memoryview(pixels.data).cast("B")
+        while view:
+            written = os.pwrite(file.fileno(), view, position)
+            view, position = view[written:], position + written
+    return failures

@@ -157,8 +157,7 @@ def fingerprint_inputs(table: pd.DataFrame, spec: PixelSpec) -> str:
     digest = hashlib.sha256(f"{DECODER_VERSION}|{spec}".encode())
     for name, path in zip(table.index, table["path"], strict=True):
         try:
-            stat = os.stat(path)
-            state = f"{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
+            state = "|".join(map(str, file_state(path)))
         except OSError as error:
             state = f"missing {error.errno}"
         digest.update(f"{name}\x1f{path}\x1f{state}\x1e".encode())
@@ -187,11 +186,9 @@ def verify_pixels(folder: Path, info: dict[str, Any]) -> None:
         ValueError: They differ from what was written.
     """
     path, verified = folder / "pixels.npy", folder / "checked.json"
-    try:
+    with contextlib.suppress(OSError, ValueError):
         if json.loads(verified.read_text()) == [info["crc32"], file_state(path)]:
             return
-    except (OSError, ValueError):
-        pass
     if checksum(path) != info["crc32"]:
         raise ValueError("its pixels don't match their checksum: the disk or file is damaged")
     with contextlib.suppress(OSError):  # a read-only cache is verified each time
@@ -208,13 +205,8 @@ def _check_unreadable(unreadable: dict[str, str], n: int, limit: float) -> None:
         log.warning("%d image(s) can't be read and are left out: %s", len(unreadable), format_list(lines, 3))
         return
     if len(unreadable) == n and all("missing" in reason for reason in unreadable.values()):
-        raise DataError(
-            f"none of the {n:,} images exists",
-            "relative paths in a table start at its folder: set data.root=<folder> if yours start elsewhere",
-            lines,
-        )
-    raise DataError(
-        f"{len(unreadable):,} of {n:,} images can't be read, more than pixels.max_unreadable={limit:g} allows",
-        "repair or remove them, or raise pixels.max_unreadable (a share, 0 to 1) to leave them out",
-        lines,
-    )
+        hint = "relative paths in a table start at its folder: set data.root=<folder> if yours start elsewhere"
+        raise DataError(f"none of the {n:,} images exists", hint, lines)
+    hint = "repair or remove them, or raise pixels.max_unreadable (a share, 0 to 1) to leave them out"
+    problem = f"{len(unreadable):,} of {n:,} images can't be read, more than pixels.max_unreadable={limit:g} allows"
+    raise DataError(problem, hint, lines)

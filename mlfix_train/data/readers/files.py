@@ -14,17 +14,16 @@ log = logging.getLogger(__name__)
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
 )
+SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+SPLIT_NAMES |= dict.fromkeys(("val", "valid", "validation"), "val")
+"""Folders and words that name a split."""
 
 
 def check_root(root: str | Path, hint: str) -> Path:
     """Returns the folder of the data, absolute.
 
-    Args:
-        root: The folder.
-        hint: What to give instead, for the error.
-
     Raises:
-        DataError: It is empty, missing, or a file.
+        DataError: ``root`` is empty, missing, or a file; ``hint`` says what to give instead.
     """
     if not str(root).strip():
         raise DataError("data.root is empty", hint)
@@ -66,23 +65,17 @@ def find_images(base: Path) -> tuple[list[str], list[str]]:
             elif identity is not None:
                 stack.append((name, ancestors | {identity}))
             elif not special and os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
-                images.append(_check_utf8(base, name))
+                images.append(name)
             else:
                 others.append(name)
+    for name in images:
+        if not name.isascii() and name != name.encode("utf-8", "replace").decode():
+            raise DataError(f"{str(base / name)!r}: the file's name is not UTF-8", "rename it (see `convmv`)")
     return sorted(images), others
 
 
 def _identity(stat: os.stat_result) -> tuple[int, int]:
     return stat.st_dev, stat.st_ino
-
-
-def _check_utf8(base: Path, name: str) -> str:
-    """Returns ``name`` if it can be written to a CSV or JSON file."""
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(f"{str(base / name)!r}: the file's name is not UTF-8", "rename it (see `convmv`)") from error
-    return name
 
 
 def group_names(sample_ids: list[str], pattern: str | None, key: str = "data.group") -> list[str] | None:
@@ -107,16 +100,11 @@ def group_names(sample_ids: list[str], pattern: str | None, key: str = "data.gro
     matches = [regex.search(name) for name in sample_ids]
     unmatched = [name for name, match in zip(sample_ids, matches, strict=True) if match is None]
     if len(unmatched) == len(sample_ids):
-        raise DataError(
-            f"{key}={pattern} matches none of the {len(sample_ids):,} samples, such as {sample_ids[0]!r}",
-            r"it is a regular expression on the sample_id: '(.+)_\d+' groups a/7_01.jpg and a/7_02.jpg as a/7",
-        )
+        hint = r"it is a regular expression on the sample_id: '(.+)_\d+' groups a/7_01.jpg and a/7_02.jpg as a/7"
+        problem = f"{key}={pattern} matches none of the {len(sample_ids):,} samples, such as {sample_ids[0]!r}"
+        raise DataError(problem, hint)
     if unmatched:
-        log.warning(
-            "%s does not match %d samples; each is a group of its own: %s",
-            key,
-            len(unmatched),
-            format_list(unmatched, 3),
-        )
+        shown = format_list(unmatched, 3)
+        log.warning("%s does not match %d samples; each is a group of its own: %s", key, len(unmatched), shown)
     part = 1 if regex.groups else 0
     return [match.group(part) or name if match else name for name, match in zip(sample_ids, matches, strict=True)]

@@ -8,13 +8,11 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from mlfix_train.data.readers.files import IMAGE_SUFFIXES, check_root, find_images, group_names
+from mlfix_train.data.readers.files import IMAGE_SUFFIXES, SPLIT_NAMES, check_root, find_images, group_names
 from mlfix_train.data.samples import make_table
 from mlfix_train.errors import DataError, format_list
 
 log = logging.getLogger(__name__)
-
-SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
 def read_folder(root: str | Path, group: str | None = None) -> pd.DataFrame:
@@ -40,25 +38,19 @@ def read_folder(root: str | Path, group: str | None = None) -> pd.DataFrame:
     ids, others = find_images(base)
     if not ids:
         content = f"only {len(others):,} other file(s), such as {format_list(others, 3)}" if others else "it is empty"
-        raise DataError(
-            f"no images below data.root={root}: {content}",
-            f"images are files that end in {', '.join(sorted(IMAGE_SUFFIXES))}",
-        )
+        hint = f"images are files that end in {', '.join(sorted(IMAGE_SUFFIXES))}"
+        raise DataError(f"no images below data.root={root}: {content}", hint)
     parts = {name: PurePosixPath(name).parts for name in ids}
     first_folders = {path[0].lower() for path in parts.values() if len(path) > 1}
-    has_splits = bool(first_folders) and first_folders <= SPLIT_FOLDERS and any(len(p) > 2 for p in parts.values())
+    has_splits = bool(first_folders) and first_folders <= set(SPLIT_NAMES) and any(len(p) > 2 for p in parts.values())
     level = 1 if has_splits else 0
     unsorted = [name for name in ids if len(parts[name]) < level + 2]
     if len(unsorted) == len(ids):
         labels: list[str | None] = [None] * len(ids)
     else:
         if unsorted:
-            log.warning(
-                "%s: %d image(s) are outside of the class folders and are left out: %s",
-                base,
-                len(unsorted),
-                format_list(unsorted, 3),
-            )
+            message = "%s: %d image(s) are outside of the class folders and are left out: %s"
+            log.warning(message, base, len(unsorted), format_list(unsorted, 3))
             ids = [name for name in ids if len(parts[name]) >= level + 2]
         labels = [parts[name][level] for name in ids]
     splits = [parts[name][0].lower() if has_splits else "" for name in ids]

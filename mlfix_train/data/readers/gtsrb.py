@@ -29,15 +29,8 @@ go-straight-or-left keep-right keep-left roundabout end-of-no-overtaking end-of-
 LABELS = tuple(_NAMES.split())
 """Names of the class numbers 0 to 42."""
 FRAME = re.compile(r"(\d{5})_\d{5}")
-METADATA = {
-    "Width": "width",
-    "Height": "height",
-    "Roi.X1": "roi_x1",
-    "Roi.Y1": "roi_y1",
-    "Roi.X2": "roi_x2",
-    "Roi.Y2": "roi_y2",
-}
-"""Columns of the CSV files, and what the sample table calls them."""
+METADATA = ("Width", "Height", "Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2")
+"""Columns of the CSV files that are kept, as ``width`` ... ``roi_y2``."""
 
 
 def read_gtsrb(root: str | Path, test: str | bool = "auto") -> pd.DataFrame:
@@ -64,24 +57,20 @@ def read_gtsrb(root: str | Path, test: str | bool = "auto") -> pd.DataFrame:
         raise DataError(f"the class folders below data.root={root} hold no .ppm files", "unpack the archive again")
     if test is not False:
         rows += _test_rows(base, folders[0].parent, required=test is True)
-    ids, labels, groups, splits = (
-        [str(row.pop(key)) for row in rows] for key in ("sample_id", "label", "group", "split")
-    )
+    names = ("sample_id", "label", "group", "split")
+    ids, labels, groups, splits = ([str(row.pop(key)) for row in rows] for key in names)
     paths = [os.path.join(base, name) for name in ids]
     return make_table(ids, paths, labels, groups, splits, pd.DataFrame(rows), source=f"data.root={root}")
 
 
 def _class_folders(base: Path) -> list[Path]:
-    """Returns the folders 00000 to 00042."""
     names = {f"{number:05d}" for number in range(len(LABELS))}
     for parent, folders, _ in os.walk(base, followlinks=True):
         found = sorted(names & set(folders))
         if len(found) > 1:
             return [Path(parent, name) for name in found]
-    raise DataError(
-        f"no folders 00000 to 00042 below data.root={base}",
-        "unpack GTSRB_Final_Training_Images.zip there; class folders with names are read by data=folder",
-    )
+    hint = "unpack GTSRB_Final_Training_Images.zip there; class folders with names are read by data=folder"
+    raise DataError(f"no folders 00000 to 00042 below data.root={base}", hint)
 
 
 def _training_rows(base: Path, folder: Path) -> list[dict[str, Any]]:
@@ -101,10 +90,9 @@ def _test_rows(base: Path, training: Path, required: bool) -> list[dict[str, Any
     folder = next((path for path in sorted(base.rglob("Final_Test/Images")) if path != training), None)
     if labels is None or folder is None:
         if required:
-            raise DataError(
-                f"no {'GT-final_test.csv' if labels is None else 'Final_Test/Images'} below data.root={base}",
-                "unpack GTSRB_Final_Test_Images.zip and GTSRB_Final_Test_GT.zip there, or set data.test=false",
-            )
+            missing = "GT-final_test.csv" if labels is None else "Final_Test/Images"
+            hint = "unpack GTSRB_Final_Test_Images.zip and GTSRB_Final_Test_GT.zip there, or set data.test=false"
+            raise DataError(f"no {missing} below data.root={base}", hint)
         return []
     rows = []
     for name, metadata in _read_csv(labels).items():
@@ -118,7 +106,7 @@ def _test_rows(base: Path, training: Path, required: bool) -> list[dict[str, Any
 
 def _row(sample_id: str, class_id: int, group: str, split: str, metadata: dict[str, str]) -> dict[str, Any]:
     row = {"sample_id": sample_id, "label": LABELS[class_id], "group": group, "split": split, "class_id": class_id}
-    values = {new: metadata.get(old) or "" for old, new in METADATA.items()}
+    values = {name.lower().replace(".", "_"): metadata.get(name) or "" for name in METADATA}
     return row | {name: int(value) for name, value in values.items() if value.isdigit()}
 
 
@@ -129,8 +117,6 @@ def _read_csv(path: Path) -> dict[str, dict[str, str]]:
     with open(path, encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file, delimiter=";"))
     if rows and "Filename" not in rows[0]:
-        raise DataError(
-            f"{path}: no column Filename; it has {', '.join(map(str, rows[0]))}",
-            "its cells must be separated by semicolons, as in the original files",
-        )
+        problem = f"{path}: no column Filename; it has {', '.join(map(str, rows[0]))}"
+        raise DataError(problem, "its cells must be separated by semicolons, as in the original files")
     return {str(row["Filename"]): row for row in rows}

@@ -51,15 +51,13 @@ def read_table(
     if "" in given:
         raise DataError(f"{source}: row {given.index('') + 2} has no path", "add it, or remove the row")
     paths = [os.path.normpath(os.path.join(base, value)) for value in given]
-    if names["sample_id"]:
-        ids = _strings(raw, names["sample_id"])
-    else:
-        ids = [Path(os.path.relpath(path, base)).as_posix() for path in paths]
-    labels = [value or None for value in _strings(raw, names["label"])] if names["label"] else [None] * len(raw)
-    groups = _strings(raw, names["group"]) if names["group"] else group_names(ids, group)
+    texts = {key: _strings(raw, name) for key, name in names.items() if name}
+    ids = texts.get("sample_id") or [Path(os.path.relpath(path, base)).as_posix() for path in paths]
+    labels = [value or None for value in texts.get("label", [""] * len(raw))]
+    groups = texts["group"] if names["group"] else group_names(ids, group)
     if groups is not None:
         groups = [value or name for value, name in zip(groups, ids, strict=True)]
-    splits = _strings(raw, names["split"]) if names["split"] else None
+    splits = texts.get("split")
     metadata = raw.drop(columns=[name for name in names.values() if name])
     metadata = metadata.rename(columns={name: f"{name}_in_file" for name in metadata.columns if name in COLUMNS})
     return make_table(ids, paths, labels, groups, splits, metadata, source=str(source))
@@ -76,14 +74,12 @@ def _read_file(source: Path, text_columns: list[str]) -> pd.DataFrame:
         rows = read_rows(source, "data.file", DataError)
         for line, cells in rows:
             if len(cells) > len(rows[0][1]):  # pandas would shift the columns
-                raise DataError(
-                    f"{source}: line {line} has {len(cells)} cells, the header {len(rows[0][1])}: {','.join(cells)!r}",
-                    'put values that contain a comma in double quotes: "a,b.jpg"',
-                )
-        # Only empty cells are missing: a label may well be "NA" or "null".
+                problem = f"line {line} has {len(cells)} cells, the header {len(rows[0][1])}: {','.join(cells)!r}"
+                raise DataError(f"{source}: {problem}", 'put values that contain a comma in double quotes: "a,b.jpg"')
         types = dict.fromkeys(text_columns, str)
+        na_values = [""]  # a label may well be "NA" or "null"
         return pd.read_csv(
-            source, keep_default_na=False, na_values=[""], encoding="utf-8-sig", dtype=types, index_col=False
+            source, keep_default_na=False, na_values=na_values, encoding="utf-8-sig", dtype=types, index_col=False
         )
     except (ValueError, OSError) as error:
         raise DataError(f"{source} can't be read as a table: {error}", "set a CSV or Parquet file") from error

@@ -38,9 +38,6 @@ def photograph_sign(rng: np.random.Generator, name: str, size: int, difficulty: 
     return _photograph(rng, scene, size, difficulty)
 
 
-# The street
-
-
 @lru_cache(maxsize=64)
 def _weights(size: int, cells: int) -> np.ndarray:
     """Returns the weights, shape (size, cells), that interpolate ``cells`` values smoothly over ``size`` pixels."""
@@ -107,9 +104,6 @@ def _clutter(rng: np.random.Generator, image: Image.Image, windows: bool) -> Non
             draw.ellipse([x, y, x + width, y + height], _pick(rng, (*LEAVES, *SKIES)))
         else:
             draw.rectangle([x, y, x + width, y + height], _pick(rng, (*WALLS, *PAINTS)))
-
-
-# The sign in it
 
 
 def _pose(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -198,9 +192,6 @@ def _hide_part(rng: np.random.Generator, scene: Image.Image, pose: np.ndarray) -
             draw.ellipse([x + (dx - 0.3) * reach, top - reach, x + (dx + 0.3) * reach, low], _pick(rng, PAINTS[2:3], 5))
 
 
-# The camera
-
-
 def _photograph(rng: np.random.Generator, scene: Image.Image, size: int, difficulty: float) -> np.ndarray:
     """Returns the scene as a camera in a moving car sees it: blurred, reduced to ``size``, lit and noisy."""
     unit = scene.width / 64
@@ -219,7 +210,6 @@ def _photograph(rng: np.random.Generator, scene: Image.Image, size: int, difficu
 
 
 def _shake(rng: np.random.Generator, scene: Image.Image, unit: float, difficulty: float) -> Image.Image:
-    """Returns the scene averaged along a straight movement of the camera."""
     pixels = np.asarray(scene, np.uint16)
     turn, length = rng.normal(0, 0.6), rng.uniform(2.4, 8.4) * difficulty * unit
     steps = [(math.sin(turn) * length * step, math.cos(turn) * length * step) for step in np.linspace(-0.5, 0.5, 7)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
+from operator import methodcaller
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,12 +128,10 @@ def _square(pen: Pen) -> None:
     pen.polygon([(8, 8), (92, 8), (92, 92), (8, 92)], pen.style.blue, 2)
 
 
-def _lifted(pen: Pen, stripes: int) -> None:
-    pen.disc(50, 50, 49.5, WHITE)
-    pen.disc(50, 50, 47.5, BLACK)
-    pen.disc(50, 50, 45.5, WHITE)
-    for stripe in range(stripes):
-        shift = (stripe - (stripes - 1) / 2) * 6
+def _lifted(pen: Pen) -> None:
+    for radius, colour in ((49.5, WHITE), (47.5, BLACK), (45.5, WHITE)):
+        pen.disc(50, 50, radius, colour)
+    for shift in (-9, -3, 3, 9):
         pen.line([(20 + shift, 80 + shift), (80 + shift, 20 + shift)], 3, BLACK)
 
 
@@ -170,24 +169,6 @@ def _speed_limit(pen: Pen, digits: str) -> None:
     pen.text(digits, 50, 50, width * pen.style.digits, height, BLACK)
 
 
-def _end_of_speed_limit(pen: Pen) -> None:
-    _lifted(pen, stripes=4)
-    pen.text("80", 50, 50, 54 * pen.style.digits, 38, GREY)
-
-
-def _no_overtaking(pen: Pen, truck: bool) -> None:
-    _prohibition(pen)
-    overtaker, x, size = (_truck, 36, 37) if truck else (_car, 34, 27)
-    overtaker(pen, x, 61, size, pen.style.red)
-    _car(pen, 68, 61, 24 if truck else 27, BLACK)
-
-
-def _no_entry(pen: Pen) -> None:
-    pen.disc(50, 50, 49.5, WHITE)
-    pen.disc(50, 50, 48, pen.style.red)
-    pen.polygon([(16, 42), (84, 42), (84, 58), (16, 58)], WHITE)
-
-
 def _stop(pen: Pen) -> None:
     for radius, colour in ((51.5, WHITE), (48.5, pen.style.red)):
         corners = [math.radians(22.5 + 45 * corner) for corner in range(8)]
@@ -207,92 +188,83 @@ def _roundabout(pen: Pen) -> None:
         pen.arrow([(50 + 27 * math.cos(turn), 50 + 27 * math.sin(turn)) for turn in turns], 8, WHITE)
 
 
-def _arrows(pen: Pen, plate: Callable[[Pen], None], width: float, colour: Colour, *paths: Sequence[Point]) -> None:
-    plate(pen)
-    for path in paths:
-        pen.arrow(path, width, colour)
-
-
-def _caution(pen: Pen) -> None:
-    _warning(pen)
-    pen.polygon([(45.5, 37), (54.5, 37), (52, 63), (48, 63)], BLACK, 1)
-    pen.disc(50, 71, 4.5, BLACK)
-
-
-def _road_work(pen: Pen) -> None:
-    _walkers(pen, (54, 36))
-    pen.line([(56, 51), (36, 66)], 2.5, BLACK)
-    pen.polygon([(24, 77), (33, 65), (43, 77)], BLACK)
-
-
-def _walkers(pen: Pen, *walkers: tuple[float, float]) -> None:
-    _warning(pen)
-    for x, height in walkers:
-        _walker(pen, x, 77, height)
-
-
-def _signals(pen: Pen) -> None:
-    _warning(pen)
-    pen.polygon([(45, 40), (55, 40), (55, 74), (45, 74)], BLACK, 2)
-    for y, colour in ((43, pen.style.red), (57, YELLOW), (71, GREEN)):
-        pen.disc(50, y, 4.8, colour)
-
-
-def _narrows(pen: Pen) -> None:
-    _warning(pen)
-    pen.line([(41, 43), (41, 76)], 5, BLACK)
-    pen.line([(52, 43), (52, 54), (62, 66), (62, 76)], 5, BLACK)
-
-
-def _priority_ahead(pen: Pen) -> None:
-    _arrows(pen, _warning, 9, BLACK, [(50, 76), (50, 46)])
-    pen.line([(35, 63), (65, 63)], 5, BLACK)
-
-
-def _crossing(pen: Pen) -> None:
-    _square(pen)
-    pen.polygon([(50, 20), (84, 80), (16, 80)], WHITE, 1)
-    _walker(pen, 50, 78, 42)
-
-
-def _parking(pen: Pen) -> None:
-    _square(pen)
-    pen.text("P", 50, 50, 44, 62, WHITE)
-
-
-_TURN_RIGHT = [(36, 76), (36, 52), (38, 44), (45, 40), (64, 40)]
-_CURVE_RIGHT = [(43, 77), (43, 62), (46, 56), (51, 53), (56, 50)]
-_STRAIGHT_RIGHT = ([(40, 78), (40, 34)], [(40, 60), (48, 54), (64, 54)])
-
+Step = Callable[[Pen], None]
+_disc, _polygon, _line, _arrow, _text = (
+    partial(methodcaller, name) for name in ("disc", "polygon", "line", "arrow", "text")
+)
 _LIMITS = (20, 30, 50, 60, 70, 80, 100, 120)
 
-FACES: dict[str, Callable[[Pen], None]] = {
-    **{f"speed-limit-{limit}": partial(_speed_limit, digits=str(limit)) for limit in _LIMITS},
-    "ahead-only": lambda pen: _arrows(pen, _mandatory, 13, WHITE, [(50, 80), (50, 38)]),
-    "children-crossing": lambda pen: _walkers(pen, (42, 29), (57, 35)),
-    "dangerous-curve-right": lambda pen: _arrows(pen, _warning, 7, BLACK, _CURVE_RIGHT),
-    "end-of-all-limits": partial(_lifted, stripes=4),
-    "end-of-speed-limit-80": _end_of_speed_limit,
-    "general-caution": _caution,
-    "go-straight-or-right": lambda pen: _arrows(pen, _mandatory, 9, WHITE, *_STRAIGHT_RIGHT),
-    "keep-right": lambda pen: _arrows(pen, _mandatory, 12, WHITE, [(29, 29), (58, 58)]),
-    "no-entry": _no_entry,
-    "no-overtaking": partial(_no_overtaking, truck=False),
-    "no-overtaking-trucks": partial(_no_overtaking, truck=True),
-    "no-vehicles": _prohibition,
-    "parking": _parking,
-    "pedestrian-crossing": _crossing,
-    "pedestrians": lambda pen: _walkers(pen, (50, 40)),
-    "priority-at-next-intersection": _priority_ahead,
-    "priority-road": _priority_road,
-    "road-narrows-right": _narrows,
-    "road-work": _road_work,
-    "roundabout": _roundabout,
-    "stop": _stop,
-    "traffic-signals": _signals,
-    "turn-right-ahead": lambda pen: _arrows(pen, _mandatory, 11, WHITE, _TURN_RIGHT),
-    "yield": partial(_warning, up=False),
+FACES: dict[str, Sequence[Step]] = {
+    **{f"speed-limit-{limit}": [partial(_speed_limit, digits=str(limit))] for limit in _LIMITS},
+    "ahead-only": [_mandatory, _arrow([(50, 80), (50, 38)], 13, WHITE)],
+    "children-crossing": [_warning, partial(_walker, x=42, y=77, height=29), partial(_walker, x=57, y=77, height=35)],
+    "dangerous-curve-right": [_warning, _arrow([(43, 77), (43, 62), (46, 56), (51, 53), (56, 50)], 7, BLACK)],
+    "end-of-all-limits": [_lifted],
+    "end-of-speed-limit-80": [_lifted, lambda pen: pen.text("80", 50, 50, 54 * pen.style.digits, 38, GREY)],
+    "general-caution": [
+        _warning,
+        _polygon([(45.5, 37), (54.5, 37), (52, 63), (48, 63)], BLACK, 1),
+        _disc(50, 71, 4.5, BLACK),
+    ],
+    "go-straight-or-right": [
+        _mandatory,
+        _arrow([(40, 78), (40, 34)], 9, WHITE),
+        _arrow([(40, 60), (48, 54), (64, 54)], 9, WHITE),
+    ],
+    "keep-right": [_mandatory, _arrow([(29, 29), (58, 58)], 12, WHITE)],
+    "no-entry": [
+        _disc(50, 50, 49.5, WHITE),
+        lambda pen: pen.disc(50, 50, 48, pen.style.red),
+        _polygon([(16, 42), (84, 42), (84, 58), (16, 58)], WHITE),
+    ],
+    "no-overtaking": [
+        _prohibition,
+        lambda pen: _car(pen, 34, 61, 27, pen.style.red),
+        partial(_car, x=68, y=61, size=27, colour=BLACK),
+    ],
+    "no-overtaking-trucks": [
+        _prohibition,
+        lambda pen: _truck(pen, 36, 61, 37, pen.style.red),
+        partial(_car, x=68, y=61, size=24, colour=BLACK),
+    ],
+    "no-vehicles": [_prohibition],
+    "parking": [_square, _text("P", 50, 50, 44, 62, WHITE)],
+    "pedestrian-crossing": [
+        _square,
+        _polygon([(50, 20), (84, 80), (16, 80)], WHITE, 1),
+        partial(_walker, x=50, y=78, height=42),
+    ],
+    "pedestrians": [_warning, partial(_walker, x=50, y=77, height=40)],
+    "priority-at-next-intersection": [
+        _warning,
+        _arrow([(50, 76), (50, 46)], 9, BLACK),
+        _line([(35, 63), (65, 63)], 5, BLACK),
+    ],
+    "priority-road": [_priority_road],
+    "road-narrows-right": [
+        _warning,
+        _line([(41, 43), (41, 76)], 5, BLACK),
+        _line([(52, 43), (52, 54), (62, 66), (62, 76)], 5, BLACK),
+    ],
+    "road-work": [
+        _warning,
+        partial(_walker, x=54, y=77, height=36),
+        _line([(56, 51), (36, 66)], 2.5, BLACK),
+        _polygon([(24, 77), (33, 65), (43, 77)], BLACK),
+    ],
+    "roundabout": [_roundabout],
+    "stop": [_stop],
+    "traffic-signals": [
+        _warning,
+        _polygon([(45, 40), (55, 40), (55, 74), (45, 74)], BLACK, 2),
+        lambda pen: pen.disc(50, 43, 4.8, pen.style.red),
+        _disc(50, 57, 4.8, YELLOW),
+        _disc(50, 71, 4.8, GREEN),
+    ],
+    "turn-right-ahead": [_mandatory, _arrow([(36, 76), (36, 52), (38, 44), (45, 40), (64, 40)], 11, WHITE)],
+    "yield": [partial(_warning, up=False)],
 }
+"""How each face is drawn, step by step; those of ``MIRRORED`` are mirrored."""
 
 _TURNS = ("dangerous-curve-right", "go-straight-or-right", "keep-right", "turn-right-ahead")
 MIRRORED = {name.replace("right", "left"): name for name in _TURNS}
@@ -313,6 +285,7 @@ def sign_face(name: str, style: int, size: int) -> Image.Image:
         An RGBA image, transparent around the plate.
     """
     pen = Pen(STYLES[style])
-    FACES[MIRRORED.get(name, name)](pen)
+    for step in FACES[MIRRORED.get(name, name)]:
+        step(pen)
     image = ImageOps.mirror(pen.image) if name in MIRRORED else pen.image
     return image.resize((size, size), Image.Resampling.LANCZOS)

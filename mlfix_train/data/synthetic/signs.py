@@ -22,8 +22,6 @@ from mlfix_train.data.synthetic.sign_scenes import DIFFICULTY, photograph_sign
 from mlfix_train.data.synthetic.sign_shapes import SIGN_CLASSES
 from mlfix_train.errors import DataError, check_range, did_you_mean, format_list
 
-__all__ = ["DIFFICULTY", "SIGN_CLASSES", "read_signs", "render_sign", "write_signs"]
-
 VERSION = 1
 """Increment when a change alters the pixels, so that folders written by an older version are recognized."""
 MANIFEST = "signs.json"
@@ -60,28 +58,9 @@ def read_signs(
     difficulty: float = DIFFICULTY,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Renders the data set into ``root`` if it is not there yet, and reads it.
+    """Renders the data set as ``root/<class>/<index>.png`` if it is not there yet, and reads it.
 
-    Arguments and errors as of :func:`write_signs`.
-
-    Returns:
-        A sample table.
-    """
-    return read_folder(write_signs(root, per_class, seed, size, classes, difficulty, progress))
-
-
-def write_signs(
-    root: str | Path,
-    per_class: int = 150,
-    seed: int = 0,
-    size: int = 32,
-    classes: Sequence[str] | None = None,
-    difficulty: float = DIFFICULTY,
-    progress: Callable[[int, int], None] | None = None,
-) -> Path:
-    """Writes the data set as ``root/<class>/<index>.png``, or completes it if an earlier call was interrupted.
-
-    The manifest ``signs.json`` is written last; if it already has the same settings, nothing is done.
+    An interrupted call is completed by the next one: the manifest ``signs.json`` is written last.
 
     Args:
         root: Folder of the data set, created if missing.
@@ -93,7 +72,7 @@ def write_signs(
         progress: Called after each image with (images done, images in total).
 
     Returns:
-        The folder of the data set.
+        A sample table.
 
     Raises:
         DataError: The folder holds signs of other settings, or an argument is out of range.
@@ -106,7 +85,7 @@ def write_signs(
     settings |= {"per_class": per_class, "seed": seed, "size": size, "classes": names}
     folder = Path(root)
     if _is_complete(folder, settings):
-        return folder
+        return read_folder(folder)
     manifest, partial = folder / MANIFEST, folder / f"{MANIFEST}.partial"
     with atomic_path(partial) as temporary:
         temporary.write_text(json.dumps(settings, indent=1))
@@ -123,7 +102,7 @@ def write_signs(
             if progress:
                 progress(done, total)
     os.replace(partial, manifest)
-    return folder
+    return read_folder(folder)
 
 
 def _is_complete(folder: Path, wanted: dict[str, object]) -> bool:
@@ -138,10 +117,9 @@ def _is_complete(folder: Path, wanted: dict[str, object]) -> bool:
         except (ValueError, TypeError) as error:
             raise DataError(f"{path} is not a manifest of rendered signs ({error})", hint) from error
         if found != wanted:
-            keys = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
-            details = [
-                f"{key}: {_brief(found.get(key))} in the folder, {_brief(wanted.get(key))} requested" for key in keys
-            ]
+            differing = {key: (found.get(key), wanted.get(key)) for key in {**found, **wanted}}
+            pairs = [(key, *map(_brief, pair)) for key, pair in differing.items() if pair[0] != pair[1]]
+            details = [f"{key}: {old} in the folder, {new} requested" for key, old, new in pairs]
             raise DataError(f"{folder} holds rendered signs of other settings", hint, details)
         return name == MANIFEST
     return False

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 import pandas as pd
 import pytest
 
-from mlfix_train.data.crops.names import crop_ids, escape_name, unescape_name
+from mlfix_train.data.crops.names import crop_ids, escape_name
 
 
 @pytest.mark.parametrize(
@@ -27,7 +29,7 @@ from mlfix_train.data.crops.names import crop_ids, escape_name, unescape_name
 )
 def test_labels_become_names_of_folders(label: str, folder: str) -> None:
     assert escape_name(label) == folder
-    assert unescape_name(folder) == label
+    assert unquote(folder) == label
 
 
 def test_long_labels_are_cut_and_stay_apart() -> None:

@@ -20,10 +20,9 @@ import pytest
 from PIL import Image
 
 from mlfix_train.data.pixels import build as pixel_build
-from mlfix_train.data.pixels import chunk as chunks
+from mlfix_train.data.pixels import decode
 from mlfix_train.data.pixels import store as pixels
-from mlfix_train.data.pixels.chunk import Chunk
-from mlfix_train.data.pixels.decode import GREY, decode_image
+from mlfix_train.data.pixels.decode import GREY, Chunk, decode_image
 from mlfix_train.data.pixels.spec import PixelsConfig, PixelSpec
 from mlfix_train.data.pixels.store import PixelStore, open_store
 from mlfix_train.data.readers.folder import read_folder
@@ -63,7 +62,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(Path(path).name)
         return real(path, *how)
 
-    monkeypatch.setattr(chunks, "decode_image", spy)
+    monkeypatch.setattr(decode, "decode_image", spy)
     return names
 
 
@@ -208,7 +207,7 @@ class Stopped(Exception):
 def test_an_interrupted_build_goes_on(
     table: pd.DataFrame, cache: Path, small_chunks: None, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = chunks.decode_chunk
+    real = decode.decode_chunk
     (table_path,) = {Path(table["path"].iloc[2])}
     table_path.write_bytes(b"")  # an unreadable one in the first chunk: its note must survive too
 
@@ -217,11 +216,11 @@ def test_an_interrupted_build_goes_on(
             raise Stopped
         return real(chunk)
 
-    monkeypatch.setattr(chunks, "decode_chunk", stop_at_the_fourth)
+    monkeypatch.setattr(decode, "decode_chunk", stop_at_the_fourth)
     with pytest.raises(Stopped):
         open_store(table, SPEC, cache, max_unreadable=0.1)
     assert len(decoded) == 12 and not (folder_of(cache) / "store.json").exists()
-    monkeypatch.setattr(chunks, "decode_chunk", real)
+    monkeypatch.setattr(decode, "decode_chunk", real)
     store = open_store(table, SPEC, cache, max_unreadable=0.1)
     names = [Path(path).name for path in table["path"]]
     assert decoded == names, "every picture once, none again"
@@ -234,18 +233,18 @@ def test_an_interrupted_build_goes_on(
 
 KILLED = """
     import os, signal, sys
-    from mlfix_train.data.pixels import chunk as chunks
+    from mlfix_train.data.pixels import decode
     from mlfix_train.data.pixels import build as pixel_build
     from mlfix_train.data.pixels.store import PixelSpec, open_store
     from mlfix_train.data.readers.folder import read_folder
 
     pixel_build.CHUNK_SIZE = 4
-    real = chunks.decode_chunk
+    real = decode.decode_chunk
     def dies(chunk):
         if chunk.start == 16:
             os.kill(os.getpid(), signal.SIGKILL)
         return real(chunk)
-    chunks.decode_chunk = dies
+    decode.decode_chunk = dies
     open_store(read_folder(sys.argv[1]), PixelSpec(size=12), sys.argv[2])
 """
 
@@ -274,13 +273,13 @@ def test_damaged_notes(
     table: pd.DataFrame, cache: Path, small_chunks: None, monkeypatch: pytest.MonkeyPatch, damage: bytes
 ) -> None:
     """Notes that a crash of the machine left half-written cost some decoding again, nothing more."""
-    real = chunks.decode_chunk
-    monkeypatch.setattr(chunks, "decode_chunk", lambda c: real(c) if c.start < 8 else (_ for _ in ()).throw(Stopped))
+    real = decode.decode_chunk
+    monkeypatch.setattr(decode, "decode_chunk", lambda c: real(c) if c.start < 8 else (_ for _ in ()).throw(Stopped))
     with pytest.raises(Stopped):
         open_store(table, SPEC, cache)
     with open(folder_of(cache) / "done.jsonl", "ab") as file:
         file.write(damage)
-    monkeypatch.setattr(chunks, "decode_chunk", real)
+    monkeypatch.setattr(decode, "decode_chunk", real)
     assert (open_store(table, SPEC, cache)[:] == expected(table)).all()
 
 
@@ -480,15 +479,15 @@ def test_notes_of_pixels_that_never_reached_the_disk(
     table: pd.DataFrame, cache: Path, small_chunks: None, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A power cut: the notes are there, the pixels of a chunk are not."""
-    real = chunks.decode_chunk
-    monkeypatch.setattr(chunks, "decode_chunk", lambda c: real(c) if c.start < 12 else (_ for _ in ()).throw(Stopped))
+    real = decode.decode_chunk
+    monkeypatch.setattr(decode, "decode_chunk", lambda c: real(c) if c.start < 12 else (_ for _ in ()).throw(Stopped))
     with pytest.raises(Stopped):
         open_store(table, SPEC, cache)
     part = folder_of(cache) / "pixels.part"
     content = bytearray(part.read_bytes())
     content[128 + 4 * 432 : 128 + 8 * 432] = bytes(4 * 432)
     part.write_bytes(content)
-    monkeypatch.setattr(chunks, "decode_chunk", real)
+    monkeypatch.setattr(decode, "decode_chunk", real)
     decoded.clear()
     assert (open_store(table, SPEC, cache)[:] == expected(table)).all()
     assert len(decoded) == 23 - 8, "the chunk without pixels again, and what was not done"
@@ -542,7 +541,7 @@ def die(chunk: Chunk) -> dict[int, str]:
 
 def test_a_worker_that_dies_names_its_images(table: pd.DataFrame, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pixel_build, "SERIAL_LIMIT", 0)
-    monkeypatch.setattr(chunks, "decode_chunk", die)
+    monkeypatch.setattr(decode, "decode_chunk", die)
     with pytest.raises(DataError, match=r"a worker process died .*a/00\.png to .*b/21\.png(?s:.*)SIGKILL"):
         open_store(table, SPEC, cache, workers=2)
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mlfix_train.data.synthetic import signs
 from mlfix_train.data.synthetic.sign_shapes import STYLES, sign_face
-from mlfix_train.data.synthetic.signs import SIGN_CLASSES, render_sign, write_signs
+from mlfix_train.data.synthetic.signs import SIGN_CLASSES, read_signs, render_sign
 from mlfix_train.errors import DataError
 
 SAMPLES = [("stop", 0), ("speed-limit-80", 7), ("keep-left", 149), ("yield", 3), ("stop", 1)]
@@ -23,6 +23,12 @@ PAIR = ("speed-limit-60", "speed-limit-80")
 
 def digest(name: str, index: int, seed: int = 0) -> str:
     return hashlib.sha256(render_sign(name, index, seed).tobytes()).hexdigest()
+
+
+def write_signs(root: Path | str, **settings: object) -> Path:
+    table = read_signs(root, **settings)
+    assert all(Path(path).is_relative_to(root) for path in table["path"])
+    return Path(root)
 
 
 def contents(root: Path) -> dict[str, bytes]:
