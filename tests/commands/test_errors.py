@@ -10,6 +10,7 @@ import pytest
 from shapes import FAST, draw_shapes, start
 
 from mlfix_train import run_command
+from mlfix_train.commands.train import _describe_classifier
 from mlfix_train.data.runs import RunDirectory
 from mlfix_train.errors import MlfixError
 
@@ -155,9 +156,9 @@ def test_when_nothing_is_suspicious_it_says_so(keys: list[str], tmp_path: Path, 
     assert run.read()["held_out_error"] == pytest.approx(100 * wrong.mean())
     state = {"data": {"labels": 3, "samples": 48}}
     ranking.assign(predicted_label=ranking["given_label"]).to_csv(run.path / "ranking.csv", index=False)
-    assert any("none: the model agrees" in line for line in describe_classifier(run, state)[1])
+    assert any("none: the model agrees" in line for line in _describe_classifier(run, state)[1])
     ranking.assign(predicted_label="other").to_csv(run.path / "ranking.csv", index=False)
-    assert not any("none: the model agrees" in line for line in describe_classifier(run, state)[1])
+    assert not any("none: the model agrees" in line for line in _describe_classifier(run, state)[1])
 
 
 def test_help_explains_every_key(mlfix) -> None:
