@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.audit.predictions.dynamics import read_dynamics
-from mlfix_train.audit.predictions.files import find_prediction_files, read_predictions_file
+from mlfix_train.audit.predictions.files import Paths, find_prediction_files, read_predictions_file
 from mlfix_train.audit.predictions.held_out import HeldOut, merge_runs
 from mlfix_train.audit.predictions.table import read_predictions
 from mlfix_train.audit.scores.label_scores import check_probabilities
@@ -89,13 +89,13 @@ class AuditedRuns:
             progress(done, len(self))
 
 
-def load_runs(runs: str | Path | Sequence[str | Path]) -> AuditedRuns:
+def load_runs(runs: Paths) -> AuditedRuns:
     """Finds the finished runs that paths or globs name; warns about runs that are not finished and skips them.
 
     Raises:
         RunError: No run is finished, or they have different data or labels.
     """
-    files = find_prediction_files(runs)
+    files = sorted(set(find_prediction_files(runs)))
     if files:
         return AuditedRuns(files=files)
     patterns = str(runs) if isinstance(runs, (str, Path)) else [str(pattern) for pattern in runs]
