@@ -41,7 +41,7 @@ class LoadedArm:
     Attributes:
         runs: its predictions.
         states: ``run.json`` of each finished run, by path; empty for prediction files.
-        paths: the paths of its runs or files.
+        paths: of its runs or files.
         partial: descriptions of what is missing, such as unfinished runs.
         published: whether the files are in the format of MLfix's published predictions.
     """
@@ -132,11 +132,10 @@ def load_arm(name: str, where: Paths) -> LoadedArm:
 
 
 def _load_files(name: str, files: list[Path]) -> LoadedArm:
-    seen: set[str] = set()
-    for path in files:
-        if os.path.realpath(path) in seen:
+    real = [os.path.realpath(path) for path in files]
+    for number, path in enumerate(files):
+        if real[number] in real[:number]:
             raise RunError(f"{name}= names {path} twice", "give each file once")
-        seen.add(os.path.realpath(path))
     named = dict(zip(run_names(files), files, strict=True))
     order = sorted(named, key=lambda run: run.zfill(12) if run.isdigit() else run)
     tables = {run: read_predictions_file(named[run]) for run in order}
@@ -170,11 +169,8 @@ def _load_runs(name: str, where: Paths) -> LoadedArm:
             )
         states[run.path] = state
     if not states:
-        raise RunError(
-            f"{name}={where}: none of its {len(runs)} run(s) is finished",
-            "wait for them, or start them again",
-            partial[:6],
-        )
+        problem = f"{name}={where}: none of its {len(runs)} run(s) is finished"
+        raise RunError(problem, "wait for them, or start them again", partial[:6])
     by_seed: dict[int, list[Path]] = {}
     for path, state in states.items():
         by_seed.setdefault(int(state["config"]["seed"]), []).append(path)
@@ -216,9 +212,8 @@ def check_distinct(arms: Mapping[str, LoadedArm], ignore: Collection[str] = ()) 
         for path in arm.paths:
             real = os.path.realpath(path)
             if real in arm_of_path:
-                raise RunError(
-                    f"{arm_of_path[real]}= and {name}= name the same run: {path}", "give each arm its own runs"
-                )
+                problem = f"{arm_of_path[real]}= and {name}= name the same run: {path}"
+                raise RunError(problem, "give each arm its own runs")
             arm_of_path[real] = name
         for run, table in arm.runs.predictions.items():
             if "copies" in ignore or "loss" not in table.columns or len(table) < MIN_COPY_ROWS:
