@@ -130,7 +130,7 @@ def read_metadata(path: str | Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() == ".csv":
             options: dict[str, Any] = {"encoding": "utf-8-sig", "keep_default_na": False, "na_values": [""]}
-            table = pd.read_csv(path, dtype={"sample_id": str}, index_col=False, **options)
+            table: pd.DataFrame = pd.read_csv(path, dtype={"sample_id": str}, index_col=False, **options)
         else:
             table = pd.read_parquet(path).reset_index()
     except (OSError, ValueError) as error:
