@@ -9,11 +9,11 @@ Shapes: N samples, C classes, D dimensions.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,15 +143,12 @@ class Audit:
         samples = make_table(ids, paths or ids, given, own_groups, source="the samples")
         logits = np.log(np.maximum(np.asarray(pred_probs, np.float64), SMALLEST_PROBABILITY))
         held = merge_runs([predictions_table(ids, codes, logits, names)], names)
-        evidence = Evidence(held, probabilities=pred_probs[:, np.argsort(names)])
-        evidence = replace(evidence, groups=neighbour_evidence.group_codes(samples["group"]))
+        scores = None
         if embeddings is not None:
             scores = neighbour_evidence.score_by_neighbours(embeddings, samples.index, samples, held)
-            evidence = replace(evidence, neighbours=scores)
-        if paths is not None:
-            pixels: Images | None = open_store(samples, PixelSpec(64), PixelsConfig.cache)
-        else:
-            pixels = images  # type: ignore[assignment]
+        codes_of_groups = neighbour_evidence.group_codes(samples["group"])
+        evidence = Evidence(held, None, scores, pred_probs[:, np.argsort(names)], codes_of_groups)
+        pixels: Any = images if paths is None else open_store(samples, PixelSpec(64), PixelsConfig.cache)
         about = {"neighbours": "" if embeddings is None else "the embeddings"}
         return cls(evidence, samples=samples, pixels=pixels, slices=slices, title=title, about=about)
 
@@ -182,15 +179,15 @@ class Audit:
         check_choice("neighbours", neighbours, NEIGHBOUR_SOURCES)
         if neighbours == "order" and order is None:
             raise ConfigError("neighbours=order needs an order", "give order=<directory of mlfix sort>")
-        clock = _Clock()
+        times = {"start": time.monotonic()}
         found = load_runs(runs)
         held = found.held_out(progress)
-        clock.lap("predictions")
+        times["predictions"] = time.monotonic()
         data = open_run_data(found, held, progress)
-        clock.lap("data")
+        times["data"] = time.monotonic()
         places = None if order is None else _read_places(order, data, held)
         scores, used = _neighbour_scores(held, data, order, neighbours, progress)
-        clock.lap("neighbours")
+        times["neighbours"] = time.monotonic()
         groups = None if data.samples is None else data.samples.loc[held.sample_ids, "group"]
         evidence = Evidence(
             held,
@@ -199,17 +196,11 @@ class Audit:
             probabilities=mean_probabilities(found, held, progress),
             groups=None if groups is None else neighbour_evidence.group_codes(groups),
         )
-        audit = cls(
-            evidence,
-            samples=data.samples,
-            pixels=data.pixels,
-            order=places,
-            slices=slices,
-            title=title or found.title,
-            about=_facts(found, data, order, used),
-        )
-        clock.lap("ranking")
-        audit.seconds = clock.seconds
+        options: dict[str, Any] = {"samples": data.samples, "pixels": data.pixels, "order": places, "slices": slices}
+        audit = cls(evidence, **options, title=title or found.title, about=_facts(found, data, order, used))
+        times["ranking"] = time.monotonic()
+        laps = itertools.pairwise(times.items())
+        audit.seconds = {step: round(end - start, 2) for (_, start), (step, end) in laps}
         return audit
 
     def _rank_slices(self, specs: Mapping[str, SliceSpec]) -> list[Slice]:
@@ -357,10 +348,9 @@ class Audit:
             pictures = self.draw_panels(folder / "panels", n_panels, marks)
             self.report(folder / "report.html")
         self.seconds["writing"] = round(time.monotonic() - started, 2)
+        content = json.dumps({**self.about, "seconds": self.seconds}, indent=1, ensure_ascii=False)
         with atomic_path(folder / "audit.json") as temporary:
-            temporary.write_text(
-                json.dumps({**self.about, "seconds": self.seconds}, indent=1, ensure_ascii=False), encoding="utf-8"
-            )
+            temporary.write_text(content, encoding="utf-8")
         return pictures
 
     def review(self, out: str | Path = "review", **options: Any) -> Any:
@@ -379,18 +369,6 @@ class Audit:
 
         options = {"calibrated": self.estimate is not None, "title": self.title, "order": self.order, **options}
         return review(self.samples, self.pixels, out, ranking=self.ranking, **options)
-
-
-class _Clock:
-    """Measures the seconds of each step."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.monotonic()
-
-    def lap(self, step: str) -> None:
-        now = time.monotonic()
-        self.seconds[step], self._last = round(now - self._last, 2), now
 
 
 def _encode_labels(

@@ -27,7 +27,47 @@ from mlfix_train.errors import check_range
 Arrays = dict[str, np.ndarray]
 
 
-class AuditCallback(L.Callback):
+class ValidationCollector(L.Callback):
+    """Collects outputs of ``validation_step`` over an epoch; the base of callbacks that look at all of them at once.
+
+    Subclasses name the ``keys`` of the outputs (tensors of one row per sample) and take the arrays in
+    ``on_validation_epoch_end``. ``finish`` writes results; it is called at the end of the training.
+    """
+
+    keys: tuple[str, ...] = ("index",)
+
+    def __init__(self) -> None:
+        self._batches: list[Arrays] = []
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Starts a new collection."""
+        self._batches = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Copies the outputs of a batch to the CPU, floating-point ones as float32."""
+        tensors = {key: outputs[key].detach() for key in self.keys}
+        self._batches.append(
+            {key: (x.float() if x.is_floating_point() else x).cpu().numpy() for key, x in tensors.items()}
+        )
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Writes and logs the results of the last validation."""
+        self.finish(trainer)
+
+    def finish(self, trainer: L.Trainer) -> None:
+        """Writes and logs the results of the last validation, on rank 0."""
+        raise NotImplementedError
+
+
+class AuditCallback(ValidationCollector):
     """Collects logits during validation; after the last one writes and logs the audit of a training.
 
     It works with any LightningModule whose ``validation_step`` returns ``{logits: (B, C), label: (B,), index: (B,)}``
@@ -53,6 +93,8 @@ class AuditCallback(L.Callback):
         predictions: table of the last validation; ``None`` before it, and on other ranks than 0.
     """
 
+    keys = ("logits", "label", "index")
+
     def __init__(
         self,
         folder: str | Path,
@@ -63,6 +105,7 @@ class AuditCallback(L.Callback):
         split: str = "val",
         every_n_epochs: int | None = None,
     ) -> None:
+        super().__init__()
         check_range("table_rows", table_rows, 0, IMAGES_PER_TABLE)
         check_range("n_panels", n_panels, 0, 1000)
         if every_n_epochs is not None:
@@ -71,14 +114,13 @@ class AuditCallback(L.Callback):
         self.probabilities, self.split, self.every_n_epochs = probabilities, split, every_n_epochs
         self.has_results = False
         self.predictions: pd.DataFrame | None = None
-        self._batches: list[Arrays] = []
         self._logits: np.ndarray | None = None
         self._meter: MarginMeter | None = None
         self._restored: torch.Tensor | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts collecting margins, or continues those of a checkpoint."""
-        self._meter = self._new_meter(len(_data(trainer).table), pl_module.device)
+        self._meter = self._new_meter(len(datamodule_of(trainer).table), pl_module.device)
 
     def _new_meter(self, n_samples: int, device: torch.device | str = "cpu") -> MarginMeter:
         meter = MarginMeter(n_samples, device)
@@ -106,23 +148,6 @@ class AuditCallback(L.Callback):
         """Restores the sums of a checkpoint."""
         self._restored = state_dict.get("margins")
 
-    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Starts a new collection."""
-        self._batches = []
-
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Copies the logits of a batch to the CPU."""
-        arrays = {key: outputs[key].cpu().numpy() for key in ("label", "index")}
-        self._batches.append({"logits": outputs["logits"].detach().float().cpu().numpy(), **arrays})
-
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Builds the predictions on rank 0, and logs error and loss on all ranks."""
         if trainer.sanity_checking or not self._batches:
@@ -130,7 +155,7 @@ class AuditCallback(L.Callback):
         gathered, self._batches = gather_on_rank_zero(self._batches), []
         metrics: dict[str, float] = {}
         if gathered is not None:
-            data = _data(trainer)
+            data = datamodule_of(trainer)
             ids = data.table.index.to_numpy()[gathered["index"]]
             table = predictions_table(ids, gathered["label"], gathered["logits"], data.labels, self.split)
             self.predictions, self._logits = table, gathered["logits"]
@@ -143,15 +168,11 @@ class AuditCallback(L.Callback):
         if due and epochs < (trainer.max_epochs or 0) and self.predictions is not None:
             self._draw(trainer, rank_samples([self.predictions]))
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Writes and logs the audit of the last validation."""
-        self.finish(trainer)
-
     def finish(self, trainer: L.Trainer) -> None:
         """Writes and logs the audit of the last validation, on rank 0."""
         if not trainer.is_global_zero or self.predictions is None or self._logits is None:
             return
-        data = _data(trainer)
+        data = datamodule_of(trainer)
         ranking = rank_samples([self.predictions])
         files = [
             write_predictions(self.predictions, self.folder / "predictions.parquet"),
@@ -179,7 +200,7 @@ class AuditCallback(L.Callback):
 
     def _draw(self, trainer: L.Trainer, ranking: pd.DataFrame) -> None:
         """Draws the panels of a ranking, and logs them and its top rows to W&B."""
-        data = _data(trainer)
+        data = datamodule_of(trainer)
 
         def images(sample_ids: Sequence[str]) -> np.ndarray:
             return np.asarray(data.store[data.table.index.get_indexer(pd.Index(sample_ids))])
@@ -194,7 +215,7 @@ class AuditCallback(L.Callback):
 
     def _write_dynamics(self, trainer: L.Trainer) -> list[Path]:
         """Writes the area under the margin of the training samples; returns the file, if there are margins."""
-        data = _data(trainer)
+        data = datamodule_of(trainer)
         meter = self._meter or self._new_meter(len(data.table))
         dynamics = meter.table(data.table.index, data.table["label"])
         if not len(dynamics):
@@ -205,8 +226,8 @@ class AuditCallback(L.Callback):
         return [write_dynamics(dynamics, self.folder / "dynamics.parquet")]
 
 
-def _data(trainer: L.Trainer) -> Any:
-    """Returns the DataModule."""
+def datamodule_of(trainer: L.Trainer) -> Any:
+    """Returns the DataModule of a training."""
     return trainer.datamodule  # type: ignore[attr-defined]
 
 

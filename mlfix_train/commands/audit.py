@@ -68,13 +68,11 @@ def _log(settings: dict[str, Any] | None, audit: Audit, pictures: Sequence[Pictu
     """Logs the audit as a W&B run in the group of the trainings."""
     if settings is None:
         return
-    about = audit.about
     group = settings.get("group") or audit.title.rpartition(", ")[0] or audit.title
-    config = {key: value for key, value in about.items() if key != "estimates"}
-    images = None if audit.pixels is None else audit.images
+    config = {key: value for key, value in audit.about.items() if key != "estimates"}
     with wandb_run({**settings, "group": group}, out, "audit", f"audit-{audit.title}", config) as tracker:
         if tracker is not None:
-            log_audit(tracker, about, audit.ranking, audit.slices, images, pictures, out)
+            log_audit(tracker, audit, pictures, out)
 
 
 def _summary(audit: Audit, out: Path, pictures: bool) -> list[str]:

@@ -11,15 +11,8 @@ from typing import Any
 import pandas as pd
 
 from mlfix_train.audit.comparison.arms import Comparison, compare_arms
-from mlfix_train.audit.comparison.inputs import (
-    LoadedArm,
-    check_comparable,
-    check_distinct,
-    held_out_groups,
-    load_arm,
-    match_held_out,
-)
-from mlfix_train.audit.predictions.files import read_metadata
+from mlfix_train.audit.comparison.inputs import LoadedArm, check_comparable, check_distinct, load_arm, match_held_out
+from mlfix_train.audit.predictions.files import PUBLISHED_PHOTO, read_metadata
 from mlfix_train.audit.reporting.tracking import log_comparison
 from mlfix_train.audit.reporting.wandb import wandb_run
 from mlfix_train.commands.inputs import read_samples
@@ -99,13 +92,15 @@ def _match_fixes(cfg: CompareConfig, original: LoadedArm, samples: pd.DataFrame 
 
 def _groups(pattern: str | None, original: LoadedArm, *tables: pd.DataFrame | None) -> pd.Series | None:
     """Returns the photo or track of each sample; ``None`` where it is unknown."""
-    if pattern is not None:
-        ids = [str(name) for name in next(iter(original.runs.predictions.values()))["sample_id"]]
-        return pd.Series(group_names(ids, pattern, "group"), index=ids, dtype=object)
-    for table in tables:
-        if table is not None and "group" in table.columns:
-            return table["group"]
-    return held_out_groups(original)
+    if pattern is None:
+        for table in tables:
+            if table is not None and "group" in table.columns:
+                return table["group"]
+        if not original.published:
+            return None
+        pattern = PUBLISHED_PHOTO
+    ids = [str(name) for name in next(iter(original.runs.predictions.values()))["sample_id"]]
+    return pd.Series(group_names(ids, pattern, "group"), index=ids, dtype=object)
 
 
 def _describe(

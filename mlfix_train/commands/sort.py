@@ -58,7 +58,10 @@ def run(cfg: SortConfig) -> pd.DataFrame:
     out, device = check_out(cfg.out, cfg.data), _select_device(cfg.device)
     table = read_samples(cfg.data)
     embedder = None if cfg.kind == "embeddings" else _build_embedder(cfg, device)
-    store = _open_store(cfg, table, embedder)
+    spec = cfg.pixels.spec((embedder.image_size if embedder else None) or DEFAULT_SIZE)
+    cache, max_unreadable = Path(cfg.pixels.cache).expanduser(), cfg.pixels.max_unreadable
+    with ProgressBar("decoding images") as progress:
+        store = open_store(table, spec, cache, max_unreadable=max_unreadable, progress=progress)
     rows = np.flatnonzero(~table.index.isin(store.unreadable))
     if not len(rows):
         raise DataError("none of the images can be read", "replace them, or set data.root to other images")
@@ -73,10 +76,9 @@ def run(cfg: SortConfig) -> pd.DataFrame:
     seconds = {"embedding": time.monotonic() - clock}
     clock = time.monotonic()
     log.info("ordering %s images", f"{len(rows):,}")
+    options: dict[str, Any] = {"search_effort": cfg.search_effort, "seed": cfg.seed}
     with ProgressBar("ordering labels") as progress:
-        order = order_images(
-            found, readable, previous=previous, search_effort=cfg.search_effort, seed=cfg.seed, progress=progress
-        )
+        order = order_images(found, readable, previous=previous, progress=progress, **options)
     threshold = cfg.duplicates.threshold
     if isinstance(threshold, str):  # auto
         threshold = 0.0 if embedder is None else near_duplicate_threshold(store, rows, embedder, cfg.seed)
@@ -102,15 +104,8 @@ def run(cfg: SortConfig) -> pd.DataFrame:
     with atomic_path(out / "duplicates.csv") as temporary:
         duplicates.to_csv(temporary, index=False)
     log.info("drawing panels")
-    pictures = draw_sort(
-        order,
-        duplicates,
-        lambda numbers: store[rows[numbers]],
-        out / "panels",
-        embedding=name,
-        slices=cfg.slices,
-        n_panels=cfg.n_panels,
-    )
+    drawn: dict[str, Any] = {"embedding": name, "slices": cfg.slices, "n_panels": cfg.n_panels}
+    pictures = draw_sort(order, duplicates, lambda numbers: store[rows[numbers]], out / "panels", **drawn)
     seconds["total"] = time.monotonic() - started
     summary["duplicates"] = count_duplicates(duplicates)
     summary["split_known"] = held_out is not None
@@ -119,13 +114,6 @@ def run(cfg: SortConfig) -> pd.DataFrame:
         temporary.write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
     _print_summary(summary, order, out, pictures)
     return order
-
-
-def _open_store(cfg: SortConfig, table: pd.DataFrame, embedder: Embedder | None) -> PixelStore:
-    spec = cfg.pixels.spec((embedder.image_size if embedder else None) or DEFAULT_SIZE)
-    cache, max_unreadable = Path(cfg.pixels.cache).expanduser(), cfg.pixels.max_unreadable
-    with ProgressBar("decoding images") as progress:
-        return open_store(table, spec, cache, max_unreadable=max_unreadable, progress=progress)
 
 
 def _embed(
@@ -143,32 +131,17 @@ def _embed(
         write_embeddings(given, out / "embeddings.npy")
         return search_embeddings(given, device=device, seed=cfg.seed)
     with ProgressBar("embedding images") as progress:
-        return embed_and_search(
-            store,
-            rows,
-            embedder,
-            folder=out,
-            batch_size=cfg.batch_size,
-            bfloat16=best_precision("gpu" if device.startswith("cuda") else device) == "bf16-mixed",
-            device=device,
-            seed=cfg.seed,
-            progress=progress,
-        )
+        bfloat16 = best_precision("gpu" if device.startswith("cuda") else device) == "bf16-mixed"
+        options: dict[str, Any] = {"batch_size": cfg.batch_size, "bfloat16": bfloat16, "device": device}
+        return embed_and_search(store, rows, embedder, folder=out, seed=cfg.seed, progress=progress, **options)
 
 
 def _build_embedder(cfg: SortConfig, device: str) -> Embedder:
     """Builds what turns images into embeddings."""
-    if cfg.embedder is None:
-        return build_embedder(
-            cfg.kind,
-            network=cfg.network,
-            width=cfg.width,
-            lpips=cfg.lpips,
-            visual_words=cfg.visual_words,
-            device=device,
-            image_size=cfg.pixels.size or DEFAULT_SIZE,
-        )
-    return check_embedder(instantiate(cfg.embedder, "embedder"))
+    if cfg.embedder is not None:
+        return check_embedder(instantiate(cfg.embedder, "embedder"))
+    options = {key: getattr(cfg, key) for key in ("network", "width", "lpips", "visual_words")}
+    return build_embedder(cfg.kind, device=device, image_size=cfg.pixels.size or DEFAULT_SIZE, **options)
 
 
 def _select_device(device: str) -> str:

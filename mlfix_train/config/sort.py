@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlfix_train.audit.scores.slices import compile_regex
 from mlfix_train.data.pixels.spec import PixelsConfig
 from mlfix_train.data.splits import SplitSpec
 from mlfix_train.errors import ConfigError, check_choice, check_range
@@ -101,11 +102,7 @@ class SortConfig:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             check_choice("device", self.device, ("auto", "cpu", "cuda"))
         for name, pattern in self.slices.items():
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                problem = f"slices.{name}={pattern} is not a valid regular expression: {error}"
-                raise ConfigError(problem, "see the syntax of Python's `re`") from error
+            compile_regex(pattern, f"slices.{name}={pattern}")
 
     @property
     def kind(self) -> str:

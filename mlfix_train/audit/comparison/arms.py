@@ -25,8 +25,8 @@ from scipy import stats
 from mlfix_train.audit.comparison import verdict
 from mlfix_train.audit.comparison.inputs import ArmLike, FixesLike, as_arm, as_fixes
 from mlfix_train.audit.comparison.label_changes import label_changes
-from mlfix_train.audit.comparison.slice_results import Resampling, slice_result
-from mlfix_train.audit.comparison.study import ArmRuns, build_study, pair_runs
+from mlfix_train.audit.comparison.slice_results import slice_result
+from mlfix_train.audit.comparison.study import build_study, pair_runs
 from mlfix_train.audit.scores.slices import SliceSpec, select_slices
 
 MAX_PLANNED_SLICES = 5
@@ -137,27 +137,23 @@ def compare_arms(
         FixesError: a fixes file that can't be read.
         ConfigError: a slice that matches nothing.
     """
-    arms: list[ArmRuns] = []
-    for name, runs in (("original", original), ("fixed", fixed), ("control", control)):
-        if runs is not None:
-            arms.append(as_arm(name, runs, labels, sample_ids))
+    given = {"original": original, "fixed": fixed, "control": control}
+    arms = [as_arm(name, runs, labels, sample_ids) for name, runs in given.items() if runs is not None]
     pairing = pair_runs(arms, paired)
     fix_table = as_fixes(fixes, arms[0])
     study = build_study(pairing.arms, fix_table, groups)
     masks = select_slices(slices or {}, study.given_labels(), study.samples, metadata)
-    resampling = Resampling(seed, resamples)
     held_out = int(fix_table.index.isin(study.samples).sum())
     total = len(fix_table) + int(fix_table.attrs.get("outside", 0))
     summary: dict[str, Any] = {
         "arms": {
-            name: {"runs": runs, "paired": name in pairing.paired and "original" in pairing.paired}
-            for name, runs in study.runs.items()
+            name: {"runs": runs, "paired": {name, "original"} <= pairing.paired} for name, runs in study.runs.items()
         },
         "left_out": pairing.left_out,
         "held_out": len(study.samples),
         "groups": int(study.groups.max(initial=-1)) + 1 if study.grouped else None,
         "fixes": {"total": total, "held_out": held_out, "training": total - held_out},
-        "slices": {name: slice_result(study, mask, pairing.paired, resampling) for name, mask in masks.items()},
+        "slices": {name: slice_result(study, mask, pairing.paired, seed, resamples) for name, mask in masks.items()},
         "labels": label_changes(study, "fixed" in pairing.paired) if per_label else [],
         "settings": {"resamples": resamples, "seed": seed, "slices": dict(slices or {})},
     }

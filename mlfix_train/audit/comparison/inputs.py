@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -15,9 +14,9 @@ import pandas as pd
 
 from mlfix_train.audit.comparison.study import ArmRuns
 from mlfix_train.audit.predictions.files import (
-    PUBLISHED_PHOTO,
+    Paths,
+    expand_paths,
     find_prediction_files,
-    photo_groups,
     read_predictions_file,
     run_names,
 )
@@ -26,8 +25,6 @@ from mlfix_train.data.fixes.table import fixes_fingerprint, match_fixes, read_fi
 from mlfix_train.data.runs import FINISHED, RunDirectory, differences, find_runs
 from mlfix_train.errors import RunError, format_list
 
-Paths = str | Path | Sequence[str | Path]
-"""A path, a glob, or several of them."""
 ArmLike = ArmRuns | Paths | Sequence[pd.DataFrame] | Mapping[str, pd.DataFrame] | np.ndarray
 FixesLike = str | Path | Mapping[str, str] | pd.DataFrame
 
@@ -44,7 +41,7 @@ class LoadedArm:
     Attributes:
         runs: its predictions.
         states: ``run.json`` of each finished run, by path; empty for prediction files.
-        paths: the paths of its runs or files.
+        paths: of its runs or files.
         partial: descriptions of what is missing, such as unfinished runs.
         published: whether the files are in the format of MLfix's published predictions.
     """
@@ -130,24 +127,15 @@ def load_arm(name: str, where: Paths) -> LoadedArm:
     Raises:
         RunError: nothing is there, a run of another arm, two runs of one seed, or no finished run.
     """
-    usable = set(find_prediction_files(where))
-    files = [Path(path) for matches in _expand(where).values() for path in matches if Path(path) in usable]
+    files = find_prediction_files(where)
     return _load_files(name, files) if files else _load_runs(name, where)
 
 
-def _expand(where: Paths) -> dict[str, list[str]]:
-    """Returns for each path or glob the paths that exist."""
-    patterns = [where] if isinstance(where, (str, os.PathLike)) else list(where)
-    expanded = [os.path.expanduser(str(pattern)) for pattern in patterns]
-    return {p: [p] if os.path.exists(p) else sorted(glob.glob(p, recursive=True)) for p in expanded}
-
-
 def _load_files(name: str, files: list[Path]) -> LoadedArm:
-    seen: set[str] = set()
-    for path in files:
-        if os.path.realpath(path) in seen:
+    real = [os.path.realpath(path) for path in files]
+    for number, path in enumerate(files):
+        if real[number] in real[:number]:
             raise RunError(f"{name}= names {path} twice", "give each file once")
-        seen.add(os.path.realpath(path))
     named = dict(zip(run_names(files), files, strict=True))
     order = sorted(named, key=lambda run: run.zfill(12) if run.isdigit() else run)
     tables = {run: read_predictions_file(named[run]) for run in order}
@@ -159,7 +147,12 @@ def _load_files(name: str, files: list[Path]) -> LoadedArm:
 def _load_runs(name: str, where: Paths) -> LoadedArm:
     states: dict[Path, dict[str, Any]] = {}
     partial = []
-    runs = find_runs(_run_directories(where), name)
+    patterns: list[str] = []
+    for pattern, matches in expand_paths(where).items():  # a predictions file in a run directory stands for that
+        only_files = bool(matches) and all(os.path.isfile(path) for path in matches)
+        parents = [str(Path(path).parent) for path in matches if (Path(path).parent / "run.json").exists()]
+        patterns += parents if only_files and parents else [pattern]
+    runs = find_runs(patterns, name)
     for run in runs:
         if run.status != FINISHED:
             partial.append(f"{name}: {run.path} is {run.status or 'not started'}")
@@ -176,11 +169,8 @@ def _load_runs(name: str, where: Paths) -> LoadedArm:
             )
         states[run.path] = state
     if not states:
-        raise RunError(
-            f"{name}={where}: none of its {len(runs)} run(s) is finished",
-            "wait for them, or start them again",
-            partial[:6],
-        )
+        problem = f"{name}={where}: none of its {len(runs)} run(s) is finished"
+        raise RunError(problem, "wait for them, or start them again", partial[:6])
     by_seed: dict[int, list[Path]] = {}
     for path, state in states.items():
         by_seed.setdefault(int(state["config"]["seed"]), []).append(path)
@@ -190,25 +180,12 @@ def _load_runs(name: str, where: Paths) -> LoadedArm:
         if missing:
             partial.append(f"{name}: seed={seed} lacks the fold(s) {format_list(missing)} and is left out")
             continue
-        folds = [_needed_columns(read_predictions(RunDirectory(path).predictions)) for path in paths]
-        tables[f"seed={seed}"] = folds[0] if len(folds) == 1 else pd.concat(folds, ignore_index=True)
+        folds = [read_predictions(RunDirectory(path).predictions) for path in paths]
+        needed = [table[table.columns.intersection(["sample_id", "label", "pred", "loss"])] for table in folds]
+        tables[f"seed={seed}"] = pd.concat(needed, ignore_index=True)
     if not tables:
         raise RunError(f"{name}={where}: no seed has all its folds", "let them finish, then compare", partial[:6])
     return LoadedArm(ArmRuns(name, tables), states, [str(path) for path in states], partial)
-
-
-def _run_directories(where: Paths) -> list[str]:
-    """Returns paths or globs of run directories; a predictions file in a run directory stands for the directory."""
-    patterns: list[str] = []
-    for pattern, matches in _expand(where).items():
-        only_files = bool(matches) and all(os.path.isfile(path) for path in matches)
-        parents = [str(Path(path).parent) for path in matches if (Path(path).parent / "run.json").exists()]
-        patterns += parents if only_files and parents else [pattern]
-    return patterns
-
-
-def _needed_columns(table: pd.DataFrame) -> pd.DataFrame:
-    return table[[name for name in ("sample_id", "label", "pred", "loss") if name in table.columns]]
 
 
 def _missing_folds(arm: str, seed: int, splits: Mapping[Path, Mapping[str, Any]]) -> list[int]:
@@ -217,14 +194,6 @@ def _missing_folds(arm: str, seed: int, splits: Mapping[Path, Mapping[str, Any]]
         raise RunError(f"{arm} has seed={seed} twice: {format_list(splits)}", "give the runs of one name= at a time")
     n_folds = next(iter(splits.values()))["folds"]
     return [] if n_folds is None else sorted(set(range(n_folds)) - set(folds))
-
-
-def held_out_groups(arm: LoadedArm) -> pd.Series | None:
-    """Returns the photo of each sample of MLfix's published predictions, by its file name; ``None`` for other arms."""
-    if not arm.published:
-        return None
-    first = next(iter(arm.runs.predictions.values()))
-    return photo_groups([str(name) for name in first["sample_id"]], PUBLISHED_PHOTO)
 
 
 def check_distinct(arms: Mapping[str, LoadedArm], ignore: Collection[str] = ()) -> None:
@@ -243,9 +212,8 @@ def check_distinct(arms: Mapping[str, LoadedArm], ignore: Collection[str] = ()) 
         for path in arm.paths:
             real = os.path.realpath(path)
             if real in arm_of_path:
-                raise RunError(
-                    f"{arm_of_path[real]}= and {name}= name the same run: {path}", "give each arm its own runs"
-                )
+                problem = f"{arm_of_path[real]}= and {name}= name the same run: {path}"
+                raise RunError(problem, "give each arm its own runs")
             arm_of_path[real] = name
         for run, table in arm.runs.predictions.items():
             if "copies" in ignore or "loss" not in table.columns or len(table) < MIN_COPY_ROWS:

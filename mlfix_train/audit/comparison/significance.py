@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import comb
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -30,26 +31,18 @@ def permutation_p_value(components: Sequence[EffectComponent], seed: int = 0, re
     """
     if min(len(component.runs) for component in components) < 2:
         return None
-    rng = np.random.default_rng([seed, 0x9E])
-    if len(components) == 1:
-        values = np.round(components[0].runs, 9)
-        if not values.any():
-            return 1.0
-        test = stats.permutation_test(
-            (values,), _mean, permutation_type="samples", vectorized=True, n_resamples=resamples, rng=rng
-        )
-    else:
-        arms = np.round(components[0].runs, 9), np.round(-components[1].runs, 9)
-        test = stats.permutation_test(arms, _mean_difference, vectorized=True, n_resamples=resamples, rng=rng)
+    arms = [np.round(component.runs, 9) * sign for component, sign in zip(components, (1, -1), strict=False)]
+    if len(arms) == 1 and not arms[0].any():
+        return 1.0
+
+    def effect(*samples: np.ndarray, axis: int = 0) -> np.ndarray:
+        means = [np.mean(sample, axis=axis) for sample in samples]
+        return np.asarray(np.round(means[0] if len(means) == 1 else means[0] - means[1], 9))
+
+    options: dict[str, Any] = {"n_resamples": resamples, "rng": np.random.default_rng([seed, 0x9E])}
+    kind = "samples" if len(arms) == 1 else "independent"
+    test = stats.permutation_test(arms, effect, permutation_type=kind, vectorized=True, **options)
     return float(min(1.0, test.pvalue))
-
-
-def _mean(x: np.ndarray, axis: int = 0) -> np.ndarray:
-    return np.asarray(np.round(np.mean(x, axis=axis), 9))
-
-
-def _mean_difference(x: np.ndarray, y: np.ndarray, axis: int = 0) -> np.ndarray:
-    return np.asarray(np.round(np.mean(x, axis=axis) - np.mean(y, axis=axis), 9))
 
 
 def smallest_p_value(counts: Sequence[int]) -> float:

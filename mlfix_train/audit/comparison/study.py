@@ -43,7 +43,6 @@ class Study:
         given: ``(N,)`` given labels, as indices into ``labels``.
         clean: ``(N,)`` labels after the fixes; :data:`REMOVED` for excluded samples.
         groups: ``(N,)`` group numbers.
-        grouped: whether any group has more than one sample.
         runs: arm to the names of its R runs.
         preds: arm to ``(R, N)`` predicted labels, int32; -1 where a run's table lacks the sample.
     """
@@ -53,9 +52,13 @@ class Study:
     given: np.ndarray
     clean: np.ndarray
     groups: np.ndarray
-    grouped: bool
     runs: Mapping[str, list[str]]
     preds: Mapping[str, np.ndarray]
+
+    @property
+    def grouped(self) -> bool:
+        """Whether any group has more than one sample."""
+        return int(self.groups.max(initial=-1)) + 1 < len(self.samples)
 
     @property
     def kept(self) -> np.ndarray:
@@ -108,7 +111,10 @@ def pair_runs(arms: Sequence[ArmRuns], paired: bool | None = None) -> Pairing:
         sizes = [len(arm.predictions) for arm in members]
         if len(common) >= 2 or (common and (max(sizes) == 1 or (not paired and min(sizes) == 1))):
             names = {arm.name for arm in members}
-            reduced = [_select_runs(arm, common) if arm.name in names else arm for arm in arms]
+            reduced = [
+                replace(arm, predictions={run: arm.predictions[run] for run in common}) if arm.name in names else arm
+                for arm in arms
+            ]
             left_out = [f"{arm.name} {run}" for arm in members for run in arm.predictions if run not in common]
             if len(members) < len(candidates):
                 left_out.append("the pairing of the control arm (it lacks too many of these seeds)")
@@ -125,10 +131,6 @@ def _common_runs(arms: Sequence[ArmRuns]) -> list[str]:
     return [run for run in arms[0].predictions if all(run in arm.predictions for arm in arms[1:])]
 
 
-def _select_runs(arm: ArmRuns, runs: Sequence[str]) -> ArmRuns:
-    return replace(arm, predictions={run: arm.predictions[run] for run in runs})
-
-
 def build_study(arms: Sequence[ArmRuns], fixes: pd.DataFrame, groups: pd.Series | None = None) -> Study:
     """Aligns the predictions of all arms by sample.
 
@@ -141,7 +143,12 @@ def build_study(arms: Sequence[ArmRuns], fixes: pd.DataFrame, groups: pd.Series 
         RunError: an arm without runs, or runs that hold out other samples or with other given labels. Runs of the
             other arms may lack samples that the fixes exclude.
     """
-    given = _given_labels(arms)
+    for arm in arms:
+        if not arm.predictions:
+            hint = f"train some: mlfix train arm={arm.name}"
+            raise RunError(f"the arm {arm.name} has no runs with predictions", hint)
+    table = next(iter(arms[0].predictions.values()))
+    given = table.set_index("sample_id")["label"].astype(object).sort_index()
     new_labels, keep = apply_fixes(given, fixes)
     kept = keep.to_numpy()
     names = pd.Index(sorted({*given, *new_labels[kept]}), dtype=object)
@@ -161,27 +168,19 @@ def build_study(arms: Sequence[ArmRuns], fixes: pd.DataFrame, groups: pd.Series 
             rows.append(row)
         runs[arm.name], preds[arm.name] = list(arm.predictions), np.array(rows)
     clean = np.where(kept, names.get_indexer(pd.Index(new_labels.to_numpy(dtype=object))), REMOVED)
-    codes, grouped = _group_codes(given.index, groups)
+    codes = np.arange(len(given))
+    if groups is not None:
+        known = groups.reindex(given.index).astype(object)
+        codes = pd.factorize(known.where(known.notna(), pd.Series(given.index, index=given.index, dtype=object)))[0]
     return Study(
         samples=given.index,
         labels=names.to_numpy(dtype=object),
         given=names.get_indexer(pd.Index(given.to_numpy(dtype=object))),
         clean=clean,
         groups=codes,
-        grouped=grouped,
         runs=runs,
         preds=preds,
     )
-
-
-def _given_labels(arms: Sequence[ArmRuns]) -> pd.Series:
-    for arm in arms:
-        if not arm.predictions:
-            raise RunError(
-                f"the arm {arm.name} has no runs with predictions", f"train some: mlfix train arm={arm.name}"
-            )
-    table = next(iter(arms[0].predictions.values()))
-    return table.set_index("sample_id")["label"].astype(object).sort_index()
 
 
 def _positions(table: pd.DataFrame, given: pd.Series, required: np.ndarray, run: str, reference: str) -> np.ndarray:
@@ -202,12 +201,3 @@ def _positions(table: pd.DataFrame, given: pd.Series, required: np.ndarray, run:
         f"{run} and {reference} do not hold out the same samples with the same labels: {problem}",
         "compare runs of the same data and split (split.*); choose an arm with arm=, not by training on other data",
     )
-
-
-def _group_codes(samples: pd.Index, groups: pd.Series | None) -> tuple[np.ndarray, bool]:
-    if groups is None:
-        return np.arange(len(samples)), False
-    own = pd.Series(samples, index=samples, dtype=object)
-    known = groups.reindex(samples).astype(object)
-    codes = pd.factorize(known.where(known.notna(), own))[0]
-    return codes, int(codes.max(initial=-1)) + 1 < len(samples)

@@ -96,7 +96,14 @@ def sentence(name: str, result: Mapping[str, Any]) -> str:
         f"the error on the same clean samples is {format_points(gain)} {'lower' if gain >= 0 else 'higher'}, "
         f"{error['fixed_on_clean']:.2f}% instead of {error['original_on_clean']:.2f}%"
     )
-    sure, way = _certainty_with_pairs(effect), "better" if gain > 0 else "worse"
+    sure, way, gains = certainty(effect), "better" if gain > 0 else "worse", effect.get("training_runs")
+    if gains:
+        sure += f", better in {sum(gain > 0 for gain in gains.values())} of {len(gains)} pairs of runs"
+    untested = "a single run of an arm can't tell an effect from chance: train more seeds."
+    if result.get("groups_clean", 2) < 2:
+        untested = (
+            "all samples belong to one group (photo or track), which says nothing of others: hold out more groups."
+        )
     made = f"training on the fixed labels made the models {way}: {fact} ({sure})."
     text = {
         Verdict.BETTER: made,
@@ -108,22 +115,9 @@ def sentence(name: str, result: Mapping[str, Any]) -> str:
         f"interval contains 0. {_runs_it_would_take(result)}",
         Verdict.NOT_SHOWN: f"no effect of training on the fixed labels is shown: {fact} ({sure}). "
         f"{_runs_it_would_take(result)}",
-        Verdict.TOO_FEW_RUNS: f"{fact} after training on the fixed labels, but {_why_untested(result)}",
+        Verdict.TOO_FEW_RUNS: f"{fact} after training on the fixed labels, but {untested}",
     }[Verdict(verdict)]
     return " ".join(f"{where}, {text} {_versus_control(result)} {evaluation_sentence(effect)}".split())
-
-
-def _certainty_with_pairs(effect: Mapping[str, Any]) -> str:
-    gains = effect.get("training_runs")
-    if not gains:
-        return certainty(effect)
-    return f"{certainty(effect)}, better in {sum(gain > 0 for gain in gains.values())} of {len(gains)} pairs of runs"
-
-
-def _why_untested(result: Mapping[str, Any]) -> str:
-    if result.get("groups_clean", 2) < 2:
-        return "all samples belong to one group (photo or track), which says nothing of others: hold out more groups."
-    return "a single run of an arm can't tell an effect from chance: train more seeds."
 
 
 def _versus_control(result: Mapping[str, Any]) -> str:
@@ -179,11 +173,8 @@ def headline(summary: Mapping[str, Any]) -> str:
     if ALL in ranked and ranked.index(ALL) >= HEADLINE_SLICES:  # always mentioned
         ranked.remove(ALL)
         ranked.insert(HEADLINE_SLICES - 1, ALL)
-    clauses = [
-        f"{_where(name)}, {_clause(named[name])}"
-        for name in ranked
-        if named[name]["verdict"] != Verdict.NO_CLEAN_SAMPLES
-    ]
+    judged = [name for name in ranked if named[name]["verdict"] != Verdict.NO_CLEAN_SAMPLES]
+    clauses = [f"{_where(name)}, {_clause(named[name])}" for name in judged]
     if not clauses:
         return "The fixes leave no held-out sample to evaluate on."
     more = len(clauses) - HEADLINE_SLICES

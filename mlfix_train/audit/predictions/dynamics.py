@@ -24,12 +24,7 @@ COLUMNS = ("sample_id", "label", "aum", "times")
 
 
 def margins(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Returns the logit of the label minus the best other logit, float32 ``(B,)``, on the logits' device.
-
-    Args:
-        logits: ``(B, C)``, C >= 2.
-        labels: int64 ``(B,)``.
-    """
+    """Returns the logit of the label (int64 ``(B,)``) minus the best other logit (``(B, C)``), float32 ``(B,)``."""
     column = labels[:, None]
     x = logits.float()
     own = x.gather(1, column).squeeze(1)

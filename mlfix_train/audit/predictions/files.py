@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,20 +17,26 @@ from mlfix_train.data.files.csv_rows import read_rows
 from mlfix_train.errors import DataError, RunError, format_list
 
 SUFFIXES = (".parquet", ".pq", ".csv")
-PUBLISHED_PHOTO = r"([^/]+)-\d+\.[A-Za-z]+$"
-"""Names of MLfix's crops, ``<photo>-<n>.jpg``: the group is the photo."""
+PUBLISHED_PHOTO = r"^(?:(?s:.*)/)?([^/]+)-\d+\.[A-Za-z]+$|^"
+"""The photo in the names of MLfix's crops, ``<photo>-<n>.jpg``; other samples are a group of their own."""
+Paths = str | Path | Sequence[str | Path]
+"""A path, a glob, or several of them."""
 UNNAMED = ("", "Unnamed: 0")
 """Header of the index column of a CSV that pandas wrote."""
 
 
-def find_prediction_files(patterns: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Returns the files of predictions that paths or globs name, sorted; files of run directories are left out."""
-    patterns = [patterns] if isinstance(patterns, (str, os.PathLike)) else list(patterns)
-    found: set[Path] = set()
-    for pattern in (os.path.expanduser(pattern) for pattern in patterns):
-        paths = [pattern] if os.path.exists(pattern) else glob.glob(str(pattern), recursive=True)
-        found |= {Path(path) for path in paths if os.path.isfile(path) and Path(path).suffix.lower() in SUFFIXES}
-    return sorted(path for path in found if not (path.parent / "run.json").exists())
+def expand_paths(where: Paths) -> dict[str, list[str]]:
+    """Returns for each path or glob the paths that exist, those of a glob sorted."""
+    patterns = [where] if isinstance(where, (str, os.PathLike)) else list(where)
+    expanded = [os.path.expanduser(str(pattern)) for pattern in patterns]
+    return {p: [p] if os.path.exists(p) else sorted(glob.glob(p, recursive=True)) for p in expanded}
+
+
+def find_prediction_files(where: Paths) -> list[Path]:
+    """Returns the files of predictions that paths or globs name, in order; files of run directories are left out."""
+    paths = [Path(path) for matches in expand_paths(where).values() for path in matches]
+    files = [path for path in paths if path.is_file() and path.suffix.lower() in SUFFIXES]
+    return [path for path in files if not (path.parent / "run.json").exists()]
 
 
 def read_predictions_file(path: str | Path) -> pd.DataFrame:
@@ -50,7 +57,10 @@ def read_predictions_file(path: str | Path) -> pd.DataFrame:
     if path.suffix.lower() == ".csv":
         table, places, published = _read_csv(path)
     else:
-        table, published = _read_parquet(path), False
+        try:
+            table, published = pd.read_parquet(path), False
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} can't be read: {error}", "give predictions as Parquet or CSV") from error
         places = [f"row {number + 1}" for number in range(len(table))]
     missing = [name for name in REQUIRED if name not in table.columns]
     if missing:
@@ -68,21 +78,13 @@ def read_predictions_file(path: str | Path) -> pd.DataFrame:
     check_unique(table, path)
     if "loss" in table.columns:
         numbers = pd.to_numeric(table["loss"], errors="coerce")
-        bad = np.flatnonzero(numbers.isna().to_numpy())
+        bad = np.flatnonzero(numbers.isna())
         if len(bad):
-            raise RunError(
-                f"{path}: {places[bad[0]]} has the loss {table['loss'].iloc[bad[0]]!r}", "a loss is a number"
-            )
+            problem = f"{path}: {places[bad[0]]} has the loss {table['loss'].iloc[bad[0]]!r}"
+            raise RunError(problem, "a loss is a number")
         table["loss"] = -numbers if published else numbers
     table.attrs["published"] = published
     return table
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} can't be read: {error}", "give predictions as Parquet or CSV") from error
 
 
 def _read_csv(path: Path) -> tuple[pd.DataFrame, list[str], bool]:
@@ -100,22 +102,19 @@ def _read_csv(path: Path) -> tuple[pd.DataFrame, list[str], bool]:
     columns = {name: [cells[i] for _, cells in body] for i, name in enumerate(header)}
     published = bool(header) and header[0] in UNNAMED and "pred" in header and "sample_id" not in header
     if published:
-        columns = {**_split_paths(columns.pop(header[0]), places, path), **columns}
+        names = columns.pop(header[0])
+        parts = [name.rsplit("/", 2)[-2:] for name in names]
+        bad = [i for i, part in enumerate(parts) if len(part) < 2 or not all(part)]
+        if bad:
+            raise RunError(
+                f"{path}: {places[bad[0]]} names {names[bad[0]]!r}, a path without a label's folder",
+                "paths are <folder>/<label>/<file>",
+            )
+        ids, labels = ["/".join(part) for part in parts], [label for label, _ in parts]
+        columns = {"sample_id": ids, "label": labels, **columns}
     elif header and header[0] in UNNAMED:
         columns.pop(header[0])
     return pd.DataFrame(columns, dtype=object), places, published
-
-
-def _split_paths(paths: list[str], places: list[str], file: Path) -> dict[str, list[str]]:
-    """Returns ids and labels from the paths in MLfix's files."""
-    parts = [name.rsplit("/", 2) for name in paths]
-    bad = [i for i, names in enumerate(parts) if len(names) < 2 or not all(names[-2:])]
-    if bad:
-        raise RunError(
-            f"{file}: {places[bad[0]]} names {paths[bad[0]]!r}, a path without a label's folder",
-            "paths are <folder>/<label>/<file>",
-        )
-    return {"sample_id": ["/".join(names[-2:]) for names in parts], "label": [names[-2] for names in parts]}
 
 
 def read_metadata(path: str | Path) -> pd.DataFrame:
@@ -130,14 +129,8 @@ def read_metadata(path: str | Path) -> pd.DataFrame:
     path = Path(path).expanduser()
     try:
         if path.suffix.lower() == ".csv":
-            table = pd.read_csv(
-                path,
-                dtype={"sample_id": str},
-                encoding="utf-8-sig",
-                keep_default_na=False,
-                na_values=[""],
-                index_col=False,
-            )
+            options: dict[str, Any] = {"encoding": "utf-8-sig", "keep_default_na": False, "na_values": [""]}
+            table: pd.DataFrame = pd.read_csv(path, dtype={"sample_id": str}, index_col=False, **options)
         else:
             table = pd.read_parquet(path).reset_index()
     except (OSError, ValueError) as error:
@@ -149,10 +142,8 @@ def read_metadata(path: str | Path) -> pd.DataFrame:
         )
     repeated = table["sample_id"][table["sample_id"].duplicated()]
     if len(repeated):
-        raise DataError(
-            f"samples={path} names {len(repeated):,} sample(s) twice: {format_list(repeated, 3)}",
-            "keep one row per sample",
-        )
+        problem = f"samples={path} names {len(repeated):,} sample(s) twice: {format_list(repeated, 3)}"
+        raise DataError(problem, "keep one row per sample")
     return table.set_index("sample_id")
 
 
@@ -165,11 +156,3 @@ def run_names(paths: Sequence[Path]) -> list[str]:
             return names
     stems = [path.stem for path in paths]
     return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
-
-
-def photo_groups(sample_ids: Sequence[str], pattern: str) -> pd.Series:
-    """Returns the group of each sample id, the first capture of a regular expression; others are their own group."""
-    regex = re.compile(pattern)
-    matches = [regex.search(name) for name in sample_ids]
-    groups = [m.group(1 if regex.groups else 0) or n if m else n for n, m in zip(sample_ids, matches, strict=True)]
-    return pd.Series(groups, index=pd.Index(sample_ids, name="sample_id"), dtype=object)

@@ -53,27 +53,6 @@ class HeldOut:
         return self.sample_ids.get_indexer(pd.Index(np.asarray(sample_ids, dtype=object)))
 
 
-class _LabelCodes:
-    """Assigns codes to labels as they appear."""
-
-    def __init__(self, class_names: Sequence[str]) -> None:
-        self.codes: dict[str, int] = {}
-        self.encode(pd.Series(list(class_names), dtype=object))
-
-    def encode(self, labels: pd.Series) -> np.ndarray:
-        codes, unique = pd.factorize(labels.to_numpy(dtype=object))
-        known = np.array([self.codes.setdefault(str(name), len(self.codes)) for name in unique], dtype=np.int64)
-        encoded: np.ndarray = known[codes] if len(known) else codes
-        return encoded
-
-    def sorted(self) -> tuple[list[str], np.ndarray]:
-        """Returns the labels in alphabetical order, and the final code of each provisional one."""
-        names = sorted(self.codes)
-        final = np.empty(len(names), np.int64)
-        final[[self.codes[name] for name in names]] = np.arange(len(names))
-        return names, final
-
-
 MEANS = ("loss", "self_confidence", "margin", "one_minus_margin")
 SUMS = (*MEANS, "runs", "disagreement")
 
@@ -90,13 +69,13 @@ def merge_runs(runs: Iterable[pd.DataFrame], class_names: Sequence[str] = ()) ->
         RunError: No runs, a table without ``pred`` or ``loss``, or runs that give a sample different labels.
         DataError: A loss that is not a finite number.
     """
-    codes, conflicting = _LabelCodes(class_names), set[str]()
+    codes, conflicting = {str(name): code for code, name in enumerate(dict.fromkeys(class_names))}, set[str]()
     ids, given = pd.Index([], dtype=object), np.empty(0, np.int64)
     sums = {name: np.empty(0) for name in SUMS}
     votes: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for run in runs:
         _check(run)
-        label, pred = codes.encode(run["label"]), codes.encode(run["pred"])
+        label, pred = (_encode(run[name], codes) for name in ("label", "pred"))
         own_ids = run["sample_id"].to_numpy(dtype=object)
         rows = ids.get_indexer(pd.Index(own_ids))
         new = np.flatnonzero(rows < 0)
@@ -117,7 +96,9 @@ def merge_runs(runs: Iterable[pd.DataFrame], class_names: Sequence[str] = ()) ->
             f"{format_list(sorted(conflicting), 3)}",
             "audit only runs of the same data together",
         )
-    names, final = codes.sorted()
+    names = sorted(codes)
+    final = np.empty(len(names), np.int64)  # the final code of each provisional one
+    final[[codes[name] for name in names]] = np.arange(len(names))
     means = {name: sums[name] / sums["runs"] for name in (*MEANS, "disagreement")}
     means["normalized_margin"] = np.where(np.isnan(means["margin"]), np.nan, 1 - means["one_minus_margin"])
     predicted, means["predicted_prob"] = _majority(votes, final)
@@ -135,15 +116,21 @@ def merge_runs(runs: Iterable[pd.DataFrame], class_names: Sequence[str] = ()) ->
 def _check(run: pd.DataFrame) -> None:
     missing = [name for name in ("sample_id", "label", "pred", "loss") if name not in run.columns]
     if missing:
-        raise RunError(
-            f"the predictions lack the columns {format_list(missing)}", "give predictions as mlfix train writes them"
-        )
+        problem = f"the predictions lack the columns {format_list(missing)}"
+        raise RunError(problem, "give predictions as mlfix train writes them")
     bad = run["sample_id"][~np.isfinite(run["loss"].to_numpy(dtype=np.float64))]
     if len(bad):
         raise DataError(
             f"{len(bad):,} predictions have a loss that is not a finite number: {format_list(bad, 3)}",
             "the training diverged: train again with a lower learning rate",
         )
+
+
+def _encode(labels: pd.Series, codes: dict[str, int]) -> np.ndarray:
+    """Returns labels as provisional codes; new labels are added to ``codes``."""
+    own, unique = pd.factorize(labels.to_numpy(dtype=object))
+    known = np.array([codes.setdefault(str(name), len(codes)) for name in unique], dtype=np.int64)
+    return np.asarray(known[own] if len(known) else own)
 
 
 def _column(run: pd.DataFrame, name: str) -> np.ndarray:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.audit.predictions.dynamics import read_dynamics
-from mlfix_train.audit.predictions.files import find_prediction_files, read_predictions_file
+from mlfix_train.audit.predictions.files import Paths, find_prediction_files, read_predictions_file
 from mlfix_train.audit.predictions.held_out import HeldOut, merge_runs
 from mlfix_train.audit.predictions.table import read_predictions
 from mlfix_train.audit.scores.label_scores import check_probabilities
@@ -89,13 +89,13 @@ class AuditedRuns:
             progress(done, len(self))
 
 
-def load_runs(runs: str | Path | Sequence[str | Path]) -> AuditedRuns:
+def load_runs(runs: Paths) -> AuditedRuns:
     """Finds the finished runs that paths or globs name; warns about runs that are not finished and skips them.
 
     Raises:
         RunError: No run is finished, or they have different data or labels.
     """
-    files = find_prediction_files(runs)
+    files = sorted(set(find_prediction_files(runs)))
     if files:
         return AuditedRuns(files=files)
     patterns = str(runs) if isinstance(runs, (str, Path)) else [str(pattern) for pattern in runs]
@@ -154,13 +154,10 @@ def mean_probabilities(runs: AuditedRuns, held: HeldOut, progress: ProgressFacto
         DataError: A matrix has another shape than its predictions, or rows that don't sum to 1.
     """
     kept = [run for run in runs.directories if (run.path / "probabilities.npy").exists()]
+    if kept and len(kept) < len(runs):
+        text = "%d of %d runs kept no probabilities (audit.probabilities=true): confident_score stays empty"
+        log.warning(text, len(runs) - len(kept), len(runs))
     if not kept or len(kept) < len(runs):
-        if kept:
-            log.warning(
-                "%d of %d runs kept no probabilities (audit.probabilities=true): confident_score stays empty",
-                len(runs) - len(kept),
-                len(runs),
-            )
         return None
     total = np.zeros((len(held), len(held.class_names)), np.float32)
     order = pd.Index(held.class_names).get_indexer(pd.Index(runs.class_names))
@@ -245,21 +242,20 @@ def open_run_data(runs: AuditedRuns, held: HeldOut, progress: ProgressFactory = 
                 f"the data no longer holds {len(gone):,} of the ranked samples: {format_list(gone, 3)}",
                 "bring the images back, or train again on the data as it is now",
             )
-        samples = _with_labels_of(held, samples)
     except MlfixError as error:
         return RunData(problem=str(error))
+    given = held.given_labels
+    changed = int((samples.loc[held.sample_ids, "label"].to_numpy() != given).sum())
+    if changed:
+        log.warning("%d labels in the data have changed since the runs were trained; the old ones are audited", changed)
+        samples = samples.copy()
+        samples.loc[held.sample_ids, "label"] = given
     try:
         settings = PixelsConfig(**runs.config["pixels"])
-        pixels = open_store(
-            samples,
-            settings.spec(),
-            settings.cache,
-            max_unreadable=settings.max_unreadable,
-            progress=progress("decoding images"),
-        )
+        spec, limit, report = settings.spec(), settings.max_unreadable, progress("decoding images")
+        return RunData(samples, open_store(samples, spec, settings.cache, max_unreadable=limit, progress=report))
     except MlfixError as error:
         return RunData(samples, None, str(error))
-    return RunData(samples, pixels)
 
 
 def read_run_samples(config: Mapping[str, Any]) -> pd.DataFrame:
@@ -293,14 +289,3 @@ def _call_target(section: Any) -> Any:
             "make its module importable, as it was for training",
         ) from error
     return function(**arguments)
-
-
-def _with_labels_of(held: HeldOut, samples: pd.DataFrame) -> pd.DataFrame:
-    """Gives held-out samples the labels that the runs were trained with, if those in the data have changed since."""
-    given = held.given_labels
-    changed = int((samples.loc[held.sample_ids, "label"].to_numpy() != given).sum())
-    if changed:
-        log.warning("%d labels in the data have changed since the runs were trained; the old ones are audited", changed)
-        samples = samples.copy()
-        samples.loc[held.sample_ids, "label"] = given
-    return samples

@@ -49,8 +49,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """Returns probabilities, float16 ``(N, C)``; rows sum to 1 within rounding."""
     x = np.asarray(logits, dtype=np.float32)
     e = np.exp(x - x.max(1, keepdims=True))
-    probabilities: np.ndarray = (e / e.sum(1, keepdims=True)).astype(np.float16)
-    return probabilities
+    return np.asarray(e / e.sum(1, keepdims=True), dtype=np.float16)
 
 
 def predictions_table(
@@ -120,7 +119,5 @@ def check_unique(predictions: pd.DataFrame, path: Path) -> None:
     """
     repeated = predictions["sample_id"][predictions["sample_id"].duplicated()]
     if len(repeated):
-        raise RunError(
-            f"{path} names {len(repeated):,} sample(s) twice: {format_list(repeated, 3)}",
-            "keep one row per sample",
-        )
+        problem = f"{path} names {len(repeated):,} sample(s) twice: {format_list(repeated, 3)}"
+        raise RunError(problem, "keep one row per sample")

@@ -82,10 +82,8 @@ def check_lengths(**arrays: np.ndarray) -> None:
     shapes = {name: array.shape for name, array in arrays.items()}
     first = next(iter(shapes.values()))
     if len(set(shapes.values())) > 1 or len(first) != 1 or not first[0]:
-        text = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise DataError(
-            f"a chart got arrays of the shapes {text}", "give one-dimensional arrays of one length, not empty"
-        )
+        problem = f"a chart got arrays of the shapes {', '.join(f'{name} {shape}' for name, shape in shapes.items())}"
+        raise DataError(problem, "give one-dimensional arrays of one length, not empty")
 
 
 def check_values(name: str, values: np.ndarray, low: float, high: float, hint: str) -> None:
@@ -96,19 +94,12 @@ def check_values(name: str, values: np.ndarray, low: float, high: float, hint: s
         raise DataError(f"{name}[{bad[0]}] is {values[bad[0]]}{more}", hint)
 
 
-def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """Writes a figure as PNG or, where ``path`` ends in ``.svg``, as SVG; returns the path."""
-    kind = "svg" if Path(path).suffix == ".svg" else "png"
-    metadata: dict[str, Any] = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=kind, dpi=DPI, metadata=metadata)
-        figure.set_layout_engine("none")  # a second format has the same layout
+def save(figure: Figure, path: str | os.PathLike[str], svg: str | os.PathLike[str] | None = None) -> Path:
+    """Writes a figure to ``path`` and, if given, to ``svg``, as PNG or, where a name ends in ``.svg``, as SVG."""
+    for target in (path,) if svg is None else (path, svg):
+        kind = "svg" if Path(target).suffix == ".svg" else "png"
+        metadata: dict[str, Any] = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+        with atomic_path(target) as temporary:
+            figure.savefig(temporary, format=kind, dpi=DPI, metadata=metadata)
+            figure.set_layout_engine("none")  # a second format has the same layout
     return Path(path)
-
-
-def save_both(figure: Figure, path: str | os.PathLike[str], svg: str | os.PathLike[str] | None) -> Path:
-    """Writes a figure to ``path`` and, if given, as an SVG to ``svg``; returns the first path."""
-    written = save(figure, path)
-    if svg is not None:
-        save(figure, svg)
-    return written

@@ -71,7 +71,7 @@ def arms_histogram(
     chart_style.label_rows(axes, [text for text, *_ in rows], 9.5)
     axes.set_ylim(len(rows) - 0.45, -0.62)
     chart_style.label_axes(axes, "error of a run (%); ± standard deviation")
-    return chart_style.save_both(figure, path, svg)
+    return chart_style.save(figure, path, svg)
 
 
 def _arms_dots(arms: Mapping[str, np.ndarray], path: PathLike, title: str, svg: PathLike | None) -> Path:
@@ -88,7 +88,7 @@ def _arms_dots(arms: Mapping[str, np.ndarray], path: PathLike, title: str, svg: 
     axes.margins(x=0.06)
     axes.ticklabel_format(axis="x", useOffset=False)
     chart_style.label_axes(axes, "error of a run (%)")
-    return chart_style.save_both(figure, path, svg)
+    return chart_style.save(figure, path, svg)
 
 
 def _runs_text(values: np.ndarray) -> str:
@@ -138,7 +138,7 @@ def waterfall(result: Mapping[str, Any], path: PathLike, title: str, svg: PathLi
     low, high = axes.get_xlim()
     axes.set_xlim(low - 0.04 * (high - low), high + 0.04 * (high - low))
     chart_style.label_axes(axes, "held-out error (%)")
-    return chart_style.save_both(figure, path, svg)
+    return chart_style.save(figure, path, svg)
 
 
 def label_dots(
@@ -181,4 +181,4 @@ def label_dots(
     chart_style.label_rows(axes, [str(row["label"]) for row in shown], 8.5)
     axes.set_xlim(-1.06 * limit, 1.06 * limit)
     chart_style.label_axes(axes, "training effect (points; right of 0 is better)")
-    return chart_style.save_both(figure, path, svg)
+    return chart_style.save(figure, path, svg)

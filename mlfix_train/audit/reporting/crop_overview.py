@@ -37,6 +37,5 @@ def draw_crop_overview(table: pd.DataFrame) -> Image.Image:
 
 
 def _highest(score: np.ndarray, eligible: np.ndarray) -> np.ndarray:
-    order: np.ndarray = np.argsort(-score, kind="stable")
-    highest: np.ndarray = order[eligible[order]][:PER_KIND]
-    return highest
+    order = np.argsort(-score, kind="stable")
+    return np.asarray(order[eligible[order]][:PER_KIND])

@@ -15,16 +15,8 @@ import pandas as pd
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.samples import INVALID
 
-SCORES = (
-    "suspicion",
-    "rank",
-    "loss",
-    "self_confidence",
-    "aum",
-    "neighbour_disagreement",
-    "twin_disagreement",
-    "outlierness",
-)
+_NEIGHBOUR_SCORES = ("neighbour_disagreement", "twin_disagreement", "outlierness")
+SCORES = ("suspicion", "rank", "loss", "self_confidence", "aum", *_NEIGHBOUR_SCORES)
 
 
 def apply_fixes(ranking: pd.DataFrame, fixes: pd.DataFrame) -> pd.DataFrame:
@@ -103,13 +95,8 @@ def write_label_studio(
         choice = {"choices": [str(row["suggested_label"])]}
         result = {"from_name": "label", "to_name": "image", "type": "choices", "value": choice}
         prediction = {"model_version": "mlfix-train", "score": _short(row["label_score"]), "result": [result]}
-        data = {
-            "image": image,
-            "sample_id": name,
-            "given_label": str(row["given_label"]),
-            "suspicion": _short(row["suspicion"]),
-            "rank": int(row["rank"]),
-        }
+        data: dict[str, Any] = {"image": image, "sample_id": name, "given_label": str(row["given_label"])}
+        data |= {"suspicion": _short(row["suspicion"]), "rank": int(row["rank"])}
         tasks.append({"data": data, "predictions": [prediction]})
     choices = "\n".join(f"    <Choice value={quoteattr(str(label))}/>" for label in [*labels, INVALID])
     config = (

@@ -7,7 +7,8 @@ import math
 import numpy as np
 from PIL import Image
 
-from mlfix_train.audit.reporting.panels import GROUND, MARGIN, VERMILLION, draw_title, fit_image
+from mlfix_train.audit.reporting.panels import GROUND, MARGIN, VERMILLION, draw_head, fit_image
+from mlfix_train.audit.reporting.text import font, printable, shorten
 from mlfix_train.errors import check_range
 
 MAX_IMAGES = 2_000
@@ -54,7 +55,8 @@ def draw_mosaic(
     rows = math.ceil(n / columns)
     cell, head = side + 2, MARGIN + 62
     sheet = Image.new("RGB", (max(440, columns * cell) + 2 * MARGIN, head + rows * cell + MARGIN), GROUND)
-    draw_title(sheet, title, note, sheet.width - 2 * MARGIN)
+    draw_head(sheet, title, "", shorten(note, sheet.width - 2 * MARGIN, font(13)))
+    sheet.info["Description"] = printable(note)
     for number, pixels in enumerate(images):
         row, column = divmod(number, columns)
         x, y = MARGIN + column * cell, head + row * cell

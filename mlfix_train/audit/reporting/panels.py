@@ -142,17 +142,15 @@ def draw_panel(
     head, legend = MARGIN + 62, _legend(shown, layout)
     height = head + layout.rows * layout.height + (legend.height if legend else 0) + MARGIN - 8
     panel = Image.new("RGB", (layout.content + 2 * MARGIN, height), GROUND)
-    _draw_head(panel, title, subtitle, note, layout.content)
+    draw_head(panel, title, subtitle, note)
     room = layout.text - _width("→ ", layout.font)
-    labels = shorten_all(
-        (text for tile in shown for text in (tile.given, tile.second_label) if text), room, layout.font
-    )
+    texts = (text for tile in shown for text in (tile.given, tile.second_label) if text)
+    labels = shorten_all(texts, room, layout.font)
     for number, tile in enumerate(shown):
         row, column = divmod(number, columns)
         _draw_tile(panel, MARGIN + column * layout.cell, head + row * layout.height, tile, labels, layout)
     if legend:
         panel.paste(legend, (MARGIN, head + layout.rows * layout.height))
-    panel.info.update(Title=printable(title), Description=" · ".join(filter(None, (printable(subtitle), note))))
     return panel
 
 
@@ -193,17 +191,13 @@ def _badge(invalid: bool, size: int) -> Image.Image:
     return badge.resize((size, size), Image.Resampling.LANCZOS)
 
 
-def draw_title(panel: Image.Image, title: str, note: str, width: int) -> None:
-    """Draws a headline and a grey line below it at the top of a sheet, shortened to ``width`` px."""
-    _draw_head(panel, title, "", shorten(note, width, font(13)), width)
-    panel.info.update(Title=printable(title), Description=printable(note))
-
-
-def _draw_head(panel: Image.Image, title: str, subtitle: str, note: str, width: int) -> None:
-    bold, plain = font(18, bold=True), font(13)
+def draw_head(panel: Image.Image, title: str, subtitle: str, note: str) -> None:
+    """Draws a headline and a grey line below it at the top of a sheet, shortened to its width; the note stays whole."""
+    width, bold, plain = panel.width - 2 * MARGIN, font(18, bold=True), font(13)
     panel.paste(_text(shorten(title, width, bold), width, 26, bold, INK), (MARGIN, MARGIN - 4))
     lead = shorten(subtitle, width - _width(f" · {note}", plain), plain) + " · " if subtitle else ""
     panel.paste(_text(lead + note, width, 20, plain, GREY), (MARGIN, MARGIN + 24))
+    panel.info.update(Title=printable(title), Description=" · ".join(filter(None, (printable(subtitle), note))))
 
 
 def _draw_tile(panel: Image.Image, x: int, y: int, tile: Tile, labels: dict[str, str], layout: _Layout) -> None:
@@ -237,17 +231,23 @@ def _draw_tile(panel: Image.Image, x: int, y: int, tile: Tile, labels: dict[str,
 
 def _legend(tiles: Sequence[Tile], layout: _Layout) -> Image.Image | None:
     """Returns the legend at the bottom, or ``None`` if the tiles need none."""
-    bar, arrow = Image.new("RGB", (28, 4), TRACK), _text("→", 12, 17, font(11), BLUE)
+    small, bar = font(11), Image.new("RGB", (28, 4), TRACK)
     bar.paste(VERMILLION, (0, 0, 18, 4))
     signs = [
         (bar, "suspicion, 0 to 1", any(tile.suspicion is not None for tile in tiles)),
-        (arrow, "suggested label", any(tile.second_label and not tile.relabeled for tile in tiles)),
+        (
+            _text("→", 12, 17, small, BLUE),
+            "suggested label",
+            any(tile.second_label and not tile.relabeled for tile in tiles),
+        ),
         (_badge(False, 17), "new label", any(tile.relabeled for tile in tiles)),
         (_badge(True, 17), "invalid", any(tile.mark == INVALID for tile in tiles)),
     ]
     strip, x = Image.new("RGB", (layout.content, 24), GROUND), 0
-    for sign, text, _ in (item for item in signs if item[2]):
+    for sign, text, used in signs:
+        if not used:
+            continue
         strip.paste(sign, (x, 12 - sign.height // 2), sign if sign.mode == "RGBA" else None)
-        strip.paste(_text(text, _width(text, font(11)), 17, font(11), GREY), (x + sign.width + 5, 3))
-        x += sign.width + 5 + _width(text, font(11)) + 22
+        strip.paste(_text(text, _width(text, small), 17, small, GREY), (x + sign.width + 5, 3))
+        x += sign.width + 5 + _width(text, small) + 22
     return strip if x else None

@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from mlfix_train.audit.reporting.pictures import ImageSource, Picture
 from mlfix_train.audit.reporting.wandb import IMAGES_PER_TABLE, WandbTracker
 
 if TYPE_CHECKING:
-    from mlfix_train.audit.scores.slices import Slice
+    from mlfix_train.audit.audit import Audit
 
 
 def log_ranking(tracker: WandbTracker, ranking: pd.DataFrame, images: ImageSource, top: int) -> None:
@@ -26,42 +25,27 @@ def log_ranking(tracker: WandbTracker, ranking: pd.DataFrame, images: ImageSourc
     columns = ["rank", "given_label", "predicted_label", "suggested_label", "suspicion", "loss", "margin", "slice"]
     columns += ["sample_id"]
     cells = head[columns].to_numpy(dtype=object).tolist()
-    thumbnails = [_enlarge(image) for image in images(head["sample_id"].tolist())]
-    rows = [[thumbnail, *row] for thumbnail, row in zip(thumbnails, cells, strict=True)]
+    pixels = images(head["sample_id"].tolist())
+    if len(pixels) and pixels.shape[1] <= 64:  # small crops are hard to see in a table
+        pixels = pixels.repeat(2, 1).repeat(2, 2)
+    rows = [[thumbnail, *row] for thumbnail, row in zip(pixels, cells, strict=True)]
     tracker.log_table("audit/ranking", ["image", *columns], rows)
 
 
-def _enlarge(image: np.ndarray) -> np.ndarray:
-    """Doubles the size of small crops, which are hard to see in a table."""
-    return image.repeat(2, 0).repeat(2, 1) if image.shape[0] <= 64 else image
-
-
-def log_audit(
-    tracker: WandbTracker,
-    about: Mapping[str, Any],
-    ranking: pd.DataFrame,
-    slices: Sequence[Slice],
-    images: ImageSource | None,
-    pictures: Sequence[Picture],
-    folder: Path,
-    top: int = IMAGES_PER_TABLE,
-) -> None:
+def log_audit(tracker: WandbTracker, audit: Audit, pictures: Sequence[Picture], folder: Path) -> None:
     """Logs an audit: figures, the top of the ranking, slices, labels, panels, the page, and all its files.
 
     Args:
         tracker: where to.
-        about: what ``audit.json`` holds.
-        ranking: N rows, most suspicious first; all of it is logged as a file.
-        slices: from :func:`mlfix_train.audit.scores.slices.rank_slices`.
-        images: pixels by sample id.
+        audit: the whole ranking is logged as a file, its first rows as a table with thumbnails.
         pictures: the panels and charts.
         folder: where the audit was written.
-        top: rows of the ranking that are logged with a thumbnail.
     """
+    about = audit.about
     tracker.log_pictures(pictures)
-    if images is not None:
-        log_ranking(tracker, ranking, images, top)
-    rows = [[one.kind, one.name, len(one.rows), one.expected, one.screen] for one in slices]
+    if audit.pixels is not None:
+        log_ranking(tracker, audit.ranking, audit.images, IMAGES_PER_TABLE)
+    rows = [[one.kind, one.name, len(one.rows), one.expected, one.screen] for one in audit.slices]
     tracker.log_table("audit/slices", ["kind", "name", "samples", "suspicion", "first screen"], rows)
     figures = {"audit/ranked": about["ranked"], "audit/issues": about["issues"]}
     estimates = about["estimates"]

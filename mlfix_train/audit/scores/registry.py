@@ -118,11 +118,6 @@ SCORES: list[LabelScore] = [
 """All scores, in the order of the columns of a ranking."""
 
 
-def registered_scores() -> list[LabelScore]:
-    """Returns all scores, in the order of the columns of a ranking."""
-    return list(SCORES)
-
-
 def register_score(score: LabelScore) -> None:
     """Adds a score to all rankings made from now on.
 

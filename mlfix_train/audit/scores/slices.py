@@ -76,10 +76,8 @@ def rank_slices(
 
 def _slice_by(kind: str, values: pd.Series, suspicion: np.ndarray) -> list[Slice]:
     """Returns a slice for each value; missing values belong to none."""
-    codes, names = pd.factorize(values.to_numpy(dtype=object))
-    order = np.argsort(codes, kind="stable")
-    parts = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1) if len(order) else []
-    return [_slice(kind, str(names[codes[rows[0]]]), rows, suspicion) for rows in parts if codes[rows[0]] >= 0]
+    parts = values.groupby(values.to_numpy(dtype=object), sort=False).indices
+    return [_slice(kind, str(name), np.asarray(rows), suspicion) for name, rows in parts.items()]
 
 
 def _slice(kind: str, name: str, rows: np.ndarray, suspicion: np.ndarray) -> Slice:
@@ -153,32 +151,28 @@ def select_labels(labels: Sequence[str], name: str, pattern: str) -> np.ndarray:
     Raises:
         ConfigError: The expression of slice ``name`` is invalid, or matches nothing.
     """
-    regex = _compile(pattern, f"slices.{name}={pattern}")
+    regex = compile_regex(pattern, f"slices.{name}={pattern}")
     series = pd.Series(labels, dtype=object).astype(str)
     matches = {label: bool(regex.search(label)) for label in series.unique()}
     if not any(matches.values()):
-        raise ConfigError(
-            f"slices.{name}={pattern} matches none of the labels", f"the labels are {format_list(sorted(matches), 12)}"
-        )
+        hint = f"the labels are {format_list(sorted(matches), 12)}"
+        raise ConfigError(f"slices.{name}={pattern} matches none of the labels", hint)
     return series.map(matches).to_numpy(dtype=bool)
 
 
-def _compile(pattern: str, what: str) -> re.Pattern[str]:
+def compile_regex(pattern: str, what: str) -> re.Pattern[str]:
+    """Compiles a regular expression; ``what`` is its name in the ConfigError that an invalid one raises."""
     try:
         return re.compile(pattern)
     except re.error as error:
-        raise ConfigError(
-            f"{what} is not a valid regular expression: {error}", "see the syntax of Python's `re`"
-        ) from error
+        problem = f"{what} is not a valid regular expression: {error}"
+        raise ConfigError(problem, "see the syntax of Python's `re`") from error
 
 
 def _by_list(name: str, wanted: list[str], labels: np.ndarray) -> np.ndarray:
     known = sorted({str(label) for label in labels})
-    for label in wanted:
-        if label not in known:
-            raise ConfigError(
-                f"slices.{name} names {label!r}, a label of no held-out sample", did_you_mean(label, known)
-            )
+    for label in (label for label in wanted if label not in known):
+        raise ConfigError(f"slices.{name} names {label!r}, a label of no held-out sample", did_you_mean(label, known))
     if not wanted:
         raise ConfigError(f"slices.{name} is an empty list", "name labels, or give a regular expression")
     return np.isin(labels.astype(str), wanted)
@@ -213,16 +207,15 @@ def _by_column(name: str, spec: Mapping[str, Any], column: pd.Series) -> np.ndar
     text = ["" if pd.isna(value) else str(value) for value in column]
     known = sorted(set(text))
     if "match" in spec:
-        regex = _compile(str(spec["match"]), f"slices.{name}: {spec['match']}")
+        regex = compile_regex(str(spec["match"]), f"slices.{name}: {spec['match']}")
         wanted = {value for value in known if regex.search(value)}
     else:
         values = spec["values"] if isinstance(spec["values"], (list, tuple)) else [spec["values"]]
         wanted = {str(_text(value)) for value in values}
     mask = np.array([value in wanted for value in text], dtype=bool)
     if not mask.any():
-        raise ConfigError(
-            f"slices.{name}: no held-out sample has such a {spec['column']}", f"its values are {format_list(known, 12)}"
-        )
+        problem = f"slices.{name}: no held-out sample has such a {spec['column']}"
+        raise ConfigError(problem, f"its values are {format_list(known, 12)}")
     return mask
 
 

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import numpy as np
 import pandas as pd
 
-from mlfix_train.audit.callback import gather_on_rank_zero
+from mlfix_train.audit.callback import ValidationCollector, datamodule_of, gather_on_rank_zero
 from mlfix_train.audit.reporting.panels import Tile, draw_panel, save_panel
 from mlfix_train.audit.reporting.pictures import Picture
 from mlfix_train.audit.reporting.wandb import find_tracker
@@ -25,7 +24,7 @@ MAX_PANELS = 12
 """Panels per training, spread evenly over its epochs."""
 
 
-class NeighbourCallback(L.Callback):
+class NeighbourCallback(ValidationCollector):
     """Finds nearest neighbours among the validation samples, by the cosine similarity of their features.
 
     It works with any LightningModule whose ``validation_step`` returns ``{features: (N, D), index: (N,)}`` and any
@@ -41,33 +40,18 @@ class NeighbourCallback(L.Callback):
         has_results: Whether a validation has been seen.
     """
 
+    keys = ("features", "index")
+
     def __init__(self, folder: str | Path, title: str = "") -> None:
+        super().__init__()
         self.folder, self.title = Path(folder), title
         self.gathered: dict[str, np.ndarray] | None = None
         self.agreement: float | None = None
-        self._batches: list[dict[str, np.ndarray]] = []
 
     @property
     def has_results(self) -> bool:
         """Whether a validation has been seen, on any rank."""
         return self.gathered is not None
-
-    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Starts a new collection."""
-        self._batches = []
-
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Copies the features of a batch to the CPU."""
-        features = outputs["features"].detach().float().cpu().numpy()
-        self._batches.append({"features": features, "index": outputs["index"].cpu().numpy()})
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measures and logs the agreement of labels, and draws a panel if one is due."""
@@ -76,7 +60,7 @@ class NeighbourCallback(L.Callback):
         gathered, self._batches = gather_on_rank_zero(self._batches), []
         agreement = None
         if gathered is not None:
-            agreement = label_agreement(gathered["features"], _data(trainer).table.iloc[gathered["index"]])
+            agreement = label_agreement(gathered["features"], datamodule_of(trainer).table.iloc[gathered["index"]])
         self.gathered, self.agreement = gathered or {}, trainer.strategy.broadcast(agreement)
         if self.agreement is not None:
             pl_module.log("val/agreement", self.agreement, rank_zero_only=False)
@@ -85,15 +69,11 @@ class NeighbourCallback(L.Callback):
         if trainer.current_epoch % interval == 0 and trainer.current_epoch + 1 < epochs:
             self.finish(trainer)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draws the neighbours of the last validation."""
-        self.finish(trainer)
-
     def finish(self, trainer: L.Trainer) -> None:
         """Writes ``panels/neighbours.png`` from the last validation and logs it, on rank 0."""
         if not trainer.is_global_zero or not self.gathered:
             return
-        data = _data(trainer)
+        data = datamodule_of(trainer)
         index, features = self.gathered["index"], _normalize(self.gathered["features"])
         queries = np.random.default_rng(0).choice(len(index), min(N_QUERIES, len(index)), replace=False)
         neighbours = nearest_neighbours(features, N_NEIGHBOURS)
@@ -160,8 +140,3 @@ def label_agreement(features: np.ndarray, table: pd.DataFrame, block_size: int =
 def _normalize(features: np.ndarray) -> np.ndarray:
     """Scales rows to length 1; rows of zeros stay."""
     return np.asarray(features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12), dtype=np.float32)
-
-
-def _data(trainer: L.Trainer) -> Any:
-    """Returns the DataModule."""
-    return trainer.datamodule  # type: ignore[attr-defined]

@@ -255,17 +255,10 @@ def _best_move(problem: Problem, tour: Tour, t1: int) -> tuple[float, int, int, 
 
 @njit(cache=True, fastmath=True)
 def improve_at(problem: Problem, tour: Tour, t1: int, log: Log, touched: np.ndarray) -> tuple[float, int]:
-    """Makes the best move at a point.
-
-    Args:
-        problem: The points.
-        tour: Updated.
-        t1: The point.
-        log: Extended by the reversals made.
-        touched: int64 ``(6,)``, filled with the points whose edges changed.
+    """Makes the best move at point t1: updates the tour, extends the log, fills ``touched`` (int64 ``(6,)``).
 
     Returns:
-        The gain (0 if there is no move), and the number of points in ``touched``.
+        The gain (0 if there is no move), and the number of points whose edges changed, the first in ``touched``.
     """
     m = len(tour.points)
     gain, kind, c, step, n_moved, side = _best_move(problem, tour, t1)

@@ -71,9 +71,8 @@ def check_embedder(embedder: Any, key: str = "embedder") -> Embedder:
     Raises:
         ConfigError: Something is missing, by name.
     """
-    missing = [
-        name for name in (*Embedder.__annotations__, "fit", "features", "project") if not hasattr(embedder, name)
-    ]
+    needed = (*Embedder.__annotations__, "fit", "features", "project")
+    missing = [name for name in needed if not hasattr(embedder, name)]
     if missing:
         raise ConfigError(
             f"{key}: {type(embedder).__name__} has no {format_list(missing, 10)}",
@@ -138,20 +137,19 @@ def embed_and_search(
 
     first = embedder.features(pixels, rows[:1], bfloat16=bfloat16)
     width = embedder.project(first).shape[1]
-    # Embeddings, a centered copy, and their parts in matrix products
-    _check_memory(12.0 * width * len(rows))
+    needed, free = 12.0 * width * len(rows), available_memory()  # embeddings, a centered copy, parts of products
+    if needed > free:
+        raise DataError(
+            f"the embeddings need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are available",
+            "project them to fewer dimensions: width=128 (the error of the projection is measured and reported)",
+        )
     block_size = BATCHES_PER_BLOCK * batch_size
     if not embedder.n_candidates:
-        embeddings = _embed_in_blocks(
-            lambda block, done, out: np.copyto(out, embedder.project(features(block, done))),
-            rows,
-            block_size,
-            width,
-            np.float32,
-            folder,
-            key,
-        )
-        embeddings = np.array(embeddings)
+
+        def embed(block: np.ndarray, done: int, out: np.ndarray) -> None:
+            out[:] = embedder.project(features(block, done))
+
+        embeddings = np.array(_embed_in_blocks(embed, rows, block_size, width, np.float32, folder, key))
         neighbours = nearest_neighbours(embeddings, n_neighbours, device, seed=seed)
     else:
         exact = _embed_in_blocks(features, rows, block_size, first.shape[1], np.float16, folder, key)
@@ -161,7 +159,14 @@ def embed_and_search(
         neighbours = rerank(candidates, exact, n_neighbours)
     found = EmbeddedImages(embeddings, neighbours, key)
     if folder is not None:
-        _write_cache(folder, found)
+        write_embeddings(embeddings, folder / "embeddings.npy")
+        arrays: dict[str, Any] = {
+            "index": neighbours.index,
+            "distance": neighbours.distance,
+            "recall": neighbours.recall,
+        }
+        with atomic_path(folder / "neighbours.npz") as temporary, open(temporary, "wb") as file:
+            np.savez(file, key=key, embeddings_crc32=zlib.crc32(embeddings.tobytes()), **arrays)
         _remove_unfinished(folder)
     return found
 
@@ -189,7 +194,13 @@ def _embed_in_blocks(
                 raise ValueError("another shape")
         except (OSError, ValueError, KeyError):
             _remove_unfinished(folder)
-            _check_disk(folder, np.dtype(dtype).itemsize * width * len(rows))
+            folder.mkdir(parents=True, exist_ok=True)
+            needed, free = np.dtype(dtype).itemsize * width * len(rows), shutil.disk_usage(folder).free
+            if needed > 0.95 * free:
+                raise DataError(
+                    f"the exact features need {needed / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB free",
+                    "lpips.rerank=0 does without them, a smaller lpips.size or pixels.size makes them smaller",
+                ) from None
             done, result = 0, np.lib.format.open_memmap(path, "w+", dtype, shape)
     for start in range(done, len(rows), block_size):
         block = slice(start, start + block_size)
@@ -220,20 +231,6 @@ def _read_cache(folder: Path, key: str, count: int) -> EmbeddedImages | None:
         return EmbeddedImages(embeddings, neighbours, key)
     except (OSError, ValueError, KeyError, EOFError):
         return None
-
-
-def _write_cache(folder: Path, found: EmbeddedImages) -> None:
-    write_embeddings(found.embeddings, folder / "embeddings.npy")
-    neighbours = found.neighbours
-    with atomic_path(folder / "neighbours.npz") as temporary, open(temporary, "wb") as file:
-        np.savez(
-            file,
-            key=np.array(found.key),
-            index=neighbours.index,
-            distance=neighbours.distance,
-            recall=np.array(neighbours.recall),
-            embeddings_crc32=np.array(zlib.crc32(found.embeddings.tobytes())),
-        )
 
 
 def perturbed(images: np.ndarray) -> np.ndarray:
@@ -339,24 +336,3 @@ def order_images(
             "label_outlier_score": label_scores,
         }
     )
-
-
-def _check_memory(needed: float) -> None:
-    """Checks that ``needed`` bytes of memory are available."""
-    free = available_memory()
-    if needed > free:
-        raise DataError(
-            f"the embeddings need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are available",
-            "project them to fewer dimensions: width=128 (the error of the projection is measured and reported)",
-        )
-
-
-def _check_disk(folder: Path, needed: float) -> None:
-    """Checks that the disk has room for ``needed`` bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if needed > 0.95 * free:
-        raise DataError(
-            f"the exact features need {needed / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB free",
-            "lpips.rerank=0 does without them, a smaller lpips.size or pixels.size makes them smaller",
-        )

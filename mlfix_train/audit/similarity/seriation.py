@@ -107,9 +107,8 @@ def summarize_path(embeddings: np.ndarray, order: np.ndarray) -> dict[str, float
     """
     if len(order) < 2:
         return {"mean_step": 0.0, "of_given_order": 1.0, "of_random_order": 1.0}
-    mean = float(path_steps(embeddings, order).mean())
-    given = float(path_steps(embeddings, np.arange(len(order))).mean())
-    random = float(path_steps(embeddings, np.random.default_rng(0).permutation(len(order))).mean())
+    orders = order, np.arange(len(order)), np.random.default_rng(0).permutation(len(order))
+    mean, given, random = (float(path_steps(embeddings, each).mean()) for each in orders)
     ratios = {"of_given_order": mean / given if given else 1.0, "of_random_order": mean / random if random else 1.0}
     return {"mean_step": mean, **{key: round(value, 4) for key, value in ratios.items()}}
 

@@ -24,7 +24,6 @@ def make(
         given=clean,
         clean=clean,
         groups=np.array(range(len(clean)) if groups is None else groups),
-        grouped=groups is not None,
         runs={name: [str(i) for i in range(len(runs))] for name, runs in wrong.items()},
         preds={name: np.where(runs, 99, clean).astype(np.int32) for name, runs in wrong.items()},
     )
@@ -221,7 +220,7 @@ def test_largest_change_first_whatever_its_sign_then_rows_then_name() -> None:
 def test_a_label_that_all_runs_learn_is_shown(n: int) -> None:
     clean = np.zeros(n, int)
     preds = {"original": np.full((6, n), 9), "fixed": np.zeros((6, n), int)}
-    study = Study(pd.Index(range(n)), np.array(["a"], object), clean, clean, np.arange(n), False, {}, preds)
+    study = Study(pd.Index(range(n)), np.array(["a"], object), clean, clean, np.arange(n), {}, preds)
     (row,) = label_changes(study, True)
     assert row["significant"]
     assert row["p_value"] == pytest.approx(max(2 / 2**6, 2 / 2**n))

@@ -42,7 +42,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list:
     """The figures that were saved."""
     figures: list = []
     save = sheets.save
-    monkeypatch.setattr(sheets, "save", lambda figure, path: (figures.append(figure), save(figure, path))[1])
+    monkeypatch.setattr(sheets, "save", lambda figure, *to: (figures.append(figure), save(figure, *to))[1])
     return figures
 
 
@@ -306,6 +306,6 @@ def test_charts_repeat_exactly(tmp_path: Path) -> None:
 def test_equal_errors_of_100_percent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     got: list = []
     save = sheets.save
-    monkeypatch.setattr(sheets, "save", lambda f, p: (got.append(f), save(f, p))[1])
+    monkeypatch.setattr(sheets, "save", lambda f, *to: (got.append(f), save(f, *to))[1])
     charts.arms_histogram({"original_on_clean": [100.0] * 9}, tmp_path / "a.png", "t")
     assert not got[0].axes[0].xaxis.get_offset_text().get_text()
