@@ -64,7 +64,7 @@ def run(cfg: ReviewConfig) -> Path:
     return fixes
 
 
-def show(cfg: ReviewConfig) -> Any:
+def widget(cfg: ReviewConfig) -> Any:
     """Returns the page as a notebook widget; raises what :func:`run` raises."""
     from mlfix_train.audit.review.widget import get_open_session, make_widget
 
