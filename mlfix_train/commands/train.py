@@ -9,8 +9,8 @@ import math
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,18 +93,10 @@ def _classifier_task(cfg: TrainConfig) -> TrainingTask:
 
     table = read_samples(cfg.data)
     require_labels(table, source_name(cfg.data))
-    data = DataModule(
-        table,
-        draw_configured_split(cfg.split, table, cfg.data),
-        cfg.pixels.cache,
-        Arm(cfg.arm, read_matching_fixes(cfg.fixes, table)),
-        cfg.pixels.spec(),
-        cfg.loader,
-        cfg.augment,
-        cfg.seed,
-        cfg.pixels.max_unreadable,
-        _decoding_progress(),
-    )
+    held_out, cache = draw_configured_split(cfg.split, table, cfg.data), cfg.pixels.cache
+    arm, spec = Arm(cfg.arm, read_matching_fixes(cfg.fixes, table)), cfg.pixels.spec()
+    limit, progress = cfg.pixels.max_unreadable, _decoding_progress()
+    data = DataModule(table, held_out, cache, arm, spec, cfg.loader, cfg.augment, cfg.seed, limit, progress)
     return ClassifierTask(data, lambda labels: build_module(cfg, labels=labels), asdict(cfg.audit))
 
 
@@ -112,26 +104,15 @@ def _sorting_task(cfg: TrainConfig) -> TrainingTask:
     from mlfix_train.data.loading.view_datamodule import ViewDataModule
     from mlfix_train.training.tasks.sorting_network import SortingNetworkTask
 
-    for key, value, unset in (
-        ("arm", cfg.arm, "original"),
-        ("fixes.path", cfg.fixes.path, None),
-        ("split.folds", cfg.split.folds, None),
-    ):
-        if value != unset:
+    for key, value in (("arm", cfg.arm), ("fixes.path", cfg.fixes.path), ("split.folds", cfg.split.folds)):
+        if value != ("original" if key == "arm" else None):
             raise ConfigError(
                 f"{key}={value} has no effect on model=sorting_network, which sees no labels and holds nothing out",
                 "leave it out",
             )
-    data = ViewDataModule(
-        read_samples(cfg.data),
-        cfg.pixels.cache,
-        cfg.pixels.spec(),
-        cfg.loader,
-        cfg.views,
-        cfg.seed,
-        cfg.pixels.max_unreadable,
-        _decoding_progress(),
-    )
+    table, pixels = read_samples(cfg.data), cfg.pixels
+    limit, progress = pixels.max_unreadable, _decoding_progress()
+    data = ViewDataModule(table, pixels.cache, pixels.spec(), cfg.loader, cfg.views, cfg.seed, limit, progress)
     return SortingNetworkTask(data, lambda: build_module(cfg))
 
 
@@ -161,7 +142,11 @@ def build_options(cfg: TrainConfig, directory: RunDirectory, task: TrainingTask)
 
     settings = asdict(cfg)
     processes = count_processes(check_options(cfg.trainer))
-    terminal = sys.stderr.isatty()
+    terminal, label = sys.stderr.isatty(), f"{cfg.name}/{cfg.arm}/{directory.path.name}"
+
+    def print_epoch(report: EpochReport) -> None:
+        print(describe_epoch(label, report), file=sys.stderr, flush=True)
+
     return RunOptions(
         epochs=recipe_of(cfg).total_epochs,
         seed=cfg.seed,
@@ -173,21 +158,16 @@ def build_options(cfg: TrainConfig, directory: RunDirectory, task: TrainingTask)
         config=_with_absolute_paths(settings),
         overwrite=cfg.overwrite,
         keep=cfg.checkpoint.keep,
-        on_epoch=None if terminal else EpochPrinter(f"{cfg.name}/{cfg.arm}/{directory.path.name}"),
+        on_epoch=None if terminal else print_epoch,
         progress_bar=terminal,
     )
 
 
 def build_loggers(cfg: TrainConfig, directory: RunDirectory, state: Mapping[str, Any]) -> list[Logger]:
-    """Builds the loggers of section ``logger``.
+    """Builds the loggers of section ``logger``; ``state`` is the content of ``run.json``.
 
     A logger that takes ``save_dir``, ``name``, ``job_type``, ``id`` or ``config`` gets those of the run, unless the
     section sets them; its ``tags`` begin with the arm.
-
-    Args:
-        cfg: The configuration.
-        directory: Of the run.
-        state: Content of ``run.json``.
     """
     place = directory.path.name.replace("=", "").replace(",", "-")
     facts = {
@@ -266,30 +246,16 @@ def _is_first_process() -> bool:
 # What is printed
 
 
-@dataclass(frozen=True)
-class EpochPrinter:
-    """Prints a line about each epoch to standard error.
-
-    Args:
-        label: Begins the line.
-    """
-
-    label: str
-
-    def __call__(self, report: EpochReport) -> None:
-        """Prints the line of an epoch."""
-        print(self.line(report), file=sys.stderr, flush=True)
-
-    def line(self, report: EpochReport) -> str:
-        """Returns the line of an epoch, with the time left."""
-        row = report.row
-        parts = [f"epoch {int(row['epoch']) + 1}/{report.epochs}", f"train loss {row.get('train_loss', math.nan):.3f}"]
-        if "val_error" in row:
-            parts.append(f"held-out error {row['val_error']:.2f}%")
-        if "val_agreement" in row:
-            parts.append(f"nearest neighbors of the same label {row['val_agreement']:.1f}%")
-        parts += [f"{row['samples_per_second']:,.0f} samples/s", f"{format_duration(report.seconds_left)} left"]
-        return f"{self.label}: {', '.join(parts)}"
+def describe_epoch(label: str, report: EpochReport) -> str:
+    """Returns the line that is printed about an epoch, with the time left; ``label`` begins it."""
+    row = report.row
+    parts = [f"epoch {int(row['epoch']) + 1}/{report.epochs}", f"train loss {row.get('train_loss', math.nan):.3f}"]
+    if "val_error" in row:
+        parts.append(f"held-out error {row['val_error']:.2f}%")
+    if "val_agreement" in row:
+        parts.append(f"nearest neighbors of the same label {row['val_agreement']:.1f}%")
+    parts += [f"{row['samples_per_second']:,.0f} samples/s", f"{format_duration(report.seconds_left)} left"]
+    return f"{label}: {', '.join(parts)}"
 
 
 def print_run(directory: RunDirectory, in_one_line: bool = False) -> None:
@@ -312,12 +278,8 @@ def _describe_classifier(directory: RunDirectory, state: Mapping[str, Any]) -> t
     wrong = ranking["predicted_label"] != ranking["given_label"]
     error, loss, guessing = 100 * wrong.mean(), ranking["loss"].mean(), math.log(state["data"]["labels"])
     if loss > max(10.0, 3 * guessing):
-        log.warning(
-            "%s: the held-out loss is %.3g and guessing would give %.2f: the training diverged; lower recipe.lr",
-            directory.path,
-            loss,
-            guessing,
-        )
+        text = "%s: the held-out loss is %.3g and guessing would give %.2f: the training diverged; lower recipe.lr"
+        log.warning(text, directory.path, loss, guessing)
     data = state["data"]
     suspects = "the labels that the model doubts most:"
     if not wrong.any():
@@ -358,9 +320,8 @@ def _how_to_resume(cfg: TrainConfig, directory: RunDirectory) -> str:
 
 def _by_our_hydra() -> bool:
     """Returns whether ``mlfix train`` itself runs Hydra, and not a program that calls this package."""
-    if not HydraConfig.initialized():
-        return False
-    return any(source.path == config_dir() for source in HydraConfig.get().runtime.config_sources)
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    return any(source.path == config_dir() for source in sources)
 
 
 @contextmanager
@@ -383,14 +344,11 @@ def command_line(overrides: Sequence[str]) -> Iterator[None]:
 @contextmanager
 def _without_our_hydra() -> Iterator[None]:
     """Hides our own Hydra from Lightning, which would otherwise start Hydra's rewritten command line."""
-    if not _by_our_hydra():
-        yield
-        return
     instance = HydraConfig.instance()
     hydra: Any = instance.cfg
-    with command_line(hydra.hydra.overrides.task):
+    with command_line(hydra.hydra.overrides.task) if _by_our_hydra() else nullcontext():
         try:
-            instance.cfg = None
+            instance.cfg = None if _by_our_hydra() else hydra
             yield
         finally:
             instance.cfg = hydra

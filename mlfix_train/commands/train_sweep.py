@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -52,34 +53,17 @@ def sweep(
             failed = len(launch_by_hydra())
         else:
             printer = _AttemptPrinter(len(runs))
-            attempts = _launch(runs, cfg.retries, processes, gpus, printer, initializer)
+            if processes == 1:
+                attempts = run_serially(runs, train_sweep_run, retries=cfg.retries, on_attempt=printer)
+            else:
+                options: dict[str, Any] = {"processes": processes, "gpus": gpus, "initializer": initializer}
+                attempts = run_in_processes(runs, train_sweep_run, retries=cfg.retries, on_attempt=printer, **options)
             failed = sum(attempt.error is not None for attempt in attempts)
     finally:
         finished = print_sweep([run.path for run in runs])
         if failed:
             print(f"           {failed} could not be trained as requested; see the messages above", flush=True)
     return finished and not failed
-
-
-def _launch(
-    runs: Sequence[SweepRun],
-    retries: int,
-    processes: int,
-    gpus: int,
-    printer: _AttemptPrinter,
-    initializer: Callable[[], None] | None,
-) -> list[Attempt]:
-    if processes == 1:
-        return run_serially(runs, train_sweep_run, retries=retries, on_attempt=printer)
-    return run_in_processes(
-        runs,
-        train_sweep_run,
-        processes=processes,
-        gpus=gpus,
-        retries=retries,
-        on_attempt=printer,
-        initializer=initializer,
-    )
 
 
 def train_sweep_run(sweep_run: SweepRun) -> None:
@@ -149,10 +133,7 @@ def print_sweep(paths: Sequence[Path]) -> bool:
         Whether all runs are finished.
     """
     states = sweep_states(paths)
-    counts: dict[str, int] = {}
-    for state in states.values():
-        status = str(state.get("status") or "not started")
-        counts[status] = counts.get(status, 0) + 1
+    counts = Counter(str(state.get("status") or "not started") for state in states.values())
     summary = ", ".join(f"{counts[status]} {status}" for status in sorted(counts, key=lambda name: name != FINISHED))
     print(f"\nsweep      {len(states)} run{'s' if len(states) != 1 else ''}: {summary}")
     for study in dict.fromkeys(path.parent.parent for path in states):

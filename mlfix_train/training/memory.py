@@ -22,7 +22,7 @@ def explain_out_of_memory(trainer: Any, module: Any, data: Any, images_per_sampl
     learned; this searches only after a failure, and only to give advice.
 
     Args:
-        trainer: The Trainer; the search runs on its device.
+        trainer: The search runs on its device.
         module: The LightningModule.
         data: The DataModule, with ``loader`` and ``pixels``.
         images_per_sample: Images per sample of a batch: 2 for a sorting network.

@@ -72,7 +72,7 @@ def run_in_processes(
     pool = _Pool([worker_environment(slot, count, gpus) for slot in range(count)], initializer)
     queue = deque((run, retries) for run in runs)
     last: list[Attempt] = []
-    with _interrupt_on_sigterm():
+    with interrupt_on_sigterm():
         try:
             while queue or pool.running:
                 for slot in pool.idle()[: len(queue)]:
@@ -162,8 +162,8 @@ class _Pool:
 
 
 @contextmanager
-def _interrupt_on_sigterm() -> Iterator[None]:
-    """Handles SIGTERM like Ctrl-C."""
+def interrupt_on_sigterm() -> Iterator[None]:
+    """Handles SIGTERM like Ctrl-C; does nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -11,19 +11,6 @@ if TYPE_CHECKING:
     import lightning as L
 
 
-class ResultCallback(Protocol):
-    """The callback that turns a task's validation outputs into the files of a run.
-
-    Attributes:
-        has_results: Whether a validation has ended, on any rank.
-    """
-
-    has_results: bool
-
-    def finish(self, trainer: L.Trainer) -> None:
-        """Writes the files from the last validation, when the training ended before it could."""
-
-
 class TrainingTask(Protocol):
     """What :func:`mlfix_train.training.run.train_run` has to know about the thing it trains.
 
@@ -43,7 +30,11 @@ class TrainingTask(Protocol):
         """Builds the LightningModule; called once torch is seeded, as its weights are drawn at random."""
 
     def build_callback(self, directory: RunDirectory, title: str) -> Any:
-        """Builds the task's :class:`ResultCallback`, which is also a Lightning callback."""
+        """Builds the Lightning callback that turns validation outputs into the files of a run.
+
+        Its ``has_results`` says whether a validation has ended, on any rank; ``finish(trainer)`` writes the files from
+        the last validation, when the training ended before it could.
+        """
 
     def describe(self) -> dict[str, Any]:
         """Returns the entries of ``run.json`` about the inputs: ``data``, ``fixes`` and ``labels``."""
