@@ -85,11 +85,12 @@ class Network(nn.Module):
         super().__init__()
         check_choice("model.head", head, HEADS)
         pooling = {"global_pool": ""} if head == "concat_pool" else {}
-        self.backbone = build_backbone(backbone, pretrained, weights, {**pooling, **(backbone_args or {})})
+        self.backbone = create_backbone(backbone, pretrained, {**pooling, **(backbone_args or {})}, weights)
         self.mean, self.std = image_statistics(self.backbone)
         self.features = int(self.backbone.num_features)  # type: ignore[arg-type]
+        self.head: nn.Module
         if head == "concat_pool":
-            self.head: nn.Module = ConcatPoolHead(self.features, num_classes)
+            self.head = ConcatPoolHead(self.features, num_classes)
         else:
             self.head = nn.Linear(int(getattr(self.backbone, "head_hidden_size", self.features)), num_classes)
         self.channels_last = channels_last
@@ -128,27 +129,20 @@ def image_statistics(backbone: nn.Module) -> tuple[Statistics, Statistics]:
     return tuple(map(float, mean)), tuple(map(float, std))  # type: ignore[return-value]
 
 
-def build_backbone(
-    name: str, pretrained: bool, weights: str | Path | None, arguments: Mapping[str, Any] | None
+def create_backbone(
+    name: str, pretrained: bool, arguments: Mapping[str, Any], weights: str | Path | None = None
 ) -> nn.Module:
-    """Builds a timm backbone with the hub's weights, those of a file, or random ones; see :class:`Network`."""
-    backbone = create_backbone(name, pretrained and not weights, arguments or {})
-    if weights:
-        load_backbone(backbone, Path(weights).expanduser())
-    return backbone
-
-
-def create_backbone(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> nn.Module:
     """Builds a timm backbone without a classifier.
 
     Args:
         name: Name of a timm model.
         pretrained: Download its weights from the model hub, unless they are in the hub's cache.
         arguments: Further arguments of ``timm.create_model``.
+        weights: File with its weights, see :func:`load_backbone`; it replaces the download.
 
     Raises:
         ConfigError: No such backbone, or arguments that don't fit it.
-        RunError: Its weights are unavailable.
+        RunError: Its weights are unavailable or don't fit.
     """
     import timm
 
@@ -156,24 +150,25 @@ def create_backbone(name: str, pretrained: bool, arguments: Mapping[str, Any]) -
 
     if not timm.is_model(name.split(".", maxsplit=1)[0]):
         raise ConfigError(f"model.backbone={name} is not a timm model", did_you_mean(name, timm.list_models()))
+    pretrained = pretrained and not weights
     if pretrained:
         _require_hub(name)
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
-    except (TypeError, AssertionError) as error:
-        raise _backbone_error(name, arguments, error) from error
+        backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
     except Exception as error:
-        if not pretrained or "tag" in str(error):
+        if not pretrained or isinstance(error, (TypeError, AssertionError)) or "tag" in str(error):
             raise _backbone_error(name, arguments, error) from error
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        raise _weights_error(name, f"{type(error).__name__}: {reason[:200]}") from error
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise _weights_error(name, f"{type(error).__name__}: {reason}") from error
+    if weights:
+        load_backbone(backbone, Path(weights).expanduser())
+    return backbone
 
 
 def _backbone_error(name: str, arguments: Mapping[str, Any], error: Exception) -> ConfigError:
     given = f" with model.backbone_args={dict(arguments)}" if arguments else ""
-    return ConfigError(
-        f"model.backbone={name}{given}: {error}", "see timm.create_model for the arguments of this backbone"
-    )
+    hint = "see timm.create_model for the arguments of this backbone"
+    return ConfigError(f"model.backbone={name}{given}: {error}", hint)
 
 
 def _weights_error(name: str, reason: str) -> RunError:
@@ -257,7 +252,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip() or type(error).__name__).partition("\n")[0][:200]
         raise RunError(
             f"the weights file {path} cannot be read: {reason}",
             "give a .safetensors file, or a torch file of tensors and plain values",
@@ -265,8 +260,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    entries = content if isinstance(content, dict) else {}
-    tensors = {str(name): value for name, value in entries.items() if isinstance(value, Tensor)}
+    entries = content.items() if isinstance(content, dict) else ()
+    tensors = {str(name): value for name, value in entries if isinstance(value, Tensor)}
     if not tensors:
         raise RunError(f"the weights file {path} holds no tensors", "give a state dict or a checkpoint")
     return tensors

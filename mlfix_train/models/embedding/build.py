@@ -42,15 +42,16 @@ def build_embedder(
         from mlfix_train.models.embedding.pixels import PixelEmbedder
 
         return PixelEmbedder(width, device)
+    trained = load_encoder(network, device) if network else None
     if kind == "lpips":
         from mlfix_train.models.embedding.lpips import LpipsEmbedder, check_size, load_trunk, network_features
 
         spec = lpips or LpipsSpec()
-        if network:
-            return LpipsEmbedder(network_features(load_encoder(network, device)), spec, width, device)
-        check_size(spec.trunk, spec.size or image_size)
-        return LpipsEmbedder(load_trunk(spec.trunk, spec.weights), spec, width, device)
-    trained = load_encoder(network or "", device)
+        if trained is None:
+            check_size(spec.trunk, spec.size or image_size)
+        features = load_trunk(spec.trunk, spec.weights) if trained is None else network_features(trained)
+        return LpipsEmbedder(features, spec, width, device)
+    assert trained is not None
     if kind == "network":
         return NetworkEmbedder(trained, width, device)
     from mlfix_train.models.embedding.visual_words import VisualWordsEmbedder

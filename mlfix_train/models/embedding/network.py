@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,14 +64,6 @@ def load_encoder(run: str | Path, device: str = "cpu") -> TrainedEncoder:
             f"{directory.path} trained {settings.get('_target_', 'a model')}, which has no model.backbone",
             "give a run of a Classifier or a SortingNetwork, or embed it by an embedder of your own",
         )
-    encoder, kind = _build(settings, weights)
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    name = f"the {kind} {run} ({settings['backbone']})"
-    return TrainedEncoder(encoder.to(device).eval(), name, int(state["config"]["pixels"]["size"]), digest)
-
-
-def _build(settings: dict[str, Any], weights: Path) -> tuple[Encoder, str]:
-    """Returns the encoder that a run's ``model`` settings describe, and what the model is."""
     sorting = str(settings.get("_target_", "")).endswith(".SortingNetwork")
     pools_itself = sorting or settings.get("head") == "linear"
     encoder = Encoder(
@@ -82,7 +73,9 @@ def _build(settings: dict[str, Any], weights: Path) -> tuple[Encoder, str]:
         weights=weights,
         backbone_args={**({} if pools_itself else {"global_pool": "avg"}), **(settings.get("backbone_args") or {})},
     )
-    return encoder, "sorting network" if sorting else "classifier"
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    name = f"the {'sorting network' if sorting else 'classifier'} {run} ({settings['backbone']})"
+    return TrainedEncoder(encoder.to(device).eval(), name, int(state["config"]["pixels"]["size"]), digest)
 
 
 class NetworkEmbedder(TorchEmbedder):
@@ -104,25 +97,3 @@ class NetworkEmbedder(TorchEmbedder):
         """Maps images in 0..1 ``(n, 3, H, W)`` to pooled features ``(n, D)``."""
         features: Tensor = self.encoder(self.encoder.normalize(images))
         return features
-
-
-def feature_map_function(encoder: Encoder, stage: int) -> Callable[[Tensor], Tensor]:
-    """Returns a function from images in 0..1 ``(n, 3, H, W)`` to the feature map ``(n, C, h, w)`` of a stage.
-
-    Args:
-        encoder: Gives the maps.
-        stage: Its number; -1 is the last.
-
-    Raises:
-        ConfigError: From the function: there is no such stage.
-    """
-
-    def maps(images: Tensor) -> Tensor:
-        stages = encoder.feature_maps(encoder.normalize(images))
-        if not -len(stages) <= stage < len(stages):
-            raise ConfigError(
-                f"visual_words.stage={stage} does not exist: the network has {len(stages)} stages", "-1 is the last"
-            )
-        return stages[stage]
-
-    return maps

@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlfix_train.errors import DataError, check_range
+from mlfix_train.errors import ConfigError, DataError, check_range
 from mlfix_train.models.embedding.base import TorchEmbedder, compute_features
-from mlfix_train.models.embedding.network import TrainedEncoder, feature_map_function
+from mlfix_train.models.embedding.network import TrainedEncoder
 from mlfix_train.models.embedding.settings import VisualWordsSpec
 
 N_POSITIONS = 50_000
@@ -53,9 +53,15 @@ class VisualWordsEmbedder(TorchEmbedder):
             device=device,
             settings=[trained.fingerprint, spec.count, spec.stage],
         )
-        self.spec, self._network = spec, trained.name
-        self._feature_map = feature_map_function(trained.encoder, spec.stage)
+        self.spec, self._network, self._encoder = spec, trained.name, trained.encoder
         self._bag: Callable[[Tensor], Tensor] | None = None
+
+    def _feature_map(self, images: Tensor) -> Tensor:
+        stages, stage = self._encoder.feature_maps(self._encoder.normalize(images)), self.spec.stage
+        if not -len(stages) <= stage < len(stages):
+            problem = f"visual_words.stage={stage} does not exist: the network has {len(stages)} stages"
+            raise ConfigError(problem, "-1 is the last")
+        return stages[stage]
 
     def fit(self, pixels: Any, rows: np.ndarray, *, seed: int = 0, bfloat16: bool = False) -> None:
         """Learns the visual words (in float32) and then the projection, each from a sample of the images."""
