@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from mlfix_train.models.backbones.fast_convs import has_amx, use_fast_convs
-
 from mlfix_train.models.compile import Forward, check_auto, maybe_compile
 from mlfix_train.models.loss_guard import NonFiniteLossGuard
 from mlfix_train.models.recipes import Recipe
