@@ -13,7 +13,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,20 +53,13 @@ class FixesFile:
         return HEADER + "".join([self._line(row) for row in rows])
 
     def _line(self, row: int) -> str:
-        revision = int(self.store.revisions[row])
-        cached = self._lines.get(row)
+        store, samples = self.store, self.store.samples
+        revision, cached = int(store.revisions[row]), self._lines.get(row)
         if cached is None or cached[0] != revision:
-            samples = self.store.samples
-            given = samples.label(samples.given[row])
-            cells = [
-                samples.ids[row],
-                self.store.mark_name(int(self.store.marks[row])),
-                given,
-                *self.store.authors[row],
-            ]
+            labels = (store.mark_name(int(store.marks[row])), samples.label(samples.given[row]))
+            cells = [samples.ids[row], *labels, *store.authors[row]]
             # csv leaves a bare carriage return unquoted, and could not read it back.
-            quote_all = any("\r" in str(cell) for cell in cells)
-            quoting: Literal[0, 1] = csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL
+            quoting: Any = csv.QUOTE_ALL if any("\r" in str(cell) for cell in cells) else csv.QUOTE_MINIMAL
             buffer = io.StringIO()
             csv.writer(buffer, lineterminator="\n", quoting=quoting).writerow(cells)
             cached = self._lines[row] = (revision, buffer.getvalue())
@@ -106,22 +99,18 @@ class FixesFile:
 
 
 def _stat(path: Path) -> tuple[int, int] | None:
-    try:
+    with contextlib.suppress(OSError):
         stat = os.stat(path)
-    except OSError:
-        return None
-    return stat.st_size, stat.st_mtime_ns
+        return stat.st_size, stat.st_mtime_ns
+    return None
 
 
 def backup_file(path: Path) -> Path:
     """Copies a file to a name with the current time, and returns the copy."""
     name = f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    backup, number = path.with_name(name + path.suffix), 1
-    while backup.exists():
-        number += 1
-        backup = path.with_name(f"{name}-{number}{path.suffix}")
-    shutil.copy2(path, backup)
-    return backup
+    names = (f"{name}{end}{path.suffix}" for end in ("", *(f"-{number}" for number in range(2, 10_000))))
+    backup = next(path.with_name(name) for name in names if not path.with_name(name).exists())
+    return Path(shutil.copy2(path, backup))
 
 
 @dataclass

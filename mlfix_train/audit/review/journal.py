@@ -176,21 +176,16 @@ def _is_valid(entry: Any) -> bool:
     """Whether an entry has the fields of its action, each of the right type."""
     if not isinstance(entry, dict) or not isinstance(entry.get("revision"), int) or entry.get("action") not in ACTIONS:
         return False
-    marks, ids = entry.get("marks", []), [entry.get("sample_ids", []), entry.get("random_ids", [])]
-    if not all(isinstance(value, list) for value in (marks, *ids)):
+    marks, ids, random_ids = lists = [entry.get(name, []) for name in ("marks", "sample_ids", "random_ids")]
+    if not all(isinstance(value, list) for value in lists) or (
+        entry["action"] in ("mark", "import") and "marks" not in entry
+    ):
         return False
-    if not isinstance(entry.get("reviewer"), str) or not isinstance(entry.get("time"), str):
-        return False
-    if entry["action"] in ("mark", "import") and "marks" not in entry:
-        return False
-    return all(map(_is_valid_mark, marks)) and all(isinstance(name, str) for names in ids for name in names)
+    texts = [entry.get("reviewer"), entry.get("time"), *ids, *random_ids]
+    return all(isinstance(text, str) for text in texts) and all(map(_is_valid_mark, marks))
 
 
 def _is_valid_mark(mark: Any) -> bool:
-    return (
-        isinstance(mark, list)
-        and len(mark) in (3, 6)
-        and isinstance(mark[0], str)
-        and isinstance(mark[1], str)
-        and all(cell is None or isinstance(cell, str) for cell in mark)
-    )
+    if not isinstance(mark, list) or len(mark) not in (3, 6) or None in mark[:2]:
+        return False
+    return all(cell is None or isinstance(cell, str) for cell in mark)

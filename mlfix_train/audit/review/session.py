@@ -124,11 +124,11 @@ class ReviewSession:
             self.last_request = time.monotonic()
         try:
             response: Response = getattr(self, kind)(payload)
-            return response
-        except RequestError:
-            raise
         except MlfixError as error:
+            if isinstance(error, RequestError):
+                raise
             raise RequestError(error.problem, error.hint) from error
+        return response
 
     def describe(self, payload: Payload) -> Response:
         """Returns what a page needs to know when it opens."""
@@ -220,9 +220,8 @@ class ReviewSession:
     def block(self, payload: Payload) -> Response:
         """Returns what a page draws for :data:`sprites.BLOCK` samples of a view, and the names of their sheets."""
         view, samples = self._view(payload), self.samples
-        rows = self._block_rows(
-            view, requests.parse_int(payload, "number", 0, max(-(-len(view.rows) // sheets.BLOCK), 1))
-        )
+        n_blocks = max(-(-len(view.rows) // sheets.BLOCK), 1)
+        rows = self._block_rows(view, requests.parse_int(payload, "number", 0, n_blocks))
         brighten = bool(payload.get("brighten", True))
         has_large, per_sheet = self.sprites.large > self.sprites.small, sheets.LARGE_COLUMNS**2
         parts = [rows[i : i + per_sheet] for i in range(0, len(rows), per_sheet)] if has_large else []
@@ -247,18 +246,12 @@ class ReviewSession:
 
     def _row_state(self, rows: np.ndarray) -> Response:
         flags = self.seen_log.seen[rows] + 2 * self.store.group_reviewed[rows]
-        return {
-            "marks": self.store.marks[rows].tolist(),
-            "revisions": self.store.revisions[rows].tolist(),
-            "flags": flags.tolist(),
-        }
+        state = {"marks": self.store.marks[rows], "revisions": self.store.revisions[rows], "flags": flags}
+        return {name: values.tolist() for name, values in state.items()}
 
     def _plan(self, rows: np.ndarray, kind: str, brighten: bool) -> str:
-        side, columns = {
-            "small": (self.sprites.small, sheets.SMALL_COLUMNS),
-            "large": (self.sprites.large, sheets.LARGE_COLUMNS),
-            "typical": (self.sprites.small, N_TYPICAL),
-        }[kind]
+        columns = {"small": sheets.SMALL_COLUMNS, "large": sheets.LARGE_COLUMNS, "typical": N_TYPICAL}[kind]
+        side = self.sprites.large if kind == "large" else self.sprites.small
         return self.sprites.plan(rows, side, columns, brighten)
 
     def group(self, payload: Payload) -> Response:
@@ -298,10 +291,8 @@ class ReviewSession:
         """Records that a group of a view was reviewed: all labels that are not marked are right."""
         view, reviewer = self._view(payload), self._reviewer(payload)
         rows = view.group(requests.parse_int(payload, "group", 0, len(view.names)))
-        random = view.spec.group_by == "random"
-        return self._save(
-            self.store.mark_reviewed(rows, reviewer, random, requests.parse_request_id(payload)), reviewer
-        )
+        request_id, random = requests.parse_request_id(payload), view.spec.group_by == "random"
+        return self._save(self.store.mark_reviewed(rows, reviewer, random, request_id), reviewer)
 
     def undo(self, payload: Payload, redo: bool = False) -> Response:
         """Undoes the reviewer's last action."""
@@ -332,18 +323,16 @@ class ReviewSession:
         return {"revision": self.store.revision, "rows": rows.tolist(), **self._row_state(rows)}
 
     def _conflict(self, row: int, wanted: int | None) -> Response:
-        author = self.store.authors.get(row, Author())
-        mark = int(self.store.marks[row])
+        reviewer, when, _ = self.store.authors.get(row, Author())
+        mark, revision = int(self.store.marks[row]), int(self.store.revisions[row])
+        current = {"mark": mark, "new_label": self.store.mark_name(mark), "revision": revision}
         return {
             "sample_id": self.samples.ids[row],
             "row": row,
-            "mark": mark,
-            "new_label": self.store.mark_name(mark),
-            "reviewer": author.reviewer,
-            "time": author.time,
-            "revision": int(self.store.revisions[row]),
+            "reviewer": reviewer,
+            "time": when,
             "wanted": wanted,
-        }
+        } | current
 
     def add_label(self, payload: Payload) -> Response:
         """Adds a label, and returns its code and the labels that the page does not know yet."""
@@ -507,15 +496,13 @@ def _make_sprites(images: PixelStore | np.ndarray, count: int, out: Path) -> Spr
 def _notes(
     samples: Samples, table: pd.DataFrame, images: PixelStore | np.ndarray, ranking: pd.DataFrame | None
 ) -> list[str]:
-    notes = []
-    if ranking is not None:
-        missing = int((~table.index.isin(ranking["sample_id"])).sum())
-        if missing:
-            notes.append(f"{missing:,} of {len(table):,} samples are not in the audit: nothing is known about them.")
-        if samples.audited and not samples.calibrated:
-            notes.append("The audit does not estimate how many labels are wrong, so the page does not either.")
-    if isinstance(images, PixelStore) and images.unreadable:
-        notes.append(f"{len(images.unreadable):,} images cannot be read and are shown grey.")
-    if not label_list(table):
-        notes.append("The images have no labels: mark what should be excluded.")
-    return notes
+    missing = 0 if ranking is None else int((~table.index.isin(ranking["sample_id"])).sum())
+    unreadable = len(images.unreadable) if isinstance(images, PixelStore) else 0
+    uncalibrated = ranking is not None and samples.audited and not samples.calibrated
+    notes = {
+        f"{missing:,} of {len(table):,} samples are not in the audit: nothing is known about them.": missing,
+        "The audit does not estimate how many labels are wrong, so the page does not either.": uncalibrated,
+        f"{unreadable:,} images cannot be read and are shown grey.": unreadable,
+        "The images have no labels: mark what should be excluded.": not label_list(table),
+    }
+    return [note for note, applies in notes.items() if applies]
