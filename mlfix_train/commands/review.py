@@ -43,8 +43,9 @@ def run(cfg: ReviewConfig) -> Path:
     def on_start(link: str) -> None:
         print(f"review     {link}")
         if cfg.host not in LOOPBACK:
-            print("           Anyone with this link who can reach this machine can see the images and change the")
-            print("           fixes; the connection is not encrypted. An SSH tunnel to host=127.0.0.1 is safer.")
+            print("           Anyone with this link who can reach this machine")
+            print("           can see the images and change the fixes; the connection is not encrypted.")
+            print("           An SSH tunnel to host=127.0.0.1 is safer.")
         print(f"fixes      {fixes}, up to date after every mark; Ctrl-C stops, the same command resumes", flush=True)
         prefetcher.start()
         if cfg.open:

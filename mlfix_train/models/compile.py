@@ -80,12 +80,8 @@ def dry_run(
 ) -> None:
     """Runs one forward and backward pass on random images and undoes every effect on the network and on torch's seed.
 
-    Args:
-        network: On ``device``.
-        shape: Of the images.
-        device: Of the network.
-        forward: Compiled forward pass of the network; ``None`` calls the network.
-        precision: Makes the context of the forward pass, such as autocast.
+    ``shape`` is that of the images; for the other arguments see :func:`maybe_compile`. ``forward`` is the compiled
+    forward pass of the network, ``None`` to call the network.
     """
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     training = network.training

@@ -58,10 +58,8 @@ def check_checkpoint(path: Path, module: Any) -> None:
         content["state_dict"], content["epoch"]
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        raise RunError(
-            f"the checkpoint {path} is damaged: {reason}",
-            f"delete it (the run then starts from its first epoch): rm '{path}'",
-        ) from error
+        hint = f"delete it (the run then starts from its first epoch): rm '{path}'"
+        raise RunError(f"the checkpoint {path} is damaged: {reason}", hint) from error
     module.on_load_checkpoint(content)
 
 

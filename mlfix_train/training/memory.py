@@ -50,17 +50,12 @@ def _out_of_memory(message: str, trainer: Any, module: Any, data: Any, images_pe
         optimizer.state.clear()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    key, hint = f"loader.batch_size={batch_size}", "use a smaller loader.eval_batch_size"
     if "validating" in message or trainer.validating:
-        key, hint = f"loader.eval_batch_size={data.loader.eval_batch_size}", "use a smaller loader.eval_batch_size"
+        key = f"loader.eval_batch_size={data.loader.eval_batch_size}"
+    elif fits := largest_batch(module, device, data.pixels.size, batch_size, images_per_sample):
+        hint = f"loader.batch_size={fits} fits"
     else:
-        key = f"loader.batch_size={batch_size}"
-        fits = largest_batch(module, device, data.pixels.size, batch_size, images_per_sample)
-        hint = (
-            f"loader.batch_size={fits} fits"
-            if fits
-            else "not even two samples fit: use a smaller model or pixels.size, or another device"
-        )
-    return RunError(
-        f"out of memory on {device} with {key}: {message.splitlines()[0][:160]}",
-        f"{hint}; overwrite=true then starts the run from the beginning",
-    )
+        hint = "not even two samples fit: use a smaller model or pixels.size, or another device"
+    problem = f"out of memory on {device} with {key}: {message.splitlines()[0][:160]}"
+    return RunError(problem, f"{hint}; overwrite=true then starts the run from the beginning")

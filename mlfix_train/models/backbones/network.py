@@ -6,14 +6,20 @@ Shapes: N images of H x W pixels, C classes, D channels of a feature map of h x 
 from __future__ import annotations
 
 import logging
+import os
+import socket
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
+import timm
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
+import mlfix_train.models.backbones.small  # noqa: F401 - registers mlfix_small
 from mlfix_train.errors import ConfigError, RunError, check_choice, did_you_mean, format_list
 
 log = logging.getLogger(__name__)
@@ -144,10 +150,6 @@ def create_backbone(
         ConfigError: No such backbone, or arguments that don't fit it.
         RunError: Its weights are unavailable or don't fit.
     """
-    import timm
-
-    import mlfix_train.models.backbones.small  # noqa: F401 - registers mlfix_small
-
     if not timm.is_model(name.split(".", maxsplit=1)[0]):
         raise ConfigError(f"model.backbone={name} is not a timm model", did_you_mean(name, timm.list_models()))
     pretrained = pretrained and not weights
@@ -181,12 +183,6 @@ def _weights_error(name: str, reason: str) -> RunError:
 
 def _require_hub(name: str) -> None:
     """Fails at once if the hub's host name cannot be resolved; the hub's own client retries for most of a minute."""
-    import os
-    import socket
-    import urllib.request
-    from urllib.parse import urlparse
-
-    import timm
     from huggingface_hub import try_to_load_from_cache
 
     try:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlfix_train.data.runs import RunDirectory
+from mlfix_train.data.samples import table_fingerprint
 
 if TYPE_CHECKING:
     import lightning as L
+
+
+def describe_data(data: Any, held_out: int) -> dict[str, Any]:
+    """Returns the entry ``data`` of ``run.json``: a fingerprint of the samples, and counts."""
+    counts = {"samples": len(data.table), "held_out": held_out, "labels": len(data.labels)}
+    return {"fingerprint": table_fingerprint(data.table), **counts}
 
 
 class TrainingTask(Protocol):
@@ -19,15 +26,14 @@ class TrainingTask(Protocol):
         result_keys: Keys of :meth:`result`.
         images_per_sample: Images that pass through the network for one sample of a batch.
         data: The DataModule, with ``table``, ``labels`` and ``loader``.
+        build_module: Builds the LightningModule; called once torch is seeded, as its weights are drawn at random.
     """
 
     kind: str
     result_keys: tuple[str, ...]
     images_per_sample: int
     data: Any
-
-    def build_module(self) -> L.LightningModule:
-        """Builds the LightningModule; called once torch is seeded, as its weights are drawn at random."""
+    build_module: Callable[[], L.LightningModule]
 
     def build_callback(self, directory: RunDirectory, title: str) -> Any:
         """Builds the Lightning callback that turns validation outputs into the files of a run.

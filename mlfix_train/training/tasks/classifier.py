@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pandas as pd
 from mlfix_train.data.fixes.table import fixes_fingerprint
 from mlfix_train.data.runs import RunDirectory
 from mlfix_train.data.samples import table_fingerprint
+from mlfix_train.training.tasks.base import describe_data
 
 if TYPE_CHECKING:
     import lightning as L
@@ -36,11 +38,9 @@ class ClassifierTask:
         module: Callable[[Sequence[str]], L.LightningModule],
         audit: Mapping[str, Any] | None = None,
     ) -> None:
-        self.data, self._module, self._audit = data, module, dict(audit or {})
-
-    def build_module(self) -> L.LightningModule:
-        """Builds the LightningModule for the classes of the data."""
-        return self._module(self.data.labels)
+        self.data = data
+        self.build_module: Callable[[], L.LightningModule] = partial(module, data.labels)
+        self._audit = dict(audit or {})
 
     def build_callback(self, directory: RunDirectory, title: str) -> Any:
         """Builds the callback that gathers the held-out predictions and writes the audit."""
@@ -52,12 +52,7 @@ class ClassifierTask:
         """Returns ``data``, ``fixes`` and ``labels`` for ``run.json``."""
         data, fixes = self.data, self.data.arm.fixes
         return {
-            "data": {
-                "fingerprint": table_fingerprint(data.table),
-                "samples": len(data.table),
-                "held_out": int(data.held_out.sum()),
-                "labels": len(data.labels),
-            },
+            "data": describe_data(data, int(data.held_out.sum())),
             "fixes": None if fixes is None else {"count": len(fixes), "sha256": fixes_fingerprint(fixes)},
             "labels": data.labels,
         }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mlfix_train.data.runs import RunDirectory
-from mlfix_train.data.samples import table_fingerprint
+from mlfix_train.training.tasks.base import describe_data
 
 if TYPE_CHECKING:
     import lightning as L
@@ -30,11 +30,8 @@ class SortingNetworkTask:
     images_per_sample = 2
 
     def __init__(self, data: ViewDataModule, module: Callable[[], L.LightningModule]) -> None:
-        self.data, self._module = data, module
-
-    def build_module(self) -> L.LightningModule:
-        """Builds the LightningModule."""
-        return self._module()
+        self.data = data
+        self.build_module = module
 
     def build_callback(self, directory: RunDirectory, title: str) -> Any:
         """Builds the callback that draws nearest neighbors."""
@@ -44,9 +41,7 @@ class SortingNetworkTask:
 
     def describe(self) -> dict[str, Any]:
         """Returns ``data``, ``fixes`` and ``labels`` for ``run.json``."""
-        data = self.data
-        counts = {"samples": len(data.table), "held_out": 0, "labels": len(data.labels)}
-        return {"data": {"fingerprint": table_fingerprint(data.table), **counts}, "fixes": None, "labels": data.labels}
+        return {"data": describe_data(self.data, held_out=0), "fixes": None, "labels": self.data.labels}
 
     def identity(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the views and a fingerprint of the sample ids.
