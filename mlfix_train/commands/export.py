@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from mlfix_train.audit.files import read_audit
 from mlfix_train.audit.predictions.runs import AuditedRuns, load_runs, mean_probabilities

@@ -20,9 +20,6 @@ class NonFiniteLossGuard(L.Callback):
 
     Of Lightning's own checks, ``EarlyStopping(check_finite=True)`` looks at the end of an epoch and then ends the
     training as if it were complete, and ``Trainer(detect_anomaly=True)`` makes every step several times slower.
-
-    Args:
-        hint: What to do about it.
     """
 
     def __init__(self, hint: str = "lower the learning rate") -> None:

@@ -40,11 +40,7 @@ def weights_path(directory: RunDirectory) -> Path:
 
 
 def check_checkpoint(path: Path, module: Any) -> None:
-    """Checks a checkpoint before a training is set up around it.
-
-    Args:
-        path: The checkpoint.
-        module: The LightningModule that it is for; its ``on_load_checkpoint`` sees the content.
+    """Checks a checkpoint before a training is set up around it; the module's ``on_load_checkpoint`` sees its content.
 
     Raises:
         RunError: It is damaged, or was written for other labels or another network.
@@ -66,10 +62,7 @@ def check_checkpoint(path: Path, module: Any) -> None:
 def keep_weights(directory: RunDirectory, keep: str, labels: Sequence[str]) -> None:
     """Replaces the checkpoint of a finished run, which includes the optimizer state, by the weights alone.
 
-    Args:
-        directory: Of the run.
-        keep: ``weights`` or ``none``.
-        labels: The classes, stored beside the weights.
+    With ``keep="none"`` not even these are kept. ``labels`` are the classes, stored beside the weights.
     """
     if not directory.checkpoint.exists():
         return

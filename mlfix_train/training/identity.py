@@ -36,13 +36,7 @@ OBSERVERS = PROGRESS | MONITORS | {"ModelCheckpoint", "OnExceptionCheckpoint"}
 
 
 def effective_batch_size(batch_size: int, processes: int, accumulate_grad_batches: int = 1) -> int:
-    """Returns the samples per optimizer step: of all processes, over all accumulated batches.
-
-    Args:
-        batch_size: Samples per batch and process.
-        processes: Training processes (``devices * num_nodes``).
-        accumulate_grad_batches: Batches per optimizer step.
-    """
+    """Returns the samples per optimizer step: of all processes (devices times nodes) and accumulated batches."""
     return batch_size * processes * accumulate_grad_batches
 
 
@@ -74,8 +68,7 @@ def run_identity(settings: Mapping[str, Any], processes: int, task: Mapping[str,
 def learning_callbacks(section: Any) -> list[Any]:
     """Returns the callbacks of a section that may change what is learned, such as early stopping.
 
-    Args:
-        section: ``None``, one callback with ``_target_``, a list of them, or a dict of them by name.
+    The section is ``None``, one callback with ``_target_``, a list of them, or a dict of them by name.
     """
     if not section:
         return []

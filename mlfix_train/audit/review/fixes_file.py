@@ -33,12 +33,7 @@ MAX_DROPPED = 20
 
 
 class FixesFile:
-    """Keeps ``fixes.csv`` equal to the marks.
-
-    Args:
-        path: Path of the file.
-        store: Marks of the review.
-    """
+    """Keeps ``fixes.csv``, the file ``path``, equal to the marks in ``store``."""
 
     def __init__(self, path: Path, store: MarkStore) -> None:
         self.path, self.store = path, store
@@ -144,7 +139,7 @@ def open_fixes(
         table: Sample table.
         fixes: A fixes file to start with; each version of it is imported once.
         ignore: As in :func:`mlfix_train.data.fixes.table.match_fixes`.
-        reviewer: Who reviews.
+        reviewer: Recorded as the importer.
 
     Raises:
         FixesError: A fixes file does not match the samples; nothing is changed.

@@ -21,12 +21,9 @@ INVALID_CODE = -2
 
 
 class Change(NamedTuple):
-    """A request to mark a sample.
+    """A request to give a sample a mark; :data:`NONE` removes it.
 
-    Attributes:
-        row: Row of the sample.
-        mark: Code of a label, :data:`INVALID_CODE`, or :data:`NONE` to remove the mark.
-        base_revision: Latest revision of the sample that the page knows; ``None`` if it does not say.
+    ``base_revision`` is the latest revision of the sample that the page knows, ``None`` if it does not say.
     """
 
     row: int
@@ -55,13 +52,10 @@ class Action:
 
 @dataclass
 class Outcome:
-    """Result of a request.
+    """Result of a request: rows whose mark changed, and a message to the reviewer, if there is any.
 
-    Attributes:
-        changed: Rows whose mark changed.
-        conflicts: Rows left alone because someone else had changed them.
-        reviewed: Rows that were marked as reviewed, or no longer are.
-        message: What the reviewer should know, if anything.
+    ``conflicts`` were left alone because someone else had changed them; ``reviewed`` were marked as reviewed, or no
+    longer are.
     """
 
     changed: list[int] = field(default_factory=list)
@@ -168,11 +162,7 @@ class MarkStore:
     ) -> Outcome:
         """Records that samples were reviewed: those without a mark have the right label.
 
-        Args:
-            rows: Rows of the samples.
-            reviewer: Who reviewed them.
-            random: Whether they were reviewed as the random sample.
-            request_id: As in :meth:`mark`.
+        ``random`` says whether they were reviewed as the random sample; for the others see :meth:`mark`.
         """
         with self.lock:
             if request_id in self.requests:

@@ -30,12 +30,8 @@ HEADS = ("concat_pool", "linear")
 class ConcatPoolHead(nn.Sequential):
     """fastai's head, used in the published experiment: maps ``(N, D, h, w)`` to logits ``(N, C)``.
 
-    Max and average pooling side by side, then two linear layers with batch norm and dropout.
-
-    Args:
-        features: Channels D of the feature map.
-        num_classes: Number of logits, C.
-        hidden: Width between the two linear layers.
+    Max and average pooling side by side, then two linear layers, ``hidden`` wide in between, with batch norm and
+    dropout.
     """
 
     def __init__(self, features: int, num_classes: int, hidden: int = 512) -> None:

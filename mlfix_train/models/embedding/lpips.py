@@ -155,12 +155,7 @@ def load_trunk(trunk: str = "alex", weights: str | Path | None = None) -> LpipsF
 
 
 def from_package(model: Any, name: str) -> LpipsFeatures:
-    """Builds the features of an ``lpips.LPIPS`` (not spatial), whatever its weights.
-
-    Args:
-        model: An ``lpips.LPIPS``.
-        name: What it is, for reports.
-    """
+    """Builds the features of an ``lpips.LPIPS`` (not spatial), whatever its weights; reports call it ``name``."""
     weights = [layer.model[-1].weight.flatten() for layer in model.lins] if model.lpips else None
     return LpipsFeatures(lambda images: model.net(model.scaling_layer(2 * images - 1)), weights, name, model=model)
 

@@ -120,9 +120,7 @@ def learn_visual_words(positions: np.ndarray, count: int = 1024, iterations: int
 def bag_of_visual_words(feature_map: Callable[[Tensor], Tensor], words: np.ndarray) -> Callable[[Tensor], Tensor]:
     """Returns a function from images ``(N, 3, H, W)`` to their bags ``(N, W)`` of zeros and ones, on the CPU.
 
-    Args:
-        feature_map: Maps images to ``(N, C, h, w)``.
-        words: ``(W, C)``.
+    ``feature_map`` maps images to ``(N, C, h, w)``; the words are ``(W, C)``.
     """
     centers = torch.from_numpy(words)
 

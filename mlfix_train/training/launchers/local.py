@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from loky import ProcessPoolExecutor
@@ -95,12 +95,9 @@ def run_in_processes(
 
 
 def worker_environment(slot: int, count: int, gpus: int) -> dict[str, str]:
-    """Returns the environment variables of a worker: its share of the cores, and its GPU.
+    """Returns the environment variables of worker ``slot`` of ``count``: its share of the cores, and its GPU.
 
-    Args:
-        slot: Its number, from 0.
-        count: Number of workers.
-        gpus: GPUs to assign in turn, those of ``CUDA_VISIBLE_DEVICES`` if it names as many; 0 for none.
+    GPUs are assigned in turn, those of ``CUDA_VISIBLE_DEVICES`` if it names as many; none for ``gpus=0``.
     """
     environment = {}
     if "OMP_NUM_THREADS" not in os.environ:
@@ -176,20 +173,16 @@ def interrupt_on_sigterm() -> Iterator[None]:
 
 def _cause_of_death(error: BrokenExecutor) -> str:
     name = re.search(r"SIG[A-Z]+", str(error))
-    if name is None:
-        return f"its process ended: {str(error).splitlines()[0]}"
-    return f"its process was killed by {name[0]}" + (" (out of memory?)" if name[0] == "SIGKILL" else "")
+    cause = f"was killed by {name[0]}" if name else f"ended: {str(error).splitlines()[0]}"
+    return f"its process {cause}" + (" (out of memory?)" if name and name[0] == "SIGKILL" else "")
 
 
 def _record_death(run: SweepRun, error: WorkerDiedError) -> None:
     """Writes into ``run.json`` how a worker ended that could not do so itself."""
     directory = RunDirectory(run.path)
-    try:
-        status = directory.status
-    except RunError:
-        return
-    if status not in ("", FINISHED, FAILED):
-        directory.update(status=FAILED, error=str(error))
+    with suppress(RunError):
+        if directory.status not in ("", FINISHED, FAILED):
+            directory.update(status=FAILED, error=str(error))
 
 
 # What happens in the worker processes
