@@ -21,11 +21,7 @@ def explain_out_of_memory(trainer: Any, module: Any, data: Any, images_per_sampl
     Lightning's ``BatchSizeFinder`` would search before each training and change the batch size, and with it what is
     learned; this searches only after a failure, and only to give advice.
 
-    Args:
-        trainer: The search runs on its device.
-        module: The LightningModule.
-        data: The DataModule, with ``loader`` and ``pixels``.
-        images_per_sample: Images per sample of a batch: 2 for a sorting network.
+    ``data`` is the DataModule, with ``loader`` and ``pixels``; a sorting network has two ``images_per_sample``.
 
     Raises:
         RunError: Out of memory.

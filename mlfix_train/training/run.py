@@ -92,10 +92,7 @@ def train_run(directory: RunDirectory, task: TrainingTask, options: RunOptions) 
     In the processes other than rank 0 that Lightning starts for a distributed training, only the training itself
     happens: rank 0 owns ``run.json``.
 
-    Args:
-        directory: Where the run is recorded; locked against other processes meanwhile.
-        task: What is trained, see :mod:`mlfix_train.training.tasks`.
-        options: How.
+    The directory is locked against other processes meanwhile.
 
     Returns:
         Whether it was trained; ``False`` if it had been finished before.
@@ -138,11 +135,9 @@ def needs_training(directory: RunDirectory, task: TrainingTask, options: RunOpti
         return True  # nothing was learned yet, so other settings lose nothing
     changed = differences(before.get("identity", {}), options.identity)
     if changed:
-        raise RunError(
-            f"{directory.path} holds a run of other settings ({before.get('status')})",
-            "give another name=, or overwrite=true to train it again",
-            [*changed[:8], *([f"... and {len(changed) - 8} more"] if len(changed) > 8 else [])],
-        )
+        problem = f"{directory.path} holds a run of other settings ({before.get('status')})"
+        details = [*changed[:8], *([f"... and {len(changed) - 8} more"] if len(changed) > 8 else [])]
+        raise RunError(problem, "give another name=, or overwrite=true to train it again", details)
     return not finished or not task.is_complete(directory)
 
 

@@ -191,10 +191,6 @@ def error_rate(store: MarkStore, seen_in_random: np.ndarray) -> dict[str, Any] |
     Samples reviewed elsewhere, for their suspicion, do not count. A sample counts once it was scrolled past or
     marked as reviewed in the random sample, and only before the first that was not.
 
-    Args:
-        store: Marks, with the random sample.
-        seen_in_random: bool ``(N,)``, seen and scrolled past in the random sample.
-
     Returns:
         ``drawn``, ``reviewed``, ``wrong``, ``rate`` (percent), ``interval`` (95%, exact: Clopper and Pearson 1934;
         percent) and ``wrong_in_all`` (the interval as numbers of samples); ``None`` if no sample was drawn.

@@ -35,9 +35,7 @@ class TrainedEncoder:
 def load_encoder(run: str | Path, device: str = "cpu") -> TrainedEncoder:
     """Builds the encoder of a finished run.
 
-    Args:
-        run: Run directory of a sorting network or a classifier, or a checkpoint in it.
-        device: Where to put it.
+    ``run`` is the run directory of a sorting network or a classifier, or a checkpoint in it.
 
     Raises:
         RunError: There is no such run, it is unfinished, kept no weights, or trained a model of another kind.
@@ -53,9 +51,8 @@ def load_encoder(run: str | Path, device: str = "cpu") -> TrainedEncoder:
     state = directory.require()
     weights = directory.path / "checkpoints" / "model.ckpt"
     if directory.status != FINISHED:
-        raise RunError(
-            f"network={directory.path} is {directory.status or 'not started'}", "let its training finish first"
-        )
+        problem = f"network={directory.path} is {directory.status or 'not started'}"
+        raise RunError(problem, "let its training finish first")
     if not weights.exists():
         raise RunError(f"{directory.path} kept no weights", "train it with checkpoint.keep=weights")
     settings: dict[str, Any] = state["config"]["model"]

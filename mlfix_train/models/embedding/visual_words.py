@@ -90,16 +90,10 @@ def position_features(feature_map: Tensor) -> Tensor:
 
 
 def learn_visual_words(positions: np.ndarray, count: int = 1024, iterations: int = 20, seed: int = 0) -> np.ndarray:
-    """Clusters the features of positions by k-means.
-
-    Args:
-        positions: ``(P, C)`` features of length 1.
-        count: Number of words; fewer if there are fewer positions.
-        iterations: Of k-means.
-        seed: Of the initial centers.
+    """Clusters the features of positions, ``(P, C)`` of length 1, by k-means.
 
     Returns:
-        The centers, float32 ``(W, C)``.
+        The centers, float32 ``(W, C)``: ``count``, or fewer if there are fewer positions.
 
     Raises:
         DataError: No positions.
