@@ -13,6 +13,7 @@ from typing import Any
 from mlfix_train.audit.review.prefetch import SpritePrefetcher
 from mlfix_train.audit.review.server import LOOPBACK, open_socket, serve
 from mlfix_train.audit.review.session import ReviewSession
+from mlfix_train.audit.review.widget import get_open_session, make_widget
 from mlfix_train.commands.progress import ProgressBar
 from mlfix_train.commands.review_inputs import check_paths, open_configured_session
 from mlfix_train.config.review import ReviewConfig
@@ -63,8 +64,6 @@ def run(cfg: ReviewConfig) -> Path:
 
 def widget(cfg: ReviewConfig) -> Any:
     """Returns the page as a notebook widget; raises what :func:`run` raises."""
-    from mlfix_train.audit.review.widget import get_open_session, make_widget
-
     return make_widget(get_open_session(check_paths(cfg)) or open_configured_session(cfg))
 
 

@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_object
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 from mlfix_train.commands.inputs import draw_configured_split, read_matching_fixes, read_samples, source_name
 from mlfix_train.commands.progress import ProgressBar, format_duration
@@ -24,16 +27,21 @@ from mlfix_train.config.instantiate import instantiate
 from mlfix_train.config.overrides import assign
 from mlfix_train.config.paths import config_dir
 from mlfix_train.config.train import TrainConfig
+from mlfix_train.data.arms import Arm
+from mlfix_train.data.loading.datamodule import DataModule
+from mlfix_train.data.loading.view_datamodule import ViewDataModule
 from mlfix_train.data.runs import RunDirectory
+from mlfix_train.data.samples import require_labels
 from mlfix_train.errors import ConfigError
+from mlfix_train.models.recipes import Recipe
+from mlfix_train.models.ssl.sorting_network import SortingNetwork
+from mlfix_train.training.identity import run_identity
+from mlfix_train.training.progress import EpochReport
 from mlfix_train.training.run import RunOptions, run_path, train_run
-
-if TYPE_CHECKING:
-    from lightning.pytorch.loggers import Logger
-
-    from mlfix_train.models.recipes import Recipe
-    from mlfix_train.training.progress import EpochReport
-    from mlfix_train.training.tasks.base import TrainingTask
+from mlfix_train.training.tasks.base import TrainingTask
+from mlfix_train.training.tasks.classifier import ClassifierTask
+from mlfix_train.training.tasks.sorting_network import SortingNetworkTask
+from mlfix_train.training.trainer import check_options, count_processes, silence_lightning
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +55,6 @@ def run(cfg: TrainConfig) -> RunDirectory:
     Returns:
         The run directory.
     """
-    from mlfix_train.training.trainer import silence_lightning
-
     silence_lightning()
     fold = cfg.split.fold if cfg.split.folds is not None else None
     directory = RunDirectory(run_path(cfg.outputs, cfg.name, cfg.arm, cfg.seed, fold))
@@ -79,18 +85,11 @@ def build_task(cfg: TrainConfig) -> TrainingTask:
 
 def is_sorting_network(cfg: TrainConfig) -> bool:
     """Returns whether the model is a sorting network, which learns without labels."""
-    from mlfix_train.models.ssl.sorting_network import SortingNetwork
-
     target = _target(cfg.model)
     return inspect.isclass(target) and issubclass(target, SortingNetwork)
 
 
 def _classifier_task(cfg: TrainConfig) -> TrainingTask:
-    from mlfix_train.data.arms import Arm
-    from mlfix_train.data.loading.datamodule import DataModule
-    from mlfix_train.data.samples import require_labels
-    from mlfix_train.training.tasks.classifier import ClassifierTask
-
     table = read_samples(cfg.data)
     require_labels(table, source_name(cfg.data))
     held_out, cache = draw_configured_split(cfg.split, table, cfg.data), cfg.pixels.cache
@@ -101,9 +100,6 @@ def _classifier_task(cfg: TrainConfig) -> TrainingTask:
 
 
 def _sorting_task(cfg: TrainConfig) -> TrainingTask:
-    from mlfix_train.data.loading.view_datamodule import ViewDataModule
-    from mlfix_train.training.tasks.sorting_network import SortingNetworkTask
-
     for key, value in (("arm", cfg.arm), ("fixes.path", cfg.fixes.path), ("split.folds", cfg.split.folds)):
         if value != ("original" if key == "arm" else None):
             raise ConfigError(
@@ -137,9 +133,6 @@ def build_options(cfg: TrainConfig, directory: RunDirectory, task: TrainingTask)
     Raises:
         ConfigError: An argument that the Trainer, a callback or a logger does not take.
     """
-    from mlfix_train.training.identity import run_identity
-    from mlfix_train.training.trainer import check_options, count_processes
-
     settings = asdict(cfg)
     processes = count_processes(check_options(cfg.trainer))
     terminal, label = sys.stderr.isatty(), f"{cfg.name}/{cfg.arm}/{directory.path.name}"
@@ -238,8 +231,6 @@ def _decoding_progress() -> Callable[[int, int], None] | None:
 
 
 def _is_first_process() -> bool:
-    from lightning.pytorch.utilities import rank_zero_only
-
     return not getattr(rank_zero_only, "rank", 0)
 
 
@@ -271,8 +262,6 @@ def print_run(directory: RunDirectory, in_one_line: bool = False) -> None:
 
 
 def _describe_classifier(directory: RunDirectory, state: Mapping[str, Any]) -> tuple[str, list[str]]:
-    import pandas as pd
-
     names = dict.fromkeys(("sample_id", "given_label", "predicted_label"), str)
     ranking = pd.read_csv(directory.path / "ranking.csv", keep_default_na=False, dtype=names)
     wrong = ranking["predicted_label"] != ranking["given_label"]

@@ -11,6 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mlfix_train.commands import run_composed
 from mlfix_train.commands.progress import format_duration
 from mlfix_train.commands.train import command_line, run
@@ -46,7 +48,7 @@ def sweep(
     """
     runs = plan_sweep(overrides)
     cfg: TrainConfig = load("train", runs[0].overrides)
-    processes, gpus = count_workers(cfg.jobs, cfg.runs_per_device, _gpus() if cfg.jobs != 1 else 0)
+    processes, gpus = count_workers(cfg.jobs, cfg.runs_per_device, torch.cuda.device_count() if cfg.jobs != 1 else 0)
     failed = 0
     try:
         if launch_by_hydra is not None:
@@ -169,9 +171,3 @@ def _cell(state: Mapping[str, Any]) -> str:
     error, took = state.get("held_out_error"), state.get("timings", {}).get("total_seconds")
     text = f"{error:.2f}%" if error is not None else "finished"
     return text + (f" ({format_duration(took)})" if took is not None else "")
-
-
-def _gpus() -> int:
-    import torch
-
-    return int(torch.cuda.device_count())

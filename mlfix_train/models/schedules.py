@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from timm.models import group_parameters
 from torch import nn
 
 from mlfix_train.models.recipes import Recipe
@@ -152,8 +153,6 @@ def backbone_stages(backbone: nn.Module) -> dict[str, int]:
     timm knows the order of a backbone's layers; the first half of them, rounded up, is group 0. For a ResNet that is
     the stem and stages 1 and 2, where fastai cuts it, too. Without a known order, the list of parameters is halved.
     """
-    from timm.models import group_parameters
-
     try:
         layers = group_parameters(backbone, backbone.group_matcher(coarse=True))  # type: ignore[operator]
         numbers = sorted(layers)

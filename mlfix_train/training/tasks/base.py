@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+import lightning as L
 
 from mlfix_train.data.runs import RunDirectory
 from mlfix_train.data.samples import table_fingerprint
-
-if TYPE_CHECKING:
-    import lightning as L
 
 
 def describe_data(data: Any, held_out: int) -> dict[str, Any]:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import lightning as L
 import pandas as pd
 
+from mlfix_train.audit.callback import AuditCallback
 from mlfix_train.data.fixes.table import fixes_fingerprint
+from mlfix_train.data.loading.datamodule import DataModule
 from mlfix_train.data.runs import RunDirectory
 from mlfix_train.data.samples import table_fingerprint
 from mlfix_train.training.tasks.base import describe_data
-
-if TYPE_CHECKING:
-    import lightning as L
-
-    from mlfix_train.data.loading.datamodule import DataModule
 
 
 class ClassifierTask:
@@ -44,8 +42,6 @@ class ClassifierTask:
 
     def build_callback(self, directory: RunDirectory, title: str) -> Any:
         """Builds the callback that gathers the held-out predictions and writes the audit."""
-        from mlfix_train.audit.callback import AuditCallback
-
         return AuditCallback(directory.path, title=title, **self._audit)
 
     def describe(self) -> dict[str, Any]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import lightning as L
 import pandas as pd
 
+from mlfix_train.audit.similarity.callback import NeighbourCallback
+from mlfix_train.data.loading.view_datamodule import ViewDataModule
 from mlfix_train.data.runs import RunDirectory
+from mlfix_train.training.checkpoints import weights_path
 from mlfix_train.training.tasks.base import describe_data
-
-if TYPE_CHECKING:
-    import lightning as L
-
-    from mlfix_train.data.loading.view_datamodule import ViewDataModule
 
 
 class SortingNetworkTask:
@@ -35,8 +34,6 @@ class SortingNetworkTask:
 
     def build_callback(self, directory: RunDirectory, title: str) -> Any:
         """Builds the callback that draws nearest neighbors."""
-        from mlfix_train.audit.similarity.callback import NeighbourCallback
-
         return NeighbourCallback(directory.path, title)
 
     def describe(self) -> dict[str, Any]:
@@ -53,8 +50,6 @@ class SortingNetworkTask:
 
     def is_complete(self, directory: RunDirectory) -> bool:
         """Returns whether the weights are there."""
-        from mlfix_train.training.checkpoints import weights_path
-
         return weights_path(directory).exists()
 
     def result(self, directory: RunDirectory) -> dict[str, Any]:
