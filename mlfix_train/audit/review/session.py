@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -133,8 +133,8 @@ class ReviewSession:
     def describe(self, payload: Payload) -> Response:
         """Returns what a page needs to know when it opens."""
         samples, reviewer = self.samples, self._reviewer(payload)
-        brighten = bool(payload.get("brighten", True))
-        parts = [self.typical[i : i + LABELS_PER_SHEET] for i in range(0, len(self.typical), LABELS_PER_SHEET)]
+        brighten, n = bool(payload.get("brighten", True)), LABELS_PER_SHEET
+        parts = [self.typical[i : i + n].reshape(-1) for i in range(0, len(self.typical), n)]
         with self.store.lock:
             conflicts = list(self.fixes.conflicts.items())
         return {
@@ -157,7 +157,7 @@ class ReviewSession:
             "large": [self.sprites.large, sheets.LARGE_COLUMNS],
             "typical": self.typical.tolist(),
             "typical_size": [N_TYPICAL, LABELS_PER_SHEET],
-            "typical_sheets": [self._plan(part.reshape(-1), "typical", brighten) for part in parts],
+            "typical_sheets": [self._plan(part, "typical", brighten) for part in parts],
             "revision": self.store.revision,
             "steps": self.store.steps(reviewer),
         }
@@ -207,8 +207,7 @@ class ReviewSession:
         return self._plan(self._block_rows(self._view({"view": key}), number), "small", True)
 
     def _view(self, payload: Payload) -> View:
-        with self._views_lock:
-            view = self._views.get(str(payload.get("view")))
+        view = self._views.get(str(payload.get("view")))
         if view is None:
             raise RequestError("this view is no longer in memory", "request it again", HTTPStatus.GONE)
         return view
@@ -283,8 +282,7 @@ class ReviewSession:
             outcome = self.store.mark(changes, reviewer, requests.parse_request_id(payload))
             rows = np.asarray(outcome.changed, np.int64)
             self._pace(reviewer).add(int((~self.seen_log.seen[rows]).sum()), int(self.store.is_marked[rows].sum()))
-            for change in changes:
-                self.fixes.conflicts.pop(change.row, None)
+            self._settle_conflicts(change.row for change in changes)
         return self._save(outcome, reviewer, {change.row: change.mark for change in changes})
 
     def review_group(self, payload: Payload) -> Response:
@@ -342,11 +340,13 @@ class ReviewSession:
 
     def dismiss_conflicts(self, payload: Payload) -> Response:
         """Keeps the marks of this review for rows that a fixes file marks differently."""
-        rows = requests.parse_rows(payload, len(self.samples))
+        self._settle_conflicts(requests.parse_rows(payload, len(self.samples)))
+        return {}
+
+    def _settle_conflicts(self, rows: Iterable[int]) -> None:
         with self.store.lock:
             for row in rows:
                 self.fixes.conflicts.pop(row, None)
-        return {}
 
     def seen(self, payload: Payload) -> Response:
         """Records which rows were on the screen."""
@@ -369,8 +369,7 @@ class ReviewSession:
     def progress(self, payload: Payload) -> Response:
         """Returns the progress of the review (:func:`progress.summarize`), and of each group of a view."""
         reviewer = self._reviewer(payload)
-        with self._views_lock:
-            view = self._views.get(str(payload.get("view")))
+        view = self._views.get(str(payload.get("view")))
         with self.store.lock:
             summary = summarize(self.samples, self.store, self.seen_log, self._pace(reviewer))
             groups = {} if view is None else self._group_counts(view)
