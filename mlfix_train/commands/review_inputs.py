@@ -105,7 +105,7 @@ def _check_audited_samples(ranking: pd.DataFrame, table: pd.DataFrame, source: s
 
 def _read_or_make_order(
     cfg: ReviewConfig,
-    ids: Any,
+    ids: pd.Index[str],
     audit_order: str | None,
     data: Mapping[str, Any],
     pixels: PixelsConfig,
