@@ -5,7 +5,7 @@ The public names below load when first used, so that ``import mlfix_train`` and 
 * :class:`Audit`: labels ranked by how likely they are wrong, from predictions, runs or a folder
 * :class:`AuditCallback`: collects held-out predictions in ``trainer.fit`` and ranks them
 * :func:`compare_arms`: before against after, evaluation and training effects apart
-* :func:`seriate`: an order in which neighbors are similar
+* :func:`seriate`: an order in which neighbours are similar
 * :func:`run_command`: a command of ``mlfix`` with its keys
 * :class:`MlfixError`: an error the user can fix
 """

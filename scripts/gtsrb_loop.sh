@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole loop on real images: GTSRB with 5% of its speed-limit labels planted wrong by confusion; tracks kept together;
 # audit by three folds, a simulated reviewer, then original, fixed and control arms with 8 seeds each, and one short
-# ResNet50 run. Started again it goes on where it was. Some 20 minutes on 2 cores that compute in bfloat16.
+# ResNet50 run. Started again it continues where it stopped. Some 20 minutes on 2 cores that compute in bfloat16.
 #
 #   scripts/gtsrb_loop.sh <folder of gtsrb class folders> <work folder>
 set -euo pipefail

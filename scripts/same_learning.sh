@@ -5,7 +5,7 @@
 #   plain  float32, none of it
 #
 # Both start from the same weights (eight epochs from random ones, for no hub can be had) and hold out the same tracks.
-# Prints the held-out errors, their means and spread. Started again it goes on where it was.
+# Prints the held-out errors, their means and spread. Started again it continues where it stopped.
 #
 #   scripts/same_learning.sh <folder of gtsrb class folders> <work folder> [samples]
 set -euo pipefail

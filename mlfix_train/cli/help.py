@@ -7,7 +7,7 @@ from mlfix_train import COMMANDS, __version__
 SUMMARIES = {
     "crop": "crop the boxes of photos (MTSD, COCO, YOLO, VOC) to a data set of samples",
     "train": "train a classifier or the sorting network; -m sweeps over seeds and arms",
-    "sort": "put images in an order in which neighbors look alike; find near-duplicates",
+    "sort": "put images in an order in which neighbours look alike; find near-duplicates",
     "audit": "rank labels by how likely they are wrong: estimates, panels, a report page",
     "review": "open the page where wrong labels are marked; writes fixes.csv",
     "compare": "before against after, with evaluation and training effects kept apart",
