@@ -64,7 +64,10 @@ def run(cfg: TrainConfig) -> RunDirectory:
         try:
             trained = train_run(directory, task, build_options(cfg, directory, task))
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(_how_to_resume(cfg, directory)) from None
+            again = "the same command without overwrite=true" if cfg.overwrite else "the same command"
+            resumable = directory.checkpoint.exists()
+            resume = f"{again} resumes after the last complete epoch" if resumable else "no epoch was done"
+            raise KeyboardInterrupt(f"{directory.path}: interrupted; {resume}") from None
     if not _is_first_process():
         return directory
     if not trained:
@@ -80,13 +83,9 @@ def build_task(cfg: TrainConfig) -> TrainingTask:
     Raises:
         ConfigError: A setting that the model cannot use.
     """
-    return _sorting_task(cfg) if is_sorting_network(cfg) else _classifier_task(cfg)
-
-
-def is_sorting_network(cfg: TrainConfig) -> bool:
-    """Returns whether the model is a sorting network, which learns without labels."""
     target = _target(cfg.model)
-    return inspect.isclass(target) and issubclass(target, SortingNetwork)
+    is_sorting_network = inspect.isclass(target) and issubclass(target, SortingNetwork)
+    return _sorting_task(cfg) if is_sorting_network else _classifier_task(cfg)
 
 
 def _classifier_task(cfg: TrainConfig) -> TrainingTask:
@@ -102,10 +101,8 @@ def _classifier_task(cfg: TrainConfig) -> TrainingTask:
 def _sorting_task(cfg: TrainConfig) -> TrainingTask:
     for key, value in (("arm", cfg.arm), ("fixes.path", cfg.fixes.path), ("split.folds", cfg.split.folds)):
         if value != ("original" if key == "arm" else None):
-            raise ConfigError(
-                f"{key}={value} has no effect on model=sorting_network, which sees no labels and holds nothing out",
-                "leave it out",
-            )
+            why = "model=sorting_network, which sees no labels and holds nothing out"
+            raise ConfigError(f"{key}={value} has no effect on {why}", "leave it out")
     table, pixels = read_samples(cfg.data), cfg.pixels
     limit, progress = pixels.max_unreadable, _decoding_progress()
     data = ViewDataModule(table, pixels.cache, pixels.spec(), cfg.loader, cfg.views, cfg.seed, limit, progress)
@@ -296,12 +293,6 @@ def _describe_sorting(directory: RunDirectory, state: Mapping[str, Any]) -> tupl
         f"images     {directory.path / 'panels' / 'neighbours.png'}",
         f"sort by it mlfix sort {assign('network', directory.path)} ...",
     ]
-
-
-def _how_to_resume(cfg: TrainConfig, directory: RunDirectory) -> str:
-    again = "the same command without overwrite=true" if cfg.overwrite else "the same command"
-    resume = f"{again} resumes after the last complete epoch" if directory.checkpoint.exists() else "no epoch was done"
-    return f"{directory.path}: interrupted; {resume}"
 
 
 # The command line that Lightning starts further processes with

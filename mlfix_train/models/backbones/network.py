@@ -106,11 +106,9 @@ class Network(nn.Module):
         needs_map = isinstance(self.head, ConcatPoolHead)
         features = self.backbone.forward_features(images) if needs_map else self.backbone(images)  # type: ignore[operator]
         if needs_map and (features.ndim != 4 or features.shape[1] != self.features):
-            raise ConfigError(
-                f"model.head=concat_pool needs a feature map (N, {self.features}, h, w), and this backbone gives "
-                f"{tuple(features.shape)}",
-                "use model.head=linear",
-            )
+            wanted, given = f"a feature map (N, {self.features}, h, w)", tuple(features.shape)
+            problem = f"model.head=concat_pool needs {wanted}, and this backbone gives {given}"
+            raise ConfigError(problem, "use model.head=linear")
         logits: Tensor = self.head(features)
         return logits
 
@@ -210,12 +208,11 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     wanted = backbone.state_dict()
     prefixes = {key[: -len(name)] for name in wanted for key in found if key.endswith(name)} or {""}
 
+    shapes = {name: tensor.shape for name, tensor in found.items()}
+
     def fitting(prefix: str) -> dict[str, Tensor]:
-        return {
-            name: found[prefix + name]
-            for name, value in wanted.items()
-            if prefix + name in found and found[prefix + name].shape == value.shape
-        }
+        fits = (name for name, value in wanted.items() if shapes.get(prefix + name) == value.shape)
+        return {name: found[prefix + name] for name in fits}
 
     best = max((fitting(prefix) for prefix in sorted(prefixes, key=len)[:50]), key=len)
     missing = sorted(name for name in set(wanted) - set(best) if not name.endswith("num_batches_tracked"))

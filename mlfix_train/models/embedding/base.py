@@ -152,8 +152,7 @@ class TorchEmbedder(ABC):
         if self.whiten:
             self.notes["variance_kept"] = round(self.projection.variance_kept, 4)
             return
-        tested = features[:n_test]
-        error = distance_error(tested, self.projection(tested))
+        error = distance_error(features[:n_test], self.projection(features[:n_test]))
         self.notes["projection"] = {
             "from": length,
             "to": self.projection.width,

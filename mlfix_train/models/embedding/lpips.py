@@ -133,10 +133,14 @@ def load_trunk(trunk: str = "alex", weights: str | Path | None = None) -> LpipsF
         ConfigError: Another trunk.
         RunError: Weights that are unavailable or don't fit; the hint says what works without them.
     """
+    import lpips
+
     check_choice("lpips.trunk", trunk, TRUNKS)
     path = Path(weights).expanduser() if weights else None
     state = read_trunk(path) if path else _download(trunk)
-    model = _untrained(trunk)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model: Any = lpips.LPIPS(net=trunk, pnet_rand=True, verbose=False)
     own = model.net.state_dict()
     names = {name: torchvision_name(name) for name in own}
     shapes = {name: tensor.shape for name, tensor in state.items()}
@@ -175,14 +179,6 @@ def network_features(trained: TrainedEncoder) -> LpipsFeatures:
         trained.fingerprint,
         encoder,
     )
-
-
-def _untrained(trunk: str) -> Any:
-    import lpips
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return lpips.LPIPS(net=trunk, pnet_rand=True, verbose=False)
 
 
 def read_trunk(path: Path) -> dict[str, Tensor]:

@@ -99,9 +99,8 @@ def worker_environment(slot: int, count: int, gpus: int) -> dict[str, str]:
 
     GPUs are assigned in turn, those of ``CUDA_VISIBLE_DEVICES`` if it names as many; none for ``gpus=0``.
     """
-    environment = {}
-    if "OMP_NUM_THREADS" not in os.environ:
-        environment["OMP_NUM_THREADS"] = str(max(1, cpu_count() // count))
+    threads = {"OMP_NUM_THREADS": str(max(1, cpu_count() // count))}
+    environment = threads if "OMP_NUM_THREADS" not in os.environ else {}
     if gpus:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         names = visible if len(visible) >= gpus and visible[0] else [str(number) for number in range(gpus)]
