@@ -7,7 +7,6 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -83,15 +82,10 @@ def attempt_composed(cfg: Any) -> list[MlfixError]:
     """
     place = SweepRun(Path(str(cfg.outputs)) / str(cfg.name))
     retries = int(cfg.get("retries") or 0)
-    error = train_with_retries(place, lambda _: run_composed("train", cfg), retries, _printer()).error
+    error = train_with_retries(place, lambda _: run_composed("train", cfg), retries, _PRINTER).error
     if error is None or isinstance(error, MlfixError):
         return [] if error is None else [error]
     return [RunError(f"{type(error).__name__}: {error}", "see the traceback above; the same command tries again")]
-
-
-@lru_cache
-def _printer() -> _AttemptPrinter:
-    return _AttemptPrinter()
 
 
 class _AttemptPrinter:
@@ -126,6 +120,10 @@ class _AttemptPrinter:
             traceback.print_exception(error)
             message = f"{path}: {type(error).__name__}: {error}{again}"
         print(message, file=sys.stderr, flush=True)
+
+
+_PRINTER = _AttemptPrinter()
+"""For runs that Hydra's launchers start one by one in this process."""
 
 
 def print_sweep(paths: Sequence[Path]) -> bool:

@@ -112,15 +112,11 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"trainer.{name} is not an argument of lightning.Trainer", did_you_mean(name, ARGUMENTS))
     arguments = {name: value for name, value in options.items() if value is not None}
     if arguments.get("use_distributed_sampler"):
-        raise ConfigError(
-            "trainer.use_distributed_sampler=true would divide batches that are already divided among the processes",
-            "leave it out",
-        )
+        problem = "would divide batches that are already divided among the processes"
+        raise ConfigError(f"trainer.use_distributed_sampler=true {problem}", "leave it out")
     if arguments.get("max_epochs") == -1 and arguments.get("max_steps", -1) == -1:
-        raise ConfigError(
-            "trainer.max_epochs=-1 gives the training no end, which the one-cycle schedule needs to know",
-            "give recipe.epochs, trainer.max_epochs or trainer.max_steps",
-        )
+        problem = "trainer.max_epochs=-1 gives the training no end, which the one-cycle schedule needs to know"
+        raise ConfigError(problem, "give recipe.epochs, trainer.max_epochs or trainer.max_steps")
     return arguments
 
 
@@ -176,14 +172,13 @@ def silence_lightning() -> None:
 @contextmanager
 def own_process_group() -> Iterator[None]:
     """Ends the process group that a distributed training started, so that the next training can start its own."""
-    environment = {name: os.environ.get(name) for name in DISTRIBUTED_VARIABLES}
+    before = {name: os.environ[name] for name in DISTRIBUTED_VARIABLES if name in os.environ}
     try:
         yield
     finally:
         started = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if started and environment["LOCAL_RANK"] is None:
+        if started and "LOCAL_RANK" not in before:
             torch.distributed.destroy_process_group()
-            for name, value in environment.items():
+            for name in DISTRIBUTED_VARIABLES:
                 os.environ.pop(name, None)
-                if value is not None:
-                    os.environ[name] = value
+            os.environ.update(before)

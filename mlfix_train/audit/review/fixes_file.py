@@ -185,9 +185,8 @@ def _import_given(path: Path, opened: OpenedFixes, table: pd.DataFrame, ignore: 
     imported = _import(store, [fix for fix in wanted if not touched[fix[0]]], source, reviewer)
     opened.notes.append(f"Marks imported from {path}: {imported:,}.")
     if opened.conflicts:
-        opened.notes.append(
-            f"{len(opened.conflicts):,} marks of {path} differ from those of this review: decide on the page."
-        )
+        count = f"{len(opened.conflicts):,} marks of {path}"
+        opened.notes.append(f"{count} differ from those of this review: decide on the page.")
 
 
 def _open_existing(opened: OpenedFixes, table: pd.DataFrame, ignore: Collection[str], reviewer: str) -> None:
@@ -210,10 +209,8 @@ def _open_existing(opened: OpenedFixes, table: pd.DataFrame, ignore: Collection[
             return
         lost = int(store.is_marked.sum()) - len(wanted)
         if lost > MAX_DROPPED and lost > len(store.authors) / 2:
-            raise FixesError(
-                f"{path} was changed outside the review and lacks {lost:,} of its marks",
-                "to drop these marks, move journal.jsonl away too",
-            )
+            problem = f"{path} was changed outside the review and lacks {lost:,} of its marks"
+            raise FixesError(problem, "to drop these marks, move journal.jsonl away too")
         before = path.with_name("fixes-before.csv")
         before.write_text(file.text(), encoding="utf-8", newline="")
         edited, previous = backup_file(path), backup_file(before)

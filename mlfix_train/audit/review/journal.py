@@ -96,10 +96,8 @@ class Journal:
         try:
             fcntl.flock(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise DataError(
-                f"{self.path.parent} is being reviewed by another process",
-                "open its page (several people can use one), stop it first, or set another out=<folder>",
-            ) from error
+            hint = "open its page (several people can use one), stop it first, or set another out=<folder>"
+            raise DataError(f"{self.path.parent} is being reviewed by another process", hint) from error
         except OSError as error:
             log.warning("%s cannot be locked (%s): review it in one process at a time", self.path, error)
 
@@ -115,9 +113,8 @@ class Journal:
         if rest:
             backup = self.path.with_name(f"journal-truncated-{int(time.time())}.txt")
             backup.write_bytes(rest)
-            log.warning(
-                "%s: the last line is truncated and was never acknowledged; moved to %s", self.path, backup.name
-            )
+            text = "%s: the last line is truncated and was never acknowledged; moved to %s"
+            log.warning(text, self.path, backup.name)
             os.ftruncate(self._file.fileno(), len(content) - len(rest))
         if not complete:
             header = {**HEADER, "name": secrets.token_hex(8), "started": utc_now()}
@@ -147,14 +144,11 @@ class Journal:
 
     def _check_header(self, header: Any, line: bytes) -> None:
         if not isinstance(header, dict) or header.get("mlfix") != "review":
-            raise DataError(
-                f"{self.path} is not the journal of a review: it begins {line[:80]!r}", "set another out=<folder>"
-            )
+            problem = f"{self.path} is not the journal of a review: it begins {line[:80]!r}"
+            raise DataError(problem, "set another out=<folder>")
         if header.get("version") != VERSION:
-            raise DataError(
-                f"{self.path} has version {header.get('version')}; this is version {VERSION}",
-                "use the version of mlfix-train that wrote it, or set another out=<folder>",
-            )
+            problem = f"{self.path} has version {header.get('version')}; this is version {VERSION}"
+            raise DataError(problem, "use the version of mlfix-train that wrote it, or set another out=<folder>")
 
     def append(self, entry: dict[str, Any]) -> dict[str, Any]:
         """Appends an entry, and returns it with its revision and time once it is on disk.

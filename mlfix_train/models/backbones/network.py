@@ -168,11 +168,8 @@ def _backbone_error(name: str, arguments: Mapping[str, Any], error: Exception) -
 
 
 def _weights_error(name: str, reason: str) -> RunError:
-    return RunError(
-        f"the pretrained weights of {name} are unavailable: {reason}",
-        "start from random weights (model.pretrained=false recipe=scratch), "
-        "or give a weights file: model.weights=<file>",
-    )
+    hint = "start from random weights (model.pretrained=false recipe=scratch), or give a weights file"
+    return RunError(f"the pretrained weights of {name} are unavailable: {reason}", f"{hint}: model.weights=<file>")
 
 
 def _require_hub(name: str) -> None:
@@ -217,11 +214,9 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     best = max((fitting(prefix) for prefix in sorted(prefixes, key=len)[:50]), key=len)
     missing = sorted(name for name in set(wanted) - set(best) if not name.endswith("num_batches_tracked"))
     if missing:
-        raise RunError(
-            f"model.weights={path} lacks {len(missing)} of the {len(wanted)} tensors of this backbone, or has them in "
-            f"another shape: {format_list(missing, 3)}",
-            "give weights of the same architecture (model.backbone, model.backbone_args)",
-        )
+        count = f"{len(missing)} of the {len(wanted)} tensors of this backbone"
+        problem = f"model.weights={path} lacks {count}, or has them in another shape: {format_list(missing, 3)}"
+        raise RunError(problem, "give weights of the same architecture (model.backbone, model.backbone_args)")
     backbone.load_state_dict(best, strict=False)
     log.info("%s: loaded %d of %d tensors of the backbone", path, len(best), len(wanted))
 
@@ -242,10 +237,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).partition("\n")[0][:200]
-        raise RunError(
-            f"the weights file {path} cannot be read: {reason}",
-            "give a .safetensors file, or a torch file of tensors and plain values",
-        ) from error
+        hint = "give a .safetensors file, or a torch file of tensors and plain values"
+        raise RunError(f"the weights file {path} cannot be read: {reason}", hint) from error
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

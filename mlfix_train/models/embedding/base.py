@@ -213,10 +213,8 @@ def compute_features(
         features = _run(network, images, device, bfloat16).cpu().numpy()
         invalid = ~np.isfinite(features).all(1)
         if invalid.any():
-            raise DataError(
-                f"the network gives NaN or infinity for the image in row {batch[invalid.argmax()]}",
-                "it diverged in training, or its weights are damaged: train it again, or embed by another",
-            )
+            hint = "it diverged in training, or its weights are damaged: train it again, or embed by another"
+            raise DataError(f"the network gives NaN or infinity for the image in row {batch[invalid.argmax()]}", hint)
         if out is None:
             out = np.empty((len(numbers), features.shape[1]), np.float32)
         out[start : start + len(batch)] = features

@@ -188,10 +188,8 @@ def read_trunk(path: Path) -> dict[str, Tensor]:
         RunError: The file is missing or cannot be read.
     """
     if not path.is_file():
-        raise RunError(
-            f"lpips.weights={path} does not exist",
-            "give a file with the trunk's weights, or do without: by=network network=<run directory>, or by=pixels",
-        )
+        hint = "give a file with the trunk's weights, or do without: by=network network=<run directory>, or by=pixels"
+        raise RunError(f"lpips.weights={path} does not exist", hint)
     state = read_state(path)
     if not any(name.startswith("net.slice") for name in state):
         return state
@@ -226,7 +224,5 @@ def check_size(trunk: str, side: int) -> None:
     """
     check_choice("lpips.trunk", trunk, TRUNKS)
     if side < MIN_SIZE[trunk]:
-        raise ConfigError(
-            f"images of {side} px are too small for lpips.trunk={trunk}, which needs {MIN_SIZE[trunk]}",
-            f"scale them up: lpips.size={2 * MIN_SIZE[trunk]}",
-        )
+        problem = f"images of {side} px are too small for lpips.trunk={trunk}, which needs {MIN_SIZE[trunk]}"
+        raise ConfigError(problem, f"scale them up: lpips.size={2 * MIN_SIZE[trunk]}")

@@ -57,10 +57,9 @@ def load_encoder(run: str | Path, device: str = "cpu") -> TrainedEncoder:
         raise RunError(f"{directory.path} kept no weights", "train it with checkpoint.keep=weights")
     settings: dict[str, Any] = state["config"]["model"]
     if not settings.get("backbone"):
-        raise RunError(
-            f"{directory.path} trained {settings.get('_target_', 'a model')}, which has no model.backbone",
-            "give a run of a Classifier or a SortingNetwork, or embed it by an embedder of your own",
-        )
+        problem = f"{directory.path} trained {settings.get('_target_', 'a model')}, which has no model.backbone"
+        hint = "give a run of a Classifier or a SortingNetwork, or embed it by an embedder of your own"
+        raise RunError(problem, hint)
     sorting = str(settings.get("_target_", "")).endswith(".SortingNetwork")
     pools_itself = sorting or settings.get("head") == "linear"
     encoder = Encoder(

@@ -76,9 +76,9 @@ class Encoder(nn.Module):
         try:
             return list(self.backbone.forward_intermediates(self._prepare(images), intermediates_only=True))  # type: ignore[operator]
         except (AttributeError, AssertionError) as error:
+            hint = "use pooled features, or a timm backbone with forward_intermediates, such as resnet18"
             raise ConfigError(
-                f"model.backbone={self.name} gives no feature maps of its stages: {error}",
-                "use pooled features, or a timm backbone with forward_intermediates, such as resnet18",
+                f"model.backbone={self.name} gives no feature maps of its stages: {error}", hint
             ) from error
 
     def normalize(self, images: Tensor) -> Tensor:

@@ -124,10 +124,8 @@ class _Pool:
     def submit(self, slot: int, train: TrainFunction, run: SweepRun, left: int) -> None:
         """Has a worker train a run that may be tried again ``left`` times."""
         if slot not in self.executors:
-            start = (os.getpid(), self.initializer)
-            self.executors[slot] = ProcessPoolExecutor(
-                max_workers=1, env=self.environments[slot], initializer=_start_worker, initargs=start
-            )
+            start: dict[str, Any] = {"initializer": _start_worker, "initargs": (os.getpid(), self.initializer)}
+            self.executors[slot] = ProcessPoolExecutor(max_workers=1, env=self.environments[slot], **start)
         self.running[self.executors[slot].submit(_train_in_worker, train, run)] = slot, run, left
 
     def wait(self) -> Iterator[tuple[SweepRun, int, BaseException | None]]:
