@@ -149,11 +149,9 @@ def open_fixes(
     ignore = {*ignore, "empty_labels"}
     marked = {row[0] for row in _rows_after(store.journal.entries) if row != COLUMNS}
     if marked and marked == store.missing:
-        raise DataError(
-            f"{path.parent} holds a review of other data: none of its {len(marked):,} marked samples is here, such as "
-            f"{min(marked)}",
-            "set another out=<folder>, or give the data that was reviewed",
-        )
+        samples = f"none of its {len(marked):,} marked samples is here, such as {min(marked)}"
+        hint = "set another out=<folder>, or give the data that was reviewed"
+        raise DataError(f"{path.parent} holds a review of other data: {samples}", hint)
     if path.exists():
         _open_existing(opened, table, ignore, reviewer)
     if fixes is not None:

@@ -453,9 +453,8 @@ def open_session(
     """
     out = Path(out).expanduser()
     if INVALID in label_list(table):
-        raise DataError(
-            f"a label is called {INVALID!r}, which means 'exclude the sample' in a fixes file", "rename the label"
-        )
+        problem = f"a label is called {INVALID!r}, which means 'exclude the sample' in a fixes file"
+        raise DataError(problem, "rename the label")
     sprites = _make_sprites(images, len(table), out)
     samples = make_samples(table, ranking, order, calibrated)
     reviewer = reviewer or account_name()

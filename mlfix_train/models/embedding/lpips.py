@@ -83,10 +83,8 @@ class LpipsFeatures(nn.Module):
 
 def _root(weights: Tensor, layer: int) -> nn.Parameter:
     if (weights < 0).any():
-        raise DataError(
-            f"layer {layer} of these LPIPS weights has a channel of weight {float(weights.min()):g}",
-            "a distance needs weights of 0 or more, as those of the package lpips are",
-        )
+        problem = f"layer {layer} of these LPIPS weights has a channel of weight {float(weights.min()):g}"
+        raise DataError(problem, "a distance needs weights of 0 or more, as those of the package lpips are")
     return nn.Parameter(weights.detach().float().sqrt(), requires_grad=False)
 
 
@@ -146,11 +144,10 @@ def load_trunk(trunk: str = "alex", weights: str | Path | None = None) -> LpipsF
     shapes = {name: tensor.shape for name, tensor in state.items()}
     missing = sorted(theirs for name, theirs in names.items() if shapes.get(theirs) != own[name].shape)
     if missing:
-        raise RunError(
-            f"lpips.weights={weights} lacks {len(missing)} of the {len(names)} tensors of the trunk {trunk}, or has "
-            f"them in another shape: {format_list(missing, 3)}",
-            f"give torchvision's weights of this trunk, or another lpips.trunk ({', '.join(TRUNKS)})",
-        )
+        count = f"{len(missing)} of the {len(names)} tensors of the trunk {trunk}"
+        problem = f"lpips.weights={weights} lacks {count}, or has them in another shape: {format_list(missing, 3)}"
+        hint = f"give torchvision's weights of this trunk, or another lpips.trunk ({', '.join(TRUNKS)})"
+        raise RunError(problem, hint)
     model.net.load_state_dict({name: state[theirs] for name, theirs in names.items()})
     source = weights or f"torchvision's {TORCHVISION_WEIGHTS[trunk]}"
     features = from_package(model, f"LPIPS, trunk {trunk}, weights {source}")

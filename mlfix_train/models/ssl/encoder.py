@@ -76,10 +76,9 @@ class Encoder(nn.Module):
         try:
             return list(self.backbone.forward_intermediates(self._prepare(images), intermediates_only=True))  # type: ignore[operator]
         except (AttributeError, AssertionError) as error:
+            problem = f"model.backbone={self.name} gives no feature maps of its stages: {error}"
             hint = "use pooled features, or a timm backbone with forward_intermediates, such as resnet18"
-            raise ConfigError(
-                f"model.backbone={self.name} gives no feature maps of its stages: {error}", hint
-            ) from error
+            raise ConfigError(problem, hint) from error
 
     def normalize(self, images: Tensor) -> Tensor:
         """Normalizes images in 0..1, ``(N, 3, H, W)``, by ``mean`` and ``std``."""
