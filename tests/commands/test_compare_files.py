@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 from shapes import draw_shapes
 
-from mlfix_train.config import build as config
+from mlfix_train.config.compose import compose
 from mlfix_train.data.runs import FAILED, FINISHED, RUNNING, RunDirectory
 
 LABELS = ("speed-50", "speed-70", "stop", "yield")
@@ -323,7 +324,9 @@ def whole_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids = [f"{label}/{number:03d}.png" for label in SHAPES for number in range(6)]
     (work / "fixes.csv").write_text(f"sample_id,new_label\n{ids[0]},invalid\n{ids[7]},disc\ndisc/011.png,invalid\n")
     for arm, rate in (("original", 0.5), ("fixed", 0.1)):
-        settings = config.plain(config.compose("train", [f"data.root={root}", f"arm={arm}", "name=study"]))
+        settings = OmegaConf.to_container(
+            compose("train", [f"data.root={root}", f"arm={arm}", "name=study"]), resolve=True
+        )
         for seed in range(4):
             rng = np.random.default_rng([seed, len(arm)])
             given = [name.split("/")[0] for name in ids]
