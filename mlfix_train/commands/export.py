@@ -51,10 +51,8 @@ def _export_fixes(cfg: ExportConfig) -> list[Path]:
         hint = "give a new folder: out=<folder>; originals are never overwritten"
         raise ConfigError(f"out={out} is not empty", hint)
     if Path(os.path.abspath(out)).is_relative_to(source.folder):
-        raise ConfigError(
-            f"out={out} is inside data.root={source.root}, and would be read as part of it next time",
-            "give a folder outside of it: out=<folder>",
-        )
+        problem = f"out={out} is inside data.root={source.root}, and would be read as part of it next time"
+        raise ConfigError(problem, "give a folder outside of it: out=<folder>")
     table = read_crops(crops)
     ignore = [*cfg.fixes.ignore, "empty_labels"]  # a label may well vanish from annotations
     fixes = read_matching_fixes(replace(cfg.fixes, ignore=ignore), table)
@@ -63,10 +61,10 @@ def _export_fixes(cfg: ExportConfig) -> list[Path]:
     classes = {*annotations.classes, *annotations.boxes["label"].dropna().unique()}
     wanted = box_fixes(table, fixes, classes, cfg.invalid)
     written = write_fixed_annotations(source, annotations, wanted, out)
-    print(
-        f"exported   {written.relabeled:,} boxes with a new label, {written.removed:,} removed, "
-        f"{written.unchanged:,} unchanged ({annotations.format})"
+    counts = (
+        f"{written.relabeled:,} boxes with a new label, {written.removed:,} removed, {written.unchanged:,} unchanged"
     )
+    print(f"exported   {counts} ({annotations.format})")
     print(f"           {len(written.files):,} files differ from the originals; read back, nothing else changed")
     print(f"copies     {out}", flush=True)
     return written.files
@@ -96,21 +94,17 @@ def _export_audit(cfg: ExportConfig) -> list[Path]:
     if cfg.to == "cleanlab":
         files = exporters.write_cleanlab(ranking, labels, out, _pred_probs(runs, ranking, labels) if runs else None)
     elif table is None:
-        raise DataError(
-            f"audit={cfg.audit} was made from files of predictions, which name no images",
-            "audit run directories, or export to=cleanlab",
-        )
-    elif cfg.to == "fiftyone":
-        files = exporters.write_fiftyone(ranking, _paths(table), out)
+        problem = f"audit={cfg.audit} was made from files of predictions, which name no images"
+        raise DataError(problem, "audit run directories, or export to=cleanlab")
     else:
-        files = exporters.write_label_studio(ranking, _paths(table), labels, out, cfg.url)
+        paths = {str(sample): str(path) for sample, path in table["path"].items()}
+        if cfg.to == "fiftyone":
+            files = exporters.write_fiftyone(ranking, paths, out)
+        else:
+            files = exporters.write_label_studio(ranking, paths, labels, out, cfg.url)
     print(f"exported   {len(ranking):,} samples for {cfg.to}: " + ", ".join(map(str, files)))
     print(f"load it    {USAGE[cfg.to]}", flush=True)
     return files
-
-
-def _paths(samples: pd.DataFrame) -> dict[str, str]:
-    return {str(sample): str(path) for sample, path in samples["path"].items()}
 
 
 def _pred_probs(runs: AuditedRuns, ranking: pd.DataFrame, labels: list[str]) -> np.ndarray | None:

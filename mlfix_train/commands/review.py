@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import sys
-import threading
 import webbrowser
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mlfix_train.audit.review.prefetch import SpritePrefetcher
 from mlfix_train.audit.review.server import LOOPBACK, open_socket, serve
 from mlfix_train.audit.review.session import ReviewSession
+from mlfix_train.audit.review.widget import get_open_session, make_widget
 from mlfix_train.commands.progress import ProgressBar
 from mlfix_train.commands.review_inputs import check_paths, open_configured_session
 from mlfix_train.config.review import ReviewConfig
+from mlfix_train.training.launchers.local import interrupt_on_sigterm
 
 log = logging.getLogger(__name__)
 
@@ -45,16 +44,15 @@ def run(cfg: ReviewConfig) -> Path:
     def on_start(link: str) -> None:
         print(f"review     {link}")
         if cfg.host not in LOOPBACK:
-            print(
-                "           Anyone with this link who can reach this machine can see the images and change the fixes;"
-            )
-            print("           the connection is not encrypted. An SSH tunnel to host=127.0.0.1 is safer.")
+            print("           Anyone with this link who can reach this machine")
+            print("           can see the images and change the fixes; the connection is not encrypted.")
+            print("           An SSH tunnel to host=127.0.0.1 is safer.")
         print(f"fixes      {fixes}, up to date after every mark; Ctrl-C stops, the same command resumes", flush=True)
         prefetcher.start()
         if cfg.open:
             _open_browser(link)
 
-    with _sigterm_as_interrupt(), contextlib.suppress(KeyboardInterrupt):
+    with interrupt_on_sigterm(), contextlib.suppress(KeyboardInterrupt):  # the server raises both when it has shut down
         try:
             serve(session, cfg.host, cfg.port, on_start, listener)
         finally:
@@ -64,28 +62,9 @@ def run(cfg: ReviewConfig) -> Path:
     return fixes
 
 
-def show(cfg: ReviewConfig) -> Any:
+def widget(cfg: ReviewConfig) -> Any:
     """Returns the page as a notebook widget; raises what :func:`run` raises."""
-    from mlfix_train.audit.review.widget import get_open_session, make_widget
-
     return make_widget(get_open_session(check_paths(cfg)) or open_configured_session(cfg))
-
-
-@contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Lets SIGTERM end the review as Ctrl-C does; the server raises both again after it has shut down."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _open_browser(link: str) -> None:
@@ -106,9 +85,6 @@ def _print_summary(session: ReviewSession) -> None:
     )
     rate = progress["random_sample"]
     if rate and rate["interval"]:
-        low, high = rate["interval"]
-        print(
-            f"errors     {rate['rate']}% of all labels (95% interval {low}% to {high}%), from {rate['reviewed']:,} "
-            "random samples"
-        )
+        interval = "95% interval {}% to {}%".format(*rate["interval"])
+        print(f"errors     {rate['rate']}% of all labels ({interval}), from {rate['reviewed']:,} random samples")
     print(f"fixes      {session.fixes_path}", flush=True)

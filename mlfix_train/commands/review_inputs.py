@@ -43,10 +43,8 @@ def check_paths(cfg: ReviewConfig) -> Path:
     out = check_out(cfg.out, cfg.data)
     for name in ("fixes.csv", "journal.jsonl", "seen.jsonl"):
         if (out / name).is_dir():
-            raise ConfigError(
-                f"{out / name} is a folder; the review writes a file of this name",
-                "rename it, or set another out=<folder>",
-            )
+            problem = f"{out / name} is a folder; the review writes a file of this name"
+            raise ConfigError(problem, "rename it, or set another out=<folder>")
     if cfg.order not in ("auto", "none") and not Path(cfg.order).expanduser().exists():
         raise DataError(f"order={cfg.order} does not exist", "give the directory that `mlfix sort` wrote, auto or none")
     return out
@@ -68,10 +66,8 @@ def open_configured_session(cfg: ReviewConfig) -> ReviewSession:
     table = read_samples(data)
     if ranking is not None:
         _check_audited_samples(ranking, table, source_name(data))
-    progress = ProgressBar("decoding images")
-    store = open_store(
-        table, pixels.spec(DEFAULT_SIZE), pixels.cache, max_unreadable=pixels.max_unreadable, progress=progress
-    )
+    options: dict[str, Any] = {"max_unreadable": pixels.max_unreadable, "progress": ProgressBar("decoding images")}
+    store = open_store(table, pixels.spec(DEFAULT_SIZE), pixels.cache, **options)
     title = cfg.audit or data.get("file") or data.get("root") or "samples"
     return open_session(
         table,
@@ -100,12 +96,11 @@ def _run_config(cfg: ReviewConfig, run_paths: Sequence[str]) -> dict[str, Any]:
 def _check_audited_samples(ranking: pd.DataFrame, table: pd.DataFrame, source: str) -> None:
     missing = ranking["sample_id"][~ranking["sample_id"].isin(table.index)]
     if len(missing) == len(ranking):
-        raise DataError(
-            f"{source} has none of the audited samples, such as {missing.iloc[0]}", "give the data that was audited"
-        )
+        problem = f"{source} has none of the audited samples, such as {missing.iloc[0]}"
+        raise DataError(problem, "give the data that was audited")
     if len(missing):
-        first = missing.iloc[0]
-        log.warning("%d audited samples, such as %s, are no longer in the data and left out", len(missing), first)
+        text = "%d audited samples, such as %s, are no longer in the data and left out"
+        log.warning(text, len(missing), missing.iloc[0])
 
 
 def _read_or_make_order(
@@ -131,11 +126,8 @@ def _read_or_make_order(
     n_readable = len(ids) - len(store.unreadable)
     if n_readable < MIN_SORTED:
         return None
-    log.info(
-        "sorting %s images by their pixels, once (order=<directory of mlfix sort> for a better order, order=none for "
-        "none)",
-        f"{n_readable:,}",
-    )
+    better = "order=<directory of mlfix sort> for a better order, order=none for none"
+    log.info("sorting %s images by their pixels, once (%s)", f"{n_readable:,}", better)
     # In a process of its own, so that this one stays small and does not load torch.
     settings = {"data": data, "out": str(own), "pixels": {**asdict(pixels), "size": int(store.shape[1])}}
     command = [sys.executable, "-c", f"from {__name__} import sort_from_stdin; sort_from_stdin()"]

@@ -9,14 +9,17 @@ import math
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_object
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 from mlfix_train.commands.inputs import draw_configured_split, read_matching_fixes, read_samples, source_name
 from mlfix_train.commands.progress import ProgressBar, format_duration
@@ -24,16 +27,21 @@ from mlfix_train.config.instantiate import instantiate
 from mlfix_train.config.overrides import assign
 from mlfix_train.config.paths import config_dir
 from mlfix_train.config.train import TrainConfig
+from mlfix_train.data.arms import Arm
+from mlfix_train.data.loading.datamodule import DataModule
+from mlfix_train.data.loading.view_datamodule import ViewDataModule
 from mlfix_train.data.runs import RunDirectory
+from mlfix_train.data.samples import require_labels
 from mlfix_train.errors import ConfigError
+from mlfix_train.models.recipes import Recipe
+from mlfix_train.models.ssl.sorting_network import SortingNetwork
+from mlfix_train.training.identity import run_identity
+from mlfix_train.training.progress import EpochReport
 from mlfix_train.training.run import RunOptions, run_path, train_run
-
-if TYPE_CHECKING:
-    from lightning.pytorch.loggers import Logger
-
-    from mlfix_train.models.recipes import Recipe
-    from mlfix_train.training.progress import EpochReport
-    from mlfix_train.training.tasks.base import TrainingTask
+from mlfix_train.training.tasks.base import TrainingTask
+from mlfix_train.training.tasks.classifier import ClassifierTask
+from mlfix_train.training.tasks.sorting_network import SortingNetworkTask
+from mlfix_train.training.trainer import check_options, count_processes, silence_lightning
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +55,6 @@ def run(cfg: TrainConfig) -> RunDirectory:
     Returns:
         The run directory.
     """
-    from mlfix_train.training.trainer import silence_lightning
-
     silence_lightning()
     fold = cfg.split.fold if cfg.split.folds is not None else None
     directory = RunDirectory(run_path(cfg.outputs, cfg.name, cfg.arm, cfg.seed, fold))
@@ -58,7 +64,10 @@ def run(cfg: TrainConfig) -> RunDirectory:
         try:
             trained = train_run(directory, task, build_options(cfg, directory, task))
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(_how_to_resume(cfg, directory)) from None
+            again = "the same command without overwrite=true" if cfg.overwrite else "the same command"
+            resumable = directory.checkpoint.exists()
+            resume = f"{again} resumes after the last complete epoch" if resumable else "no epoch was done"
+            raise KeyboardInterrupt(f"{directory.path}: interrupted; {resume}") from None
     if not _is_first_process():
         return directory
     if not trained:
@@ -74,64 +83,29 @@ def build_task(cfg: TrainConfig) -> TrainingTask:
     Raises:
         ConfigError: A setting that the model cannot use.
     """
-    return _sorting_task(cfg) if is_sorting_network(cfg) else _classifier_task(cfg)
-
-
-def is_sorting_network(cfg: TrainConfig) -> bool:
-    """Returns whether the model is a sorting network, which learns without labels."""
-    from mlfix_train.models.ssl.sorting_network import SortingNetwork
-
     target = _target(cfg.model)
-    return inspect.isclass(target) and issubclass(target, SortingNetwork)
+    is_sorting_network = inspect.isclass(target) and issubclass(target, SortingNetwork)
+    return _sorting_task(cfg) if is_sorting_network else _classifier_task(cfg)
 
 
 def _classifier_task(cfg: TrainConfig) -> TrainingTask:
-    from mlfix_train.data.arms import Arm
-    from mlfix_train.data.loading.datamodule import DataModule
-    from mlfix_train.data.samples import require_labels
-    from mlfix_train.training.tasks.classifier import ClassifierTask
-
     table = read_samples(cfg.data)
     require_labels(table, source_name(cfg.data))
-    data = DataModule(
-        table,
-        draw_configured_split(cfg.split, table, cfg.data),
-        cfg.pixels.cache,
-        Arm(cfg.arm, read_matching_fixes(cfg.fixes, table)),
-        cfg.pixels.spec(),
-        cfg.loader,
-        cfg.augment,
-        cfg.seed,
-        cfg.pixels.max_unreadable,
-        _decoding_progress(),
-    )
+    held_out, cache = draw_configured_split(cfg.split, table, cfg.data), cfg.pixels.cache
+    arm, spec = Arm(cfg.arm, read_matching_fixes(cfg.fixes, table)), cfg.pixels.spec()
+    limit, progress = cfg.pixels.max_unreadable, _decoding_progress()
+    data = DataModule(table, held_out, cache, arm, spec, cfg.loader, cfg.augment, cfg.seed, limit, progress)
     return ClassifierTask(data, lambda labels: build_module(cfg, labels=labels), asdict(cfg.audit))
 
 
 def _sorting_task(cfg: TrainConfig) -> TrainingTask:
-    from mlfix_train.data.loading.view_datamodule import ViewDataModule
-    from mlfix_train.training.tasks.sorting_network import SortingNetworkTask
-
-    for key, value, unset in (
-        ("arm", cfg.arm, "original"),
-        ("fixes.path", cfg.fixes.path, None),
-        ("split.folds", cfg.split.folds, None),
-    ):
-        if value != unset:
-            raise ConfigError(
-                f"{key}={value} has no effect on model=sorting_network, which sees no labels and holds nothing out",
-                "leave it out",
-            )
-    data = ViewDataModule(
-        read_samples(cfg.data),
-        cfg.pixels.cache,
-        cfg.pixels.spec(),
-        cfg.loader,
-        cfg.views,
-        cfg.seed,
-        cfg.pixels.max_unreadable,
-        _decoding_progress(),
-    )
+    for key, value in (("arm", cfg.arm), ("fixes.path", cfg.fixes.path), ("split.folds", cfg.split.folds)):
+        if value != ("original" if key == "arm" else None):
+            why = "model=sorting_network, which sees no labels and holds nothing out"
+            raise ConfigError(f"{key}={value} has no effect on {why}", "leave it out")
+    table, pixels = read_samples(cfg.data), cfg.pixels
+    limit, progress = pixels.max_unreadable, _decoding_progress()
+    data = ViewDataModule(table, pixels.cache, pixels.spec(), cfg.loader, cfg.views, cfg.seed, limit, progress)
     return SortingNetworkTask(data, lambda: build_module(cfg))
 
 
@@ -156,12 +130,13 @@ def build_options(cfg: TrainConfig, directory: RunDirectory, task: TrainingTask)
     Raises:
         ConfigError: An argument that the Trainer, a callback or a logger does not take.
     """
-    from mlfix_train.training.identity import run_identity
-    from mlfix_train.training.trainer import check_options, count_processes
-
     settings = asdict(cfg)
     processes = count_processes(check_options(cfg.trainer))
-    terminal = sys.stderr.isatty()
+    terminal, label = sys.stderr.isatty(), f"{cfg.name}/{cfg.arm}/{directory.path.name}"
+
+    def print_epoch(report: EpochReport) -> None:
+        print(describe_epoch(label, report), file=sys.stderr, flush=True)
+
     return RunOptions(
         epochs=recipe_of(cfg).total_epochs,
         seed=cfg.seed,
@@ -173,21 +148,16 @@ def build_options(cfg: TrainConfig, directory: RunDirectory, task: TrainingTask)
         config=_with_absolute_paths(settings),
         overwrite=cfg.overwrite,
         keep=cfg.checkpoint.keep,
-        on_epoch=None if terminal else EpochPrinter(f"{cfg.name}/{cfg.arm}/{directory.path.name}"),
+        on_epoch=None if terminal else print_epoch,
         progress_bar=terminal,
     )
 
 
 def build_loggers(cfg: TrainConfig, directory: RunDirectory, state: Mapping[str, Any]) -> list[Logger]:
-    """Builds the loggers of section ``logger``.
+    """Builds the loggers of section ``logger``; ``state`` is the content of ``run.json``.
 
     A logger that takes ``save_dir``, ``name``, ``job_type``, ``id`` or ``config`` gets those of the run, unless the
     section sets them; its ``tags`` begin with the arm.
-
-    Args:
-        cfg: The configuration.
-        directory: Of the run.
-        state: Content of ``run.json``.
     """
     place = directory.path.name.replace("=", "").replace(",", "-")
     facts = {
@@ -258,38 +228,22 @@ def _decoding_progress() -> Callable[[int, int], None] | None:
 
 
 def _is_first_process() -> bool:
-    from lightning.pytorch.utilities import rank_zero_only
-
     return not getattr(rank_zero_only, "rank", 0)
 
 
 # What is printed
 
 
-@dataclass(frozen=True)
-class EpochPrinter:
-    """Prints a line about each epoch to standard error.
-
-    Args:
-        label: Begins the line.
-    """
-
-    label: str
-
-    def __call__(self, report: EpochReport) -> None:
-        """Prints the line of an epoch."""
-        print(self.line(report), file=sys.stderr, flush=True)
-
-    def line(self, report: EpochReport) -> str:
-        """Returns the line of an epoch, with the time left."""
-        row = report.row
-        parts = [f"epoch {int(row['epoch']) + 1}/{report.epochs}", f"train loss {row.get('train_loss', math.nan):.3f}"]
-        if "val_error" in row:
-            parts.append(f"held-out error {row['val_error']:.2f}%")
-        if "val_agreement" in row:
-            parts.append(f"nearest neighbors of the same label {row['val_agreement']:.1f}%")
-        parts += [f"{row['samples_per_second']:,.0f} samples/s", f"{format_duration(report.seconds_left)} left"]
-        return f"{self.label}: {', '.join(parts)}"
+def describe_epoch(label: str, report: EpochReport) -> str:
+    """Returns the line that is printed about an epoch, with the time left; ``label`` begins it."""
+    row = report.row
+    parts = [f"epoch {int(row['epoch']) + 1}/{report.epochs}", f"train loss {row.get('train_loss', math.nan):.3f}"]
+    if "val_error" in row:
+        parts.append(f"held-out error {row['val_error']:.2f}%")
+    if "val_agreement" in row:
+        parts.append(f"nearest neighbors of the same label {row['val_agreement']:.1f}%")
+    parts += [f"{row['samples_per_second']:,.0f} samples/s", f"{format_duration(report.seconds_left)} left"]
+    return f"{label}: {', '.join(parts)}"
 
 
 def print_run(directory: RunDirectory, in_one_line: bool = False) -> None:
@@ -305,19 +259,13 @@ def print_run(directory: RunDirectory, in_one_line: bool = False) -> None:
 
 
 def _describe_classifier(directory: RunDirectory, state: Mapping[str, Any]) -> tuple[str, list[str]]:
-    import pandas as pd
-
     names = dict.fromkeys(("sample_id", "given_label", "predicted_label"), str)
     ranking = pd.read_csv(directory.path / "ranking.csv", keep_default_na=False, dtype=names)
     wrong = ranking["predicted_label"] != ranking["given_label"]
     error, loss, guessing = 100 * wrong.mean(), ranking["loss"].mean(), math.log(state["data"]["labels"])
     if loss > max(10.0, 3 * guessing):
-        log.warning(
-            "%s: the held-out loss is %.3g and guessing would give %.2f: the training diverged; lower recipe.lr",
-            directory.path,
-            loss,
-            guessing,
-        )
+        text = "%s: the held-out loss is %.3g and guessing would give %.2f: the training diverged; lower recipe.lr"
+        log.warning(text, directory.path, loss, guessing)
     data = state["data"]
     suspects = "the labels that the model doubts most:"
     if not wrong.any():
@@ -347,20 +295,13 @@ def _describe_sorting(directory: RunDirectory, state: Mapping[str, Any]) -> tupl
     ]
 
 
-def _how_to_resume(cfg: TrainConfig, directory: RunDirectory) -> str:
-    again = "the same command without overwrite=true" if cfg.overwrite else "the same command"
-    resume = f"{again} resumes after the last complete epoch" if directory.checkpoint.exists() else "no epoch was done"
-    return f"{directory.path}: interrupted; {resume}"
-
-
 # The command line that Lightning starts further processes with
 
 
 def _by_our_hydra() -> bool:
     """Returns whether ``mlfix train`` itself runs Hydra, and not a program that calls this package."""
-    if not HydraConfig.initialized():
-        return False
-    return any(source.path == config_dir() for source in HydraConfig.get().runtime.config_sources)
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    return any(source.path == config_dir() for source in sources)
 
 
 @contextmanager
@@ -383,14 +324,11 @@ def command_line(overrides: Sequence[str]) -> Iterator[None]:
 @contextmanager
 def _without_our_hydra() -> Iterator[None]:
     """Hides our own Hydra from Lightning, which would otherwise start Hydra's rewritten command line."""
-    if not _by_our_hydra():
-        yield
-        return
     instance = HydraConfig.instance()
     hydra: Any = instance.cfg
-    with command_line(hydra.hydra.overrides.task):
+    with command_line(hydra.hydra.overrides.task) if _by_our_hydra() else nullcontext():
         try:
-            instance.cfg = None
+            instance.cfg = None if _by_our_hydra() else hydra
             yield
         finally:
             instance.cfg = hydra

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from mlfix_train.commands import run_composed
 from mlfix_train.commands.progress import format_duration
@@ -45,41 +47,24 @@ def sweep(
     """
     runs = plan_sweep(overrides)
     cfg: TrainConfig = load("train", runs[0].overrides)
-    processes, gpus = count_workers(cfg.jobs, cfg.runs_per_device, _gpus() if cfg.jobs != 1 else 0)
+    processes, gpus = count_workers(cfg.jobs, cfg.runs_per_device, torch.cuda.device_count() if cfg.jobs != 1 else 0)
     failed = 0
     try:
         if launch_by_hydra is not None:
             failed = len(launch_by_hydra())
         else:
             printer = _AttemptPrinter(len(runs))
-            attempts = _launch(runs, cfg.retries, processes, gpus, printer, initializer)
+            if processes == 1:
+                attempts = run_serially(runs, train_sweep_run, retries=cfg.retries, on_attempt=printer)
+            else:
+                options: dict[str, Any] = {"processes": processes, "gpus": gpus, "initializer": initializer}
+                attempts = run_in_processes(runs, train_sweep_run, retries=cfg.retries, on_attempt=printer, **options)
             failed = sum(attempt.error is not None for attempt in attempts)
     finally:
         finished = print_sweep([run.path for run in runs])
         if failed:
             print(f"           {failed} could not be trained as requested; see the messages above", flush=True)
     return finished and not failed
-
-
-def _launch(
-    runs: Sequence[SweepRun],
-    retries: int,
-    processes: int,
-    gpus: int,
-    printer: _AttemptPrinter,
-    initializer: Callable[[], None] | None,
-) -> list[Attempt]:
-    if processes == 1:
-        return run_serially(runs, train_sweep_run, retries=retries, on_attempt=printer)
-    return run_in_processes(
-        runs,
-        train_sweep_run,
-        processes=processes,
-        gpus=gpus,
-        retries=retries,
-        on_attempt=printer,
-        initializer=initializer,
-    )
 
 
 def train_sweep_run(sweep_run: SweepRun) -> None:
@@ -97,15 +82,10 @@ def attempt_composed(cfg: Any) -> list[MlfixError]:
     """
     place = SweepRun(Path(str(cfg.outputs)) / str(cfg.name))
     retries = int(cfg.get("retries") or 0)
-    error = train_with_retries(place, lambda _: run_composed("train", cfg), retries, _printer()).error
+    error = train_with_retries(place, lambda _: run_composed("train", cfg), retries, _PRINTER).error
     if error is None or isinstance(error, MlfixError):
         return [] if error is None else [error]
     return [RunError(f"{type(error).__name__}: {error}", "see the traceback above; the same command tries again")]
-
-
-@lru_cache
-def _printer() -> _AttemptPrinter:
-    return _AttemptPrinter()
 
 
 class _AttemptPrinter:
@@ -142,6 +122,10 @@ class _AttemptPrinter:
         print(message, file=sys.stderr, flush=True)
 
 
+_PRINTER = _AttemptPrinter()
+"""For runs that Hydra's launchers start one by one in this process."""
+
+
 def print_sweep(paths: Sequence[Path]) -> bool:
     """Prints the state of each run of a sweep as a table, one row per seed and one column per arm.
 
@@ -149,10 +133,7 @@ def print_sweep(paths: Sequence[Path]) -> bool:
         Whether all runs are finished.
     """
     states = sweep_states(paths)
-    counts: dict[str, int] = {}
-    for state in states.values():
-        status = str(state.get("status") or "not started")
-        counts[status] = counts.get(status, 0) + 1
+    counts = Counter(str(state.get("status") or "not started") for state in states.values())
     summary = ", ".join(f"{counts[status]} {status}" for status in sorted(counts, key=lambda name: name != FINISHED))
     print(f"\nsweep      {len(states)} run{'s' if len(states) != 1 else ''}: {summary}")
     for study in dict.fromkeys(path.parent.parent for path in states):
@@ -188,9 +169,3 @@ def _cell(state: Mapping[str, Any]) -> str:
     error, took = state.get("held_out_error"), state.get("timings", {}).get("total_seconds")
     text = f"{error:.2f}%" if error is not None else "finished"
     return text + (f" ({format_duration(took)})" if took is not None else "")
-
-
-def _gpus() -> int:
-    import torch
-
-    return int(torch.cuda.device_count())

@@ -52,6 +52,5 @@ class ExportConfig:
         if self.top is not None:
             check_range("top", self.top, 1, 10**9)
         if "{path}" not in self.url and "{file}" not in self.url:
-            raise ConfigError(
-                f"url={self.url} has no place for the image", "put {path} or {file} where its path belongs"
-            )
+            hint = "put {path} or {file} where its path belongs"
+            raise ConfigError(f"url={self.url} has no place for the image", hint)

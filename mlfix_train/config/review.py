@@ -47,15 +47,11 @@ class ReviewConfig:
         if self.port is not None:
             check_range("port", self.port, 0, 65535)
         if self.reviewer is not None and not is_valid_name(self.reviewer):
-            name = self.reviewer[:90]
-            raise ConfigError(
-                f"reviewer={name!r} is not a valid name", f"use one line of at most {MAX_NAME} characters"
-            )
+            hint = f"use one line of at most {MAX_NAME} characters"
+            raise ConfigError(f"reviewer={self.reviewer[:90]!r} is not a valid name", hint)
         if self.audit is None and not self.has_data:
-            raise ConfigError(
-                "mlfix review needs something to show",
-                "give audit=<directory of mlfix audit>, or data.root=<folder of class folders>",
-            )
+            hint = "give audit=<directory of mlfix audit>, or data.root=<folder of class folders>"
+            raise ConfigError("mlfix review needs something to show", hint)
 
     @property
     def has_data(self) -> bool:

@@ -53,9 +53,8 @@ def _values(overrides: Sequence[Override]) -> list[list[str]]:
         elif override.is_discrete_sweep():
             values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         else:
-            raise ConfigError(
-                f"{override.input_line} has no list of values to sweep over", f"write {key}=a,b,c or {key}=range(0,10)"
-            )
+            hint = f"write {key}=a,b,c or {key}=range(0,10)"
+            raise ConfigError(f"{override.input_line} has no list of values to sweep over", hint)
     return list(values.values())
 
 
@@ -66,12 +65,11 @@ def _belongs_to_run(override: Override) -> bool:
 
 
 def _check_swept_keys(overrides: Sequence[Override]) -> None:
-    known: set[str] = set()
-    for override in overrides:
-        if override.is_sweep_override() and not override.is_add():
-            known = known or set(known_keys("train"))
-            if override.key_or_group not in known:
-                raise unknown_key("train", override.key_or_group)
+    swept = [override.key_or_group for override in overrides if override.is_sweep_override() and not override.is_add()]
+    known = set(known_keys("train")) if swept else set()
+    for key in swept:
+        if key not in known:
+            raise unknown_key("train", key)
 
 
 def _sweep_run(overrides: list[str], defaults: Mapping[str, Any], parser: OverridesParser) -> SweepRun:

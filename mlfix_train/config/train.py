@@ -120,15 +120,10 @@ class TrainConfig:
         check_range("runs_per_device", self.runs_per_device, 1, 64)
         if self.jobs != "gpus" and not (isinstance(self.jobs, int) and self.jobs >= 1):
             raise ConfigError(f"jobs={self.jobs} is neither a number from 1 nor gpus", "set jobs=2, for example")
-        _check_folder("outputs", self.outputs)
-        name = _check_folder("name", self.name)
+        for key, value in (("outputs", self.outputs), ("name", self.name)):
+            if not value.strip(" ."):
+                raise ConfigError(f"{key}={value} is empty", f"give a name: {key}=<folder>")
+        name = Path(self.name).expanduser()
         if name.is_absolute() or ".." in name.parts:
-            raise ConfigError(
-                f"name={self.name} leads out of the folder of runs", "give a plain name; outputs= sets the folder"
-            )
-
-
-def _check_folder(key: str, value: str) -> Path:
-    if not value.strip(" ."):
-        raise ConfigError(f"{key}={value} is empty", f"give a name: {key}=<folder>")
-    return Path(value).expanduser()
+            hint = "give a plain name; outputs= sets the folder"
+            raise ConfigError(f"name={self.name} leads out of the folder of runs", hint)

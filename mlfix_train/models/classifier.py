@@ -88,8 +88,7 @@ class Classifier(RecipeModule):
         labels = list(checkpoint.get("labels", self.labels))
         if labels != self.labels:
             different = sorted(set(labels) ^ set(self.labels))
-            raise RunError(
-                f"the checkpoint was made for {len(labels)} labels, the data has {len(self.labels)}; "
-                + (f"they differ in {format_list(different)}" if different else "their order differs"),
-                "give the data that it was made with, or start again with another name= (or overwrite=true)",
-            )
+            how = f"they differ in {format_list(different)}" if different else "their order differs"
+            problem = f"the checkpoint was made for {len(labels)} labels, the data has {len(self.labels)}; {how}"
+            hint = "give the data that it was made with, or start again with another name= (or overwrite=true)"
+            raise RunError(problem, hint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -62,9 +62,9 @@ def maybe_compile(
     try:
         compiled: Forward = torch.compile(network.forward)
         dry_run(network, shape, device, compiled, precision)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         log.warning("the network cannot be compiled (%s: %s), so it runs eagerly", type(error).__name__, reason[:200])
         return None
@@ -80,12 +80,8 @@ def dry_run(
 ) -> None:
     """Runs one forward and backward pass on random images and undoes every effect on the network and on torch's seed.
 
-    Args:
-        network: On ``device``.
-        shape: Of the images.
-        device: Of the network.
-        forward: Compiled forward pass of the network; ``None`` calls the network.
-        precision: Makes the context of the forward pass, such as autocast.
+    ``shape`` is that of the images; for the other arguments see :func:`maybe_compile`. ``forward`` is the compiled
+    forward pass of the network, ``None`` to call the network.
     """
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     training = network.training
@@ -117,22 +113,17 @@ def largest_batch(module: Any, device: torch.device, size: int, tried: int, imag
         tried: The batch size that did not fit.
         images: Images per sample; 2 if the network sees two views.
     """
-    batch = tried // 2
-    moments: list[Tensor] = []
-    try:
+    batch, errors = tried // 2, (RuntimeError, MemoryError)  # torch.OutOfMemoryError is a RuntimeError
+    with suppress(*errors):
         module.to(device)
         moments = [torch.zeros_like(weight) for weight in module.parameters() for _ in range(2)]
         while batch >= 2:
-            try:
+            with suppress(*errors):
                 precision = module.trainer.precision_plugin.forward_context
                 dry_run(module.network, (images * batch, 3, size, size), device, precision=precision)
                 return batch
-            except (RuntimeError, MemoryError):  # torch.OutOfMemoryError is a RuntimeError
-                batch //= 2
+            batch //= 2
             if device.type == "cuda":
                 torch.cuda.empty_cache()
-    except (RuntimeError, MemoryError):
-        pass
-    finally:
         moments.clear()
     return 0

@@ -20,9 +20,6 @@ class NonFiniteLossGuard(L.Callback):
 
     Of Lightning's own checks, ``EarlyStopping(check_finite=True)`` looks at the end of an epoch and then ends the
     training as if it were complete, and ``Trainer(detect_anomaly=True)`` makes every step several times slower.
-
-    Args:
-        hint: What to do about it.
     """
 
     def __init__(self, hint: str = "lower the learning rate") -> None:
@@ -48,7 +45,5 @@ class NonFiniteLossGuard(L.Callback):
         self._finite = finite if self._finite is None else self._finite & finite
         last = batch_idx + 1 >= trainer.num_training_batches
         if (last or batch_idx % CHECK_EVERY == 0) and not bool(self._finite):
-            raise RunError(
-                f"the loss became NaN or infinite in epoch {trainer.current_epoch}, at or before step {batch_idx + 1}",
-                self.hint,
-            )
+            place = f"in epoch {trainer.current_epoch}, at or before step {batch_idx + 1}"
+            raise RunError(f"the loss became NaN or infinite {place}", self.hint)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from mlfix_train.models.backbones.fast_convs import has_amx, use_fast_convs
-from mlfix_train.models.backbones.network import Statistics
 from mlfix_train.models.compile import Forward, check_auto, maybe_compile
 from mlfix_train.models.loss_guard import NonFiniteLossGuard
 from mlfix_train.models.recipes import Recipe
@@ -31,6 +30,8 @@ class RecipeModule(L.LightningModule):
         compile: Compile the network: true, false, or ``auto``, see :func:`mlfix_train.models.compile.maybe_compile`.
 
     Attributes:
+        mean: Per channel, subtracted from images in 0..1 before they go into the network.
+        std: Per channel, which images are divided by after that.
         compiled: Compiled forward pass of ``network``, once a training has begun; ``None`` runs it eagerly.
 
     Raises:
@@ -49,6 +50,7 @@ class RecipeModule(L.LightningModule):
         check_auto("model.fast_convs", fast_convs)
         check_auto("model.compile", compile)
         self.network = network
+        self.mean, self.std = network.mean, network.std
         self.recipe = recipe if isinstance(recipe, Recipe) else Recipe(**(recipe or {}))
         self.seed, self.compile_wanted = seed, compile
         self.compiled: Forward | None = None
@@ -59,16 +61,6 @@ class RecipeModule(L.LightningModule):
     def head(self) -> nn.Module:
         """What is trained from the start, on top of the backbone."""
         raise NotImplementedError
-
-    @property
-    def mean(self) -> Statistics:
-        """Per channel, subtracted from images in 0..1 before they go into the network."""
-        return self.network.mean  # type: ignore[no-any-return]
-
-    @property
-    def std(self) -> Statistics:
-        """Per channel, which images are divided by after that."""
-        return self.network.std  # type: ignore[no-any-return]
 
     def forward(self, images: Tensor) -> Tensor:
         """Runs the network, not compiled: batches may differ in size."""

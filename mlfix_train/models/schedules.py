@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from timm.models import group_parameters
 from torch import nn
 
 from mlfix_train.models.recipes import Recipe
@@ -116,13 +117,7 @@ class OneCycleSchedule(torch.optim.lr_scheduler.LRScheduler):
 def build_optimizer(backbone: nn.Module, head: nn.Module, recipe: Recipe, total_steps: int) -> dict[str, Any]:
     """Returns AdamW over the layer groups with the recipe's cycles, as ``configure_optimizers`` returns it.
 
-    Betas and epsilon are fastai's.
-
-    Args:
-        backbone: Of timm.
-        head: What is trained from the start.
-        recipe: How.
-        total_steps: Optimizer steps of the whole training.
+    Betas and epsilon are fastai's. The head is trained from the start; ``total_steps`` are those of the whole training.
     """
     groups = parameter_groups(backbone, head, recipe.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(BETA1[0], 0.99), eps=1e-5, fused=True)
@@ -131,24 +126,24 @@ def build_optimizer(backbone: nn.Module, head: nn.Module, recipe: Recipe, total_
 
 
 def parameter_groups(backbone: nn.Module, head: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Groups parameters by layer group and by kind: weights, or norms and biases.
+    """Groups parameters by layer group and by kind: weights, or norms and biases, which have no weight decay.
 
-    Args:
-        backbone: Of timm; see :func:`backbone_stages` for its two layer groups.
-        head: The third layer group.
-        weight_decay: Of weights; norms and biases have none.
+    The backbone has two layer groups, see :func:`backbone_stages`; the head is the third.
 
     Returns:
         Groups for an optimizer, with ``stage`` (0 to 2) and ``norm`` (bool) beside ``params`` and ``weight_decay``.
     """
     stages = backbone_stages(backbone)
-    grouped: dict[tuple[int, bool], list[nn.Parameter]] = {}
     named = [(stages[name], p) for name, p in backbone.named_parameters()] + [(HEAD, p) for p in head.parameters()]
-    for stage, parameter in named:
-        grouped.setdefault((stage, parameter.ndim < 2), []).append(parameter)
+    grouped = {
+        (stage, norm): [parameter for number, parameter in named if (number, parameter.ndim < 2) == (stage, norm)]
+        for stage in range(N_STAGES)
+        for norm in (False, True)
+    }
     return [
         {"params": parameters, "stage": stage, "norm": norm, "weight_decay": 0.0 if norm else weight_decay}
-        for (stage, norm), parameters in sorted(grouped.items(), key=lambda item: item[0])
+        for (stage, norm), parameters in grouped.items()
+        if parameters
     ]
 
 
@@ -158,8 +153,6 @@ def backbone_stages(backbone: nn.Module) -> dict[str, int]:
     timm knows the order of a backbone's layers; the first half of them, rounded up, is group 0. For a ResNet that is
     the stem and stages 1 and 2, where fastai cuts it, too. Without a known order, the list of parameters is halved.
     """
-    from timm.models import group_parameters
-
     try:
         layers = group_parameters(backbone, backbone.group_matcher(coarse=True))  # type: ignore[operator]
         numbers = sorted(layers)

@@ -40,11 +40,7 @@ def weights_path(directory: RunDirectory) -> Path:
 
 
 def check_checkpoint(path: Path, module: Any) -> None:
-    """Checks a checkpoint before a training is set up around it.
-
-    Args:
-        path: The checkpoint.
-        module: The LightningModule that it is for; its ``on_load_checkpoint`` sees the content.
+    """Checks a checkpoint before a training is set up around it; the module's ``on_load_checkpoint`` sees its content.
 
     Raises:
         RunError: It is damaged, or was written for other labels or another network.
@@ -58,20 +54,15 @@ def check_checkpoint(path: Path, module: Any) -> None:
         content["state_dict"], content["epoch"]
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        raise RunError(
-            f"the checkpoint {path} is damaged: {reason}",
-            f"delete it (the run then starts from its first epoch): rm '{path}'",
-        ) from error
+        hint = f"delete it (the run then starts from its first epoch): rm '{path}'"
+        raise RunError(f"the checkpoint {path} is damaged: {reason}", hint) from error
     module.on_load_checkpoint(content)
 
 
 def keep_weights(directory: RunDirectory, keep: str, labels: Sequence[str]) -> None:
     """Replaces the checkpoint of a finished run, which includes the optimizer state, by the weights alone.
 
-    Args:
-        directory: Of the run.
-        keep: ``weights`` or ``none``.
-        labels: The classes, stored beside the weights.
+    With ``keep="none"`` not even these are kept. ``labels`` are the classes, stored beside the weights.
     """
     if not directory.checkpoint.exists():
         return

@@ -36,13 +36,7 @@ OBSERVERS = PROGRESS | MONITORS | {"ModelCheckpoint", "OnExceptionCheckpoint"}
 
 
 def effective_batch_size(batch_size: int, processes: int, accumulate_grad_batches: int = 1) -> int:
-    """Returns the samples per optimizer step: of all processes, over all accumulated batches.
-
-    Args:
-        batch_size: Samples per batch and process.
-        processes: Training processes (``devices * num_nodes``).
-        accumulate_grad_batches: Batches per optimizer step.
-    """
+    """Returns the samples per optimizer step: of all processes (devices times nodes) and accumulated batches."""
     return batch_size * processes * accumulate_grad_batches
 
 
@@ -55,19 +49,15 @@ def run_identity(settings: Mapping[str, Any], processes: int, task: Mapping[str,
         processes: Training processes, see :func:`mlfix_train.training.trainer.count_processes`.
         task: The task's own part, see :class:`mlfix_train.training.tasks.base.TrainingTask`.
     """
-    trainer = settings["trainer"]
+    trainer, left_out = settings["trainer"], {*UNLEARNED["trainer"], "callbacks"}
     accumulated = int(trainer.get("accumulate_grad_batches") or 1)
     identity = {
         "seed": settings["seed"],
         "recipe": settings["recipe"],
-        "model": _without(settings["model"], UNLEARNED["model"]),
+        "model": {key: value for key, value in settings["model"].items() if key not in MODEL_SPEED},
         "pixels": {key: settings["pixels"][key] for key in PIXELS},
         "effective_batch_size": effective_batch_size(settings["loader"]["batch_size"], processes, accumulated),
-        "trainer": {
-            key: value
-            for key, value in _without(trainer, UNLEARNED["trainer"]).items()
-            if value is not None and key != "callbacks"
-        },
+        "trainer": {key: value for key, value in trainer.items() if value is not None and key not in left_out},
     }
     callbacks = learning_callbacks(settings.get("callbacks")) + learning_callbacks(trainer.get("callbacks"))
     if callbacks:
@@ -78,15 +68,10 @@ def run_identity(settings: Mapping[str, Any], processes: int, task: Mapping[str,
 def learning_callbacks(section: Any) -> list[Any]:
     """Returns the callbacks of a section that may change what is learned, such as early stopping.
 
-    Args:
-        section: ``None``, one callback with ``_target_``, a list of them, or a dict of them by name.
+    The section is ``None``, one callback with ``_target_``, a list of them, or a dict of them by name.
     """
     if not section:
         return []
     if isinstance(section, Mapping):
         section = [section] if "_target_" in section else [section[name] for name in sorted(section)]
     return [one for one in section if one and str(one.get("_target_", "")).rpartition(".")[2] not in OBSERVERS]
-
-
-def _without(section: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
-    return {key: value for key, value in section.items() if key not in keys}

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from mlfix_train.audit.reporting.wandb import open_run
 
 
 def wandb_logger(
@@ -40,14 +42,10 @@ def wandb_logger(
     Returns:
         The logger; ``None`` if W&B is disabled, not installed, or can't write below ``save_dir``.
     """
-    from mlfix_train.audit.reporting.wandb import open_run
-
     settings = {"project": project, "entity": entity, "mode": mode, "group": group, "tags": tags}
     run = open_run(settings, Path(save_dir), job_type, name, config or {}, id)
     if run is None:
         return None
-    from lightning.pytorch.loggers import WandbLogger
-
     run.define_metric("trainer/global_step")
     run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
     return WandbLogger(save_dir=save_dir, experiment=run)
@@ -59,9 +57,6 @@ def open_loggers(build: Callable[[], Sequence[Logger]]) -> Iterator[list[Logger]
 
     Without that, the next run of a sweep in the same process would log into the W&B run of this one.
     """
-    from lightning.pytorch.loggers import WandbLogger
-    from lightning.pytorch.utilities import rank_zero_only
-
     loggers: list[Logger] = []
     exit_code = 1
     try:

@@ -21,11 +21,7 @@ def explain_out_of_memory(trainer: Any, module: Any, data: Any, images_per_sampl
     Lightning's ``BatchSizeFinder`` would search before each training and change the batch size, and with it what is
     learned; this searches only after a failure, and only to give advice.
 
-    Args:
-        trainer: The Trainer; the search runs on its device.
-        module: The LightningModule.
-        data: The DataModule, with ``loader`` and ``pixels``.
-        images_per_sample: Images per sample of a batch: 2 for a sorting network.
+    ``data`` is the DataModule, with ``loader`` and ``pixels``; a sorting network has two ``images_per_sample``.
 
     Raises:
         RunError: Out of memory.
@@ -50,17 +46,12 @@ def _out_of_memory(message: str, trainer: Any, module: Any, data: Any, images_pe
         optimizer.state.clear()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    key, hint = f"loader.batch_size={batch_size}", "use a smaller loader.eval_batch_size"
     if "validating" in message or trainer.validating:
-        key, hint = f"loader.eval_batch_size={data.loader.eval_batch_size}", "use a smaller loader.eval_batch_size"
+        key = f"loader.eval_batch_size={data.loader.eval_batch_size}"
+    elif fits := largest_batch(module, device, data.pixels.size, batch_size, images_per_sample):
+        hint = f"loader.batch_size={fits} fits"
     else:
-        key = f"loader.batch_size={batch_size}"
-        fits = largest_batch(module, device, data.pixels.size, batch_size, images_per_sample)
-        hint = (
-            f"loader.batch_size={fits} fits"
-            if fits
-            else "not even two samples fit: use a smaller model or pixels.size, or another device"
-        )
-    return RunError(
-        f"out of memory on {device} with {key}: {message.splitlines()[0][:160]}",
-        f"{hint}; overwrite=true then starts the run from the beginning",
-    )
+        hint = "not even two samples fit: use a smaller model or pixels.size, or another device"
+    problem = f"out of memory on {device} with {key}: {message.splitlines()[0][:160]}"
+    return RunError(problem, f"{hint}; overwrite=true then starts the run from the beginning")

@@ -20,12 +20,7 @@ METRICS = COLUMNS[1:5]
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One finished epoch.
-
-    Attributes:
-        row: Its row of ``metrics.csv``, see :class:`MetricsRecorder`.
-        epochs: Epochs in all.
-    """
+    """One finished epoch: its row of ``metrics.csv``, see :class:`MetricsRecorder`, and how many epochs there are."""
 
     row: Mapping[str, Any]
     epochs: int

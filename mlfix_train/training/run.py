@@ -34,17 +34,8 @@ from mlfix_train.training.trainer import build_trainer, explain_misconfiguration
 
 log = logging.getLogger(__name__)
 
-OUTPUTS = (
-    "predictions.parquet",
-    "ranking.csv",
-    "probabilities.npy",
-    "dynamics.parquet",
-    "fixes.csv",
-    "metrics.csv",
-    "checkpoints",
-    "panels",
-    "profile",
-)
+TABLES = ("predictions.parquet", "ranking.csv", "probabilities.npy", "dynamics.parquet", "fixes.csv", "metrics.csv")
+OUTPUTS = (*TABLES, "checkpoints", "panels", "profile")
 """What a run writes into its directory, beside ``run.json``."""
 KEEP = ("weights", "none")
 
@@ -101,10 +92,7 @@ def train_run(directory: RunDirectory, task: TrainingTask, options: RunOptions) 
     In the processes other than rank 0 that Lightning starts for a distributed training, only the training itself
     happens: rank 0 owns ``run.json``.
 
-    Args:
-        directory: Where the run is recorded; locked against other processes meanwhile.
-        task: What is trained, see :mod:`mlfix_train.training.tasks`.
-        options: How.
+    The directory is locked against other processes meanwhile.
 
     Returns:
         Whether it was trained; ``False`` if it had been finished before.
@@ -121,19 +109,10 @@ def train_run(directory: RunDirectory, task: TrainingTask, options: RunOptions) 
         before = directory.read()
         if not needs_training(directory, task, options):
             return False
-        state = describe_run(task, options)
-        state["wandb_id"] = before.get("wandb_id") or os.urandom(4).hex()
-        directory.update(
-            **state,
-            status=RUNNING,
-            started=_now(),
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            error=None,
-            finished=None,
-            timings={},
-            **dict.fromkeys(task.result_keys),
-        )
+        state = describe_run(task, options) | {"wandb_id": before.get("wandb_id") or os.urandom(4).hex()}
+        process = {"host": socket.gethostname(), "pid": os.getpid(), "started": _now()}
+        results: dict[str, Any] = {"error": None, "finished": None, "timings": {}, **dict.fromkeys(task.result_keys)}
+        directory.update(**state, status=RUNNING, **process, **results)
         with _status_on_error(directory, before):
             timings = _fit(directory, task, options, state)
             keep_weights(directory, options.keep, task.data.labels)
@@ -156,11 +135,9 @@ def needs_training(directory: RunDirectory, task: TrainingTask, options: RunOpti
         return True  # nothing was learned yet, so other settings lose nothing
     changed = differences(before.get("identity", {}), options.identity)
     if changed:
-        raise RunError(
-            f"{directory.path} holds a run of other settings ({before.get('status')})",
-            "give another name=, or overwrite=true to train it again",
-            [*changed[:8], *([f"... and {len(changed) - 8} more"] if len(changed) > 8 else [])],
-        )
+        problem = f"{directory.path} holds a run of other settings ({before.get('status')})"
+        details = [*changed[:8], *([f"... and {len(changed) - 8} more"] if len(changed) > 8 else [])]
+        raise RunError(problem, "give another name=, or overwrite=true to train it again", details)
     return not finished or not task.is_complete(directory)
 
 
@@ -168,23 +145,13 @@ def describe_run(task: TrainingTask, options: RunOptions) -> dict[str, Any]:
     """Returns what ``run.json`` records before the training: settings, versions, fingerprints of the inputs, labels."""
     versions = {"mlfix_train": mlfix_train.__version__, "python": sys.version.split()[0]}
     versions |= {module.__name__: module.__version__ for module in (torch, L, timm, numpy)}
-    return {
-        "kind": task.kind,
-        "config": options.config,
-        "identity": options.identity,
-        "versions": versions,
-        **task.describe(),
-    }
+    settings = {"kind": task.kind, "config": options.config, "identity": options.identity}
+    return {**settings, "versions": versions, **task.describe()}
 
 
 @contextmanager
 def _status_on_error(directory: RunDirectory, before: Mapping[str, Any]) -> Iterator[None]:
-    """Records in ``run.json`` how a training ended early.
-
-    Args:
-        directory: Of the run.
-        before: ``run.json`` as it was; restored if a wrong setting stops the training before it begins.
-    """
+    """Records how a training ended early; a wrong setting, which stops it before it begins, restores ``before``."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
@@ -203,11 +170,7 @@ def _fit(
 ) -> dict[str, float]:
     """Fits the module, from the last checkpoint if there is one, and returns the timings.
 
-    Args:
-        directory: Of the run.
-        task: What is trained.
-        options: How.
-        state: Content of ``run.json``; empty in processes other than rank 0.
+    ``state`` is the content of ``run.json``, empty in processes other than rank 0.
     """
     L.seed_everything(options.seed, workers=True, verbose=False)
     clock = time.monotonic()
@@ -223,22 +186,14 @@ def _fit(
     results = task.build_callback(directory, options.title)
     recorder = MetricsRecorder(directory.path / "metrics.csv", options.on_epoch)
     with open_loggers(lambda: options.build_loggers(state)) as loggers:
-        trainer = build_trainer(
-            directory,
-            options.epochs,
-            options.trainer,
-            callbacks=[results, *options.callbacks, recorder],
-            loggers=loggers,
-            progress_bar=options.progress_bar,
-        )
+        callbacks = [results, *options.callbacks, recorder]
+        more: dict[str, Any] = {"callbacks": callbacks, "loggers": loggers, "progress_bar": options.progress_bar}
+        trainer = build_trainer(directory, options.epochs, options.trainer, **more)
         if options.overwrite and state:
             _remove_outputs(directory)
         clock = time.monotonic()
-        with (
-            own_process_group(),
-            explain_misconfiguration(),
-            explain_out_of_memory(trainer, module, task.data, task.images_per_sample),
-        ):
+        explain_memory = explain_out_of_memory(trainer, module, task.data, task.images_per_sample)
+        with own_process_group(), explain_misconfiguration(), explain_memory:
             trainer.fit(module, datamodule=task.data, ckpt_path=checkpoint, weights_only=True)
             if trainer.interrupted:
                 raise KeyboardInterrupt
@@ -251,8 +206,7 @@ def _fit(
 
 def _remove_outputs(directory: RunDirectory) -> None:
     """Removes what an earlier run wrote, now that the new one is certain to begin; ``run.json`` is the new one's."""
-    for name in OUTPUTS:
-        path = directory.path / name
+    for path in (directory.path / name for name in OUTPUTS):
         if path.is_dir():
             shutil.rmtree(path)
         else:

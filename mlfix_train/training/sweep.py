@@ -79,16 +79,15 @@ def alternate_arms(overrides: Sequence[str]) -> list[str]:
 
 def sweep_states(paths: Iterable[Path]) -> dict[Path, dict[str, Any]]:
     """Returns the content of ``run.json`` by run directory; for an unreadable one, a failed state with the error."""
-    return {path: _state(path) for path in paths}
+    states: dict[Path, dict[str, Any]] = {}
+    for path in paths:
+        try:
+            states[path] = RunDirectory(path).read()
+        except RunError as error:
+            states[path] = {"status": FAILED, "error": error.problem}
+    return states
 
 
 def all_finished(states: Iterable[dict[str, Any]]) -> bool:
     """Returns whether every run is finished."""
     return all(state.get("status") == FINISHED for state in states)
-
-
-def _state(path: Path) -> dict[str, Any]:
-    try:
-        return RunDirectory(path).read()
-    except RunError as error:
-        return {"status": FAILED, "error": error.problem}

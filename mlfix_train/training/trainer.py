@@ -28,6 +28,12 @@ ARGUMENTS = tuple(name for name in inspect.signature(L.Trainer.__init__).paramet
 HARDWARE = ("accelerator", "devices", "num_nodes", "strategy")
 UNKNOWN_METRIC = "conditioned on metric"
 """Part of what Lightning's EarlyStopping says about a metric that nothing logs."""
+IGNORED_WARNINGS = (
+    "does not have many workers|Checkpoint directory .* exists|dirpath has changed|number of training batches|"
+    r"isinstance.*LeafSpec|sync_dist=True|lr_scheduler.step.*before.*optimizer.step|is_namedtuple_instance|TF32|"
+    "litlogger|fork|tensorboardX"
+)
+"""Pattern of warnings that say nothing to the user of a run."""
 DISTRIBUTED_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables that Lightning sets when it starts further processes."""
 
@@ -75,7 +81,8 @@ def build_trainer(
         arguments["precision"] = best_precision(str(arguments.get("accelerator", "auto")))
     own = [*callbacks, *_as_list(arguments.pop("callbacks", None))]
     if arguments.get("enable_checkpointing", True) is not False and not arguments.get("barebones"):
-        own.append(_last_checkpoint(directory))
+        last = directory.checkpoint
+        own.append(ModelCheckpoint(last.parent, last.stem, enable_version_counter=False, save_on_train_epoch_end=True))
     if not any(isinstance(callback, ProgressBar) for callback in own):
         progress_bar = bool(arguments.get("enable_progress_bar", progress_bar))
         own += [TQDMProgressBar(refresh_rate=10)] if progress_bar else []
@@ -105,15 +112,11 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"trainer.{name} is not an argument of lightning.Trainer", did_you_mean(name, ARGUMENTS))
     arguments = {name: value for name, value in options.items() if value is not None}
     if arguments.get("use_distributed_sampler"):
-        raise ConfigError(
-            "trainer.use_distributed_sampler=true would divide batches that are already divided among the processes",
-            "leave it out",
-        )
+        problem = "would divide batches that are already divided among the processes"
+        raise ConfigError(f"trainer.use_distributed_sampler=true {problem}", "leave it out")
     if arguments.get("max_epochs") == -1 and arguments.get("max_steps", -1) == -1:
-        raise ConfigError(
-            "trainer.max_epochs=-1 gives the training no end, which the one-cycle schedule needs to know",
-            "give recipe.epochs, trainer.max_epochs or trainer.max_steps",
-        )
+        problem = "trainer.max_epochs=-1 gives the training no end, which the one-cycle schedule needs to know"
+        raise ConfigError(problem, "give recipe.epochs, trainer.max_epochs or trainer.max_steps")
     return arguments
 
 
@@ -124,53 +127,33 @@ def count_processes(options: Mapping[str, Any]) -> int:
         ConfigError: A device that isn't there.
     """
     hardware = {name: options[name] for name in HARDWARE if options.get(name) is not None}
-    trainer = _construct(
-        {
-            **hardware,
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-        }
-    )
-    return int(trainer.world_size)
-
-
-def _construct(arguments: dict[str, Any]) -> L.Trainer:
-    try:
-        return L.Trainer(**arguments)
-    except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
-        raise _misconfiguration(error) from error
+    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    return int(_construct({**hardware, **off}).world_size)
 
 
 @contextmanager
-def explain_misconfiguration() -> Iterator[None]:
+def explain_misconfiguration(more: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Turns what Lightning says about settings that do not fit together into an error with a hint.
+
+    Args:
+        more: Further exceptions that can only come from settings.
 
     Raises:
         ConfigError: For example a callback that needs a logger, or monitors a metric that nothing logs.
     """
     try:
         yield
-    except MisconfigurationException as error:
-        raise _misconfiguration(error) from error
-    except RuntimeError as error:
-        if UNKNOWN_METRIC in str(error):
-            raise _misconfiguration(error) from error
-        raise
+    except Exception as error:
+        if not isinstance(error, (MisconfigurationException, *more)) and UNKNOWN_METRIC not in str(error):
+            raise
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        hint = "see the sections trainer, callbacks and logger: mlfix train --cfg job"
+        raise ConfigError(f"trainer: {first}", hint) from error
 
 
-def _misconfiguration(error: Exception) -> ConfigError:
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return ConfigError(f"trainer: {first}", "see the sections trainer, callbacks and logger: mlfix train --cfg job")
-
-
-def _last_checkpoint(directory: RunDirectory) -> ModelCheckpoint:
-    """Returns the callback that writes the checkpoint a run is resumed from, after each epoch."""
-    path = directory.checkpoint
-    return ModelCheckpoint(
-        path.parent, path.stem, save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
-    )
+@explain_misconfiguration((ValueError, TypeError, RuntimeError, ImportError))
+def _construct(arguments: dict[str, Any]) -> L.Trainer:
+    return L.Trainer(**arguments)
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -183,34 +166,19 @@ def silence_lightning() -> None:
     """Turns off Lightning's hints and advertisements in this process; its errors still come through."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",
-        ".*Checkpoint directory .* exists.*",
-        ".*dirpath has changed.*",
-        ".*number of training batches.*",
-        ".*isinstance.*LeafSpec.*",
-        ".*sync_dist=True.*",
-        ".*lr_scheduler.step.*before.*optimizer.step.*",
-        ".*is_namedtuple_instance.*",
-        ".*TF32.*",
-        ".*litlogger.*",
-        ".*fork.*",
-        ".*tensorboardX.*",
-    ):
-        warnings.filterwarnings("ignore", message)
+    warnings.filterwarnings("ignore", f".*({IGNORED_WARNINGS})")
 
 
 @contextmanager
 def own_process_group() -> Iterator[None]:
     """Ends the process group that a distributed training started, so that the next training can start its own."""
-    environment = {name: os.environ.get(name) for name in DISTRIBUTED_VARIABLES}
+    before = {name: os.environ[name] for name in DISTRIBUTED_VARIABLES if name in os.environ}
     try:
         yield
     finally:
         started = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if started and environment["LOCAL_RANK"] is None:
+        if started and "LOCAL_RANK" not in before:
             torch.distributed.destroy_process_group()
-            for name, value in environment.items():
+            for name in DISTRIBUTED_VARIABLES:
                 os.environ.pop(name, None)
-                if value is not None:
-                    os.environ[name] = value
+            os.environ.update(before)

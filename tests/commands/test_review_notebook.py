@@ -20,7 +20,7 @@ from shapes import REPO, draw_shapes
 from mlfix_train.audit.review.widget import answer_message
 
 CODE = """from mlfix_train import run_command
-page = run_command("review", "data.root=shapes", "audit=audit", "order=none", "reviewer=nora", function="show")
+page = run_command("review", "data.root=shapes", "audit=audit", "order=none", "reviewer=nora", function="widget")
 page"""
 
 

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import ipaddress
@@ -89,10 +90,8 @@ class AuthMiddleware:
         """
         host = headers.get("host", "")
         if not self._is_own_host(host):
-            hint = (
-                "Open the link that `mlfix review` printed (through a tunnel: with the same port, "
-                f"ssh -L {self.port}:127.0.0.1:{self.port})."
-            )
+            tunnel = f"through a tunnel: with the same port, ssh -L {self.port}:127.0.0.1:{self.port}"
+            hint = f"Open the link that `mlfix review` printed ({tunnel})."
             raise RequestError(f"This server is not called {host[:100]!r}.", hint, HTTPStatus.FORBIDDEN)
         origin = headers.get("origin")
         is_other_origin = origin is not None and origin != f"http://{host}"
@@ -109,7 +108,11 @@ class AuthMiddleware:
         if port != str(self.port):
             return False
         name = _normalize_host(name)
-        return name in self.hosts or (self.any_address and _is_ip_address(name))
+        if name in self.hosts or not self.any_address:
+            return name in self.hosts
+        with contextlib.suppress(ValueError):
+            return bool(ipaddress.ip_address(name))
+        return False
 
     def _add_headers(self, send: Send, set_cookie: bool) -> Send:
         """Adds the security headers to a response, and the cookie if the token was in the link."""
@@ -130,14 +133,6 @@ class AuthMiddleware:
 
 def _normalize_host(host: str) -> str:
     return host.strip("[]").lower().rstrip(".")
-
-
-def _is_ip_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_equal(value: str, secret: str) -> bool:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,12 +33,7 @@ MAX_DROPPED = 20
 
 
 class FixesFile:
-    """Keeps ``fixes.csv`` equal to the marks.
-
-    Args:
-        path: Path of the file.
-        store: Marks of the review.
-    """
+    """Keeps ``fixes.csv``, the file ``path``, equal to the marks in ``store``."""
 
     def __init__(self, path: Path, store: MarkStore) -> None:
         self.path, self.store = path, store
@@ -53,20 +48,13 @@ class FixesFile:
         return HEADER + "".join([self._line(row) for row in rows])
 
     def _line(self, row: int) -> str:
-        revision = int(self.store.revisions[row])
-        cached = self._lines.get(row)
+        store, samples = self.store, self.store.samples
+        revision, cached = int(store.revisions[row]), self._lines.get(row)
         if cached is None or cached[0] != revision:
-            samples = self.store.samples
-            given = samples.label(samples.given[row])
-            cells = [
-                samples.ids[row],
-                self.store.mark_name(int(self.store.marks[row])),
-                given,
-                *self.store.authors[row],
-            ]
+            labels = (store.mark_name(int(store.marks[row])), samples.label(samples.given[row]))
+            cells = [samples.ids[row], *labels, *store.authors[row]]
             # csv leaves a bare carriage return unquoted, and could not read it back.
-            quote_all = any("\r" in str(cell) for cell in cells)
-            quoting: Literal[0, 1] = csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL
+            quoting: Any = csv.QUOTE_ALL if any("\r" in str(cell) for cell in cells) else csv.QUOTE_MINIMAL
             buffer = io.StringIO()
             csv.writer(buffer, lineterminator="\n", quoting=quoting).writerow(cells)
             cached = self._lines[row] = (revision, buffer.getvalue())
@@ -106,22 +94,18 @@ class FixesFile:
 
 
 def _stat(path: Path) -> tuple[int, int] | None:
-    try:
+    with contextlib.suppress(OSError):
         stat = os.stat(path)
-    except OSError:
-        return None
-    return stat.st_size, stat.st_mtime_ns
+        return stat.st_size, stat.st_mtime_ns
+    return None
 
 
 def backup_file(path: Path) -> Path:
     """Copies a file to a name with the current time, and returns the copy."""
     name = f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    backup, number = path.with_name(name + path.suffix), 1
-    while backup.exists():
-        number += 1
-        backup = path.with_name(f"{name}-{number}{path.suffix}")
-    shutil.copy2(path, backup)
-    return backup
+    names = (f"{name}{end}{path.suffix}" for end in ("", *(f"-{number}" for number in range(2, 10_000))))
+    backup = next(path.with_name(name) for name in names if not path.with_name(name).exists())
+    return Path(shutil.copy2(path, backup))
 
 
 @dataclass
@@ -155,7 +139,7 @@ def open_fixes(
         table: Sample table.
         fixes: A fixes file to start with; each version of it is imported once.
         ignore: As in :func:`mlfix_train.data.fixes.table.match_fixes`.
-        reviewer: Who reviews.
+        reviewer: Recorded as the importer.
 
     Raises:
         FixesError: A fixes file does not match the samples; nothing is changed.
@@ -165,11 +149,9 @@ def open_fixes(
     ignore = {*ignore, "empty_labels"}
     marked = {row[0] for row in _rows_after(store.journal.entries) if row != COLUMNS}
     if marked and marked == store.missing:
-        raise DataError(
-            f"{path.parent} holds a review of other data: none of its {len(marked):,} marked samples is here, such as "
-            f"{min(marked)}",
-            "set another out=<folder>, or give the data that was reviewed",
-        )
+        samples = f"none of its {len(marked):,} marked samples is here, such as {min(marked)}"
+        hint = "set another out=<folder>, or give the data that was reviewed"
+        raise DataError(f"{path.parent} holds a review of other data: {samples}", hint)
     if path.exists():
         _open_existing(opened, table, ignore, reviewer)
     if fixes is not None:
@@ -201,9 +183,8 @@ def _import_given(path: Path, opened: OpenedFixes, table: pd.DataFrame, ignore: 
     imported = _import(store, [fix for fix in wanted if not touched[fix[0]]], source, reviewer)
     opened.notes.append(f"Marks imported from {path}: {imported:,}.")
     if opened.conflicts:
-        opened.notes.append(
-            f"{len(opened.conflicts):,} marks of {path} differ from those of this review: decide on the page."
-        )
+        count = f"{len(opened.conflicts):,} marks of {path}"
+        opened.notes.append(f"{count} differ from those of this review: decide on the page.")
 
 
 def _open_existing(opened: OpenedFixes, table: pd.DataFrame, ignore: Collection[str], reviewer: str) -> None:
@@ -226,10 +207,8 @@ def _open_existing(opened: OpenedFixes, table: pd.DataFrame, ignore: Collection[
             return
         lost = int(store.is_marked.sum()) - len(wanted)
         if lost > MAX_DROPPED and lost > len(store.authors) / 2:
-            raise FixesError(
-                f"{path} was changed outside the review and lacks {lost:,} of its marks",
-                "to drop these marks, move journal.jsonl away too",
-            )
+            problem = f"{path} was changed outside the review and lacks {lost:,} of its marks"
+            raise FixesError(problem, "to drop these marks, move journal.jsonl away too")
         before = path.with_name("fixes-before.csv")
         before.write_text(file.text(), encoding="utf-8", newline="")
         edited, previous = backup_file(path), backup_file(before)

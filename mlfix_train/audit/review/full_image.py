@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 
 import numpy as np
 
+from mlfix_train.audit.review.sprites import encode_jpeg
 from mlfix_train.data.pixels.decode import UnreadableImage, decode_image
 
 MAX_SIDE = 480
@@ -28,6 +28,4 @@ def encode_full_image(path: str, stored: Callable[[], np.ndarray]) -> bytes:
         pixels = decode_image(path, max(side, 8), "pad")
     except (OSError, UnreadableImage, ValueError):
         pixels = stored()
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=92, subsampling=0)
-    return file.getvalue()
+    return encode_jpeg(pixels, quality=92)

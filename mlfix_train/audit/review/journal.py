@@ -96,10 +96,8 @@ class Journal:
         try:
             fcntl.flock(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise DataError(
-                f"{self.path.parent} is being reviewed by another process",
-                "open its page (several people can use one), stop it first, or set another out=<folder>",
-            ) from error
+            hint = "open its page (several people can use one), stop it first, or set another out=<folder>"
+            raise DataError(f"{self.path.parent} is being reviewed by another process", hint) from error
         except OSError as error:
             log.warning("%s cannot be locked (%s): review it in one process at a time", self.path, error)
 
@@ -115,9 +113,8 @@ class Journal:
         if rest:
             backup = self.path.with_name(f"journal-truncated-{int(time.time())}.txt")
             backup.write_bytes(rest)
-            log.warning(
-                "%s: the last line is truncated and was never acknowledged; moved to %s", self.path, backup.name
-            )
+            text = "%s: the last line is truncated and was never acknowledged; moved to %s"
+            log.warning(text, self.path, backup.name)
             os.ftruncate(self._file.fileno(), len(content) - len(rest))
         if not complete:
             header = {**HEADER, "name": secrets.token_hex(8), "started": utc_now()}
@@ -147,14 +144,11 @@ class Journal:
 
     def _check_header(self, header: Any, line: bytes) -> None:
         if not isinstance(header, dict) or header.get("mlfix") != "review":
-            raise DataError(
-                f"{self.path} is not the journal of a review: it begins {line[:80]!r}", "set another out=<folder>"
-            )
+            problem = f"{self.path} is not the journal of a review: it begins {line[:80]!r}"
+            raise DataError(problem, "set another out=<folder>")
         if header.get("version") != VERSION:
-            raise DataError(
-                f"{self.path} has version {header.get('version')}; this is version {VERSION}",
-                "use the version of mlfix-train that wrote it, or set another out=<folder>",
-            )
+            problem = f"{self.path} has version {header.get('version')}; this is version {VERSION}"
+            raise DataError(problem, "use the version of mlfix-train that wrote it, or set another out=<folder>")
 
     def append(self, entry: dict[str, Any]) -> dict[str, Any]:
         """Appends an entry, and returns it with its revision and time once it is on disk.
@@ -176,21 +170,16 @@ def _is_valid(entry: Any) -> bool:
     """Whether an entry has the fields of its action, each of the right type."""
     if not isinstance(entry, dict) or not isinstance(entry.get("revision"), int) or entry.get("action") not in ACTIONS:
         return False
-    marks, ids = entry.get("marks", []), [entry.get("sample_ids", []), entry.get("random_ids", [])]
-    if not all(isinstance(value, list) for value in (marks, *ids)):
+    marks, ids, random_ids = lists = [entry.get(name, []) for name in ("marks", "sample_ids", "random_ids")]
+    if not all(isinstance(value, list) for value in lists) or (
+        entry["action"] in ("mark", "import") and "marks" not in entry
+    ):
         return False
-    if not isinstance(entry.get("reviewer"), str) or not isinstance(entry.get("time"), str):
-        return False
-    if entry["action"] in ("mark", "import") and "marks" not in entry:
-        return False
-    return all(map(_is_valid_mark, marks)) and all(isinstance(name, str) for names in ids for name in names)
+    texts = [entry.get("reviewer"), entry.get("time"), *ids, *random_ids]
+    return all(isinstance(text, str) for text in texts) and all(map(_is_valid_mark, marks))
 
 
 def _is_valid_mark(mark: Any) -> bool:
-    return (
-        isinstance(mark, list)
-        and len(mark) in (3, 6)
-        and isinstance(mark[0], str)
-        and isinstance(mark[1], str)
-        and all(cell is None or isinstance(cell, str) for cell in mark)
-    )
+    if not isinstance(mark, list) or len(mark) not in (3, 6) or None in mark[:2]:
+        return False
+    return all(cell is None or isinstance(cell, str) for cell in mark)

@@ -21,12 +21,9 @@ INVALID_CODE = -2
 
 
 class Change(NamedTuple):
-    """A request to mark a sample.
+    """A request to give a sample a mark; :data:`NONE` removes it.
 
-    Attributes:
-        row: Row of the sample.
-        mark: Code of a label, :data:`INVALID_CODE`, or :data:`NONE` to remove the mark.
-        base_revision: Latest revision of the sample that the page knows; ``None`` if it does not say.
+    ``base_revision`` is the latest revision of the sample that the page knows, ``None`` if it does not say.
     """
 
     row: int
@@ -55,13 +52,10 @@ class Action:
 
 @dataclass
 class Outcome:
-    """Result of a request.
+    """Result of a request: rows whose mark changed, and a message to the reviewer, if there is any.
 
-    Attributes:
-        changed: Rows whose mark changed.
-        conflicts: Rows left alone because someone else had changed them.
-        reviewed: Rows that were marked as reviewed, or no longer are.
-        message: What the reviewer should know, if anything.
+    ``conflicts`` were left alone because someone else had changed them; ``reviewed`` were marked as reviewed, or no
+    longer are.
     """
 
     changed: list[int] = field(default_factory=list)
@@ -159,23 +153,16 @@ class MarkStore:
             return outcome
 
     def _is_conflict(self, change: Change, new: int, reviewer: str) -> bool:
-        row = change.row
-        if self.marks[row] == new:
-            return False
-        if change.base_revision is not None:
-            return bool(change.base_revision != self.revisions[row])
-        return bool(self.marks[row] != NONE and self.authors[row].reviewer != reviewer)
+        row, base, mark = change.row, change.base_revision, self.marks[change.row]
+        is_others = mark != NONE and self.authors[row].reviewer != reviewer
+        return bool(mark != new and (is_others if base is None else base != self.revisions[row]))
 
     def mark_reviewed(
         self, rows: Sequence[int] | np.ndarray, reviewer: str, random: bool = False, request_id: str = ""
     ) -> Outcome:
         """Records that samples were reviewed: those without a mark have the right label.
 
-        Args:
-            rows: Rows of the samples.
-            reviewer: Who reviewed them.
-            random: Whether they were reviewed as the random sample.
-            request_id: As in :meth:`mark`.
+        ``random`` says whether they were reviewed as the random sample; for the others see :meth:`mark`.
         """
         with self.lock:
             if request_id in self.requests:
@@ -198,11 +185,10 @@ class MarkStore:
     def undo(self, reviewer: str, request_id: str = "", redo: bool = False) -> Outcome:
         """Undoes a reviewer's last action, or redoes the one undone last; what others changed since stays."""
         action = "redo" if redo else "undo"
-        source, target = (self._undone, self._done) if redo else (self._done, self._undone)
         with self.lock:
             if request_id in self.requests:
                 return Outcome(list(self.requests[request_id]), message=action)
-            stack = source.get(reviewer, [])
+            stack, target = self._stacks(action, reviewer)
             if not stack:
                 return Outcome(message=f"Nothing to {action}.")
             last = stack[-1]
@@ -220,7 +206,7 @@ class MarkStore:
                 more = {"sample_ids": self._ids(last.reviewed), "random_ids": self._ids(last.random)}
             entry = self._append(action, reviewer, request_id, target=last.revision, **more)
             self._apply(entry, moves, last.reviewed, last.random, redo)
-            target.setdefault(reviewer, []).append(stack.pop())
+            target.append(stack.pop())
             message = "" if moves or not last.moves else f"Nothing left to {action}: it was changed since."
             return Outcome([move.row for move in moves], conflicts, last.reviewed, message)
 
@@ -264,6 +250,11 @@ class MarkStore:
     def _ids(self, rows: Sequence[int]) -> list[str]:
         return [self.samples.ids[row] for row in rows]
 
+    def _stacks(self, action: str, reviewer: str) -> tuple[list[Action], list[Action]]:
+        """Returns what ``undo`` or ``redo`` takes a reviewer's last action from, and what it puts it on."""
+        done, undone = (stacks.setdefault(reviewer, []) for stacks in (self._done, self._undone))
+        return (done, undone) if action == "undo" else (undone, done)
+
     def _push(self, action: Action) -> None:
         self._done.setdefault(action.reviewer, []).append(action)
         self._undone[action.reviewer] = []
@@ -306,30 +297,28 @@ class MarkStore:
         elif action in ("mark", "review"):
             self._push(Action(entry["revision"], reviewer, moves, reviewed, random))
         else:
-            source, target = (self._done, self._undone) if action == "undo" else (self._undone, self._done)
-            stack = source.get(reviewer, [])
+            stack, target = self._stacks(action, reviewer)
             if stack and stack[-1].revision == entry.get("target"):
-                target.setdefault(reviewer, []).append(stack.pop())
+                target.append(stack.pop())
 
     def _known_rows(self, ids: Sequence[str]) -> list[int]:
         rows: list[int] = self.samples.rows(ids).tolist()
         return [row for row in rows if row >= 0]
 
     def _replayed_moves(self, entry: dict[str, Any]) -> list[Move]:
-        moves = []
+        moves, samples = [], self.samples
         for name, old_label, new_label, *_ in entry.get("marks", []):
-            row = self.samples.row.get(name, NONE)
+            row = samples.row.get(name, NONE)
             self.stale.discard(name)
             if row < 0:
                 (self.missing.discard if new_label is None else self.missing.add)(name)
                 continue
-            given = self.samples.label(self.samples.given[row])
-            new = self.mark_code(new_label)
+            given, new = samples.label(samples.given[row]), self.mark_code(new_label)
             if given != old_label and new_label is not None:
+                new = NONE
                 if new_label != given:
                     self.stale.add(name)
-                new = NONE
             elif new is None:  # a new label that no sample has
-                new = self.samples.add_label(str(new_label))
+                new = samples.add_label(str(new_label))
             moves.append(Move(row, int(self.marks[row]), int(new)))
         return moves

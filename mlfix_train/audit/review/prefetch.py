@@ -16,9 +16,7 @@ PAUSE = 0.1
 class SpritePrefetcher(threading.Thread):
     """A daemon thread that cuts the sheets of the view that was requested last, while no requests come in.
 
-    Args:
-        session: The session.
-        progress: Called with the samples done and the samples in all, for the first view.
+    ``progress`` is called with the samples done and the samples in all, for the first view.
     """
 
     def __init__(self, session: ReviewSession, progress: Callable[[int, int], None] | None = None) -> None:

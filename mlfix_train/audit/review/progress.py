@@ -73,8 +73,8 @@ class SeenLog:
         new = [row for row in dict.fromkeys(rows) if not known[row]]
         if not new:
             return []
-        ids = [self.samples.ids[row] for row in new]
-        append_line(self._file, {"seen": ids, **({"random": True} if random else {})}, sync=False)
+        entry = {"seen": [self.samples.ids[row] for row in new], **({"random": True} if random else {})}
+        append_line(self._file, entry, sync=False)
         return self._apply(new, random)
 
     def _apply(self, rows: list[int], random: bool) -> list[int]:
@@ -163,10 +163,8 @@ def summarize(samples: Samples, store: MarkStore, seen_log: SeenLog, pace: Pace)
             "worth_reviewing": worth,
             "keep_going": worth > 0,
         }
-    elif n_reviewed >= RECENT:
-        recent = seen_log.order[-RECENT:]
-        if len(recent) == RECENT:
-            progress["keep_going"] = bool(marked[recent].mean() >= STOP_PROBABILITY)
+    elif n_reviewed >= RECENT and len(seen_log.order) >= RECENT:
+        progress["keep_going"] = bool(marked[seen_log.order[-RECENT:]].mean() >= STOP_PROBABILITY)
     progress["message"] = _message(progress)
     return progress
 
@@ -177,15 +175,14 @@ def _message(progress: dict[str, Any]) -> str:
         return "Everything has been reviewed."
     if progress["keep_going"] is None:
         return "Keep going: not enough reviewed yet to estimate."
-    if progress["remaining"] is not None:
-        remaining = int(progress["remaining"] + 0.5)
-        remaining_text = f"about {remaining:,} wrong label{'s' if remaining != 1 else ''} left"
-        if progress["keep_going"]:
-            return f"Keep going: {remaining_text}, {progress['worth_reviewing']:,} samples worth reviewing."
-        return f"You can stop here: {remaining_text}, none with a chance above {one_in}."
-    if progress["keep_going"]:
-        return f"Keep going: at least {one_in} of the last {RECENT} samples was marked."
-    return f"You can stop here: fewer than {one_in} of the last {RECENT} samples were marked."
+    advice = "Keep going" if progress["keep_going"] else "You can stop here"
+    if progress["remaining"] is None:
+        how_many = f"at least {one_in}" if progress["keep_going"] else f"fewer than {one_in}"
+        verb = "was" if progress["keep_going"] else "were"
+        return f"{advice}: {how_many} of the last {RECENT} samples {verb} marked."
+    remaining, worth = int(progress["remaining"] + 0.5), f"{progress['worth_reviewing']:,} samples worth reviewing"
+    rest = worth if progress["keep_going"] else f"none with a chance above {one_in}"
+    return f"{advice}: about {remaining:,} wrong label{'s' if remaining != 1 else ''} left, {rest}."
 
 
 def error_rate(store: MarkStore, seen_in_random: np.ndarray) -> dict[str, Any] | None:
@@ -193,10 +190,6 @@ def error_rate(store: MarkStore, seen_in_random: np.ndarray) -> dict[str, Any] |
 
     Samples reviewed elsewhere, for their suspicion, do not count. A sample counts once it was scrolled past or
     marked as reviewed in the random sample, and only before the first that was not.
-
-    Args:
-        store: Marks, with the random sample.
-        seen_in_random: bool ``(N,)``, seen and scrolled past in the random sample.
 
     Returns:
         ``drawn``, ``reviewed``, ``wrong``, ``rate`` (percent), ``interval`` (95%, exact: Clopper and Pearson 1934;

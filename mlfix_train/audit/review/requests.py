@@ -101,18 +101,17 @@ def parse_marks(payload: Mapping[str, Any], samples: Samples, store: MarkStore, 
         if base is not None and (not isinstance(base, int) or isinstance(base, bool)):
             raise RequestError(f"marks[{number}] ({name}): base_revision is not an integer", "leave it out")
     rows = samples.rows([mark["sample_id"] for mark in marks]).tolist()
-    for row, mark in zip(rows, marks, strict=True):
+    codes = [store.mark_code(mark["new_label"]) for mark in marks]
+    for row, code, mark in zip(rows, codes, marks, strict=True):
         if row < 0:
             name = mark["sample_id"][:200]
             raise RequestError(f"no sample has the id {name!r}", "use the ids of the data", HTTPStatus.NOT_FOUND)
-        if store.mark_code(mark["new_label"]) is None:
+        if code is None:
             _check_new_label(mark["new_label"], samples, allow_new)
-    changes = []
-    for row, mark in zip(rows, marks, strict=True):
-        code = store.mark_code(mark["new_label"])
-        new = samples.add_label(mark["new_label"]) if code is None else code
-        changes.append(Change(row, new, mark.get("base_revision")))
-    return changes
+    return [
+        Change(row, samples.add_label(mark["new_label"]) if code is None else code, mark.get("base_revision"))
+        for row, code, mark in zip(rows, codes, marks, strict=True)
+    ]
 
 
 def parse_new_label(name: Any, samples: Samples, allow_new: bool) -> int:

@@ -17,11 +17,7 @@ MAX_REVIEWERS = 200
 
 
 class ReviewerStates:
-    """State of the page by reviewer; a file that cannot be read is replaced, for nothing depends on it.
-
-    Args:
-        path: Path of the file.
-    """
+    """State of the page by reviewer; a file that cannot be read is replaced, for nothing depends on it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -24,6 +24,8 @@ N_CANDIDATES = 64
 """Typical images are chosen from this many of the least suspicious samples of a label (or a quarter, if more)."""
 N_BINS, MAX_NUMBERS = 10, 30
 """A numeric column with more than ``MAX_NUMBERS`` values is cut into ``N_BINS`` bins with equally many samples."""
+RANKED_COLUMNS = ("given_label", "predicted_label", "suggested_label", "suspicion", "is_label_issue")
+"""Columns of a ranking that are used here, beside ``sample_id`` and the single scores."""
 NOT_SCORES = ("suspicion", "label_score")
 """Numeric columns of a ranking that are not single scores; all others are shown as details of a sample."""
 
@@ -97,9 +99,7 @@ class Samples:
 
     def details(self, row: int) -> Mapping[str, float | str]:
         """Returns the scores and metadata of one sample, in the order of the table."""
-        scores: dict[str, float | str] = {
-            name: float(f"{values[row]:.4g}") for name, values in self.scores.items() if np.isfinite(values[row])
-        }
+        scores = {name: float(f"{values[row]:.4g}") for name, values in self.scores.items() if np.isfinite(values[row])}
         return {**scores, **{name: texts[codes[row]] for name, (codes, texts) in self.columns.items()}}
 
 
@@ -118,34 +118,30 @@ def make_samples(
         order: Visual order, indexed by ``sample_id``; images that are not in it come last.
         calibrated: Whether the audit's suspicion is a probability.
     """
-    n = len(table)
-    ranked = None
-    labels = label_list(table)
-    if ranking is not None:
-        ranked = ranking.drop_duplicates("sample_id").set_index("sample_id").reindex(table.index)
-        stale = ranked["given_label"].notna() & (ranked["given_label"] != table["label"])
-        ranked = ranked.mask(stale)
-        named = {*ranked["predicted_label"].dropna(), *ranked["suggested_label"].dropna()} - {""}
-        labels = sorted({*labels, *map(str, named)})
+    nothing = pd.DataFrame(columns=["sample_id", *RANKED_COLUMNS])
+    ranked = nothing if ranking is None else ranking.drop_duplicates("sample_id")
+    ranked = ranked.set_index("sample_id").reindex(table.index)
+    ranked = ranked.mask(ranked["given_label"].notna() & (ranked["given_label"] != table["label"]))
+    named = {*ranked["predicted_label"].dropna(), *ranked["suggested_label"].dropna()} - {""}
+    labels = sorted({*label_list(table), *map(str, named)})
     index = pd.Index(labels)
 
     def encode(values: pd.Series) -> np.ndarray:
         return np.asarray(index.get_indexer(pd.Index(values.to_numpy(dtype=object))), np.int32)
 
-    missing = np.full(n, NONE, np.int32)
     samples = Samples(
         ids=table.index.to_numpy(dtype=object),
         paths=table["path"].to_numpy(dtype=object),
         labels=labels,
         given=encode(table["label"]),
-        predicted=missing if ranked is None else encode(ranked["predicted_label"]),
-        suggested=missing.copy() if ranked is None else encode(ranked["suggested_label"]),
-        suspicion=np.full(n, np.nan, np.float32) if ranked is None else _floats(ranked["suspicion"]),
-        is_label_issue=np.zeros(n, bool) if ranked is None else ranked["is_label_issue"].eq(True).to_numpy(dtype=bool),
-        calibrated=calibrated and ranked is not None,
+        predicted=encode(ranked["predicted_label"]),
+        suggested=encode(ranked["suggested_label"]),
+        suspicion=_floats(ranked["suspicion"]),
+        is_label_issue=ranked["is_label_issue"].eq(True).to_numpy(dtype=bool),
+        calibrated=calibrated and ranking is not None,
         groups=pd.factorize(table["group"])[0].astype(np.int32),
         columns=_metadata(table),
-        scores={} if ranked is None else _scores(ranked),
+        scores=_scores(ranked),
     )
     if order is not None:
         placed = order.reindex(table.index)
@@ -203,22 +199,15 @@ def _text(value: object) -> str:
 
 def natural_sort_key(name: str) -> list[tuple[int, int, str]]:
     """Returns a sort key that puts ``limit 20`` before ``limit 100``."""
-    return [
-        (0, int(part), "") if part.isdecimal() and part.isascii() else (1, 0, part.casefold())
-        for part in re.split(r"([0-9]+)", name)
-        if part
-    ]
+    parts = (part for part in re.split(r"([0-9]+)", name) if part)
+    return [(0, int(part), "") if part.isascii() and part.isdecimal() else (1, 0, part.casefold()) for part in parts]
 
 
 def typical_images(samples: Samples, count: int = N_TYPICAL) -> np.ndarray:
-    """Chooses images that show what each label looks like.
+    """Chooses ``count`` images per label that show what it looks like.
 
     They are the most ordinary of the label's least suspicious samples, at most one per track or photo where there are
     enough of these.
-
-    Args:
-        samples: N samples of C labels.
-        count: Images per label.
 
     Returns:
         int32 ``(C, count)`` row numbers, padded with :data:`NONE`.

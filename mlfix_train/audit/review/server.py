@@ -112,13 +112,11 @@ def open_socket(host: str, port: int | None) -> socket.socket:
         try:
             listener.bind((address, number))
             return listener
-        except PermissionError as error:
-            listener.close()
-            raise ConfigError(
-                f"port={number} needs administrator rights", "use 1024 or above, or leave it out"
-            ) from error
         except OSError as error:
             listener.close()
+            if isinstance(error, PermissionError):
+                hint = "use 1024 or above, or leave it out"
+                raise ConfigError(f"port={number} needs administrator rights", hint) from error
             if isinstance(error, socket.gaierror) or "assign" in str(error):
                 hint = "leave it out (this machine only), or set host=0.0.0.0 (all its addresses)"
                 raise ConfigError(f"host={host} is not an address of this machine", hint) from error
@@ -150,11 +148,9 @@ def serve(
     listener = listener or open_socket(host, port)
     number = int(listener.getsockname()[1])
     any_address = host in ALL_ADDRESSES
-    hosts = {host, *(LOOPBACK if host in LOOPBACK or any_address else ())}
-    if any_address:
-        hosts.add(socket.gethostname())
-    auth = AuthMiddleware(make_app(session), hosts, number, any_address)
     name = socket.gethostname() if any_address else host
+    hosts = {host, name, *(LOOPBACK if host in LOOPBACK or any_address else ())}
+    auth = AuthMiddleware(make_app(session), hosts, number, any_address)
     link = f"http://{f'[{name}]' if ':' in name else name}:{number}/?token={auth.token}"
 
     class Server(uvicorn.Server):
@@ -163,17 +159,7 @@ def serve(
             if not self.should_exit and on_start is not None:
                 on_start(link)
 
-    config = uvicorn.Config(
-        auth,
-        log_level="error",
-        access_log=False,
-        lifespan="off",
-        ws="none",
-        server_header=False,
-        timeout_graceful_shutdown=3,
-        loop="asyncio",
-    )
-    try:
+    off: dict[str, Any] = {"log_level": "error", "access_log": False, "lifespan": "off", "ws": "none"}
+    config = uvicorn.Config(auth, server_header=False, timeout_graceful_shutdown=3, loop="asyncio", **off)
+    with listener:
         Server(config).run(sockets=[listener])
-    finally:
-        listener.close()

@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -124,17 +124,17 @@ class ReviewSession:
             self.last_request = time.monotonic()
         try:
             response: Response = getattr(self, kind)(payload)
-            return response
-        except RequestError:
-            raise
         except MlfixError as error:
+            if isinstance(error, RequestError):
+                raise
             raise RequestError(error.problem, error.hint) from error
+        return response
 
     def describe(self, payload: Payload) -> Response:
         """Returns what a page needs to know when it opens."""
         samples, reviewer = self.samples, self._reviewer(payload)
-        brighten = bool(payload.get("brighten", True))
-        parts = [self.typical[i : i + LABELS_PER_SHEET] for i in range(0, len(self.typical), LABELS_PER_SHEET)]
+        brighten, n = bool(payload.get("brighten", True)), LABELS_PER_SHEET
+        parts = [self.typical[i : i + n].reshape(-1) for i in range(0, len(self.typical), n)]
         with self.store.lock:
             conflicts = list(self.fixes.conflicts.items())
         return {
@@ -157,7 +157,7 @@ class ReviewSession:
             "large": [self.sprites.large, sheets.LARGE_COLUMNS],
             "typical": self.typical.tolist(),
             "typical_size": [N_TYPICAL, LABELS_PER_SHEET],
-            "typical_sheets": [self._plan(part.reshape(-1), "typical", brighten) for part in parts],
+            "typical_sheets": [self._plan(part, "typical", brighten) for part in parts],
             "revision": self.store.revision,
             "steps": self.store.steps(reviewer),
         }
@@ -207,8 +207,7 @@ class ReviewSession:
         return self._plan(self._block_rows(self._view({"view": key}), number), "small", True)
 
     def _view(self, payload: Payload) -> View:
-        with self._views_lock:
-            view = self._views.get(str(payload.get("view")))
+        view = self._views.get(str(payload.get("view")))
         if view is None:
             raise RequestError("this view is no longer in memory", "request it again", HTTPStatus.GONE)
         return view
@@ -220,9 +219,8 @@ class ReviewSession:
     def block(self, payload: Payload) -> Response:
         """Returns what a page draws for :data:`sprites.BLOCK` samples of a view, and the names of their sheets."""
         view, samples = self._view(payload), self.samples
-        rows = self._block_rows(
-            view, requests.parse_int(payload, "number", 0, max(-(-len(view.rows) // sheets.BLOCK), 1))
-        )
+        n_blocks = max(-(-len(view.rows) // sheets.BLOCK), 1)
+        rows = self._block_rows(view, requests.parse_int(payload, "number", 0, n_blocks))
         brighten = bool(payload.get("brighten", True))
         has_large, per_sheet = self.sprites.large > self.sprites.small, sheets.LARGE_COLUMNS**2
         parts = [rows[i : i + per_sheet] for i in range(0, len(rows), per_sheet)] if has_large else []
@@ -247,18 +245,12 @@ class ReviewSession:
 
     def _row_state(self, rows: np.ndarray) -> Response:
         flags = self.seen_log.seen[rows] + 2 * self.store.group_reviewed[rows]
-        return {
-            "marks": self.store.marks[rows].tolist(),
-            "revisions": self.store.revisions[rows].tolist(),
-            "flags": flags.tolist(),
-        }
+        state = {"marks": self.store.marks[rows], "revisions": self.store.revisions[rows], "flags": flags}
+        return {name: values.tolist() for name, values in state.items()}
 
     def _plan(self, rows: np.ndarray, kind: str, brighten: bool) -> str:
-        side, columns = {
-            "small": (self.sprites.small, sheets.SMALL_COLUMNS),
-            "large": (self.sprites.large, sheets.LARGE_COLUMNS),
-            "typical": (self.sprites.small, N_TYPICAL),
-        }[kind]
+        columns = {"small": sheets.SMALL_COLUMNS, "large": sheets.LARGE_COLUMNS, "typical": N_TYPICAL}[kind]
+        side = self.sprites.large if kind == "large" else self.sprites.small
         return self.sprites.plan(rows, side, columns, brighten)
 
     def group(self, payload: Payload) -> Response:
@@ -290,18 +282,15 @@ class ReviewSession:
             outcome = self.store.mark(changes, reviewer, requests.parse_request_id(payload))
             rows = np.asarray(outcome.changed, np.int64)
             self._pace(reviewer).add(int((~self.seen_log.seen[rows]).sum()), int(self.store.is_marked[rows].sum()))
-            for change in changes:
-                self.fixes.conflicts.pop(change.row, None)
+            self._settle_conflicts(change.row for change in changes)
         return self._save(outcome, reviewer, {change.row: change.mark for change in changes})
 
     def review_group(self, payload: Payload) -> Response:
         """Records that a group of a view was reviewed: all labels that are not marked are right."""
         view, reviewer = self._view(payload), self._reviewer(payload)
         rows = view.group(requests.parse_int(payload, "group", 0, len(view.names)))
-        random = view.spec.group_by == "random"
-        return self._save(
-            self.store.mark_reviewed(rows, reviewer, random, requests.parse_request_id(payload)), reviewer
-        )
+        request_id, random = requests.parse_request_id(payload), view.spec.group_by == "random"
+        return self._save(self.store.mark_reviewed(rows, reviewer, random, request_id), reviewer)
 
     def undo(self, payload: Payload, redo: bool = False) -> Response:
         """Undoes the reviewer's last action."""
@@ -332,18 +321,16 @@ class ReviewSession:
         return {"revision": self.store.revision, "rows": rows.tolist(), **self._row_state(rows)}
 
     def _conflict(self, row: int, wanted: int | None) -> Response:
-        author = self.store.authors.get(row, Author())
-        mark = int(self.store.marks[row])
+        reviewer, when, _ = self.store.authors.get(row, Author())
+        mark, revision = int(self.store.marks[row]), int(self.store.revisions[row])
+        current = {"mark": mark, "new_label": self.store.mark_name(mark), "revision": revision}
         return {
             "sample_id": self.samples.ids[row],
             "row": row,
-            "mark": mark,
-            "new_label": self.store.mark_name(mark),
-            "reviewer": author.reviewer,
-            "time": author.time,
-            "revision": int(self.store.revisions[row]),
+            "reviewer": reviewer,
+            "time": when,
             "wanted": wanted,
-        }
+        } | current
 
     def add_label(self, payload: Payload) -> Response:
         """Adds a label, and returns its code and the labels that the page does not know yet."""
@@ -353,11 +340,13 @@ class ReviewSession:
 
     def dismiss_conflicts(self, payload: Payload) -> Response:
         """Keeps the marks of this review for rows that a fixes file marks differently."""
-        rows = requests.parse_rows(payload, len(self.samples))
+        self._settle_conflicts(requests.parse_rows(payload, len(self.samples)))
+        return {}
+
+    def _settle_conflicts(self, rows: Iterable[int]) -> None:
         with self.store.lock:
             for row in rows:
                 self.fixes.conflicts.pop(row, None)
-        return {}
 
     def seen(self, payload: Payload) -> Response:
         """Records which rows were on the screen."""
@@ -380,8 +369,7 @@ class ReviewSession:
     def progress(self, payload: Payload) -> Response:
         """Returns the progress of the review (:func:`progress.summarize`), and of each group of a view."""
         reviewer = self._reviewer(payload)
-        with self._views_lock:
-            view = self._views.get(str(payload.get("view")))
+        view = self._views.get(str(payload.get("view")))
         with self.store.lock:
             summary = summarize(self.samples, self.store, self.seen_log, self._pace(reviewer))
             groups = {} if view is None else self._group_counts(view)
@@ -465,9 +453,8 @@ def open_session(
     """
     out = Path(out).expanduser()
     if INVALID in label_list(table):
-        raise DataError(
-            f"a label is called {INVALID!r}, which means 'exclude the sample' in a fixes file", "rename the label"
-        )
+        problem = f"a label is called {INVALID!r}, which means 'exclude the sample' in a fixes file"
+        raise DataError(problem, "rename the label")
     sprites = _make_sprites(images, len(table), out)
     samples = make_samples(table, ranking, order, calibrated)
     reviewer = reviewer or account_name()
@@ -507,15 +494,13 @@ def _make_sprites(images: PixelStore | np.ndarray, count: int, out: Path) -> Spr
 def _notes(
     samples: Samples, table: pd.DataFrame, images: PixelStore | np.ndarray, ranking: pd.DataFrame | None
 ) -> list[str]:
-    notes = []
-    if ranking is not None:
-        missing = int((~table.index.isin(ranking["sample_id"])).sum())
-        if missing:
-            notes.append(f"{missing:,} of {len(table):,} samples are not in the audit: nothing is known about them.")
-        if samples.audited and not samples.calibrated:
-            notes.append("The audit does not estimate how many labels are wrong, so the page does not either.")
-    if isinstance(images, PixelStore) and images.unreadable:
-        notes.append(f"{len(images.unreadable):,} images cannot be read and are shown grey.")
-    if not label_list(table):
-        notes.append("The images have no labels: mark what should be excluded.")
-    return notes
+    missing = 0 if ranking is None else int((~table.index.isin(ranking["sample_id"])).sum())
+    unreadable = len(images.unreadable) if isinstance(images, PixelStore) else 0
+    uncalibrated = ranking is not None and samples.audited and not samples.calibrated
+    notes = {
+        f"{missing:,} of {len(table):,} samples are not in the audit: nothing is known about them.": missing,
+        "The audit does not estimate how many labels are wrong, so the page does not either.": uncalibrated,
+        f"{unreadable:,} images cannot be read and are shown grey.": unreadable,
+        "The images have no labels: mark what should be excluded.": not label_list(table),
+    }
+    return [note for note, applies in notes.items() if applies]

@@ -88,21 +88,20 @@ class Sprites:
         return self._load_cached(name) if name in self._plans else None
 
     def _load(self, name: str) -> bytes:
-        sheet = self._read(name)
-        if sheet is None:
-            sheet = self.cut(*self._plans[name])
-            self._write(name, sheet)
+        return self._read(name) or self._cut_to_disk(name)
+
+    def _cut_to_disk(self, name: str) -> bytes:
+        sheet = self.cut(*self._plans[name])
+        self._write(name, sheet)
         return sheet
 
     def prepare(self, name: str) -> None:
         """Cuts a planned sheet to disk, unless it is there."""
         if self.folder is not None and name in self._plans and name not in self._on_disk:
-            self._write(name, self.cut(*self._plans[name]))
+            self._cut_to_disk(name)
 
     def cut(self, rows: np.ndarray, side: int, columns: int, brighten: bool) -> bytes:
         """Cuts a sheet: tiles row by row, ``columns`` in each; the tile of row -1 stays grey."""
-        from PIL import Image
-
         lines = max(-(-len(rows) // columns), 1)
         tiles = np.full((lines * columns, side, side, 3), BACKGROUND, np.uint8)
         present = np.flatnonzero(np.asarray(rows) >= 0)
@@ -112,10 +111,7 @@ class Sprites:
                 images = np.stack([_resize(image, side) for image in images])
             tiles[present] = brighten_images(images) if brighten else images
         sheet = tiles.reshape(lines, columns, side, side, 3).transpose(0, 2, 1, 3, 4)
-        image = Image.fromarray(sheet.reshape(lines * side, columns * side, 3))
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=QUALITY, subsampling=0)
-        return file.getvalue()
+        return encode_jpeg(sheet.reshape(lines * side, columns * side, 3), QUALITY)
 
     def _open_folder(self) -> OrderedDict[str, int]:
         """Returns the sizes of the sheets on disk, oldest first; works without a folder that cannot be written."""
@@ -134,13 +130,11 @@ class Sprites:
         return sizes
 
     def _read(self, name: str) -> bytes | None:
-        if self.folder is None or name not in self._on_disk:
-            return None
-        try:
-            sheet = (self.folder / f"{name}.jpg").read_bytes()
-        except OSError:
-            return None
-        return sheet if sheet[:2] == b"\xff\xd8" and sheet[-2:] == b"\xff\xd9" else None
+        if self.folder is not None and name in self._on_disk:
+            with contextlib.suppress(OSError):
+                sheet = (self.folder / f"{name}.jpg").read_bytes()
+                return sheet if sheet[:2] == b"\xff\xd8" and sheet[-2:] == b"\xff\xd9" else None
+        return None
 
     def _write(self, name: str, sheet: bytes) -> None:
         if self.folder is None:
@@ -175,8 +169,16 @@ def brighten_images(images: np.ndarray) -> np.ndarray:
     return result
 
 
+def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
+    """Returns uint8 pixels ``(H, W, 3)`` as a JPEG without chroma subsampling."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=0)
+    return file.getvalue()
+
+
 def _resize(image: np.ndarray, side: int) -> np.ndarray:
-    """Resizes an image to a tile."""
     from PIL import Image
 
     return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0))

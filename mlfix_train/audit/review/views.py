@@ -107,12 +107,7 @@ def make_view(
 ) -> View:
     """Selects, groups and orders samples.
 
-    Args:
-        samples: N samples.
-        spec: What to show.
-        marks: int32 ``(N,)``, :data:`NONE` where unmarked.
-        reviewed: bool ``(N,)``.
-        drawn: Rows of the random sample, in their order.
+    ``marks`` (int32) and ``reviewed`` (bool) are ``(N,)``; ``drawn`` are the rows of the random sample in their order.
     """
     if spec.group_by == "random":
         rows = np.asarray([] if drawn is None else drawn, np.int32)
@@ -152,16 +147,13 @@ def make_view(
 
 def _filter(samples: Samples, spec: ViewSpec, marks: np.ndarray, reviewed: np.ndarray) -> np.ndarray:
     """Returns bool ``(N,)``, which samples are shown."""
-    if spec.filter == "marked":
-        shown = marks != NONE
-    elif spec.filter == "unmarked":
-        shown = marks == NONE
-    elif spec.filter == "suspicious":
-        shown = samples.is_label_issue | (np.nan_to_num(samples.suspicion) >= MIN_SUSPICION)
-    elif spec.filter == "unreviewed":
-        shown = ~reviewed
-    else:
-        shown = np.ones(len(samples), bool)
+    shown = {
+        "all": np.ones(len(samples), bool),
+        "marked": marks != NONE,
+        "unmarked": marks == NONE,
+        "suspicious": samples.is_label_issue | (np.nan_to_num(samples.suspicion) >= MIN_SUSPICION),
+        "unreviewed": ~reviewed,
+    }[spec.filter]
     for word in spec.search.casefold().split():
         label_matches = np.array([word in name.casefold() for name in samples.labels] + [False])  # code -1: no label
         matches = label_matches[samples.given] | label_matches[samples.predicted]
@@ -197,10 +189,10 @@ def _groups(samples: Samples, group_by: str, rows: np.ndarray) -> tuple[np.ndarr
 
 
 def _pair_name(samples: Samples, given: int, predicted: int) -> str:
-    label = samples.label(given) or "(no label)"
-    if predicted < 0:
-        return f"{label}, no prediction"
-    return f"{label}, prediction agrees" if given == predicted else f"{label} → {samples.label(predicted)}"
+    label, agrees = samples.label(given) or "(no label)", given == predicted
+    if predicted < 0 or agrees:
+        return f"{label}, {'no prediction' if predicted < 0 else 'prediction agrees'}"
+    return f"{label} → {samples.label(predicted)}"
 
 
 def _sort_keys(

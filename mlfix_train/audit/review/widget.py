@@ -83,12 +83,7 @@ def answer_message(session: ReviewSession, message: Any) -> tuple[dict[str, Any]
 
 
 def make_widget(session: ReviewSession, height: int = HEIGHT) -> Any:
-    """Returns an ``anywidget`` that shows a session, which stays open as long as the kernel.
-
-    Args:
-        session: What to show.
-        height: CSS pixels.
-    """
+    """Returns an ``anywidget`` that shows a session, which stays open as long as the kernel."""
     import anywidget
     import traitlets
 

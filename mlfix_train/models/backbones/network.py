@@ -6,14 +6,20 @@ Shapes: N images of H x W pixels, C classes, D channels of a feature map of h x 
 from __future__ import annotations
 
 import logging
+import os
+import socket
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
+import timm
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
+import mlfix_train.models.backbones.small  # noqa: F401 - registers mlfix_small
 from mlfix_train.errors import ConfigError, RunError, check_choice, did_you_mean, format_list
 
 log = logging.getLogger(__name__)
@@ -24,12 +30,8 @@ HEADS = ("concat_pool", "linear")
 class ConcatPoolHead(nn.Sequential):
     """fastai's head, used in the published experiment: maps ``(N, D, h, w)`` to logits ``(N, C)``.
 
-    Max and average pooling side by side, then two linear layers with batch norm and dropout.
-
-    Args:
-        features: Channels D of the feature map.
-        num_classes: Number of logits, C.
-        hidden: Width between the two linear layers.
+    Max and average pooling side by side, then two linear layers, ``hidden`` wide in between, with batch norm and
+    dropout.
     """
 
     def __init__(self, features: int, num_classes: int, hidden: int = 512) -> None:
@@ -85,11 +87,12 @@ class Network(nn.Module):
         super().__init__()
         check_choice("model.head", head, HEADS)
         pooling = {"global_pool": ""} if head == "concat_pool" else {}
-        self.backbone = build_backbone(backbone, pretrained, weights, {**pooling, **(backbone_args or {})})
+        self.backbone = create_backbone(backbone, pretrained, {**pooling, **(backbone_args or {})}, weights)
         self.mean, self.std = image_statistics(self.backbone)
         self.features = int(self.backbone.num_features)  # type: ignore[arg-type]
+        self.head: nn.Module
         if head == "concat_pool":
-            self.head: nn.Module = ConcatPoolHead(self.features, num_classes)
+            self.head = ConcatPoolHead(self.features, num_classes)
         else:
             self.head = nn.Linear(int(getattr(self.backbone, "head_hidden_size", self.features)), num_classes)
         self.channels_last = channels_last
@@ -103,11 +106,9 @@ class Network(nn.Module):
         needs_map = isinstance(self.head, ConcatPoolHead)
         features = self.backbone.forward_features(images) if needs_map else self.backbone(images)  # type: ignore[operator]
         if needs_map and (features.ndim != 4 or features.shape[1] != self.features):
-            raise ConfigError(
-                f"model.head=concat_pool needs a feature map (N, {self.features}, h, w), and this backbone gives "
-                f"{tuple(features.shape)}",
-                "use model.head=linear",
-            )
+            wanted, given = f"a feature map (N, {self.features}, h, w)", tuple(features.shape)
+            problem = f"model.head=concat_pool needs {wanted}, and this backbone gives {given}"
+            raise ConfigError(problem, "use model.head=linear")
         logits: Tensor = self.head(features)
         return logits
 
@@ -128,70 +129,51 @@ def image_statistics(backbone: nn.Module) -> tuple[Statistics, Statistics]:
     return tuple(map(float, mean)), tuple(map(float, std))  # type: ignore[return-value]
 
 
-def build_backbone(
-    name: str, pretrained: bool, weights: str | Path | None, arguments: Mapping[str, Any] | None
+def create_backbone(
+    name: str, pretrained: bool, arguments: Mapping[str, Any], weights: str | Path | None = None
 ) -> nn.Module:
-    """Builds a timm backbone with the hub's weights, those of a file, or random ones; see :class:`Network`."""
-    backbone = create_backbone(name, pretrained and not weights, arguments or {})
-    if weights:
-        load_backbone(backbone, Path(weights).expanduser())
-    return backbone
-
-
-def create_backbone(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> nn.Module:
     """Builds a timm backbone without a classifier.
 
     Args:
         name: Name of a timm model.
         pretrained: Download its weights from the model hub, unless they are in the hub's cache.
         arguments: Further arguments of ``timm.create_model``.
+        weights: File with its weights, see :func:`load_backbone`; it replaces the download.
 
     Raises:
         ConfigError: No such backbone, or arguments that don't fit it.
-        RunError: Its weights are unavailable.
+        RunError: Its weights are unavailable or don't fit.
     """
-    import timm
-
-    import mlfix_train.models.backbones.small  # noqa: F401 - registers mlfix_small
-
     if not timm.is_model(name.split(".", maxsplit=1)[0]):
         raise ConfigError(f"model.backbone={name} is not a timm model", did_you_mean(name, timm.list_models()))
+    pretrained = pretrained and not weights
     if pretrained:
         _require_hub(name)
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
-    except (TypeError, AssertionError) as error:
-        raise _backbone_error(name, arguments, error) from error
+        backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
     except Exception as error:
-        if not pretrained or "tag" in str(error):
+        if not pretrained or isinstance(error, (TypeError, AssertionError)) or "tag" in str(error):
             raise _backbone_error(name, arguments, error) from error
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        raise _weights_error(name, f"{type(error).__name__}: {reason[:200]}") from error
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise _weights_error(name, f"{type(error).__name__}: {reason}") from error
+    if weights:
+        load_backbone(backbone, Path(weights).expanduser())
+    return backbone
 
 
 def _backbone_error(name: str, arguments: Mapping[str, Any], error: Exception) -> ConfigError:
     given = f" with model.backbone_args={dict(arguments)}" if arguments else ""
-    return ConfigError(
-        f"model.backbone={name}{given}: {error}", "see timm.create_model for the arguments of this backbone"
-    )
+    hint = "see timm.create_model for the arguments of this backbone"
+    return ConfigError(f"model.backbone={name}{given}: {error}", hint)
 
 
 def _weights_error(name: str, reason: str) -> RunError:
-    return RunError(
-        f"the pretrained weights of {name} are unavailable: {reason}",
-        "start from random weights (model.pretrained=false recipe=scratch), "
-        "or give a weights file: model.weights=<file>",
-    )
+    hint = "start from random weights (model.pretrained=false recipe=scratch), or give a weights file"
+    return RunError(f"the pretrained weights of {name} are unavailable: {reason}", f"{hint}: model.weights=<file>")
 
 
 def _require_hub(name: str) -> None:
     """Fails at once if the hub's host name cannot be resolved; the hub's own client retries for most of a minute."""
-    import os
-    import socket
-    import urllib.request
-    from urllib.parse import urlparse
-
-    import timm
     from huggingface_hub import try_to_load_from_cache
 
     try:
@@ -223,21 +205,18 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     wanted = backbone.state_dict()
     prefixes = {key[: -len(name)] for name in wanted for key in found if key.endswith(name)} or {""}
 
+    shapes = {name: tensor.shape for name, tensor in found.items()}
+
     def fitting(prefix: str) -> dict[str, Tensor]:
-        return {
-            name: found[prefix + name]
-            for name, value in wanted.items()
-            if prefix + name in found and found[prefix + name].shape == value.shape
-        }
+        fits = (name for name, value in wanted.items() if shapes.get(prefix + name) == value.shape)
+        return {name: found[prefix + name] for name in fits}
 
     best = max((fitting(prefix) for prefix in sorted(prefixes, key=len)[:50]), key=len)
     missing = sorted(name for name in set(wanted) - set(best) if not name.endswith("num_batches_tracked"))
     if missing:
-        raise RunError(
-            f"model.weights={path} lacks {len(missing)} of the {len(wanted)} tensors of this backbone, or has them in "
-            f"another shape: {format_list(missing, 3)}",
-            "give weights of the same architecture (model.backbone, model.backbone_args)",
-        )
+        count = f"{len(missing)} of the {len(wanted)} tensors of this backbone"
+        problem = f"model.weights={path} lacks {count}, or has them in another shape: {format_list(missing, 3)}"
+        raise RunError(problem, "give weights of the same architecture (model.backbone, model.backbone_args)")
     backbone.load_state_dict(best, strict=False)
     log.info("%s: loaded %d of %d tensors of the backbone", path, len(best), len(wanted))
 
@@ -257,16 +236,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise RunError(
-            f"the weights file {path} cannot be read: {reason}",
-            "give a .safetensors file, or a torch file of tensors and plain values",
-        ) from error
+        reason = (str(error).strip() or type(error).__name__).partition("\n")[0][:200]
+        hint = "give a .safetensors file, or a torch file of tensors and plain values"
+        raise RunError(f"the weights file {path} cannot be read: {reason}", hint) from error
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    entries = content if isinstance(content, dict) else {}
-    tensors = {str(name): value for name, value in entries.items() if isinstance(value, Tensor)}
+    entries = content.items() if isinstance(content, dict) else ()
+    tensors = {str(name): value for name, value in entries if isinstance(value, Tensor)}
     if not tensors:
         raise RunError(f"the weights file {path} holds no tensors", "give a state dict or a checkpoint")
     return tensors

@@ -58,9 +58,7 @@ class SmallNet(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Maps ``(N, 3, H, W)`` to ``(N, widths[-1], H / 2**stages, W / 2**stages)``."""
-        for stage in self.stages:
-            x = stage(x)
-        return x
+        return self.forward_intermediates(x)[-1]
 
     def forward_intermediates(self, x: Tensor, intermediates_only: bool = True) -> list[Tensor]:
         """Maps ``(N, 3, H, W)`` to the feature maps of all stages, finest first, as timm's networks do."""

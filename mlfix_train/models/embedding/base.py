@@ -135,14 +135,7 @@ class TorchEmbedder(ABC):
         return compute_features(pixels, self.compute, rows, device=self.device, **options)
 
     def fit(self, pixels: Any, rows: np.ndarray, *, seed: int = 0, bfloat16: bool = False) -> None:
-        """Fits the projection to a sample of the images, and measures its error on others of them.
-
-        Args:
-            pixels: Images by row number.
-            rows: Rows to sample from.
-            seed: Of the sample.
-            bfloat16: Compute features in bfloat16.
-        """
+        """Fits the projection to a sample of the images in ``rows``, and measures its error on others of them."""
         if self.width is None or len(rows) < 3:
             return
         rng = np.random.default_rng(seed)
@@ -154,14 +147,12 @@ class TorchEmbedder(ABC):
         features = self.features(pixels, np.sort(drawn[:count]), bfloat16=bfloat16)
         features = features[rng.permutation(count)]
         n_test = max(2, count // 5)
-        self.projection = fit_projection(
-            features[n_test:] if count - n_test >= 2 else features, self.width, self.whiten
-        )
+        fitted = features[n_test:] if count - n_test >= 2 else features
+        self.projection = fit_projection(fitted, self.width, self.whiten)
         if self.whiten:
             self.notes["variance_kept"] = round(self.projection.variance_kept, 4)
             return
-        tested = features[:n_test]
-        error = distance_error(tested, self.projection(tested))
+        error = distance_error(features[:n_test], self.projection(features[:n_test]))
         self.notes["projection"] = {
             "from": length,
             "to": self.projection.width,
@@ -222,10 +213,8 @@ def compute_features(
         features = _run(network, images, device, bfloat16).cpu().numpy()
         invalid = ~np.isfinite(features).all(1)
         if invalid.any():
-            raise DataError(
-                f"the network gives NaN or infinity for the image in row {batch[invalid.argmax()]}",
-                "it diverged in training, or its weights are damaged: train it again, or embed by another",
-            )
+            hint = "it diverged in training, or its weights are damaged: train it again, or embed by another"
+            raise DataError(f"the network gives NaN or infinity for the image in row {batch[invalid.argmax()]}", hint)
         if out is None:
             out = np.empty((len(numbers), features.shape[1]), np.float32)
         out[start : start + len(batch)] = features

@@ -6,7 +6,11 @@ from pathlib import Path
 
 from mlfix_train.errors import ConfigError, check_choice
 from mlfix_train.models.embedding.base import Embedder
+from mlfix_train.models.embedding.lpips import LpipsEmbedder, check_size, load_trunk, network_features
+from mlfix_train.models.embedding.network import NetworkEmbedder, load_encoder
+from mlfix_train.models.embedding.pixels import PixelEmbedder
 from mlfix_train.models.embedding.settings import EMBEDDERS, LpipsSpec, VisualWordsSpec
+from mlfix_train.models.embedding.visual_words import VisualWordsEmbedder
 
 
 def build_embedder(
@@ -33,26 +37,19 @@ def build_embedder(
     Raises:
         MlfixError: An unknown kind, or what it needs is missing, damaged, or doesn't fit.
     """
-    from mlfix_train.models.embedding.network import NetworkEmbedder, load_encoder
-
     check_choice("by", kind, EMBEDDERS)
     if kind in ("network", "visual_words") and not network:
         raise ConfigError(f"by={kind} needs network", "give network=<run directory>, or by=pixels, which needs nothing")
     if kind == "pixels":
-        from mlfix_train.models.embedding.pixels import PixelEmbedder
-
         return PixelEmbedder(width, device)
+    trained = load_encoder(network, device) if network else None
     if kind == "lpips":
-        from mlfix_train.models.embedding.lpips import LpipsEmbedder, check_size, load_trunk, network_features
-
         spec = lpips or LpipsSpec()
-        if network:
-            return LpipsEmbedder(network_features(load_encoder(network, device)), spec, width, device)
-        check_size(spec.trunk, spec.size or image_size)
-        return LpipsEmbedder(load_trunk(spec.trunk, spec.weights), spec, width, device)
-    trained = load_encoder(network or "", device)
+        if trained is None:
+            check_size(spec.trunk, spec.size or image_size)
+        features = load_trunk(spec.trunk, spec.weights) if trained is None else network_features(trained)
+        return LpipsEmbedder(features, spec, width, device)
+    assert trained is not None
     if kind == "network":
         return NetworkEmbedder(trained, width, device)
-    from mlfix_train.models.embedding.visual_words import VisualWordsEmbedder
-
     return VisualWordsEmbedder(trained, visual_words, width, device)

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlfix_train.errors import ConfigError, DataError, RunError, check_choice, format_list
@@ -31,6 +30,7 @@ from mlfix_train.models.backbones.network import read_state
 from mlfix_train.models.embedding.base import TorchEmbedder
 from mlfix_train.models.embedding.network import TrainedEncoder
 from mlfix_train.models.embedding.settings import TRUNKS, LpipsSpec
+from mlfix_train.models.ssl.encoder import resize
 
 MIN_SIZE = {"alex": 31, "vgg": 16, "squeeze": 17}
 """Smallest side of an image that reaches a trunk's last layer, px."""
@@ -48,6 +48,7 @@ class LpipsFeatures(nn.Module):
         name: What it is, for reports.
         image_size: Side of the images it was made for, px; ``None`` if any will do.
         fingerprint: Hex hash of the weights.
+        model: What ``layers`` computes with; moves to a device with the features.
 
     Raises:
         DataError: A negative channel weight.
@@ -60,11 +61,14 @@ class LpipsFeatures(nn.Module):
         name: str,
         image_size: int | None = None,
         fingerprint: str = "",
+        model: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.layers, self.name, self.image_size, self.fingerprint = layers, name, image_size, fingerprint
         self.roots = None if weights is None else nn.ParameterList(_root(w, layer) for layer, w in enumerate(weights))
-        self.requires_grad_(False).eval()
+        self.requires_grad_(False)
+        self.model = model
+        self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps images in 0..1 ``(N, 3, H, W)`` to ``(N, D)``."""
@@ -79,10 +83,8 @@ class LpipsFeatures(nn.Module):
 
 def _root(weights: Tensor, layer: int) -> nn.Parameter:
     if (weights < 0).any():
-        raise DataError(
-            f"layer {layer} of these LPIPS weights has a channel of weight {float(weights.min()):g}",
-            "a distance needs weights of 0 or more, as those of the package lpips are",
-        )
+        problem = f"layer {layer} of these LPIPS weights has a channel of weight {float(weights.min()):g}"
+        raise DataError(problem, "a distance needs weights of 0 or more, as those of the package lpips are")
     return nn.Parameter(weights.detach().float().sqrt(), requires_grad=False)
 
 
@@ -129,21 +131,23 @@ def load_trunk(trunk: str = "alex", weights: str | Path | None = None) -> LpipsF
         ConfigError: Another trunk.
         RunError: Weights that are unavailable or don't fit; the hint says what works without them.
     """
+    import lpips
+
     check_choice("lpips.trunk", trunk, TRUNKS)
     path = Path(weights).expanduser() if weights else None
     state = read_trunk(path) if path else _download(trunk)
-    model = _untrained(trunk)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model: Any = lpips.LPIPS(net=trunk, pnet_rand=True, verbose=False)
     own = model.net.state_dict()
     names = {name: torchvision_name(name) for name in own}
-    missing = sorted(
-        theirs for name, theirs in names.items() if theirs not in state or state[theirs].shape != own[name].shape
-    )
+    shapes = {name: tensor.shape for name, tensor in state.items()}
+    missing = sorted(theirs for name, theirs in names.items() if shapes.get(theirs) != own[name].shape)
     if missing:
-        raise RunError(
-            f"lpips.weights={weights} lacks {len(missing)} of the {len(names)} tensors of the trunk {trunk}, or has "
-            f"them in another shape: {format_list(missing, 3)}",
-            f"give torchvision's weights of this trunk, or another lpips.trunk ({', '.join(TRUNKS)})",
-        )
+        count = f"{len(missing)} of the {len(names)} tensors of the trunk {trunk}"
+        problem = f"lpips.weights={weights} lacks {count}, or has them in another shape: {format_list(missing, 3)}"
+        hint = f"give torchvision's weights of this trunk, or another lpips.trunk ({', '.join(TRUNKS)})"
+        raise RunError(problem, hint)
     model.net.load_state_dict({name: state[theirs] for name, theirs in names.items()})
     source = weights or f"torchvision's {TORCHVISION_WEIGHTS[trunk]}"
     features = from_package(model, f"LPIPS, trunk {trunk}, weights {source}")
@@ -152,17 +156,9 @@ def load_trunk(trunk: str = "alex", weights: str | Path | None = None) -> LpipsF
 
 
 def from_package(model: Any, name: str) -> LpipsFeatures:
-    """Builds the features of an ``lpips.LPIPS`` (not spatial), whatever its weights.
-
-    Args:
-        model: An ``lpips.LPIPS``.
-        name: What it is, for reports.
-    """
+    """Builds the features of an ``lpips.LPIPS`` (not spatial), whatever its weights; reports call it ``name``."""
     weights = [layer.model[-1].weight.flatten() for layer in model.lins] if model.lpips else None
-    scale = model.scaling_layer
-    features = LpipsFeatures(lambda images: model.net(scale(2 * images - 1)), weights, name)
-    features.add_module("model", model.eval())  # moves to a device with the features
-    return features
+    return LpipsFeatures(lambda images: model.net(model.scaling_layer(2 * images - 1)), weights, name, model=model)
 
 
 def network_features(trained: TrainedEncoder) -> LpipsFeatures:
@@ -171,24 +167,15 @@ def network_features(trained: TrainedEncoder) -> LpipsFeatures:
     This works with your own classifier or sorting network when no trunk is available. It is not LPIPS, whose weights
     were fitted to people's judgments.
     """
-    encoder = trained.encoder
-    features = LpipsFeatures(
+    encoder, name = trained.encoder, f"LPIPS' formula on {trained.name}, all channels weighted equally"
+    return LpipsFeatures(
         lambda images: encoder.feature_maps(encoder.normalize(images)),
         None,
-        f"LPIPS' formula on {trained.name}, all channels weighted equally (not LPIPS itself)",
+        f"{name} (not LPIPS itself)",
         trained.image_size,
         trained.fingerprint,
+        encoder,
     )
-    features.add_module("model", encoder.eval())  # moves to a device with the features
-    return features
-
-
-def _untrained(trunk: str) -> Any:
-    import lpips
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return lpips.LPIPS(net=trunk, pnet_rand=True, verbose=False)
 
 
 def read_trunk(path: Path) -> dict[str, Tensor]:
@@ -198,10 +185,8 @@ def read_trunk(path: Path) -> dict[str, Tensor]:
         RunError: The file is missing or cannot be read.
     """
     if not path.is_file():
-        raise RunError(
-            f"lpips.weights={path} does not exist",
-            "give a file with the trunk's weights, or do without: by=network network=<run directory>, or by=pixels",
-        )
+        hint = "give a file with the trunk's weights, or do without: by=network network=<run directory>, or by=pixels"
+        raise RunError(f"lpips.weights={path} does not exist", hint)
     state = read_state(path)
     if not any(name.startswith("net.slice") for name in state):
         return state
@@ -236,14 +221,5 @@ def check_size(trunk: str, side: int) -> None:
     """
     check_choice("lpips.trunk", trunk, TRUNKS)
     if side < MIN_SIZE[trunk]:
-        raise ConfigError(
-            f"images of {side} px are too small for lpips.trunk={trunk}, which needs {MIN_SIZE[trunk]}",
-            f"scale them up: lpips.size={2 * MIN_SIZE[trunk]}",
-        )
-
-
-def resize(images: Tensor, side: int | None) -> Tensor:
-    """Returns images ``(N, 3, H, W)`` scaled to ``side`` px; ``None`` leaves them."""
-    if side is None or images.shape[-2:] == (side, side):
-        return images
-    return F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+        problem = f"images of {side} px are too small for lpips.trunk={trunk}, which needs {MIN_SIZE[trunk]}"
+        raise ConfigError(problem, f"scale them up: lpips.size={2 * MIN_SIZE[trunk]}")

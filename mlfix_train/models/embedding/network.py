@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,9 +35,7 @@ class TrainedEncoder:
 def load_encoder(run: str | Path, device: str = "cpu") -> TrainedEncoder:
     """Builds the encoder of a finished run.
 
-    Args:
-        run: Run directory of a sorting network or a classifier, or a checkpoint in it.
-        device: Where to put it.
+    ``run`` is the run directory of a sorting network or a classifier, or a checkpoint in it.
 
     Raises:
         RunError: There is no such run, it is unfinished, kept no weights, or trained a model of another kind.
@@ -54,25 +51,15 @@ def load_encoder(run: str | Path, device: str = "cpu") -> TrainedEncoder:
     state = directory.require()
     weights = directory.path / "checkpoints" / "model.ckpt"
     if directory.status != FINISHED:
-        raise RunError(
-            f"network={directory.path} is {directory.status or 'not started'}", "let its training finish first"
-        )
+        problem = f"network={directory.path} is {directory.status or 'not started'}"
+        raise RunError(problem, "let its training finish first")
     if not weights.exists():
         raise RunError(f"{directory.path} kept no weights", "train it with checkpoint.keep=weights")
     settings: dict[str, Any] = state["config"]["model"]
     if not settings.get("backbone"):
-        raise RunError(
-            f"{directory.path} trained {settings.get('_target_', 'a model')}, which has no model.backbone",
-            "give a run of a Classifier or a SortingNetwork, or embed it by an embedder of your own",
-        )
-    encoder, kind = _build(settings, weights)
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    name = f"the {kind} {run} ({settings['backbone']})"
-    return TrainedEncoder(encoder.to(device).eval(), name, int(state["config"]["pixels"]["size"]), digest)
-
-
-def _build(settings: dict[str, Any], weights: Path) -> tuple[Encoder, str]:
-    """Returns the encoder that a run's ``model`` settings describe, and what the model is."""
+        problem = f"{directory.path} trained {settings.get('_target_', 'a model')}, which has no model.backbone"
+        hint = "give a run of a Classifier or a SortingNetwork, or embed it by an embedder of your own"
+        raise RunError(problem, hint)
     sorting = str(settings.get("_target_", "")).endswith(".SortingNetwork")
     pools_itself = sorting or settings.get("head") == "linear"
     encoder = Encoder(
@@ -82,7 +69,9 @@ def _build(settings: dict[str, Any], weights: Path) -> tuple[Encoder, str]:
         weights=weights,
         backbone_args={**({} if pools_itself else {"global_pool": "avg"}), **(settings.get("backbone_args") or {})},
     )
-    return encoder, "sorting network" if sorting else "classifier"
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    name = f"the {'sorting network' if sorting else 'classifier'} {run} ({settings['backbone']})"
+    return TrainedEncoder(encoder.to(device).eval(), name, int(state["config"]["pixels"]["size"]), digest)
 
 
 class NetworkEmbedder(TorchEmbedder):
@@ -104,25 +93,3 @@ class NetworkEmbedder(TorchEmbedder):
         """Maps images in 0..1 ``(n, 3, H, W)`` to pooled features ``(n, D)``."""
         features: Tensor = self.encoder(self.encoder.normalize(images))
         return features
-
-
-def feature_map_function(encoder: Encoder, stage: int) -> Callable[[Tensor], Tensor]:
-    """Returns a function from images in 0..1 ``(n, 3, H, W)`` to the feature map ``(n, C, h, w)`` of a stage.
-
-    Args:
-        encoder: Gives the maps.
-        stage: Its number; -1 is the last.
-
-    Raises:
-        ConfigError: From the function: there is no such stage.
-    """
-
-    def maps(images: Tensor) -> Tensor:
-        stages = encoder.feature_maps(encoder.normalize(images))
-        if not -len(stages) <= stage < len(stages):
-            raise ConfigError(
-                f"visual_words.stage={stage} does not exist: the network has {len(stages)} stages", "-1 is the last"
-            )
-        return stages[stage]
-
-    return maps

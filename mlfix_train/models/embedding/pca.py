@@ -81,11 +81,7 @@ def fit_projection(sample: np.ndarray, width: int, whiten: bool = False) -> Proj
 def distance_error(features: np.ndarray, projected: np.ndarray, pairs: int = 2_000, seed: int = 0) -> dict[str, float]:
     """Measures how far squared distances after a projection are from those before it, on random pairs.
 
-    Args:
-        features: ``(N, D)``, of images that the projection was not fitted to.
-        projected: ``(N, E)``, of the same images.
-        pairs: Number of pairs.
-        seed: Of the pairs.
+    ``features``, ``(N, D)``, and ``projected``, ``(N, E)``, are of images that the projection was not fitted to.
 
     Returns:
         ``mean`` and ``p95``: mean and 95th percentile of ``|after - before| / before``, 0 is best; ``nearest``: share

@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlfix_train.errors import DataError, check_range
+from mlfix_train.errors import ConfigError, DataError, check_range
 from mlfix_train.models.embedding.base import TorchEmbedder, compute_features
-from mlfix_train.models.embedding.network import TrainedEncoder, feature_map_function
+from mlfix_train.models.embedding.network import TrainedEncoder
 from mlfix_train.models.embedding.settings import VisualWordsSpec
 
 N_POSITIONS = 50_000
@@ -53,9 +53,15 @@ class VisualWordsEmbedder(TorchEmbedder):
             device=device,
             settings=[trained.fingerprint, spec.count, spec.stage],
         )
-        self.spec, self._network = spec, trained.name
-        self._feature_map = feature_map_function(trained.encoder, spec.stage)
+        self.spec, self._network, self._encoder = spec, trained.name, trained.encoder
         self._bag: Callable[[Tensor], Tensor] | None = None
+
+    def _feature_map(self, images: Tensor) -> Tensor:
+        stages, stage = self._encoder.feature_maps(self._encoder.normalize(images)), self.spec.stage
+        if not -len(stages) <= stage < len(stages):
+            problem = f"visual_words.stage={stage} does not exist: the network has {len(stages)} stages"
+            raise ConfigError(problem, "-1 is the last")
+        return stages[stage]
 
     def fit(self, pixels: Any, rows: np.ndarray, *, seed: int = 0, bfloat16: bool = False) -> None:
         """Learns the visual words (in float32) and then the projection, each from a sample of the images."""
@@ -84,16 +90,10 @@ def position_features(feature_map: Tensor) -> Tensor:
 
 
 def learn_visual_words(positions: np.ndarray, count: int = 1024, iterations: int = 20, seed: int = 0) -> np.ndarray:
-    """Clusters the features of positions by k-means.
-
-    Args:
-        positions: ``(P, C)`` features of length 1.
-        count: Number of words; fewer if there are fewer positions.
-        iterations: Of k-means.
-        seed: Of the initial centers.
+    """Clusters the features of positions, ``(P, C)`` of length 1, by k-means.
 
     Returns:
-        The centers, float32 ``(W, C)``.
+        The centers, float32 ``(W, C)``: ``count``, or fewer if there are fewer positions.
 
     Raises:
         DataError: No positions.
@@ -114,9 +114,7 @@ def learn_visual_words(positions: np.ndarray, count: int = 1024, iterations: int
 def bag_of_visual_words(feature_map: Callable[[Tensor], Tensor], words: np.ndarray) -> Callable[[Tensor], Tensor]:
     """Returns a function from images ``(N, 3, H, W)`` to their bags ``(N, W)`` of zeros and ones, on the CPU.
 
-    Args:
-        feature_map: Maps images to ``(N, C, h, w)``.
-        words: ``(W, C)``.
+    ``feature_map`` maps images to ``(N, C, h, w)``; the words are ``(W, C)``.
     """
     centers = torch.from_numpy(words)
 

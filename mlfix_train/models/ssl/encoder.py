@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlfix_train.errors import ConfigError, check_range
-from mlfix_train.models.backbones.network import build_backbone, image_statistics
+from mlfix_train.models.backbones.network import create_backbone, image_statistics
 
 MIN_CONTRAST = 0.05
 """Standard deviation, of normalized pixels, below which an image counts as flat: its noise is not amplified."""
@@ -55,7 +55,7 @@ class Encoder(nn.Module):
         super().__init__()
         if input_size is not None:
             check_range("model.input_size", input_size, 8, 1024)
-        self.backbone = build_backbone(backbone, pretrained, weights, backbone_args)
+        self.backbone = create_backbone(backbone, pretrained, backbone_args or {}, weights)
         self.mean, self.std = image_statistics(self.backbone)
         self.name, self.input_size, self.contrast, self.channels_last = backbone, input_size, contrast, channels_last
         self.features = int(getattr(self.backbone, "head_hidden_size", self.backbone.num_features))  # type: ignore[arg-type]
@@ -76,10 +76,9 @@ class Encoder(nn.Module):
         try:
             return list(self.backbone.forward_intermediates(self._prepare(images), intermediates_only=True))  # type: ignore[operator]
         except (AttributeError, AssertionError) as error:
-            raise ConfigError(
-                f"model.backbone={self.name} gives no feature maps of its stages: {error}",
-                "use pooled features, or a timm backbone with forward_intermediates, such as resnet18",
-            ) from error
+            problem = f"model.backbone={self.name} gives no feature maps of its stages: {error}"
+            hint = "use pooled features, or a timm backbone with forward_intermediates, such as resnet18"
+            raise ConfigError(problem, hint) from error
 
     def normalize(self, images: Tensor) -> Tensor:
         """Normalizes images in 0..1, ``(N, 3, H, W)``, by ``mean`` and ``std``."""
@@ -87,13 +86,18 @@ class Encoder(nn.Module):
         return (images - mean) / std
 
     def _prepare(self, images: Tensor) -> Tensor:
-        size = self.input_size
         if self.contrast:
             images = images - images.mean((1, 2, 3), keepdim=True)
             images = images / (images.square().mean((1, 2, 3), keepdim=True) + MIN_CONTRAST**2).sqrt()
-        if size and images.shape[-2:] != (size, size):
-            images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+        images = resize(images, self.input_size)
         return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
+
+
+def resize(images: Tensor, side: int | None) -> Tensor:
+    """Returns images ``(N, 3, H, W)`` scaled to ``side`` px; ``None`` leaves them."""
+    if side is None or images.shape[-2:] == (side, side):
+        return images
+    return F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
 
 
 class Projector(nn.Sequential):

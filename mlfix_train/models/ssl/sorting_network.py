@@ -88,8 +88,6 @@ class SortingNetwork(RecipeModule):
         own, loaded = self.state_dict(), checkpoint.get("state_dict", {})
         different = sorted(name for name in own if name not in loaded or loaded[name].shape != own[name].shape)
         if different:
-            raise RunError(
-                f"the checkpoint was made for another network: {different[0]} and {len(different) - 1} more tensors "
-                "differ",
-                "give the settings that it was made with, or start again with another name= (or overwrite=true)",
-            )
+            count = f"{different[0]} and {len(different) - 1} more tensors differ"
+            hint = "give the settings that it was made with, or start again with another name= (or overwrite=true)"
+            raise RunError(f"the checkpoint was made for another network: {count}", hint)

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from loky import ProcessPoolExecutor
@@ -72,7 +72,7 @@ def run_in_processes(
     pool = _Pool([worker_environment(slot, count, gpus) for slot in range(count)], initializer)
     queue = deque((run, retries) for run in runs)
     last: list[Attempt] = []
-    with _interrupt_on_sigterm():
+    with interrupt_on_sigterm():
         try:
             while queue or pool.running:
                 for slot in pool.idle()[: len(queue)]:
@@ -95,16 +95,12 @@ def run_in_processes(
 
 
 def worker_environment(slot: int, count: int, gpus: int) -> dict[str, str]:
-    """Returns the environment variables of a worker: its share of the cores, and its GPU.
+    """Returns the environment variables of worker ``slot`` of ``count``: its share of the cores, and its GPU.
 
-    Args:
-        slot: Its number, from 0.
-        count: Number of workers.
-        gpus: GPUs to assign in turn, those of ``CUDA_VISIBLE_DEVICES`` if it names as many; 0 for none.
+    GPUs are assigned in turn, those of ``CUDA_VISIBLE_DEVICES`` if it names as many; none for ``gpus=0``.
     """
-    environment = {}
-    if "OMP_NUM_THREADS" not in os.environ:
-        environment["OMP_NUM_THREADS"] = str(max(1, cpu_count() // count))
+    threads = {"OMP_NUM_THREADS": str(max(1, cpu_count() // count))}
+    environment = threads if "OMP_NUM_THREADS" not in os.environ else {}
     if gpus:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         names = visible if len(visible) >= gpus and visible[0] else [str(number) for number in range(gpus)]
@@ -128,10 +124,8 @@ class _Pool:
     def submit(self, slot: int, train: TrainFunction, run: SweepRun, left: int) -> None:
         """Has a worker train a run that may be tried again ``left`` times."""
         if slot not in self.executors:
-            start = (os.getpid(), self.initializer)
-            self.executors[slot] = ProcessPoolExecutor(
-                max_workers=1, env=self.environments[slot], initializer=_start_worker, initargs=start
-            )
+            start: dict[str, Any] = {"initializer": _start_worker, "initargs": (os.getpid(), self.initializer)}
+            self.executors[slot] = ProcessPoolExecutor(max_workers=1, env=self.environments[slot], **start)
         self.running[self.executors[slot].submit(_train_in_worker, train, run)] = slot, run, left
 
     def wait(self) -> Iterator[tuple[SweepRun, int, BaseException | None]]:
@@ -162,8 +156,8 @@ class _Pool:
 
 
 @contextmanager
-def _interrupt_on_sigterm() -> Iterator[None]:
-    """Handles SIGTERM like Ctrl-C."""
+def interrupt_on_sigterm() -> Iterator[None]:
+    """Handles SIGTERM like Ctrl-C; does nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -176,20 +170,16 @@ def _interrupt_on_sigterm() -> Iterator[None]:
 
 def _cause_of_death(error: BrokenExecutor) -> str:
     name = re.search(r"SIG[A-Z]+", str(error))
-    if name is None:
-        return f"its process ended: {str(error).splitlines()[0]}"
-    return f"its process was killed by {name[0]}" + (" (out of memory?)" if name[0] == "SIGKILL" else "")
+    cause = f"was killed by {name[0]}" if name else f"ended: {str(error).splitlines()[0]}"
+    return f"its process {cause}" + (" (out of memory?)" if name and name[0] == "SIGKILL" else "")
 
 
 def _record_death(run: SweepRun, error: WorkerDiedError) -> None:
     """Writes into ``run.json`` how a worker ended that could not do so itself."""
     directory = RunDirectory(run.path)
-    try:
-        status = directory.status
-    except RunError:
-        return
-    if status not in ("", FINISHED, FAILED):
-        directory.update(status=FAILED, error=str(error))
+    with suppress(RunError):
+        if directory.status not in ("", FINISHED, FAILED):
+            directory.update(status=FAILED, error=str(error))
 
 
 # What happens in the worker processes

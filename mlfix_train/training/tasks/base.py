@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import lightning as L
 
 from mlfix_train.data.runs import RunDirectory
-
-if TYPE_CHECKING:
-    import lightning as L
+from mlfix_train.data.samples import table_fingerprint
 
 
-class ResultCallback(Protocol):
-    """The callback that turns a task's validation outputs into the files of a run.
-
-    Attributes:
-        has_results: Whether a validation has ended, on any rank.
-    """
-
-    has_results: bool
-
-    def finish(self, trainer: L.Trainer) -> None:
-        """Writes the files from the last validation, when the training ended before it could."""
+def describe_data(data: Any, held_out: int) -> dict[str, Any]:
+    """Returns the entry ``data`` of ``run.json``: a fingerprint of the samples, and counts."""
+    counts = {"samples": len(data.table), "held_out": held_out, "labels": len(data.labels)}
+    return {"fingerprint": table_fingerprint(data.table), **counts}
 
 
 class TrainingTask(Protocol):
@@ -32,18 +25,21 @@ class TrainingTask(Protocol):
         result_keys: Keys of :meth:`result`.
         images_per_sample: Images that pass through the network for one sample of a batch.
         data: The DataModule, with ``table``, ``labels`` and ``loader``.
+        build_module: Builds the LightningModule; called once torch is seeded, as its weights are drawn at random.
     """
 
     kind: str
     result_keys: tuple[str, ...]
     images_per_sample: int
     data: Any
-
-    def build_module(self) -> L.LightningModule:
-        """Builds the LightningModule; called once torch is seeded, as its weights are drawn at random."""
+    build_module: Callable[[], L.LightningModule]
 
     def build_callback(self, directory: RunDirectory, title: str) -> Any:
-        """Builds the task's :class:`ResultCallback`, which is also a Lightning callback."""
+        """Builds the Lightning callback that turns validation outputs into the files of a run.
+
+        Its ``has_results`` says whether a validation has ended, on any rank; ``finish(trainer)`` writes the files from
+        the last validation, when the training ended before it could.
+        """
 
     def describe(self) -> dict[str, Any]:
         """Returns the entries of ``run.json`` about the inputs: ``data``, ``fixes`` and ``labels``."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
+import lightning as L
 import pandas as pd
 
+from mlfix_train.audit.callback import AuditCallback
 from mlfix_train.data.fixes.table import fixes_fingerprint
+from mlfix_train.data.loading.datamodule import DataModule
 from mlfix_train.data.runs import RunDirectory
 from mlfix_train.data.samples import table_fingerprint
-
-if TYPE_CHECKING:
-    import lightning as L
-
-    from mlfix_train.data.loading.datamodule import DataModule
+from mlfix_train.training.tasks.base import describe_data
 
 
 class ClassifierTask:
@@ -36,28 +36,19 @@ class ClassifierTask:
         module: Callable[[Sequence[str]], L.LightningModule],
         audit: Mapping[str, Any] | None = None,
     ) -> None:
-        self.data, self._module, self._audit = data, module, dict(audit or {})
-
-    def build_module(self) -> L.LightningModule:
-        """Builds the LightningModule for the classes of the data."""
-        return self._module(self.data.labels)
+        self.data = data
+        self.build_module: Callable[[], L.LightningModule] = partial(module, data.labels)
+        self._audit = dict(audit or {})
 
     def build_callback(self, directory: RunDirectory, title: str) -> Any:
         """Builds the callback that gathers the held-out predictions and writes the audit."""
-        from mlfix_train.audit.callback import AuditCallback
-
         return AuditCallback(directory.path, title=title, **self._audit)
 
     def describe(self) -> dict[str, Any]:
         """Returns ``data``, ``fixes`` and ``labels`` for ``run.json``."""
         data, fixes = self.data, self.data.arm.fixes
         return {
-            "data": {
-                "fingerprint": table_fingerprint(data.table),
-                "samples": len(data.table),
-                "held_out": int(data.held_out.sum()),
-                "labels": len(data.labels),
-            },
+            "data": describe_data(data, int(data.held_out.sum())),
             "fixes": None if fixes is None else {"count": len(fixes), "sha256": fixes_fingerprint(fixes)},
             "labels": data.labels,
         }

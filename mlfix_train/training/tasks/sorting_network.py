@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import lightning as L
 import pandas as pd
 
+from mlfix_train.audit.similarity.callback import NeighbourCallback
+from mlfix_train.data.loading.view_datamodule import ViewDataModule
 from mlfix_train.data.runs import RunDirectory
-from mlfix_train.data.samples import table_fingerprint
-
-if TYPE_CHECKING:
-    import lightning as L
-
-    from mlfix_train.data.loading.view_datamodule import ViewDataModule
+from mlfix_train.training.checkpoints import weights_path
+from mlfix_train.training.tasks.base import describe_data
 
 
 class SortingNetworkTask:
@@ -30,23 +29,16 @@ class SortingNetworkTask:
     images_per_sample = 2
 
     def __init__(self, data: ViewDataModule, module: Callable[[], L.LightningModule]) -> None:
-        self.data, self._module = data, module
-
-    def build_module(self) -> L.LightningModule:
-        """Builds the LightningModule."""
-        return self._module()
+        self.data = data
+        self.build_module = module
 
     def build_callback(self, directory: RunDirectory, title: str) -> Any:
         """Builds the callback that draws nearest neighbors."""
-        from mlfix_train.audit.similarity.callback import NeighbourCallback
-
         return NeighbourCallback(directory.path, title)
 
     def describe(self) -> dict[str, Any]:
         """Returns ``data``, ``fixes`` and ``labels`` for ``run.json``."""
-        data = self.data
-        counts = {"samples": len(data.table), "held_out": 0, "labels": len(data.labels)}
-        return {"data": {"fingerprint": table_fingerprint(data.table), **counts}, "fixes": None, "labels": data.labels}
+        return {"data": describe_data(self.data, held_out=0), "fixes": None, "labels": self.data.labels}
 
     def identity(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the views and a fingerprint of the sample ids.
@@ -58,8 +50,6 @@ class SortingNetworkTask:
 
     def is_complete(self, directory: RunDirectory) -> bool:
         """Returns whether the weights are there."""
-        from mlfix_train.training.checkpoints import weights_path
-
         return weights_path(directory).exists()
 
     def result(self, directory: RunDirectory) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def test_positive_pairs_within_groups_need_groups(place: Path, mlfix) -> None:
 def test_other_commands_tell_it_from_a_classifier(place: Path, mlfix) -> None:
     mlfix("train", "data.root=shapes", *SORTING)
     answer = mlfix("audit", "runs=outputs/sorting")
-    assert answer.code == 1 and "is a sorting network, which predicts nothing" in answer.err
+    assert answer.code == 1 and "is a sorting network, which predicts no labels" in answer.err
 
 
 def test_it_learns_what_the_pixels_do_not_tell(tmp_path: Path, mlfix, monkeypatch: pytest.MonkeyPatch) -> None:
