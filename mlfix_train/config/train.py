@@ -113,6 +113,9 @@ class TrainConfig:
             if not isinstance(getattr(self, key), dict):
                 value = getattr(self, key)
                 raise ConfigError(f"{key}={value} is a value, not a section", f"set its keys: {key}.<key>=...")
+        every = self.trainer.get("check_val_every_n_epoch", 1)
+        if every is not None:
+            check_range("trainer.check_val_every_n_epoch", every, 1, 10**6)
         check_range("seed", self.seed, 0, 2**31)
         check_choice("arm", self.arm, ARMS)
         check_choice("report", self.report, REPORTS)

@@ -17,24 +17,27 @@ def test_every_move_gains_what_it_returns_and_can_be_undone() -> None:
     """The cost of the tour falls by the gain of each move."""
     x = points(60, 3, 8)
     found = nearest_neighbours(x, 8)
-    order = np.random.default_rng(1).permutation(60)
-    tour, place = np.append(order, 60), np.empty(61, np.int64)
-    place[tour] = np.arange(61)
-    far, log, touched = path_search.neighbour_costs(x, found.index), np.empty((64, 2), np.int64), np.empty(6, np.int64)
+    points_at = np.append(np.random.default_rng(1).permutation(60), 60).astype(np.int32)
+    tour = path_search.Tour(points_at, np.empty(61, np.int32))
+    tour.position[points_at] = np.arange(61)
+    costs = path_search.neighbour_costs(x, found.index)
+    problem = path_search.Problem(x, found.index, costs, 60, 1e-9)
+    touched = np.empty(6, np.int64)
 
     def total() -> float:
-        return sum(path_search.step_cost(x, tour[i - 1], tour[i]) for i in range(61))
+        return sum(path_search.step_cost(x, tour.points[i - 1], tour.points[i]) for i in range(61))
 
     changed = 0
     for _ in range(5):
         for t1 in range(60):
-            before, kept = total(), tour.copy()
-            gain, logged, _ = path_search.improve_at(x, found.index, far, tour, place, t1, 60, 1e-9, log, 0, touched)
+            before, kept = total(), tour.points.copy()
+            log = path_search.Log(np.empty((64, 2), np.int64), np.zeros(1, np.int64))
+            gain, _ = path_search.improve_at(problem, tour, t1, log, touched)
             assert before - total() == pytest.approx(gain, abs=1e-6)
-            assert (place[tour] == np.arange(61)).all()
+            assert (tour.position[tour.points] == np.arange(61)).all()
             changed += gain > 0
             if t1 % 3 == 0:
-                for i in range(logged - 1, -1, -1):
-                    path_search.reverse_segment(tour, place, log[i, 0], log[i, 1])
-                assert (tour == kept).all()
+                for i in range(log.length[0] - 1, -1, -1):
+                    path_search.reverse_segment(tour, log.entries[i, 0], log.entries[i, 1])
+                assert (tour.points == kept).all()
     assert changed > 50
