@@ -241,7 +241,7 @@ def describe_epoch(label: str, report: EpochReport) -> str:
     if "val_error" in row:
         parts.append(f"held-out error {row['val_error']:.2f}%")
     if "val_agreement" in row:
-        parts.append(f"nearest neighbors of the same label {row['val_agreement']:.1f}%")
+        parts.append(f"nearest neighbours of the same label {row['val_agreement']:.1f}%")
     parts += [f"{row['samples_per_second']:,.0f} samples/s", f"{format_duration(report.seconds_left)} left"]
     return f"{label}: {', '.join(parts)}"
 
@@ -286,10 +286,10 @@ def _describe_classifier(directory: RunDirectory, state: Mapping[str, Any]) -> t
 
 def _describe_sorting(directory: RunDirectory, state: Mapping[str, Any]) -> tuple[str, list[str]]:
     agreement = state.get("agreement")
-    text = "trained" if agreement is None else f"nearest neighbors of the same label {agreement:.1f}%"
+    text = "trained" if agreement is None else f"nearest neighbours of the same label {agreement:.1f}%"
     return text, [
         f"learned    from {state['data']['samples']:,} images, without labels",
-        *([] if agreement is None else [f"neighbors  {text.removeprefix('nearest neighbors ')}, own group left out"]),
+        *([] if agreement is None else [f"neighbours {text.removeprefix('nearest neighbours ')}, own group left out"]),
         f"images     {directory.path / 'panels' / 'neighbours.png'}",
         f"sort by it mlfix sort {assign('network', directory.path)} ...",
     ]

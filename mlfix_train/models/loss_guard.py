@@ -19,7 +19,7 @@ class NonFiniteLossGuard(L.Callback):
     """Raises an error once a training loss is NaN or infinite; at most 25 steps late, and before the epoch ends.
 
     Of Lightning's own checks, ``EarlyStopping(check_finite=True)`` looks at the end of an epoch and then ends the
-    training as if it were complete, and ``Trainer(detect_anomaly=True)`` makes every step several times slower.
+    training as if it were complete, and ``Trainer(detect_anomaly=True)`` traces every backward pass.
     """
 
     def __init__(self, hint: str = "lower the learning rate") -> None:

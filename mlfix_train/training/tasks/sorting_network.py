@@ -20,7 +20,7 @@ class SortingNetworkTask:
     """Trains a sorting network, which ``mlfix sort network=<run>`` then uses.
 
     Args:
-        data: The samples; their labels only measure how often nearest neighbors agree.
+        data: The samples; their labels only measure how often nearest neighbours agree.
         module: Builds the LightningModule.
     """
 
@@ -33,7 +33,7 @@ class SortingNetworkTask:
         self.build_module = module
 
     def build_callback(self, directory: RunDirectory, title: str) -> Any:
-        """Builds the callback that draws nearest neighbors."""
+        """Builds the callback that draws nearest neighbours."""
         return NeighbourCallback(directory.path, title)
 
     def describe(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class SortingNetworkTask:
         return weights_path(directory).exists()
 
     def result(self, directory: RunDirectory) -> dict[str, Any]:
-        """Returns ``agreement``: percent of nearest neighbors with the same label, ``None`` without labels."""
+        """Returns ``agreement``: percent of nearest neighbours with the same label, ``None`` without labels."""
         rows = pd.read_csv(directory.path / "metrics.csv")
         if "val_agreement" not in rows or rows["val_agreement"].isna().all():
             return {"agreement": None}
