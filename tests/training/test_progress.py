@@ -14,4 +14,4 @@ def test_an_epoch_is_reported_with_the_time_left() -> None:
         "study/fixed/seed=0: epoch 3/5, train loss 0.500, held-out error 12.50%, 1,234 samples/s, 2 min left"
     )
     row = {"epoch": 0, "train_loss": 0.5, "val_agreement": 91.26, "seconds": 1, "samples_per_second": 10}
-    assert "nearest neighbors of the same label 91.3%" in describe_epoch("x", EpochReport(row, 1))
+    assert "nearest neighbours of the same label 91.3%" in describe_epoch("x", EpochReport(row, 1))
