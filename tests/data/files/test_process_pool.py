@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -133,7 +133,7 @@ def test_an_interrupt_ends_parent_and_workers() -> None:
     os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=30)
     assert (output, errors, process.returncode) == ("interrupted\n", "", 0)
-    assert not [worker for worker in workers if psutil.pid_exists(worker)]
+    wait_until(lambda: not any(is_running(worker) for worker in workers))
 
 
 def test_workers_do_not_outlive_a_killed_parent() -> None:
@@ -154,7 +154,23 @@ def test_a_stopped_caller_stops_the_workers() -> None:
     children = psutil.Process().children(recursive=True)
     results.close()
     assert time.monotonic() - started < 50
-    assert not [child for child in children if "loky.backend.popen" in " ".join(cmdline(child))]
+    wait_until(lambda: not any("loky.backend.popen" in " ".join(cmdline(child)) for child in children))
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Waits for what the system does in its own time after a process was killed."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    """Returns whether a process works: one that only waits to be reaped does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def cmdline(process: psutil.Process) -> list[str]:

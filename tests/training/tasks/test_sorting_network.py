@@ -117,7 +117,9 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
 def test_seeds_sweep_as_those_of_classifiers_do(place: Path, mlfix) -> None:
     answer = mlfix("train", "-m", "data.root=shapes", *SORTING, "recipe.epochs=1", "seed=range(0,2)", "report=line")
     assert (
-        answer.code == 0 and "2 finished" in answer.out and answer.out.count("nearest neighbours of the same label") == 2
+        answer.code == 0
+        and "2 finished" in answer.out
+        and answer.out.count("nearest neighbours of the same label") == 2
     )
 
 
