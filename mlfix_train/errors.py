@@ -95,7 +95,8 @@ def check_range(key: str, value: float, low: float, high: float) -> float:
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high:
         return value
-    raise ConfigError(f"{key}={value} is out of range", f"use a number from {_short(low)} to {_short(high)}")
+    shown = f"{value:g}" if isinstance(value, float) else value
+    raise ConfigError(f"{key}={shown} is out of range", f"use a number from {_short(low)} to {_short(high)}")
 
 
 def _short(number: float) -> str:
