@@ -11,6 +11,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,10 +134,6 @@ def build_options(cfg: TrainConfig, directory: RunDirectory, task: TrainingTask)
     settings = asdict(cfg)
     processes = count_processes(check_options(cfg.trainer))
     terminal, label = sys.stderr.isatty(), f"{cfg.name}/{cfg.arm}/{directory.path.name}"
-
-    def print_epoch(report: EpochReport) -> None:
-        print(describe_epoch(label, report), file=sys.stderr, flush=True)
-
     return RunOptions(
         epochs=recipe_of(cfg).total_epochs,
         seed=cfg.seed,
@@ -148,9 +145,14 @@ def build_options(cfg: TrainConfig, directory: RunDirectory, task: TrainingTask)
         config=_with_absolute_paths(settings),
         overwrite=cfg.overwrite,
         keep=cfg.checkpoint.keep,
-        on_epoch=None if terminal else print_epoch,
+        on_epoch=None if terminal else partial(print_epoch, label),
         progress_bar=terminal,
     )
+
+
+def print_epoch(label: str, report: EpochReport) -> None:
+    """Prints the line of an epoch; a function of the module, since spawned processes get it pickled."""
+    print(describe_epoch(label, report), file=sys.stderr, flush=True)
 
 
 def build_loggers(cfg: TrainConfig, directory: RunDirectory, state: Mapping[str, Any]) -> list[Logger]:

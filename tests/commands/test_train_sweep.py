@@ -49,7 +49,7 @@ def test_a_refused_run_is_no_success(jobs: int, data: Path, tmp_path: Path) -> N
     out, err = process.communicate()
     assert process.returncode == 1
     assert "recipe.epochs: 1 -> 2" in err
-    assert "2 could not be trained as asked" in out
+    assert "2 could not be trained as requested" in out
 
 
 def test_a_mistyped_range_is_an_error_before_anything_is_done(data: Path, tmp_path: Path, mlfix) -> None:
