@@ -92,4 +92,4 @@ def published_fixes(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if member.name.endswith("invalid-speed-limits.csv"):
                 target.write_bytes(tar.extractfile(member).read())
                 return target
-    pytest.skip("invalid-speed-limits.csv is not in the archive")
+    pytest.fail("invalid-speed-limits.csv is not in the archive")

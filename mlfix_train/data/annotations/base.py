@@ -194,12 +194,19 @@ class AnnotationFormat(ABC):
         Raises:
             DataError: the format can't be written.
         """
-        hint = f"implement write_back and open_copies in {type(self).__name__}"
-        raise DataError(f"annotations of the format {self.name} can't be written back", hint)
+        raise self._not_writable()
 
     def open_copies(self, annotations: Annotations, out: Path) -> AnnotationFormat:
-        """Returns the data set made of the original photos and the annotations that :meth:`write_back` wrote."""
-        raise NotImplementedError
+        """Returns the data set made of the original photos and the annotations that :meth:`write_back` wrote.
+
+        Raises:
+            DataError: the format can't be written.
+        """
+        raise self._not_writable()
+
+    def _not_writable(self) -> DataError:
+        hint = f"implement write_back and open_copies in {type(self).__name__}"
+        return DataError(f"annotations of the format {self.name} can't be written back", hint)
 
 
 def number(value: Any) -> float:
