@@ -31,7 +31,8 @@ from mlfix_train.models.recipes import Recipe
     ],
 )
 def test_a_wrong_value_is_named_with_its_key(key: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=rf"^{key}={value}"):
+    shown = f"{value:g}" if isinstance(value, float) else value
+    with pytest.raises(ConfigError, match=rf"^{key}={shown} "):
         Recipe(**{key: value})
 
 
