@@ -1,11 +1,12 @@
 """The audit callback: collects every held-out prediction of a training, and writes, draws and logs the audit.
 
-Shapes: N held-out samples, B samples of a batch, C classes.
+Shapes: N validation samples, B samples of a batch, C classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,27 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 
+from mlfix_train.audit.audit import Audit
+from mlfix_train.audit.neighbour_evidence import group_codes
 from mlfix_train.audit.predictions.dynamics import MarginMeter, write_dynamics
+from mlfix_train.audit.predictions.held_out import merge_runs
+from mlfix_train.audit.predictions.outputs import OutputReader, Outputs, fixed_order
 from mlfix_train.audit.predictions.table import predictions_table, softmax, write_predictions
+from mlfix_train.audit.reporting.images import RowImages, dataset_samples, open_images
 from mlfix_train.audit.reporting.pictures import draw_audit
-from mlfix_train.audit.reporting.tracking import artifact_name, log_ranking
-from mlfix_train.audit.reporting.wandb import IMAGES_PER_TABLE, find_tracker
+from mlfix_train.audit.reporting.trackers import find_trackers
+from mlfix_train.audit.reporting.tracking import artifact_name, log_audit, log_ranking
+from mlfix_train.audit.reporting.wandb import IMAGES_PER_TABLE
 from mlfix_train.audit.scores.ranking import rank_samples, write_ranking
+from mlfix_train.audit.scores.registry import Evidence
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.fixes.table import fixes_fingerprint, write_fixes
-from mlfix_train.errors import check_range
+from mlfix_train.data.loading.store_datamodule import StoreDataModule
+from mlfix_train.data.samples import make_table
+from mlfix_train.errors import DataError, check_range, format_list
+from mlfix_train.models.classifier import Classifier
 
 Arrays = dict[str, np.ndarray]
 
@@ -31,7 +43,7 @@ class ValidationCollector(L.Callback):
     """Collects outputs of ``validation_step`` over an epoch; the base of callbacks that look at all of them at once.
 
     Subclasses name the ``keys`` of the outputs (tensors of one row per sample) and take the arrays in
-    ``on_validation_epoch_end``. ``finish`` writes results; it is called at the end of the training.
+    ``on_validation_epoch_end``. ``finish`` writes results, at the end of a training and of ``trainer.validate``.
     """
 
     keys: tuple[str, ...] = ("index",)
@@ -59,81 +71,303 @@ class ValidationCollector(L.Callback):
         )
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Writes and logs the results of the last validation."""
+        """Writes and logs the results of the last validation of a training."""
         self.finish(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Writes and logs the results of ``trainer.validate``."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self.finish(trainer)
 
     def finish(self, trainer: L.Trainer) -> None:
         """Writes and logs the results of the last validation, on rank 0."""
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class AuditedData:
+    """What is known of the samples that a training validates, from its DataModule and its dataset.
+
+    Attributes:
+        sample_ids: the samples that ``index`` counts; ``None``: only their numbers are known.
+        class_names: in the order of the logits.
+        images: rows as in ``sample_ids``, see :class:`mlfix_train.audit.reporting.images.Images`.
+        groups: object ``(N,)``, likewise.
+        n_rows: rows of the validation dataset, if known.
+        arm: what the training learns from, see :mod:`mlfix_train.data.arms`.
+        all_fixes: the fixes that are known.
+    """
+
+    sample_ids: pd.Index | None = None
+    class_names: list[str] | None = None
+    images: Any = None
+    groups: np.ndarray | None = None
+    n_rows: int | None = None
+    arm: str = "original"
+    all_fixes: pd.DataFrame | None = None
+
+    @property
+    def fixes(self) -> pd.DataFrame | None:
+        """The fixes that the training used."""
+        return None if self.arm == "original" else self.all_fixes
+
+    @classmethod
+    def find(cls, datamodule: Any, dataset: Any) -> AuditedData:
+        """Finds out what a DataModule with a sample ``table``, or an ``ImageFolder``, says of its samples."""
+        n_rows = len(dataset) if hasattr(dataset, "__len__") else None
+        table, labels = getattr(datamodule, "table", None), getattr(datamodule, "labels", None)
+        if isinstance(table, pd.DataFrame):
+            arm, groups = getattr(datamodule, "arm", None), table.get("group")
+            return cls(
+                sample_ids=pd.Index([str(name) for name in table.index], dtype=object),
+                class_names=None if labels is None else [str(name) for name in labels],
+                images=getattr(datamodule, "store", None),
+                groups=None if groups is None else groups.to_numpy(dtype=object),
+                n_rows=n_rows,
+                arm=getattr(arm, "name", "original"),
+                all_fixes=getattr(arm, "fixes", None),
+            )
+        folder = dataset_samples(dataset)
+        if folder is None:
+            classes = getattr(dataset, "classes", None)
+            return cls(
+                class_names=[str(name) for name in classes] if isinstance(classes, (list, tuple)) else None,
+                n_rows=n_rows,
+            )
+        paths, names = folder
+        root = Path(str(getattr(getattr(dataset, "dataset", dataset), "root", "")))
+        ids = [Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else path for path in paths]
+        return cls(pd.Index(ids, dtype=object), names, RowImages(paths), n_rows=n_rows)
+
+
 class AuditCallback(ValidationCollector):
-    """Collects logits during validation; after the last one writes and logs the audit of a training.
+    """Audits the labels of the validation samples of any training, by what the model predicts for them.
 
-    It works with any LightningModule whose ``validation_step`` returns ``{logits: (B, C), label: (B,), index: (B,)}``
-    and any DataModule with ``table``, ``labels``, ``store`` and ``arm``; with any logger; on one device or several:
-    every held-out sample is in the predictions exactly once. Logits are gathered on rank 0 only.
+    With ``lightning.Trainer(callbacks=[AuditCallback("audit")])`` it collects the logits of every validation. When the
+    training ends (and after ``trainer.validate``) it writes into ``folder``, on rank 0:
 
-    Each validation logs ``val/error`` (percent) and ``val/loss`` (nats), exact over all processes. The end of the
-    training writes ``predictions.parquet``, ``ranking.csv``, ``panels/*.png``, on request ``probabilities.npy``
-    (float16 ``(N, C)``) and, if ``training_step`` returns ``logits``, ``dynamics.parquet`` (see
-    :mod:`mlfix_train.audit.predictions.dynamics`; a resumed training continues it), and logs them to W&B.
+    - ``predictions.parquet``: one row per sample, see :mod:`mlfix_train.audit.predictions.table`;
+    - ``ranking.csv``: the samples, most suspicious label first, see :mod:`mlfix_train.audit.scores.ranking`;
+    - ``panels/*.png``: contact sheets of the most suspicious samples, if there are images;
+    - ``report.html``, ``slices.csv`` and ``audit.json`` (``report=True``), as ``mlfix audit`` does;
+    - ``probabilities.npy``: float16 ``(N, C)`` (``probabilities=True``);
+    - ``dynamics.parquet``: margins of the training samples over the training (``train_ids``), see
+      :mod:`mlfix_train.audit.predictions.dynamics`; a resumed training continues them.
+
+    The Trainer's loggers get the pictures, the top of the ranking and the files, as far as they can show them (see
+    :mod:`mlfix_train.audit.reporting.trackers`). Each validation logs ``<log_prefix>/error`` (percent) and
+    ``<log_prefix>/loss`` (nats), exact over all processes. Works with several devices (each sample counts once; logits
+    are gathered on rank 0 only), gradient accumulation, several validation loaders and resumed trainings.
+
+    **Logits**: ``validation_step`` returns them, alone or as ``logits`` in a dict; or see ``outputs``.
+    **Labels**: ``label`` in the same dict, the second item of the batch, or ``label`` in the batch.
+    **Which sample a row is**: ``index`` (a number per sample, its place in ``sample_ids``) in that dict or in the batch;
+    without it, the order of a validation loader that does not shuffle.
+
+    What is missing or does not fit is a :class:`~mlfix_train.errors.MlfixError` before the first training step: where
+    the Trainer does no sanity check, one batch is validated for that.
 
     Args:
-        folder: run directory.
-        title: name of the run in headlines.
+        folder: where the results go.
+        title: name of the training in headlines; by default the folder's name.
+        sample_ids: N distinct names of the validation samples. By default the files of an ``ImageFolder``, the
+            DataModule's ``table``, or row numbers.
+        class_names: C names, in the order of the logits. By default the dataset's ``classes``, the DataModule's
+            ``labels``, or numbers.
+        images: images of the N samples: an array, paths or a dataset, see
+            :func:`mlfix_train.audit.reporting.images.open_images`. By default the files of an ``ImageFolder``, or the
+            DataModule's ``store``.
+        groups: N photos, tracks or patients; samples of one are not independent.
+        outputs: where logits come from: a key of what the step returns, ``"forward"`` (what ``module(x)`` returned in
+            the step), or a function of (step outputs, batch, module) that returns logits, or a dict of them with
+            ``label`` and ``index``.
+        val_loader: number of the validation loader that is audited, from 0.
+        train_ids: names of the training samples, for ``dynamics.parquet``: ``index`` in a training batch is a place in
+            them. It takes logits of ``training_step``, found like those of ``validation_step``.
+        probabilities: write the probability matrix.
+        report: write the report, too.
         table_rows: rows of the logged table with thumbnails, 0 to 108.
         n_panels: number of slices of each kind that get a panel, 0 to 1000.
-        probabilities: write the probability matrix, too.
-        split: name of the held-out samples' split.
         every_n_epochs: also draw and log ranking and panels every so many epochs; ``None``: only at the end.
+        split: name of the validation samples' split in the predictions.
+        log_prefix: prefix of the logged metrics.
 
     Attributes:
         has_results: whether a validation has ended, on any rank.
         predictions: table of the last validation; ``None`` before it, and on other ranks than 0.
+        audit: the :class:`~mlfix_train.audit.audit.Audit` of the last validation; ``None`` likewise.
+
+    Raises:
+        DataError: ``sample_ids`` or ``class_names`` with duplicates, or arrays of different lengths.
+        ConfigError: A number out of range.
+
+    Example:
+        >>> import lightning as L, torch
+        >>> from mlfix_train import AuditCallback
+        >>> class Module(L.LightningModule):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.net = torch.nn.Linear(4, 3)
+        ...     def training_step(self, batch, batch_idx):
+        ...         return torch.nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+        ...     def validation_step(self, batch, batch_idx):
+        ...         return self.net(batch[0])
+        ...     def configure_optimizers(self):
+        ...         return torch.optim.SGD(self.parameters(), 0.1)
+        >>> y = torch.arange(30) % 3
+        >>> data = torch.utils.data.TensorDataset(torch.eye(4)[y], y)
+        >>> loader = torch.utils.data.DataLoader(data, 10)
+        >>> audit = AuditCallback("audit", class_names=["cat", "dog", "fox"])
+        >>> options = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+        >>> trainer = L.Trainer(max_epochs=1, accelerator="cpu", logger=False, callbacks=[audit], **options)
+        >>> trainer.fit(Module(), loader, loader)
+        >>> audit.audit.ranking["given_label"].value_counts().to_dict()
+        {'cat': 10, 'dog': 10, 'fox': 10}
     """
 
     keys = ("logits", "label", "index")
 
     def __init__(
         self,
-        folder: str | Path,
-        title: str = "held-out samples",
+        folder: str | Path = "audit",
+        title: str | None = None,
+        *,
+        sample_ids: Sequence[str] | pd.Index | np.ndarray | None = None,
+        class_names: Sequence[str] | None = None,
+        images: Any = None,
+        groups: Sequence[Any] | np.ndarray | None = None,
+        outputs: Outputs | None = None,
+        val_loader: int = 0,
+        train_ids: Sequence[str] | pd.Index | np.ndarray | None = None,
+        probabilities: bool = False,
+        report: bool = True,
         table_rows: int = 100,
         n_panels: int = 6,
-        probabilities: bool = False,
-        split: str = "val",
         every_n_epochs: int | None = None,
+        split: str = "val",
+        log_prefix: str = "audit",
     ) -> None:
         super().__init__()
         check_range("table_rows", table_rows, 0, IMAGES_PER_TABLE)
         check_range("n_panels", n_panels, 0, 1000)
+        check_range("val_loader", val_loader, 0, 1000)
         if every_n_epochs is not None:
             check_range("every_n_epochs", every_n_epochs, 1, 1_000_000)
-        self.folder, self.title, self.table_rows, self.n_panels = Path(folder), title, table_rows, n_panels
-        self.probabilities, self.split, self.every_n_epochs = probabilities, split, every_n_epochs
+        self.folder, self.title = Path(folder), title if title is not None else Path(folder).name
+        self.sample_ids, self.class_names = (
+            unique_names("sample_ids", sample_ids),
+            unique_names("class_names", class_names),
+        )
+        self.train_ids, self.images, self.groups = unique_names("train_ids", train_ids), images, groups
+        if self.sample_ids is not None:
+            for name, values in (("images", images), ("groups", groups)):
+                if values is not None and hasattr(values, "__len__") and len(values) != len(self.sample_ids):
+                    problem = f"{len(values):,} {name} for {len(self.sample_ids):,} sample_ids"
+                    raise DataError(problem, "give one per sample, in the order of sample_ids")
+        self.outputs, self.val_loader, self.probabilities, self.report = outputs, val_loader, probabilities, report
+        self.table_rows, self.n_panels, self.every_n_epochs = table_rows, n_panels, every_n_epochs
+        self.split, self.log_prefix = split, log_prefix
         self.has_results = False
         self.predictions: pd.DataFrame | None = None
+        self._audit: Audit | None = None
+        self._reader = OutputReader(outputs)
+        self._data: AuditedData | None = None
+        self._order: np.ndarray | None = None
+        self._done = 0
         self._logits: np.ndarray | None = None
+        self._last_labels: np.ndarray | None = None
         self._meter: MarginMeter | None = None
-        self._restored: torch.Tensor | None = None
+        self._restored: dict[str, torch.Tensor] = {}
+
+    @property
+    def state_key(self) -> str:
+        """Distinguishes several audits of one training in its checkpoint."""
+        return f"AuditCallback{{'val_loader': {self.val_loader}}}"
+
+    # Before the training
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Makes sure that what the callback needs is checked before the first training step."""
+        if stage == "fit" and not trainer.fast_dev_run and not isinstance(pl_module, Classifier):
+            trainer.num_sanity_val_steps = max(trainer.num_sanity_val_steps, 1)
+        self._reader.attach(pl_module)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Lets go of the module."""
+        self._reader.detach()
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Checks that there is a validation, unless the user turned it off (``limit_val_batches=0``)."""
+        if not trainer.enable_validation and trainer.limit_val_batches != 0:
+            raise DataError(
+                "AuditCallback audits the samples of a validation loader, and this training has no validation",
+                "give trainer.fit a validation loader, and the module a validation_step",
+            )
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Finds out which samples the validation loader yields."""
+        loaders = trainer.val_dataloaders
+        loaders = list(loaders.values()) if isinstance(loaders, dict) else loaders
+        loaders = list(loaders) if isinstance(loaders, (list, tuple)) else [loaders]
+        if self.val_loader >= len(loaders):
+            problem = f"val_loader={self.val_loader}, but there are {len(loaders)} validation loaders"
+            raise DataError(problem, f"use a number from 0 to {len(loaders) - 1}")
+        loader = loaders[self.val_loader]
+        self._order, self._done = fixed_order(loader), 0
+        if self._data is None:
+            self._data = self._describe_data(trainer, loader)
+            self._reader.class_names = self._data.class_names
+
+    def _describe_data(self, trainer: L.Trainer, loader: Any) -> AuditedData:
+        """Returns what is known of the samples: what the user said, else what DataModule and dataset say."""
+        data = AuditedData.find(getattr(trainer, "datamodule", None), getattr(loader, "dataset", None))
+        if self.sample_ids is not None:
+            same = data.sample_ids is not None and self.sample_ids.equals(data.sample_ids)
+            data = data if same else replace(data, sample_ids=self.sample_ids, images=None, groups=None)
+        elif data.sample_ids is None and data.n_rows is not None:
+            data = replace(data, sample_ids=pd.Index([str(row) for row in range(data.n_rows)], dtype=object))
+        count = 0 if data.sample_ids is None else len(data.sample_ids)
+        if self.class_names is not None:
+            data = replace(data, class_names=list(self.class_names))
+        if self.images is not None:
+            data = replace(data, images=open_images(self.images, count))
+        if self.groups is not None:
+            if len(self.groups) != count:
+                raise DataError(f"there are {len(self.groups):,} groups for {count:,} samples", "give one per sample")
+            data = replace(data, groups=np.asarray([str(group) for group in self.groups], dtype=object))
+        return data
+
+    # During the training
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts collecting margins, or continues those of a checkpoint."""
-        self._meter = self._new_meter(len(datamodule_of(trainer).table), pl_module.device)
+        ids = self._training_ids(trainer)
+        if ids is not None:
+            self._meter = MarginMeter(len(ids), pl_module.device)
+            self._meter.restore(self._restored)
 
-    def _new_meter(self, n_samples: int, device: torch.device | str = "cpu") -> MarginMeter:
-        meter = MarginMeter(n_samples, device)
-        if self._restored is not None and self._restored.shape == meter.total.shape:
-            meter.total += self._restored.to(device)
-        return meter
+    def _training_ids(self, trainer: L.Trainer) -> pd.Index | None:
+        """Returns the ids that ``index`` of a training batch counts in, ``None`` if that is not known."""
+        if self.train_ids is not None:
+            return self.train_ids
+        data = getattr(trainer, "datamodule", None)
+        return data.table.index if isinstance(data, StoreDataModule) else None
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Adds the margins of a training batch, without synchronizing with the device."""
-        if self._meter is not None and isinstance(outputs, dict) and "logits" in outputs:
-            self._meter.add(outputs["logits"], batch["label"], batch["index"])
+        if self._meter is None or (self.train_ids is None and "logits" not in (outputs or {})):
+            return
+        found = self._reader.read("training_step", outputs, batch, pl_module)
+        index, n_ids = found.get("index"), self._meter.total.shape[1]
+        if index is None:
+            hint = "add 'index' to the batch: the place of each sample in train_ids; or leave train_ids out"
+            raise DataError("train_ids is given, but training batches have no index", hint)
+        if batch_idx == 0 and len(index) and not 0 <= int(index.min()) <= int(index.max()) < n_ids:
+            problem = f"a training batch has the index {int(index.max())}, and there are {n_ids:,} train_ids"
+            raise DataError(problem, "give an id for every training sample; index counts them from 0")
+        self._meter.add(found["logits"], found["label"], index)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Adds up the margins of all processes."""
@@ -142,25 +376,76 @@ class AuditCallback(ValidationCollector):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the sums of the margins, for a checkpoint."""
-        return {} if self._meter is None else {"margins": self._meter.total.cpu()}
+        return {} if self._meter is None else self._meter.state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the sums of a checkpoint."""
-        self._restored = state_dict.get("margins")
+        self._restored = state_dict
+
+    # Validation
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Copies logits, labels and positions of a batch to the CPU."""
+        if dataloader_idx != self.val_loader:
+            return
+        assert self._data is not None
+        found = self._reader.read("validation_step", outputs, batch, pl_module)
+        arrays: Arrays = {key: value.cpu().numpy() for key, value in found.items()}
+        n, ids = len(arrays["label"]), self._data.sample_ids
+        if "index" not in arrays:
+            if self._order is None:
+                raise DataError(
+                    "which sample a row is can't be known: the validation loader shuffles or has an order of its own",
+                    "use shuffle=False; or add 'index' to the batch, the place of each sample in sample_ids",
+                )
+            if ids is not None and self._data.n_rows != len(ids):
+                whose = "sample_ids" if self.sample_ids is not None else "rows in the DataModule's table"
+                problem = f"there are {len(ids):,} {whose}, the validation dataset has {self._data.n_rows:,} rows"
+                raise DataError(
+                    problem, "give one id per row of the dataset, in its order; or add 'index' to the batch"
+                )
+            arrays["index"] = self._order[self._done : self._done + n]
+            if len(arrays["index"]) != n:
+                problem = f"batches hold more rows than the validation dataset ({len(self._order):,})"
+                raise DataError(problem, "return one row of logits per sample; or add 'index' to the batch")
+        self._done += n
+        index, n_classes = arrays["index"], arrays["logits"].shape[1]
+        if n and (index.min() < 0 or (ids is not None and index.max() >= len(ids))):
+            limit = "" if ids is None else f", and there are {len(ids):,} sample_ids"
+            wrong = index.min() if index.min() < 0 else index.max()
+            raise DataError(f"a validation batch has the index {wrong}{limit}", "index counts the sample_ids from 0")
+        label = arrays["label"]
+        if n and (label.min() < 0 or label.max() >= n_classes):
+            wrong = label.min() if label.min() < 0 else label.max()
+            raise DataError(f"a label is {wrong}, and logits have {n_classes} columns", "labels are 0 to columns - 1")
+        self._batches.append(arrays)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Builds the predictions on rank 0, and logs error and loss on all ranks."""
         if trainer.sanity_checking or not self._batches:
             return
+        seen = np.concatenate([batch["index"] for batch in self._batches])
         gathered, self._batches = gather_on_rank_zero(self._batches), []
         metrics: dict[str, float] = {}
         if gathered is not None:
-            data = datamodule_of(trainer)
-            ids = data.table.index.to_numpy()[gathered["index"]]
-            table = predictions_table(ids, gathered["label"], gathered["logits"], data.labels, self.split)
-            self.predictions, self._logits = table, gathered["logits"]
+            if trainer.world_size == 1 and len(gathered["index"]) < len(seen):
+                values, counts = np.unique(seen, return_counts=True)
+                problem = (
+                    f"{int((counts > 1).sum()):,} samples were validated twice, such as index {values[counts > 1][0]}"
+                )
+                raise DataError(problem, "index has to be unique: the place of each sample in sample_ids")
+            table = self.predictions = self._predict(gathered)
+            self._audit = None
             error = float(100 * (table["pred"] != table["label"]).mean())
-            metrics = {"val/error": error, "val/loss": float(table["loss"].mean())}
+            metrics = {f"{self.log_prefix}/error": error, f"{self.log_prefix}/loss": float(table["loss"].mean())}
         self.has_results = True
         pl_module.log_dict(trainer.strategy.broadcast(metrics), rank_zero_only=False)
         epochs = trainer.current_epoch + 1
@@ -168,67 +453,127 @@ class AuditCallback(ValidationCollector):
         if due and epochs < (trainer.max_epochs or 0) and self.predictions is not None:
             self._draw(trainer, rank_samples([self.predictions]))
 
+    def _predict(self, gathered: Arrays) -> pd.DataFrame:
+        """Returns the predictions of a validation."""
+        assert self._data is not None
+        data, logits, index = self._data, gathered["logits"], gathered["index"]
+        ids = index.astype(str).astype(object) if data.sample_ids is None else data.sample_ids.to_numpy()[index]
+        broken = ~np.isfinite(logits).all(1)
+        if broken.any():
+            names = format_list(ids[broken], 3)
+            problem = (
+                f"logits of {int(broken.sum()):,} of {len(logits):,} validation samples are NaN or infinite: {names}"
+            )
+            raise DataError(
+                problem, "the training diverged: lower the learning rate, or train in float32 (precision=32)"
+            )
+        labels = pd.Series(gathered["label"], index)
+        if self._last_labels is not None and not labels.equals(self._last_labels):
+            raise DataError(
+                "validation labels differ from those of the validation before: the samples have no fixed order",
+                "use a validation loader with a fixed order; or add 'index' to the batch",
+            )
+        self._last_labels, self._logits = labels, logits
+        names = data.class_names or [str(code) for code in range(logits.shape[1])]
+        return predictions_table(ids, gathered["label"], logits, names, self.split)
+
+    # Results
+
     def finish(self, trainer: L.Trainer) -> None:
         """Writes and logs the audit of the last validation, on rank 0."""
-        if not trainer.is_global_zero or self.predictions is None or self._logits is None:
+        if not trainer.is_global_zero or self.predictions is None or self._logits is None or self._data is None:
             return
-        data = datamodule_of(trainer)
-        ranking = rank_samples([self.predictions])
-        files = [
-            write_predictions(self.predictions, self.folder / "predictions.parquet"),
-            write_ranking(ranking, self.folder / "ranking.csv"),
-        ]
+        files = [write_predictions(self.predictions, self.folder / "predictions.parquet")]
         if self.probabilities:
             files.append(self.folder / "probabilities.npy")
             with atomic_path(files[-1]) as temporary, open(temporary, "wb") as file:
                 np.save(file, softmax(self._logits))
         files += self._write_dynamics(trainer)
-        fixes = data.arm.fixes if data.arm.name != "original" else None
+        fixes = self._data.fixes
         if fixes is not None:
             write_fixes(fixes.reset_index(), self.folder / "fixes.csv")
-        self._draw(trainer, ranking)
-        tracker = find_tracker(trainer.loggers)
-        if tracker is None:
-            return
-        metadata = {"samples": len(ranking), "labels": len(data.labels), "arm": data.arm.name}
-        name = artifact_name(tracker.name or self.folder.name)
-        tracker.log_artifact(f"predictions-{name}", "predictions", files, metadata)
-        if fixes is not None:
-            digest = fixes_fingerprint(fixes)
-            metadata = {"fixes": len(fixes), "sha256": digest}
-            tracker.log_artifact(f"fixes-{digest[:12]}", "fixes", [self.folder / "fixes.csv"], metadata, used=True)
+        trackers = find_trackers(trainer.loggers)
+        if self.report and self.audit is not None:
+            pictures = self.audit.save(self.folder, self.n_panels)
+            for tracker in trackers:
+                log_audit(tracker, self.audit, pictures, self.folder)
+        else:
+            ranking = rank_samples([self.predictions])
+            files.insert(1, write_ranking(ranking, self.folder / "ranking.csv"))
+            self._draw(trainer, ranking)
+        metadata = {"samples": len(self.predictions), "labels": self._logits.shape[1], "arm": self._data.arm}
+        for tracker in trackers:
+            name = artifact_name(tracker.name or self.folder.name)
+            tracker.log_artifact(f"predictions-{name}", "predictions", files, metadata)
+            if fixes is not None:
+                digest = fixes_fingerprint(fixes)
+                about = {"fixes": len(fixes), "sha256": digest}
+                tracker.log_artifact(f"fixes-{digest[:12]}", "fixes", [self.folder / "fixes.csv"], about, used=True)
+
+    @property
+    def audit(self) -> Audit | None:
+        """The audit of the last validation, on rank 0."""
+        if self._audit is None and self.predictions is not None and self._data is not None:
+            held, data = merge_runs([self.predictions]), self._data
+            samples, groups, ids = None, None, data.sample_ids
+            if ids is not None:
+                label = pd.Series(None, ids, dtype=object)
+                label.loc[self.predictions["sample_id"]] = self.predictions["label"].to_numpy()
+                own_groups = None if data.groups is None else data.groups.tolist()
+                samples = make_table(list(ids), list(ids), label.tolist(), own_groups, source="the validation samples")
+                groups = None if data.groups is None else group_codes(samples.loc[held.sample_ids, "group"])
+            evidence = Evidence(held, groups=groups)
+            self._audit = Audit(evidence, samples=samples, pixels=data.images, title=self.title)
+        return self._audit
 
     def _draw(self, trainer: L.Trainer, ranking: pd.DataFrame) -> None:
-        """Draws the panels of a ranking, and logs them and its top rows to W&B."""
-        data = datamodule_of(trainer)
+        """Draws the panels of a ranking, and logs them and its top rows."""
+        data = self._data
+        if data is None or data.images is None or data.sample_ids is None:
+            return
 
         def images(sample_ids: Sequence[str]) -> np.ndarray:
-            return np.asarray(data.store[data.table.index.get_indexer(pd.Index(sample_ids))])
+            return np.asarray(data.images[data.sample_ids.get_indexer(pd.Index(sample_ids))])
 
-        fixes = data.arm.fixes
+        fixes = data.all_fixes
         marks = None if fixes is None else {str(name): str(new) for name, new in fixes["new_label"].items()}
         pictures = draw_audit(ranking, images, self.folder / "panels", self.title, self.n_panels, marks)
-        tracker = find_tracker(trainer.loggers)
-        if tracker is not None:
+        for tracker in find_trackers(trainer.loggers):
             tracker.log_pictures(pictures)
             log_ranking(tracker, ranking, images, self.table_rows)
 
     def _write_dynamics(self, trainer: L.Trainer) -> list[Path]:
         """Writes the area under the margin of the training samples; returns the file, if there are margins."""
-        data = datamodule_of(trainer)
-        meter = self._meter or self._new_meter(len(data.table))
-        dynamics = meter.table(data.table.index, data.table["label"])
-        if not len(dynamics):
+        ids = self._training_ids(trainer)
+        if ids is None or self._data is None or self._logits is None:
             return []
-        labels = np.asarray(data.labels, dtype=object)[data.train_labels]
-        trained = pd.Series(labels, index=data.table.index[data.train_rows])
-        dynamics["label"] = trained.reindex(dynamics["sample_id"]).to_numpy()
-        return [write_dynamics(dynamics, self.folder / "dynamics.parquet")]
+        meter = self._meter
+        if meter is None:  # validated only, after a training that was interrupted at its very end
+            meter = MarginMeter(len(ids))
+            meter.restore(self._restored)
+        names = self._data.class_names or [str(code) for code in range(self._logits.shape[1])]
+        dynamics = meter.table(ids, names)
+        return [write_dynamics(dynamics, self.folder / "dynamics.parquet")] if len(dynamics) else []
 
 
 def datamodule_of(trainer: L.Trainer) -> Any:
     """Returns the DataModule of a training."""
     return trainer.datamodule  # type: ignore[attr-defined]
+
+
+def unique_names(argument: str, names: Any) -> pd.Index | None:
+    """Returns names as an index of text.
+
+    Raises:
+        DataError: A name occurs twice.
+    """
+    if names is None:
+        return None
+    index = pd.Index([str(name) for name in names], dtype=object)
+    if not index.is_unique:
+        repeated = index[index.duplicated()].unique()
+        raise DataError(f"{argument} has {len(repeated):,} names twice: {format_list(repeated, 3)}", "make them unique")
+    return index
 
 
 def gather_on_rank_zero(batches: Sequence[Arrays]) -> Arrays | None:

@@ -199,7 +199,6 @@ def _fit(
                 raise KeyboardInterrupt
             if not results.has_results:  # killed between the last epoch and its results
                 trainer.validate(module, datamodule=task.data, verbose=False)
-                results.finish(trainer)
     timings["fit_seconds"] = round(time.monotonic() - clock, 2)
     return timings
 

@@ -107,7 +107,9 @@ def train(table: pd.DataFrame, cache: Path, tmp_path: Path) -> Train:
             0,
         )
         model = Classifier(data.labels, "mlfix_small", {"epochs": 1}, "concat_pool")
-        audit = AuditCallback(tmp_path / "run", "a title", probabilities=True, n_panels=2)
+        audit = AuditCallback(
+            tmp_path / "run", "a title", report=False, log_prefix="val", probabilities=True, n_panels=2
+        )
         trainer = L.Trainer(
             max_epochs=2,
             accelerator="cpu",

@@ -35,7 +35,13 @@ def test_an_offline_run_holds_table_panels_artifacts_and_group(shapes: Path, tmp
     run = tmp_path / "o/study/fixed/seed=0"
     (offline,) = (run / "wandb").glob("offline-run-*")
     text = "\n".join(json.dumps(record) for record in records(offline))
-    pictures = ("audit/ranking", "audit/worst", "audit/slice_01", "audit/loss_histogram", "audit/error_per_label")
+    pictures = (
+        "audit/ranking",
+        "audit/most suspicious",
+        "suspicious pairs/Given",
+        "audit/loss of every sample",
+        "audit/error by label",
+    )
     for part in (*pictures, "study-fixed-seed0", "train-fixed", "val/error", "predictions-study-fixed-seed0", "fixes-"):
         assert part in text, f"{part} is not in the W&B run"
     assert '"study"' in text, "the group is missing"
@@ -158,8 +164,8 @@ def test_an_audit_is_a_run_with_panels_tables_page_and_the_whole_ranking(shapes:
         "audit-study, 2 runs",
         "audit/ranking",
         "audit/slices",
-        "audit/worst",
-        "audit/slice_04",
+        "audit/most suspicious",
+        "suspicious labels/Given",
         "audit/page",
         "audit/ranked",
     ):
@@ -184,7 +190,7 @@ def test_panels_are_logged_while_training_goes_on(shapes: Path, tmp_path: Path, 
     assert mlfix("train", *keys).code == 0
     (offline,) = (tmp_path / "o/default/original/seed=0/wandb").glob("offline-run-*")
     text = "\n".join(json.dumps(record) for record in records(offline))
-    assert text.count('"audit/worst.path"') + text.count("audit/worst.path") >= 3, (
+    assert text.count('"audit/most suspicious.path"') + text.count("audit/most suspicious.path") >= 3, (
         "after two epochs, four, and the last"
     )
     assert mlfix("train", *keys, "audit.every_n_epochs=0", "name=x").code == 2

@@ -10,7 +10,7 @@ Shapes: N samples of the table, B samples of a batch, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,41 +41,56 @@ class MarginMeter:
     Attributes:
         total: float32 ``(2, N)``, sum of margins and number of times seen, over all processes.
         current: the same, of the current epoch and this process.
+        label: int64 ``(N,)``, code of the label that a sample was last trained with; -1 before.
     """
 
     def __init__(self, n_samples: int, device: torch.device | str = "cpu") -> None:
         self.total = torch.zeros(2, n_samples, device=device)
         self.current = torch.zeros_like(self.total)
+        self.label = torch.full((n_samples,), -1, device=device)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Returns the sums over all epochs that have ended, for a checkpoint."""
+        return {"margins": self.total.cpu(), "labels": self.label.cpu()}
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Continues from :meth:`state`; a state of another number of samples is not used."""
+        if "labels" in state and state["margins"].shape == self.total.shape:
+            self.total += state["margins"].to(self.total.device)
+            self.label.copy_(state["labels"])
 
     def add(self, logits: torch.Tensor, labels: torch.Tensor, index: torch.Tensor) -> None:
         """Adds a training batch: logits ``(B, C)``, int64 labels ``(B,)``, int64 rows of the table ``(B,)``."""
         with torch.no_grad():
             found = margins(logits, labels)
             self.current.index_add_(1, index, torch.stack([found, torch.ones_like(found)]))
+            self.label[index] = labels
 
     def end_epoch(self) -> None:
         """Adds up the epoch over all processes; every process must call it."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(self.current)
+            torch.distributed.all_reduce(self.label, torch.distributed.ReduceOp.MAX)
         self.total += self.current
         self.current.zero_()
 
-    def table(self, sample_ids: Sequence[str] | np.ndarray, labels: Sequence[str] | np.ndarray) -> pd.DataFrame:
+    def table(self, sample_ids: Sequence[str] | np.ndarray | pd.Index, class_names: Sequence[str]) -> pd.DataFrame:
         """Returns one row per sample that was trained on.
 
         Args:
             sample_ids: N ids.
-            labels: N labels that they were trained with.
+            class_names: the C classes.
 
         Returns:
-            Columns ``sample_id``, ``label``, ``aum`` (mean margin in logits, lower is worse), ``times`` (seen).
+            Columns ``sample_id``, ``label`` (that it was trained with), ``aum`` (mean margin in logits, lower is
+            worse), ``times`` (seen).
         """
         sums, times = self.total.cpu().numpy().astype(np.float64)
         seen = times > 0
         return pd.DataFrame(
             {
                 "sample_id": np.asarray(sample_ids, dtype=object)[seen],
-                "label": np.asarray(labels, dtype=object)[seen],
+                "label": np.asarray(class_names, dtype=object)[self.label.cpu().numpy()[seen]],
                 "aum": (sums[seen] / times[seen]).astype(np.float32),
                 "times": times[seen].astype(np.int32),
             }

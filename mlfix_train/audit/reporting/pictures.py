@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,13 @@ from mlfix_train.audit.scores.slices import Slice, first_slices, rank_slices, sl
 ImageSource = Callable[[list[str]], np.ndarray]
 """Maps n sample ids to their pixels, uint8 ``(n, H, W, 3)``."""
 
+SECTIONS = {
+    "pair": "suspicious pairs",
+    "label": "suspicious labels",
+    "slice": "your slices",
+    "duplicates": "near-duplicates",
+}
+"""Section of a tracker in which the panels of each kind of slice lie."""
 MAX_TILES = 108
 """Number of samples on a panel."""
 
@@ -70,14 +78,15 @@ def draw_audit(
     for old in [*folder.glob("[0-9][0-9]-*.png"), *folder.glob("[0-9][0-9][0-9]-*.png")]:
         old.unlink()
     worst = _draw_panel(ranking, images, folder / "worst.png", "Most suspicious labels", title, marks)
-    pictures = [Picture("audit/worst", worst, f"the {min(MAX_TILES, len(ranking))} most suspicious")]
+    pictures = [Picture("audit/most suspicious", worst, f"the {min(MAX_TILES, len(ranking))} most suspicious labels")]
     chosen = first_slices(rank_slices(ranking) if slices is None else slices, n_panels)
     for number, one in enumerate(chosen, start=1):
         rows = ranking.iloc[one.rows]
         path = folder / f"{number:02d}-{slug(one.name)}.png"
         _draw_panel(rows, images, path, slice_title(one), title, marks, order)
-        caption = f"{one.kind} {one.name} ({len(rows)} samples, total suspicion {one.expected:.1f})"
-        pictures.append(Picture(f"audit/slice_{number:02d}", path, caption))
+        mean = one.expected / max(len(rows), 1)
+        caption = f"{slice_title(one)}: {len(rows):,} samples, suspicion {mean:.2f} on average"
+        pictures.append(Picture(_picture_key(one), path, caption))
     losses = ranking["loss"].to_numpy(dtype=np.float64)
     wrong = (ranking["predicted_label"] != ranking["given_label"]).to_numpy()
     histogram = charts.loss_histogram(losses, wrong, folder / "loss.png", f"Loss of every held-out sample, {title}")
@@ -85,8 +94,8 @@ def draw_audit(
     percent, counts = 100 * by_label["mean"].to_numpy(), by_label["size"].to_numpy()
     headline = f"Held-out error by given label, {title}"
     errors = charts.error_per_label(list(by_label.index), percent, counts, folder / "errors.png", headline)
-    pictures.append(Picture("audit/loss_histogram", histogram, "loss of every held-out sample"))
-    pictures.append(Picture("audit/error_per_label", errors, "held-out error by given label"))
+    pictures.append(Picture("audit/loss of every sample", histogram, "loss of every held-out sample"))
+    pictures.append(Picture("audit/error by label", errors, "held-out error by given label"))
     return pictures
 
 
@@ -96,6 +105,12 @@ def slice_title(one: Slice) -> str:
         given, _, suggested = one.name.partition(" → ")
         return f"Given {given}, suggested {suggested}"
     return {"label": f"Given {one.name}", "duplicates": f"Near-duplicates, {one.name}"}.get(one.kind, one.name)
+
+
+def _picture_key(one: Slice) -> str:
+    """Returns the name of a slice in a tracker: a section for its kind, then the labels that it shows."""
+    name = re.sub(r"[^-+ ,()→\w]+", "-", slice_title(one))
+    return f"{SECTIONS[one.kind]}/{name}"
 
 
 def _draw_panel(

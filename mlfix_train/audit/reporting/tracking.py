@@ -1,6 +1,6 @@
 """What an audit and a comparison log to an experiment tracker: pictures, tables, pages, figures, and all files.
 
-A tracker is a class with the methods of :class:`~mlfix_train.audit.reporting.wandb.WandbTracker`.
+See :class:`~mlfix_train.audit.reporting.trackers.Tracker` for where it goes.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mlfix_train.audit.reporting.pictures import ImageSource, Picture
-from mlfix_train.audit.reporting.wandb import IMAGES_PER_TABLE, WandbTracker
+from mlfix_train.audit.reporting.trackers import Tracker
+from mlfix_train.audit.reporting.wandb import IMAGES_PER_TABLE
 
 if TYPE_CHECKING:
     from mlfix_train.audit.audit import Audit
 
 
-def log_ranking(tracker: WandbTracker, ranking: pd.DataFrame, images: ImageSource, top: int) -> None:
+def log_ranking(tracker: Tracker, ranking: pd.DataFrame, images: ImageSource, top: int) -> None:
     """Logs the first ``top`` rows of a ranking as a table with thumbnails, at most :data:`IMAGES_PER_TABLE`."""
     head = ranking.head(min(top, IMAGES_PER_TABLE))
     columns = ["rank", "given_label", "predicted_label", "suggested_label", "suspicion", "loss", "margin", "slice"]
@@ -32,7 +33,7 @@ def log_ranking(tracker: WandbTracker, ranking: pd.DataFrame, images: ImageSourc
     tracker.log_table("audit/ranking", ["image", *columns], rows)
 
 
-def log_audit(tracker: WandbTracker, audit: Audit, pictures: Sequence[Picture], folder: Path) -> None:
+def log_audit(tracker: Tracker, audit: Audit, pictures: Sequence[Picture], folder: Path) -> None:
     """Logs an audit: figures, the top of the ranking, slices, labels, panels, the page, and all its files.
 
     Args:
@@ -63,7 +64,7 @@ def log_audit(tracker: WandbTracker, audit: Audit, pictures: Sequence[Picture], 
     tracker.log_artifact(f"audit-{artifact_name(tracker.name)}", "audit", files, metadata)
 
 
-def log_comparison(tracker: WandbTracker, summary: Mapping[str, Any], folder: Path, charts: Sequence[Path]) -> None:
+def log_comparison(tracker: Tracker, summary: Mapping[str, Any], folder: Path, charts: Sequence[Path]) -> None:
     """Logs a comparison: figures, tables of slices and labels, charts, the page, and all its files.
 
     Args:

@@ -112,15 +112,6 @@ class WandbTracker:
             self.run.log_artifact(artifact)
 
 
-def find_tracker(loggers: Sequence[Any]) -> WandbTracker | None:
-    """Returns the W&B run among Lightning's loggers as a tracker, or ``None``; other loggers are not touched."""
-    for logger in loggers:
-        if any(kind.__name__ == "WandbLogger" for kind in type(logger).__mro__):
-            run = logger.experiment
-            return WandbTracker(run) if hasattr(run, "log_artifact") else None  # other ranks have a dummy
-    return None
-
-
 @contextmanager
 def wandb_run(
     settings: Mapping[str, Any], folder: Path, job: str, name: str, config: Mapping[str, Any]

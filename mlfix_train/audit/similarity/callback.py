@@ -15,7 +15,7 @@ import pandas as pd
 from mlfix_train.audit.callback import ValidationCollector, datamodule_of, gather_on_rank_zero
 from mlfix_train.audit.reporting.panels import Tile, draw_panel, save_panel
 from mlfix_train.audit.reporting.pictures import Picture
-from mlfix_train.audit.reporting.wandb import find_tracker
+from mlfix_train.audit.reporting.trackers import find_trackers
 from mlfix_train.audit.similarity.neighbours import Neighbours, nearest_neighbours
 
 N_QUERIES, N_NEIGHBOURS = 12, 8
@@ -84,8 +84,7 @@ class NeighbourCallback(ValidationCollector):
         columns = 1 + neighbours.index.shape[1]
         panel = draw_panel(tiles, "Nearest neighbours", note, columns=columns, max_tiles=len(tiles))
         path = save_panel(panel, self.folder / "panels" / "neighbours.png")
-        tracker = find_tracker(trainer.loggers)
-        if tracker is not None:
+        for tracker in find_trackers(trainer.loggers):
             tracker.log_pictures([Picture("sorting/neighbours", path, note)])
 
 

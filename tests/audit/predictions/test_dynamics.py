@@ -27,18 +27,25 @@ def batches(count: int = 6, seed: int = 0) -> list[tuple[torch.Tensor, torch.Ten
 
 
 def test_the_meter_against_a_loop() -> None:
-    meter, seen = MarginMeter(12), dict[int, list[float]]()
+    meter, seen, last = MarginMeter(12), dict[int, list[float]](), dict[int, int]()
     for number, (logits, labels, index) in enumerate(batches()):
         meter.add(logits, labels, index)
         for x, label, row in zip(logits.tolist(), labels.tolist(), index.tolist(), strict=True):
             seen.setdefault(row, []).append(x[label] - max(v for k, v in enumerate(x) if k != label))
+            last[row] = label
         if number % 3 == 2:
             meter.end_epoch()
-    table = meter.table([f"s{i}" for i in range(12)], list("abcdefghijkl"))
+    table = meter.table([f"s{i}" for i in range(12)], list("abcd"))
     assert table["sample_id"].tolist() == [f"s{i}" for i in sorted(seen)]
     assert table["times"].tolist() == [len(seen[i]) for i in sorted(seen)]
     np.testing.assert_allclose(table["aum"], [np.mean(seen[i]) for i in sorted(seen)], rtol=1e-4, atol=1e-6)
-    assert table["label"].tolist() == ["abcdefghijkl"[i] for i in sorted(seen)]
+    assert table["label"].tolist() == ["abcd"[last[i]] for i in sorted(seen)]
+    again = MarginMeter(12)
+    again.restore(meter.state())
+    pd.testing.assert_frame_equal(again.table([f"s{i}" for i in range(12)], list("abcd")), table)
+    other = MarginMeter(13)
+    other.restore(meter.state())
+    assert not other.total.any(), "the sums of another data set are not used"
 
 
 def test_margins_leave_the_logits_alone() -> None:
@@ -56,9 +63,18 @@ def test_two_processes_are_summed(monkeypatch: pytest.MonkeyPatch) -> None:
     for number, batch in enumerate(batches()):
         (mine if number % 2 else other).add(*batch)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda sums: sums.add_(other.current))
+
+    def all_reduce(sums: torch.Tensor, op: object = None) -> None:
+        if sums.is_floating_point():
+            sums.add_(other.current)
+        else:
+            assert op == torch.distributed.ReduceOp.MAX
+            torch.maximum(sums, other.label, out=sums)
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
     mine.end_epoch()
     torch.testing.assert_close(mine.total, alone.total)
+    assert ((mine.label >= 0) == (alone.label >= 0)).all()
     assert not mine.current.any()
 
 

@@ -32,20 +32,23 @@ def test_files_keys_and_captions_in_the_order_of_looking(tmp_path: Path, ranking
     table = ranking(n=60)
     found = draw_audit(table, flat, tmp_path / "panels", "run 7", n_panels=3)
     chosen = first_slices(rank_slices(table), 3)
-    slices = [f"audit/slice_{number:02d}" for number in range(1, 7)]
-    keys = ["audit/worst", *slices, "audit/loss_histogram", "audit/error_per_label"]
+    sections = {"pair": "suspicious pairs", "label": "suspicious labels"}
+    slices = [f"{sections[one.kind]}/Given {one.name.replace(' → ', ', suggested ')}" for one in chosen]
+    keys = ["audit/most suspicious", *slices, "audit/loss of every sample", "audit/error by label"]
     assert [picture.key for picture in found] == keys, "one key a picture: W&B wants one size for those of one key"
     assert all(picture.path.parent == tmp_path / "panels" for picture in found)
     assert names(tmp_path / "panels") == sorted(picture.path.name for picture in found)
     for number, (picture, piece) in enumerate(zip(found[1:7], chosen, strict=True), start=1):
         name = piece.name.replace(" → ", "--as--")
         assert picture.path.name == f"{number:02d}-{name}.png"
-        assert picture.caption.startswith(f"{piece.kind} {piece.name} ({len(piece.rows)} samples, total suspicion")
+        mean = table["suspicion"].to_numpy()[piece.rows].mean()
+        title = "Given " + piece.name.replace(" → ", ", suggested ")
+        assert picture.caption == f"{title}: {len(piece.rows)} samples, suspicion {mean:.2f} on average"
         words = description(picture.path)
         assert ("Given " + piece.name.replace(" → ", ", suggested ")) in words
         assert "run 7, most suspicious first" in words
         assert f"{len(piece.rows)} sample" in words
-    assert found[0].caption == "the 60 most suspicious"
+    assert found[0].caption == "the 60 most suspicious labels"
 
 
 def test_panels_of_an_earlier_audit_go_and_other_files_stay(tmp_path: Path, ranking: Ranking, flat: Source) -> None:
@@ -86,7 +89,7 @@ def test_at_most_108_tiles_and_the_panel_says_of_how_many(
     words = description(found[0].path)
     assert (f"first 108 of {n}" in words) == (n > 108)
     assert (f"{n} sample" in words) == (n <= 108)
-    assert found[0].caption == f"the {min(n, 108)} most suspicious"
+    assert found[0].caption == f"the {min(n, 108)} most suspicious labels"
 
 
 def test_tiles_carry_the_row_and_its_mark(ranking: Ranking, flat: Source) -> None:
@@ -120,7 +123,7 @@ def only(table: pd.DataFrame, label: str) -> pd.DataFrame:
 
 def test_one_label_only_is_wrong(tmp_path: Path, ranking: Ranking, flat: Source) -> None:
     found = draw_audit(only(ranking(n=40), "b"), flat, tmp_path, "t")
-    slices = [picture.path.name[3:] for picture in found if picture.key.startswith("audit/slice_")]
+    slices = [picture.path.name[3:] for picture in found if picture.key.startswith("suspicious ")]
     assert set(slices) == {"b--as--a.png", "b--as--c.png", "a.png", "b.png", "c.png"}
 
 
@@ -134,7 +137,7 @@ def test_nothing_is_wrong(tmp_path: Path, ranking: Ranking, flat: Source) -> Non
 
 def test_one_sample(tmp_path: Path, ranking: Ranking, flat: Source) -> None:
     found = draw_audit(ranking(n=1), flat, tmp_path, "t")
-    assert found[0].caption == "the 1 most suspicious"
+    assert found[0].caption == "the 1 most suspicious labels"
     for picture in found:
         with Image.open(picture.path) as image:
             assert image.format == "PNG"

@@ -1,0 +1,181 @@
+"""Logits, labels and sample positions out of the steps and batches of any LightningModule.
+
+Shapes: B samples of a batch, C classes.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, SequentialSampler
+
+from mlfix_train.errors import DataError, format_list
+
+Outputs = str | Callable[[Any, Any, L.LightningModule], Any]
+"""Where logits come from: a key of what the step returns, ``"forward"``, or ``f(step_outputs, batch, module)``, which
+returns logits ``(B, C)`` or a dict with ``logits`` and, optionally, ``label`` and ``index``."""
+FORWARD = "forward"
+LABEL_KEYS = ("label", "labels", "target", "targets", "y")
+HOW_TO_RETURN = (
+    "return {'logits': logits} from the step, or give AuditCallback(outputs=...): a key of what the step returns, "
+    "'forward' (what module(x) returned in the step), or a function of (step outputs, batch, module)"
+)
+
+
+class OutputReader:
+    """Reads logits, labels and positions of a batch.
+
+    Args:
+        outputs: where the logits come from; ``None``: the step returns them, alone or as ``logits`` in a dict.
+        class_names: names of the C classes, if known.
+    """
+
+    def __init__(self, outputs: Outputs | None = None, class_names: list[str] | None = None) -> None:
+        self.outputs, self.class_names = outputs, class_names
+        self.gives_probabilities: bool | None = None
+        self._forwarded: Any = None
+        self._hook: Any = None
+
+    def attach(self, module: L.LightningModule) -> None:
+        """Starts to keep what ``module(x)`` returns, if the logits come from there."""
+        if self.outputs == FORWARD and self._hook is None:
+            self._hook = module.register_forward_hook(self._keep)
+
+    def detach(self) -> None:
+        """Stops to keep what ``module(x)`` returns."""
+        if self._hook is not None:
+            self._hook.remove()
+        self._hook = self._forwarded = None
+
+    def _keep(self, module: Any, arguments: Any, result: Any) -> None:
+        self._forwarded = result
+
+    def read(self, step: str, outputs: Any, batch: Any, module: L.LightningModule) -> dict[str, Any]:
+        """Returns ``logits`` (float32 ``(B, C)``), ``label`` (int64 ``(B,)``) and, where there is one, ``index``.
+
+        ``index`` is an int64 tensor ``(B,)``. The tensors stay on their device.
+
+        Args:
+            step: name of the step, for errors.
+            outputs: what it returned.
+            batch: its batch.
+            module: the module.
+
+        Raises:
+            DataError: There are no logits or labels, or none that can be used; says what the step has to return.
+        """
+        found = self._find(step, outputs, batch, module)
+        logits, label = found.get("logits"), _find_labels(found, outputs, batch)
+        if not isinstance(logits, Tensor):
+            raise DataError(f"{step} returns {_describe(outputs)}, no logits", HOW_TO_RETURN)
+        self._check_logits(step, logits)
+        index = found.get("index", batch.get("index") if isinstance(batch, Mapping) else None)
+        if index is not None and (not isinstance(index, Tensor) or index.is_floating_point() or index.ndim != 1):
+            index = torch.as_tensor(np.asarray(index))
+            if index.is_floating_point() or index.ndim != 1:
+                problem = f"index has the shape {tuple(index.shape)} and the type {index.dtype}"
+                raise DataError(problem, "index holds one whole number per sample: its place in sample_ids")
+        if not isinstance(label, Tensor):
+            raise DataError(
+                f"neither {step} nor the batch ({_describe(batch)}) has labels",
+                "batches are (images, labels, ...) or dicts with 'label'; or return {'logits': ..., 'label': ...}",
+            )
+        if label.ndim != 1 or label.is_floating_point() or label.is_complex():
+            problem = f"labels have the shape {tuple(label.shape)} and the type {label.dtype}"
+            raise DataError(
+                problem, "one whole number per sample is needed: several labels per sample can't be audited"
+            )
+        sizes = {"logits": len(logits), "label": len(label), **({} if index is None else {"index": len(index)})}
+        if len(set(sizes.values())) > 1:
+            problem = ", ".join(f"{size} {name}" for name, size in sizes.items())
+            raise DataError(f"{step}: {problem} of one batch", "return one row per sample of the batch, in its order")
+        logits = logits.detach().float()
+        if self.gives_probabilities is None:
+            self.gives_probabilities = _are_probabilities(logits)
+        found = {"logits": logits.clamp_min(1e-38).log() if self.gives_probabilities else logits, "label": label.long()}
+        return found if index is None else {**found, "index": index.long()}
+
+    def _find(self, step: str, outputs: Any, batch: Any, module: L.LightningModule) -> dict[str, Any]:
+        """Returns what has been found by the rule of ``self.outputs``."""
+        found = outputs
+        if callable(self.outputs):
+            found = self.outputs(outputs, batch, module)
+        elif self.outputs == FORWARD:
+            found, self._forwarded = self._forwarded, None
+            if found is None:
+                problem = f"{step} did not call module(x), so there is nothing for outputs='forward' to take"
+                raise DataError(problem, "call self(x) in the step, or give another outputs=")
+        elif self.outputs is not None:
+            if not isinstance(outputs, Mapping) or self.outputs not in outputs:
+                raise DataError(f"outputs={self.outputs!r}, but {step} returns {_describe(outputs)}", HOW_TO_RETURN)
+            found = {**outputs, "logits": outputs[self.outputs]}
+        if isinstance(found, Mapping):
+            return dict(found)
+        is_loss = isinstance(found, Tensor) and found.ndim == 0
+        return {} if is_loss else {"logits": found}
+
+    def _check_logits(self, step: str, logits: Tensor) -> None:
+        shape = tuple(logits.shape)
+        if logits.ndim != 2 or shape[1] < 2 or not logits.is_floating_point():
+            hint = (
+                "logits are (batch, classes) with two or more classes; a single logit z is torch.stack([-z, z], 1) / 2"
+            )
+            raise DataError(f"{step}: logits have the shape {shape} and the type {logits.dtype}", hint)
+        if self.class_names is not None and shape[1] != len(self.class_names):
+            problem = f"logits have {shape[1]} columns, there are {len(self.class_names)} class names"
+            names = format_list(self.class_names, 8)
+            raise DataError(f"{problem}: {names}", "give class_names= in the order of the logits, one for each column")
+
+
+def _find_labels(found: Mapping[str, Any], outputs: Any, batch: Any) -> Any:
+    for place in (found, outputs, batch):
+        if isinstance(place, Mapping):
+            for key in LABEL_KEYS:
+                if isinstance(place.get(key), Tensor):
+                    return place[key]
+    if isinstance(batch, (tuple, list)) and len(batch) > 1:
+        return batch[1]
+    return None
+
+
+def _are_probabilities(logits: Tensor) -> bool:
+    """Whether all rows are probability distributions, which logits never are by chance."""
+    sums = logits.sum(1)
+    return bool((logits >= 0).all() and ((sums - 1).abs() < 1e-3).all())
+
+
+def _describe(value: Any) -> str:
+    """Describes what a step returned, or a batch, in a few words."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, Mapping):
+        return f"a dict with {format_list(map(str, value), 8) or 'nothing in it'}"
+    if isinstance(value, Tensor):
+        return f"a tensor of the shape {tuple(value.shape)}" if value.ndim else "the loss alone"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"
+
+
+def fixed_order(loader: Any) -> np.ndarray | None:
+    """Returns the rows of its dataset that a loader yields in this process, in order.
+
+    Returns:
+        int64 array; ``None`` if the order is random or can't be known, as with a dataset that is a stream.
+    """
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        return None
+    sampler: Any = loader.sampler
+    if loader.batch_sampler is not None:
+        if type(loader.batch_sampler) is not BatchSampler:
+            return None
+        sampler = loader.batch_sampler.sampler
+    if isinstance(sampler, SequentialSampler):
+        return np.arange(len(sampler))
+    distributed = isinstance(sampler, DistributedSampler) and sampler.dataset is loader.dataset and not sampler.shuffle
+    if distributed or isinstance(sampler, (list, tuple, range, np.ndarray)):
+        return np.fromiter(sampler, np.int64)
+    return None

@@ -1,0 +1,131 @@
+"""Images of samples from an array, files, a dataset or a pixel store, for panels and pages."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from mlfix_train.data.pixels.decode import GREY, UnreadableImage, decode_image, fit_square
+from mlfix_train.errors import DataError
+
+SIZE = 64
+"""Side of images from files and datasets, in pixels."""
+IMAGE_KEYS = ("image", "images", "img", "pixel_values", "x", "pixels")
+
+
+class Images(Protocol):
+    """N images: ``images[rows]`` is uint8 ``(n, H, W, 3)`` for an int64 array of n rows."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any) -> np.ndarray: ...
+
+
+class RowImages:
+    """Images that are decoded when they are asked for, as squares of :data:`SIZE` pixels.
+
+    Args:
+        source: N paths of image files, or a dataset of N items. An item is an image, a tuple that begins with one, or
+            a dict with ``image``. An image is a PIL image, or an array or tensor ``(H, W)``, ``(H, W, 3)`` or
+            ``(3, H, W)``: uint8, or floats, which are stretched to 0..255 unless they are within 0 to 1.
+    """
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+        self.shape = (len(source), SIZE, SIZE, 3)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        picked = np.arange(len(self))[rows]
+        images = [self._one(self.source[int(row)], int(row)) for row in np.atleast_1d(picked)]
+        stacked = np.stack(images) if images else np.empty((0, *self.shape[1:]), np.uint8)
+        return stacked if np.ndim(picked) else stacked[0]
+
+    def _one(self, item: Any, row: int) -> np.ndarray:
+        if isinstance(item, (str, os.PathLike)):
+            try:
+                return decode_image(os.fspath(item), SIZE, "pad")
+            except UnreadableImage:
+                return np.full(self.shape[1:], GREY, np.uint8)
+        if isinstance(item, Mapping):
+            item = next((item[key] for key in IMAGE_KEYS if key in item), None)
+        elif isinstance(item, (tuple, list)) and item:
+            item = item[0]
+        if not isinstance(item, Image.Image):
+            item = Image.fromarray(_to_uint8(item, row))
+        return np.asarray(fit_square(item.convert("RGB"), SIZE, "pad"))
+
+
+def open_images(images: Any, count: int) -> Any:
+    """Returns ``images`` as :class:`Images`.
+
+    Args:
+        images: a pixel store, an array ``(N, H, W, 3)`` or ``(N, H, W)`` (uint8, or floats from 0 to 1), a tensor
+            ``(N, 3, H, W)``, N paths, or a dataset of N items, see :class:`RowImages`.
+        count: N.
+
+    Raises:
+        DataError: It is none of these, or holds another number of images.
+    """
+    if not hasattr(images, "__getitem__") or not hasattr(images, "__len__") or isinstance(images, (str, Mapping)):
+        hint = "give an array (N, H, W, 3), a list of N image files, or a dataset whose items begin with an image"
+        raise DataError(f"images is a {type(images).__name__}", hint)
+    if len(images) != count:
+        raise DataError(f"there are {len(images):,} images for {count:,} samples", "give one image per sample")
+    if hasattr(images, "unreadable") or not hasattr(images, "shape"):
+        return images if hasattr(images, "unreadable") else RowImages(images)
+    array = np.asarray(images)
+    if array.ndim == 1:
+        return RowImages(array.tolist())
+    if array.ndim == 4 and array.shape[1] in (1, 3) and array.shape[-1] != 3:
+        array = np.moveaxis(array, 1, -1)
+    if array.ndim == 3 or (array.ndim == 4 and array.shape[-1] == 1):
+        array = np.repeat(array.reshape(*array.shape[:3], 1), 3, axis=3)
+    if array.ndim != 4 or array.shape[-1] != 3:
+        raise DataError(f"images has the shape {tuple(np.shape(images))}", "give (N, H, W, 3) or (N, H, W)")
+    if array.dtype != np.uint8:
+        if array.size and (array.min() < 0 or array.max() > 1):
+            problem = f"images are {array.dtype} from {array.min():g} to {array.max():g}"
+            raise DataError(problem, "give uint8 images, or floats from 0 to 1")
+        array = (np.asarray(array, np.float32) * 255).round().astype(np.uint8)
+    return array
+
+
+def _to_uint8(image: Any, row: int) -> np.ndarray:
+    """Returns an image as uint8 ``(H, W, 3)``."""
+    array = np.asarray(image)
+    if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[-1] not in (1, 3):
+        array = np.moveaxis(array, 0, -1)
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[-1] not in (1, 3) or array.dtype.kind not in "uif":
+        problem = f"images[{row}] is a {type(image).__name__} of the shape {np.shape(image)}"
+        raise DataError(
+            problem, "items of a dataset are images, tuples that begin with an image, or dicts with 'image'"
+        )
+    if array.dtype != np.uint8:
+        low, high = float(array.min()), float(array.max())
+        if low < 0 or high > 1:  # normalized by a mean and a deviation that are not known here
+            array = (array - low) / max(high - low, 1e-12)
+        array = (255 * array).round().astype(np.uint8)
+    return np.repeat(array, 3, axis=2) if array.shape[-1] == 1 else array
+
+
+def dataset_samples(dataset: Any) -> tuple[Sequence[str], list[str]] | None:
+    """Returns the image files and class names of a dataset like ``torchvision.datasets.ImageFolder``, or ``None``.
+
+    A ``Subset`` of one will do.
+    """
+    rows = getattr(dataset, "indices", None)
+    if rows is not None and hasattr(dataset, "dataset"):
+        whole = dataset_samples(dataset.dataset)
+        return None if whole is None else ([whole[0][int(row)] for row in rows], whole[1])
+    samples, classes = getattr(dataset, "samples", None), getattr(dataset, "classes", None)
+    is_folder = isinstance(samples, list) and samples and isinstance(samples[0], tuple) and len(samples[0]) == 2
+    if not is_folder or not isinstance(samples[0][0], (str, os.PathLike)) or not classes:
+        return None
+    return [str(path) for path, _ in samples], [str(name) for name in classes]
