@@ -155,18 +155,26 @@ class Audit:
     @classmethod
     def from_runs(
         cls,
-        runs: str | Path | Sequence[str | Path],
+        runs: str | Path | Sequence[str | Path] | AuditedRuns,
         *,
+        labels: str | Path | None = None,
+        samples: pd.DataFrame | None = None,
+        pixels: PixelsConfig | None = None,
         order: str | Path | None = None,
         neighbours: str = "auto",
         slices: Mapping[str, SliceSpec] | None = None,
         title: str | None = None,
         progress: ProgressFactory = no_progress,
     ) -> Audit:
-        """Audits the samples that finished runs of ``mlfix train`` held out, by all the evidence the runs left.
+        """Audits the samples that finished runs held out, by all the evidence the runs left.
 
         Args:
-            runs: a run directory, a directory of runs, a glob, or files of predictions; or several of these.
+            runs: a run directory of ``mlfix train``, a directory of runs, the folder of an :class:`AuditCallback
+                <mlfix_train.audit.callback.AuditCallback>`, files of predictions (see
+                :func:`mlfix_train.audit.predictions.files.open_predictions`), a glob, or several of these.
+            labels: file of the given labels, for predictions that are a matrix (``pred_probs.npy``).
+            samples: sample table with images and groups; by default that of the runs, and none for files.
+            pixels: how the images are decoded; by default as for the runs, and to 64 px for files.
             order: output directory of ``mlfix sort``, for its embeddings and to show slices in its order.
             neighbours: how neighbours are found: ``order``, ``pixels``, ``none`` or ``auto`` (the order, else pixels).
             slices: your own slices, see :func:`mlfix_train.audit.scores.slices.select_slices`.
@@ -180,10 +188,10 @@ class Audit:
         if neighbours == "order" and order is None:
             raise ConfigError("neighbours=order needs an order", "give order=<directory of mlfix sort>")
         times = {"start": time.monotonic()}
-        found = load_runs(runs)
+        found = runs if isinstance(runs, AuditedRuns) else load_runs(runs, labels)
         held = found.held_out(progress)
         times["predictions"] = time.monotonic()
-        data = open_run_data(found, held, progress)
+        data = open_run_data(found, held, progress, samples, pixels)
         times["data"] = time.monotonic()
         places = None if order is None else _read_places(order, data, held)
         scores, used = _neighbour_scores(held, data, order, neighbours, progress)

@@ -13,9 +13,10 @@ from mlfix_train.audit.audit import Audit
 from mlfix_train.audit.predictions.runs import load_runs
 from mlfix_train.audit.reporting.tracking import log_audit
 from mlfix_train.audit.reporting.wandb import wandb_run
-from mlfix_train.commands.inputs import check_out, read_matching_fixes
+from mlfix_train.commands.inputs import check_out, read_matching_fixes, read_samples
 from mlfix_train.commands.progress import ProgressBar
 from mlfix_train.config.audit import AuditConfig
+from mlfix_train.config.sections import has_data
 from mlfix_train.errors import DataError
 
 if TYPE_CHECKING:
@@ -43,9 +44,12 @@ def run(cfg: AuditConfig) -> pd.DataFrame:
     """
     if cfg.order and not Path(cfg.order).expanduser().exists():
         raise DataError(f"order={cfg.order} does not exist", "give the directory that `mlfix sort` wrote")
-    out = check_out(cfg.out, load_runs(cfg.runs).config.get("data", {}))
+    own_data, runs = has_data(cfg.data), load_runs(cfg.runs, cfg.labels)
+    out = check_out(cfg.out, cfg.data if own_data else runs.config.get("data", {}))
     audit = Audit.from_runs(
-        cfg.runs,
+        runs,
+        samples=read_samples(cfg.data) if own_data else None,
+        pixels=cfg.pixels if own_data else None,
         order=cfg.order,
         neighbours=cfg.neighbours,
         slices=cfg.slices,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlfix_train.config.sections import FixesConfig
+from mlfix_train.data.pixels.spec import PixelsConfig
 from mlfix_train.errors import ConfigError, check_choice, check_range
 
 
@@ -14,7 +15,13 @@ class AuditConfig:
     """Finished runs to a ranking of suspicious labels, with estimates, panels and a page.
 
     Args:
-        runs: A run directory, a directory of runs, a glob, or files of predictions (Parquet, CSV, MLfix's CSV).
+        runs: A run directory, a directory of runs, the folder of an AuditCallback, a glob, or files of predictions of
+            your own: CSV or Parquet with sample_id, label and a column of probabilities per class, or label_prob, or
+            pred and loss; or pred_probs.npy.
+        labels: Given labels for runs=pred_probs.npy, in the order of its rows (.npy, or CSV with label and sample_id);
+            null: labels.npy or labels.csv beside it.
+        data: Images and groups for predictions in files; runs bring their own.
+        pixels: How the images of data are decoded. size: 64.
         order: Directory of mlfix sort: its embeddings give the neighbours, and slices are shown in its order.
         neighbours: What similar images are found by: order | pixels | none | auto (the order if given, else pixels).
         out: Gets ranking.csv, slices.csv, unranked.csv, audit.json, report.html and panels/.
@@ -27,6 +34,9 @@ class AuditConfig:
     """
 
     runs: Any = "???"
+    labels: str | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    pixels: PixelsConfig = field(default_factory=PixelsConfig)
     order: str | None = None
     neighbours: str = "auto"
     out: str = "audit"

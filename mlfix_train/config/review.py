@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlfix_train.config.sections import FixesConfig
+from mlfix_train.config.sections import FixesConfig, has_data
 from mlfix_train.data.pixels.spec import PixelsConfig
 from mlfix_train.errors import ConfigError, check_range
 
@@ -56,5 +56,4 @@ class ReviewConfig:
     @property
     def has_data(self) -> bool:
         """Whether the data are given, and not only an audit."""
-        is_folder = str(self.data.get("_target_", "")).endswith("read_folder")
-        return bool(self.data.get("root") or self.data.get("file")) or (bool(self.data) and not is_folder)
+        return has_data(self.data)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -23,3 +25,9 @@ class FixesConfig:
 
         for name in self.ignore:
             check_choice("ignore", name, IGNORABLE)
+
+
+def has_data(data: Mapping[str, Any]) -> bool:
+    """Whether section ``data`` names data: a root, a file, or a reader that needs neither."""
+    is_folder = str(data.get("_target_", "")).endswith("read_folder")
+    return bool(data.get("root") or data.get("file")) or (bool(data) and not is_folder)

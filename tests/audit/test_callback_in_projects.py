@@ -197,7 +197,7 @@ def test_images_groups_and_panels() -> None:
 
 def image_folder(root: Path) -> Any:
     from torchvision.datasets import ImageFolder
-    from torchvision.transforms import functional as T  # noqa: N812
+    from torchvision.transforms import functional as T
 
     for i in range(12):
         path = root / CLASSES[i % 3] / f"{i:02}.png"

@@ -1,22 +1,39 @@
-"""Predictions in files of any origin: Parquet or CSV with our columns, and MLfix's published CSV files."""
+"""Predictions in files of any origin: tables, matrices of probabilities, and MLfix's published CSV files."""
 
 from __future__ import annotations
 
 import glob
+import json
+import logging
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mlfix_train.audit.predictions.table import REQUIRED, check_unique
+from mlfix_train.audit.predictions.checks import (
+    check_losses,
+    check_numbers,
+    check_shares,
+    match_names,
+    probability_columns,
+)
+from mlfix_train.audit.predictions.table import COLUMNS, REQUIRED, check_unique, predictions_table
+from mlfix_train.audit.scores.label_scores import check_probabilities
 from mlfix_train.data.files.csv_rows import read_rows
 from mlfix_train.errors import DataError, RunError, format_list
 
-SUFFIXES = (".parquet", ".pq", ".csv")
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".parquet", ".pq", ".csv", ".npy")
+LABEL_FILES = ("labels.npy", "labels.csv")
+"""Files of labels that are looked for beside a matrix of probabilities."""
+SMALLEST_PROBABILITY = 1e-38
+"""Probabilities are raised to this before their logarithm is taken."""
 PUBLISHED_PHOTO = r"^(?:(?s:.*)/)?([^/]+)-\d+\.[A-Za-z]+$|^"
 """The photo in the names of MLfix's crops, ``<photo>-<n>.jpg``; other samples are a group of their own."""
 Paths = str | Path | Sequence[str | Path]
@@ -33,27 +50,71 @@ def expand_paths(where: Paths) -> dict[str, list[str]]:
 
 
 def find_prediction_files(where: Paths) -> list[Path]:
-    """Returns the files of predictions that paths or globs name, in order; files of run directories are left out."""
-    paths = [Path(path) for matches in expand_paths(where).values() for path in matches]
-    files = [path for path in paths if path.is_file() and path.suffix.lower() in SUFFIXES]
-    return [path for path in files if not (path.parent / "run.json").exists()]
+    """Returns the files of predictions that paths or globs name, in order; files of run directories are left out.
+
+    A folder with ``predictions.parquet``, as :class:`mlfix_train.audit.callback.AuditCallback` writes it, stands for
+    that file. A matrix (``.npy``) has to be named itself, since a glob would also find labels.
+    """
+    files = []
+    for pattern, matches in expand_paths(where).items():
+        for path in map(Path, matches):
+            inner = path / "predictions.parquet"
+            if inner.is_file() and not (path / "run.json").exists():
+                files.append(inner)
+            elif path.is_file() and path.suffix.lower() in SUFFIXES and not (path.parent / "run.json").exists():
+                files += [path] if path.suffix.lower() != ".npy" or matches == [pattern] else []
+    return files
+
+
+@dataclass
+class PredictionFile:
+    """Predictions of one file.
+
+    Attributes:
+        table: ``sample_id``, ``label`` and ``pred`` (text; ``pred`` is empty where only ``label_prob`` is known and
+            below a half), all other columns of the file and, unless the file says nothing of it, ``loss`` (nats).
+            ``attrs["published"]`` says whether it is MLfix's format.
+        probabilities: float32 ``(N, C)``, if the file holds them.
+        class_names: names of the C columns.
+    """
+
+    table: pd.DataFrame
+    probabilities: np.ndarray | None = None
+    class_names: Sequence[str] = ()
 
 
 def read_predictions_file(path: str | Path) -> pd.DataFrame:
-    """Reads predictions from a file.
+    """Returns the table of :func:`open_predictions`."""
+    return open_predictions(path).table
 
-    A CSV needs the columns ``sample_id``, ``label`` and ``pred``. MLfix's published CSV files have an unnamed first
-    column of paths ``<folder>/<label>/<file>`` instead, which give the label and the id (``<label>/<file>``), and a
-    ``loss`` that is the negative cross-entropy, whose sign is flipped.
 
-    Returns:
-        A table with ``sample_id``, ``label``, ``pred``, all other columns of the file and, if there is one, ``loss``
-        (nats, higher is worse). ``attrs["published"]`` says whether it is MLfix's format.
+def open_predictions(path: str | Path, labels: str | Path | None = None) -> PredictionFile:
+    """Reads predictions of any origin from a file.
+
+    - CSV or Parquet with ``sample_id``, ``label`` and one of: a column of probabilities per class, named as the labels
+      (or after ``prob_``); ``label_prob``, the probability of the given label; ``pred`` and ``loss``.
+    - MLfix's published CSV: an unnamed first column of paths ``<folder>/<label>/<file>``, which give the label and the
+      id (``<label>/<file>``), and a ``loss`` that is the negative cross-entropy, whose sign is turned.
+    - ``pred_probs.npy``, float ``(N, C)``, with ``labels`` beside it, as cleanlab takes them; ``class_names.json`` and,
+      for sample ids, ``label_issues.csv`` of ``mlfix export to=cleanlab`` are read if they are there.
+
+    Predictions that are written in another way than labels (``1.0`` and ``1``, blanks) are matched where that is
+    certain.
+
+    Args:
+        path: the file.
+        labels: given labels of ``pred_probs.npy``: ``.npy`` (class numbers or names, ``(N,)``), or CSV or Parquet with
+            ``label`` and, optionally, ``sample_id``; by default ``labels.npy`` or ``labels.csv`` beside it.
 
     Raises:
-        RunError: The file can't be read, lacks a column, or has a sample twice or without a label.
+        RunError: The file can't be read, lacks a column, has a sample twice or without a label, a loss below 0,
+            probabilities that don't sum to 1, or predictions that are none of the labels.
     """
     path = Path(path)
+    if path.suffix.lower() == ".npy":
+        return _open_matrix(path, labels)
+    if labels is not None:
+        raise RunError(f"labels={labels} is given, but {path} holds its own", "leave labels= out")
     if path.suffix.lower() == ".csv":
         table, places, published = _read_csv(path)
     else:
@@ -62,7 +123,10 @@ def read_predictions_file(path: str | Path) -> pd.DataFrame:
         except (OSError, ValueError) as error:
             raise RunError(f"{path} can't be read: {error}", "give predictions as Parquet or CSV") from error
         places = [f"row {number + 1}" for number in range(len(table))]
-    missing = [name for name in REQUIRED if name not in table.columns]
+    given = set(table["label"].dropna().astype(str)) - {""} if "label" in table.columns else set()
+    columns = probability_columns(table, given, str(path), places.__getitem__) if given else None
+    needed = [name for name in REQUIRED if name != "pred" or (columns is None and "label_prob" not in table.columns)]
+    missing = [name for name in needed if name not in table.columns]
     if missing:
         raise RunError(
             f"{path} lacks the columns {format_list(missing)}; it has {format_list(table.columns, 8)}",
@@ -70,21 +134,127 @@ def read_predictions_file(path: str | Path) -> pd.DataFrame:
         )
     if not len(table):
         raise RunError(f"{path} holds no predictions", "give a file with one row per held-out sample")
-    for name in REQUIRED:
+    for name in [name for name in REQUIRED if name in table.columns]:
         empty = np.flatnonzero((table[name].isna() | (table[name].astype(object) == "")).to_numpy(dtype=bool))
         if len(empty):
             raise RunError(f"{path}: {places[empty[0]]} has no {name}", "complete or remove the line")
-        table[name] = table[name].astype(str)
+        table[name] = table[name].map(lambda value: value if isinstance(value, str) else str(value))
     check_unique(table, path)
-    if "loss" in table.columns:
-        numbers = pd.to_numeric(table["loss"], errors="coerce")
-        bad = np.flatnonzero(numbers.isna())
-        if len(bad):
-            problem = f"{path}: {places[bad[0]]} has the loss {table['loss'].iloc[bad[0]]!r}"
-            raise RunError(problem, "a loss is a number")
-        table["loss"] = -numbers if published else numbers
+    probabilities = None
+    if columns is not None:
+        probabilities = np.stack([pd.to_numeric(table[name]).to_numpy(np.float32) for name in columns.values()], 1)
+        names = pd.Index(list(columns)).get_indexer(pd.Index(table["label"]))
+        extra = table.drop(columns=[*columns.values(), *table.columns.intersection(COLUMNS)])
+        table = _table_of(table["sample_id"].to_numpy(), names, probabilities, list(columns)).join(extra)
+    else:
+        table = _check_columns(table, path, places, published)
     table.attrs["published"] = published
+    return PredictionFile(table, probabilities, list(columns or ()))
+
+
+def _check_columns(table: pd.DataFrame, path: Path, places: Sequence[str], published: bool) -> pd.DataFrame:
+    """Checks ``pred``, ``loss`` and ``label_prob`` of a table, and derives what follows from the others."""
+    for name in ("label_prob", "prob"):
+        if name in table.columns:
+            table[name] = check_shares(table[name], str(path), places.__getitem__)
+    if "pred" not in table.columns:
+        table["pred"] = np.where(table["label_prob"] >= 0.5, table["label"], "")
+    table["pred"] = match_names(table["label"], table["pred"], str(path))
+    if "loss" in table.columns:
+        losses = table["loss"]
+        if published:
+            numbers = pd.to_numeric(losses, errors="coerce")
+            losses = (-numbers).where(numbers.notna(), losses)
+        table["loss"] = check_losses(losses, str(path), places.__getitem__)
+    elif "label_prob" in table.columns:
+        table["loss"] = -np.log(np.maximum(table["label_prob"], SMALLEST_PROBABILITY))
     return table
+
+
+def _table_of(ids: np.ndarray, codes: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
+    logits = np.log(np.maximum(np.asarray(probabilities, np.float64), SMALLEST_PROBABILITY))
+    return predictions_table(ids, codes, logits, names, "")
+
+
+def _open_matrix(path: Path, labels: str | Path | None) -> PredictionFile:
+    """Reads a matrix of probabilities, its labels and, where they are there, names of classes and samples."""
+    try:
+        matrix = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} can't be read: {error}", "write it by np.save(path, pred_probs)") from error
+    try:
+        check_probabilities(matrix, str(path))
+    except DataError as error:
+        raise RunError(error.problem, error.hint) from error
+    n, n_classes = matrix.shape
+    beside = next((place for name in LABEL_FILES if (place := path.parent / name).exists()), None)
+    place = Path(labels).expanduser() if labels is not None else beside
+    if place is None:
+        hint = "give labels=<file> (labels.npy, or CSV with sample_id and label), in the order of its rows"
+        raise RunError(f"{path} holds probabilities, and there are no labels beside it", hint)
+    values, ids = _read_labels(place)
+    if len(values) != n:
+        raise RunError(f"{place} has {len(values):,} labels, {path} {n:,} rows", "give one label per row, in its order")
+    exported = path.parent / "label_issues.csv"
+    if ids is None and exported.exists():
+        listed = pd.read_csv(exported, dtype=str, keep_default_na=False)["sample_id"]
+        ids = listed.to_numpy(dtype=object) if len(listed) == n else None
+    names = _class_names(path.parent / "class_names.json", values, n_classes, place)
+    if set(values) <= set(names):
+        codes = pd.Index(names).get_indexer(pd.Index(values))
+    else:
+        codes = check_numbers(values, n_classes, str(place))
+    ids = np.array([str(row) for row in range(n)], dtype=object) if ids is None else ids
+    table = _table_of(ids, codes, matrix, names)
+    check_unique(table, place)
+    table["pred"] = match_names(table["label"], table["pred"], str(path))
+    table.attrs["published"] = False
+    return PredictionFile(table, np.asarray(matrix, np.float32), names)
+
+
+def _read_labels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns labels as text and, if the file has them, sample ids; both object ``(N,)``."""
+    try:
+        if path.suffix.lower() == ".npy":
+            values = np.load(path, allow_pickle=False)
+            if values.ndim != 1:
+                raise RunError(f"{path} has the shape {values.shape}", "give one label per sample: an array (N,)")
+            if values.dtype.kind == "f" and (values % 1 == 0).all():
+                values = values.astype(np.int64)
+            return values.astype(str).astype(object), None
+        table = (
+            pd.read_csv(path, dtype=str, keep_default_na=False)
+            if path.suffix.lower() == ".csv"
+            else pd.read_parquet(path)
+        )
+    except (OSError, ValueError) as error:
+        raise RunError(f"labels={path} can't be read: {error}", "give labels as .npy, CSV or Parquet") from error
+    if "label" not in table.columns:
+        problem = f"{path} has no column label; it has {format_list(table.columns, 8)}"
+        raise RunError(problem, "give a table with label and, optionally, sample_id")
+    ids = table["sample_id"].astype(str).to_numpy(dtype=object) if "sample_id" in table.columns else None
+    return table["label"].astype(str).to_numpy(dtype=object), ids
+
+
+def _class_names(path: Path, labels: np.ndarray, n_classes: int, source: Path) -> list[str]:
+    """Returns the names of the columns: those of the file, else the labels in order, else numbers."""
+    if path.exists():
+        try:
+            names = [str(name) for name in json.loads(path.read_text(encoding="utf-8"))]
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} can't be read: {error}", "write a JSON list of names, or delete it") from error
+        if len(set(names)) != n_classes:
+            problem = f"{path} has {len(set(names))} names, there are {n_classes} columns"
+            raise RunError(problem, "give one name per column, or delete it")
+        return names
+    found = sorted(set(labels))
+    if all(name.lstrip("-").isdigit() for name in found):
+        return [str(code) for code in range(n_classes)]
+    if len(found) != n_classes:
+        problem = f"{source} has {len(found)} different labels, there are {n_classes} columns"
+        raise RunError(problem, f"write the names of the columns, in order, as a JSON list: {path.name} beside it")
+    log.info("%s: columns are taken to be the labels in alphabetical order: %s", source, format_list(found, 4))
+    return found
 
 
 def _read_csv(path: Path) -> tuple[pd.DataFrame, list[str], bool]:

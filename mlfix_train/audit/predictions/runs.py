@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.audit.predictions.dynamics import read_dynamics
-from mlfix_train.audit.predictions.files import Paths, find_prediction_files, read_predictions_file
+from mlfix_train.audit.predictions.files import Paths, PredictionFile, find_prediction_files, open_predictions
 from mlfix_train.audit.predictions.held_out import HeldOut, merge_runs
 from mlfix_train.audit.predictions.table import read_predictions
 from mlfix_train.audit.scores.label_scores import check_probabilities
@@ -45,20 +45,22 @@ class AuditedRuns:
     Attributes:
         directories: finished classifier runs of the same data and labels; empty if there are files.
         states: ``run.json`` of each directory.
-        files: files of predictions.
+        files: files of predictions, by path.
     """
 
     directories: list[RunDirectory] = field(default_factory=list)
     states: list[dict[str, Any]] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)
+    files: dict[Path, PredictionFile] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.directories) + len(self.files)
 
     @property
     def class_names(self) -> list[str]:
-        """The classes, in the order of the columns of the probabilities; empty for files."""
-        return list(self.states[0]["labels"]) if self.states else []
+        """The classes; of runs in the order of the columns of the probabilities, of files as far as these name them."""
+        if self.states:
+            return list(self.states[0]["labels"])
+        return sorted({name for file in self.files.values() for name in file.class_names})
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -69,7 +71,7 @@ class AuditedRuns:
     @property
     def title(self) -> str:
         """Name and number of the runs."""
-        name = str(self.config["name"]) if self.states else self.files[0].parent.name
+        name = str(self.config["name"]) if self.states else next(iter(self.files)).absolute().parent.name
         return f"{name}, {len(self)} run{'s' if len(self) > 1 else ''}"
 
     def held_out(self, progress: ProgressFactory = no_progress) -> HeldOut:
@@ -81,23 +83,26 @@ class AuditedRuns:
         return merge_runs(self._predictions(progress("reading predictions")), self.class_names)
 
     def _predictions(self, progress: Callable[[int, int], None]) -> Iterator[pd.DataFrame]:
-        for done, path in enumerate(self.files, start=1):
-            yield read_predictions_file(path)
-            progress(done, len(self))
+        yield from (file.table for file in self.files.values())
         for done, run in enumerate(self.directories, start=1):
             yield read_predictions(run.predictions)
             progress(done, len(self))
 
 
-def load_runs(runs: Paths) -> AuditedRuns:
+def load_runs(runs: Paths, labels: str | Path | None = None) -> AuditedRuns:
     """Finds the finished runs that paths or globs name; warns about runs that are not finished and skips them.
 
+    Args:
+        runs: run directories, directories of them, files of predictions (see
+            :func:`mlfix_train.audit.predictions.files.open_predictions`), or globs of these.
+        labels: given labels of a matrix of probabilities.
+
     Raises:
-        RunError: No run is finished, or they have different data or labels.
+        RunError: No run is finished, they have different data or labels, or a file can't be used.
     """
     files = sorted(set(find_prediction_files(runs)))
     if files:
-        return AuditedRuns(files=files)
+        return AuditedRuns(files={path: open_predictions(path, labels) for path in files})
     patterns = str(runs) if isinstance(runs, (str, Path)) else [str(pattern) for pattern in runs]
     found = [run for run in find_runs(patterns) if _is_usable(run)]
     if not found:
@@ -153,6 +158,8 @@ def mean_probabilities(runs: AuditedRuns, held: HeldOut, progress: ProgressFacto
     Raises:
         DataError: A matrix has another shape than its predictions, or rows that don't sum to 1.
     """
+    if runs.files:
+        return _mean_of_files(list(runs.files.values()), held)
     kept = [run for run in runs.directories if (run.path / "probabilities.npy").exists()]
     if kept and len(kept) < len(runs):
         text = "%d of %d runs kept no probabilities (audit.probabilities=true): confident_score stays empty"
@@ -175,6 +182,17 @@ def mean_probabilities(runs: AuditedRuns, held: HeldOut, progress: ProgressFacto
             else:
                 total[target[:, None], order] += block
         report(done, len(kept))
+    total /= held.n_runs[:, None].astype(np.float32)
+    return total
+
+
+def _mean_of_files(files: Sequence[PredictionFile], held: HeldOut) -> np.ndarray | None:
+    if any(file.probabilities is None for file in files):
+        return None
+    total = np.zeros((len(held), len(held.class_names)), np.float32)
+    for file in files:
+        columns = pd.Index(held.class_names).get_indexer(pd.Index(list(file.class_names)))
+        total[held.rows_of(file.table["sample_id"])[:, None], columns] += np.asarray(file.probabilities)
     total /= held.n_runs[:, None].astype(np.float32)
     return total
 
@@ -230,32 +248,92 @@ class RunData:
     problem: str = ""
 
 
-def open_run_data(runs: AuditedRuns, held: HeldOut, progress: ProgressFactory = no_progress) -> RunData:
-    """Opens samples and images of the runs; if something is missing, the result says what, and nothing is raised."""
-    if not runs.states:
-        return RunData(problem="files of predictions name no images")
+def open_run_data(
+    runs: AuditedRuns,
+    held: HeldOut,
+    progress: ProgressFactory = no_progress,
+    samples: pd.DataFrame | None = None,
+    pixels: PixelsConfig | None = None,
+) -> RunData:
+    """Opens samples and images: those that are given, else those of the runs.
+
+    If something of the runs is missing, the result says what, and nothing is raised.
+
+    Args:
+        runs: the runs.
+        held: what they held out.
+        progress: shows the decoding of images.
+        samples: sample table to use, in place of that of the runs.
+        pixels: how its images are decoded; by default as the runs did.
+
+    Raises:
+        DataError: ``samples`` are given, and lack some that are audited.
+    """
+    if samples is None and not runs.states:
+        return RunData(problem="files of predictions name no images: give data.root=<folder>")
     try:
-        samples = read_run_samples(runs.config)
-        gone = held.sample_ids[~held.sample_ids.isin(samples.index)]
+        table = read_run_samples(runs.config) if samples is None else _match_ids(samples, held)
+        gone = held.sample_ids[~held.sample_ids.isin(table.index)]
         if len(gone):
             raise DataError(
-                f"the data no longer holds {len(gone):,} of the ranked samples: {format_list(gone, 3)}",
-                "bring the images back, or train again on the data as it is now",
+                f"the data lacks {len(gone):,} of the {len(held):,} audited samples: {format_list(gone, 3)}",
+                "give the data that was audited; sample_id is the image's path in the folder",
+                [] if samples is None else [f"the data has {format_list(samples.index, 3)}"],
             )
     except MlfixError as error:
+        if samples is not None:
+            raise
         return RunData(problem=str(error))
     given = held.given_labels
-    changed = int((samples.loc[held.sample_ids, "label"].to_numpy() != given).sum())
+    changed = int((table.loc[held.sample_ids, "label"].to_numpy() != given).sum())
     if changed:
-        log.warning("%d labels in the data have changed since the runs were trained; the old ones are audited", changed)
-        samples = samples.copy()
-        samples.loc[held.sample_ids, "label"] = given
+        log.warning("%d labels in the data are other than those that were audited; the latter are shown", changed)
+        table = table.copy()
+        table.loc[held.sample_ids, "label"] = given
     try:
-        settings = PixelsConfig(**runs.config["pixels"])
-        spec, limit, report = settings.spec(), settings.max_unreadable, progress("decoding images")
-        return RunData(samples, open_store(samples, spec, settings.cache, max_unreadable=limit, progress=report))
+        settings = pixels or PixelsConfig(**runs.config.get("pixels", {"size": 64}))
+        spec, limit, report = settings.spec(64), settings.max_unreadable, progress("decoding images")
+        return RunData(table, open_store(table, spec, settings.cache, max_unreadable=limit, progress=report))
     except MlfixError as error:
-        return RunData(samples, None, str(error))
+        return RunData(table, None, str(error))
+
+
+def _match_ids(samples: pd.DataFrame, held: HeldOut) -> pd.DataFrame:
+    """Returns the sample table indexed by the ids of the predictions, where these are certain to be of its images.
+
+    They are if they are the same, the ends of paths (``a.jpg`` for ``cat/a.jpg``), or paths without suffix, each of one
+    image only; or if ids are row numbers and labels are the same in each row.
+    """
+    ids = held.sample_ids
+    if ids.isin(samples.index).all():
+        return samples
+    names = [str(name) for name in samples.index]
+    short: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        parts = name.split("/")
+        ends = {"/".join(parts[i:]) for i in range(len(parts))}
+        for end in ends | {end.rpartition(".")[0] for end in ends if "." in end.rpartition("/")[2]}:
+            short.setdefault(end, []).append(row)
+    found: dict[int, str] = {}
+    for name in ids:
+        rows = short.get(str(name).replace("\\", "/").removeprefix("./"), [])
+        parts = str(name).replace("\\", "/").split("/")
+        for i in range(1, len(parts)):  # the id may begin above the folder of the data
+            rows = rows or ([row] if (row := _row(samples, "/".join(parts[i:]))) is not None else [])
+        if len(rows) == 1 and rows[0] not in found:
+            found[rows[0]] = str(name)
+    if len(found) == len(ids):
+        log.info("ids of the predictions were matched to the images by the ends of their paths, such as %s", ids[0])
+        return samples.rename(index={names[row]: name for row, name in found.items()})
+    numbered = list(ids) == [str(row) for row in range(len(ids))] and len(ids) == len(samples)
+    if numbered and (samples["label"].to_numpy(dtype=object) == held.given_labels).all():
+        log.info("rows of the predictions were matched to the images in the order of their paths: all labels agree")
+        return samples.set_axis(ids.rename("sample_id"))
+    return samples
+
+
+def _row(samples: pd.DataFrame, name: str) -> int | None:
+    return int(samples.index.get_loc(name)) if name in samples.index else None
 
 
 def read_run_samples(config: Mapping[str, Any]) -> pd.DataFrame:

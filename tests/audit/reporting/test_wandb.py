@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from lightning.pytorch.loggers import CSVLogger
 
 from mlfix_train.audit.reporting import tracking
 from mlfix_train.audit.reporting import wandb as wandb_tracking

@@ -1,0 +1,159 @@
+"""Judges predictions of other frameworks before they are believed: names written two ways, losses, probabilities.
+
+Shapes: N samples, C classes.
+"""
+
+import logging
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from mlfix_train.audit.scores.label_scores import TOLERANCE
+from mlfix_train.errors import RunError, format_list
+
+log = logging.getLogger(__name__)
+
+MIN_ROWS = 10
+"""Rows from which on predictions that are never a given label are an error."""
+FEW_RIGHT = 0.1
+"""Share of predictions that are the given label below which there is a warning."""
+RESERVED = ("sample_id", "label", "pred", "loss", "prob", "label_prob", "margin", "split")
+PREFIXES = ("", "prob_", "probability_", "pred_prob_", "pred_probs_", "p_")
+"""What names of columns of probabilities may begin with, before the label."""
+Place = Callable[[int], str]
+"""Names a row for an error: ``line 3``."""
+
+
+def name_key(name: str) -> str:
+    """Returns what names have in common that are written in different ways: `` stop``, ``1.0`` and ``1``, é and é."""
+    text = unicodedata.normalize("NFC", name).strip()
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return str(int(number)) if number.is_integer() and abs(number) < 2**53 else text
+
+
+def match_names(labels: pd.Series, preds: pd.Series, source: str) -> pd.Series:
+    """Returns predictions as the given labels are written, where they differ by blanks, ``1`` and ``1.0``, or Unicode.
+
+    Args:
+        labels: given labels, text ``(N,)``.
+        preds: predicted labels, text ``(N,)``; empty where unknown.
+        source: the file, for errors.
+
+    Raises:
+        RunError: A prediction could be one of two labels, or none of :data:`MIN_ROWS` or more predictions is any of
+            the labels.
+    """
+    given, predicted = set(labels.unique()), [name for name in preds.unique() if name]
+    strange = [name for name in predicted if name not in given]
+    if strange:
+        by_key: dict[str, list[str]] = {}
+        for name in sorted(given):
+            by_key.setdefault(name_key(name), []).append(name)
+        same = {name: by_key.get(name_key(name), []) for name in strange}
+        for name, candidates in same.items():
+            if len(candidates) > 1:
+                problem = f"{source}: the prediction {name!r} may be the label {format_list(map(repr, candidates))}"
+                raise RunError(problem, "write each label in one way")
+        renamed = {name: candidates[0] for name, candidates in same.items() if candidates}
+        if renamed:
+            pairs = format_list((f"{name!r} is {label!r}" for name, label in renamed.items()), 3)
+            log.info("%s: predictions are written in another way than labels and were matched: %s", source, pairs)
+            preds = preds.map(lambda name: renamed.get(name, name))
+    known = preds[preds != ""]
+    if len(known) >= MIN_ROWS and given.isdisjoint(known.unique()):
+        shown, others = format_list(sorted(given), 4), format_list(sorted(known.unique()), 4)
+        numbers = all(name_key(name).lstrip("-").isdigit() for name in known.unique())
+        hint = "pred holds class numbers: write the names of the classes" if numbers else "use the same names in both"
+        raise RunError(
+            f"{source}: no prediction is any of the given labels: labels are {shown}, predictions {others}", hint
+        )
+    right = float((labels[known.index] == known).mean()) if len(known) else 1.0
+    if len(known) >= MIN_ROWS and right < FEW_RIGHT:
+        text = "%s: only %.0f%% of the predictions are the given label: are these the labels that the model learned?"
+        log.warning(text, source, 100 * right)
+    return preds
+
+
+def check_losses(losses: pd.Series, source: str, place: Place) -> np.ndarray:
+    """Returns losses as float64 ``(N,)``.
+
+    Raises:
+        RunError: One is not a finite number, or below 0; its row is named.
+    """
+    numbers = pd.to_numeric(losses, errors="coerce").to_numpy(np.float64)
+    bad = np.flatnonzero(~np.isfinite(numbers))
+    if len(bad):
+        raise RunError(f"{source}: {place(bad[0])} has the loss {losses.iloc[bad[0]]!r}", "a loss is a number")
+    negative = np.flatnonzero(numbers < 0)
+    if len(negative):
+        problem = f"{source}: {place(negative[0])} has the loss {numbers[negative[0]]:g}, below 0"
+        hint = "a cross-entropy is 0 or more, higher is worse; is this a log-likelihood? turn its sign"
+        raise RunError(f"{problem} ({len(negative):,} of {len(numbers):,} losses are)", hint)
+    return numbers
+
+
+def check_shares(values: pd.Series, source: str, place: Place) -> np.ndarray:
+    """Returns probabilities as float64 ``(N,)``.
+
+    Raises:
+        RunError: One is not a number from 0 to 1; its row is named.
+    """
+    numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64)
+    bad = np.flatnonzero(~((numbers >= 0) & (numbers <= 1 + 1e-6)))
+    if len(bad):
+        problem = f"{source}: {place(bad[0])} has the {values.name} {values.iloc[bad[0]]!r}"
+        raise RunError(problem, "a probability is a number from 0 to 1 (exp of a log-probability)")
+    return np.minimum(numbers, 1.0)
+
+
+def probability_columns(table: pd.DataFrame, labels: Iterable[str], source: str, place: Place) -> dict[str, str] | None:
+    """Finds the columns of a table that hold the probability of each class.
+
+    They are named as the labels, alone or after one of :data:`PREFIXES`; classes that are never a label may be among
+    them. Each row sums to 1.
+
+    Returns:
+        Class name to column, in the order of the columns; ``None`` if there are none.
+
+    Raises:
+        RunError: Columns that are named as the labels do not hold probabilities; a row is named.
+    """
+    given = {name_key(name): name for name in labels}
+    for prefix in PREFIXES:
+        named = {
+            given.get(name_key(str(column)[len(prefix) :]), str(column)[len(prefix) :]): column
+            for column in table.columns
+            if str(column).startswith(prefix) and column not in RESERVED
+        }
+        if not set(given.values()) <= set(named):
+            continue
+        numbers = {name: pd.to_numeric(table[column], errors="coerce") for name, column in named.items()}
+        shares = {name: values.to_numpy(np.float64) for name, values in numbers.items()}
+        likely = [name for name, values in shares.items() if ((values >= 0) & (values <= 1 + TOLERANCE)).all()]
+        for names in (likely, [name for name in named if name in set(given.values())]):
+            total = np.sum([shares[name] for name in names], axis=0) if names else np.zeros(len(table))
+            bad = np.flatnonzero(~(np.abs(total - 1) <= TOLERANCE))
+            if set(given.values()) <= set(names) and not len(bad):
+                return {name: named[name] for name in names}
+        problem = f"{source}: {place(bad[0])}: the columns {format_list(names, 4)} sum to {total[bad[0]]:.4g}"
+        raise RunError(problem, "probabilities sum to 1 in each row: give the softmax of the logits, for every class")
+    return None
+
+
+def check_numbers(values: Sequence[object] | np.ndarray, n_classes: int, source: str) -> np.ndarray:
+    """Returns labels as class numbers, int64 ``(N,)``.
+
+    Raises:
+        RunError: One is not a whole number from 0 to ``n_classes - 1``.
+    """
+    numbers = pd.to_numeric(pd.Series(list(values)), errors="coerce").to_numpy(np.float64)
+    bad = np.flatnonzero(~((numbers >= 0) & (numbers < n_classes) & (numbers % 1 == 0)))
+    if len(bad):
+        problem = f"{source}: row {bad[0]} has the label {values[bad[0]]}, and there are {n_classes} columns"
+        raise RunError(problem, f"labels are 0 to {n_classes - 1}, or names")
+    return numbers.astype(np.int64)
