@@ -1,7 +1,5 @@
 """The ``mlfix`` command: a command word, then its keys. Heavy imports happen inside the commands."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

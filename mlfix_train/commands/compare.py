@@ -1,7 +1,5 @@
 """``mlfix compare``: the runs of two or three arms become a table, a page, and a W&B run."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Mapping

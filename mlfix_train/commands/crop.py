@@ -1,7 +1,5 @@
 """``mlfix crop``: photos with boxes to crops and a sample table."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

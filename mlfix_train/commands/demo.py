@@ -1,7 +1,5 @@
 """``mlfix demo``: the whole loop on rendered signs with planted label errors, and a simulated reviewer."""
 
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``mlfix export``: an audit to the files of another tool, or fixes of crops back into their annotations."""
 
-from __future__ import annotations
-
 import logging
 import os
 from dataclasses import replace

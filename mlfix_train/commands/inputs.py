@@ -1,7 +1,5 @@
 """What commands read: samples, boxes, fixes and splits, built from their sections of the configuration."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Mapping

@@ -1,11 +1,10 @@
 """Progress of long work: a bar on a terminal, lines elsewhere."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -51,7 +50,7 @@ class ProgressBar:
         """Returns a callback for a part of the work that begins at ``start`` of ``total``."""
         return lambda done, _: self(start + done, total)
 
-    def __enter__(self) -> ProgressBar:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

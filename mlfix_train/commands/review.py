@@ -1,7 +1,5 @@
 """``mlfix review``: serves the page where people mark wrong labels, and writes the fixes file as they go."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

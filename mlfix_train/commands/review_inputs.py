@@ -1,7 +1,5 @@
 """The inputs of ``mlfix review``: an audit or data, pixels, and a visual order; read without loading torch."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging
@@ -105,7 +103,7 @@ def _check_audited_samples(ranking: pd.DataFrame, table: pd.DataFrame, source: s
 
 def _read_or_make_order(
     cfg: ReviewConfig,
-    ids: pd.Index[str],
+    ids: pd.Index,
     audit_order: str | None,
     data: Mapping[str, Any],
     pixels: PixelsConfig,

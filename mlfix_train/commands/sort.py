@@ -1,7 +1,5 @@
 """``mlfix sort``: images in visual order, with their embeddings, outliers and near-duplicates."""
 
-from __future__ import annotations
-
 import json
 import logging
 import time

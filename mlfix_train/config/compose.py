@@ -1,7 +1,5 @@
 """Composes the configuration of a command from YAML presets and ``key=value`` overrides."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

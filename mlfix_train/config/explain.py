@@ -1,7 +1,5 @@
 """Turns Hydra's and OmegaConf's errors into errors that name the key and the closest right one."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

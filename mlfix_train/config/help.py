@@ -1,7 +1,5 @@
 """What ``mlfix <command> --help`` says of the keys: names, defaults and meanings, from the dataclasses and the YAML."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import re

@@ -1,7 +1,5 @@
 """Builds the object that a section's ``_target_`` names."""
 
-from __future__ import annotations
-
 import inspect
 import os
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Normalizes ``key=value`` overrides as people type them into what Hydra's grammar accepts."""
 
-from __future__ import annotations
-
 import re
 
 from mlfix_train.errors import ConfigError

@@ -4,8 +4,6 @@ The dataclasses are Hydra's structured configs: it rejects unknown keys and valu
 express, such as ranges, stands in their ``__post_init__``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import importlib
 from typing import Any

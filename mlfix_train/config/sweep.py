@@ -1,7 +1,5 @@
 """Expands the overrides of ``mlfix train -m`` into the runs of a sweep."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any

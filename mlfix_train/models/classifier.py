@@ -1,7 +1,5 @@
 """The classifier: a network, its loss and its recipe as a LightningModule."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

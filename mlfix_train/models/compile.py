@@ -1,7 +1,5 @@
 """``torch.compile`` where it is worth it, with a fallback to eager, and the largest batch that fits into memory."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress

@@ -1,7 +1,5 @@
 """Stops a training whose loss is not finite, without waiting for the device at every step."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the classifier and the sorting network share: an optimizer by a recipe, one result per seed, compiling."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -4,8 +4,6 @@ Sources: fastai's ``fine_tune`` and ``fit_one_cycle``, as the published experime
 disciplined approach to neural network hyper-parameters", with fastai's cosine form.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

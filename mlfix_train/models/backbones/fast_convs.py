@@ -8,8 +8,6 @@ laid out as rows (im2col). Results are the same up to rounding. ``scripts/bench_
 Shapes: N images, C input channels, O output channels, H x W input and h x w output positions.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -3,8 +3,6 @@
 Shapes: N images of H x W pixels, C classes, D channels of a feature map of h x w positions.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import socket

@@ -4,8 +4,6 @@ timm's networks shrink an image by four in their first layers, which at 32 px wi
 this one keeps the full resolution in its first layer and is fast on a CPU.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

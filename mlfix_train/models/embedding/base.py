@@ -4,8 +4,6 @@ Shapes: N images of H x W pixels, D features of the embedder, E dimensions of th
 projection.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from abc import ABC, abstractmethod

@@ -1,7 +1,5 @@
 """Builds an embedder by its name."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mlfix_train.errors import ConfigError, check_choice

@@ -13,8 +13,6 @@ metric"; channel weights and trunks are those of its package ``lpips`` (BSD lice
 Shapes: N images, L layers with C channels and h x w positions, D the sum over layers of C * h * w.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import warnings

@@ -1,7 +1,5 @@
 """Embeds images by the features of a network that was trained here: a sorting network or a classifier."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 Shapes: N images, M of them a sample, D features, E dimensions after the projection.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Embeds images by their pixels: needs no network, and no training."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from mlfix_train.models.embedding.base import TorchEmbedder

@@ -7,8 +7,6 @@ Zisserman 2003, "Video Google: a text retrieval approach to object matching in v
 Shapes: N images, C channels, P positions, W visual words.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from typing import Any

@@ -5,8 +5,6 @@ Source: Zbontar, Jing, Misra, LeCun and Deny 2021, "Barlow Twins: self-supervise
 Shapes: N samples of a batch, of all processes together; D features.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

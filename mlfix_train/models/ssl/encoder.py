@@ -3,8 +3,6 @@
 Shapes: N images of H x W pixels, D features, C channels of a feature map of h x w positions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

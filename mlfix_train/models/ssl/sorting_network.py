@@ -1,7 +1,5 @@
 """The sorting network: an encoder that learns without labels, by Barlow Twins, which images look alike."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
