@@ -78,11 +78,7 @@ class SortingNetwork(RecipeModule):
         return {"features": self(batch["image"]).float(), "index": batch["index"]}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Checks that a checkpoint holds a network of the same shape.
-
-        Raises:
-            RunError: It holds another.
-        """
+        """Raises a RunError unless a checkpoint holds a network of the same shape."""
         own, loaded = self.state_dict(), checkpoint.get("state_dict", {})
         different = sorted(name for name in own if name not in loaded or loaded[name].shape != own[name].shape)
         if different:
