@@ -23,15 +23,10 @@ from mlfix_train.errors import ConfigError
 def compose(command: str, overrides: Sequence[str] = (), with_hydra: bool = False) -> DictConfig:
     """Composes the configuration of a command as the command line does.
 
-    A Hydra application that calls this keeps its own Hydra state.
-
-    Args:
-        command: Such as ``"train"``.
-        overrides: ``key=value`` strings.
-        with_hydra: Keep Hydra's own section.
+    A Hydra application that calls this keeps its own Hydra state; ``with_hydra`` keeps Hydra's own section.
 
     Raises:
-        ConfigError: An unknown key or an invalid value; the hint names the closest key.
+        ConfigError: An unknown command or key, or an invalid value; the hint names the closest one.
     """
     for override in overrides:
         if override.startswith("="):
