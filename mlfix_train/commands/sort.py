@@ -63,20 +63,18 @@ def run(cfg: SortConfig) -> pd.DataFrame:
     rows = np.flatnonzero(~table.index.isin(store.unreadable))
     if not len(rows):
         raise DataError("none of the images can be read", "replace them, or set data.root to other images")
-    readable = table.iloc[rows]
-    previous = None
-    if cfg.initial_order:
-        previous = read_order(cfg.initial_order, readable.index, "initial_order", partial=True)
+    readable, initial = table.iloc[rows], cfg.initial_order
+    previous = read_order(initial, readable.index, "initial_order", partial=True) if initial else None
     slice_rows(readable["label"], cfg.slices)  # raises before the long work
 
     clock = time.monotonic()
-    found = _embed(cfg, embedder, store, rows, readable.index, out, device)
+    found = _embed(cfg, embedder, store, rows, readable.index, device)
     seconds = {"embedding": time.monotonic() - clock}
     clock = time.monotonic()
     log.info("ordering %s images", f"{len(rows):,}")
-    options: dict[str, Any] = {"search_effort": cfg.search_effort, "seed": cfg.seed}
+    options: dict[str, Any] = {"previous": previous, "search_effort": cfg.search_effort, "seed": cfg.seed}
     with ProgressBar("ordering labels") as progress:
-        order = order_images(found, readable, previous=previous, progress=progress, **options)
+        order = order_images(found, readable, progress=progress, **options)
     threshold = cfg.duplicates.threshold
     if isinstance(threshold, str):  # auto
         threshold = 0.0 if embedder is None else near_duplicate_threshold(store, rows, embedder, cfg.seed)
@@ -85,9 +83,8 @@ def run(cfg: SortConfig) -> pd.DataFrame:
         store, rows, found.neighbours, readable, threshold, None if held_out is None else held_out[rows]
     )
     seconds["order"] = time.monotonic() - clock
-    name = embedder.name if embedder else f"embeddings of {cfg.embeddings}"
     summary: dict[str, Any] = {
-        "used": name,
+        "used": embedder.name if embedder else f"embeddings of {cfg.embeddings}",
         "images": len(rows),
         "unreadable": len(table) - len(rows),
         "samples": samples_fingerprint(readable.index),
@@ -102,7 +99,7 @@ def run(cfg: SortConfig) -> pd.DataFrame:
     with atomic_path(out / "duplicates.csv") as temporary:
         duplicates.to_csv(temporary, index=False)
     log.info("drawing panels")
-    drawn: dict[str, Any] = {"embedding": name, "slices": cfg.slices, "n_panels": cfg.n_panels}
+    drawn: dict[str, Any] = {"embedding": summary["used"], "slices": cfg.slices, "n_panels": cfg.n_panels}
     pictures = draw_sort(order, duplicates, lambda numbers: store[rows[numbers]], out / "panels", **drawn)
     seconds["total"] = time.monotonic() - started
     summary["duplicates"] = count_duplicates(duplicates)
@@ -115,27 +112,21 @@ def run(cfg: SortConfig) -> pd.DataFrame:
 
 
 def _embed(
-    cfg: SortConfig,
-    embedder: Embedder | None,
-    store: PixelStore,
-    rows: np.ndarray,
-    ids: pd.Index,
-    out: Path,
-    device: str,
+    cfg: SortConfig, embedder: Embedder | None, store: PixelStore, rows: np.ndarray, ids: pd.Index, device: str
 ) -> EmbeddedImages:
     """Embeds images, or reads given embeddings, and finds their neighbours."""
+    out = Path(cfg.out).expanduser()
     if embedder is None:
         given = read_embeddings(Path(str(cfg.embeddings)).expanduser(), len(rows), ids=ids)
         write_embeddings(given, out / "embeddings.npy")
         return search_embeddings(given, device=device, seed=cfg.seed)
+    bfloat16 = best_precision("gpu" if device.startswith("cuda") else device) == "bf16-mixed"
+    options: dict[str, Any] = {"batch_size": cfg.batch_size, "bfloat16": bfloat16, "device": device}
     with ProgressBar("embedding images") as progress:
-        bfloat16 = best_precision("gpu" if device.startswith("cuda") else device) == "bf16-mixed"
-        options: dict[str, Any] = {"batch_size": cfg.batch_size, "bfloat16": bfloat16, "device": device}
         return embed_and_search(store, rows, embedder, folder=out, seed=cfg.seed, progress=progress, **options)
 
 
 def _build_embedder(cfg: SortConfig, device: str) -> Embedder:
-    """Builds what turns images into embeddings."""
     if cfg.embedder is not None:
         return check_embedder(instantiate(cfg.embedder, "embedder"))
     options = {key: getattr(cfg, key) for key in ("network", "width", "lpips", "visual_words")}

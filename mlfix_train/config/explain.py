@@ -70,24 +70,19 @@ def _full_key(text: str, key: str) -> str:
 
 
 def _unknown_key(command: str, text: str) -> ConfigError | None:
-    for pattern in UNKNOWN_KEY:
-        match = re.search(pattern, text)
-        if match:
-            return unknown_key(command, _full_key(text, match.group(1)))
-    return None
+    match = next(filter(None, (re.search(pattern, text) for pattern in UNKNOWN_KEY)), None)
+    return unknown_key(command, _full_key(text, match.group(1))) if match else None
 
 
 def _invalid_value(command: str, text: str) -> ConfigError | None:
-    match = re.search(r"Value '([^']*)'(?: of type '\w+')? (?:could not be converted to|is not a valid) (\w+)", text)
-    if match:
+    problem = r"Value '([^']*)'(?: of type '\w+')? (?:could not be converted to|is not a valid) (\w+)"
+    if match := re.search(problem, text):
         value, kind = match.groups()
         wanted = TYPES.get(kind, kind)
         return ConfigError(f"{_full_key(text, 'a key')}={value} is not {wanted}", f"use {wanted}")
-    match = re.search(r"(?:field|Value) '?([\w.]+)'? is not Optional|Incompatible value 'None' for field", text)
-    if match:
+    if match := re.search(r"(?:field|Value) '?([\w.]+)'? is not Optional|Incompatible value 'None' for field", text):
         return ConfigError(f"{_full_key(text, match.group(1) or 'a key')}=null is not allowed", "set a value")
-    match = re.search(r"Value '([^']*)' of type '\w+' is incompatible with type hint '([^']*)'", text)
-    if match:
+    if match := re.search(r"Value '([^']*)' of type '\w+' is incompatible with type hint '([^']*)'", text):
         value, hint = match.groups()
         wanted = hint.replace("Optional", "null or ").replace("Union", "one of ").replace("typing.", "")
         return ConfigError(f"{_full_key(text, 'a key')}={value} has the wrong type", f"use {wanted}")

@@ -60,7 +60,8 @@ def _describe(
     kind: type[Any], values: dict[str, Any], groups: dict[str, Any], folder: Path, indent: str
 ) -> Iterator[str]:
     docs = argument_docs(kind)
-    nesting = {name: hint for name, hint in typing.get_type_hints(kind).items() if dataclasses.is_dataclass(hint)}
+    hints: dict[str, Any] = typing.get_type_hints(kind)
+    nesting = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
     for field in sorted(dataclasses.fields(kind), key=lambda one: one.name in nesting or bool(groups.get(one.name))):
         meaning, nested = docs.get(field.name, ""), nesting.get(field.name)
         preset = groups.get(field.name) if not indent else None
@@ -90,9 +91,8 @@ def _line(start: str, meaning: str) -> Iterator[str]:
 
 
 def _value(field: dataclasses.Field[Any], values: dict[str, Any]) -> str:
-    value = values.get(field.name, field.default)
-    if value is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
-        value = field.default_factory()
+    factory = field.default_factory
+    value = values.get(field.name, field.default if factory is dataclasses.MISSING else factory())
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     if isinstance(value, list):

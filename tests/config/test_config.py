@@ -40,7 +40,7 @@ def test_every_command_composes(command: str) -> None:
 
 
 def test_an_unknown_command_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="unknown command trian[\\s\\S]*did you mean 'train'"):
+    with pytest.raises(ConfigError, match=r"unknown command trian[\s\S]*did you mean 'train'"):
         compose("trian")
 
 

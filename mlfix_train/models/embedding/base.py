@@ -68,11 +68,6 @@ class Embedder(Protocol):
         """Returns the embeddings of features: float32, ``(n, D)`` to ``(n, E)``."""
 
 
-def missing_members(embedder: object) -> list[str]:
-    """Returns the attributes and methods that an object lacks to be an :class:`Embedder`."""
-    return [name for name in (*Embedder.__annotations__, "fit", "features", "project") if not hasattr(embedder, name)]
-
-
 class TorchEmbedder(ABC):
     """Base class of embedders: a subclass says how a batch of images becomes features.
 

@@ -36,7 +36,7 @@ class Projection:
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Maps ``(N, D)`` to float32 ``(N, E)``."""
         centered = torch.from_numpy(np.asarray(features, dtype=np.float32) - self.mean)
-        return (centered @ torch.from_numpy(self.basis)).numpy()  # type: ignore[no-any-return]
+        return (centered @ torch.from_numpy(self.basis)).numpy()
 
 
 def fit_projection(sample: np.ndarray, width: int, whiten: bool = False) -> Projection:
