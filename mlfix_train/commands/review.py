@@ -80,6 +80,29 @@ def run(cfg: ReviewConfig) -> Path:
     return fixes
 
 
+def _open_browser(link: str) -> None:
+    has_screen = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if not has_screen:
+        return  # a text browser would take over the terminal
+    try:
+        webbrowser.open(link)
+    except webbrowser.Error as error:
+        log.warning("the browser could not be opened (%s): open the link yourself", error)
+
+
+def _print_summary(session: ReviewSession) -> None:
+    progress = session.progress({})
+    print(
+        f"reviewed   {progress['reviewed']:,} of {progress['samples']:,} samples: {progress['marked']:,} marked, "
+        f"{progress['invalid']:,} of them invalid"
+    )
+    rate = progress["random_sample"]
+    if rate and rate["interval"]:
+        interval = "95% interval {}% to {}%".format(*rate["interval"])
+        print(f"errors     {rate['rate']}% of all labels ({interval}), from {rate['reviewed']:,} random samples")
+    print(f"fixes      {session.fixes_path}", flush=True)
+
+
 def widget(cfg: ReviewConfig) -> Any:
     """Returns the page as a notebook widget; raises what :func:`run` raises."""
     return make_widget(get_open_session(_check_paths(cfg)) or open_configured_session(cfg))
@@ -199,26 +222,3 @@ def sort_from_stdin() -> None:
         sort.run(SortConfig(**{**settings, "pixels": PixelsConfig(**settings["pixels"])}))
     except (MlfixError, KeyboardInterrupt) as error:
         sys.exit(f"{error}")
-
-
-def _open_browser(link: str) -> None:
-    has_screen = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if not has_screen:
-        return  # a text browser would take over the terminal
-    try:
-        webbrowser.open(link)
-    except webbrowser.Error as error:
-        log.warning("the browser could not be opened (%s): open the link yourself", error)
-
-
-def _print_summary(session: ReviewSession) -> None:
-    progress = session.progress({})
-    print(
-        f"reviewed   {progress['reviewed']:,} of {progress['samples']:,} samples: {progress['marked']:,} marked, "
-        f"{progress['invalid']:,} of them invalid"
-    )
-    rate = progress["random_sample"]
-    if rate and rate["interval"]:
-        interval = "95% interval {}% to {}%".format(*rate["interval"])
-        print(f"errors     {rate['rate']}% of all labels ({interval}), from {rate['reviewed']:,} random samples")
-    print(f"fixes      {session.fixes_path}", flush=True)

@@ -36,7 +36,10 @@ from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.pixels.store import PixelStore, open_store
 from mlfix_train.errors import ConfigError, DataError
 from mlfix_train.models.embedding.base import Embedder
-from mlfix_train.models.embedding.build import build_embedder
+from mlfix_train.models.embedding.lpips import LpipsEmbedder, check_size, load_trunk, network_features
+from mlfix_train.models.embedding.network import NetworkEmbedder, load_encoder
+from mlfix_train.models.embedding.pixels import PixelEmbedder
+from mlfix_train.models.embedding.visual_words import VisualWordsEmbedder
 from mlfix_train.training.trainer import best_precision
 
 log = logging.getLogger(__name__)
@@ -129,8 +132,18 @@ def _embed(
 def _build_embedder(cfg: SortConfig, device: str) -> Embedder:
     if cfg.embedder is not None:
         return check_embedder(instantiate(cfg.embedder, "embedder"))
-    options = {key: getattr(cfg, key) for key in ("network", "width", "lpips", "visual_words")}
-    return build_embedder(cfg.kind, device=device, image_size=cfg.pixels.size or DEFAULT_SIZE, **options)
+    if cfg.kind == "pixels":
+        return PixelEmbedder(cfg.width, device)
+    trained = load_encoder(cfg.network, device) if cfg.network else None
+    if cfg.kind == "lpips":
+        if trained is None:
+            check_size(cfg.lpips.trunk, cfg.lpips.size or cfg.pixels.size or DEFAULT_SIZE)
+        features = network_features(trained) if trained else load_trunk(cfg.lpips.trunk, cfg.lpips.weights)
+        return LpipsEmbedder(features, cfg.lpips, cfg.width, device)
+    assert trained is not None  # SortConfig checks it
+    if cfg.kind == "network":
+        return NetworkEmbedder(trained, cfg.width, device)
+    return VisualWordsEmbedder(trained, cfg.visual_words, cfg.width, device)
 
 
 def _select_device(device: str) -> str:

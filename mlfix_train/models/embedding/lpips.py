@@ -63,7 +63,11 @@ class LpipsFeatures(nn.Module):
     ) -> None:
         super().__init__()
         self.layers, self.name, self.image_size, self.fingerprint = layers, name, image_size, fingerprint
-        self.roots = None if weights is None else nn.ParameterList(_root(w, layer) for layer, w in enumerate(weights))
+        for layer, weight in enumerate(weights or ()):
+            if (weight < 0).any():
+                problem = f"layer {layer} of these LPIPS weights has a channel of weight {float(weight.min()):g}"
+                raise DataError(problem, "a distance needs weights of 0 or more, as those of the package lpips are")
+        self.roots = None if weights is None else nn.ParameterList(w.detach().float().sqrt() for w in weights)
         self.requires_grad_(False)
         self.model = model
         self.eval()
@@ -77,13 +81,6 @@ class LpipsFeatures(nn.Module):
             unit = features / length * (features.shape[2] * features.shape[3]) ** -0.5
             parts.append((unit if self.roots is None else unit * self.roots[number][None, :, None, None]).flatten(1))
         return torch.cat(parts, 1)
-
-
-def _root(weights: Tensor, layer: int) -> nn.Parameter:
-    if (weights < 0).any():
-        problem = f"layer {layer} of these LPIPS weights has a channel of weight {float(weights.min()):g}"
-        raise DataError(problem, "a distance needs weights of 0 or more, as those of the package lpips are")
-    return nn.Parameter(weights.detach().float().sqrt(), requires_grad=False)
 
 
 class LpipsEmbedder(TorchEmbedder):
