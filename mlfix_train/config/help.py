@@ -60,8 +60,8 @@ def _describe(
     kind: type[Any], values: dict[str, Any], groups: dict[str, Any], folder: Path, indent: str
 ) -> Iterator[str]:
     docs = argument_docs(kind)
-    hints: dict[str, Any] = typing.get_type_hints(kind)
-    nesting = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+    hints = typing.get_type_hints(kind)
+    nesting: dict[str, Any] = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
     for field in sorted(dataclasses.fields(kind), key=lambda one: one.name in nesting or bool(groups.get(one.name))):
         meaning, nested = docs.get(field.name, ""), nesting.get(field.name)
         preset = groups.get(field.name) if not indent else None

@@ -24,15 +24,11 @@ BETA1 = (0.95, 0.85)
 
 @dataclass(frozen=True)
 class Cycle:
-    """One cycle of learning rate and momentum.
+    """One cycle of learning rate and momentum, ``epochs`` long.
 
-    Attributes:
-        epochs: Its length.
-        lrs: Peak learning rate of weights, for each layer group.
-        norm_lrs: Peak learning rate of norms and biases, for each layer group.
-        pct_start: Share of its steps in which the rate rises, 0 to 1.
-        div_factor: Peak over first rate.
-        final_div_factor: Peak over last rate.
+    ``lrs`` and ``norm_lrs`` are the peak rates of weights, and of norms and biases, for each layer group. The rate
+    rises from peak / ``div_factor`` in the first ``pct_start`` (0 to 1) of the steps, then falls to peak /
+    ``final_div_factor``.
     """
 
     epochs: int

@@ -110,10 +110,7 @@ class Network(nn.Module):
         return logits
 
 
-Statistics = tuple[float, float, float]
-
-
-def image_statistics(backbone: nn.Module) -> tuple[Statistics, Statistics]:
+def image_statistics(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns mean and standard deviation per channel by which a backbone wants images in 0..1 normalized.
 
     They are those of timm's ``pretrained_cfg``, whatever the weights come from, so that a network and whoever uses its
@@ -123,7 +120,7 @@ def image_statistics(backbone: nn.Module) -> tuple[Statistics, Statistics]:
     mean, std = config.get("mean") or IMAGENET_DEFAULT_MEAN, config.get("std") or IMAGENET_DEFAULT_STD
     if len(mean) != 3 or len(std) != 3:  # made for images of another number of channels
         mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-    return tuple(map(float, mean)), tuple(map(float, std))  # type: ignore[return-value]
+    return tuple(map(float, mean)), tuple(map(float, std))
 
 
 def create_backbone(
