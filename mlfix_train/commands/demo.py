@@ -109,15 +109,10 @@ def plant_signs(cfg: DemoConfig, out: Path) -> pd.DataFrame:
 
 
 def simulate_review(ranking: pd.DataFrame, table: pd.DataFrame, budget: int) -> tuple[pd.DataFrame, list[str]]:
-    """Simulates a reviewer who checks the top of the ranking and recognizes every wrong label.
-
-    Args:
-        ranking: Most suspicious first.
-        table: Sample table with the column ``true_label``.
-        budget: Number of samples reviewed.
+    """Simulates a reviewer who checks the first ``budget`` samples of a ranking and recognizes every wrong label.
 
     Returns:
-        Fixes that mark the wrong ones as invalid, and their sample ids.
+        Fixes that mark those as invalid whose label in the table is not their ``true_label``, and their sample ids.
     """
     seen = ranking["sample_id"].head(budget)
     wrong = [name for name in seen if str(table.at[name, "label"]) != str(table.at[name, TRUE_LABEL])]

@@ -14,10 +14,7 @@ from mlfix_train.errors import ConfigError, MlfixError, did_you_mean
 def instantiate(section: Mapping[str, Any], key: str, **extra: Any) -> Any:
     """Builds the object that ``_target_`` names from the section's other keys and ``extra``; nested targets too.
 
-    Args:
-        section: The section as a plain dict.
-        key: What the configuration calls the section, for errors.
-        **extra: Further arguments, passed on as they are.
+    ``key`` is what the configuration calls the section, for errors; ``extra`` is passed on as it is.
 
     Raises:
         ConfigError: The target cannot be imported, or does not take these arguments.

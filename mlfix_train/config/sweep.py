@@ -22,10 +22,7 @@ def plan_sweep(overrides: Sequence[str]) -> list[SweepRun]:
     """Returns the runs that ``mlfix train -m <overrides>`` asks for, in the order in which they are started.
 
     Every combination of the swept values is a run; the values of ``hydra.sweeper.params`` (``sweep=before_after``)
-    are swept too, unless an override sets the same key.
-
-    Args:
-        overrides: ``key=value`` strings as Hydra reads them, without flags.
+    are swept too, unless an override sets the same key. Overrides are as Hydra reads them, without flags.
 
     Raises:
         ConfigError: An unknown key, an invalid value, or an interval, which has no list of values.

@@ -83,12 +83,8 @@ def largest_batch(module: Any, device: torch.device, size: int, tried: int, imag
     Memory must also hold the optimizer's two moments of every weight. Lightning's ``BatchSizeFinder`` searches before
     a training, by whole fits with checkpoints on disk, and then changes the batch size; this only advises.
 
-    Args:
-        module: A LightningModule with a ``network`` and a Trainer, on any device.
-        device: Where it is to train.
-        size: Side of the images, px.
-        tried: The batch size that did not fit.
-        images: Images per sample; 2 if the network sees two views.
+    ``module`` is a LightningModule with a ``network`` and a Trainer, on any device, that is to train on ``device`` with
+    ``images`` of ``size`` px per sample, 2 if the network sees two views; ``tried`` is the batch size that did not fit.
     """
     batch, errors = tried // 2, (RuntimeError, MemoryError)  # torch.OutOfMemoryError is a RuntimeError
     with suppress(*errors):

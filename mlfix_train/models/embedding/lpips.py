@@ -86,11 +86,8 @@ class LpipsFeatures(nn.Module):
 class LpipsEmbedder(TorchEmbedder):
     """LPIPS: found in a projection, decided by the exact distance.
 
-    Args:
-        features: Of a trunk (:func:`load_trunk`) or of a network of your own (:func:`network_features`).
-        spec: Size of the images, and how many candidates are re-ranked.
-        width: Number of principal components.
-        device: Where features are computed.
+    ``features`` are those of a trunk (:func:`load_trunk`) or of a network of your own (:func:`network_features`);
+    ``spec`` gives the size of the images, and how many candidates are re-ranked.
     """
 
     def __init__(

@@ -71,13 +71,7 @@ def load_encoder(run: str | Path, device: str = "cpu") -> TrainedEncoder:
 
 
 class NetworkEmbedder(TorchEmbedder):
-    """Pooled features of an encoder, compared by their cosine.
-
-    Args:
-        trained: See :func:`load_encoder`.
-        width: Number of principal components.
-        device: Of the encoder.
-    """
+    """Pooled features of an encoder, see :func:`load_encoder`, compared by their cosine in ``width`` dimensions."""
 
     def __init__(self, trained: TrainedEncoder, width: int | None = 128, device: str = "cpu") -> None:
         size, settings = trained.image_size, trained.fingerprint

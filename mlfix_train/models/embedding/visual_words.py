@@ -27,11 +27,7 @@ N_POSITIONS = 50_000
 class VisualWordsEmbedder(TorchEmbedder):
     """Bags of visual words, learned from a sample of the images.
 
-    Args:
-        trained: Encoder whose feature maps are clustered.
-        spec: How many words, and of which stage.
-        width: Number of principal components.
-        device: Of the encoder.
+    ``trained`` is the encoder whose feature maps are clustered; ``spec`` says into how many words, and of which stage.
     """
 
     def __init__(

@@ -95,12 +95,8 @@ def resize(images: Tensor, side: int | None) -> Tensor:
 class Projector(nn.Sequential):
     """Layers on an encoder that only training uses: maps ``(N, features)`` to ``(N, width)``.
 
-    Source: the projector of Barlow Twins, whose linear layers but the last are followed by batch norm and ReLU.
-
-    Args:
-        features: Number of the encoder's features.
-        width: Of each layer, 2 to 65,536.
-        layers: 1 to 8.
+    Source: the projector of Barlow Twins, whose linear layers (1 to 8, 2 to 65,536 wide) but the last are followed by
+    batch norm and ReLU.
     """
 
     def __init__(self, features: int, width: int = 2048, layers: int = 3) -> None:
