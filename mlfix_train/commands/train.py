@@ -30,7 +30,7 @@ from mlfix_train.config.paths import config_dir
 from mlfix_train.config.train import TrainConfig
 from mlfix_train.data.arms import Arm
 from mlfix_train.data.loading.datamodule import DataModule
-from mlfix_train.data.loading.view_datamodule import ViewDataModule
+from mlfix_train.data.loading.views import ViewDataModule
 from mlfix_train.data.runs import RunDirectory
 from mlfix_train.data.samples import require_labels
 from mlfix_train.errors import ConfigError

@@ -1,7 +1,5 @@
 """Arms: what a run trains on. ``original``, ``fixed``, and ``control``, which separates cleaning from shrinking."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,7 +28,7 @@ class Arm:
 def training_rows(
     table: pd.DataFrame, held_out: np.ndarray, arm: str, fixes: pd.DataFrame | None, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the rows that an arm trains on, and the labels it trains them with.
+    """Returns the rows that an arm trains on (M,), ascending, and the labels (M,) it trains them with.
 
     Args:
         table: A sample table of N samples.
@@ -40,9 +38,6 @@ def training_rows(
             sample excludes nothing).
         fixes: Matched fixes; may be ``None`` for ``original``.
         seed: The run's seed; draws the control's samples.
-
-    Returns:
-        Row numbers into ``table`` (M,), ascending, and their labels (M,).
 
     Raises:
         ConfigError: An unknown arm.
@@ -57,7 +52,7 @@ def training_rows(
         raise FixesError(f"arm={arm} needs fixes", "set fixes.path=<file>, or train with arm=original")
     if arm == "fixed":
         new, keep = apply_fixes(table["label"].iloc[rows], fixes)
-        return rows[keep.to_numpy()], new.to_numpy(dtype=object)[keep.to_numpy()]
+        return rows[keep], new[keep].to_numpy(dtype=object)
     invalid = fixes.index[fixes["new_label"] == INVALID]
     counts = pd.Series(labels[rows])[table.index[rows].isin(invalid)].value_counts()
     rng = np.random.default_rng([seed, 0xC0])

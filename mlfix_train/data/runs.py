@@ -4,8 +4,6 @@
 timings), ``predictions.parquet``, ``metrics.csv``, ``checkpoints/`` and ``panels/``.
 """
 
-from __future__ import annotations
-
 import glob
 import json
 import os
@@ -24,11 +22,7 @@ FINISHED, RUNNING, FAILED, INTERRUPTED = "finished", "running", "failed", "inter
 
 
 class RunDirectory:
-    """One run on disk.
-
-    Args:
-        path: Its directory; may not exist yet.
-    """
+    """One run on disk; ``path`` is its directory, which may not exist yet."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -140,29 +134,22 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:40]}...{text[-12:]}"
 
 
-def _runs_below(folder: Path) -> Iterator[Path]:
+def _runs_below(folder: str) -> Iterator[Path]:
     """Yields the folders below ``folder`` that have a ``run.json``; follows links, but not in circles."""
     seen = set()
     for parent, names, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
-        if real in seen:
-            names.clear()
-            continue
-        seen.add(real)
-        if "run.json" in files:
-            names.clear()
+        if real not in seen and "run.json" in files:
             yield Path(parent)
+        if real in seen or "run.json" in files:
+            names.clear()
+        seen.add(real)
 
 
 def find_runs(where: str | Path | list[str], key: str = "runs") -> list[RunDirectory]:
-    """Finds runs: a run directory, all runs below a directory, or what a glob matches.
+    """Finds runs: a run directory, all runs below a directory, or what a glob matches; sorted by path.
 
-    Args:
-        where: Path or glob, or several.
-        key: What errors call it.
-
-    Returns:
-        The runs, sorted by path.
+    ``where`` is a path or glob, or several; ``key`` is what errors call it.
 
     Raises:
         RunError: There are none.
@@ -170,13 +157,11 @@ def find_runs(where: str | Path | list[str], key: str = "runs") -> list[RunDirec
     patterns = [where] if isinstance(where, (str, os.PathLike)) else list(where)
     found: dict[str, RunDirectory] = {}
     for pattern in (os.path.expanduser(str(pattern)) for pattern in patterns):
-        literal = [pattern] if os.path.exists(pattern) else []
-        places = literal or sorted(glob.glob(pattern, recursive=True))
+        places = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
         if not places:
             raise RunError(f"{key}={pattern} matches nothing", "set a run directory, a directory of runs, or a glob")
-        for place in map(Path, places):
-            below = sorted(_runs_below(place)) if place.is_dir() else []
-            found.update({os.path.realpath(path): RunDirectory(path) for path in below})
+        for place in places:
+            found |= {os.path.realpath(path): RunDirectory(path) for path in sorted(_runs_below(place))}
     if not found:
         hint = "set a run directory such as outputs/<name>/original/seed=0, or a directory of them"
         raise RunError(f"{key}={format_list(patterns)} holds no run (no run.json below it)", hint)

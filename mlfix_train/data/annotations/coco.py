@@ -5,8 +5,6 @@ the upper left corner. pycocotools reads the JSON alone and torchvision shows th
 the pixels as stored here, too.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlfix_train.data.annotations import base
-from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, LabelChanges
+from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, LabelChanges, Row
 from mlfix_train.data.annotations.mtsd import Mtsd
 from mlfix_train.data.annotations.write_back import copy_path, relabel_json_list, write_copies
 from mlfix_train.data.files.json_files import JsonPatch, read_json
@@ -58,8 +56,8 @@ class Coco(AnnotationFormat):
         Raises:
             DataError: no such file, another schema, a repeated id, or two photos with one name.
         """
-        photos: list[dict[str, Any]] = []
-        boxes: list[dict[str, Any]] = []
+        photos: list[Row] = []
+        boxes: list[Row] = []
         classes: dict[str, None] = {}
         files, notes = self._load()
         for path, content in files.items():
@@ -98,7 +96,7 @@ class Coco(AnnotationFormat):
 
         return write_copies(annotations, changes, out, patch, files)
 
-    def open_copies(self, annotations: Annotations, out: Path) -> Coco:
+    def open_copies(self, annotations: Annotations, out: Path) -> AnnotationFormat:
         """Returns the data set of the copied annotations and the original photos."""
         files, _ = self._load()
         return Coco(self.root, [os.path.abspath(copy_path(annotations, path, out)) for path in files], self.images)
@@ -131,36 +129,30 @@ class Coco(AnnotationFormat):
             else:
                 found[path] = content
         if not found:
-            raise DataError(
-                f"no COCO annotations below data.root={root}",
-                "give the file: data.file=annotations/instances_train.json; it has images, annotations and categories",
-                [note.removeprefix("left out: ") for note in notes[:5]],
-            )
+            example = "data.file=annotations/instances_train.json"
+            hint = f"give the file: {example}; it has images, annotations and categories"
+            details = [note.removeprefix("left out: ") for note in notes[:5]]
+            raise DataError(f"no COCO annotations below data.root={root}", hint, details)
         return found, notes[:5]
 
-    def _read_photos(self, path: Path, content: Mapping[str, Any]) -> dict[Any, dict[str, Any]]:
+    def _read_photos(self, path: Path, content: Mapping[str, Any]) -> dict[Any, Row]:
         """Returns image id to the row of a photo."""
         for place, image in enumerate(content["images"]):
             if not isinstance(image.get("file_name"), str) or not image["file_name"].strip():
                 raise DataError(f"{path}: images[{place}] (id {image['id']}) has no file_name", "give it one")
         split = base.split_of(path.stem) or base.split_of(path.parent.name)
         folder = self._image_folder(path, content, split)
-        found: dict[Any, dict[str, Any]] = {}
+        found: dict[Any, Row] = {}
         for image in content["images"]:
             if image["id"] in found:
                 files = f"{found[image['id']]['path']} and {image['file_name']}"
                 raise DataError(f"{path}: image id {image['id']} is used twice: {files}", "ids must be unique")
             file = os.path.normpath(folder / image["file_name"].replace("\\", "/"))
+            name = base.photo_name(Path(os.path.relpath(file, self.folder)).as_posix())
+            found[image["id"]] = {"name": name, "path": file, "split": split, "source": str(path)}
             width, height = base.number(image.get("width")), base.number(image.get("height"))
-            stated = 0 < width < 10**6 and 0 < height < 10**6
-            found[image["id"]] = {
-                "name": base.photo_name(Path(os.path.relpath(file, self.folder)).as_posix()),
-                "path": file,
-                "split": split,
-                "width": int(width) if stated else 0,
-                "height": int(height) if stated else 0,
-                "source": str(path),
-            }
+            if 0 < width < 10**6 and 0 < height < 10**6:
+                found[image["id"]] |= {"width": int(width), "height": int(height)}
         return found
 
     def _image_folder(self, path: Path, content: Mapping[str, Any], split: str) -> Path:
@@ -220,9 +212,9 @@ def _read_categories(path: Path, content: Mapping[str, Any]) -> dict[Any, str]:
 
 
 def _read_boxes(
-    path: Path, content: Mapping[str, Any], photos: Mapping[Any, Mapping[str, Any]], categories: Mapping[Any, str]
-) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+    path: Path, content: Mapping[str, Any], photos: Mapping[Any, Row], categories: Mapping[Any, str]
+) -> list[Row]:
+    rows: list[Row] = []
     counts: dict[str, int] = {}
     seen: dict[str, int] = {}
     for place, value in enumerate(content["annotations"]):
@@ -232,7 +224,7 @@ def _read_boxes(
             raise DataError(problem, "ids must be unique")
         image_id, category = value.get("image_id"), value.get("category_id")
         photo = str(photos[image_id]["name"]) if image_id in photos else ""
-        row: dict[str, Any] = {"photo": photo, "annotation": key, "position": counts.get(photo, 0)}
+        row: Row = {"photo": photo, "annotation": key, "position": counts.get(photo, 0)}
         counts[photo] = row["position"] + 1
         row |= {"label": categories.get(category), **_corners(value.get("bbox"))}
         if image_id not in photos:
@@ -245,7 +237,7 @@ def _read_boxes(
     return rows
 
 
-def _corners(box: Any) -> dict[str, Any]:
+def _corners(box: Any) -> Row:
     if not isinstance(box, list) or len(box) != 4:
         detail = f"bbox is {str(box)[:80]}, not [x, y, width, height]"
         return {**base.corners([0] * 4), "problem": "malformed", "detail": detail}

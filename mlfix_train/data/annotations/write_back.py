@@ -4,8 +4,6 @@ Files are patched in place: apart from the fixed labels every byte stays as writ
 compared before anyone is told that they are good.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,8 +82,8 @@ def write_fixed_annotations(
     return WrittenBack(files, len(fixes) - removed, removed, len(annotations.boxes) - len(fixes))
 
 
-def group_changes(annotations: Annotations, fixes: pd.DataFrame) -> dict[str, dict[str, str | None]]:
-    """Groups fixes by annotation file: file to annotation key to new label (``None``: remove the box).
+def group_changes(annotations: Annotations, fixes: pd.DataFrame) -> LabelChanges:
+    """Groups fixes by annotation file.
 
     Raises:
         DataError: boxes that are gone, or have another label now.
@@ -106,7 +104,7 @@ def group_changes(annotations: Annotations, fixes: pd.DataFrame) -> dict[str, di
         raise DataError(f"data.root={annotations.root}: {counts}", hint, [*gone[:3], *changed[:3]])
     grouped: dict[str, dict[str, str | None]] = {}
     sources = annotations.photos["source"]
-    for photo, key, label in zip(fixes["photo"], fixes["annotation"], fixes["new_label"], strict=True):
+    for (photo, key), label in zip(keys, fixes["new_label"], strict=True):
         grouped.setdefault(str(sources[photo]), {})[str(key)] = label
     return grouped
 
@@ -118,11 +116,10 @@ def check_copies(before: Annotations, after: Annotations, fixes: pd.DataFrame) -
         DataError: anything but the fixed labels changed.
     """
     columns = ["photo", "label", *EDGES]
-    expected = before.boxes[["annotation", *columns]].copy()
     new = dict(zip(zip(fixes["photo"], fixes["annotation"], strict=True), fixes["new_label"], strict=True))
-    keys = list(zip(expected["photo"].astype(str), expected["annotation"].astype(str), strict=True))
-    expected["label"] = [new.get(key, label) for key, label in zip(keys, expected["label"], strict=True)]
-    expected = expected[[key not in new or new[key] is not None for key in keys]]
+    keys = list(zip(before.boxes["photo"].astype(str), before.boxes["annotation"].astype(str), strict=True))
+    labels = [new.get(key, label) for key, label in zip(keys, before.boxes["label"], strict=True)]
+    expected = before.boxes.assign(label=labels)[[new.get(key, "") is not None for key in keys]]
 
     def rows(boxes: pd.DataFrame, photos: pd.DataFrame) -> list[tuple[str, ...]]:
         unreadable = photos.index[photos["problem"] == "annotation unreadable"]
@@ -132,11 +129,9 @@ def check_copies(before: Annotations, after: Annotations, fixes: pd.DataFrame) -
     wanted, found = rows(expected, before.photos), rows(after.boxes, after.photos)
     if wanted != found:
         differing = sorted(set(found) ^ set(wanted)) or found
-        raise DataError(
-            "the copies, read back, are not the original annotations with the fixes applied",
-            "nothing was written; please report this, with the rows below",
-            [format_list(row, 6) for row in differing[:3]],
-        )
+        problem = "the copies, read back, are not the original annotations with the fixes applied"
+        hint = "nothing was written; please report this, with the rows below"
+        raise DataError(problem, hint, [format_list(row, 6) for row in differing[:3]])
 
 
 def copy_path(annotations: Annotations, path: Path, out: Path) -> Path:

@@ -1,7 +1,5 @@
 """All boxes of a data set to crops: in parallel, with progress, resumed where an earlier call stopped."""
 
-from __future__ import annotations
-
 import logging
 import os
 import time
@@ -64,10 +62,9 @@ def build_crops(
     """Crops all boxes to ``out/<label>/<photo>-<n>.jpg`` and returns their table; no other files are written there.
 
     Finished photos are recorded in a journal; if neither photo, boxes nor settings changed, their crops are not made
-    again. Crops of earlier calls that no box asks for any more are deleted.
-
-    ``on_start`` is called once there is something to crop, before the first crop is made; the other arguments are those
-    of :func:`mlfix_train.data.crops.folder.crop_dataset`.
+    again. Crops of earlier calls that no box asks for any more are deleted. ``on_start`` is called once there is
+    something to crop, before the first crop is made; the other arguments are those of
+    :func:`mlfix_train.data.crops.folder.crop_dataset`.
 
     Raises:
         DataError: too many photos are missing or unreadable, there is nothing to crop, or a worker died.
@@ -79,8 +76,7 @@ def build_crops(
     started = time.monotonic()
     journal = Journal(out / STATE_FOLDER / JOURNAL, spec)
     outcomes = {job.name: known for job in jobs if (known := journal.outcomes(job, out)) is not None}
-    remaining = [job for job in jobs if job.name not in outcomes]
-    reused = len(outcomes)
+    remaining, reused = [job for job in jobs if job.name not in outcomes], len(outcomes)
     if reused and remaining:
         log.info("crops      %d of %d photos were cropped before", reused, len(jobs))
     for folder in sorted({os.path.dirname(crop) for job in remaining for crop in job.crops}):
@@ -156,16 +152,15 @@ def crop_in_parallel(
 
 
 def _check_missing(annotations: Annotations, jobs: list[PhotoJob], max_unreadable: float) -> None:
-    """Raises a DataError if too many photos are missing or have no usable annotation, before anything is cropped."""
+    """Raises a DataError if too many photos are missing or have no usable annotation."""
     missing = [job.path for job in jobs if not os.path.isfile(job.path)]
     bad = annotations.photos[annotations.photos["problem"] != ""]
     total = len(jobs) + len(bad)
     reasons = [f"{len(missing):,} photos are missing"] if missing else []
     reasons += [f"{len(bad):,} have no usable annotation"] if len(bad) else []
-    problem = f"of {total:,} photos {' and '.join(reasons)}"
     hint = "unpack all archives, or give data.images=<folder> (mtsd, coco)" if missing else "repair these files"
-    details = [*missing[:5], *bad["detail"].head(5)][:6]
     hint += "; max_unreadable=1 crops what is there"
+    details, problem = [*missing[:5], *bad["detail"].head(5)][:6], f"of {total:,} photos {' and '.join(reasons)}"
     _check_limit(len(missing) + len(bad), total, max_unreadable, problem, hint, details)
 
 
@@ -175,7 +170,6 @@ def _check_limit(count: int, total: int, limit: float, problem: str, hint: str, 
 
 
 def _delete_stale(out: Path, crops: set[str]) -> None:
-    """Deletes crops of earlier calls that no box asks for any more."""
     stale = [crop for crop in sorted(crops) if (out / crop).is_file()]
     for crop in stale:
         (out / crop).unlink()
@@ -194,26 +188,19 @@ def crop_tables(
     boxes, facts = boxes[cropped], facts[cropped]
     photos = annotations.photos.loc[boxes["photo"]]
     meta = boxes.drop(columns=["sample_id", "photo", "position", "label", "problem", "detail"])
-    meta[list(EDGES)] = facts[list(EDGES)]
-    meta[["photo_width", "photo_height"]] = facts[["photo_width", "photo_height"]]
+    for name in (*EDGES, "photo_width", "photo_height"):
+        meta[name] = facts[name]
     meta["aspect"] = ((facts["x_max"] - facts["x_min"]) / (facts["y_max"] - facts["y_min"])).round(4)
     meta["clipped"] = facts["clipped"]
     panorama = photos["panorama"].to_numpy(bool) | (boxes["wraps"].to_numpy(bool) if "wraps" in boxes else False)
     meta["wraps"] = panorama & (facts["x_max"] > facts["photo_width"]).to_numpy()
-    ids = boxes["sample_id"].tolist()
-    columns = (boxes["label"].tolist(), boxes["photo"].tolist(), photos["split"].tolist())
-    table = make_table(ids, ids, *columns, _one_type_per_column(meta), str(annotations.root))
-    return table.sort_index(), _dropped_table(annotations, lost)
-
-
-def _one_type_per_column(meta: pd.DataFrame) -> pd.DataFrame:
-    """Returns attributes with mixed types as text, since Parquet allows only one type per column."""
-    for name in meta.select_dtypes(object).columns:
-        known = meta[name].dropna()
-        if known.map(type).nunique() > 1:
+    for name in meta.select_dtypes(object).columns:  # Parquet allows one type per column
+        if meta[name].dropna().map(type).nunique() > 1:
             meta[name] = meta[name].map(str, na_action="ignore")
         meta[name] = meta[name].where(meta[name].notna(), None)
-    return meta
+    ids = boxes["sample_id"].tolist()
+    columns = (boxes["label"].tolist(), boxes["photo"].tolist(), photos["split"].tolist())
+    return make_table(ids, ids, *columns, meta, str(annotations.root)).sort_index(), _dropped_table(annotations, lost)
 
 
 def _dropped_table(annotations: Annotations, lost: pd.DataFrame) -> pd.DataFrame:
@@ -222,13 +209,9 @@ def _dropped_table(annotations: Annotations, lost: pd.DataFrame) -> pd.DataFrame
     bad = photos[photos["problem"] != ""]
     unread = boxes[boxes["problem"] != ""]
     of_bad_photos = boxes[(boxes["problem"] == "") & boxes["photo"].isin(bad.index)]
-    reasons = bad.loc[of_bad_photos["photo"], ["problem", "detail"]].set_index(of_bad_photos.index)
-    without_boxes = bad[~bad.index.isin(boxes["photo"])]
-    parts = [
-        lost,
-        unread,
-        of_bad_photos.assign(problem=reasons["problem"], detail=reasons["detail"]),
-        without_boxes.rename_axis("photo").reset_index().assign(annotation="", label=None),
-    ]
+    reasons = bad.loc[of_bad_photos["photo"]].set_index(of_bad_photos.index)
+    of_bad_photos = of_bad_photos.assign(problem=reasons["problem"], detail=reasons["detail"])
+    without_boxes = bad[~bad.index.isin(boxes["photo"])].rename_axis("photo").reset_index()
+    parts = [lost, unread, of_bad_photos, without_boxes.assign(annotation="", label=None)]
     dropped = pd.concat([part[DROPPED_COLUMNS].astype(object) for part in parts], ignore_index=True)
     return dropped.sort_values(["photo", "annotation"], ignore_index=True)

@@ -1,7 +1,5 @@
 """A data set cropped into a folder: the crops, ``samples.parquet``, ``dropped.csv`` and ``crop.json``."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

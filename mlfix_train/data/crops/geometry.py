@@ -1,7 +1,5 @@
 """Where a box lies in its photo: clipped at the edges, widened by a margin, wrapped around in panoramas."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

@@ -1,7 +1,6 @@
 """Outcomes of finished photos on disk, so that an interrupted cropping resumes."""
 
-from __future__ import annotations
-
+import contextlib
 import hashlib
 import json
 import os
@@ -21,7 +20,8 @@ CROPS_VERSION = 1
 class Journal:
     """Outcomes of finished photos on disk, one JSON line each; the folder of ``path`` is created.
 
-    An entry's key covers all that its crops depend on: the photo's size and time, its boxes and the settings.
+    An entry's key covers all that its crops depend on: the photo's size and time, its boxes and the settings. ``crops``
+    are all those that earlier calls made.
     """
 
     def __init__(self, path: Path, spec: CropSpec) -> None:
@@ -30,17 +30,11 @@ class Journal:
         self._settings = json.dumps([CROPS_VERSION, settings])
         path.parent.mkdir(parents=True, exist_ok=True)
         for line in path.read_bytes().splitlines() if path.exists() else []:
-            try:
+            with contextlib.suppress(ValueError, TypeError, KeyError):  # a line truncated by a crash
                 entry = json.loads(line)
                 outcomes = [BoxOutcome(*values) for values in entry["outcomes"]]
                 self.entries[entry["name"]] = {**entry, "crops": list(entry["crops"]), "outcomes": outcomes}
-            except (ValueError, TypeError, KeyError):
-                continue  # a line truncated by a crash
-
-    @property
-    def crops(self) -> set[str]:
-        """All crops that earlier calls made."""
-        return {crop for entry in self.entries.values() for crop in entry["crops"]}
+        self.crops = {crop for entry in self.entries.values() for crop in entry["crops"]}
 
     def outcomes(self, job: PhotoJob, out: Path) -> list[BoxOutcome] | None:
         """Returns the outcomes of a photo, if its crops exist as they would be made now."""

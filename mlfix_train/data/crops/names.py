@@ -1,7 +1,5 @@
 """File names of crops, ``<label>/<photo>-<n>.jpg``: valid on every file system, and stable between calls."""
 
-from __future__ import annotations
-
 import hashlib
 
 import pandas as pd
@@ -46,15 +44,9 @@ def _hash(text: str, size: int) -> str:
 def crop_ids(boxes: pd.DataFrame, ids: str, suffix: str, stable_keys: bool) -> list[str]:
     """Returns the sample id of every box: ``<label>/<photo>-<n><suffix>``.
 
-    Args:
-        boxes: N rows, see :class:`mlfix_train.data.annotations.base.Annotations`.
-        ids: ``keys``: ``n`` is a hash of the box's key, or of its corners if it has no key; ``positions``: its position
-            among the photo's boxes.
-        suffix: ``.jpg`` or ``.png``.
-        stable_keys: ``annotation`` is a key that the source gives, not a line number or position.
-
-    Returns:
-        N unique ids: identical boxes after the first get ``.2``, ``.3``, ...
+    ``n`` is, with ``ids=keys``, a hash of the box's key, or of its corners if ``annotation`` is no key that the source
+    gives (``stable_keys``); with ``ids=positions`` its position in the photo. Identical boxes after the first get
+    ``.2``, ``.3``, ...
     """
     if ids == "positions":
         numbers = [str(position) for position in boxes["position"]]

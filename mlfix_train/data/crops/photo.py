@@ -1,7 +1,5 @@
 """One photo decoded once, its boxes cut out, resized and written. Runs in worker processes."""
 
-from __future__ import annotations
-
 import io
 import math
 from dataclasses import dataclass
@@ -171,10 +169,9 @@ def cut(image: Image.Image, box: Box, spec: CropSpec) -> Image.Image:
 
 
 def write_crop(crop: Image.Image, path: Path, spec: CropSpec) -> None:
-    """Writes a crop.
+    """Writes a crop directly to its place, which is several times faster than an atomic write.
 
-    Directly to its place, which is several times faster than an atomic write: a crop counts only once the journal
-    entry of its photo is on disk, and is made again if it was interrupted before.
+    A crop counts only once the journal entry of its photo is on disk, and is made again if it was interrupted before.
     """
     buffer = io.BytesIO()
     if spec.format == "png":

@@ -1,7 +1,5 @@
 """Everything that decides what a crop shows and how it is stored."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from mlfix_train.data.pixels.spec import ASPECTS

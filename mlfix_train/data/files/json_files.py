@@ -1,7 +1,5 @@
 """Reads JSON with a reason if it fails, and changes single values of a file without touching the rest."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -11,8 +11,6 @@ These files give the label of every reviewed sample, changed or not; if it is th
   not reviewed yet); else every issue is marked ``invalid``.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -154,12 +152,7 @@ def _record(row: int, name: Any, label: Any, path: Path, reviewer: Any = None, t
 
 
 def cleanlab_fixes(header: Sequence[str], rows: Sequence[tuple[int, Sequence[str]]], path: Path) -> list[Record]:
-    """Turns rows of cleanlab's table into records of fixes.
-
-    Args:
-        header: Names of the columns, ``is_label_issue`` among them.
-        rows: Line numbers and cells.
-        path: The file, for errors.
+    """Turns rows of cleanlab's table (line numbers and cells) into records of fixes; ``path`` is for errors.
 
     Raises:
         FixesError: No column ``sample_id``, or an ``is_label_issue`` that is neither true nor false.

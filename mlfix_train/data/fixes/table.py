@@ -6,8 +6,6 @@ begin with the folder of the images. :mod:`mlfix_train.data.fixes.importers` rea
 and cleanlab.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import logging
@@ -32,10 +30,7 @@ IGNORABLE = ("unknown_samples", "new_labels", "stale", "conflicts", "empty_label
 
 
 def read_fixes(path: str | Path) -> pd.DataFrame:
-    """Reads a fixes file.
-
-    Args:
-        path: The CSV file, or a JSON file of another tool.
+    """Reads a fixes file: a CSV, or a JSON file of another tool.
 
     Returns:
         A DataFrame of strings with :data:`COLUMNS` (empty where the file has no value) and ``row``, the line in the
@@ -190,11 +185,7 @@ def _lines(rows: pd.DataFrame, limit: int = 5) -> list[str]:
 
 
 def apply_fixes(labels: pd.Series, fixes: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """Applies matched fixes to labels.
-
-    Args:
-        labels: Given labels (N,), indexed by ``sample_id``.
-        fixes: From :func:`match_fixes`; samples that ``labels`` lacks are skipped.
+    """Applies matched fixes to labels (N,), indexed by ``sample_id``; fixes of other samples are skipped.
 
     Returns:
         The new labels (N,) (unchanged where the sample is marked invalid) and booleans (N,), false where the sample is

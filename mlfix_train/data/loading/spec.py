@@ -1,7 +1,5 @@
 """Settings of batches, augmentation and views. Importing this module does not import torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from mlfix_train.errors import ConfigError, check_choice, check_range

@@ -1,7 +1,5 @@
 """Builds a pixel store: chunk by chunk in several processes, with progress; an interrupted build is resumed."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import json
@@ -79,11 +77,7 @@ def _sync(path: Path) -> None:
 
 
 def _decode_all(
-    table: pd.DataFrame,
-    spec: PixelSpec,
-    folder: Path,
-    workers: int | None,
-    progress: Callable[[int, int], None] | None,
+    table: pd.DataFrame, spec: PixelSpec, folder: Path, workers: int | None, progress: Callable[[int, int], None] | None
 ) -> dict[int, str]:
     """Decodes every chunk that isn't done yet; returns the unreadable rows with their reasons."""
     part, total, row_bytes = folder / PART, len(table), spec.size**2 * 3
@@ -147,7 +141,7 @@ def _chunk_checksum(part: Path, offset: int, start: int, row_bytes: int, total: 
 def _read_journal(path: Path, part: Path, offset: int, row_bytes: int, total: int) -> tuple[dict[int, str], set[int]]:
     """Returns the unreadable rows and the starts of the chunks that an earlier build finished.
 
-    After a power cut a journal line may be on the disk without its pixels, hence the checksum.
+    After a power cut a line may be on the disk without its pixels, hence the checksum.
     """
     unreadable: dict[int, str] = {}
     done: set[int] = set()

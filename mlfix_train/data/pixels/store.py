@@ -5,8 +5,6 @@ checksum of its pixels and the unreadable images). It opens at once, is rebuilt 
 stale. A process that reads it stays small however large the data is.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import itertools
@@ -84,7 +82,7 @@ class PixelStore:
         if hasattr(self, "_file"):
             self._file.close()
 
-    def __reduce__(self) -> tuple[type[PixelStore], tuple[Path]]:
+    def __reduce__(self) -> "tuple[type[PixelStore], tuple[Path]]":
         return PixelStore, (self.folder,)
 
     @property
@@ -180,11 +178,7 @@ def file_state(path: Path) -> list[int]:
 
 
 def verify_pixels(folder: Path, info: dict[str, Any]) -> None:
-    """Compares the pixels with their checksum, unless the file is unchanged since that was last done.
-
-    Raises:
-        ValueError: They differ from what was written.
-    """
+    """Raises a ValueError if the pixels differ from their checksum; unchanged files are compared only once."""
     path, verified = folder / "pixels.npy", folder / "checked.json"
     with contextlib.suppress(OSError, ValueError):
         if json.loads(verified.read_text()) == [info["crc32"], file_state(path)]:

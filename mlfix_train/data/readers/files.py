@@ -1,7 +1,5 @@
 """What readers share: the folder of the data, the images below it, and groups by a regular expression."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re
@@ -81,11 +79,8 @@ def _identity(stat: os.stat_result) -> tuple[int, int]:
 def group_names(sample_ids: list[str], pattern: str | None, key: str = "data.group") -> list[str] | None:
     """Returns the group of each sample by a regular expression, or ``None`` without a pattern.
 
-    Args:
-        sample_ids: N ids.
-        pattern: Searched in each id; its first parenthesis, or without one the whole match, is the name of the group.
-            An id that does not match is a group of its own.
-        key: What errors call the pattern.
+    The pattern, which errors call ``key``, is searched in each id; its first parenthesis, or without one the whole
+    match, is the name of the group. An id that does not match is a group of its own.
 
     Raises:
         ConfigError: The pattern is not a regular expression.

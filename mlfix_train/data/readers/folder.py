@@ -1,6 +1,4 @@
-"""Reads a folder of class folders, of ``train/`` and ``val/`` folders of class folders, or of unsorted images."""
-
-from __future__ import annotations
+"""Reads a folder of images."""
 
 import logging
 import os

@@ -4,8 +4,6 @@ Source: Stallkamp et al., "Man vs. computer: Benchmarking machine learning algor
 Neural Networks 32 (2012), and the README files of the archives.
 """
 
-from __future__ import annotations
-
 import csv
 import os
 import re

@@ -1,7 +1,5 @@
 """Reads a CSV or Parquet file with one row per sample."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The street around a rendered traffic sign, and the camera: occlusion, blur, light and noise."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import lru_cache

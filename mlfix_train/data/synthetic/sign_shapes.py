@@ -4,8 +4,6 @@ Coordinates are percentages of the face: x to the right and y down, both 0 to 10
 and reduces it; :mod:`mlfix_train.data.synthetic.sign_scenes` adds the street and the camera.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial

@@ -4,8 +4,6 @@ Every image looks like a crop of a street photo. It depends only on its seed, cl
 calls, the number of images per class or the process. Nothing is read from disk but a font.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import zlib
@@ -28,7 +26,7 @@ MANIFEST = "signs.json"
 
 
 def render_sign(name: str, index: int, seed: int = 0, size: int = 32, difficulty: float = DIFFICULTY) -> np.ndarray:
-    """Renders one image of a traffic sign.
+    """Renders one image of a traffic sign: uint8 ``(size, size, 3)``, the same bytes for the same arguments.
 
     Args:
         name: One of :data:`SIGN_CLASSES`.
@@ -36,9 +34,6 @@ def render_sign(name: str, index: int, seed: int = 0, size: int = 32, difficulty
         seed: Number of the data set, from 0.
         size: Side in pixels, from 8.
         difficulty: 0 to 2; scales blur, noise, haze, darkness and how often a part is hidden.
-
-    Returns:
-        uint8 array ``(size, size, 3)``, the same bytes for the same arguments.
 
     Raises:
         DataError: There is no such class, or a number is out of range.

@@ -18,7 +18,7 @@ from mlfix_train.data import cache
 from mlfix_train.data.loading import device_cache
 from mlfix_train.data.loading.datamodule import DataModule
 from mlfix_train.data.loading.spec import LoaderSpec, ViewSpec
-from mlfix_train.data.loading.view_datamodule import ViewDataModule
+from mlfix_train.data.loading.views import ViewDataModule
 from mlfix_train.data.pixels.spec import PixelSpec
 from mlfix_train.data.readers.folder import read_folder
 from mlfix_train.errors import ConfigError

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from mlfix_train.data.loading.spec import LoaderSpec, ViewSpec
-from mlfix_train.data.loading.view_datamodule import ViewDataModule
-from mlfix_train.data.loading.views import color_maps, crops, two_views, view
+from mlfix_train.data.loading.views import ViewDataModule, color_maps, crops, two_views, view
 from mlfix_train.data.pixels.spec import PixelSpec
 from mlfix_train.data.readers.folder import read_folder
 from mlfix_train.errors import ConfigError, DataError
