@@ -52,7 +52,7 @@ def training_rows(
         raise FixesError(f"arm={arm} needs fixes", "set fixes.path=<file>, or train with arm=original")
     if arm == "fixed":
         new, keep = apply_fixes(table["label"].iloc[rows], fixes)
-        return rows[keep], new[keep].to_numpy(dtype=object)
+        return rows[keep.to_numpy()], new.to_numpy(dtype=object)[keep.to_numpy()]
     invalid = fixes.index[fixes["new_label"] == INVALID]
     counts = pd.Series(labels[rows])[table.index[rows].isin(invalid)].value_counts()
     rng = np.random.default_rng([seed, 0xC0])

@@ -14,7 +14,7 @@ from typing import Any
 from mlfix_train.data.annotations import base
 from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, LabelChanges, Row
 from mlfix_train.data.annotations.mtsd import Mtsd
-from mlfix_train.data.annotations.write_back import copy_path, relabel_json_list, write_copies
+from mlfix_train.data.annotations.write_back import copy_path, write_copies
 from mlfix_train.data.files.json_files import JsonPatch, read_json
 from mlfix_train.errors import DataError, format_list
 
@@ -89,7 +89,7 @@ class Coco(AnnotationFormat):
             file = JsonPatch(path)
             keys = [_annotation_key(value, place) for place, (*_, value) in enumerate(file.listed("annotations"))]
             new_ids = {key: None if label is None else ids[label] for key, label in labels.items()}
-            relabel_json_list(file, "annotations", keys, "category_id", new_ids)
+            file.relabel("annotations", keys, "category_id", new_ids)
             if added:
                 file.append("categories", added)
             file.write(target)
@@ -103,8 +103,9 @@ class Coco(AnnotationFormat):
 
     def _load(self) -> tuple[dict[Path, dict[str, Any]], list[str]]:
         """Returns path to content of the annotation files, and notes on files that are left out."""
-        root = self.folder
-        paths, notes = [], []
+        root, notes = self.folder, list[str]()
+        hint = "give COCO instances JSON: images, annotations and categories, three lists"
+        search = False
         if self.file:
             given = [self.file] if isinstance(self.file, (str, Path)) else list(self.file)
             paths = [Path(os.path.normpath(root / Path(name).expanduser())) for name in given]
@@ -112,19 +113,19 @@ class Coco(AnnotationFormat):
             others = format_list((path.name for path in sorted({*root.glob("annotations/*.json")} - {*paths})), 4)
             note = f"left out, because there are instances_*.json: {others} (data=coco data.file=[...] reads others)"
             notes = [note] if others else []
-        if paths:
-            return {path: _read_instances(path) for path in paths}, notes
-        paths = sorted({*root.glob("annotations/*.json"), *root.glob("*.json"), *root.glob("*/*.json")})
-        if len(paths) > MAX_FILES:
-            hint = "name those that hold the annotations: data=coco data.file=[train.json,val.json]"
-            raise DataError(f"{len(paths):,} JSON files below data.root={root}", hint)
+        else:
+            search, hint = True, "repair or remove it, or name the files to read: data=coco data.file=..."
+            paths = sorted({*root.glob("annotations/*.json"), *root.glob("*.json"), *root.glob("*/*.json")})
+            if len(paths) > MAX_FILES:
+                name_them = "name those that hold the annotations: data=coco data.file=[train.json,val.json]"
+                raise DataError(f"{len(paths):,} JSON files below data.root={root}", name_them)
         found = {}
         for path in paths:
-            content, problem = read_json(path)
-            if problem:  # it may be truncated annotations
-                hint = "repair or remove it, or name the files to read: data=coco data.file=..."
+            content, damage = read_json(path)
+            problem = damage or _schema_problem(content)
+            if damage or (problem and not search):  # found by a search, damaged files may be truncated annotations
                 raise DataError(f"{path}: {problem}", hint)
-            if problem := _schema_problem(content):
+            if problem:
                 notes.append(f"left out: {path}: {problem}")
             else:
                 found[path] = content
@@ -166,14 +167,6 @@ class Coco(AnnotationFormat):
         names = [row["file_name"].replace("\\", "/") for row in content["images"]]
         names = names[:: max(1, len(names) // 20)]
         return max(folders, key=lambda folder: sum((folder / name).is_file() for name in names))
-
-
-def _read_instances(path: Path) -> dict[str, Any]:
-    content, problem = read_json(path)
-    if problem := problem or _schema_problem(content):
-        hint = "give COCO instances JSON: images, annotations and categories, three lists"
-        raise DataError(f"{path}: {problem}", hint)
-    return dict(content)
 
 
 def _schema_problem(content: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from mlfix_train.data.annotations import base
 from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, LabelChanges, Row
-from mlfix_train.data.annotations.write_back import relabel_json_list, write_copies
+from mlfix_train.data.annotations.write_back import write_copies
 from mlfix_train.data.files.json_files import JsonPatch, read_json
 from mlfix_train.errors import DataError, format_list
 
@@ -134,7 +134,7 @@ def _patch(file: Path, labels: Mapping[str, str | None], target: Path) -> None:
     patch = JsonPatch(file)
     seen: set[str] = set()
     keys = [_object_key(value, place, seen) for place, (*_, value) in enumerate(patch.listed("objects"))]
-    relabel_json_list(patch, "objects", keys, "label", labels)
+    patch.relabel("objects", keys, "label", labels)
     patch.write(target)
 
 

@@ -5,14 +5,13 @@ compared before anyone is told that they are good.
 """
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from mlfix_train.data.annotations.base import EDGES, AnnotationFormat, Annotations, LabelChanges
-from mlfix_train.data.files.json_files import JsonPatch
 from mlfix_train.data.samples import INVALID
 from mlfix_train.errors import ConfigError, DataError, did_you_mean, format_list
 
@@ -164,14 +163,3 @@ def write_copies(
         elif source.is_file():
             shutil.copyfile(source, copy_path(annotations, source, out))
     return written
-
-
-def relabel_json_list(
-    patch: JsonPatch, section: str, keys: Sequence[str], member: str, changes: Mapping[str, object]
-) -> None:
-    """Changes the ``member`` of a JSON list's elements, found by their keys; ``None`` removes the element."""
-    elements = patch.listed(section)
-    for (start, *_), key in zip(elements, keys, strict=True):
-        if changes.get(key) is not None:
-            patch.put(start, member, changes[key])
-    patch.remove(elements, {place for place, key in enumerate(keys) if key in changes and changes[key] is None})
