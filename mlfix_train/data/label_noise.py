@@ -45,15 +45,10 @@ def plant_confusions(
     seed: int = 0,
     whole_groups: bool = False,
 ) -> pd.DataFrame:
-    """Gives a random share of some labels' samples a label that they are easily mistaken for.
+    """Gives a share of the samples *of each label in* ``confusions`` a label that they are easily mistaken for.
 
-    Args:
-        table: A sample table.
-        fraction: Share of the samples *of each label in* ``confusions`` to mislabel.
-        confusions: Label to the label or labels it is mistaken for, such as ``{"60": ["80"], "80": ["60"]}``.
-        seed: Seed of the draw.
-        whole_groups: Mislabel whole photos or tracks, all samples of one in the same way; as many as come closest to
-            the share.
+    ``confusions`` map a label to the label or labels it is mistaken for, such as ``{"60": ["80"], "80": ["60"]}``. With
+    ``whole_groups``, whole photos or tracks are mislabelled in the same way, as many as come closest to the share.
 
     Raises:
         ConfigError: A fraction out of range.
@@ -103,12 +98,8 @@ def plant_similar(
 ) -> pd.DataFrame:
     """Gives a share of the samples the label of what they resemble, as people make mistakes.
 
-    Args:
-        table: A sample table of N samples.
-        fraction: Share of the samples with ``likeness`` above 0 to mislabel.
-        rivals: Labels (N,): what each sample may be mistaken for.
-        likeness: Numbers (N,), 0 or more; a sample is drawn with probability in proportion to it.
-        seed: Seed of the draw.
+    ``rivals`` (N,) are labels that each sample may be mistaken for. A sample is drawn with probability in proportion to
+    its ``likeness`` (N,), 0 or more; the share is of those above 0.
 
     Raises:
         ConfigError: A fraction out of range.

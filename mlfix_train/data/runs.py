@@ -44,11 +44,7 @@ class RunDirectory:
         return self.path / "checkpoints" / "last.ckpt"
 
     def read(self) -> dict[str, Any]:
-        """Returns ``run.json``, or an empty dict where there is none.
-
-        Raises:
-            RunError: It can't be read or is not a JSON object.
-        """
+        """Returns ``run.json``, or an empty dict where there is none; a RunError if it can't be read."""
         path = self.path / "run.json"
         if not path.exists():
             return {}
@@ -59,11 +55,7 @@ class RunDirectory:
         return content
 
     def require(self) -> dict[str, Any]:
-        """Returns a complete ``run.json``.
-
-        Raises:
-            RunError: It lacks keys that ``mlfix train`` writes.
-        """
+        """Returns a complete ``run.json``; a RunError if it lacks keys that ``mlfix train`` writes."""
         content = self.read()
         missing = [key for key in ("config", "identity", "data", "labels") if key not in content]
         if missing:

@@ -99,17 +99,11 @@ def draw_split(table: pd.DataFrame, split: SplitSpec | None = None) -> np.ndarra
 
 
 def stratified_parts(labels: np.ndarray, groups: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:
-    """Distributes samples over parts so that every label is spread over them by ``shares``.
+    """Distributes samples over parts so that every label is spread over them by ``shares`` (P,), which sum to 1.
 
-    Args:
-        labels: Labels (N,).
-        groups: Group names (N,); the samples of a group go to one part.
-        shares: Numbers (P,) that sum to 1.
-        seed: Seed of the draw.
-
-    Returns:
-        Part numbers (N,), 0 to P - 1. Without groups of more than one sample, each label's counts are its shares
-        rounded (with two parts, a label of two or more samples has at least one in each).
+    The samples of a group go to one part. Returns part numbers (N,), 0 to P - 1. Without groups of more than one
+    sample, each label's counts are its shares rounded (with two parts, a label of two or more samples has at least one
+    in each).
     """
     rng = np.random.default_rng(seed)
     _, label_codes = np.unique(labels, return_inverse=True)

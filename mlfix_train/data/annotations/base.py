@@ -158,13 +158,7 @@ class AnnotationFormat(ABC):
     def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
         """Writes copies of all annotation files, with some labels changed, below ``out`` and laid out as in ``root``.
 
-        Args:
-            annotations: from :meth:`read`.
-            changes: new labels, by annotation file and key.
-            out: an empty or new folder.
-
-        Returns:
-            The copies that differ from their source.
+        ``out`` is an empty or new folder. Returns the copies that differ from their source.
 
         Raises:
             DataError: the format can't be written.
@@ -251,10 +245,7 @@ def split_of(name: str) -> str:
 
 
 def read_split_lists(files: Iterable[Path]) -> dict[str, Path]:
-    """Reads lists of photos, one per split, as far as they exist.
-
-    Returns:
-        Photo (the first word of a line) to its list, whose stem is the split.
+    """Reads lists of photos, one per split, as far as they exist: photo to its list, whose stem is the split.
 
     Raises:
         DataError: a photo is in the lists of two splits.

@@ -51,11 +51,7 @@ class Coco(AnnotationFormat):
         return 2 if any(next(root.glob(pattern), None) for pattern in patterns) and not Mtsd.detect(root) else 0
 
     def read(self) -> Annotations:
-        """Reads all photos and boxes.
-
-        Raises:
-            DataError: no such file, another schema, a repeated id, or two photos with one name.
-        """
+        """Reads all photos and boxes; a missing file, another schema, a repeated id or name of a photo is an error."""
         photos: list[Row] = []
         boxes: list[Row] = []
         classes: dict[str, None] = {}

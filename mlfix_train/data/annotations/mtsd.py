@@ -47,11 +47,7 @@ class Mtsd(AnnotationFormat):
         return 2 if base.find_folders(root, "splits") and any(jsons) else 0
 
     def read(self) -> Annotations:
-        """Reads all photos and boxes.
-
-        Raises:
-            DataError: a folder is missing, two photos have one name, or a photo is in two splits.
-        """
+        """Reads all photos and boxes; a missing folder, two photos of one name or a photo in two splits is an error."""
         files = _annotation_files(self.folder)
         split_folders = base.find_folders(self.folder, "splits")
         lists = base.read_split_lists(file for folder in split_folders for file in sorted(folder.glob("*.txt")))

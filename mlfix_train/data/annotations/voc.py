@@ -42,11 +42,7 @@ class Voc(AnnotationFormat):
         return 1 if next(root.glob("*.xml"), None) or next(root.glob("*/*.xml"), None) else 0
 
     def read(self) -> Annotations:
-        """Reads all photos and boxes.
-
-        Raises:
-            DataError: there is no XML, or a photo is in two splits.
-        """
+        """Reads all photos and boxes; no XML, or a photo in two splits, is an error."""
         root = self.folder
         photos: list[Row] = []
         boxes: list[Row] = []
@@ -63,11 +59,10 @@ class Voc(AnnotationFormat):
                 boxes += [{**row, "photo": photo["name"]} for row in rows]
             for stem, split_list in lists.items():
                 if stem not in described and split_list.stem != "test":  # the test split is often not annotated
-                    xml = folder / f"{stem}.xml"
-                    facts = {"split": split_list.stem, "source": str(split_list), "problem": "no annotation"}
-                    facts["detail"] = f"{split_list} lists it, but {xml} does not exist"
-                    name = base.photo_name(xml.relative_to(root).as_posix())
-                    photos.append({"name": name, "path": str((images or folder) / f"{stem}.jpg"), **facts})
+                    xml, image = folder / f"{stem}.xml", (images or folder) / f"{stem}.jpg"
+                    photo = {"name": base.photo_name(xml.relative_to(root).as_posix()), "path": str(image)}
+                    photo |= {"split": split_list.stem, "source": str(split_list), "problem": "no annotation"}
+                    photos.append({**photo, "detail": f"{split_list} lists it, but {xml} does not exist"})
         if not photos:
             raise DataError(f"no XML below data.root={root}", "give the folder that holds Annotations/ and JPEGImages/")
         return self.build(photos, boxes)
@@ -109,7 +104,7 @@ def _read_object(file: Path, value: ET.Element, place: int) -> Row:
     row: Row = {"annotation": str(place), "position": place, "label": label}
     box = value.find("bndbox")
     texts = [box.findtext(name) if box is not None else None for name in ("xmin", "ymin", "xmax", "ymax")]
-    row |= base.corners(_to_float(text) for text in texts)
+    row |= base.corners(map(_to_float, texts))
     if row.get("problem"):
         row["detail"] = f"{file}: object {place}: corners {', '.join(map(str, texts))}"
     elif label is None:

@@ -61,11 +61,8 @@ def write_fixed_annotations(
 ) -> WrittenBack:
     """Writes copies of annotations with fixed labels, reads them back, and checks that nothing else changed.
 
-    Args:
-        source: the data set.
-        annotations: what ``source.read()`` returned.
-        fixes: from :func:`box_fixes`.
-        out: an empty or new folder; it is deleted again on any error.
+    ``annotations`` were read from ``source``, ``fixes`` are from :func:`box_fixes`. ``out`` is an empty or new folder;
+    it is deleted again on any error.
 
     Raises:
         DataError: a fixed box is gone or has another label now, or the copies are not as they should be.
@@ -82,11 +79,7 @@ def write_fixed_annotations(
 
 
 def group_changes(annotations: Annotations, fixes: pd.DataFrame) -> LabelChanges:
-    """Groups fixes by annotation file.
-
-    Raises:
-        DataError: boxes that are gone, or have another label now.
-    """
+    """Groups fixes by annotation file; a DataError tells of boxes that are gone, or have another label now."""
     boxes = annotations.boxes.set_index(["photo", "annotation"])["label"]
     boxes = boxes[~boxes.index.duplicated()]
     keys = pd.MultiIndex.from_frame(fixes[["photo", "annotation"]])
@@ -109,11 +102,7 @@ def group_changes(annotations: Annotations, fixes: pd.DataFrame) -> LabelChanges
 
 
 def check_copies(before: Annotations, after: Annotations, fixes: pd.DataFrame) -> None:
-    """Compares annotations read back (``after``) with the originals (``before``).
-
-    Raises:
-        DataError: anything but the fixed labels changed.
-    """
+    """Raises a DataError if annotations read back (``after``) differ from ``before`` by more than the fixed labels."""
     columns = ["photo", "label", *EDGES]
     new = dict(zip(zip(fixes["photo"], fixes["annotation"], strict=True), fixes["new_label"], strict=True))
     keys = list(zip(before.boxes["photo"].astype(str), before.boxes["annotation"].astype(str), strict=True))

@@ -50,11 +50,7 @@ class Yolo(AnnotationFormat):
         return 2 if named or _class_files(root) else 0
 
     def read(self) -> Annotations:
-        """Reads all photos and boxes.
-
-        Raises:
-            DataError: there are no class names, no photos or no boxes, or two photos share a label file.
-        """
+        """Reads all photos and boxes; no class names, photos or boxes, or photos that share labels, is an error."""
         root = self.folder
         names_file = find_class_names(root, self.file)
         names, settings = read_class_names(names_file)

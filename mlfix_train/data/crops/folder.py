@@ -73,8 +73,8 @@ def crop_dataset(
         OSError: a file can't be written.
     """
     spec, path = spec or CropSpec(), Path(out).expanduser()
-    chosen = {"labels": labels, "splits": [*splits] or None}
-    settings = json.loads(json.dumps({"data": source.settings(), "spec": asdict(spec), **chosen}, default=str))
+    settings = {"data": source.settings(), "spec": asdict(spec), "labels": labels, "splits": [*splits] or None}
+    settings = json.loads(json.dumps(settings, default=str))
     _check_settings(path, settings, overwrite)
     state = path / STATE_FOLDER
     state.mkdir(parents=True, exist_ok=True)

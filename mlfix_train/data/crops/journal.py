@@ -18,10 +18,9 @@ CROPS_VERSION = 1
 
 
 class Journal:
-    """Outcomes of finished photos on disk, one JSON line each; the folder of ``path`` is created.
+    """Outcomes of finished photos on disk, one JSON line each; ``crops`` are all that earlier calls made.
 
-    An entry's key covers all that its crops depend on: the photo's size and time, its boxes and the settings. ``crops``
-    are all those that earlier calls made.
+    An entry's key covers all that its crops depend on: the photo's size and time, its boxes and the settings.
     """
 
     def __init__(self, path: Path, spec: CropSpec) -> None:
@@ -46,22 +45,19 @@ class Journal:
                 return None  # it may be readable now
             if not outcome.problem and not any(_file_stamp(out / crop)[:1]):
                 return None  # missing or empty
-        found: list[BoxOutcome] = entry["outcomes"]
-        return found
+        return list(entry["outcomes"])
 
-    def append(self, results: Iterable[tuple[PhotoJob, list[BoxOutcome]]]) -> None:
+    def append(self, results: Iterable[tuple[PhotoJob, list[BoxOutcome]]], path: Path | None = None) -> None:
         """Adds photos at the end."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.writelines(self._line(job, outcomes) for job, outcomes in results)
+        with open(path or self.path, "a", encoding="utf-8") as file:
+            for job, outcomes in results:
+                entry = {"name": job.name, "key": self._key(job), "crops": job.crops, "outcomes": outcomes}
+                file.write(json.dumps(entry) + "\n")
 
     def rewrite(self, results: Iterable[tuple[PhotoJob, list[BoxOutcome]]]) -> None:
         """Replaces all entries."""
-        with atomic_path(self.path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            file.writelines(self._line(job, outcomes) for job, outcomes in results)
-
-    def _line(self, job: PhotoJob, outcomes: list[BoxOutcome]) -> str:
-        entry = {"name": job.name, "key": self._key(job), "crops": job.crops, "outcomes": outcomes}
-        return json.dumps(entry) + "\n"
+        with atomic_path(self.path) as temporary:
+            self.append(results, temporary)
 
     def _key(self, job: PhotoJob) -> str:
         values = {key: value for key, value in vars(job).items() if key != "path"}

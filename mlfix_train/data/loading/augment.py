@@ -20,15 +20,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Subtracts the mean of each channel and divides by its standard deviation.
+    """Subtracts the mean of each channel and divides by its standard deviation: float32 ``(N, C, H, W)``.
 
-    Args:
-        images: ``(N, C, H, W)``, uint8 in 0..255 or float in 0..1.
-        mean: ``(C,)``, of pixels in 0..1, on the device of the images.
-        std: ``(C,)``, likewise.
-
-    Returns:
-        float32 ``(N, C, H, W)``.
+    ``images`` are ``(N, C, H, W)``, uint8 in 0..255 or float in 0..1; ``mean`` and ``std`` are ``(C,)``, of pixels in
+    0..1, on the device of the images.
     """
     return (as_float(images) - mean[:, None, None]) / std[:, None, None]
 
@@ -47,10 +42,9 @@ def as_float(images: Tensor) -> Tensor:
 
 
 def augment(images: Tensor, spec: AugmentSpec, seed: int) -> Tensor:
-    """Returns a randomly changed copy of a batch: float32 ``(N, 3, H, W)`` in 0..1.
+    """Returns a randomly changed copy of a batch: float32 ``(N, 3, H, W)`` in 0..1, the same for a seed on any device.
 
-    ``images`` are ``(N, 3, H, W)``, uint8 in 0..255 or float in 0..1. The same seed gives the same changes on any
-    device.
+    ``images`` are ``(N, 3, H, W)``, uint8 in 0..255 or float in 0..1.
     """
     generator = torch.Generator().manual_seed(seed)
     x = _blur(as_float(images), spec, generator)

@@ -171,7 +171,7 @@ class DataModule(StoreDataModule):
     """Batches ``{image: (N, 3, H, W), label: int64 (N,), index: int64 (N,)}``; ``index`` is the sample table's row.
 
     Images are uint8 until they are on the device; there they are augmented (in training) and normalized to float32, a
-    whole batch at a time.
+    whole batch at a time. The seed draws the control arm, too.
 
     Args:
         table: A sample table with labels.
@@ -179,8 +179,7 @@ class DataModule(StoreDataModule):
         cache: Folder of the pixel stores.
         arm: What to train on.
         augmentation: Changes to training images; ``None`` for none.
-        seed: The run's seed: order of the data, augmentation, and the control arm's draw.
-        pixels, loader, max_unreadable, progress, mean, std: See :class:`StoreDataModule`.
+        shared: Further arguments of :class:`StoreDataModule`.
     """
 
     def __init__(
@@ -189,16 +188,10 @@ class DataModule(StoreDataModule):
         held_out: np.ndarray,
         cache: str | Path,
         arm: Arm | None = None,
-        pixels: PixelSpec | None = None,
-        loader: LoaderSpec | None = None,
         augmentation: AugmentSpec | None = None,
-        seed: int = 0,
-        max_unreadable: float = 0.01,
-        progress: Callable[[int, int], None] | None = None,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        **shared: Any,
     ) -> None:
-        super().__init__(table, cache, pixels, loader, seed, max_unreadable, progress, mean, std)
+        super().__init__(table, cache, **shared)
         self.held_out, self.arm = held_out, arm or Arm()
         self.augmentation = augmentation if augmentation is not None and augmentation.enabled else None
         self.labels = require_labels(table)
@@ -215,11 +208,9 @@ class DataModule(StoreDataModule):
             return
         self.prepare_data()
         rows, labels = training_rows(self.table, self.held_out, self.arm.name, self.arm.fixes, self.seed)
-        readable = ~self.table.index.isin(self.store.unreadable)
-        kept = readable[rows]
-        classes = pd.Index(self.labels)
-        self.train_rows = rows[kept]
-        self.train_labels = classes.get_indexer(pd.Index(labels[kept])).astype(np.int64)
+        readable, classes = ~self.table.index.isin(self.store.unreadable), pd.Index(self.labels)
+        self.train_rows = rows[readable[rows]]
+        self.train_labels = classes.get_indexer(pd.Index(labels[readable[rows]])).astype(np.int64)
         if len(self.train_rows) < 2:
             raise DataError("fewer than two readable samples are left to train on", "add samples, or hold out fewer")
         self.val_rows = np.flatnonzero(self.held_out & readable)

@@ -52,8 +52,8 @@ def _copy_to(store: PixelStore, device: torch.device) -> torch.Tensor | None:
     try:
         images = torch.empty(store.shape, dtype=torch.uint8, device=device)
         for start in range(0, len(store), IMAGES_AT_A_TIME):
-            stop = start + IMAGES_AT_A_TIME
-            images[start:stop] = torch.from_numpy(store[start:stop]).to(device)
+            part = slice(start, start + IMAGES_AT_A_TIME)
+            images[part] = torch.from_numpy(store[part]).to(device)
     except torch.OutOfMemoryError:
         log.warning("the images do not fit on %s after all: they are read batch by batch", device)
         return None

@@ -6,26 +6,18 @@ numbers are drawn on the CPU from a seed, so that a sample looks the same on eve
 """
 
 import math
-from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from mlfix_train.data.loading.augment import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    as_float,
-    augment,
-    homographies,
-    resample,
-)
+from mlfix_train.data.loading.augment import as_float, augment, homographies, resample
 from mlfix_train.data.loading.datamodule import StoreDataModule
 from mlfix_train.data.loading.device_cache import Batch
-from mlfix_train.data.loading.spec import AugmentSpec, LoaderSpec, ViewSpec
-from mlfix_train.data.pixels.spec import PixelSpec
+from mlfix_train.data.loading.spec import AugmentSpec, ViewSpec
 from mlfix_train.data.samples import label_list
 from mlfix_train.errors import DataError
 
@@ -36,13 +28,9 @@ YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.31
 
 
 def two_views(images: Tensor, spec: ViewSpec, seed: int, partners: Tensor | None = None) -> Tensor:
-    """Returns two random views of each image: float32 ``(2, N, 3, H, W)`` in 0..1.
+    """Returns two random views of each image: float32 ``(2, N, 3, H, W)`` in 0..1, the same for a seed on any device.
 
-    Args:
-        images: ``(N, 3, H, W)``, uint8 in 0..255 or float in 0..1.
-        spec: How much they may differ.
-        seed: The same seed gives the same views, on any device.
-        partners: Images that the second views are made of, as ``images``; by default ``images`` themselves.
+    ``images`` are ``(N, 3, H, W)``, uint8 in 0..255 or float in 0..1; the second views are of ``partners``, if given.
     """
     seeds = torch.Generator().manual_seed(seed)
     pair = (images, images if partners is None else partners)
@@ -100,26 +88,13 @@ class ViewDataModule(StoreDataModule):
     Args:
         table: A sample table, with or without labels.
         cache: Folder of the pixel stores.
-        loader: How batches are made; ``sampling`` is not used: every sample is drawn once per epoch.
         views: How much two views may differ.
-        seed: The run's seed: order of the data, and views.
-        pixels, max_unreadable, progress, mean, std: See :class:`StoreDataModule`.
+        shared: Further arguments of :class:`StoreDataModule`; ``loader.sampling`` is not used: every sample is drawn
+            once per epoch.
     """
 
-    def __init__(
-        self,
-        table: pd.DataFrame,
-        cache: str | Path,
-        pixels: PixelSpec | None = None,
-        loader: LoaderSpec | None = None,
-        views: ViewSpec | None = None,
-        seed: int = 0,
-        max_unreadable: float = 0.01,
-        progress: Callable[[int, int], None] | None = None,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-    ) -> None:
-        super().__init__(table, cache, pixels, loader, seed, max_unreadable, progress, mean, std)
+    def __init__(self, table: pd.DataFrame, cache: str | Path, views: ViewSpec | None = None, **shared: Any) -> None:
+        super().__init__(table, cache, **shared)
         self.labels, self.views, self.sampling = label_list(table), views or ViewSpec(), "shuffled"
 
     def setup(self, stage: str | None = None) -> None:

@@ -74,10 +74,7 @@ def decode_image(path: str, size: int, aspect: str = "squash", max_megapixels: f
 
 @contextmanager
 def open_image(path: str, max_megapixels: float) -> Iterator[Any]:
-    """Opens an image file under a size limit of its own; Pillow's limit stays as it is for the rest of the process.
-
-    Yields:
-        The ``PIL.ImageFile.ImageFile``, its pixels not decoded yet.
+    """Opens an image file, not decoding it yet, under a size limit of its own; Pillow's stays as it is for the process.
 
     Raises:
         ImageTooLarge: The image is larger.
@@ -141,13 +138,9 @@ def fit_square(
 ) -> Image.Image:
     """Resizes an 8-bit RGB image, or a part of it, to a square of ``size`` pixels; anti-aliased.
 
-    Args:
-        image: 8-bit RGB.
-        size: Side of the result, in pixels.
-        aspect: ``squash`` (stretch) or ``pad`` (keep the aspect ratio, grey margins).
-        box: The part ``(x_min, y_min, x_max, y_max)`` in pixels, fractions allowed; by default the whole image.
-        reducing_gap: As in ``PIL.Image.Image.resize``: first shrinks by whole factors, to this many times the size;
-            faster and nearly the same.
+    ``aspect`` is ``squash`` (stretch) or ``pad`` (keep the aspect ratio, grey margins), ``box`` the part ``(x_min,
+    y_min, x_max, y_max)`` in pixels, fractions allowed. ``reducing_gap``, as in ``PIL.Image.Image.resize``, first
+    shrinks by whole factors, to this many times the size: faster and nearly the same.
     """
     if box is None:
         if image.size == (size, size):

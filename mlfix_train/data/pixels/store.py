@@ -32,9 +32,6 @@ class PixelStore:
     ``pixels.npy`` can be opened by ``numpy.load(..., mmap_mode="r")`` as well. Rows are read by ``pread`` rather than
     through a memory map: mapped pages count as the process's own, and random reading soon maps the whole file.
 
-    Args:
-        folder: A store built by :func:`open_store`.
-
     Raises:
         OSError, ValueError: The store is missing or damaged.
     """
@@ -104,7 +101,7 @@ def open_store(
     max_unreadable: float = 0.01,
     progress: Callable[[int, int], None] | None = None,
 ) -> PixelStore:
-    """Opens the store of a table's images below ``cache``; builds it first if it is missing, damaged or stale.
+    """Opens the store of a table's images, in its order; builds it first if it is missing, damaged or stale.
 
     Args:
         table: A sample table; the files in ``path`` are only read.
@@ -114,9 +111,6 @@ def open_store(
         max_unreadable: Share of unreadable images above which this is an error, 0 to 1; a single one is always
             accepted, unless this is 0.
         progress: Called with (images done, images in total) about once a second.
-
-    Returns:
-        The store, rows in the table's order.
 
     Raises:
         DataError: Too many unreadable images, no space left, or a folder that can't be written.

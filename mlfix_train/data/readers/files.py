@@ -32,10 +32,10 @@ def check_root(root: str | Path, hint: str) -> Path:
 
 
 def find_images(base: Path) -> tuple[list[str], list[str]]:
-    """Finds the files below a folder. Hidden files are skipped; links are followed, but not in circles.
+    """Finds the files below a folder, but hidden ones; links are followed, but not in circles.
 
     Returns:
-        The images and the other files, as POSIX paths relative to ``base``; the images are sorted.
+        The images, sorted, and the other files, as POSIX paths relative to ``base``.
 
     Raises:
         DataError: A folder can't be read, or the name of an image is not UTF-8.

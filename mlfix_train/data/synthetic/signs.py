@@ -28,12 +28,9 @@ MANIFEST = "signs.json"
 def render_sign(name: str, index: int, seed: int = 0, size: int = 32, difficulty: float = DIFFICULTY) -> np.ndarray:
     """Renders one image of a traffic sign: uint8 ``(size, size, 3)``, the same bytes for the same arguments.
 
-    Args:
-        name: One of :data:`SIGN_CLASSES`.
-        index: Number of the image within its class, from 0.
-        seed: Number of the data set, from 0.
-        size: Side in pixels, from 8.
-        difficulty: 0 to 2; scales blur, noise, haze, darkness and how often a part is hidden.
+    ``name`` is one of :data:`SIGN_CLASSES`, ``index`` the image's number within its class, ``seed`` the data set's,
+    both from 0; ``size`` is the side in pixels, from 8. ``difficulty`` (0 to 2) scales blur, noise, haze, darkness and
+    how often a part is hidden.
 
     Raises:
         DataError: There is no such class, or a number is out of range.
@@ -53,7 +50,7 @@ def read_signs(
     difficulty: float = DIFFICULTY,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Renders the data set as ``root/<class>/<index>.png`` if it is not there yet, and reads it.
+    """Renders the data set as ``root/<class>/<index>.png`` if it is not there yet, and reads it as a sample table.
 
     An interrupted call is completed by the next one: the manifest ``signs.json`` is written last.
 
@@ -65,9 +62,6 @@ def read_signs(
         classes: The classes to write, all of :data:`SIGN_CLASSES` by default.
         difficulty: 0 to 2, see :func:`render_sign`.
         progress: Called after each image with (images done, images in total).
-
-    Returns:
-        A sample table.
 
     Raises:
         DataError: The folder holds signs of other settings, or an argument is out of range.
@@ -112,8 +106,8 @@ def _is_complete(folder: Path, wanted: dict[str, object]) -> bool:
         except (ValueError, TypeError) as error:
             raise DataError(f"{path} is not a manifest of rendered signs ({error})", hint) from error
         if found != wanted:
-            differing = {key: (found.get(key), wanted.get(key)) for key in {**found, **wanted}}
-            pairs = [(key, *map(_brief, pair)) for key, pair in differing.items() if pair[0] != pair[1]]
+            keys = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
+            pairs = [(key, _brief(found.get(key)), _brief(wanted.get(key))) for key in keys]
             details = [f"{key}: {old} in the folder, {new} requested" for key, old, new in pairs]
             raise DataError(f"{folder} holds rendered signs of other settings", hint, details)
         return name == MANIFEST
