@@ -88,11 +88,7 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Locks this directory against other processes; the system frees the lock when the process dies.
-
-        Raises:
-            RunError: Another process is using it.
-        """
+        """Locks this directory until the block or process ends; a RunError if another process is using it."""
         import fcntl
 
         self.path.mkdir(parents=True, exist_ok=True)

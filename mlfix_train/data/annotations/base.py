@@ -245,11 +245,7 @@ def split_of(name: str) -> str:
 
 
 def read_split_lists(files: Iterable[Path]) -> dict[str, Path]:
-    """Reads lists of photos, one per split, as far as they exist: photo to its list, whose stem is the split.
-
-    Raises:
-        DataError: a photo is in the lists of two splits.
-    """
+    """Reads lists of photos that exist: photo to its list, whose stem is the split; a DataError if it is in two."""
     splits: dict[str, Path] = {}
     for file in files:
         lines = file.read_text(encoding="utf-8-sig").splitlines() if file.is_file() else []

@@ -1,20 +1,24 @@
 """All boxes of a data set to crops: in parallel, with progress, resumed where an earlier call stopped."""
 
+import contextlib
+import hashlib
+import json
 import logging
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from mlfix_train.data.annotations.base import EDGES, Annotations, summarize_counts
-from mlfix_train.data.crops.journal import Journal
 from mlfix_train.data.crops.names import crop_ids
 from mlfix_train.data.crops.photo import PHOTO_PROBLEMS, BoxOutcome, PhotoJob, crop_photos
 from mlfix_train.data.crops.spec import CropSpec
+from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.files.process_pool import map_unordered
 from mlfix_train.data.files.system import cpu_count
 from mlfix_train.data.samples import make_table
@@ -23,6 +27,8 @@ from mlfix_train.errors import DataError, format_list
 log = logging.getLogger(__name__)
 
 STATE_FOLDER, JOURNAL = ".mlfix", "photos.jsonl"
+CROPS_VERSION = 1
+"""Increased when the same photo and box would give other pixels."""
 BATCH_SIZE = 4
 """Photos handed to a worker process at a time."""
 DROPPED_COLUMNS = ["photo", "annotation", "label", "problem", "detail"]
@@ -101,11 +107,7 @@ def build_crops(
 
 
 def plan_crops(annotations: Annotations, spec: CropSpec) -> tuple[pd.DataFrame, list[PhotoJob]]:
-    """Returns the usable boxes, with their ``sample_id``, and one job per photo with boxes, in the same order.
-
-    Raises:
-        DataError: no box is usable.
-    """
+    """Returns the usable boxes, with ``sample_id``, and a job per photo, in the same order; a DataError if there are none."""
     photos, boxes = annotations.photos, annotations.boxes
     usable = photos.index[photos["problem"] == ""]
     boxes = boxes[(boxes["problem"] == "") & boxes["photo"].isin(usable)]
@@ -215,3 +217,60 @@ def _dropped_table(annotations: Annotations, lost: pd.DataFrame) -> pd.DataFrame
     parts = [lost, unread, of_bad_photos, without_boxes.assign(annotation="", label=None)]
     dropped = pd.concat([part[DROPPED_COLUMNS].astype(object) for part in parts], ignore_index=True)
     return dropped.sort_values(["photo", "annotation"], ignore_index=True)
+
+
+class Journal:
+    """Outcomes of finished photos on disk, one JSON line each; ``crops`` are all that earlier calls made.
+
+    An entry's key covers all that its crops depend on: the photo's size and time, its boxes and the settings.
+    """
+
+    def __init__(self, path: Path, spec: CropSpec) -> None:
+        self.path, self.entries = path, dict[str, dict[str, Any]]()
+        settings = {key: value for key, value in asdict(spec).items() if key not in ("ids", "max_megapixels")}
+        self._settings = json.dumps([CROPS_VERSION, settings])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for line in path.read_bytes().splitlines() if path.exists() else []:
+            with contextlib.suppress(ValueError, TypeError, KeyError):  # a line truncated by a crash
+                entry = json.loads(line)
+                outcomes = [BoxOutcome(*values) for values in entry["outcomes"]]
+                self.entries[entry["name"]] = {**entry, "crops": list(entry["crops"]), "outcomes": outcomes}
+        self.crops = {crop for entry in self.entries.values() for crop in entry["crops"]}
+
+    def outcomes(self, job: PhotoJob, out: Path) -> list[BoxOutcome] | None:
+        """Returns the outcomes of a photo, if its crops exist as they would be made now."""
+        entry = self.entries.get(job.name)
+        if entry is None or entry.get("key") != self._key(job) or len(entry["outcomes"]) != len(job.crops):
+            return None
+        for crop, outcome in zip(job.crops, entry["outcomes"], strict=True):
+            if outcome.problem in PHOTO_PROBLEMS:
+                return None  # it may be readable now
+            if not outcome.problem and not any(_file_stamp(out / crop)[:1]):
+                return None  # missing or empty
+        return list(entry["outcomes"])
+
+    def append(self, results: Iterable[tuple[PhotoJob, list[BoxOutcome]]], path: Path | None = None) -> None:
+        """Adds photos at the end."""
+        with open(path or self.path, "a", encoding="utf-8") as file:
+            for job, outcomes in results:
+                entry = {"name": job.name, "key": self._key(job), "crops": job.crops, "outcomes": outcomes}
+                file.write(json.dumps(entry) + "\n")
+
+    def rewrite(self, results: Iterable[tuple[PhotoJob, list[BoxOutcome]]]) -> None:
+        """Replaces all entries."""
+        with atomic_path(self.path) as temporary:
+            self.append(results, temporary)
+
+    def _key(self, job: PhotoJob) -> str:
+        values = {key: value for key, value in vars(job).items() if key != "path"}
+        text = json.dumps([self._settings, _file_stamp(job.path), values])
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _file_stamp(path: str | Path) -> list[int]:
+    """Returns size and time of change of a file; empty if it doesn't exist."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return []
+    return [stat.st_size, stat.st_mtime_ns]

@@ -103,11 +103,7 @@ def crop_dataset(
 
 
 def read_info(folder: Path, key: str = "crops") -> dict[str, Any]:
-    """Reads ``crop.json`` of a finished cropping, whose folder errors call ``key``.
-
-    Raises:
-        DataError: there are no crops, or cropping is not finished.
-    """
+    """Reads ``crop.json`` of a finished cropping; if there is none, a DataError that calls the folder ``key``."""
     if not (folder / INFO).exists():
         hint = f"give the folder that `mlfix crop` wrote: {key}=<folder>"
         raise DataError(f"{key}={folder} holds no crops ({INFO} is missing)", hint)
@@ -120,11 +116,7 @@ def read_info(folder: Path, key: str = "crops") -> dict[str, Any]:
 
 
 def select_boxes(annotations: Annotations, labels: str | None = None, splits: Sequence[str] = ()) -> Annotations:
-    """Returns the boxes whose label matches a regular expression, in photos of some splits.
-
-    Raises:
-        ConfigError: there is no such label or split.
-    """
+    """Returns the boxes of labels that match, in photos of some splits; a ConfigError if there are none."""
     photos, boxes = annotations.photos, annotations.boxes
     known = sorted({str(name) for name in photos["split"]} - {""})
     for name in splits:

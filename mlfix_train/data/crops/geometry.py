@@ -37,11 +37,7 @@ class Placement:
 
 
 def place_box(corners: Box, width: int, height: int, panorama: bool, spec: CropSpec) -> Placement:
-    """Finds the part of a photo that a box covers; corners, width and height of the photo are pixels.
-
-    Raises:
-        NotCropped: swapped corners, no area, outside, or too small.
-    """
+    """Finds the part of a photo (pixels) that a box covers; NotCropped if it has no area, or is outside or small."""
     x0, y0, x1, y1 = corners
     shown = f"x {x0:g} to {x1:g}, y {y0:g} to {y1:g}"
     if x1 <= x0 or y1 <= y0:

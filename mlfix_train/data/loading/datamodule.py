@@ -199,11 +199,7 @@ class DataModule(StoreDataModule):
             self.labels = sorted({*self.labels, *self.arm.fixes["new_label"]} - {INVALID})
 
     def setup(self, stage: str | None = None) -> None:
-        """Opens the store and picks the rows that train and those that are held out; unreadable images do neither.
-
-        Raises:
-            DataError: Too few readable samples on either side.
-        """
+        """Opens the store and picks the readable rows of either side; a DataError if there are too few."""
         if hasattr(self, "train_rows"):
             return
         self.prepare_data()

@@ -18,11 +18,7 @@ SPLIT_NAMES |= dict.fromkeys(("val", "valid", "validation"), "val")
 
 
 def check_root(root: str | Path, hint: str) -> Path:
-    """Returns the folder of the data, absolute.
-
-    Raises:
-        DataError: ``root`` is empty, missing, or a file; ``hint`` says what to give instead.
-    """
+    """Returns the folder of the data, absolute; a DataError with ``hint`` if it is empty, missing, or a file."""
     if not str(root).strip():
         raise DataError("data.root is empty", hint)
     base = Path(root).expanduser()
