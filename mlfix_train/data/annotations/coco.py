@@ -6,6 +6,7 @@ the pixels as stored here, too.
 """
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +53,7 @@ class Coco(AnnotationFormat):
 
     def read(self) -> Annotations:
         """Reads all photos and boxes; a missing file, another schema, a repeated id or name of a photo is an error."""
-        photos: list[Row] = []
-        boxes: list[Row] = []
+        photos, boxes = list[Row](), list[Row]()
         classes: dict[str, None] = {}
         files, notes = self._load()
         for path, content in files.items():
@@ -204,8 +204,7 @@ def _read_boxes(
     path: Path, content: Mapping[str, Any], photos: Mapping[Any, Row], categories: Mapping[Any, str]
 ) -> list[Row]:
     rows: list[Row] = []
-    counts: dict[str, int] = {}
-    seen: dict[str, int] = {}
+    counts, seen = Counter[str](), dict[str, int]()
     for place, value in enumerate(content["annotations"]):
         key = _annotation_key(value, place)
         if seen.setdefault(key, place) != place:
@@ -213,8 +212,8 @@ def _read_boxes(
             raise DataError(problem, "ids must be unique")
         image_id, category = value.get("image_id"), value.get("category_id")
         photo = str(photos[image_id]["name"]) if image_id in photos else ""
-        row: Row = {"photo": photo, "annotation": key, "position": counts.get(photo, 0)}
-        counts[photo] = row["position"] + 1
+        row: Row = {"photo": photo, "annotation": key, "position": counts[photo]}
+        counts[photo] += 1
         row |= {"label": categories.get(category), **_corners(value.get("bbox"))}
         if image_id not in photos:
             row |= {"problem": "no photo", "detail": f"{path}: image_id {image_id!r} is not among images"}

@@ -57,8 +57,7 @@ class Mtsd(AnnotationFormat):
             problem = f"data.images={self.images} is not a folder" if self.images else missing
             raise DataError(problem, "unpack the image archives there, or give data.images=<folder>")
         images = _index_images(folders)
-        photos: list[Row] = []
-        boxes: list[Row] = []
+        photos, boxes = list[Row](), list[Row]()
         unannotated = 0
         for key in dict.fromkeys([*files, *lists]):
             split = lists[key].stem if key in lists else ""

@@ -44,8 +44,7 @@ class Voc(AnnotationFormat):
     def read(self) -> Annotations:
         """Reads all photos and boxes; no XML, or a photo in two splits, is an error."""
         root = self.folder
-        photos: list[Row] = []
-        boxes: list[Row] = []
+        photos, boxes = list[Row](), list[Row]()
         for folder in base.find_folders(root, "Annotations") or [root]:
             home = root if folder == root else folder.parent
             images = next(iter(base.find_folders(home, "JPEGImages", 1)), None) if folder != root else None

@@ -60,8 +60,7 @@ class Yolo(AnnotationFormat):
             root = root.parent if root.name.lower() == "images" else root
         for path in [] if images else base.images_below(root):
             images[path] = next(filter(None, map(base.split_of, path.relative_to(root).parts[:-1])), "")
-        photos: list[Row] = []
-        boxes: list[Row] = []
+        photos, boxes = list[Row](), list[Row]()
         owners: dict[str, Path] = {}
         empty = 0
         for path, split in images.items():

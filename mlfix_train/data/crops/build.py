@@ -107,7 +107,7 @@ def build_crops(
 
 
 def plan_crops(annotations: Annotations, spec: CropSpec) -> tuple[pd.DataFrame, list[PhotoJob]]:
-    """Returns the usable boxes, with ``sample_id``, and a job per photo, in one order; a DataError if there are none."""
+    """Returns the usable boxes, with ``sample_id``, and a job per photo, in one order; a DataError without any."""
     photos, boxes = annotations.photos, annotations.boxes
     usable = photos.index[photos["problem"] == ""]
     boxes = boxes[(boxes["problem"] == "") & boxes["photo"].isin(usable)]

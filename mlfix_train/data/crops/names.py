@@ -1,6 +1,7 @@
 """File names of crops, ``<label>/<photo>-<n>.jpg``: valid on every file system, and stable between calls."""
 
 import hashlib
+from collections import Counter
 
 import pandas as pd
 
@@ -57,10 +58,9 @@ def crop_ids(boxes: pd.DataFrame, ids: str, suffix: str, stable_keys: bool) -> l
         numbers = [_hash(" ".join(f"{edge:.6g}" for edge in row), 4) for row in edges]
     labels = {label: escape_name(str(label)) for label in boxes["label"].unique()}
     photos = {photo: "/".join(map(escape_name, str(photo).split("/"))) for photo in boxes["photo"].unique()}
-    counts: dict[str, int] = {}
-    result = []
+    counts, result = Counter[str](), []
     for photo, label, number in zip(boxes["photo"], boxes["label"], numbers, strict=True):
         name = f"{labels[label]}/{photos[photo]}-{number}"
-        counts[name] = counts.get(name, 0) + 1
+        counts[name] += 1
         result.append(f"{name}{f'.{counts[name]}' if counts[name] > 1 else ''}{suffix}")
     return result

@@ -119,8 +119,7 @@ def _place_boxes(
     sx, sy = (float(width), float(height)) if job.normalized else (1.0, 1.0)
     if spec.rescale and not job.normalized and job.width and job.height:
         sx, sy = width / job.width, height / job.height
-    outcomes: list[BoxOutcome] = []
-    placements: dict[int, Placement] = {}
+    outcomes, placements = list[BoxOutcome](), dict[int, Placement]()
     for place, corners in enumerate(job.boxes):
         panorama = job.panorama or job.wraps[place]
         scaled = (corners[0] * sx, corners[1] * sy, corners[2] * sx, corners[3] * sy)

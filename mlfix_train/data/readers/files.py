@@ -36,8 +36,7 @@ def find_images(base: Path) -> tuple[list[str], list[str]]:
     Raises:
         DataError: A folder can't be read, or the name of an image is not UTF-8.
     """
-    images: list[str] = []
-    others: list[str] = []
+    images, others = list[str](), list[str]()
     stack = [("", frozenset({_identity(os.stat(base))}))]
     while stack:
         folder, ancestors = stack.pop()
