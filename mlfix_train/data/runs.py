@@ -5,7 +5,6 @@ timings), ``predictions.parquet``, ``metrics.csv``, ``checkpoints/`` and ``panel
 """
 
 import glob
-import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -13,8 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlfix_train.data.files.atomic import atomic_path
-from mlfix_train.data.files.json_files import read_json
+from mlfix_train.data.files.json_files import read_json, write_json
 from mlfix_train.errors import RunError, format_list
 
 FINISHED, RUNNING, FAILED, INTERRUPTED = "finished", "running", "failed", "interrupted"
@@ -65,16 +63,12 @@ class RunDirectory:
 
     def update(self, **values: Any) -> None:
         """Changes keys of ``run.json``, atomically."""
-        self._write({**self.read(), **values})
-
-    def _write(self, content: Mapping[str, Any]) -> None:
-        with atomic_path(self.path / "run.json") as temporary:
-            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
+        write_json(self.path / "run.json", {**self.read(), **values})
 
     def forget(self, before: Mapping[str, Any]) -> None:
         """Restores an earlier ``run.json``; if it was empty, removes the file, and an empty directory."""
         if before:
-            self._write(before)
+            write_json(self.path / "run.json", before)
             return
         (self.path / "run.json").unlink(missing_ok=True)
         if all(entry.name == ".lock" for entry in self.path.iterdir()):

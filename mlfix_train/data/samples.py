@@ -51,8 +51,9 @@ def make_table(
     index = pd.Index(list(sample_ids), name="sample_id", dtype=object)
     columns = zip(COLUMNS, (paths, labels, groups, splits), strict=True)
     table = pd.DataFrame({name: pd.Series(list(values), index=index, dtype=object) for name, values in columns})
-    for name in [] if metadata is None else metadata.columns.difference(COLUMNS, sort=False):
-        table[name] = metadata[name].to_numpy()
+    if metadata is not None:
+        for name in (name for name in metadata.columns if name not in COLUMNS):
+            table[name] = metadata[name].to_numpy()
     return validate_table(table, source)
 
 

@@ -19,8 +19,8 @@ from mlfix_train.errors import DataError, format_list
 PHOTO_COLUMNS = ("path", "split", "width", "height", "panorama", "source", "problem", "detail")
 BOX_COLUMNS = ("photo", "annotation", "position", "label", "x_min", "y_min", "x_max", "y_max", "problem", "detail")
 EDGES = BOX_COLUMNS[4:8]
-CROP_COLUMNS = ("sample_id", "path", "group", "split", "width", "height", "aspect", "clipped", "wraps", "photo_path")
-CROP_COLUMNS += ("photo_width", "photo_height")
+CROP_COLUMNS = {"sample_id", "path", "group", "split", "width", "height", "aspect", "clipped", "wraps", "photo_path"}
+CROP_COLUMNS |= {"photo_width", "photo_height"}
 FOLDERS_LEFT_OUT = {"images", "jpegimages", "annotations"}
 
 Row = dict[str, Any]

@@ -18,7 +18,7 @@ from mlfix_train.data.annotations.base import AnnotationFormat, Annotations
 from mlfix_train.data.crops.build import STATE_FOLDER, Crops, build_crops
 from mlfix_train.data.crops.spec import FORMATS, CropSpec
 from mlfix_train.data.files.atomic import atomic_path, folder_lock
-from mlfix_train.data.files.json_files import read_json
+from mlfix_train.data.files.json_files import read_json, write_json
 from mlfix_train.data.samples import table_fingerprint
 from mlfix_train.errors import ConfigError, DataError, did_you_mean, format_list
 
@@ -86,14 +86,14 @@ def crop_dataset(
             on_read(annotations)
             selected = select_boxes(annotations, labels, splits)
             info = {"version": __version__, "format": annotations.format, **settings}
-            started = partial(_write_info, path, {"status": "running", **info})
+            started = partial(write_json, path / INFO, {"status": "running", **info})
             crops = build_crops(selected, spec, path, workers, max_unreadable, progress, started)
             with atomic_path(path / TABLE) as temporary:
                 crops.table.reset_index().to_parquet(temporary, index=False)
             with atomic_path(path / DROPPED) as temporary:
                 crops.dropped.to_csv(temporary, index=False)
             counts = _counts(annotations, selected, crops)
-            _write_info(path, {"status": "finished", **info, **counts})
+            write_json(path / INFO, {"status": "finished", **info, **counts})
     finally:
         if not (path / INFO).exists():  # nothing was started: leave nothing behind
             shutil.rmtree(state, ignore_errors=True)
@@ -192,8 +192,3 @@ def _counts(annotations: Annotations, selected: Annotations, crops: Crops) -> di
         "seconds": round(crops.seconds, 2),
         "classes": list(annotations.classes),
     }
-
-
-def _write_info(folder: Path, info: dict[str, Any]) -> None:
-    with atomic_path(folder / INFO) as temporary:
-        temporary.write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Reads JSON with a reason if it fails, and changes single values of a file without touching the rest."""
+"""Reads JSON with a reason if it fails, writes it, and changes single values without touching the rest."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +29,12 @@ def read_json(path: str | Path) -> tuple[Any, str]:  # noqa: PLR0911 one reason 
         return None, f"it is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}"
     except ValueError as error:
         return None, f"it can't be read: {error}"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file atomically; what JSON has no type for becomes text."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
 
 
 def _skip_whitespace(text: str, at: int) -> int:

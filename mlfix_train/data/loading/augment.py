@@ -71,7 +71,7 @@ def homographies(n: int, spec: AugmentSpec, generator: torch.Generator) -> Tenso
     warp_x = _sometimes(_uniform(n, -spec.warp, spec.warp, generator), spec.p_affine, 0.0, generator)
     warp_y = _sometimes(_uniform(n, -spec.warp, spec.warp, generator), spec.p_affine, 0.0, generator)
     radians = angle * (math.pi / 180)
-    rotation, scale = torch.eye(3).repeat(2, n, 1, 1)
+    rotation, scale = torch.eye(3).repeat(n, 1, 1), torch.eye(3).repeat(n, 1, 1)
     rotation[:, 0, 0] = rotation[:, 1, 1] = radians.cos()
     rotation[:, 0, 1], rotation[:, 1, 0] = -radians.sin(), radians.sin()
     scale[:, 0, 0] = scale[:, 1, 1] = 1 / zoom

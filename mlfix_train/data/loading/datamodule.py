@@ -214,14 +214,10 @@ class DataModule(StoreDataModule):
             raise DataError("no held-out sample is readable", "repair the unreadable images")
         given = pd.Index(self.table["label"].to_numpy()[self.val_rows])
         self.val_labels = classes.get_indexer(given).astype(np.int64)
-
-    def train_dataloader(self) -> Loader:
-        """Returns batches of the arm's training samples."""
         size, count = self.loader.batch_size, len(self.train_rows) // self.rank_and_world()[1]
         if count < size:
             note = "only %d training samples per process: an epoch is one batch; loader.batch_size below %d makes more"
             log.info(note, count, size)
-        return super().train_dataloader()
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augments (in training) and normalizes the images, on the device."""

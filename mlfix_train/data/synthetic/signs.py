@@ -4,7 +4,6 @@ Every image looks like a crop of a street photo. It depends only on its seed, cl
 calls, the number of images per class or the process. Nothing is read from disk but a font.
 """
 
-import json
 import os
 import zlib
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from mlfix_train.data.files.atomic import atomic_path
+from mlfix_train.data.files.json_files import read_json, write_json
 from mlfix_train.data.readers.folder import read_folder
 from mlfix_train.data.synthetic.sign_scenes import DIFFICULTY, photograph_sign
 from mlfix_train.data.synthetic.sign_shapes import SIGN_CLASSES
@@ -76,8 +76,7 @@ def read_signs(
     if _is_complete(folder, settings):
         return read_folder(folder)
     manifest, partial = folder / MANIFEST, folder / f"{MANIFEST}.partial"
-    with atomic_path(partial) as temporary:
-        temporary.write_text(json.dumps(settings, indent=1))
+    write_json(partial, settings)
     done, total = 0, len(names) * per_class
     for name in names:
         (folder / name).mkdir(exist_ok=True)
@@ -101,10 +100,9 @@ def _is_complete(folder: Path, wanted: dict[str, object]) -> bool:
         if not path.is_file():
             continue
         hint = "set another data.root, or delete the folder"
-        try:
-            found = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{path} is not a manifest of rendered signs ({error})", hint) from error
+        found, problem = read_json(path)
+        if problem or not isinstance(found, dict):
+            raise DataError(f"{path} is not a manifest of rendered signs ({problem or 'it is not an object'})", hint)
         if found != wanted:
             keys = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
             pairs = [(key, _brief(found.get(key)), _brief(wanted.get(key))) for key in keys]
