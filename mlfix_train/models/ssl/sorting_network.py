@@ -17,7 +17,7 @@ class SortingNetwork(RecipeModule):
     """Any timm backbone, trained on images alone.
 
     It takes batches ``{views, index}`` in training and ``{image, index}`` in validation, such as those of
-    :class:`mlfix_train.data.loading.view_datamodule.ViewDataModule`, with images normalized by ``mean`` and ``std``.
+    :class:`mlfix_train.data.loading.views.ViewDataModule`, with images normalized by ``mean`` and ``std``.
 
     Under DDP the cross-correlation is that of the whole batch, of all processes together; batch norms are those of each
     process unless ``trainer.sync_batchnorm=true`` (GPUs).
