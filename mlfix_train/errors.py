@@ -99,6 +99,12 @@ def check_range(key: str, value: float, low: float, high: float) -> float:
     raise ConfigError(f"{key}={shown} is out of range", f"use a number from {_short(low)} to {_short(high)}")
 
 
+def check_ranges(settings: object, **ranges: tuple[float, float]) -> None:
+    """Checks by :func:`check_range` that attributes of ``settings`` lie from the lower to the upper bound given."""
+    for key, (low, high) in ranges.items():
+        check_range(key, getattr(settings, key), low, high)
+
+
 def _short(number: float) -> str:
     return f"{number:,}" if isinstance(number, int) else f"{number:g}"
 

@@ -152,7 +152,7 @@ def cutting(work: Path, args: argparse.Namespace) -> float:
     """Cuts all sheets of the default view, as the server does ahead; returns tiles a second."""
     code = (
         "import json,shutil,sys,time; from mlfix_train.config.compose import load;"
-        "from mlfix_train.commands.review_inputs import open_configured_session;"
+        "from mlfix_train.commands.review import open_configured_session;"
         "from mlfix_train.audit.review.prefetch import SpritePrefetcher;"
         "session=open_configured_session(load('review',sys.argv[1:]));sprites=session.sprites;"
         "shutil.rmtree(sprites.folder);sprites.folder.mkdir();sprites._on_disk.clear();"
@@ -173,7 +173,7 @@ import json, shutil, sys, time
 import numpy as np
 from mlfix_train.audit.review.journal import Journal
 from mlfix_train.audit.review.marks import MarkStore
-from mlfix_train.commands.review_inputs import open_configured_session
+from mlfix_train.commands.review import open_configured_session
 from mlfix_train.config.compose import load
 shutil.rmtree(sys.argv[1], ignore_errors=True)
 session = open_configured_session(load("review", sys.argv[2:] + ["out=" + sys.argv[1]]))

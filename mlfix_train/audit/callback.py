@@ -31,7 +31,7 @@ from mlfix_train.audit.scores.ranking import rank_samples, write_ranking
 from mlfix_train.audit.scores.registry import Evidence
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.fixes.table import fixes_fingerprint, write_fixes
-from mlfix_train.data.loading.store_datamodule import StoreDataModule
+from mlfix_train.data.loading.datamodule import StoreDataModule
 from mlfix_train.data.samples import make_table
 from mlfix_train.errors import DataError, check_range, format_list
 from mlfix_train.models.classifier import Classifier

@@ -1,7 +1,5 @@
 """What ``mlfix --help`` and ``mlfix <command> --help`` print."""
 
-from __future__ import annotations
-
 from mlfix_train import COMMANDS, __version__
 
 SUMMARIES = {

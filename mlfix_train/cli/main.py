@@ -1,7 +1,5 @@
 """The ``mlfix`` command: a command word, then its keys. Heavy imports happen inside the commands."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys
@@ -12,21 +10,10 @@ from mlfix_train.errors import ConfigError, MlfixError, did_you_mean
 
 UNEXPECTED = 70
 """Exit code of a bug in mlfix-train (``EX_SOFTWARE`` of sysexits.h)."""
+MULTIRUN = ("-m", "--multirun")
 FLAGS = (
-    "--multirun",
-    "--cfg",
-    "--resolve",
-    "--package",
-    "--config-dir",
-    "--config-path",
-    "--config-name",
-    "--info",
-    "--help",
-    "--run",
-    "--hydra-help",
-    "--shell-completion",
-    "--experimental-rerun",
-    "--version",
+    *("--multirun", "--run", "--cfg", "--resolve", "--package", "--config-dir", "--config-path", "--config-name"),
+    *("--info", "--help", "--hydra-help", "--shell-completion", "--experimental-rerun", "--version"),
 )
 """Hydra's flags."""
 
@@ -63,6 +50,7 @@ def run_safely(command: str, arguments: list[str]) -> int:
 def run(command: str, arguments: list[str]) -> int:
     """Runs one command and returns its exit code."""
     configure_logging()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     try:
         if command not in COMMANDS:
             raise ConfigError("unknown command", did_you_mean(command, COMMANDS))
@@ -71,7 +59,7 @@ def run(command: str, arguments: list[str]) -> int:
 
             print(command_help(command), flush=True)
             return 0
-        if command == "train" and any(argument in ("-m", "--multirun") for argument in arguments):
+        if command == "train" and any(argument in MULTIRUN for argument in arguments):
             return _sweep(arguments)
         failed = _run_hydra(command, arguments)
         if len(failed) == 1:
@@ -79,12 +67,9 @@ def run(command: str, arguments: list[str]) -> int:
         if failed:
             print(f"mlfix {command}: {len(failed)} jobs failed, see above", file=sys.stderr)
         return 1 if failed else 0
-    except ConfigError as error:
-        print(f"mlfix {command}: {error}", file=sys.stderr)
-        return 2
     except MlfixError as error:
         print(f"mlfix {command}: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt as interrupt:
         print(f"mlfix {command}: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return 130
@@ -94,7 +79,6 @@ class _Console(logging.Handler):
     """Prints messages as plain lines to whatever standard error is at the time."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Prints a message."""
         print(self.format(record), file=sys.stderr, flush=True)
 
 
@@ -110,15 +94,13 @@ def _flags_first(arguments: list[str]) -> list[str]:
     """Puts ``-m`` before the keys, where Hydra wants it, and rejects unknown flags."""
     for argument in arguments:
         if argument.startswith("--") and argument.partition("=")[0] not in FLAGS:
-            hint = f"{did_you_mean(argument, FLAGS)} Write keys as key=value"
-            raise ConfigError(f"unknown flag {argument}", hint)
-    front = [argument for argument in arguments if argument in ("-m", "--multirun")]
-    return [*front[:1], *(argument for argument in arguments if argument not in ("-m", "--multirun"))]
+            raise ConfigError(f"unknown flag {argument}", f"{did_you_mean(argument, FLAGS)} Write keys as key=value")
+    front = [argument for argument in arguments if argument in MULTIRUN]
+    return [*front[:1], *(argument for argument in arguments if argument not in MULTIRUN)]
 
 
 def _sweep(arguments: list[str]) -> int:
     """Trains the runs of a sweep, prints a table of their states, and returns the exit code."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"
     if any(argument in ("--cfg", "-c", "--info") for argument in arguments):
         return len(_run_hydra("train", arguments))
     from mlfix_train.commands.train_sweep import sweep
@@ -129,14 +111,11 @@ def _sweep(arguments: list[str]) -> int:
     flags = [argument for argument in _flags_first(arguments) if argument.startswith("-")]
     keys = alternate_arms([argument for argument in arguments if not argument.startswith("-")])
     by_hydra = any(key.startswith(("hydra/launcher=", "hydra/sweeper=")) for key in keys)
+    launch = (lambda: _run_hydra("train", [*flags, *keys])) if by_hydra else None
     try:
-        overrides = normalize_overrides(keys, sweep=True)
-        finished = sweep(
-            overrides, configure_logging, (lambda: _run_hydra("train", [*flags, *keys])) if by_hydra else None
-        )
+        return 0 if sweep(normalize_overrides(keys, sweep=True), configure_logging, launch) else 1
     except (ValueError, TypeError) as error:
         raise explain("train", error) from error
-    return 0 if finished else 1
 
 
 def _run_hydra(command: str, arguments: list[str]) -> list[MlfixError]:
@@ -145,7 +124,6 @@ def _run_hydra(command: str, arguments: list[str]) -> list[MlfixError]:
     Returns:
         Errors that stopped a job; the other jobs of a sweep still run.
     """
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -157,7 +135,7 @@ def _run_hydra(command: str, arguments: list[str]) -> list[MlfixError]:
     from mlfix_train.config.schemas import register_schema
 
     register_schema(command)
-    multirun = any(argument in ("-m", "--multirun") for argument in arguments)
+    multirun = any(argument in MULTIRUN for argument in arguments)
     arguments = _flags_first(arguments)
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # modules next to the command, for _target_

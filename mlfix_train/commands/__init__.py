@@ -3,16 +3,11 @@
 Each module has ``run(cfg)``, where ``cfg`` is the dataclass of :mod:`mlfix_train.config` with the same name.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 from typing import Any
 
 from mlfix_train.errors import describe_os_error
-
-OUTPUT_KEYS = {"train": "outputs"}
-"""The key that names the folder a command writes to; ``out`` unless listed."""
 
 
 def run_command(command: str, *overrides: str, function: str = "run") -> Any:
@@ -47,5 +42,5 @@ def run_composed(command: str, cfg: Any, function: str = "run") -> Any:
     except OSError as error:
         if os.environ.get("MLFIX_TRACEBACK"):
             raise
-        key = OUTPUT_KEYS.get(command, "out")
+        key = "outputs" if command == "train" else "out"
         raise describe_os_error(error, key, str(getattr(settings, key))) from error

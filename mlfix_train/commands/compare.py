@@ -1,7 +1,5 @@
 """``mlfix compare``: the runs of two or three arms become a table, a page, and a W&B run."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Mapping
@@ -66,10 +64,8 @@ def _sample_table(arms: Mapping[str, LoadedArm]) -> tuple[pd.DataFrame | None, l
     try:
         return read_samples(states[0]["config"]["data"]), []
     except MlfixError as error:
-        note = (
-            f"the data of the runs can't be read ({str(error).splitlines()[0]}), so samples are not grouped, and the "
-            "fixes are checked against the held-out samples only"
-        )
+        reason = f"the data of the runs can't be read ({str(error).splitlines()[0]})"
+        note = f"{reason}, so samples are not grouped, and the fixes are checked against the held-out samples only"
         log.warning("%s", note)
         return None, [note]
 
@@ -115,14 +111,9 @@ def _describe(
         log.warning("partial: %s", line)
     states = [state for arm in arms.values() for state in arm.states.values()]
     name = cfg.name or (states[0]["config"]["name"] if states else Path(cfg.out).name)
-    more = {
-        "headline": ("PARTIAL: " if partial else "") + summary["headline"],
-        "partial": partial,
-        "about": _about(states),
-        "sources": {arm: loaded.paths for arm, loaded in arms.items()},
-        "notes": notes,
-    }
-    return Comparison({"name": str(name), **summary, **more})
+    headline = ("PARTIAL: " if partial else "") + summary["headline"]
+    more = {"about": _about(states), "sources": {arm: loaded.paths for arm, loaded in arms.items()}, "notes": notes}
+    return Comparison({"name": str(name), **summary, "headline": headline, "partial": partial, **more})
 
 
 def _about(states: list[dict[str, Any]]) -> dict[str, str]:
@@ -130,11 +121,9 @@ def _about(states: list[dict[str, Any]]) -> dict[str, str]:
     about = {"compared": time.strftime("%Y-%m-%d")}
     if not states:
         return about
-    settings = states[0]["config"]
-    source = settings["data"].get("file") or settings["data"].get("root") or ""
-    recipe = settings["recipe"]
-    epochs = recipe["epochs"] + recipe["frozen_epochs"]
-    trained = {"model": str(settings["model"].get("backbone", "")), "recipe": f"{recipe['name']}, {epochs} epochs"}
+    data, model, recipe = (states[0]["config"][section] for section in ("data", "model", "recipe"))
+    source, epochs = data.get("file") or data.get("root") or "", recipe["epochs"] + recipe["frozen_epochs"]
+    trained = {"model": str(model.get("backbone", "")), "recipe": f"{recipe['name']}, {epochs} epochs"}
     return {"data": Path(str(source)).name, **trained, **about}
 
 

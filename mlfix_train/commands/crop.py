@@ -1,7 +1,5 @@
 """``mlfix crop``: photos with boxes to crops and a sample table."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd
@@ -47,10 +45,8 @@ def _print_read(annotations: Annotations) -> None:
     labels = annotations.boxes["label"].nunique()
     panoramas = int(annotations.photos["panorama"].sum())
     more = f", {panoramas:,} of them panoramas" if panoramas else ""
-    print(
-        f"read       {len(annotations.boxes):,} boxes of {labels:,} labels in {len(annotations.photos):,} photos{more} "
-        f"({annotations.format})"
-    )
+    boxes = f"{len(annotations.boxes):,} boxes of {labels:,} labels"
+    print(f"read       {boxes} in {len(annotations.photos):,} photos{more} ({annotations.format})")
     for note in annotations.notes:
         print(f"           {note}")
     if INVALID in set(annotations.boxes["label"]):
@@ -76,10 +72,8 @@ def _print_summary(folder: CropFolder, overview: Path) -> None:
     if len(crops.dropped):
         print(f"           {folder.path / DROPPED}")
     if info["clipped"] or info["wraps"]:
-        print(
-            f"edges      {info['clipped']:,} boxes extend beyond their photo and were clipped, {info['wraps']:,} cross "
-            "the edge of a panorama and were joined"
-        )
+        clipped = f"{info['clipped']:,} boxes extend beyond their photo and were clipped"
+        print(f"edges      {clipped}, {info['wraps']:,} cross the edge of a panorama and were joined")
     print(f"table      {folder.path / TABLE}")
     print(f"look at    {overview}")
     print(f"train      mlfix train data=crops data.root={folder.path}", flush=True)

@@ -1,7 +1,6 @@
 """``mlfix demo``: the whole loop on rendered signs with planted label errors, and a simulated reviewer."""
 
-from __future__ import annotations
-
+import itertools
 import json
 import time
 from pathlib import Path
@@ -19,29 +18,12 @@ from mlfix_train.data.fixes.table import write_fixes
 from mlfix_train.data.label_noise import TRUE_LABEL, confusions_among, plant_confusions
 from mlfix_train.data.samples import INVALID, write_table
 
+LIMITS = [f"speed-limit-{limit}" for limit in (100, 120, 20, 30, 50, 60, 70, 80)]
 CLASSES = (
-    "ahead-only",
-    "children-crossing",
-    "end-of-speed-limit-80",
-    "general-caution",
-    "keep-right",
-    "no-entry",
-    "no-overtaking",
-    "no-vehicles",
-    "priority-road",
-    "road-work",
-    "roundabout",
-    "speed-limit-100",
-    "speed-limit-120",
-    "speed-limit-20",
-    "speed-limit-30",
-    "speed-limit-50",
-    "speed-limit-60",
-    "speed-limit-70",
-    "speed-limit-80",
-    "stop",
-    "turn-right-ahead",
-    "yield",
+    *LIMITS,
+    *("end-of-speed-limit-80", "no-entry", "no-overtaking", "no-vehicles", "priority-road", "stop", "yield"),
+    *("ahead-only", "keep-right", "roundabout", "turn-right-ahead"),
+    *("children-crossing", "general-caution", "road-work"),
 )
 SPEED = "^speed"
 
@@ -55,10 +37,13 @@ def run(cfg: DemoConfig) -> dict[str, Any]:
     started = time.monotonic()
     out = Path(cfg.out).expanduser()
     arms = ["original", "fixed", *(["control"] if cfg.control else [])]
-    heading = _Headings(started)
-    print(
-        f"The whole loop on rendered signs: {cfg.folds + len(arms) * cfg.seeds} short training runs, a few minutes on"
-    )
+    numbers, n_runs = itertools.count(1), cfg.folds + len(arms) * cfg.seeds
+
+    def heading(text: str) -> None:
+        passed = format_duration(time.monotonic() - started)
+        print(f"\n[{next(numbers)}] {text} ({passed} so far)", flush=True)
+
+    print(f"The whole loop on rendered signs: {n_runs} short training runs, a few minutes on")
     print(f"two cores. Everything is written to {out}; run again, the demo continues where it stopped.")
 
     heading("Plant wrong labels among the speed limits")
@@ -105,19 +90,7 @@ def run(cfg: DemoConfig) -> dict[str, Any]:
     return result
 
 
-class _Headings:
-    """Numbers and times the headings."""
-
-    def __init__(self, started: float) -> None:
-        self.number, self.started = 0, started
-
-    def __call__(self, text: str) -> None:
-        self.number += 1
-        print(f"\n[{self.number}] {text} ({format_duration(time.monotonic() - self.started)} so far)", flush=True)
-
-
 def _train(cfg: DemoConfig, out: Path, name: str, arm: str, seed: int, *more: str) -> None:
-    """Trains one run of the demo."""
     where = [assign("data.file", out / "samples.csv"), assign("outputs", out / "runs")]
     keys = [f"name={name}", f"arm={arm}", f"seed={seed}", f"recipe.epochs={cfg.epochs}"]
     run_command("train", "experiment=demo", "report=line", *where, *keys, *more)
@@ -129,23 +102,17 @@ def plant_signs(cfg: DemoConfig, out: Path) -> pd.DataFrame:
 
     progress = ProgressBar("rendering signs")
     table = read_signs(out / "signs", cfg.per_class, cfg.seed, 32, CLASSES, cfg.difficulty, progress)
-    limits = [name for name in CLASSES if name.startswith("speed-limit")]
-    planted = plant_confusions(table, cfg.planted, confusions_among(limits, 2), cfg.seed)
+    planted = plant_confusions(table, cfg.planted, confusions_among(LIMITS, 2), cfg.seed)
     paths = [Path("signs", name).as_posix() for name in planted.index]
     write_table(planted.assign(path=paths).drop(columns=["group", "split"]), out / "samples.csv")
     return planted
 
 
 def simulate_review(ranking: pd.DataFrame, table: pd.DataFrame, budget: int) -> tuple[pd.DataFrame, list[str]]:
-    """Simulates a reviewer who checks the top of the ranking and recognizes every wrong label.
-
-    Args:
-        ranking: Most suspicious first.
-        table: Sample table with the column ``true_label``.
-        budget: Number of samples reviewed.
+    """Simulates a reviewer who checks the first ``budget`` samples of a ranking and recognizes every wrong label.
 
     Returns:
-        Fixes that mark the wrong ones as invalid, and their sample ids.
+        Fixes that mark those as invalid whose label in the table is not their ``true_label``, and their sample ids.
     """
     seen = ranking["sample_id"].head(budget)
     wrong = [name for name in seen if str(table.at[name, "label"]) != str(table.at[name, TRUE_LABEL])]

@@ -1,7 +1,5 @@
 """``mlfix export``: an audit to the files of another tool, or fixes of crops back into their annotations."""
 
-from __future__ import annotations
-
 import logging
 import os
 from dataclasses import replace
@@ -61,10 +59,8 @@ def _export_fixes(cfg: ExportConfig) -> list[Path]:
     classes = {*annotations.classes, *annotations.boxes["label"].dropna().unique()}
     wanted = box_fixes(table, fixes, classes, cfg.invalid)
     written = write_fixed_annotations(source, annotations, wanted, out)
-    counts = (
-        f"{written.relabeled:,} boxes with a new label, {written.removed:,} removed, {written.unchanged:,} unchanged"
-    )
-    print(f"exported   {counts} ({annotations.format})")
+    counts = f"{written.relabeled:,} boxes with a new label, {written.removed:,} removed, {written.unchanged:,}"
+    print(f"exported   {counts} unchanged ({annotations.format})")
     print(f"           {len(written.files):,} files differ from the originals; read back, nothing else changed")
     print(f"copies     {out}", flush=True)
     return written.files
@@ -121,5 +117,4 @@ def _pred_probs(runs: AuditedRuns, ranking: pd.DataFrame, labels: list[str]) -> 
     if (rows < 0).any():
         problem = f"audit: the runs no longer hold out {int((rows < 0).sum()):,} of its samples"
         raise DataError(problem, "run the audit again")
-    exported: np.ndarray = probabilities[rows]
-    return exported
+    return np.asarray(probabilities[rows])

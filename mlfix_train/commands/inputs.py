@@ -1,7 +1,5 @@
 """What commands read: samples, boxes, fixes and splits, built from their sections of the configuration."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Mapping
@@ -53,11 +51,9 @@ def open_boxes(data: Mapping[str, Any]) -> AnnotationFormat:
     """
     source = instantiate(data, "data")
     if not isinstance(source, AnnotationFormat):
-        raise ConfigError(
-            f"{source_name(data)} holds samples, not photos with boxes ({data.get('_target_')} is not an "
-            "AnnotationFormat)",
-            "use data=boxes, mtsd, coco, yolo or voc; samples need no cropping",
-        )
+        reason = f"{data.get('_target_')} is not an AnnotationFormat"
+        problem = f"{source_name(data)} holds samples, not photos with boxes ({reason})"
+        raise ConfigError(problem, "use data=boxes, mtsd, coco, yolo or voc; samples need no cropping")
     return source
 
 
@@ -78,18 +74,11 @@ def read_matching_fixes(fixes: FixesConfig, table: pd.DataFrame) -> pd.DataFrame
 
 
 def draw_configured_split(split: SplitSpec, table: pd.DataFrame, data: Mapping[str, Any]) -> np.ndarray:
-    """Draws the split that section ``split`` describes.
-
-    Returns:
-        Boolean array (N,), true where a sample is held out.
-    """
+    """Draws the split that section ``split`` describes: booleans (N,), true where a sample is held out."""
     if not split.column and (table["split"] != "").any():
-        cached(("split hint", source_name(data)), _hint_at_own_split)
+        text = "the data has its own split (train/ and val/ folders, or a column); split.column=split uses it"
+        cached(("split hint", source_name(data)), lambda: log.warning(text))
     return draw_split(table, split)
-
-
-def _hint_at_own_split() -> None:
-    log.warning("the data has its own split (train/ and val/ folders, or a column); split.column=split uses it")
 
 
 def check_out(out: str, data: Mapping[str, Any]) -> Path:

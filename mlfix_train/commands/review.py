@@ -1,25 +1,43 @@
-"""``mlfix review``: serves the page where people mark wrong labels, and writes the fixes file as they go."""
+"""``mlfix review``: serves the page where people mark wrong labels, and writes the fixes file as they go.
 
-from __future__ import annotations
+It does not load torch: images are put in order by a process of its own.
+"""
 
 import contextlib
+import json
 import logging
 import os
+import subprocess
 import sys
 import webbrowser
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from mlfix_train.audit.files import read_audit
 from mlfix_train.audit.review.prefetch import SpritePrefetcher
 from mlfix_train.audit.review.server import LOOPBACK, open_socket, serve
-from mlfix_train.audit.review.session import ReviewSession
+from mlfix_train.audit.review.session import ReviewSession, open_session
 from mlfix_train.audit.review.widget import get_open_session, make_widget
+from mlfix_train.audit.similarity.order_files import read_order
+from mlfix_train.commands.inputs import check_out, read_samples, source_name
 from mlfix_train.commands.progress import ProgressBar
-from mlfix_train.commands.review_inputs import check_paths, open_configured_session
 from mlfix_train.config.review import ReviewConfig
+from mlfix_train.data.pixels.spec import PixelsConfig
+from mlfix_train.data.pixels.store import PixelStore, open_store
+from mlfix_train.data.runs import RunDirectory
+from mlfix_train.errors import ConfigError, DataError, MlfixError
 from mlfix_train.training.launchers.local import interrupt_on_sigterm
 
 log = logging.getLogger(__name__)
+
+DEFAULT_SIZE = 64
+"""Side of the stored images without a run, pixels."""
+MIN_SORTED = 3
+"""Fewer images are not sorted."""
 
 
 def run(cfg: ReviewConfig) -> Path:
@@ -28,7 +46,7 @@ def run(cfg: ReviewConfig) -> Path:
     Raises:
         MlfixError: There is nothing to show, the port is taken, or a file cannot be used.
     """
-    check_paths(cfg)
+    _check_paths(cfg)
     listener = open_socket(cfg.host, cfg.port)  # before the long work
     try:
         session = open_configured_session(cfg)
@@ -62,11 +80,6 @@ def run(cfg: ReviewConfig) -> Path:
     return fixes
 
 
-def widget(cfg: ReviewConfig) -> Any:
-    """Returns the page as a notebook widget; raises what :func:`run` raises."""
-    return make_widget(get_open_session(check_paths(cfg)) or open_configured_session(cfg))
-
-
 def _open_browser(link: str) -> None:
     has_screen = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if not has_screen:
@@ -88,3 +101,124 @@ def _print_summary(session: ReviewSession) -> None:
         interval = "95% interval {}% to {}%".format(*rate["interval"])
         print(f"errors     {rate['rate']}% of all labels ({interval}), from {rate['reviewed']:,} random samples")
     print(f"fixes      {session.fixes_path}", flush=True)
+
+
+def widget(cfg: ReviewConfig) -> Any:
+    """Returns the page as a notebook widget; raises what :func:`run` raises."""
+    return make_widget(get_open_session(_check_paths(cfg)) or open_configured_session(cfg))
+
+
+def _check_paths(cfg: ReviewConfig) -> Path:
+    """Checks the paths before anything is read or written, and returns ``out``."""
+    out = check_out(cfg.out, cfg.data)
+    for name in ("fixes.csv", "journal.jsonl", "seen.jsonl"):
+        if (out / name).is_dir():
+            problem = f"{out / name} is a folder; the review writes a file of this name"
+            raise ConfigError(problem, "rename it, or set another out=<folder>")
+    if cfg.order not in ("auto", "none") and not Path(cfg.order).expanduser().exists():
+        raise DataError(f"order={cfg.order} does not exist", "give the directory that `mlfix sort` wrote, auto or none")
+    return out
+
+
+def open_configured_session(cfg: ReviewConfig) -> ReviewSession:
+    """Reads audit, samples, pixels and order, and opens the session.
+
+    Raises:
+        MlfixError: Something cannot be used; nothing is changed.
+    """
+    summary, ranking = read_audit(cfg.audit) if cfg.audit is not None else ({}, None)
+    data, pixels = cfg.data, cfg.pixels
+    if not cfg.has_data:
+        run_config = _run_config(cfg, summary["run_paths"])
+        data, pixels = run_config["data"], PixelsConfig(**run_config["pixels"])
+        if cfg.pixels.size is not None:
+            pixels = replace(pixels, size=cfg.pixels.size)
+    table = read_samples(data)
+    if ranking is not None:
+        _check_audited_samples(ranking, table, source_name(data))
+    options: dict[str, Any] = {"max_unreadable": pixels.max_unreadable, "progress": ProgressBar("decoding images")}
+    store = open_store(table, pixels.spec(DEFAULT_SIZE), pixels.cache, **options)
+    title = cfg.audit or data.get("file") or data.get("root") or "samples"
+    return open_session(
+        table,
+        store,
+        cfg.out,
+        ranking=ranking,
+        order=_read_or_make_order(cfg, table.index, summary.get("order"), data, pixels, store),
+        calibrated=bool(summary.get("estimates")),
+        fixes=cfg.fixes.path,
+        ignore=cfg.fixes.ignore,
+        reviewer=cfg.reviewer,
+        title=Path(str(title)).expanduser().resolve().name,
+    )
+
+
+def _run_config(cfg: ReviewConfig, run_paths: Sequence[str]) -> dict[str, Any]:
+    """Returns the configuration of the first of the audited runs that still exists."""
+    for path in run_paths:
+        with contextlib.suppress(MlfixError, OSError):
+            config: dict[str, Any] = RunDirectory(Path(path)).require()["config"]
+            return config
+    reason = "is of runs that no longer exist" if run_paths else "was made from files, which do not name the images"
+    raise DataError(f"audit={cfg.audit} {reason}", "give the images too: data.root=<folder>")
+
+
+def _check_audited_samples(ranking: pd.DataFrame, table: pd.DataFrame, source: str) -> None:
+    missing = ranking["sample_id"][~ranking["sample_id"].isin(table.index)]
+    if len(missing) == len(ranking):
+        problem = f"{source} has none of the audited samples, such as {missing.iloc[0]}"
+        raise DataError(problem, "give the data that was audited")
+    if len(missing):
+        text = "%d audited samples, such as %s, are no longer in the data and left out"
+        log.warning(text, len(missing), missing.iloc[0])
+
+
+def _read_or_make_order(
+    cfg: ReviewConfig,
+    ids: pd.Index,
+    audit_order: str | None,
+    data: Mapping[str, Any],
+    pixels: PixelsConfig,
+    store: PixelStore,
+) -> pd.DataFrame | None:
+    """Returns the configured visual order, that of the audit, or one by the pixels; ``None`` without an order."""
+    if cfg.order == "none":
+        return None
+    if cfg.order != "auto":
+        return read_order(cfg.order, ids, partial=True)
+    own = Path(cfg.out).expanduser() / "order"
+    for folder in (audit_order, own):
+        try:
+            if folder and (Path(folder) / "order.parquet").exists():
+                return read_order(folder, ids, partial=True)
+        except MlfixError as error:
+            log.warning("%s; the images are sorted again", error.problem)
+    n_readable = len(ids) - len(store.unreadable)
+    if n_readable < MIN_SORTED:
+        return None
+    better = "order=<directory of mlfix sort> for a better order, order=none for none"
+    log.info("sorting %s images by their pixels, once (%s)", f"{n_readable:,}", better)
+    # In a process of its own, so that this one stays small and does not load torch.
+    size = int(store.shape[1])
+    settings = {"data": data, "out": str(own), "n_panels": 0, "pixels": {**asdict(pixels), "size": size}}
+    command = [sys.executable, "-c", f"from {__name__} import sort_from_stdin; sort_from_stdin()"]
+    sort = subprocess.run(command, input=json.dumps(settings), text=True, stdout=subprocess.DEVNULL, check=False)
+    if sort.returncode:
+        log.warning("the images could not be sorted; the page shows them without a visual order")
+        return None
+    return read_order(own, ids, partial=True)
+
+
+def sort_from_stdin() -> None:
+    """Sorts the images that standard input describes: the main function of the sorting process."""
+    from mlfix_train.commands import sort
+    from mlfix_train.config.sort import SortConfig
+
+    logger = logging.getLogger("mlfix_train")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(logging.StreamHandler(sys.stderr))
+    settings = json.load(sys.stdin)
+    try:
+        sort.run(SortConfig(**{**settings, "pixels": PixelsConfig(**settings["pixels"])}))
+    except (MlfixError, KeyboardInterrupt) as error:
+        sys.exit(f"{error}")

@@ -1,7 +1,5 @@
 """``mlfix sort``: images in visual order, with their embeddings, outliers and near-duplicates."""
 
-from __future__ import annotations
-
 import json
 import logging
 import time
@@ -12,23 +10,8 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.audit.reporting.sort_pictures import draw_sort, slice_rows
+from mlfix_train.audit.similarity import order_files, pipeline
 from mlfix_train.audit.similarity.near_duplicates import count_duplicates
-from mlfix_train.audit.similarity.order_files import (
-    read_embeddings,
-    read_order,
-    samples_fingerprint,
-    write_embeddings,
-    write_order,
-)
-from mlfix_train.audit.similarity.pipeline import (
-    EmbeddedImages,
-    check_embedder,
-    embed_and_search,
-    find_near_duplicates,
-    near_duplicate_threshold,
-    order_images,
-    search_embeddings,
-)
 from mlfix_train.audit.similarity.seriation import summarize_path
 from mlfix_train.commands.inputs import check_out, draw_configured_split, read_samples
 from mlfix_train.commands.progress import ProgressBar, format_duration
@@ -38,7 +21,10 @@ from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.pixels.store import PixelStore, open_store
 from mlfix_train.errors import ConfigError, DataError
 from mlfix_train.models.embedding.base import Embedder
-from mlfix_train.models.embedding.build import build_embedder
+from mlfix_train.models.embedding.lpips import LpipsEmbedder, check_size, load_trunk, network_features
+from mlfix_train.models.embedding.network import NetworkEmbedder, load_encoder
+from mlfix_train.models.embedding.pixels import PixelEmbedder
+from mlfix_train.models.embedding.visual_words import VisualWordsEmbedder
 from mlfix_train.training.trainer import best_precision
 
 log = logging.getLogger(__name__)
@@ -65,34 +51,31 @@ def run(cfg: SortConfig) -> pd.DataFrame:
     rows = np.flatnonzero(~table.index.isin(store.unreadable))
     if not len(rows):
         raise DataError("none of the images can be read", "replace them, or set data.root to other images")
-    readable = table.iloc[rows]
-    previous = None
-    if cfg.initial_order:
-        previous = read_order(cfg.initial_order, readable.index, "initial_order", partial=True)
+    readable, initial = table.iloc[rows], cfg.initial_order
+    previous = order_files.read_order(initial, readable.index, "initial_order", partial=True) if initial else None
     slice_rows(readable["label"], cfg.slices)  # raises before the long work
 
     clock = time.monotonic()
-    found = _embed(cfg, embedder, store, rows, readable.index, out, device)
+    found = _embed(cfg, embedder, store, rows, readable.index, device)
     seconds = {"embedding": time.monotonic() - clock}
     clock = time.monotonic()
     log.info("ordering %s images", f"{len(rows):,}")
-    options: dict[str, Any] = {"search_effort": cfg.search_effort, "seed": cfg.seed}
+    options: dict[str, Any] = {"previous": previous, "search_effort": cfg.search_effort, "seed": cfg.seed}
     with ProgressBar("ordering labels") as progress:
-        order = order_images(found, readable, previous=previous, progress=progress, **options)
+        order = pipeline.order_images(found, readable, progress=progress, **options)
     threshold = cfg.duplicates.threshold
     if isinstance(threshold, str):  # auto
-        threshold = 0.0 if embedder is None else near_duplicate_threshold(store, rows, embedder, cfg.seed)
+        threshold = 0.0 if embedder is None else pipeline.near_duplicate_threshold(store, rows, embedder, cfg.seed)
     held_out = _draw_split(cfg, table)
-    order["duplicate_group"], duplicates = find_near_duplicates(
+    order["duplicate_group"], duplicates = pipeline.find_near_duplicates(
         store, rows, found.neighbours, readable, threshold, None if held_out is None else held_out[rows]
     )
     seconds["order"] = time.monotonic() - clock
-    name = embedder.name if embedder else f"embeddings of {cfg.embeddings}"
     summary: dict[str, Any] = {
-        "used": name,
+        "used": embedder.name if embedder else f"embeddings of {cfg.embeddings}",
         "images": len(rows),
         "unreadable": len(table) - len(rows),
-        "samples": samples_fingerprint(readable.index),
+        "samples": order_files.samples_fingerprint(readable.index),
         "pixels": store.fingerprint,
         "key": found.key,
         "neighbour_recall": round(found.neighbours.recall, 4),
@@ -100,11 +83,11 @@ def run(cfg: SortConfig) -> pd.DataFrame:
         "threshold": threshold,
         "path": summarize_path(found.embeddings, np.argsort(order["position"].to_numpy())),
     }
-    write_order(order, out / "order.parquet", summary)
+    order_files.write_order(order, out / "order.parquet", summary)
     with atomic_path(out / "duplicates.csv") as temporary:
         duplicates.to_csv(temporary, index=False)
     log.info("drawing panels")
-    drawn: dict[str, Any] = {"embedding": name, "slices": cfg.slices, "n_panels": cfg.n_panels}
+    drawn: dict[str, Any] = {"embedding": summary["used"], "slices": cfg.slices, "n_panels": cfg.n_panels}
     pictures = draw_sort(order, duplicates, lambda numbers: store[rows[numbers]], out / "panels", **drawn)
     seconds["total"] = time.monotonic() - started
     summary["duplicates"] = count_duplicates(duplicates)
@@ -117,31 +100,35 @@ def run(cfg: SortConfig) -> pd.DataFrame:
 
 
 def _embed(
-    cfg: SortConfig,
-    embedder: Embedder | None,
-    store: PixelStore,
-    rows: np.ndarray,
-    ids: pd.Index,
-    out: Path,
-    device: str,
-) -> EmbeddedImages:
+    cfg: SortConfig, embedder: Embedder | None, store: PixelStore, rows: np.ndarray, ids: pd.Index, device: str
+) -> pipeline.EmbeddedImages:
     """Embeds images, or reads given embeddings, and finds their neighbours."""
+    out = Path(cfg.out).expanduser()
     if embedder is None:
-        given = read_embeddings(Path(str(cfg.embeddings)).expanduser(), len(rows), ids=ids)
-        write_embeddings(given, out / "embeddings.npy")
-        return search_embeddings(given, device=device, seed=cfg.seed)
+        given = order_files.read_embeddings(Path(str(cfg.embeddings)).expanduser(), len(rows), ids=ids)
+        order_files.write_embeddings(given, out / "embeddings.npy")
+        return pipeline.search_embeddings(given, device=device, seed=cfg.seed)
+    bfloat16 = best_precision("gpu" if device.startswith("cuda") else device) == "bf16-mixed"
+    options: dict[str, Any] = {"batch_size": cfg.batch_size, "bfloat16": bfloat16, "device": device}
     with ProgressBar("embedding images") as progress:
-        bfloat16 = best_precision("gpu" if device.startswith("cuda") else device) == "bf16-mixed"
-        options: dict[str, Any] = {"batch_size": cfg.batch_size, "bfloat16": bfloat16, "device": device}
-        return embed_and_search(store, rows, embedder, folder=out, seed=cfg.seed, progress=progress, **options)
+        return pipeline.embed_and_search(store, rows, embedder, folder=out, seed=cfg.seed, progress=progress, **options)
 
 
 def _build_embedder(cfg: SortConfig, device: str) -> Embedder:
-    """Builds what turns images into embeddings."""
     if cfg.embedder is not None:
-        return check_embedder(instantiate(cfg.embedder, "embedder"))
-    options = {key: getattr(cfg, key) for key in ("network", "width", "lpips", "visual_words")}
-    return build_embedder(cfg.kind, device=device, image_size=cfg.pixels.size or DEFAULT_SIZE, **options)
+        return pipeline.check_embedder(instantiate(cfg.embedder, "embedder"))
+    if cfg.kind == "pixels":
+        return PixelEmbedder(cfg.width, device)
+    trained = load_encoder(cfg.network, device) if cfg.network else None
+    if cfg.kind == "lpips":
+        if trained is None:
+            check_size(cfg.lpips.trunk, cfg.lpips.size or cfg.pixels.size or DEFAULT_SIZE)
+        features = network_features(trained) if trained else load_trunk(cfg.lpips.trunk, cfg.lpips.weights)
+        return LpipsEmbedder(features, cfg.lpips, cfg.width, device)
+    assert trained is not None  # SortConfig checks it
+    if cfg.kind == "network":
+        return NetworkEmbedder(trained, cfg.width, device)
+    return VisualWordsEmbedder(trained, cfg.visual_words, cfg.width, device)
 
 
 def _select_device(device: str) -> str:

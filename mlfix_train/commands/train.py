@@ -30,7 +30,7 @@ from mlfix_train.config.paths import config_dir
 from mlfix_train.config.train import TrainConfig
 from mlfix_train.data.arms import Arm
 from mlfix_train.data.loading.datamodule import DataModule
-from mlfix_train.data.loading.view_datamodule import ViewDataModule
+from mlfix_train.data.loading.views import ViewDataModule
 from mlfix_train.data.runs import RunDirectory
 from mlfix_train.data.samples import require_labels
 from mlfix_train.errors import ConfigError
@@ -92,10 +92,9 @@ def build_task(cfg: TrainConfig) -> TrainingTask:
 def _classifier_task(cfg: TrainConfig) -> TrainingTask:
     table = read_samples(cfg.data)
     require_labels(table, source_name(cfg.data))
-    held_out, cache = draw_configured_split(cfg.split, table, cfg.data), cfg.pixels.cache
-    arm, spec = Arm(cfg.arm, read_matching_fixes(cfg.fixes, table)), cfg.pixels.spec()
-    limit, progress = cfg.pixels.max_unreadable, _decoding_progress()
-    data = DataModule(table, held_out, cache, arm, spec, cfg.loader, cfg.augment, cfg.seed, limit, progress)
+    held_out = draw_configured_split(cfg.split, table, cfg.data)
+    arm = Arm(cfg.arm, read_matching_fixes(cfg.fixes, table))
+    data = DataModule(table, held_out, cfg.pixels.cache, arm, cfg.augment, **_loading(cfg))
     return ClassifierTask(data, lambda labels: build_module(cfg, labels=labels), asdict(cfg.audit))
 
 
@@ -104,10 +103,14 @@ def _sorting_task(cfg: TrainConfig) -> TrainingTask:
         if value != ("original" if key == "arm" else None):
             why = "model=sorting_network, which sees no labels and holds nothing out"
             raise ConfigError(f"{key}={value} has no effect on {why}", "leave it out")
-    table, pixels = read_samples(cfg.data), cfg.pixels
-    limit, progress = pixels.max_unreadable, _decoding_progress()
-    data = ViewDataModule(table, pixels.cache, pixels.spec(), cfg.loader, cfg.views, cfg.seed, limit, progress)
+    data = ViewDataModule(read_samples(cfg.data), cfg.pixels.cache, cfg.views, **_loading(cfg))
     return SortingNetworkTask(data, lambda: build_module(cfg))
+
+
+def _loading(cfg: TrainConfig) -> dict[str, Any]:
+    """Returns the arguments that both DataModules take."""
+    decoding = {"max_unreadable": cfg.pixels.max_unreadable, "progress": _decoding_progress()}
+    return {"pixels": cfg.pixels.spec(), "loader": cfg.loader, "seed": cfg.seed, **decoding}
 
 
 def build_module(cfg: TrainConfig, **extra: Any) -> Any:

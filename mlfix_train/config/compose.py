@@ -1,7 +1,5 @@
 """Composes the configuration of a command from YAML presets and ``key=value`` overrides."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,15 +23,10 @@ from mlfix_train.errors import ConfigError
 def compose(command: str, overrides: Sequence[str] = (), with_hydra: bool = False) -> DictConfig:
     """Composes the configuration of a command as the command line does.
 
-    A Hydra application that calls this keeps its own Hydra state.
-
-    Args:
-        command: Such as ``"train"``.
-        overrides: ``key=value`` strings.
-        with_hydra: Keep Hydra's own section.
+    A Hydra application that calls this keeps its own Hydra state; ``with_hydra`` keeps Hydra's own section.
 
     Raises:
-        ConfigError: An unknown key or an invalid value; the hint names the closest key.
+        ConfigError: An unknown command or key, or an invalid value; the hint names the closest one.
     """
     for override in overrides:
         if override.startswith("="):

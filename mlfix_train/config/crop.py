@@ -1,7 +1,5 @@
 """Keys of ``mlfix crop``."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field, fields
 from typing import Any

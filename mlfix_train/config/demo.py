@@ -1,7 +1,5 @@
 """Keys of ``mlfix demo``."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from mlfix_train.errors import check_range

@@ -1,7 +1,5 @@
 """Turns Hydra's and OmegaConf's errors into errors that name the key and the closest right one."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +15,8 @@ UNKNOWN_KEY = (
     r"Key '([^']+)' is not in struct",
     r"Key '([^']+)' not in '\w+'",
 )
-TYPES = {
-    "Integer": "an integer",
-    "Float": "a number",
-    "Boolean": "true or false",
-    "bool": "true or false",
-    "String": "text",
-}
+BOOLEAN = "true or false"
+TYPES = {"Integer": "an integer", "Float": "a number", "Boolean": BOOLEAN, "bool": BOOLEAN, "String": "text"}
 
 
 def known_keys(command: str) -> Iterator[str]:
@@ -57,23 +50,18 @@ def explain(command: str, error: Exception) -> ConfigError:
     """Returns a :class:`ConfigError` that says in plain words what Hydra or OmegaConf rejected."""
     if isinstance(error, ConfigError):
         return error
-    text = _with_causes(error)
+    cause: BaseException | None = error
+    lines = []
+    while cause is not None:
+        lines.append(str(cause))
+        cause = cause.__cause__
     for explanation in (_invalid_value, _unknown_key, _unknown_preset, _null_group, _sweep_without_flag):
-        found = explanation(command, text)
+        found = explanation(command, "\n".join(lines))
         if found is not None:
             return found
-    first = " ".join(line.strip() for line in str(error).splitlines() if line.strip())[:300] or type(error).__name__
-    return ConfigError(
-        f"the configuration cannot be read: {first}", "write overrides as key=value; quote values with spaces"
-    )
-
-
-def _with_causes(error: BaseException | None) -> str:
-    lines = []
-    while error is not None:
-        lines.append(str(error))
-        error = error.__cause__
-    return "\n".join(lines)
+    first = " ".join(str(error).split())[:300] or type(error).__name__
+    hint = "write overrides as key=value; quote values with spaces"
+    return ConfigError(f"the configuration cannot be read: {first}", hint)
 
 
 def _full_key(text: str, key: str) -> str:
@@ -82,31 +70,23 @@ def _full_key(text: str, key: str) -> str:
 
 
 def _unknown_key(command: str, text: str) -> ConfigError | None:
-    for pattern in UNKNOWN_KEY:
-        match = re.search(pattern, text)
-        if match:
-            return unknown_key(command, _full_key(text, match.group(1)))
-    return None
+    match = next(filter(None, (re.search(pattern, text) for pattern in UNKNOWN_KEY)), None)
+    return unknown_key(command, _full_key(text, match.group(1))) if match else None
 
 
 def _invalid_value(command: str, text: str) -> ConfigError | None:
-    match = re.search(r"Value '([^']*)'(?: of type '\w+')? (?:could not be converted to|is not a valid) (\w+)", text)
-    if match:
+    problem = r"Value '([^']*)'(?: of type '\w+')? (?:could not be converted to|is not a valid) (\w+)"
+    if match := re.search(problem, text):
         value, kind = match.groups()
         wanted = TYPES.get(kind, kind)
         return ConfigError(f"{_full_key(text, 'a key')}={value} is not {wanted}", f"use {wanted}")
-    match = re.search(r"(?:field|Value) '?([\w.]+)'? is not Optional|Incompatible value 'None' for field", text)
-    if match:
+    if match := re.search(r"(?:field|Value) '?([\w.]+)'? is not Optional|Incompatible value 'None' for field", text):
         return ConfigError(f"{_full_key(text, match.group(1) or 'a key')}=null is not allowed", "set a value")
-    match = re.search(r"Value '([^']*)' of type '\w+' is incompatible with type hint '([^']*)'", text)
-    if match:
+    if match := re.search(r"Value '([^']*)' of type '\w+' is incompatible with type hint '([^']*)'", text):
         value, hint = match.groups()
         wanted = hint.replace("Optional", "null or ").replace("Union", "one of ").replace("typing.", "")
         return ConfigError(f"{_full_key(text, 'a key')}={value} has the wrong type", f"use {wanted}")
-    match = re.search(r"Cannot (?:assign|merge) (\w+) (?:to|with|into) (\w+)", text) or re.search(
-        r"(Invalid type assigned|Merge error): (.*)", text
-    )
-    if match:
+    if re.search(r"Cannot (?:assign|merge) \w+ (?:to|with|into) \w+|(?:Invalid type assigned|Merge error): ", text):
         key = _full_key(text, "a section")
         return ConfigError(f"{key} is a section, not a single value", f"set its keys: {key}.<key>=...")
     return None
@@ -117,24 +97,16 @@ def _unknown_preset(command: str, text: str) -> ConfigError | None:
     if match is None:
         return None
     group, _, value = match.group(1).rpartition("/")
-    options = _available(text) or sorted(path.stem for path in Path(config_dir(), group).glob("*.yaml"))
-    key = group or match.group(1)
+    available = re.search(r"Available options in '[^']*':\n((?:\t\S+\n?)+)", text)  # in the user's own folders too
+    options = sorted(path.stem for path in Path(config_dir(), group).glob("*.yaml"))
+    options = available.group(1).split() if available else options
     if group.startswith("hydra/"):
-        return ConfigError(f"{key}={value} is not installed", _plugin_hint(group, value, options))
+        submitit = value in ("submitit_slurm", "submitit_local")
+        package = "mlfix-train[slurm]" if submitit else f"hydra-{value}-{group.removeprefix('hydra/')}"
+        hint = f"install its plugin: pip install {package}; installed: {format_list(options, 10)}"
+        return ConfigError(f"{group}={value} is not installed", hint)
+    key = group or match.group(1)
     return ConfigError(f"{key}={value} does not exist", did_you_mean(value, options) if options else "")
-
-
-def _available(text: str) -> list[str]:
-    """Returns the presets that Hydra found, in the user's own folders too."""
-    match = re.search(r"Available options in '[^']*':\n((?:\t\S+\n?)+)", text)
-    return match.group(1).split() if match else []
-
-
-def _plugin_hint(group: str, value: str, options: list[str]) -> str:
-    kind = group.removeprefix("hydra/")
-    extras = {"submitit_slurm": "mlfix-train[slurm]", "submitit_local": "mlfix-train[slurm]"}
-    package = extras.get(value) or f"hydra-{value}-{kind}"
-    return f"install its plugin: pip install {package}; installed: {format_list(options, 10)}"
 
 
 def _null_group(command: str, text: str) -> ConfigError | None:

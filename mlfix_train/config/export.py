@@ -1,7 +1,5 @@
 """Keys of ``mlfix export``."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING

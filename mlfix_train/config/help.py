@@ -1,7 +1,5 @@
 """What ``mlfix <command> --help`` says of the keys: names, defaults and meanings, from the dataclasses and the YAML."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import re
@@ -27,11 +25,8 @@ def describe_keys(command: str) -> str:
     root = yaml.safe_load((folder / f"{command}.yaml").read_text(encoding="utf-8"))
     groups = _groups(root)
     lines = ["Keys with their defaults (write a nested key as split.fraction=0.1):", ""]
-    schema = schema_class(command)
-    if schema is None:  # until every command has one
-        return (folder / f"{command}.yaml").read_text(encoding="utf-8")
     overrides = {key: value for key, value in root.items() if key not in ("defaults", "hydra")}
-    lines += _describe(schema, overrides, groups, folder, "")
+    lines += _describe(schema_class(command), overrides, groups, folder, "")
     for group, preset in groups.items():
         if preset is None and (folder / group).is_dir():
             lines += ["", *_presets(folder, group)]
@@ -64,19 +59,18 @@ def _groups(root: dict[str, Any]) -> dict[str, str | list[str] | None]:
 def _describe(
     kind: type[Any], values: dict[str, Any], groups: dict[str, Any], folder: Path, indent: str
 ) -> Iterator[str]:
-    docs, hints = argument_docs(kind), typing.get_type_hints(kind)
-    sections = [field for field in dataclasses.fields(kind) if dataclasses.is_dataclass(hints[field.name])]
-    fields = [field for field in dataclasses.fields(kind) if field not in sections and not groups.get(field.name)]
-    fields += [field for field in dataclasses.fields(kind) if field not in fields]
-    for field in fields:
-        meaning = docs.get(field.name, "")
-        nested = hints[field.name] if dataclasses.is_dataclass(hints[field.name]) else None
+    docs = argument_docs(kind)
+    hints = typing.get_type_hints(kind)
+    nesting: dict[str, Any] = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+    for field in sorted(dataclasses.fields(kind), key=lambda one: one.name in nesting or bool(groups.get(one.name))):
+        meaning, nested = docs.get(field.name, ""), nesting.get(field.name)
         preset = groups.get(field.name) if not indent else None
         if preset is not None:
-            yield from ("", f"{field.name}:  # {_choices(field.name, preset, folder)}")
-            content = [
-                folder / field.name / f"{name}.yaml" for name in ([preset] if isinstance(preset, str) else preset)
-            ]
+            chosen = [preset] if isinstance(preset, str) else preset
+            others = sorted({path.stem for path in (folder / field.name).glob("*.yaml")} - set(chosen))
+            more = f"; other presets: {', '.join(others)}" if others else ""
+            yield from ("", f"{field.name}:  # {field.name}={','.join(chosen)}{more}")
+            content = [folder / field.name / f"{name}.yaml" for name in chosen]
             if nested is None:
                 yield from (f"  {line}" for path in content for line in _yaml_lines(path))
             else:
@@ -90,32 +84,20 @@ def _describe(
 
 
 def _line(start: str, meaning: str) -> Iterator[str]:
-    if not meaning:
-        yield start
-        return
-    wrapped = textwrap.wrap(meaning, WIDTH - COLUMN - 2)
-    yield f"{start:<{COLUMN}}# {wrapped[0]}" if len(start) < COLUMN else f"{start}  # {wrapped[0]}"
-    yield from (f"{'':<{COLUMN}}# {line}" for line in wrapped[1:])
+    first, *more = textwrap.wrap(meaning, WIDTH - COLUMN - 2) or [""]
+    padded = f"{start:<{COLUMN}}" if len(start) < COLUMN else f"{start}  "
+    yield f"{padded}# {first}" if first else start
+    yield from (f"{'':<{COLUMN}}# {line}" for line in more)
 
 
 def _value(field: dataclasses.Field[Any], values: dict[str, Any]) -> str:
-    if field.name in values:
-        value = values[field.name]
-    elif field.default_factory is not dataclasses.MISSING:
-        value = field.default_factory()
-    else:
-        value = field.default
+    factory = field.default_factory
+    value = values.get(field.name, field.default if factory is dataclasses.MISSING else factory())
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     if isinstance(value, list):
         return f"[{', '.join(map(str, value))}]"
     return f"{value:g}" if isinstance(value, float) and not value.is_integer() else str(value)
-
-
-def _choices(group: str, preset: str | list[str], folder: Path) -> str:
-    chosen = [preset] if isinstance(preset, str) else preset
-    others = sorted(path.stem for path in (folder / group).glob("*.yaml") if path.stem not in chosen)
-    return f"{group}={','.join(chosen)}" + (f"; other presets: {', '.join(others)}" if others else "")
 
 
 def _yaml_lines(path: Path) -> Iterator[str]:

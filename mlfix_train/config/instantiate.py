@@ -1,7 +1,5 @@
 """Builds the object that a section's ``_target_`` names."""
 
-from __future__ import annotations
-
 import inspect
 import os
 from collections.abc import Mapping
@@ -16,20 +14,16 @@ from mlfix_train.errors import ConfigError, MlfixError, did_you_mean
 def instantiate(section: Mapping[str, Any], key: str, **extra: Any) -> Any:
     """Builds the object that ``_target_`` names from the section's other keys and ``extra``; nested targets too.
 
-    Args:
-        section: The section as a plain dict.
-        key: What the configuration calls the section, for errors.
-        **extra: Further arguments, passed on as they are.
+    ``key`` is what the configuration calls the section, for errors; ``extra`` is passed on as it is.
 
     Raises:
         ConfigError: The target cannot be imported, or does not take these arguments.
     """
     if not section.get("_target_"):
         raise ConfigError(f"{key} has no _target_", f"name what builds it: {key}._target_=<module>.<class or function>")
-    name = str(section["_target_"])
+    name, special = str(section["_target_"]), ("_target_", "_args_", "_convert_", "_recursive_")
     factory = _partial(section, key, name)
-    given = [argument for argument in section if argument not in ("_target_", "_args_", "_convert_", "_recursive_")]
-    _check_arguments(factory, key, name, given, extra)
+    _check_arguments(factory, key, name, [argument for argument in section if argument not in special], extra)
     try:
         return factory(**extra)
     except InstantiationException as error:
@@ -56,9 +50,8 @@ def _partial(section: Mapping[str, Any], key: str, name: str) -> Any:
 
 
 def _check_arguments(factory: Any, key: str, name: str, given: list[str], extra: Mapping[str, Any]) -> None:
-    target = factory.func
     try:
-        parameters = inspect.signature(target).parameters
+        parameters = inspect.signature(factory.func).parameters
     except (TypeError, ValueError):
         return  # some built-in callables have no signature
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
@@ -70,12 +63,8 @@ def _check_arguments(factory: Any, key: str, name: str, given: list[str], extra:
     for argument in extra:
         if argument not in parameters:
             raise ConfigError(f"{name} does not take {argument!r}, which {key} needs", f"add this parameter to {name}")
-    required = [
-        option
-        for option, parameter in parameters.items()
-        if parameter.default is inspect.Parameter.empty
-        and parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    ]
-    missing = [option for option in required if option not in given and option not in extra and not factory.args]
-    if missing:
-        raise ConfigError(f"{name} needs {key}.{missing[0]}", f"set it: {key}.{missing[0]}=...")
+    for option, parameter in parameters.items():
+        named = parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        missing = option not in given and option not in extra and not factory.args
+        if named and missing and parameter.default is inspect.Parameter.empty:
+            raise ConfigError(f"{name} needs {key}.{option}", f"set it: {key}.{option}=...")

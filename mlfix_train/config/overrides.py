@@ -1,31 +1,12 @@
 """Normalizes ``key=value`` overrides as people type them into what Hydra's grammar accepts."""
 
-from __future__ import annotations
-
 import re
 
 from mlfix_train.errors import ConfigError
 
 PATHS = {
-    "root",
-    "file",
-    "path",
-    "out",
-    "outputs",
-    "runs",
-    "original",
-    "fixed",
-    "control",
-    "cache",
-    "weights",
-    "network",
-    "embeddings",
-    "initial_order",
-    "order",
-    "audit",
-    "url",
-    "images",
-    "crops",
+    *("root", "file", "path", "url", "images", "crops", "audit", "runs", "original", "fixed", "control"),
+    *("out", "outputs", "cache", "weights", "network", "embeddings", "initial_order", "order"),
 }
 """Keys whose values are paths; a comma in one is not a sweep."""
 OPEN = ("trainer.", "model.", "data.", "slices.", "logger.", "callbacks.")
@@ -33,14 +14,10 @@ OPEN = ("trainer.", "model.", "data.", "slices.", "logger.", "callbacks.")
 
 
 def normalize_overrides(overrides: list[str], sweep: bool = False) -> list[str]:
-    """Returns overrides as Hydra's grammar wants them.
+    """Returns overrides, ``key=value`` strings, as Hydra's grammar wants them.
 
-    A value that the grammar cannot read, such as a regular expression, is quoted, and so is a path with a comma unless
-    ``sweep`` is set. A key of an open section is added where it does not exist.
-
-    Args:
-        overrides: ``key=value`` strings.
-        sweep: Whether a comma separates the values of a sweep.
+    A value that the grammar cannot read, such as a regular expression, is quoted, and so is a path with a comma, unless
+    ``sweep`` says that it separates the values of a sweep. A key of an open section is added where it does not exist.
 
     Raises:
         ConfigError: A plus sign on a key of a section that takes no further keys.

@@ -1,7 +1,5 @@
 """Where the YAML presets are."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mlfix_train.errors import ConfigError

@@ -1,7 +1,5 @@
 """Keys of ``mlfix review``."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -4,8 +4,6 @@ The dataclasses are Hydra's structured configs: it rejects unknown keys and valu
 express, such as ranges, stands in their ``__post_init__``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import importlib
 from typing import Any
@@ -13,44 +11,29 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mlfix_train.errors import ConfigError, format_list
-
-SCHEMAS: dict[str, str] = {
-    "compare": "mlfix_train.config.compare:CompareConfig",
-    "crop": "mlfix_train.config.crop:CropConfig",
-    "audit": "mlfix_train.config.audit:AuditConfig",
-    "demo": "mlfix_train.config.demo:DemoConfig",
-    "export": "mlfix_train.config.export:ExportConfig",
-    "sort": "mlfix_train.config.sort:SortConfig",
-    "review": "mlfix_train.config.review:ReviewConfig",
-    "train": "mlfix_train.config.train:TrainConfig",
-}
-"""The dataclass of each command, as ``module:class``; imported when its command runs."""
+from mlfix_train import COMMANDS
+from mlfix_train.errors import ConfigError, did_you_mean, format_list
 
 
-def schema_name(command: str) -> str:
-    """Returns the name under which the YAML of a command lists its schema in its defaults."""
-    return f"mlfix_{command}_schema"
+def schema_class(command: str) -> type[Any]:
+    """Returns the dataclass of a command: of ``train``, ``TrainConfig`` in ``config/train.py``.
 
-
-def schema_class(command: str) -> type[Any] | None:
-    """Returns the dataclass of a command, or ``None`` where it has none."""
-    if command not in SCHEMAS:
-        return None
-    module, _, name = SCHEMAS[command].partition(":")
-    found: type[Any] = getattr(importlib.import_module(module), name)
-    return found
+    Raises:
+        ConfigError: There is no such command.
+    """
+    if command not in COMMANDS:
+        raise ConfigError(f"unknown command {command}", did_you_mean(command, COMMANDS))
+    module = importlib.import_module(f"mlfix_train.config.{command}")
+    return getattr(module, f"{command.capitalize()}Config")  # type: ignore[no-any-return]
 
 
 def register_schema(command: str) -> None:
-    """Stores the dataclass of a command in Hydra's ConfigStore."""
+    """Stores the dataclass of a command in Hydra's ConfigStore, under the name that its YAML lists in its defaults."""
     from hydra.core.config_store import ConfigStore
 
-    schema = schema_class(command)
-    if schema is not None:
-        node = OmegaConf.structured(schema)
-        _make_writable(node)  # frozen dataclasses are read-only nodes, which no override could set
-        ConfigStore.instance().store(name=schema_name(command), node=node)
+    node = OmegaConf.structured(schema_class(command))
+    _make_writable(node)  # frozen dataclasses are read-only nodes, which no override could set
+    ConfigStore.instance().store(name=f"mlfix_{command}_schema", node=node)
 
 
 def _make_writable(node: Any) -> None:
@@ -85,11 +68,10 @@ def _to_dataclass(node: DictConfig, section: str) -> Any:
     for field in dataclasses.fields(kind):
         value = node[field.name]
         if OmegaConf.is_dict(value):
-            values[field.name] = _to_dataclass(value, f"{section}{field.name}.")
+            value = _to_dataclass(value, f"{section}{field.name}.")
         elif OmegaConf.is_list(value):
-            values[field.name] = OmegaConf.to_container(value, resolve=True)
-        else:
-            values[field.name] = value
+            value = OmegaConf.to_container(value, resolve=True)
+        values[field.name] = value
     try:
         return kind(**values)
     except ConfigError as error:

@@ -1,7 +1,5 @@
 """Sections that several commands share."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

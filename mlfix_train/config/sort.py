@@ -1,7 +1,5 @@
 """Keys of ``mlfix sort``."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Expands the overrides of ``mlfix train -m`` into the runs of a sweep."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,10 +22,7 @@ def plan_sweep(overrides: Sequence[str]) -> list[SweepRun]:
     """Returns the runs that ``mlfix train -m <overrides>`` asks for, in the order in which they are started.
 
     Every combination of the swept values is a run; the values of ``hydra.sweeper.params`` (``sweep=before_after``)
-    are swept too, unless an override sets the same key.
-
-    Args:
-        overrides: ``key=value`` strings as Hydra reads them, without flags.
+    are swept too, unless an override sets the same key. Overrides are as Hydra reads them, without flags.
 
     Raises:
         ConfigError: An unknown key, an invalid value, or an interval, which has no list of values.
@@ -36,11 +31,17 @@ def plan_sweep(overrides: Sequence[str]) -> list[SweepRun]:
     given = parser.parse_overrides(list(overrides))
     fixed = [str(override.input_line) for override in given if not override.is_sweep_override()]
     settings = compose("train", fixed, with_hydra=True)
-    _check_swept_keys(given)
+    swept_keys = [one.key_or_group for one in given if one.is_sweep_override() and not one.is_add()]
+    known = set(known_keys("train")) if swept_keys else set()
+    for key in swept_keys:
+        if key not in known:
+            raise unknown_key("train", key)
     params = [f"{key}={value}" for key, value in dict(settings.hydra.sweeper.params or {}).items()]
-    swept = parser.parse_overrides(params) + [override for override in given if _belongs_to_run(override)]
+    # The configuration of a single run needs of Hydra's own settings only the search path.
+    own = [one for one in given if not one.key_or_group.startswith("hydra") or one.key_or_group == "hydra.searchpath"]
     defaults = {key: OmegaConf.select(settings, key) for key in PATH_KEYS}
-    return [_sweep_run(list(run), defaults, parser) for run in itertools.product(*_values(swept))]
+    values = _values([*parser.parse_overrides(params), *own])
+    return [_sweep_run(list(run), defaults, parser) for run in itertools.product(*values)]
 
 
 def _values(overrides: Sequence[Override]) -> list[list[str]]:
@@ -58,25 +59,9 @@ def _values(overrides: Sequence[Override]) -> list[list[str]]:
     return list(values.values())
 
 
-def _belongs_to_run(override: Override) -> bool:
-    """Returns whether the configuration of a single run needs an override; of Hydra's own, only the search path."""
-    key = override.key_or_group
-    return key == "hydra.searchpath" or not key.startswith("hydra")
-
-
-def _check_swept_keys(overrides: Sequence[Override]) -> None:
-    swept = [override.key_or_group for override in overrides if override.is_sweep_override() and not override.is_add()]
-    known = set(known_keys("train")) if swept else set()
-    for key in swept:
-        if key not in known:
-            raise unknown_key("train", key)
-
-
 def _sweep_run(overrides: list[str], defaults: Mapping[str, Any], parser: OverridesParser) -> SweepRun:
-    values = dict(defaults)
-    for override in parser.parse_overrides(overrides):
-        if override.key_or_group in values:
-            values[override.key_or_group] = override.value()
+    given = {override.key_or_group: override.value() for override in parser.parse_overrides(overrides)}
+    values = {key: given.get(key, default) for key, default in defaults.items()}
     fold = values["split.fold"] if values["split.folds"] is not None else None
     path = run_path(str(values["outputs"]), str(values["name"]), str(values["arm"]), values["seed"], fold)
     return SweepRun(path, tuple(overrides))

@@ -1,7 +1,5 @@
 """Arms: what a run trains on. ``original``, ``fixed``, and ``control``, which separates cleaning from shrinking."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,12 +14,7 @@ ARMS = ("original", "fixed", "control")
 
 @dataclass(frozen=True)
 class Arm:
-    """What a run trains on.
-
-    Args:
-        name: One of :data:`ARMS`.
-        fixes: Matched fixes, see :func:`mlfix_train.data.fixes.table.match_fixes`; ``original`` needs none.
-    """
+    """What a run trains on: one of :data:`ARMS`, and matched fixes (``original`` needs none)."""
 
     name: str = "original"
     fixes: pd.DataFrame | None = field(default=None, repr=False)
@@ -30,19 +23,12 @@ class Arm:
 def training_rows(
     table: pd.DataFrame, held_out: np.ndarray, arm: str, fixes: pd.DataFrame | None, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the rows that an arm trains on, and the labels it trains them with.
+    """Returns the rows that an arm trains on (M,), ascending, and the labels (M,) it trains them with.
 
-    Args:
-        table: A sample table of N samples.
-        held_out: Booleans (N,) from the split; the same for all arms.
-        arm: ``original`` (all training rows, given labels), ``fixed`` (fixes applied), or ``control`` (given labels, of
-            every label as many random training samples excluded as the fixes mark invalid among them; a relabelled
-            sample excludes nothing).
-        fixes: Matched fixes; may be ``None`` for ``original``.
-        seed: The run's seed; draws the control's samples.
-
-    Returns:
-        Row numbers into ``table`` (M,), ascending, and their labels (M,).
+    ``original`` trains on all rows that are not ``held_out`` (booleans (N,), the same for all arms), with their given
+    labels. ``fixed`` applies the matched fixes. ``control`` keeps given labels and excludes as many random training
+    samples of every label as the fixes mark invalid among them (a relabelled sample excludes nothing), drawn by the
+    run's ``seed``.
 
     Raises:
         ConfigError: An unknown arm.

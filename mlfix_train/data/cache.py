@@ -4,8 +4,6 @@ The first run reads them, and all runs of the sweep then use the same data, even
 of sweeps the cache is off and nothing is kept.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable
 from typing import Any
 

@@ -1,6 +1,9 @@
-"""Planted label errors for benchmarks and demonstrations: known mistakes that an audit should find."""
+"""Planted label errors for benchmarks and demonstrations: known mistakes that an audit should find.
 
-from __future__ import annotations
+Each ``plant_`` function takes a sample table, which it does not change, and returns a copy with the planted labels, and
+the correct ones in the metadata column ``true_label``. ``fraction`` is a share, 0 to 1 (rounded to whole samples), and
+``seed`` that of the draw.
+"""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -15,15 +18,7 @@ TRUE_LABEL = "true_label"
 
 
 def plant_uniform(table: pd.DataFrame, fraction: float, seed: int = 0) -> pd.DataFrame:
-    """Gives a random share of the samples another label, drawn uniformly from all other labels.
-
-    Args:
-        table: A sample table; it is not changed.
-        fraction: Share of all samples to mislabel, 0 to 1 (rounded to whole samples).
-        seed: Seed of the draw.
-
-    Returns:
-        A copy with the planted labels, and the correct ones in the metadata column ``true_label``.
+    """Gives a random share of all samples another label, drawn uniformly from all other labels.
 
     Raises:
         ConfigError: A fraction out of range.
@@ -50,18 +45,10 @@ def plant_confusions(
     seed: int = 0,
     whole_groups: bool = False,
 ) -> pd.DataFrame:
-    """Gives a random share of some labels' samples a label that they are easily mistaken for.
+    """Gives a share of the samples *of each label in* ``confusions`` a label that they are easily mistaken for.
 
-    Args:
-        table: A sample table; it is not changed.
-        fraction: Share of the samples *of each label in* ``confusions`` to mislabel, 0 to 1.
-        confusions: Label to the label or labels it is mistaken for, such as ``{"60": ["80"], "80": ["60"]}``.
-        seed: Seed of the draw.
-        whole_groups: Mislabel whole photos or tracks, all samples of one in the same way; as many as come closest to
-            the share.
-
-    Returns:
-        As :func:`plant_uniform`.
+    ``confusions`` map a label to the label or labels it is mistaken for, such as ``{"60": ["80"], "80": ["60"]}``. With
+    ``whole_groups``, whole photos or tracks are mislabelled in the same way, as many as come closest to the share.
 
     Raises:
         ConfigError: A fraction out of range.
@@ -71,8 +58,7 @@ def plant_confusions(
     known = set(table["label"])
     rng = np.random.default_rng([seed, 2])
     labels = table["label"].to_numpy(dtype=object)
-    rows: list[np.ndarray] = []
-    new: list[np.ndarray] = []
+    rows, new = [np.empty(0, np.int64)], [np.empty(0, object)]
     for label in sorted(confusions):
         value = confusions[label]
         targets = [value] if isinstance(value, str) else list(value)
@@ -92,15 +78,15 @@ def plant_confusions(
             choice = rng.integers(len(targets), size=len(picked))
         rows.append(picked)
         new.append(np.array(targets, dtype=object)[choice])
-    return _plant(table, np.concatenate(rows), np.concatenate(new)) if rows else _plant(table, [], [])
+    return _plant(table, np.concatenate(rows), np.concatenate(new))
 
 
 def _whole_groups(groups: np.ndarray, wanted: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Draws groups whose total size comes closest to ``wanted``; returns the positions and the group number of each."""
     codes = pd.factorize(groups)[0]
     order = rng.permutation(codes.max() + 1)
-    sizes = np.cumsum(np.bincount(codes)[order])
-    count = int(np.abs(np.concatenate([[0], sizes]) - wanted).argmin())
+    sizes = np.cumsum([0, *np.bincount(codes)[order]])
+    count = int(np.abs(sizes - wanted).argmin())
     number = np.full(len(order), -1)
     number[order[:count]] = np.arange(count)
     rows = np.flatnonzero(number[codes] >= 0)
@@ -112,15 +98,8 @@ def plant_similar(
 ) -> pd.DataFrame:
     """Gives a share of the samples the label of what they resemble, as people make mistakes.
 
-    Args:
-        table: A sample table of N samples; it is not changed.
-        fraction: Share of the samples with ``likeness`` above 0 to mislabel, 0 to 1.
-        rivals: Labels (N,): what each sample may be mistaken for.
-        likeness: Numbers (N,), 0 or more; a sample is drawn with probability in proportion to it.
-        seed: Seed of the draw.
-
-    Returns:
-        As :func:`plant_uniform`.
+    ``rivals`` (N,) are labels that each sample may be mistaken for. A sample is drawn with probability in proportion to
+    its ``likeness`` (N,), 0 or more; the share is of those above 0.
 
     Raises:
         ConfigError: A fraction out of range.
@@ -141,10 +120,10 @@ def plant_similar(
     return _plant(table, rows, new[rows])
 
 
-def _plant(table: pd.DataFrame, rows: Sequence[int] | np.ndarray, new: Sequence[str] | np.ndarray) -> pd.DataFrame:
+def _plant(table: pd.DataFrame, rows: np.ndarray, new: np.ndarray) -> pd.DataFrame:
     true_labels = table["label"].astype(object)
     labels = true_labels.copy()
-    labels.iloc[np.asarray(rows, dtype=np.int64)] = new
+    labels.iloc[rows] = new
     return table.assign(**{TRUE_LABEL: true_labels, "label": labels})
 
 

@@ -4,10 +4,7 @@
 timings), ``predictions.parquet``, ``metrics.csv``, ``checkpoints/`` and ``panels/``.
 """
 
-from __future__ import annotations
-
 import glob
-import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -15,8 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlfix_train.data.files.atomic import atomic_path
-from mlfix_train.data.files.json_files import read_json
+from mlfix_train.data.files.json_files import read_json, write_json
 from mlfix_train.errors import RunError, format_list
 
 FINISHED, RUNNING, FAILED, INTERRUPTED = "finished", "running", "failed", "interrupted"
@@ -24,11 +20,7 @@ FINISHED, RUNNING, FAILED, INTERRUPTED = "finished", "running", "failed", "inter
 
 
 class RunDirectory:
-    """One run on disk.
-
-    Args:
-        path: Its directory; may not exist yet.
-    """
+    """One run on disk; ``path`` is its directory, which may not exist yet."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -50,11 +42,7 @@ class RunDirectory:
         return self.path / "checkpoints" / "last.ckpt"
 
     def read(self) -> dict[str, Any]:
-        """Returns ``run.json``, or an empty dict where there is none.
-
-        Raises:
-            RunError: It can't be read or is not a JSON object.
-        """
+        """Returns ``run.json``, or an empty dict where there is none; a RunError if it can't be read."""
         path = self.path / "run.json"
         if not path.exists():
             return {}
@@ -65,11 +53,7 @@ class RunDirectory:
         return content
 
     def require(self) -> dict[str, Any]:
-        """Returns a complete ``run.json``.
-
-        Raises:
-            RunError: It lacks keys that ``mlfix train`` writes.
-        """
+        """Returns a complete ``run.json``; a RunError if it lacks keys that ``mlfix train`` writes."""
         content = self.read()
         missing = [key for key in ("config", "identity", "data", "labels") if key not in content]
         if missing:
@@ -79,16 +63,12 @@ class RunDirectory:
 
     def update(self, **values: Any) -> None:
         """Changes keys of ``run.json``, atomically."""
-        self._write({**self.read(), **values})
-
-    def _write(self, content: Mapping[str, Any]) -> None:
-        with atomic_path(self.path / "run.json") as temporary:
-            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
+        write_json(self.path / "run.json", {**self.read(), **values})
 
     def forget(self, before: Mapping[str, Any]) -> None:
         """Restores an earlier ``run.json``; if it was empty, removes the file, and an empty directory."""
         if before:
-            self._write(before)
+            write_json(self.path / "run.json", before)
             return
         (self.path / "run.json").unlink(missing_ok=True)
         if all(entry.name == ".lock" for entry in self.path.iterdir()):
@@ -102,11 +82,7 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Locks this directory against other processes; the system frees the lock when the process dies.
-
-        Raises:
-            RunError: Another process is using it.
-        """
+        """Locks this directory until the block or process ends; a RunError if another process is using it."""
         import fcntl
 
         self.path.mkdir(parents=True, exist_ok=True)
@@ -140,29 +116,22 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:40]}...{text[-12:]}"
 
 
-def _runs_below(folder: Path) -> Iterator[Path]:
+def _runs_below(folder: str) -> Iterator[Path]:
     """Yields the folders below ``folder`` that have a ``run.json``; follows links, but not in circles."""
     seen = set()
     for parent, names, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
-        if real in seen:
-            names.clear()
-            continue
-        seen.add(real)
-        if "run.json" in files:
-            names.clear()
+        if real not in seen and "run.json" in files:
             yield Path(parent)
+        if real in seen or "run.json" in files:
+            names.clear()
+        seen.add(real)
 
 
 def find_runs(where: str | Path | list[str], key: str = "runs") -> list[RunDirectory]:
-    """Finds runs: a run directory, all runs below a directory, or what a glob matches.
+    """Finds runs: a run directory, all runs below a directory, or what a glob matches; sorted by path.
 
-    Args:
-        where: Path or glob, or several.
-        key: What errors call it.
-
-    Returns:
-        The runs, sorted by path.
+    ``where`` is a path or glob, or several; ``key`` is what errors call it.
 
     Raises:
         RunError: There are none.
@@ -170,13 +139,11 @@ def find_runs(where: str | Path | list[str], key: str = "runs") -> list[RunDirec
     patterns = [where] if isinstance(where, (str, os.PathLike)) else list(where)
     found: dict[str, RunDirectory] = {}
     for pattern in (os.path.expanduser(str(pattern)) for pattern in patterns):
-        literal = [pattern] if os.path.exists(pattern) else []
-        places = literal or sorted(glob.glob(pattern, recursive=True))
+        places = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
         if not places:
             raise RunError(f"{key}={pattern} matches nothing", "set a run directory, a directory of runs, or a glob")
-        for place in map(Path, places):
-            below = sorted(_runs_below(place)) if place.is_dir() else []
-            found.update({os.path.realpath(path): RunDirectory(path) for path in below})
+        for place in places:
+            found |= {os.path.realpath(path): RunDirectory(path) for path in sorted(_runs_below(place))}
     if not found:
         hint = "set a run directory such as outputs/<name>/original/seed=0, or a directory of them"
         raise RunError(f"{key}={format_list(patterns)} holds no run (no run.json below it)", hint)

@@ -10,8 +10,6 @@ A sample table is a DataFrame indexed by ``sample_id`` (a unique string; the POS
 and any metadata columns that the user has, untouched.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +32,7 @@ def make_table(
     metadata: pd.DataFrame | None = None,
     source: str = "the data",
 ) -> pd.DataFrame:
-    """Builds a sample table and validates it.
+    """Builds a sample table, as the module describes it, and validates it.
 
     Args:
         sample_ids: N unique names.
@@ -45,24 +43,17 @@ def make_table(
         metadata: N rows of further columns, kept as they are.
         source: What errors call this data (a folder or file).
 
-    Returns:
-        A sample table, see the module's docstring.
-
     Raises:
         DataError: As :func:`validate_table`.
     """
-    columns = {
-        "path": list(paths),
-        "label": list(labels),
-        "group": list(sample_ids if groups is None else groups),
-        "split": [""] * len(sample_ids) if splits is None else list(splits),
-    }
+    groups = sample_ids if groups is None else groups
+    splits = [""] * len(sample_ids) if splits is None else splits
     index = pd.Index(list(sample_ids), name="sample_id", dtype=object)
-    table = pd.DataFrame({name: pd.Series(values, index=index, dtype=object) for name, values in columns.items()})
+    columns = zip(COLUMNS, (paths, labels, groups, splits), strict=True)
+    table = pd.DataFrame({name: pd.Series(list(values), index=index, dtype=object) for name, values in columns})
     if metadata is not None:
-        for name in metadata.columns:
-            if name not in COLUMNS:
-                table[name] = metadata[name].to_numpy()
+        for name in (name for name in metadata.columns if name not in COLUMNS):
+            table[name] = metadata[name].to_numpy()
     return validate_table(table, source)
 
 

@@ -71,14 +71,10 @@ class SplitSpec:
 
 
 def draw_split(table: pd.DataFrame, split: SplitSpec | None = None) -> np.ndarray:
-    """Draws which samples are held out.
-
-    Args:
-        table: A sample table of N samples.
-        split: How; by default 20% of every label.
+    """Draws which samples are held out; by default 20% of every label.
 
     Returns:
-        Booleans (N,), true where the sample is held out.
+        Booleans (N,), true where the sample of ``table`` is held out.
 
     Raises:
         ConfigError: ``train_only`` names an unknown label.
@@ -103,17 +99,11 @@ def draw_split(table: pd.DataFrame, split: SplitSpec | None = None) -> np.ndarra
 
 
 def stratified_parts(labels: np.ndarray, groups: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:
-    """Distributes samples over parts so that every label is spread over them by ``shares``.
+    """Distributes samples over parts so that every label is spread over them by ``shares`` (P,), which sum to 1.
 
-    Args:
-        labels: Labels (N,).
-        groups: Group names (N,); the samples of a group go to one part.
-        shares: Numbers (P,) that sum to 1.
-        seed: Seed of the draw.
-
-    Returns:
-        Part numbers (N,), 0 to P - 1. Without groups of more than one sample, each label's counts are its shares
-        rounded (with two parts, a label of two or more samples has at least one in each).
+    The samples of a group go to one part. Returns part numbers (N,), 0 to P - 1. Without groups of more than one
+    sample, each label's counts are its shares rounded (with two parts, a label of two or more samples has at least one
+    in each).
     """
     rng = np.random.default_rng(seed)
     _, label_codes = np.unique(labels, return_inverse=True)
@@ -174,8 +164,8 @@ def _distribute_groups(
 
 def _from_column(table: pd.DataFrame, column: str, held_out_values: Collection[str]) -> np.ndarray:
     if column not in table.columns:
-        problem = f"split.column={column}: the data has no such column"
-        raise DataError(problem, f"it has {format_list(table.columns, 12)}")
+        hint = f"it has {format_list(table.columns, 12)}"
+        raise DataError(f"split.column={column}: the data has no such column", hint)
     values = table[column].astype(str).str.strip().str.lower()
     held_out = {str(name).lower() for name in held_out_values}
     unknown = sorted(set(values) - held_out - set(TRAIN_VALUES))
@@ -193,11 +183,9 @@ def _check_sides(held_out: np.ndarray, labels: np.ndarray, train_only: Collectio
     if held_out.all():
         hint = "hold out less (split.fraction, or more split.folds), or add samples of each label"
         raise DataError("the split leaves no sample to train on", hint)
-    unchecked = "have no held-out sample (too few samples or groups), so their labels can't be checked"
-    untrained = "are held out but never trained on (too few samples or groups)"
-    for names, what in (
-        (sorted(set(labels) - set(labels[held_out]) - set(train_only)), unchecked),
-        (sorted(set(labels[held_out]) - set(labels[~held_out])), untrained),
-    ):
-        if names:
-            log.warning("%d label(s) %s: %s", len(names), what, format_list(names))
+    if unchecked := sorted(set(labels) - set(labels[held_out]) - set(train_only)):
+        what = "have no held-out sample (too few samples or groups), so their labels can't be checked"
+        log.warning("%d label(s) %s: %s", len(unchecked), what, format_list(unchecked))
+    if untrained := sorted(set(labels[held_out]) - set(labels[~held_out])):
+        what = "are held out but never trained on (too few samples or groups)"
+        log.warning("%d label(s) %s: %s", len(untrained), what, format_list(untrained))

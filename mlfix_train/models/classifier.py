@@ -1,7 +1,5 @@
 """The classifier: a network, its loss and its recipe as a LightningModule."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,15 +78,11 @@ class Classifier(RecipeModule):
         checkpoint["labels"] = self.labels
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Checks that a checkpoint is one of the same classes.
-
-        Raises:
-            RunError: It is not.
-        """
+        """Raises a RunError unless a checkpoint is one of the same classes."""
         labels = list(checkpoint.get("labels", self.labels))
         if labels != self.labels:
-            different = sorted(set(labels) ^ set(self.labels))
-            how = f"they differ in {format_list(different)}" if different else "their order differs"
+            other = sorted(set(labels) ^ set(self.labels))
+            how = f"they differ in {format_list(other)}" if other else "their order differs"
             problem = f"the checkpoint was made for {len(labels)} labels, the data has {len(self.labels)}; {how}"
             hint = "give the data that it was made with, or start again with another name= (or overwrite=true)"
             raise RunError(problem, hint)

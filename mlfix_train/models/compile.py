@@ -1,7 +1,5 @@
 """``torch.compile`` where it is worth it, with a fallback to eager, and the largest batch that fits into memory."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -10,24 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlfix_train.errors import ConfigError
-
 log = logging.getLogger(__name__)
 
 Forward = Callable[[Tensor], Tensor]
 
 MIN_STEPS = 2000
 """Steps of a training from which on ``auto`` compiles on a GPU; a shorter one ends before compiling has paid off."""
-
-
-def check_auto(key: str, value: object) -> None:
-    """Checks that the value of a switch is ``auto``, true or false.
-
-    Raises:
-        ConfigError: It is not.
-    """
-    if value is not True and value is not False and value != "auto":
-        raise ConfigError(f"{key}={value} is not auto, true or false", "use auto, true or false")
 
 
 def maybe_compile(
@@ -38,21 +24,14 @@ def maybe_compile(
     steps: int,
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Forward | None:
-    """Compiles a network if that is wanted, and tries one step of it.
+    """Compiles a network if that is wanted, and tries one step of it on images of ``shape``.
 
-    ``auto`` compiles on a GPU in trainings of :data:`MIN_STEPS` or more. On CPUs it does not: the gain there was 4%
-    (``docs/benchmarks.md``).
-
-    Args:
-        network: Maps images to a tensor; it stays as it is.
-        wanted: ``auto``, true or false.
-        shape: Of the images of a step.
-        device: That trains.
-        steps: Of the training.
-        precision: Makes the context of the forward pass, such as autocast.
+    If ``wanted`` is ``auto``, it compiles on a GPU in trainings of :data:`MIN_STEPS` or more. On CPUs it does not: the
+    gain there was 4% (``docs/benchmarks.md``). ``precision`` makes the context of the forward pass, such as autocast.
 
     Returns:
-        The compiled forward pass, or ``None``: not wanted, or it failed, which a warning says.
+        The compiled forward pass, or ``None``: not wanted, or it failed, which a warning says. The network stays as it
+        is.
 
     Raises:
         torch.OutOfMemoryError: The step does not fit into memory.
@@ -62,9 +41,9 @@ def maybe_compile(
     try:
         compiled: Forward = torch.compile(network.forward)
         dry_run(network, shape, device, compiled, precision)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         log.warning("the network cannot be compiled (%s: %s), so it runs eagerly", type(error).__name__, reason[:200])
         return None
@@ -80,11 +59,9 @@ def dry_run(
 ) -> None:
     """Runs one forward and backward pass on random images and undoes every effect on the network and on torch's seed.
 
-    ``shape`` is that of the images; for the other arguments see :func:`maybe_compile`. ``forward`` is the compiled
-    forward pass of the network, ``None`` to call the network.
+    ``forward`` is the compiled forward pass, ``None`` calls the network; for the others see :func:`maybe_compile`.
     """
-    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    training = network.training
+    buffers, training = [buffer.clone() for buffer in network.buffers()], network.training
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
             network.train()
@@ -96,8 +73,8 @@ def dry_run(
             for parameter in network.parameters():
                 parameter.grad = None
             with torch.no_grad():
-                for name, buffer in network.named_buffers():
-                    buffer.copy_(buffers[name])
+                for buffer, before in zip(network.buffers(), buffers, strict=True):
+                    buffer.copy_(before)
 
 
 def largest_batch(module: Any, device: torch.device, size: int, tried: int, images: int = 1) -> int:
@@ -106,12 +83,8 @@ def largest_batch(module: Any, device: torch.device, size: int, tried: int, imag
     Memory must also hold the optimizer's two moments of every weight. Lightning's ``BatchSizeFinder`` searches before
     a training, by whole fits with checkpoints on disk, and then changes the batch size; this only advises.
 
-    Args:
-        module: A LightningModule with a ``network`` and a Trainer, on any device.
-        device: Where it is to train.
-        size: Side of the images, px.
-        tried: The batch size that did not fit.
-        images: Images per sample; 2 if the network sees two views.
+    ``module`` is a LightningModule with a ``network`` and a Trainer, on any device, that is to train on ``device`` with
+    ``images`` of ``size`` px per sample, 2 if the network sees two views; ``tried`` is the batch size that did not fit.
     """
     batch, errors = tried // 2, (RuntimeError, MemoryError)  # torch.OutOfMemoryError is a RuntimeError
     with suppress(*errors):

@@ -1,6 +1,4 @@
-"""What the classifier and the sorting network share: an optimizer by a recipe, one result per seed, compiling."""
-
-from __future__ import annotations
+"""What the classifier and the sorting network share: a recipe, one result per seed, compiling, a guard against NaN."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,13 +7,15 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from mlfix_train.errors import ConfigError, RunError
 from mlfix_train.models.backbones.fast_convs import has_amx, use_fast_convs
-from mlfix_train.models.compile import Forward, check_auto, maybe_compile
-from mlfix_train.models.loss_guard import NonFiniteLossGuard
+from mlfix_train.models.compile import Forward, maybe_compile
 from mlfix_train.models.recipes import Recipe
 from mlfix_train.models.schedules import build_optimizer, epoch_seed
 
 Batch = dict[str, Tensor]
+CHECK_EVERY = 25
+"""Steps between two checks; on a GPU each check waits for the device."""
 
 
 class RecipeModule(L.LightningModule):
@@ -30,8 +30,7 @@ class RecipeModule(L.LightningModule):
         compile: Compile the network: true, false, or ``auto``, see :func:`mlfix_train.models.compile.maybe_compile`.
 
     Attributes:
-        mean: Per channel, subtracted from images in 0..1 before they go into the network.
-        std: Per channel, which images are divided by after that.
+        mean, std: Per channel, images in 0..1 are normalized by them before they go into the network.
         compiled: Compiled forward pass of ``network``, once a training has begun; ``None`` runs it eagerly.
 
     Raises:
@@ -47,8 +46,9 @@ class RecipeModule(L.LightningModule):
         compile: bool | str,
     ) -> None:
         super().__init__()
-        check_auto("model.fast_convs", fast_convs)
-        check_auto("model.compile", compile)
+        for key, value in (("fast_convs", fast_convs), ("compile", compile)):
+            if value is not True and value is not False and value != "auto":
+                raise ConfigError(f"model.{key}={value} is not auto, true or false", "use auto, true or false")
         self.network = network
         self.mean, self.std = network.mean, network.std
         self.recipe = recipe if isinstance(recipe, Recipe) else Recipe(**(recipe or {}))
@@ -86,15 +86,14 @@ class RecipeModule(L.LightningModule):
         """
         if self.compile_wanted is not False:
             wanted, self.compile_wanted = self.compile_wanted, False
-            shape = tuple(self.training_images(batch).shape)
-            steps = int(self.trainer.estimated_stepping_batches)
+            shape, steps = tuple(self.training_images(batch).shape), int(self.trainer.estimated_stepping_batches)
             precision = self.trainer.precision_plugin.forward_context
             self.compiled = maybe_compile(self.network, wanted, shape, self.device, steps, precision)
         if batch_idx == 0:
             torch.manual_seed(epoch_seed(self.seed, self.current_epoch, self.global_rank))
 
     def configure_callbacks(self) -> list[L.Callback]:
-        """Returns the guard against NaN losses."""
+        """Returns the guard against NaN losses, a new one for each training."""
         hint = f"lower recipe.lr (it is {self.recipe.lr:g}) or try trainer.precision=32, with overwrite=true"
         return [NonFiniteLossGuard(hint)]
 
@@ -102,3 +101,29 @@ class RecipeModule(L.LightningModule):
         """Returns AdamW over the layer groups, with the recipe's cycles."""
         steps = int(self.trainer.estimated_stepping_batches)
         return build_optimizer(self.network.backbone, self.head, self.recipe, steps)
+
+
+class NonFiniteLossGuard(L.Callback):
+    """Raises an error once a training loss is NaN or infinite; at most 25 steps late, and before the epoch ends.
+
+    Of Lightning's own checks, ``EarlyStopping(check_finite=True)`` looks at the end of an epoch and then ends the
+    training as if it were complete, and ``Trainer(detect_anomaly=True)`` traces every backward pass.
+    """
+
+    def __init__(self, hint: str) -> None:
+        self.hint = hint
+        self._finite: Tensor | None = None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Records whether the step's loss is finite; raises a RunError now and then if one was not."""
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if not isinstance(loss, Tensor):
+            return  # a module that optimizes by itself need not return its loss
+        finite = torch.isfinite(loss.detach())
+        self._finite = finite if self._finite is None else self._finite & finite
+        last = batch_idx + 1 >= trainer.num_training_batches
+        if (last or batch_idx % CHECK_EVERY == 0) and not bool(self._finite):
+            place = f"in epoch {trainer.current_epoch}, at or before step {batch_idx + 1}"
+            raise RunError(f"the loss became NaN or infinite {place}", self.hint)

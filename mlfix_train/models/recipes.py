@@ -1,7 +1,5 @@
 """Settings of a training: the section ``recipe``. Does not import torch; :mod:`.schedules` makes rates of it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from mlfix_train.errors import ConfigError, check_choice, check_range

@@ -4,8 +4,7 @@ Sources: fastai's ``fine_tune`` and ``fit_one_cycle``, as the published experime
 disciplined approach to neural network hyper-parameters", with fastai's cosine form.
 """
 
-from __future__ import annotations
-
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -25,15 +24,11 @@ BETA1 = (0.95, 0.85)
 
 @dataclass(frozen=True)
 class Cycle:
-    """One cycle of learning rate and momentum.
+    """One cycle of learning rate and momentum, ``epochs`` long.
 
-    Attributes:
-        epochs: Its length.
-        lrs: Peak learning rate of weights, for each layer group.
-        norm_lrs: Peak learning rate of norms and biases, for each layer group.
-        pct_start: Share of its steps in which the rate rises, 0 to 1.
-        div_factor: Peak over first rate.
-        final_div_factor: Peak over last rate.
+    ``lrs`` and ``norm_lrs`` are the peak rates of weights, and of norms and biases, for each layer group. The rate
+    rises from peak / ``div_factor`` in the first ``pct_start`` (0 to 1) of the steps, then falls to peak /
+    ``final_div_factor``.
     """
 
     epochs: int
@@ -50,14 +45,11 @@ def recipe_cycles(recipe: Recipe) -> list[Cycle]:
     In fastai's ``fine_tune``, the frozen cycle has pct_start 0.99, div 25, and norms at a tenth of the rate; the other
     has half the rate at its peak. Rates of the layer groups form a geometric sequence.
     """
-    cycles = []
-    if recipe.frozen_epochs:
-        norm_lr = recipe.lr / 10
-        cycles.append(Cycle(recipe.frozen_epochs, (0.0, 0.0, recipe.lr), (norm_lr, norm_lr, recipe.lr), 0.99, 25.0))
-    peak = recipe.lr / 2 if recipe.name == "finetune" else recipe.lr
+    peak, norm_lr = recipe.lr / 2 if recipe.name == "finetune" else recipe.lr, recipe.lr / 10
     lrs = tuple(peak / recipe.discriminative_lr_ratio ** ((HEAD - stage) / HEAD) for stage in range(N_STAGES))
-    cycles.append(Cycle(recipe.epochs, lrs, lrs, recipe.pct_start, recipe.div_factor))
-    return cycles
+    frozen = Cycle(recipe.frozen_epochs, (0.0, 0.0, recipe.lr), (norm_lr, norm_lr, recipe.lr), 0.99, 25.0)
+    unfrozen = Cycle(recipe.epochs, lrs, lrs, recipe.pct_start, recipe.div_factor)
+    return [frozen, unfrozen] if recipe.frozen_epochs else [unfrozen]
 
 
 def cosine(start: float, stop: float, position: float) -> float:
@@ -77,20 +69,14 @@ def one_cycle(position: float, cycle: Cycle) -> tuple[float, float]:
 class OneCycleSchedule(torch.optim.lr_scheduler.LRScheduler):
     """Sets learning rate and beta1 of an optimizer step by step, through all cycles of a recipe.
 
-    Both depend on the number of the step alone, so a resumed run continues exactly.
-
-    Args:
-        optimizer: With ``stage`` and ``norm`` in its groups, see :func:`parameter_groups`.
-        recipe: Gives the cycles.
-        total_steps: Optimizer steps of the whole training.
+    Both depend on the number of the step alone, so a resumed run continues exactly. The groups of the optimizer are
+    those of :func:`parameter_groups`; ``total_steps`` are the optimizer's in the whole training.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, recipe: Recipe, total_steps: int) -> None:
         self.cycles = recipe_cycles(recipe)
-        epochs = sum(cycle.epochs for cycle in self.cycles)
-        self.bounds = [0]
-        for cycle in self.cycles:
-            self.bounds.append(self.bounds[-1] + round(cycle.epochs * total_steps / epochs))
+        lengths = (round(cycle.epochs * total_steps / recipe.total_epochs) for cycle in self.cycles)
+        self.bounds = list(itertools.accumulate(lengths, initial=0))
         super().__init__(optimizer)
 
     def state_dict(self) -> dict[str, Any]:
@@ -128,23 +114,18 @@ def build_optimizer(backbone: nn.Module, head: nn.Module, recipe: Recipe, total_
 def parameter_groups(backbone: nn.Module, head: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Groups parameters by layer group and by kind: weights, or norms and biases, which have no weight decay.
 
-    The backbone has two layer groups, see :func:`backbone_stages`; the head is the third.
-
-    Returns:
-        Groups for an optimizer, with ``stage`` (0 to 2) and ``norm`` (bool) beside ``params`` and ``weight_decay``.
+    The backbone has two layer groups, see :func:`backbone_stages`; the head is the third. The groups, for an optimizer,
+    have ``stage`` (0 to 2) and ``norm`` (bool) beside ``params`` and ``weight_decay``.
     """
     stages = backbone_stages(backbone)
     named = [(stages[name], p) for name, p in backbone.named_parameters()] + [(HEAD, p) for p in head.parameters()]
-    grouped = {
-        (stage, norm): [parameter for number, parameter in named if (number, parameter.ndim < 2) == (stage, norm)]
-        for stage in range(N_STAGES)
-        for norm in (False, True)
-    }
-    return [
-        {"params": parameters, "stage": stage, "norm": norm, "weight_decay": 0.0 if norm else weight_decay}
-        for (stage, norm), parameters in grouped.items()
-        if parameters
-    ]
+    groups = []
+    for stage, norm in itertools.product(range(N_STAGES), (False, True)):
+        found = [parameter for number, parameter in named if (number, parameter.ndim < 2) == (stage, norm)]
+        if found:
+            decay = 0.0 if norm else weight_decay
+            groups.append({"params": found, "stage": stage, "norm": norm, "weight_decay": decay})
+    return groups
 
 
 def backbone_stages(backbone: nn.Module) -> dict[str, int]:

@@ -96,16 +96,8 @@ def train(table: pd.DataFrame, cache: Path, tmp_path: Path) -> Train:
         arm: str = "original", loggers: Any = False, fixes: pd.DataFrame | None = None, **options: Any
     ) -> tuple[L.Trainer, DataModule, AuditCallback, Classifier]:
         L.seed_everything(0, verbose=False)
-        data = DataModule(
-            table,
-            draw_split(table, SplitSpec(0.4)),
-            cache,
-            Arm(arm, fixes),
-            PixelSpec(size=16),
-            LoaderSpec(16, 7),
-            None,
-            0,
-        )
+        how = {"pixels": PixelSpec(size=16), "loader": LoaderSpec(16, 7)}
+        data = DataModule(table, draw_split(table, SplitSpec(0.4)), cache, Arm(arm, fixes), **how)
         model = Classifier(data.labels, "mlfix_small", {"epochs": 1}, "concat_pool")
         audit = AuditCallback(
             tmp_path / "run", "a title", report=False, log_prefix="val", probabilities=True, n_panels=2

@@ -203,7 +203,9 @@ def test_equal_images_are_sorted_too(place: Path, mlfix) -> None:
     ("keys", "words"),
     [
         (["by=network"], "by=network needs network"),
+        (["by=visual_words"], "by=visual_words needs network"),
         (["by=magic"], "by=magic"),
+        (["by=pixel"], "did you mean 'pixels'"),
         (["network=nowhere"], "network=nowhere matches nothing"),
         (["embeddings=nowhere.npy"], "embeddings=nowhere.npy does not exist"),
         (["embeddings=short.npy"], "shape (5, 3), but there are 72 images"),

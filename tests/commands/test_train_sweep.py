@@ -61,11 +61,11 @@ def test_a_mistyped_range_is_an_error_before_anything_is_done(data: Path, tmp_pa
 
 
 def test_the_runs_of_a_sweep_read_the_data_once(shapes: Path, tmp_path: Path, mlfix, monkeypatch) -> None:
-    from mlfix_train.data.loading import store_datamodule
+    from mlfix_train.data.loading import datamodule
     from mlfix_train.data.readers import folder as readers
 
     calls: list[str] = []
-    for module, name in ((readers, "read_folder"), (store_datamodule, "open_store")):
+    for module, name in ((readers, "read_folder"), (datamodule, "open_store")):
         real = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, _real=real, _name=name, **k: calls.append(_name) or _real(*a, **k))
         getattr(module, name).__signature__ = __import__("inspect").signature(real)

@@ -16,7 +16,7 @@ from mlfix_train.config.help import argument_docs
 from mlfix_train.config.instantiate import instantiate
 from mlfix_train.config.overrides import assign
 from mlfix_train.config.paths import config_dir
-from mlfix_train.config.schemas import SCHEMAS, schema_class
+from mlfix_train.config.schemas import schema_class
 from mlfix_train.errors import ConfigError
 
 GROUPS = {
@@ -37,6 +37,11 @@ def test_every_preset_composes(group: str, name: str) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_composes(command: str) -> None:
     assert len(compose(command)) > 3
+
+
+def test_an_unknown_command_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"unknown command trian[\s\S]*did you mean 'train'"):
+        compose("trian")
 
 
 def test_data_root_is_enough_to_start() -> None:
@@ -113,7 +118,7 @@ def test_a_program_that_uses_hydra_keeps_its_hydra() -> None:
 
 
 def test_help_describes_every_key_of_a_command() -> None:
-    for command in SCHEMAS:
+    for command in COMMANDS:
         for kind in dataclass_tree(schema_class(command)):
             docs = argument_docs(kind)
             assert [field.name for field in fields(kind) if not docs.get(field.name)] == [], kind.__name__

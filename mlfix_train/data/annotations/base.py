@@ -1,50 +1,30 @@
 """The interface of an annotation format, the tables that reading returns, and helpers that readers share."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import pandas as pd
 
-from mlfix_train.data.readers.files import IMAGE_SUFFIXES, SPLIT_NAMES, check_root
+from mlfix_train.data.readers.files import SPLIT_NAMES, check_root, find_images
 from mlfix_train.errors import DataError, format_list
-
-PROBLEMS = {
-    "photo missing": "the file does not exist",
-    "photo unreadable": "the file can't be decoded: truncated, empty or not an image",
-    "photo too large": "the photo has more megapixels than max_megapixels",
-    "size mismatch": "the photo is not of the size that the annotations state",
-    "no annotation": "a photo of an annotated split has no annotation",
-    "annotation unreadable": "the annotation file is not valid JSON or XML, or has another schema",
-    "no photo": "the box refers to a photo that the annotations don't list",
-    "malformed": "the box is not written as its format requires",
-    "no label": "the box has no label",
-    "unknown class": "the box's class is not in the class list",
-    "not a number": "a coordinate is missing, NaN, infinite or text",
-    "swapped corners": "the left edge lies right of the right edge, or the top below the bottom",
-    "no area": "the box has no width or no height",
-    "outside": "the box lies completely outside the photo",
-    "too small": "the part inside the photo is narrower or lower than min_side",
-    "crowd": "the box covers many objects (iscrowd) instead of one",
-}
-"""Why a box gives no crop."""
 
 PHOTO_COLUMNS = ("path", "split", "width", "height", "panorama", "source", "problem", "detail")
 BOX_COLUMNS = ("photo", "annotation", "position", "label", "x_min", "y_min", "x_max", "y_max", "problem", "detail")
 EDGES = BOX_COLUMNS[4:8]
-CROP_COLUMNS = {"sample_id", "path", "group", "split", "width", "height", "aspect", "clipped"}
-CROP_COLUMNS |= {"photo_width", "photo_height", "wraps", "photo_path"}
+CROP_COLUMNS = {"sample_id", "path", "group", "split", "width", "height", "aspect", "clipped", "wraps", "photo_path"}
+CROP_COLUMNS |= {"photo_width", "photo_height"}
 FOLDERS_LEFT_OUT = {"images", "jpegimages", "annotations"}
 
+Row = dict[str, Any]
+"""Columns of a photo or box."""
 LabelChanges = Mapping[str, Mapping[str, str | None]]
 """Annotation file -> annotation key -> new label, or ``None`` to remove the box."""
 
@@ -54,17 +34,16 @@ class Annotations:
     """The photos and boxes of a data set. Nothing is left out: what can't be used has a ``problem``.
 
     Args:
-        format: name of the format, such as ``coco``.
+        format, normalized, exif_applied, stable_keys: as in :class:`AnnotationFormat`.
         root: folder that was read.
         photos: indexed by name (the path below ``root`` without ``images/`` and suffix), with ``path`` (absolute),
             ``split``, ``width`` and ``height`` (pixels as stated, 0 if not stated), ``panorama`` (the left and right
-            edges meet), ``source`` (the annotation file), ``problem`` (one of :data:`PROBLEMS`, or empty) and
-            ``detail`` (what was found).
+            edges meet), ``source`` (the annotation file), ``problem`` (why it gives no crops, in the words of
+            ``docs/reference.md``, or empty) and ``detail`` (what was found).
         boxes: one row per box: ``photo``, ``annotation`` (key in the source, unique within the photo's source),
             ``position`` (from 0, among the photo's boxes), ``label``, the corners ``x_min, y_min, x_max, y_max``
             (outer edges; pixels, or fractions of the photo's sides if ``normalized``), ``problem``, ``detail``, and
             further attributes that the source gives.
-        normalized, exif_applied, stable_keys: see :class:`AnnotationFormat`.
         classes: the source's class list, in its order; empty if it has none.
         notes: what the user should know about the reading, one sentence each.
     """
@@ -141,20 +120,16 @@ class AnnotationFormat(ABC):
 
     def build(
         self,
-        photos: list[dict[str, Any]],
-        boxes: list[dict[str, Any]],
+        photos: list[Row],
+        boxes: list[Row],
         classes: Iterable[str] = (),
         notes: Iterable[str] = (),
         root: Path | None = None,
     ) -> Annotations:
-        """Builds :class:`Annotations` from rows.
+        """Builds :class:`Annotations` from rows; ``root`` is by default ``self.folder``.
 
-        Args:
-            photos: rows with ``name``, ``path``, ``source``, and other columns of photos where they are known.
-            boxes: rows with the columns of boxes (``problem`` and ``detail`` only if there is one), and attributes.
-            classes: as in :class:`Annotations`.
-            notes: likewise.
-            root: likewise; by default ``self.folder``.
+        ``photos`` have ``name``, ``path``, ``source``, and other columns where they are known; ``boxes`` the columns of
+        boxes (``problem`` and ``detail`` only if there is one), and attributes.
 
         Raises:
             DataError: there are no photos, or two with one name.
@@ -183,25 +158,15 @@ class AnnotationFormat(ABC):
     def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
         """Writes copies of all annotation files, with some labels changed, below ``out`` and laid out as in ``root``.
 
-        Args:
-            annotations: from :meth:`read`.
-            changes: new labels, by annotation file and key.
-            out: an empty or new folder.
-
-        Returns:
-            The copies that differ from their source.
+        ``out`` is an empty or new folder. Returns the copies that differ from their source.
 
         Raises:
             DataError: the format can't be written.
         """
         raise self._not_writable()
 
-    def open_copies(self, annotations: Annotations, out: Path) -> AnnotationFormat:
-        """Returns the data set made of the original photos and the annotations that :meth:`write_back` wrote.
-
-        Raises:
-            DataError: the format can't be written.
-        """
+    def open_copies(self, annotations: Annotations, out: Path) -> "AnnotationFormat":
+        """Returns the data set made of the original photos and the annotations that :meth:`write_back` wrote."""
         raise self._not_writable()
 
     def _not_writable(self) -> DataError:
@@ -219,18 +184,18 @@ def number(value: Any) -> float:
     return math.nan
 
 
-def corners(values: Iterable[Any]) -> dict[str, Any]:
+def corners(values: Iterable[Any]) -> Row:
     """Returns the columns of ``x_min, y_min, x_max, y_max``, with a problem if one of them is not a finite number."""
     given = list(values)
-    row: dict[str, Any] = dict(zip(EDGES, map(number, given), strict=True))
+    row: Row = dict(zip(EDGES, map(number, given), strict=True))
     if not all(map(math.isfinite, row.values())):
         row |= {"problem": "not a number", "detail": f"corners {format_list(map(repr, given))}"}
     return row
 
 
-def attributes(values: Any) -> dict[str, Any]:
+def attributes(values: Any) -> Row:
     """Returns the attributes of an annotation, flat; those named like a column of ours are prefixed ``source_``."""
-    flat: dict[str, Any] = {}
+    flat: Row = {}
     for key, value in values.items() if isinstance(values, Mapping) else ():
         if isinstance(value, Mapping):
             flat.update(attributes(value))
@@ -268,13 +233,9 @@ def find_folders(root: Path, name: str, depth: int = 3) -> list[Path]:
     return found
 
 
-def images_below(folder: Path) -> Iterator[Path]:
-    """Yields the image files in ``folder`` and below, sorted."""
-    for base, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()
-        for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
-                yield Path(base, name)
+def images_below(folder: Path) -> list[Path]:
+    """Returns the image files in ``folder`` and below, sorted; see :func:`find_images`."""
+    return [folder / name for name in find_images(folder)[0]]
 
 
 def split_of(name: str) -> str:
@@ -284,14 +245,7 @@ def split_of(name: str) -> str:
 
 
 def read_split_lists(files: Iterable[Path]) -> dict[str, Path]:
-    """Reads lists of photos, one per split; those that don't exist are skipped.
-
-    Returns:
-        Photo (the first word of a line) to its list, whose stem is the split.
-
-    Raises:
-        DataError: a photo is in the lists of two splits.
-    """
+    """Reads lists of photos that exist: photo to its list, whose stem is the split; a DataError if it is in two."""
     splits: dict[str, Path] = {}
     for file in files:
         lines = file.read_text(encoding="utf-8-sig").splitlines() if file.is_file() else []

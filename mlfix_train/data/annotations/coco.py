@@ -5,18 +5,17 @@ the upper left corner. pycocotools reads the JSON alone and torchvision shows th
 the pixels as stored here, too.
 """
 
-from __future__ import annotations
-
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlfix_train.data.annotations import base
-from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, LabelChanges
+from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, LabelChanges, Row
 from mlfix_train.data.annotations.mtsd import Mtsd
-from mlfix_train.data.annotations.write_back import copy_path, relabel_json_list, write_copies
+from mlfix_train.data.annotations.write_back import copy_path, write_copies
 from mlfix_train.data.files.json_files import JsonPatch, read_json
 from mlfix_train.errors import DataError, format_list
 
@@ -53,13 +52,8 @@ class Coco(AnnotationFormat):
         return 2 if any(next(root.glob(pattern), None) for pattern in patterns) and not Mtsd.detect(root) else 0
 
     def read(self) -> Annotations:
-        """Reads all photos and boxes.
-
-        Raises:
-            DataError: no such file, another schema, a repeated id, or two photos with one name.
-        """
-        photos: list[dict[str, Any]] = []
-        boxes: list[dict[str, Any]] = []
+        """Reads all photos and boxes; a missing file, another schema, a repeated id or name of a photo is an error."""
+        photos, boxes = list[Row](), list[Row]()
         classes: dict[str, None] = {}
         files, notes = self._load()
         for path, content in files.items():
@@ -91,22 +85,23 @@ class Coco(AnnotationFormat):
             file = JsonPatch(path)
             keys = [_annotation_key(value, place) for place, (*_, value) in enumerate(file.listed("annotations"))]
             new_ids = {key: None if label is None else ids[label] for key, label in labels.items()}
-            relabel_json_list(file, "annotations", keys, "category_id", new_ids)
+            file.relabel("annotations", keys, "category_id", new_ids)
             if added:
                 file.append("categories", added)
             file.write(target)
 
         return write_copies(annotations, changes, out, patch, files)
 
-    def open_copies(self, annotations: Annotations, out: Path) -> Coco:
+    def open_copies(self, annotations: Annotations, out: Path) -> AnnotationFormat:
         """Returns the data set of the copied annotations and the original photos."""
         files, _ = self._load()
         return Coco(self.root, [os.path.abspath(copy_path(annotations, path, out)) for path in files], self.images)
 
     def _load(self) -> tuple[dict[Path, dict[str, Any]], list[str]]:
         """Returns path to content of the annotation files, and notes on files that are left out."""
-        root = self.folder
-        paths, notes = [], []
+        root, notes = self.folder, list[str]()
+        hint = "give COCO instances JSON: images, annotations and categories, three lists"
+        search = False
         if self.file:
             given = [self.file] if isinstance(self.file, (str, Path)) else list(self.file)
             paths = [Path(os.path.normpath(root / Path(name).expanduser())) for name in given]
@@ -114,53 +109,47 @@ class Coco(AnnotationFormat):
             others = format_list((path.name for path in sorted({*root.glob("annotations/*.json")} - {*paths})), 4)
             note = f"left out, because there are instances_*.json: {others} (data=coco data.file=[...] reads others)"
             notes = [note] if others else []
-        if paths:
-            return {path: _read_instances(path) for path in paths}, notes
-        paths = sorted({*root.glob("annotations/*.json"), *root.glob("*.json"), *root.glob("*/*.json")})
-        if len(paths) > MAX_FILES:
-            hint = "name those that hold the annotations: data=coco data.file=[train.json,val.json]"
-            raise DataError(f"{len(paths):,} JSON files below data.root={root}", hint)
+        else:
+            search, hint = True, "repair or remove it, or name the files to read: data=coco data.file=..."
+            paths = sorted({*root.glob("annotations/*.json"), *root.glob("*.json"), *root.glob("*/*.json")})
+            if len(paths) > MAX_FILES:
+                name_them = "name those that hold the annotations: data=coco data.file=[train.json,val.json]"
+                raise DataError(f"{len(paths):,} JSON files below data.root={root}", name_them)
         found = {}
         for path in paths:
-            content, problem = read_json(path)
-            if problem:  # it may be truncated annotations
-                hint = "repair or remove it, or name the files to read: data=coco data.file=..."
+            content, damage = read_json(path)
+            problem = damage or _schema_problem(content)
+            if damage or (problem and not search):  # found by a search, damaged files may be truncated annotations
                 raise DataError(f"{path}: {problem}", hint)
-            if problem := _schema_problem(content):
+            if problem:
                 notes.append(f"left out: {path}: {problem}")
             else:
                 found[path] = content
         if not found:
-            raise DataError(
-                f"no COCO annotations below data.root={root}",
-                "give the file: data.file=annotations/instances_train.json; it has images, annotations and categories",
-                [note.removeprefix("left out: ") for note in notes[:5]],
-            )
+            example = "data.file=annotations/instances_train.json"
+            hint = f"give the file: {example}; it has images, annotations and categories"
+            details = [note.removeprefix("left out: ") for note in notes[:5]]
+            raise DataError(f"no COCO annotations below data.root={root}", hint, details)
         return found, notes[:5]
 
-    def _read_photos(self, path: Path, content: Mapping[str, Any]) -> dict[Any, dict[str, Any]]:
+    def _read_photos(self, path: Path, content: Mapping[str, Any]) -> dict[Any, Row]:
         """Returns image id to the row of a photo."""
         for place, image in enumerate(content["images"]):
             if not isinstance(image.get("file_name"), str) or not image["file_name"].strip():
                 raise DataError(f"{path}: images[{place}] (id {image['id']}) has no file_name", "give it one")
         split = base.split_of(path.stem) or base.split_of(path.parent.name)
         folder = self._image_folder(path, content, split)
-        found: dict[Any, dict[str, Any]] = {}
+        found: dict[Any, Row] = {}
         for image in content["images"]:
             if image["id"] in found:
                 files = f"{found[image['id']]['path']} and {image['file_name']}"
                 raise DataError(f"{path}: image id {image['id']} is used twice: {files}", "ids must be unique")
             file = os.path.normpath(folder / image["file_name"].replace("\\", "/"))
+            name = base.photo_name(Path(os.path.relpath(file, self.folder)).as_posix())
+            found[image["id"]] = {"name": name, "path": file, "split": split, "source": str(path)}
             width, height = base.number(image.get("width")), base.number(image.get("height"))
-            stated = 0 < width < 10**6 and 0 < height < 10**6
-            found[image["id"]] = {
-                "name": base.photo_name(Path(os.path.relpath(file, self.folder)).as_posix()),
-                "path": file,
-                "split": split,
-                "width": int(width) if stated else 0,
-                "height": int(height) if stated else 0,
-                "source": str(path),
-            }
+            if 0 < width < 10**6 and 0 < height < 10**6:
+                found[image["id"]] |= {"width": int(width), "height": int(height)}
         return found
 
     def _image_folder(self, path: Path, content: Mapping[str, Any], split: str) -> Path:
@@ -174,14 +163,6 @@ class Coco(AnnotationFormat):
         names = [row["file_name"].replace("\\", "/") for row in content["images"]]
         names = names[:: max(1, len(names) // 20)]
         return max(folders, key=lambda folder: sum((folder / name).is_file() for name in names))
-
-
-def _read_instances(path: Path) -> dict[str, Any]:
-    content, problem = read_json(path)
-    if problem := problem or _schema_problem(content):
-        hint = "give COCO instances JSON: images, annotations and categories, three lists"
-        raise DataError(f"{path}: {problem}", hint)
-    return dict(content)
 
 
 def _schema_problem(content: Any) -> str:
@@ -220,11 +201,10 @@ def _read_categories(path: Path, content: Mapping[str, Any]) -> dict[Any, str]:
 
 
 def _read_boxes(
-    path: Path, content: Mapping[str, Any], photos: Mapping[Any, Mapping[str, Any]], categories: Mapping[Any, str]
-) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    counts: dict[str, int] = {}
-    seen: dict[str, int] = {}
+    path: Path, content: Mapping[str, Any], photos: Mapping[Any, Row], categories: Mapping[Any, str]
+) -> list[Row]:
+    rows: list[Row] = []
+    counts, seen = Counter[str](), dict[str, int]()
     for place, value in enumerate(content["annotations"]):
         key = _annotation_key(value, place)
         if seen.setdefault(key, place) != place:
@@ -232,8 +212,8 @@ def _read_boxes(
             raise DataError(problem, "ids must be unique")
         image_id, category = value.get("image_id"), value.get("category_id")
         photo = str(photos[image_id]["name"]) if image_id in photos else ""
-        row: dict[str, Any] = {"photo": photo, "annotation": key, "position": counts.get(photo, 0)}
-        counts[photo] = row["position"] + 1
+        row: Row = {"photo": photo, "annotation": key, "position": counts[photo]}
+        counts[photo] += 1
         row |= {"label": categories.get(category), **_corners(value.get("bbox"))}
         if image_id not in photos:
             row |= {"problem": "no photo", "detail": f"{path}: image_id {image_id!r} is not among images"}
@@ -245,7 +225,7 @@ def _read_boxes(
     return rows
 
 
-def _corners(box: Any) -> dict[str, Any]:
+def _corners(box: Any) -> Row:
     if not isinstance(box, list) or len(box) != 4:
         detail = f"bbox is {str(box)[:80]}, not [x, y, width, height]"
         return {**base.corners([0] * 4), "problem": "malformed", "detail": detail}

@@ -1,6 +1,4 @@
-"""The annotation formats, and the one that a folder holds."""
-
-from __future__ import annotations
+"""The annotation formats, and which one a folder holds."""
 
 from pathlib import Path
 
@@ -19,9 +17,6 @@ FORMATS: dict[str, type[AnnotationFormat]] = {"mtsd": Mtsd, "coco": Coco, "yolo"
 def open_annotations(root: str | Path) -> AnnotationFormat:
     """Returns the data set that a folder holds, in whichever format it is; ``.read()`` reads it.
 
-    Args:
-        root: folder of the data set.
-
     Raises:
         DataError: no format fits, or several do.
     """
@@ -29,11 +24,10 @@ def open_annotations(root: str | Path) -> AnnotationFormat:
     formats = detect_formats(folder)
     if len(formats) == 1:
         return FORMATS[formats[0]](folder)
-    raise DataError(
-        f"data.root={root} looks like {' and '.join(formats)}" if formats else f"no annotations below data.root={root}",
-        "name the format: data=mtsd (annotations/*.json and splits/), data=coco (instances JSON; data.file=), "
-        "data=yolo (data.yaml or classes.txt) or data=voc (Annotations/*.xml)",
-    )
+    several = f"data.root={root} looks like {' and '.join(formats)}"
+    hint = "name the format: data=mtsd (annotations/*.json and splits/), data=coco (instances JSON; data.file=), "
+    hint += "data=yolo (data.yaml or classes.txt) or data=voc (Annotations/*.xml)"
+    raise DataError(several if formats else f"no annotations below data.root={root}", hint)
 
 
 def detect_formats(root: Path) -> list[str]:

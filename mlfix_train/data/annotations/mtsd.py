@@ -4,8 +4,6 @@ Source of the layout: the README that comes with the data set (Ertl et al., "The
 Detection and Classification on a Global Scale", ECCV 2020).
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping
@@ -14,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mlfix_train.data.annotations import base
-from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, LabelChanges
-from mlfix_train.data.annotations.write_back import relabel_json_list, write_copies
+from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, LabelChanges, Row
+from mlfix_train.data.annotations.write_back import write_copies
 from mlfix_train.data.files.json_files import JsonPatch, read_json
 from mlfix_train.errors import DataError, format_list
 
@@ -49,40 +47,35 @@ class Mtsd(AnnotationFormat):
         return 2 if base.find_folders(root, "splits") and any(jsons) else 0
 
     def read(self) -> Annotations:
-        """Reads all photos and boxes.
-
-        Raises:
-            DataError: a folder is missing, two photos have one name, or a photo is in two splits.
-        """
+        """Reads all photos and boxes; a missing folder, two photos of one name or a photo in two splits is an error."""
         files = _annotation_files(self.folder)
-        split_lists = base.read_split_lists(
-            file for folder in base.find_folders(self.folder, "splits") for file in sorted(folder.glob("*.txt"))
-        )
+        split_folders = base.find_folders(self.folder, "splits")
+        lists = base.read_split_lists(file for folder in split_folders for file in sorted(folder.glob("*.txt")))
         folders = [Path(self.images).expanduser()] if self.images else base.find_folders(self.folder, "images")
         if not folders or not all(folder.is_dir() for folder in folders):
             missing = f"no folder called images below data.root={self.root}"
             problem = f"data.images={self.images} is not a folder" if self.images else missing
             raise DataError(problem, "unpack the image archives there, or give data.images=<folder>")
         images = _index_images(folders)
-        photos: list[dict[str, Any]] = []
-        boxes: list[dict[str, Any]] = []
-        for key in dict.fromkeys([*files, *split_lists]):
-            split = split_lists[key].stem if key in split_lists else ""
+        photos, boxes = list[Row](), list[Row]()
+        unannotated = 0
+        for key in dict.fromkeys([*files, *lists]):
+            split = lists[key].stem if key in lists else ""
             photo = {"name": key, "split": split, "path": str(images.get(key, folders[0] / f"{key}.jpg"))}
             if key in files:
                 facts, rows = _read_photo(files[key], key)
                 photos.append({**photo, "source": str(files[key]), **facts})
                 boxes += rows
-            elif split not in WITHOUT_ANNOTATIONS:
-                detail = f"{split_lists[key]} lists it, but annotations/{key}.json does not exist"
-                source = str(split_lists[key])
-                photos.append({**photo, "source": source, "problem": "no annotation", "detail": detail})
+            elif split in WITHOUT_ANNOTATIONS:
+                unannotated += 1
+            else:
+                detail = f"{lists[key]} lists it, but annotations/{key}.json does not exist"
+                photos.append({**photo, "source": str(lists[key]), "problem": "no annotation", "detail": detail})
         notes = []
-        unannotated = [key for key in split_lists if key not in files and split_lists[key].stem in WITHOUT_ANNOTATIONS]
         if unannotated:
-            notes.append(f"{len(unannotated):,} photos of the test split have no annotations (they are not public)")
-        unlisted = [key for key in files if key not in split_lists]
-        if split_lists and unlisted:
+            notes.append(f"{unannotated:,} photos of the test split have no annotations (they are not public)")
+        unlisted = [key for key in files if key not in lists]
+        if lists and unlisted:
             notes.append(f"{len(unlisted):,} annotated photos are in no list of splits/: {format_list(unlisted, 3)}")
         return self.build(photos, boxes, notes=notes)
 
@@ -92,7 +85,7 @@ class Mtsd(AnnotationFormat):
         lists = [path for home in homes for path in sorted((home / "splits").glob("*.txt"))]
         return write_copies(annotations, changes, out, _patch, lists)
 
-    def open_copies(self, annotations: Annotations, out: Path) -> Mtsd:
+    def open_copies(self, annotations: Annotations, out: Path) -> AnnotationFormat:
         """Returns the data set of the copied annotations and the original photos."""
         return Mtsd(out, os.path.commonpath([os.path.dirname(path) for path in annotations.photos["path"]]))
 
@@ -105,10 +98,8 @@ def _annotation_files(root: Path) -> dict[str, Path]:
                 problem = f"two annotation files describe {path.stem}: {found[path.stem]} and {path}"
                 raise DataError(problem, "keep one of them, or give a data.root that holds one")
     if not found:
-        raise DataError(
-            f"no folder annotations/ with one JSON per photo below data.root={root}",
-            "give the folder of the unpacked MTSD (mtsd_v2_fully_annotated), or another format: data=coco, yolo, voc",
-        )
+        hint = "give the folder of the unpacked MTSD (mtsd_v2_fully_annotated), or another format: data=coco, yolo, voc"
+        raise DataError(f"no folder annotations/ with one JSON per photo below data.root={root}", hint)
     return found
 
 
@@ -120,7 +111,7 @@ def _index_images(folders: list[Path]) -> dict[str, Path]:
     return found
 
 
-def _read_photo(file: Path, key: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _read_photo(file: Path, key: str) -> tuple[Row, list[Row]]:
     """Returns the columns of a photo and the rows of its boxes."""
     content, problem = read_json(file)
     if problem := problem or _schema_problem(content):
@@ -138,7 +129,7 @@ def _patch(file: Path, labels: Mapping[str, str | None], target: Path) -> None:
     patch = JsonPatch(file)
     seen: set[str] = set()
     keys = [_object_key(value, place, seen) for place, (*_, value) in enumerate(patch.listed("objects"))]
-    relabel_json_list(patch, "objects", keys, "label", labels)
+    patch.relabel("objects", keys, "label", labels)
     patch.write(target)
 
 
@@ -164,8 +155,8 @@ def _schema_problem(content: Any) -> str:
     return ""
 
 
-def _read_object(value: Any, photo: str, key: str, place: int, width: int, panorama: bool) -> dict[str, Any]:
-    row: dict[str, Any] = {"photo": photo, "annotation": key, "position": place, "label": None, **base.corners([0] * 4)}
+def _read_object(value: Any, photo: str, key: str, place: int, width: int, panorama: bool) -> Row:
+    row: Row = {"photo": photo, "annotation": key, "position": place, "label": None, **base.corners([0] * 4)}
     if not isinstance(value, Mapping) or not isinstance(value.get("bbox"), Mapping):
         return {**row, "problem": "malformed", "detail": f"object {place} has no bbox: {json.dumps(value)[:120]}"}
     box = value["bbox"]
@@ -178,7 +169,7 @@ def _read_object(value: Any, photo: str, key: str, place: int, width: int, panor
     return row | _wrap_around(row, box.get("cross_boundary") or value.get("cross_boundary"), width, panorama)
 
 
-def _wrap_around(row: Mapping[str, Any], parts: Any, width: int, panorama: bool) -> dict[str, Any]:
+def _wrap_around(row: Row, parts: Any, width: int, panorama: bool) -> Row:
     """Returns what changes in a box that crosses the edge of a panorama: ``x_max`` then exceeds the width.
 
     Without ``cross_boundary``, swapped corners in a panorama count as a crossing if the box is narrower that way;

@@ -3,19 +3,16 @@
 Source of the format: the development kit's documentation (VOC2012). Its tools read the pixels as stored.
 """
 
-from __future__ import annotations
-
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from xml.parsers import expat
 from xml.sax.saxutils import escape
 
 from mlfix_train.data.annotations import base
-from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, LabelChanges
+from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, LabelChanges, Row
 from mlfix_train.data.annotations.write_back import write_copies
 from mlfix_train.errors import DataError
 
@@ -45,14 +42,9 @@ class Voc(AnnotationFormat):
         return 1 if next(root.glob("*.xml"), None) or next(root.glob("*/*.xml"), None) else 0
 
     def read(self) -> Annotations:
-        """Reads all photos and boxes.
-
-        Raises:
-            DataError: there is no XML, or a photo is in two splits.
-        """
+        """Reads all photos and boxes; no XML, or a photo in two splits, is an error."""
         root = self.folder
-        photos: list[dict[str, Any]] = []
-        boxes: list[dict[str, Any]] = []
+        photos, boxes = list[Row](), list[Row]()
         for folder in base.find_folders(root, "Annotations") or [root]:
             home = root if folder == root else folder.parent
             images = next(iter(base.find_folders(home, "JPEGImages", 1)), None) if folder != root else None
@@ -66,14 +58,12 @@ class Voc(AnnotationFormat):
                 boxes += [{**row, "photo": photo["name"]} for row in rows]
             for stem, split_list in lists.items():
                 if stem not in described and split_list.stem != "test":  # the test split is often not annotated
-                    xml = folder / f"{stem}.xml"
-                    facts = {"split": split_list.stem, "source": str(split_list), "problem": "no annotation"}
-                    facts["detail"] = f"{split_list} lists it, but {xml} does not exist"
-                    name = base.photo_name(xml.relative_to(root).as_posix())
-                    photos.append({"name": name, "path": str((images or folder) / f"{stem}.jpg"), **facts})
+                    xml, image = folder / f"{stem}.xml", (images or folder) / f"{stem}.jpg"
+                    photo = {"name": base.photo_name(xml.relative_to(root).as_posix()), "path": str(image)}
+                    photo |= {"split": split_list.stem, "source": str(split_list), "problem": "no annotation"}
+                    photos.append({**photo, "detail": f"{split_list} lists it, but {xml} does not exist"})
         if not photos:
-            hint = "give the folder that holds Annotations/ and JPEGImages/"
-            raise DataError(f"no XML below data.root={self.root}", hint)
+            raise DataError(f"no XML below data.root={root}", "give the folder that holds Annotations/ and JPEGImages/")
         return self.build(photos, boxes)
 
     def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
@@ -82,17 +72,15 @@ class Voc(AnnotationFormat):
         lists = [path for folder in folders for path in sorted(folder.glob("*.txt"))]
         return write_copies(annotations, changes, out, _patch, lists)
 
-    def open_copies(self, annotations: Annotations, out: Path) -> Voc:
+    def open_copies(self, annotations: Annotations, out: Path) -> AnnotationFormat:
         """Returns the data set of the copied annotations, without photos."""
         return Voc(out)
 
 
-def _read_file(
-    file: Path, root: Path, folder: Path, images: Path | None
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _read_file(file: Path, root: Path, folder: Path, images: Path | None) -> tuple[Row, list[Row]]:
     """Returns the columns of a photo and the rows of its boxes; without a folder of ``images`` it is beside the XML."""
     name = base.photo_name(file.relative_to(root).as_posix())
-    photo: dict[str, Any] = {"name": name, "source": str(file), "path": str(file.with_suffix(".jpg"))}
+    photo: Row = {"name": name, "source": str(file), "path": str(file.with_suffix(".jpg"))}
     try:
         tree = ET.parse(file).getroot()
         problem = "" if tree.tag == "annotation" else f"it holds <{tree.tag}>, not <annotation>"
@@ -110,20 +98,19 @@ def _read_file(
     return photo, [_read_object(file, value, place) for place, value in enumerate(tree.findall("object"))]
 
 
-def _read_object(file: Path, value: ET.Element, place: int) -> dict[str, Any]:
+def _read_object(file: Path, value: ET.Element, place: int) -> Row:
     label = (value.findtext("name") or "").strip() or None
-    row: dict[str, Any] = {"annotation": str(place), "position": place, "label": label}
+    row: Row = {"annotation": str(place), "position": place, "label": label}
     box = value.find("bndbox")
     texts = [box.findtext(name) if box is not None else None for name in ("xmin", "ymin", "xmax", "ymax")]
-    row |= base.corners(_to_float(text) for text in texts)
+    row |= base.corners(map(_to_float, texts))
     if row.get("problem"):
         row["detail"] = f"{file}: object {place}: corners {', '.join(map(str, texts))}"
     elif label is None:
         row |= {"problem": "no label", "detail": f"{file}: object {place} has no name"}
     row["x_min"], row["y_min"] = row["x_min"] - 1, row["y_min"] - 1
-    return row | base.attributes(
-        {item.tag: (item.text or "").strip() for item in value if item.tag not in OWN_ELEMENTS and len(item) == 0}
-    )
+    others = [item for item in value if item.tag not in OWN_ELEMENTS and len(item) == 0]
+    return row | base.attributes({item.tag: (item.text or "").strip() for item in others})
 
 
 def _to_float(text: str | None) -> float | str | None:

@@ -4,17 +4,14 @@ Files are patched in place: apart from the fixed labels every byte stays as writ
 compared before anyone is told that they are good.
 """
 
-from __future__ import annotations
-
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from mlfix_train.data.annotations.base import EDGES, AnnotationFormat, Annotations, LabelChanges
-from mlfix_train.data.files.json_files import JsonPatch
 from mlfix_train.data.samples import INVALID
 from mlfix_train.errors import ConfigError, DataError, did_you_mean, format_list
 
@@ -64,11 +61,8 @@ def write_fixed_annotations(
 ) -> WrittenBack:
     """Writes copies of annotations with fixed labels, reads them back, and checks that nothing else changed.
 
-    Args:
-        source: the data set.
-        annotations: what ``source.read()`` returned.
-        fixes: from :func:`box_fixes`.
-        out: an empty or new folder; it is deleted again on any error.
+    ``annotations`` were read from ``source``, ``fixes`` are from :func:`box_fixes`. ``out`` is an empty or new folder;
+    it is deleted again on any error.
 
     Raises:
         DataError: a fixed box is gone or has another label now, or the copies are not as they should be.
@@ -84,12 +78,8 @@ def write_fixed_annotations(
     return WrittenBack(files, len(fixes) - removed, removed, len(annotations.boxes) - len(fixes))
 
 
-def group_changes(annotations: Annotations, fixes: pd.DataFrame) -> dict[str, dict[str, str | None]]:
-    """Groups fixes by annotation file: file to annotation key to new label (``None``: remove the box).
-
-    Raises:
-        DataError: boxes that are gone, or have another label now.
-    """
+def group_changes(annotations: Annotations, fixes: pd.DataFrame) -> LabelChanges:
+    """Groups fixes by annotation file; a DataError tells of boxes that are gone, or have another label now."""
     boxes = annotations.boxes.set_index(["photo", "annotation"])["label"]
     boxes = boxes[~boxes.index.duplicated()]
     keys = pd.MultiIndex.from_frame(fixes[["photo", "annotation"]])
@@ -106,23 +96,18 @@ def group_changes(annotations: Annotations, fixes: pd.DataFrame) -> dict[str, di
         raise DataError(f"data.root={annotations.root}: {counts}", hint, [*gone[:3], *changed[:3]])
     grouped: dict[str, dict[str, str | None]] = {}
     sources = annotations.photos["source"]
-    for photo, key, label in zip(fixes["photo"], fixes["annotation"], fixes["new_label"], strict=True):
+    for (photo, key), label in zip(keys, fixes["new_label"], strict=True):
         grouped.setdefault(str(sources[photo]), {})[str(key)] = label
     return grouped
 
 
 def check_copies(before: Annotations, after: Annotations, fixes: pd.DataFrame) -> None:
-    """Compares annotations read back (``after``) with the originals (``before``).
-
-    Raises:
-        DataError: anything but the fixed labels changed.
-    """
+    """Raises a DataError if annotations read back (``after``) differ from ``before`` by more than the fixed labels."""
     columns = ["photo", "label", *EDGES]
-    expected = before.boxes[["annotation", *columns]].copy()
     new = dict(zip(zip(fixes["photo"], fixes["annotation"], strict=True), fixes["new_label"], strict=True))
-    keys = list(zip(expected["photo"].astype(str), expected["annotation"].astype(str), strict=True))
-    expected["label"] = [new.get(key, label) for key, label in zip(keys, expected["label"], strict=True)]
-    expected = expected[[key not in new or new[key] is not None for key in keys]]
+    keys = list(zip(before.boxes["photo"].astype(str), before.boxes["annotation"].astype(str), strict=True))
+    labels = [new.get(key, label) for key, label in zip(keys, before.boxes["label"], strict=True)]
+    expected = before.boxes.assign(label=labels)[[new.get(key, "") is not None for key in keys]]
 
     def rows(boxes: pd.DataFrame, photos: pd.DataFrame) -> list[tuple[str, ...]]:
         unreadable = photos.index[photos["problem"] == "annotation unreadable"]
@@ -132,11 +117,9 @@ def check_copies(before: Annotations, after: Annotations, fixes: pd.DataFrame) -
     wanted, found = rows(expected, before.photos), rows(after.boxes, after.photos)
     if wanted != found:
         differing = sorted(set(found) ^ set(wanted)) or found
-        raise DataError(
-            "the copies, read back, are not the original annotations with the fixes applied",
-            "nothing was written; please report this, with the rows below",
-            [format_list(row, 6) for row in differing[:3]],
-        )
+        problem = "the copies, read back, are not the original annotations with the fixes applied"
+        hint = "nothing was written; please report this, with the rows below"
+        raise DataError(problem, hint, [format_list(row, 6) for row in differing[:3]])
 
 
 def copy_path(annotations: Annotations, path: Path, out: Path) -> Path:
@@ -169,14 +152,3 @@ def write_copies(
         elif source.is_file():
             shutil.copyfile(source, copy_path(annotations, source, out))
     return written
-
-
-def relabel_json_list(
-    patch: JsonPatch, section: str, keys: Sequence[str], member: str, changes: Mapping[str, object]
-) -> None:
-    """Changes the ``member`` of a JSON list's elements, found by their keys; ``None`` removes the element."""
-    elements = patch.listed(section)
-    for (start, *_), key in zip(elements, keys, strict=True):
-        if changes.get(key) is not None:
-            patch.put(start, member, changes[key])
-    patch.remove(elements, {place for place, key in enumerate(keys) if key in changes and changes[key] is None})

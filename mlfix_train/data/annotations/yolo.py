@@ -5,8 +5,6 @@ its path with the last ``images`` replaced by ``labels`` (it lies beside the pho
 photos rotated by their EXIF orientation, as OpenCV loads them there.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math
@@ -18,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlfix_train.data.annotations import base
-from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, LabelChanges
+from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, LabelChanges, Row
 from mlfix_train.data.annotations.write_back import copy_path, write_copies
 from mlfix_train.errors import DataError, format_list, nearest
 
@@ -49,14 +47,10 @@ class Yolo(AnnotationFormat):
         """A YAML that mentions ``names``, or a list of classes."""
         yaml = [*root.glob("*.yaml"), *root.glob("*.yml")]
         named = any("names" in path.read_text(encoding="utf-8", errors="replace") for path in yaml)
-        return 2 if named or any(path.is_file() for path in _class_files(root)) else 0
+        return 2 if named or _class_files(root) else 0
 
     def read(self) -> Annotations:
-        """Reads all photos and boxes.
-
-        Raises:
-            DataError: there are no class names, no photos or no boxes, or two photos share a label file.
-        """
+        """Reads all photos and boxes; no class names, photos or boxes, or photos that share labels, is an error."""
         root = self.folder
         names_file = find_class_names(root, self.file)
         names, settings = read_class_names(names_file)
@@ -66,8 +60,7 @@ class Yolo(AnnotationFormat):
             root = root.parent if root.name.lower() == "images" else root
         for path in [] if images else base.images_below(root):
             images[path] = next(filter(None, map(base.split_of, path.relative_to(root).parts[:-1])), "")
-        photos: list[dict[str, Any]] = []
-        boxes: list[dict[str, Any]] = []
+        photos, boxes = list[Row](), list[Row]()
         owners: dict[str, Path] = {}
         empty = 0
         for path, split in images.items():
@@ -98,7 +91,7 @@ class Yolo(AnnotationFormat):
         names, settings = read_class_names(names_file)
         numbers = {name: number for number, name in sorted(names.items(), reverse=True)}
         wanted = {label for labels in changes.values() for label in labels.values() if label is not None}
-        added = {max(names) + 1 + place: label for place, label in enumerate(sorted(wanted - set(numbers)))}
+        added = dict(enumerate(sorted(wanted - set(numbers)), start=max(names) + 1))
         numbers |= {label: number for number, label in added.items()}
 
         def patch(file: Path, labels: Mapping[str, str | None], target: Path) -> None:
@@ -111,7 +104,7 @@ class Yolo(AnnotationFormat):
                 target.symlink_to(photo)
         return written + _write_class_names(annotations, names_file, settings, added, out)
 
-    def open_copies(self, annotations: Annotations, out: Path) -> Yolo:
+    def open_copies(self, annotations: Annotations, out: Path) -> AnnotationFormat:
         """Returns the data set of the copies, with links to the photos."""
         names_file = find_class_names(self.folder, self.file)
         return Yolo(out, os.path.abspath(_names_copy(annotations, names_file, out)))
@@ -131,7 +124,7 @@ def find_class_names(root: Path, file: str | Path | None) -> Path:
         found = [path for path in found if path.stem == "data"]
         if len(found) != 1:
             raise DataError(f"{root} holds several lists of classes: {names}", "name one: data.file=<file>")
-    found = found or [path for path in _class_files(root) if path.is_file()]
+    found = found or _class_files(root)
     if not found:
         hint = "YOLO needs data.yaml with names, or classes.txt; give it with data.file=<file>"
         raise DataError(f"no list of classes in data.root={root}", hint)
@@ -139,9 +132,9 @@ def find_class_names(root: Path, file: str | Path | None) -> Path:
 
 
 def _class_files(root: Path) -> list[Path]:
-    """Returns the text files that may name the classes, whether they exist or not."""
-    below = sorted(entry for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
-    return [folder / name for folder in (root, *below) for name in CLASS_FILES]
+    """Returns the text files that may name the classes."""
+    below = sorted(entry for entry in root.iterdir() if entry.is_dir())
+    return [folder / name for folder in (root, *below) for name in CLASS_FILES if (folder / name).is_file()]
 
 
 def _is_yaml(path: Path) -> bool:
@@ -247,7 +240,7 @@ def label_path(photo: Path) -> str:
     return str(Path(*parts).with_suffix(".txt"))
 
 
-def _read_label_file(file: str, photo: str, names: Mapping[int, str]) -> tuple[list[dict[str, Any]], str]:
+def _read_label_file(file: str, photo: str, names: Mapping[int, str]) -> tuple[list[Row], str]:
     """Returns one row per line (none if there is no file), and why the file can't be read."""
     try:
         text = Path(file).read_bytes().decode("utf-8-sig")
@@ -255,7 +248,7 @@ def _read_label_file(file: str, photo: str, names: Mapping[int, str]) -> tuple[l
         return [], ""
     except (OSError, UnicodeDecodeError) as error:
         return [], f"{file}: {error}"
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for line, content in enumerate(text.splitlines(), 1):
         if words := content.split():
             row = {"photo": photo, "annotation": str(line), "position": len(rows), "label": None}
@@ -263,7 +256,7 @@ def _read_label_file(file: str, photo: str, names: Mapping[int, str]) -> tuple[l
     return rows, ""
 
 
-def _parse_line(where: str, words: list[str], names: Mapping[int, str]) -> dict[str, Any]:
+def _parse_line(where: str, words: list[str], names: Mapping[int, str]) -> Row:
     """Returns the columns of a line: ``class x y width height [score]``, or ``class x1 y1 x2 y2 ...``."""
     text = " ".join(words)[:80]
     try:
@@ -288,17 +281,16 @@ def _parse_line(where: str, words: list[str], names: Mapping[int, str]) -> dict[
     return {**row, "label": names[int(number)]}
 
 
-def _orphaned_boxes(owners: Mapping[str, Path], names_file: Path, names: Mapping[int, str]) -> list[dict[str, Any]]:
+def _orphaned_boxes(owners: Mapping[str, Path], names_file: Path, names: Mapping[int, str]) -> list[Row]:
     """Returns the boxes of label files that belong to no photo."""
-    rows: list[dict[str, Any]] = []
-    image_folders = {os.path.dirname(photo) for photo in owners.values()}
-    for folder in sorted({os.path.dirname(path) for path in owners} - image_folders):  # beside photos, any text may lie
-        for path in sorted(Path(folder).glob("*.txt")):
+    rows: list[Row] = []
+    image_folders = {photo.parent for photo in owners.values()}
+    for folder in sorted({Path(path).parent for path in owners} - image_folders):  # beside photos, any text may lie
+        for path in sorted(folder.glob("*.txt")):
             if str(path) not in owners and path != names_file and path.name not in CLASS_FILES:
+                problem = {"problem": "no photo", "detail": f"{path}: no photo has this name"}
                 for row in _read_label_file(str(path), "", names)[0]:
-                    key = f"{path.name}:{row['annotation']}"
-                    detail = f"{path}: no photo has this name"
-                    rows.append({**row, "annotation": key, "problem": "no photo", "detail": detail})
+                    rows.append({**row, "annotation": f"{path.name}:{row['annotation']}", **problem})
     return rows
 
 
@@ -352,14 +344,13 @@ def patch_yaml(text: str, added: Mapping[int, str], path: str | None) -> str:
 
     settings = yaml.safe_load(text)
     names = settings["names"]
-    if added:
-        all_names = {**names, **added} if isinstance(names, Mapping) else [*names, *added.values()]
-        settings = {**settings, "names": all_names, **({"nc": len(all_names)} if "nc" in settings else {})}
+    settings["names"] = {**names, **added} if isinstance(names, Mapping) else [*names, *added.values()]
+    if added and "nc" in settings:
+        settings["nc"] = len(settings["names"])
     if path is not None:
-        settings = {**settings, "path": path}
-    root = yaml.compose(text)
+        settings["path"] = path
     edits: list[tuple[int, int, str]] = []
-    for key, value in root.value:
+    for key, value in yaml.compose(text).value:
         span = (value.start_mark.index, value.end_mark.index)
         if key.value == "names" and added:
             edits.append(_class_insertion(text, value, added))

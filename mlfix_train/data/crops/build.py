@@ -1,22 +1,24 @@
 """All boxes of a data set to crops: in parallel, with progress, resumed where an earlier call stopped."""
 
-from __future__ import annotations
-
+import contextlib
+import hashlib
+import json
 import logging
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from mlfix_train.data.annotations.base import EDGES, Annotations, summarize_counts
-from mlfix_train.data.crops.journal import Journal
 from mlfix_train.data.crops.names import crop_ids
 from mlfix_train.data.crops.photo import PHOTO_PROBLEMS, BoxOutcome, PhotoJob, crop_photos
 from mlfix_train.data.crops.spec import CropSpec
+from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.files.process_pool import map_unordered
 from mlfix_train.data.files.system import cpu_count
 from mlfix_train.data.samples import make_table
@@ -25,6 +27,8 @@ from mlfix_train.errors import DataError, format_list
 log = logging.getLogger(__name__)
 
 STATE_FOLDER, JOURNAL = ".mlfix", "photos.jsonl"
+CROPS_VERSION = 1
+"""Increased when the same photo and box would give other pixels."""
 BATCH_SIZE = 4
 """Photos handed to a worker process at a time."""
 DROPPED_COLUMNS = ["photo", "annotation", "label", "problem", "detail"]
@@ -64,10 +68,9 @@ def build_crops(
     """Crops all boxes to ``out/<label>/<photo>-<n>.jpg`` and returns their table; no other files are written there.
 
     Finished photos are recorded in a journal; if neither photo, boxes nor settings changed, their crops are not made
-    again. Crops of earlier calls that no box asks for any more are deleted.
-
-    ``on_start`` is called once there is something to crop, before the first crop is made; the other arguments are those
-    of :func:`mlfix_train.data.crops.folder.crop_dataset`.
+    again. Crops of earlier calls that no box asks for any more are deleted. ``on_start`` is called once there is
+    something to crop, before the first crop is made; the other arguments are those of
+    :func:`mlfix_train.data.crops.folder.crop_dataset`.
 
     Raises:
         DataError: too many photos are missing or unreadable, there is nothing to crop, or a worker died.
@@ -79,8 +82,7 @@ def build_crops(
     started = time.monotonic()
     journal = Journal(out / STATE_FOLDER / JOURNAL, spec)
     outcomes = {job.name: known for job in jobs if (known := journal.outcomes(job, out)) is not None}
-    remaining = [job for job in jobs if job.name not in outcomes]
-    reused = len(outcomes)
+    remaining, reused = [job for job in jobs if job.name not in outcomes], len(outcomes)
     if reused and remaining:
         log.info("crops      %d of %d photos were cropped before", reused, len(jobs))
     for folder in sorted({os.path.dirname(crop) for job in remaining for crop in job.crops}):
@@ -105,11 +107,7 @@ def build_crops(
 
 
 def plan_crops(annotations: Annotations, spec: CropSpec) -> tuple[pd.DataFrame, list[PhotoJob]]:
-    """Returns the usable boxes, with their ``sample_id``, and one job per photo with boxes, in the same order.
-
-    Raises:
-        DataError: no box is usable.
-    """
+    """Returns the usable boxes, with ``sample_id``, and a job per photo, in one order; a DataError without any."""
     photos, boxes = annotations.photos, annotations.boxes
     usable = photos.index[photos["problem"] == ""]
     boxes = boxes[(boxes["problem"] == "") & boxes["photo"].isin(usable)]
@@ -156,16 +154,15 @@ def crop_in_parallel(
 
 
 def _check_missing(annotations: Annotations, jobs: list[PhotoJob], max_unreadable: float) -> None:
-    """Raises a DataError if too many photos are missing or have no usable annotation, before anything is cropped."""
+    """Raises a DataError if too many photos are missing or have no usable annotation."""
     missing = [job.path for job in jobs if not os.path.isfile(job.path)]
     bad = annotations.photos[annotations.photos["problem"] != ""]
     total = len(jobs) + len(bad)
     reasons = [f"{len(missing):,} photos are missing"] if missing else []
     reasons += [f"{len(bad):,} have no usable annotation"] if len(bad) else []
-    problem = f"of {total:,} photos {' and '.join(reasons)}"
     hint = "unpack all archives, or give data.images=<folder> (mtsd, coco)" if missing else "repair these files"
-    details = [*missing[:5], *bad["detail"].head(5)][:6]
     hint += "; max_unreadable=1 crops what is there"
+    details, problem = [*missing[:5], *bad["detail"].head(5)][:6], f"of {total:,} photos {' and '.join(reasons)}"
     _check_limit(len(missing) + len(bad), total, max_unreadable, problem, hint, details)
 
 
@@ -175,7 +172,6 @@ def _check_limit(count: int, total: int, limit: float, problem: str, hint: str, 
 
 
 def _delete_stale(out: Path, crops: set[str]) -> None:
-    """Deletes crops of earlier calls that no box asks for any more."""
     stale = [crop for crop in sorted(crops) if (out / crop).is_file()]
     for crop in stale:
         (out / crop).unlink()
@@ -194,26 +190,19 @@ def crop_tables(
     boxes, facts = boxes[cropped], facts[cropped]
     photos = annotations.photos.loc[boxes["photo"]]
     meta = boxes.drop(columns=["sample_id", "photo", "position", "label", "problem", "detail"])
-    meta[list(EDGES)] = facts[list(EDGES)]
-    meta[["photo_width", "photo_height"]] = facts[["photo_width", "photo_height"]]
+    for name in (*EDGES, "photo_width", "photo_height"):
+        meta[name] = facts[name]
     meta["aspect"] = ((facts["x_max"] - facts["x_min"]) / (facts["y_max"] - facts["y_min"])).round(4)
     meta["clipped"] = facts["clipped"]
     panorama = photos["panorama"].to_numpy(bool) | (boxes["wraps"].to_numpy(bool) if "wraps" in boxes else False)
     meta["wraps"] = panorama & (facts["x_max"] > facts["photo_width"]).to_numpy()
-    ids = boxes["sample_id"].tolist()
-    columns = (boxes["label"].tolist(), boxes["photo"].tolist(), photos["split"].tolist())
-    table = make_table(ids, ids, *columns, _one_type_per_column(meta), str(annotations.root))
-    return table.sort_index(), _dropped_table(annotations, lost)
-
-
-def _one_type_per_column(meta: pd.DataFrame) -> pd.DataFrame:
-    """Returns attributes with mixed types as text, since Parquet allows only one type per column."""
-    for name in meta.select_dtypes(object).columns:
-        known = meta[name].dropna()
-        if known.map(type).nunique() > 1:
+    for name in meta.select_dtypes(object).columns:  # Parquet allows one type per column
+        if meta[name].dropna().map(type).nunique() > 1:
             meta[name] = meta[name].map(str, na_action="ignore")
         meta[name] = meta[name].where(meta[name].notna(), None)
-    return meta
+    ids = boxes["sample_id"].tolist()
+    columns = (boxes["label"].tolist(), boxes["photo"].tolist(), photos["split"].tolist())
+    return make_table(ids, ids, *columns, meta, str(annotations.root)).sort_index(), _dropped_table(annotations, lost)
 
 
 def _dropped_table(annotations: Annotations, lost: pd.DataFrame) -> pd.DataFrame:
@@ -222,13 +211,66 @@ def _dropped_table(annotations: Annotations, lost: pd.DataFrame) -> pd.DataFrame
     bad = photos[photos["problem"] != ""]
     unread = boxes[boxes["problem"] != ""]
     of_bad_photos = boxes[(boxes["problem"] == "") & boxes["photo"].isin(bad.index)]
-    reasons = bad.loc[of_bad_photos["photo"], ["problem", "detail"]].set_index(of_bad_photos.index)
-    without_boxes = bad[~bad.index.isin(boxes["photo"])]
-    parts = [
-        lost,
-        unread,
-        of_bad_photos.assign(problem=reasons["problem"], detail=reasons["detail"]),
-        without_boxes.rename_axis("photo").reset_index().assign(annotation="", label=None),
-    ]
+    reasons = bad.loc[of_bad_photos["photo"]].set_index(of_bad_photos.index)
+    of_bad_photos = of_bad_photos.assign(problem=reasons["problem"], detail=reasons["detail"])
+    without_boxes = bad[~bad.index.isin(boxes["photo"])].rename_axis("photo").reset_index()
+    parts = [lost, unread, of_bad_photos, without_boxes.assign(annotation="", label=None)]
     dropped = pd.concat([part[DROPPED_COLUMNS].astype(object) for part in parts], ignore_index=True)
     return dropped.sort_values(["photo", "annotation"], ignore_index=True)
+
+
+class Journal:
+    """Outcomes of finished photos on disk, one JSON line each; ``crops`` are all that earlier calls made.
+
+    An entry's key covers all that its crops depend on: the photo's size and time, its boxes and the settings.
+    """
+
+    def __init__(self, path: Path, spec: CropSpec) -> None:
+        self.path, self.entries = path, dict[str, dict[str, Any]]()
+        settings = {key: value for key, value in asdict(spec).items() if key not in ("ids", "max_megapixels")}
+        self._settings = json.dumps([CROPS_VERSION, settings])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for line in path.read_bytes().splitlines() if path.exists() else []:
+            with contextlib.suppress(ValueError, TypeError, KeyError):  # a line truncated by a crash
+                entry = json.loads(line)
+                outcomes = [BoxOutcome(*values) for values in entry["outcomes"]]
+                self.entries[entry["name"]] = {**entry, "crops": list(entry["crops"]), "outcomes": outcomes}
+        self.crops = {crop for entry in self.entries.values() for crop in entry["crops"]}
+
+    def outcomes(self, job: PhotoJob, out: Path) -> list[BoxOutcome] | None:
+        """Returns the outcomes of a photo, if its crops exist as they would be made now."""
+        entry = self.entries.get(job.name)
+        if entry is None or entry.get("key") != self._key(job) or len(entry["outcomes"]) != len(job.crops):
+            return None
+        for crop, outcome in zip(job.crops, entry["outcomes"], strict=True):
+            if outcome.problem in PHOTO_PROBLEMS:
+                return None  # it may be readable now
+            if not outcome.problem and not any(_file_stamp(out / crop)[:1]):
+                return None  # missing or empty
+        return list(entry["outcomes"])
+
+    def append(self, results: Iterable[tuple[PhotoJob, list[BoxOutcome]]], path: Path | None = None) -> None:
+        """Adds photos at the end."""
+        with open(path or self.path, "a", encoding="utf-8") as file:
+            for job, outcomes in results:
+                entry = {"name": job.name, "key": self._key(job), "crops": job.crops, "outcomes": outcomes}
+                file.write(json.dumps(entry) + "\n")
+
+    def rewrite(self, results: Iterable[tuple[PhotoJob, list[BoxOutcome]]]) -> None:
+        """Replaces all entries."""
+        with atomic_path(self.path) as temporary:
+            self.append(results, temporary)
+
+    def _key(self, job: PhotoJob) -> str:
+        values = {key: value for key, value in vars(job).items() if key != "path"}
+        text = json.dumps([self._settings, _file_stamp(job.path), values])
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _file_stamp(path: str | Path) -> list[int]:
+    """Returns size and time of change of a file; empty if it doesn't exist."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return []
+    return [stat.st_size, stat.st_mtime_ns]

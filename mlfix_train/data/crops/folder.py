@@ -1,7 +1,5 @@
 """A data set cropped into a folder: the crops, ``samples.parquet``, ``dropped.csv`` and ``crop.json``."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -20,7 +18,7 @@ from mlfix_train.data.annotations.base import AnnotationFormat, Annotations
 from mlfix_train.data.crops.build import STATE_FOLDER, Crops, build_crops
 from mlfix_train.data.crops.spec import FORMATS, CropSpec
 from mlfix_train.data.files.atomic import atomic_path, folder_lock
-from mlfix_train.data.files.json_files import read_json
+from mlfix_train.data.files.json_files import read_json, write_json
 from mlfix_train.data.samples import table_fingerprint
 from mlfix_train.errors import ConfigError, DataError, did_you_mean, format_list
 
@@ -75,8 +73,8 @@ def crop_dataset(
         OSError: a file can't be written.
     """
     spec, path = spec or CropSpec(), Path(out).expanduser()
-    chosen = {"labels": labels, "splits": [*splits] or None}
-    settings = json.loads(json.dumps({"data": source.settings(), "spec": asdict(spec), **chosen}, default=str))
+    settings = {"data": source.settings(), "spec": asdict(spec), "labels": labels, "splits": [*splits] or None}
+    settings = json.loads(json.dumps(settings, default=str))
     _check_settings(path, settings, overwrite)
     state = path / STATE_FOLDER
     state.mkdir(parents=True, exist_ok=True)
@@ -88,14 +86,14 @@ def crop_dataset(
             on_read(annotations)
             selected = select_boxes(annotations, labels, splits)
             info = {"version": __version__, "format": annotations.format, **settings}
-            started = partial(_write_info, path, {"status": "running", **info})
+            started = partial(write_json, path / INFO, {"status": "running", **info})
             crops = build_crops(selected, spec, path, workers, max_unreadable, progress, started)
             with atomic_path(path / TABLE) as temporary:
                 crops.table.reset_index().to_parquet(temporary, index=False)
             with atomic_path(path / DROPPED) as temporary:
                 crops.dropped.to_csv(temporary, index=False)
             counts = _counts(annotations, selected, crops)
-            _write_info(path, {"status": "finished", **info, **counts})
+            write_json(path / INFO, {"status": "finished", **info, **counts})
     finally:
         if not (path / INFO).exists():  # nothing was started: leave nothing behind
             shutil.rmtree(state, ignore_errors=True)
@@ -105,11 +103,7 @@ def crop_dataset(
 
 
 def read_info(folder: Path, key: str = "crops") -> dict[str, Any]:
-    """Reads ``crop.json`` of a finished cropping, whose folder errors call ``key``.
-
-    Raises:
-        DataError: there are no crops, or cropping is not finished.
-    """
+    """Reads ``crop.json`` of a finished cropping; if there is none, a DataError that calls the folder ``key``."""
     if not (folder / INFO).exists():
         hint = f"give the folder that `mlfix crop` wrote: {key}=<folder>"
         raise DataError(f"{key}={folder} holds no crops ({INFO} is missing)", hint)
@@ -122,11 +116,7 @@ def read_info(folder: Path, key: str = "crops") -> dict[str, Any]:
 
 
 def select_boxes(annotations: Annotations, labels: str | None = None, splits: Sequence[str] = ()) -> Annotations:
-    """Returns the boxes whose label matches a regular expression, in photos of some splits.
-
-    Raises:
-        ConfigError: there is no such label or split.
-    """
+    """Returns the boxes of labels that match, in photos of some splits; a ConfigError if there are none."""
     photos, boxes = annotations.photos, annotations.boxes
     known = sorted({str(name) for name in photos["split"]} - {""})
     for name in splits:
@@ -202,8 +192,3 @@ def _counts(annotations: Annotations, selected: Annotations, crops: Crops) -> di
         "seconds": round(crops.seconds, 2),
         "classes": list(annotations.classes),
     }
-
-
-def _write_info(folder: Path, info: dict[str, Any]) -> None:
-    with atomic_path(folder / INFO) as temporary:
-        temporary.write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding="utf-8")

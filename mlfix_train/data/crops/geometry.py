@@ -1,7 +1,5 @@
 """Where a box lies in its photo: clipped at the edges, widened by a margin, wrapped around in panoramas."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,7 +13,7 @@ MIN_OVERSAMPLING = 2.0
 
 
 class NotCropped(Exception):  # noqa: N818 - an outcome, not an error
-    """A box or photo that gives no crop, with one of ``annotations.base.PROBLEMS`` and what was found."""
+    """A box or photo that gives no crop, with its problem (see ``docs/reference.md``) and what was found."""
 
     def __init__(self, problem: str, detail: str) -> None:
         super().__init__(problem, detail)
@@ -39,11 +37,7 @@ class Placement:
 
 
 def place_box(corners: Box, width: int, height: int, panorama: bool, spec: CropSpec) -> Placement:
-    """Finds the part of a photo that a box covers; corners, width and height of the photo are pixels.
-
-    Raises:
-        NotCropped: swapped corners, no area, outside, or too small.
-    """
+    """Finds the part of a photo (pixels) that a box covers; NotCropped if it has no area, or is outside or small."""
     x0, y0, x1, y1 = corners
     shown = f"x {x0:g} to {x1:g}, y {y0:g} to {y1:g}"
     if x1 <= x0 or y1 <= y0:

@@ -1,8 +1,7 @@
 """File names of crops, ``<label>/<photo>-<n>.jpg``: valid on every file system, and stable between calls."""
 
-from __future__ import annotations
-
 import hashlib
+from collections import Counter
 
 import pandas as pd
 
@@ -46,15 +45,9 @@ def _hash(text: str, size: int) -> str:
 def crop_ids(boxes: pd.DataFrame, ids: str, suffix: str, stable_keys: bool) -> list[str]:
     """Returns the sample id of every box: ``<label>/<photo>-<n><suffix>``.
 
-    Args:
-        boxes: N rows, see :class:`mlfix_train.data.annotations.base.Annotations`.
-        ids: ``keys``: ``n`` is a hash of the box's key, or of its corners if it has no key; ``positions``: its position
-            among the photo's boxes.
-        suffix: ``.jpg`` or ``.png``.
-        stable_keys: ``annotation`` is a key that the source gives, not a line number or position.
-
-    Returns:
-        N unique ids: identical boxes after the first get ``.2``, ``.3``, ...
+    ``n`` is, with ``ids=keys``, a hash of the box's key, or of its corners if ``annotation`` is no key that the source
+    gives (``stable_keys``); with ``ids=positions`` its position in the photo. Identical boxes after the first get
+    ``.2``, ``.3``, ...
     """
     if ids == "positions":
         numbers = [str(position) for position in boxes["position"]]
@@ -65,10 +58,9 @@ def crop_ids(boxes: pd.DataFrame, ids: str, suffix: str, stable_keys: bool) -> l
         numbers = [_hash(" ".join(f"{edge:.6g}" for edge in row), 4) for row in edges]
     labels = {label: escape_name(str(label)) for label in boxes["label"].unique()}
     photos = {photo: "/".join(map(escape_name, str(photo).split("/"))) for photo in boxes["photo"].unique()}
-    counts: dict[str, int] = {}
-    result = []
+    counts, result = Counter[str](), []
     for photo, label, number in zip(boxes["photo"], boxes["label"], numbers, strict=True):
         name = f"{labels[label]}/{photos[photo]}-{number}"
-        counts[name] = counts.get(name, 0) + 1
+        counts[name] += 1
         result.append(f"{name}{f'.{counts[name]}' if counts[name] > 1 else ''}{suffix}")
     return result

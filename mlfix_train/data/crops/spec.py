@@ -1,11 +1,9 @@
 """Everything that decides what a crop shows and how it is stored."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from mlfix_train.data.pixels.spec import ASPECTS
-from mlfix_train.errors import ConfigError, check_choice, check_range
+from mlfix_train.errors import ConfigError, check_choice, check_ranges
 
 FORMATS = ("jpg", "png")
 IDS = ("keys", "positions")
@@ -47,9 +45,6 @@ class CropSpec:
     def __post_init__(self) -> None:
         for key, options in (("aspect", ASPECTS), ("format", FORMATS), ("ids", IDS), ("exif", EXIF)):
             check_choice(key, getattr(self, key), options)
-        check_range("margin", self.margin, 0, 10)
-        check_range("min_side", self.min_side, 0, 10_000)
-        check_range("quality", self.quality, 1, 100)
-        check_range("max_megapixels", self.max_megapixels, 0.001, 100_000)
+        check_ranges(self, margin=(0, 10), min_side=(0, 10_000), quality=(1, 100), max_megapixels=(0.001, 100_000))
         if self.size is not None and (not isinstance(self.size, int) or not 8 <= self.size <= 1024):
             raise ConfigError(f"size={self.size} is out of range", "give the side in pixels, 8 to 1024, or null")

@@ -1,7 +1,5 @@
 """Atomic writes, and a lock on a folder."""
 
-from __future__ import annotations
-
 import logging
 import os
 import secrets

@@ -1,7 +1,5 @@
 """Rows of a CSV file with their line numbers, so that errors can name the line."""
 
-from __future__ import annotations
-
 import csv
 import io
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""Reads JSON with a reason if it fails, and changes single values of a file without touching the rest."""
-
-from __future__ import annotations
+"""Reads JSON with a reason if it fails, writes it, and changes single values without touching the rest."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +29,12 @@ def read_json(path: str | Path) -> tuple[Any, str]:  # noqa: PLR0911 one reason 
         return None, f"it is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}"
     except ValueError as error:
         return None, f"it can't be read: {error}"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file atomically; what JSON has no type for becomes text."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
 
 
 def _skip_whitespace(text: str, at: int) -> int:
@@ -68,37 +72,36 @@ class JsonPatch:
         """Returns start, end and value of the elements of a top-level list."""
         return [entry[1:] for entry in entries(self.text, self.sections[section])]
 
-    def put(self, start: int, key: str, value: Any) -> None:
-        """Changes the value of a member of the object that begins at ``start``."""
-        for name, begin, end, _ in entries(self.text, start):
-            if name == key:
-                self._edits.append((begin, end, json.dumps(value, ensure_ascii=self.text.isascii())))
+    def relabel(self, section: str, keys: Sequence[str], member: str, changes: Mapping[str, object]) -> None:
+        """Changes the ``member`` of a list's elements, given their keys; ``None`` removes an element.
 
-    def remove(self, spans: list[tuple[int, int, Any]], places: set[int]) -> None:
-        """Removes elements of a list (from :meth:`listed`), with the comma and whitespace that belong to them."""
-        kept = [place for place in range(len(spans)) if place not in places]
-        if places and not kept:
+        The comma and whitespace that belong to it go with it.
+        """
+        spans = self.listed(section)
+        removed = {place for place, key in enumerate(keys) if key in changes and changes[key] is None}
+        first_kept = next((place for place in range(len(spans)) if place not in removed), None)
+        if removed and first_kept is None:
             self._edits.append((spans[0][0], spans[-1][1], ""))
             return
-        for place in sorted(places):
-            begin, end, _ = spans[place]
-            if kept and place > kept[0]:  # with the separator before it
-                begin = spans[place - 1][1]
-            elif kept:
-                end = spans[place + 1][0]
-            self._edits.append((begin, end, ""))
+        for place, (key, (start, end, _)) in enumerate(zip(keys, spans, strict=True)):
+            if place in removed and place > (first_kept or 0):  # with the separator before it
+                self._edits.append((spans[place - 1][1], end, ""))
+            elif place in removed:
+                self._edits.append((start, spans[place + 1][0], ""))
+            elif key in changes:
+                new = self._dump(changes[key])
+                self._edits += [(at, to, new) for name, at, to, _ in entries(self.text, start) if name == member]
 
     def append(self, section: str, values: Sequence[Mapping[str, Any]]) -> None:
         """Appends elements to a list, separated as its last two are."""
         spans = self.listed(section)
-        texts = [json.dumps(value, ensure_ascii=self.text.isascii()) for value in values]
-        if not spans:
-            at = self.sections[section] + 1
-            self._edits.append((at, at, ", ".join(texts)))
-            return
         separator = self.text[spans[-2][1] : spans[-1][0]] if len(spans) > 1 else ", "
-        at = spans[-1][1]
-        self._edits.append((at, at, "".join(separator + text for text in texts)))
+        at = spans[-1][1] if spans else self.sections[section] + 1
+        added = separator.join(map(self._dump, values))
+        self._edits.append((at, at, separator + added if spans else added))
+
+    def _dump(self, value: object) -> str:
+        return json.dumps(value, ensure_ascii=self.text.isascii())
 
     def write(self, target: Path) -> None:
         """Writes the changed text."""

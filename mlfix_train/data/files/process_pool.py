@@ -4,8 +4,6 @@ Unlike ``multiprocessing``'s, loky's workers do not import the user's main scrip
 main guard and when Python reads its program from a pipe.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import threading
@@ -28,10 +26,7 @@ IDLE_SECONDS = 30
 
 
 def map_unordered(
-    function: Callable[[Job], Result],
-    jobs: Iterable[Job],
-    workers: int,
-    describe: Callable[[Job], str] = str,
+    function: Callable[[Job], Result], jobs: Iterable[Job], workers: int, describe: Callable[[Job], str] = str
 ) -> Iterator[tuple[Job, Result]]:
     """Applies a function to jobs in worker processes and yields (job, result) in order of completion.
 
@@ -91,11 +86,10 @@ def _completed(
         except TerminatedWorkerError as error:
             # Jobs start in the order of submission, so the oldest unfinished ones were running.
             running = [describe(job) for job in list(pending.values())[:workers]]
-            raise DataError(
-                f"a worker process died while it worked on {format_list(running)}",
-                "check these files, and whether there is enough memory; finished work is kept",
-                [line for line in str(error).splitlines() if "exit code" in line],
-            ) from error
+            hint = "check these files, and whether there is enough memory; finished work is kept"
+            details = [line for line in str(error).splitlines() if "exit code" in line]
+            problem = f"a worker process died while it worked on {format_list(running)}"
+            raise DataError(problem, hint, details) from error
         yield pending.pop(future), result
 
 

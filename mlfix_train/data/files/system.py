@@ -1,7 +1,5 @@
 """What this process may use of the machine."""
 
-from __future__ import annotations
-
 
 def cpu_count() -> int:
     """Returns the number of cores this process may use: within its CPU affinity and its container's quota."""

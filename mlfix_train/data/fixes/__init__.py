@@ -1,5 +1,1 @@
-"""Fixes: new labels for samples, or ``invalid`` to exclude them.
-
-- :mod:`~mlfix_train.data.fixes.table`: our CSV; read, checked against the samples, applied, written.
-- :mod:`~mlfix_train.data.fixes.importers`: files of FiftyOne, Label Studio and cleanlab.
-"""
+"""Fixes, new labels for samples or ``invalid``: our CSV (``table``), and other tools' files (``importers``)."""

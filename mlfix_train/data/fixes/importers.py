@@ -1,6 +1,4 @@
-"""Fixes from other tools' files: FiftyOne's JSON, Label Studio's JSON, cleanlab's table of issues.
-
-These files give the label of every reviewed sample, changed or not; if it is the given one, there is no fix.
+"""Fixes from other tools' files, which give the label of every reviewed sample (no fix if it is the given one).
 
 - FiftyOne, ``labels.json`` of an exported ``FiftyOneImageClassificationDataset`` (``{"classes": [...], "labels":
   {image: label}}``), or ``samples.json`` of an exported ``FiftyOneDataset``, whose field ``ground_truth`` counts and
@@ -10,8 +8,6 @@ These files give the label of every reviewed sample, changed or not; if it is th
 - cleanlab, a CSV with ``is_label_issue``: the labels of a column ``corrected_label``, if there is one (an empty cell is
   not reviewed yet); else every issue is marked ``invalid``.
 """
-
-from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -34,9 +30,7 @@ Record = dict[str, Any]
 def read_json_fixes(path: Path) -> list[Record]:
     """Reads FiftyOne's or Label Studio's JSON.
 
-    Returns:
-        Records with ``row`` (from 1), ``sample_id`` (a path, as in the file) and ``new_label``; ``reviewer`` and
-        ``time`` if the file has them.
+    Records have ``row`` (from 1), ``sample_id`` (a path, as in the file), ``new_label``, ``reviewer`` and ``time``.
 
     Raises:
         FixesError: The file is missing, not JSON, or of neither tool; a sample without a name or label.
@@ -58,8 +52,8 @@ def read_json_fixes(path: Path) -> list[Record]:
 
 def _fiftyone_labels(content: Mapping[str, Any], path: Path) -> list[Record]:
     if "suggested_by" in content:
-        problem = f"{path} holds suggestions of mlfix, which nobody has reviewed"
-        raise FixesError(problem, "use the labels.json that FiftyOne exported after the review")
+        hint = "use the labels.json that FiftyOne exported after the review"
+        raise FixesError(f"{path} holds suggestions of mlfix, which nobody has reviewed", hint)
     classes = content.get("classes") or []
     if not isinstance(classes, list):
         raise FixesError(f"{path}: classes is not a list", "export it again")
@@ -140,26 +134,15 @@ def _path_of(url: str) -> str:
 def _record(row: int, name: Any, label: Any, path: Path, reviewer: Any = None, time: Any = None) -> Record:
     if not isinstance(label, (str, int, float)) or isinstance(label, bool):
         raise FixesError(f"{path}: {name} has the label {label!r}, which is not text", "use one label, or invalid")
-    text = str(label)
-    if not text:
+    if label == "":
         raise FixesError(f"{path}: {name} has an empty label", "use a label, or invalid")
     who = reviewer.get("email", reviewer.get("id")) if isinstance(reviewer, Mapping) else reviewer
-    return {
-        "row": row,
-        "sample_id": str(name).replace("\\", "/"),
-        "new_label": text,
-        "reviewer": "" if who is None else str(who),
-        "time": "" if time is None else str(time),
-    }
+    more = {"reviewer": "" if who is None else str(who), "time": "" if time is None else str(time)}
+    return {"row": row, "sample_id": str(name).replace("\\", "/"), "new_label": str(label), **more}
 
 
 def cleanlab_fixes(header: Sequence[str], rows: Sequence[tuple[int, Sequence[str]]], path: Path) -> list[Record]:
-    """Turns rows of cleanlab's table into records of fixes.
-
-    Args:
-        header: Names of the columns, ``is_label_issue`` among them.
-        rows: Line numbers and cells.
-        path: The file, for errors.
+    """Turns rows of cleanlab's table (line numbers and cells) into records of fixes; ``path`` is for errors.
 
     Raises:
         FixesError: No column ``sample_id``, or an ``is_label_issue`` that is neither true nor false.

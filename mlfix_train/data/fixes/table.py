@@ -2,11 +2,8 @@
 
 A fixes file is a CSV with the columns ``sample_id,new_label[,old_label,reviewer,time,note]``. ``new_label`` is a label
 or ``invalid`` (exclude the sample). MLfix's own file is read as well: its first column has no name and holds paths that
-begin with the folder of the images. :mod:`mlfix_train.data.fixes.importers` reads the files of FiftyOne, Label Studio
-and cleanlab.
+begin with the folder of the images. :mod:`mlfix_train.data.fixes.importers` reads other tools' files.
 """
-
-from __future__ import annotations
 
 import csv
 import hashlib
@@ -32,10 +29,7 @@ IGNORABLE = ("unknown_samples", "new_labels", "stale", "conflicts", "empty_label
 
 
 def read_fixes(path: str | Path) -> pd.DataFrame:
-    """Reads a fixes file.
-
-    Args:
-        path: The CSV file, or a JSON file of another tool.
+    """Reads a fixes file: a CSV, or a JSON file of another tool.
 
     Returns:
         A DataFrame of strings with :data:`COLUMNS` (empty where the file has no value) and ``row``, the line in the
@@ -81,20 +75,17 @@ def read_fixes(path: str | Path) -> pd.DataFrame:
 def _to_frame(
     records: list[dict[str, Any]], path: Path, published: bool = False, foreign: bool = False
 ) -> pd.DataFrame:
-    rows = [{"row": record["row"], **{name: record.get(name, "") for name in COLUMNS}} for record in records]
+    rows = [[record["row"], *(record.get(name, "") for name in COLUMNS)] for record in records]
     fixes = pd.DataFrame(rows, columns=["row", *COLUMNS])
     fixes.attrs.update(published_format=published, foreign=foreign, path=str(path))
     return fixes
 
 
 def match_fixes(fixes: pd.DataFrame, table: pd.DataFrame, ignore: Collection[str] = ()) -> pd.DataFrame:
-    """Checks fixes against a sample table and brings their ids into its form.
+    """Checks fixes (from :func:`read_fixes`) against a sample table and brings their ids into its form.
 
-    Args:
-        fixes: From :func:`read_fixes`.
-        table: A sample table.
-        ignore: Problems to ignore, of :data:`IGNORABLE`: ``unknown_samples`` are left out, ``new_labels`` and ``stale``
-            lines are applied, of ``conflicts`` the last line wins, ``empty_labels`` may appear.
+    Of :data:`IGNORABLE`, ``ignore`` names problems to ignore: ``unknown_samples`` are left out, ``new_labels`` and
+    ``stale`` lines are applied, of ``conflicts`` the last line wins, ``empty_labels`` may appear.
 
     Returns:
         ``fixes``, one row per sample, indexed by ``sample_id``, with ``given_label``.
@@ -190,15 +181,9 @@ def _lines(rows: pd.DataFrame, limit: int = 5) -> list[str]:
 
 
 def apply_fixes(labels: pd.Series, fixes: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """Applies matched fixes to labels.
+    """Applies matched fixes to labels (N,), indexed by ``sample_id``; fixes of other samples are skipped.
 
-    Args:
-        labels: Given labels (N,), indexed by ``sample_id``.
-        fixes: From :func:`match_fixes`; samples that ``labels`` lacks are skipped.
-
-    Returns:
-        The new labels (N,) (unchanged where the sample is marked invalid) and booleans (N,), false where the sample is
-        excluded; both indexed like ``labels``.
+    Returns the new labels (N,), unchanged where the sample is marked invalid, and booleans (N,), false where it is.
     """
     new = fixes["new_label"].reindex(labels.index)
     keep = new.ne(INVALID) | new.isna()

@@ -5,8 +5,6 @@ signs have a left and a right), with all geometry in one resampling. Random numb
 that a sample looks the same on every device.
 """
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 
@@ -22,15 +20,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Subtracts the mean of each channel and divides by its standard deviation.
+    """Subtracts the mean of each channel and divides by its standard deviation: float32 ``(N, C, H, W)``.
 
-    Args:
-        images: ``(N, C, H, W)``, uint8 in 0..255 or float in 0..1.
-        mean: ``(C,)``, of pixels in 0..1, on the device of the images.
-        std: ``(C,)``, likewise.
-
-    Returns:
-        float32 ``(N, C, H, W)``.
+    ``images`` are ``(N, C, H, W)``, uint8 in 0..255 or float in 0..1; ``mean`` and ``std`` are ``(C,)``, of pixels in
+    0..1, on the device of the images.
     """
     return (as_float(images) - mean[:, None, None]) / std[:, None, None]
 
@@ -49,15 +42,9 @@ def as_float(images: Tensor) -> Tensor:
 
 
 def augment(images: Tensor, spec: AugmentSpec, seed: int) -> Tensor:
-    """Returns a randomly changed copy of a batch, in the same range.
+    """Returns a randomly changed copy of a batch: float32 ``(N, 3, H, W)`` in 0..1, the same for a seed on any device.
 
-    Args:
-        images: ``(N, 3, H, W)``, uint8 in 0..255 or float in 0..1.
-        spec: How strongly.
-        seed: The same seed gives the same changes, on any device.
-
-    Returns:
-        float32 ``(N, 3, H, W)`` in 0..1.
+    ``images`` are ``(N, 3, H, W)``, uint8 in 0..255 or float in 0..1.
     """
     generator = torch.Generator().manual_seed(seed)
     x = _blur(as_float(images), spec, generator)
@@ -84,8 +71,7 @@ def homographies(n: int, spec: AugmentSpec, generator: torch.Generator) -> Tenso
     warp_x = _sometimes(_uniform(n, -spec.warp, spec.warp, generator), spec.p_affine, 0.0, generator)
     warp_y = _sometimes(_uniform(n, -spec.warp, spec.warp, generator), spec.p_affine, 0.0, generator)
     radians = angle * (math.pi / 180)
-    eye = torch.eye(3).repeat(n, 1, 1)
-    rotation, scale = eye.clone(), eye.clone()
+    rotation, scale = torch.eye(3).repeat(n, 1, 1), torch.eye(3).repeat(n, 1, 1)
     rotation[:, 0, 0] = rotation[:, 1, 1] = radians.cos()
     rotation[:, 0, 1], rotation[:, 1, 0] = -radians.sin(), radians.sin()
     scale[:, 0, 0] = scale[:, 1, 1] = 1 / zoom
@@ -98,12 +84,11 @@ def _perspective(x: Tensor, y: Tensor) -> Tensor:
 
     Corners move by ``x`` vertically and ``y`` horizontally (fastai's definition); a map follows from its four corners.
     """
-    corners = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
     u = torch.stack([-1 - y, -1 + y, 1 + y, 1 - y], 1)
     v = torch.stack([-1 - x, 1 + x, -1 + x, 1 - x], 1)
     n = len(x)
     system, target = torch.zeros(n, 8, 8), torch.zeros(n, 8)
-    for k, (a, b) in enumerate(corners.tolist()):
+    for k, (a, b) in enumerate(((-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0), (1.0, 1.0))):
         for row, moved, column in ((2 * k, u[:, k], 0), (2 * k + 1, v[:, k], 3)):
             system[:, row, column], system[:, row, column + 1], system[:, row, column + 2] = a, b, 1.0
             system[:, row, 6], system[:, row, 7] = -a * moved, -b * moved
@@ -113,11 +98,9 @@ def _perspective(x: Tensor, y: Tensor) -> Tensor:
 
 
 def resample(x: Tensor, maps: Tensor) -> Tensor:
-    """Resamples images (bilinear, reflected at the border).
+    """Resamples float images ``(N, 3, H, W)`` by maps ``(N, 3, 3)`` from output to input coordinates, both -1..1.
 
-    Args:
-        x: float ``(N, 3, H, W)``.
-        maps: ``(N, 3, 3)`` from output to input coordinates, both -1..1.
+    Bilinear, reflected at the border.
     """
     n, _, h, w = x.shape
     ys = (torch.arange(h) * 2 + 1) / h - 1

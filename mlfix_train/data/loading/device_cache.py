@@ -4,8 +4,6 @@ A batch then costs one gather on the device: no loader processes, no copy over t
 same samples as those of a DataLoader, since :class:`mlfix_train.data.loading.sampling.TrainingBatches` draws both.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 
@@ -28,18 +26,11 @@ Batch = dict[str, torch.Tensor]
 
 
 def device_images(store: PixelStore, device: torch.device, wanted: bool | str) -> torch.Tensor | None:
-    """Returns a store's images in the memory of a device, or ``None`` if they are to be read batch by batch.
+    """Returns a store's images, uint8 ``(N, H, W, 3)``, on a device, or ``None`` if they are to be read by the batch.
 
-    The runs of a sweep that train in one process share one copy. Whoever holds the tensor keeps the memory.
-
-    Args:
-        store: N images.
-        device: Where they go.
-        wanted: ``auto``: on a GPU, if they take at most :data:`MEMORY_SHARE` of its free memory; true: on any device,
-            under the same condition; false: never.
-
-    Returns:
-        uint8 ``(N, H, W, 3)``.
+    The runs of a sweep that train in one process share one copy. Whoever holds the tensor keeps the memory. ``wanted``
+    is ``auto`` (on a GPU, if they take at most :data:`MEMORY_SHARE` of its free memory), true (on any device, under the
+    same condition) or false.
     """
     if wanted is False or (wanted == "auto" and device.type == "cpu"):
         return None
@@ -61,8 +52,8 @@ def _copy_to(store: PixelStore, device: torch.device) -> torch.Tensor | None:
     try:
         images = torch.empty(store.shape, dtype=torch.uint8, device=device)
         for start in range(0, len(store), IMAGES_AT_A_TIME):
-            stop = start + IMAGES_AT_A_TIME
-            images[start:stop] = torch.from_numpy(store[start:stop]).to(device)
+            part = slice(start, start + IMAGES_AT_A_TIME)
+            images[part] = torch.from_numpy(store[part]).to(device)
     except torch.OutOfMemoryError:
         log.warning("the images do not fit on %s after all: they are read batch by batch", device)
         return None

@@ -4,8 +4,6 @@ They yield lists of positions. Every process draws the same epoch from (seed, ep
 the processes need not communicate, and a resumed run continues with exactly the batches it would have had.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 
@@ -29,9 +27,7 @@ class _Batches(Sampler[list[int]]):
 
 
 class TrainingBatches(_Batches):
-    """Batches of a training epoch.
-
-    The last batch is dropped if it is not full, so that shapes are stable (unless it is the only one).
+    """Batches of a training epoch; the last one is dropped if it is not full and not the only one (stable shapes).
 
     Args:
         labels: int64 (N,); what ``balanced`` balances.
@@ -85,10 +81,7 @@ class TrainingBatches(_Batches):
 
 
 class EvaluationBatches(_Batches):
-    """Every position below ``n`` once, in order; under DDP the processes' parts are padded to one length by repetition.
-
-    Other arguments are those of :class:`TrainingBatches`.
-    """
+    """Every position below ``n`` once, in order; under DDP repetition pads the processes' parts to one length."""
 
     def __init__(self, n: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
         self.n, self.batch_size, self.rank, self.world = n, batch_size, rank, world

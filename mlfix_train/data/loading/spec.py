@@ -1,10 +1,8 @@
 """Settings of batches, augmentation and views. Importing this module does not import torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
-from mlfix_train.errors import ConfigError, check_choice, check_range
+from mlfix_train.errors import ConfigError, check_choice, check_ranges
 
 SAMPLINGS = ("balanced", "shuffled")
 POSITIVE_PAIRS = ("image", "group")
@@ -30,10 +28,8 @@ class LoaderSpec:
     cache_on_device: bool | str = "auto"
 
     def __post_init__(self) -> None:
-        check_range("batch_size", self.batch_size, 2, 1_000_000)
-        check_range("eval_batch_size", self.eval_batch_size, 2, 1_000_000)
         check_choice("sampling", self.sampling, SAMPLINGS)
-        check_range("workers", self.workers, 0, 256)
+        check_ranges(self, batch_size=(2, 1_000_000), eval_batch_size=(2, 1_000_000), workers=(0, 256))
         if not isinstance(self.cache_on_device, bool) and self.cache_on_device != "auto":
             raise ConfigError(f"cache_on_device={self.cache_on_device} is not valid", "use auto, true or false")
 
@@ -63,12 +59,8 @@ class AugmentSpec:
     p_lighting: float = 0.75
 
     def __post_init__(self) -> None:
-        for name in ("blur", "p_affine", "p_lighting"):
-            check_range(name, getattr(self, name), 0, 1)
-        check_range("rotate", self.rotate, 0, 180)
-        check_range("zoom", self.zoom, 1, 4)
-        check_range("warp", self.warp, 0, 0.4)
-        check_range("lighting", self.lighting, 0, 0.9)
+        check_ranges(self, blur=(0, 1), p_affine=(0, 1), p_lighting=(0, 1), rotate=(0, 180), zoom=(1, 4))
+        check_ranges(self, warp=(0, 0.4), lighting=(0, 0.9))
 
 
 @dataclass(frozen=True)
@@ -109,11 +101,5 @@ class ViewSpec:
         if not isinstance(self.keep_color, bool):
             raise ConfigError(f"keep_color={self.keep_color} is not true or false", "use true or false")
         check_choice("positive_pair", self.positive_pair, POSITIVE_PAIRS)
-        check_range("crop", self.crop, 0.01, 1)
-        check_range("aspect_ratio", self.aspect_ratio, 1, 4)
-        check_range("rotate", self.rotate, 0, 180)
-        check_range("warp", self.warp, 0, 0.4)
-        check_range("lighting", self.lighting, 0, 0.9)
-        check_range("hue", self.hue, 0, 180)
-        for name in ("blur", "saturation", "gray", "flip"):
-            check_range(name, getattr(self, name), 0, 1)
+        check_ranges(self, crop=(0.01, 1), aspect_ratio=(1, 4), rotate=(0, 180), warp=(0, 0.4), lighting=(0, 0.9))
+        check_ranges(self, hue=(0, 180), blur=(0, 1), saturation=(0, 1), gray=(0, 1), flip=(0, 1))

@@ -1,35 +1,36 @@
-"""Two random views of each image, from which a sorting network learns.
+"""Two random views of each image, from which a sorting network learns, and the DataModule that makes them.
 
 Views are random changes that leave the content of an image as it is: a crop of random size and aspect ratio, rotation,
 warp, lighting, blur, and color only where it does not matter. A whole batch is changed at a time, on its device; random
 numbers are drawn on the CPU from a seed, so that a sample looks the same on every device.
 """
 
-from __future__ import annotations
-
 import math
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from mlfix_train.data.loading.augment import as_float, augment, homographies, resample
+from mlfix_train.data.loading.datamodule import StoreDataModule
+from mlfix_train.data.loading.device_cache import Batch
 from mlfix_train.data.loading.spec import AugmentSpec, ViewSpec
+from mlfix_train.data.samples import label_list
+from mlfix_train.errors import DataError
 
+MONITORED_SAMPLES = 2_000
+"""Samples, at most, whose nearest neighbours are shown while the training runs."""
 YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 """From RGB to brightness and two axes of color (YIQ, FCC 1953), in which a rotation is a change of hue."""
 
 
 def two_views(images: Tensor, spec: ViewSpec, seed: int, partners: Tensor | None = None) -> Tensor:
-    """Returns two random views of each image.
+    """Returns two random views of each image: float32 ``(2, N, 3, H, W)`` in 0..1, the same for a seed on any device.
 
-    Args:
-        images: ``(N, 3, H, W)``, uint8 in 0..255 or float in 0..1.
-        spec: How much they may differ.
-        seed: The same seed gives the same views, on any device.
-        partners: Images that the second views are made of, as ``images``; by default ``images`` themselves.
-
-    Returns:
-        float32 ``(2, N, 3, H, W)`` in 0..1.
+    ``images`` are ``(N, 3, H, W)``, uint8 in 0..255 or float in 0..1; the second views are of ``partners``, if given.
     """
     seeds = torch.Generator().manual_seed(seed)
     pair = (images, images if partners is None else partners)
@@ -66,10 +67,7 @@ def crops(n: int, spec: ViewSpec, generator: torch.Generator) -> Tensor:
 
 
 def color_maps(n: int, spec: ViewSpec, generator: torch.Generator) -> Tensor:
-    """Draws matrices ``(n, 3, 3)`` on RGB, float32, that shift the hue and change the saturation; greys stay.
-
-    They rotate and scale the color plane of YIQ.
-    """
+    """Draws float32 ``(n, 3, 3)`` on RGB that rotate and scale YIQ's color plane (hue and saturation); greys stay."""
     to_yiq = torch.tensor(YIQ)
     angle = (torch.rand(n, generator=generator) * 2 - 1) * math.radians(spec.hue)
     strength = 1 + (torch.rand(n, generator=generator) * 2 - 1) * spec.saturation
@@ -79,3 +77,69 @@ def color_maps(n: int, spec: ViewSpec, generator: torch.Generator) -> Tensor:
     change[:, 1, 2], change[:, 2, 1] = -strength * angle.sin(), strength * angle.sin()
     matrices: Tensor = torch.linalg.inv(to_yiq) @ change @ to_yiq
     return matrices
+
+
+class ViewDataModule(StoreDataModule):
+    """Batches ``{views: (2, N, 3, H, W), index: int64 (N,)}`` in training, else ``{image: (N, 3, H, W), index}``.
+
+    All samples train: nothing is learnt from labels, so nothing has to be held out. Validation embeds a fixed draw of
+    up to :data:`MONITORED_SAMPLES` samples, so that a person can look at their neighbours.
+
+    Args:
+        table: A sample table, with or without labels.
+        cache: Folder of the pixel stores.
+        views: How much two views may differ.
+        shared: Further arguments of :class:`StoreDataModule`; ``loader.sampling`` is not used: every sample is drawn
+            once per epoch.
+    """
+
+    def __init__(self, table: pd.DataFrame, cache: str | Path, views: ViewSpec | None = None, **shared: Any) -> None:
+        super().__init__(table, cache, **shared)
+        self.labels, self.views, self.sampling = label_list(table), views or ViewSpec(), "shuffled"
+
+    def setup(self, stage: str | None = None) -> None:
+        """Opens the store and leaves out unreadable images.
+
+        Raises:
+            DataError: Fewer than two images are readable, or pairs within groups are set and there are no groups.
+        """
+        if hasattr(self, "train_rows"):
+            return
+        self.prepare_data()
+        self.train_rows = np.flatnonzero(~self.table.index.isin(self.store.unreadable))
+        if len(self.train_rows) < 2:
+            problem = f"{len(self.train_rows)} image(s) are readable; a sorting network learns from two or more"
+            raise DataError(problem, "add images (a few hundred are few)")
+        if self.views.positive_pair == "group" and self.table["group"].is_unique:
+            hint = "set the groups (data.group=<regular expression on the sample_id>), or views.positive_pair=image"
+            raise DataError("views.positive_pair=group, but every image is a group of its own", hint)
+        count = min(MONITORED_SAMPLES, len(self.train_rows))
+        self.val_rows = np.sort(np.random.default_rng(0).choice(self.train_rows, count, replace=False))
+        self.train_labels, self.val_labels = (np.zeros_like(rows) for rows in (self.train_rows, self.val_rows))
+
+    def _images_of_same_groups(self, batch: Batch, seed: int) -> Tensor:
+        """Returns for each image another one of its group, drawn at random, or the image itself if it is alone."""
+        if not hasattr(self, "_groups"):
+            codes = pd.factorize(self.table["group"].to_numpy()[self.train_rows])[0]
+            order = np.argsort(codes, kind="stable")
+            starts = np.concatenate([[0], np.cumsum(np.bincount(codes))])
+            position = np.empty(len(order), np.int64)
+            position[order] = np.arange(len(order))
+            self._groups = self.train_rows[order], starts[codes], np.diff(starts)[codes], position - starts[codes]
+        members, first, size, position = self._groups
+        at = np.searchsorted(self.train_rows, batch["index"].cpu().numpy())
+        step = 1 + (np.random.default_rng(seed).random(len(at)) * (size[at] - 1)).astype(np.int64)
+        others = members[first[at] + (position[at] + step) % size[at]]
+        images = self.device_images()
+        if images is not None:
+            return images[torch.from_numpy(others).to(images.device)].permute(0, 3, 1, 2)
+        return torch.from_numpy(self.store[others]).permute(0, 3, 1, 2).to(batch["image"].device)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Draws the views (in training) and normalizes, on the device."""
+        if not self.is_training:
+            return {"image": self.normalize(batch["image"]), "index": batch["index"]}
+        seed = self.next_batch_seed()
+        partners = self._images_of_same_groups(batch, seed) if self.views.positive_pair == "group" else None
+        views = two_views(batch["image"], self.views, seed, partners)
+        return {"views": self.normalize(views.flatten(0, 1)).unflatten(0, (2, -1)), "index": batch["index"]}  # type: ignore[no-untyped-call]

@@ -1,7 +1,5 @@
 """Builds a pixel store: chunk by chunk in several processes, with progress; an interrupted build is resumed."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import json
@@ -79,30 +77,22 @@ def _sync(path: Path) -> None:
 
 
 def _decode_all(
-    table: pd.DataFrame,
-    spec: PixelSpec,
-    folder: Path,
-    workers: int | None,
-    progress: Callable[[int, int], None] | None,
+    table: pd.DataFrame, spec: PixelSpec, folder: Path, workers: int | None, progress: Callable[[int, int], None] | None
 ) -> dict[int, str]:
     """Decodes every chunk that isn't done yet; returns the unreadable rows with their reasons."""
-    part, total, row_bytes = folder / PART, len(table), spec.size**2 * 3
+    part, total, paths = folder / PART, len(table), table["path"].tolist()
     offset = _allocate(part, (total, spec.size, spec.size, 3))
-    unreadable, done = _read_journal(folder / JOURNAL, part, offset, row_bytes, total)
-    paths = table["path"].tolist()
-    todo = [
-        decode.Chunk(str(part), offset, start, paths[start : start + CHUNK_SIZE], spec)
-        for start in range(0, total, CHUNK_SIZE)
-        if start not in done
-    ]
+    unreadable, done = _read_journal(folder / JOURNAL, part)
+    starts = [start for start in range(0, total, CHUNK_SIZE) if start not in done]
+    todo = [decode.Chunk(str(part), offset, start, paths[start : start + CHUNK_SIZE], spec) for start in starts]
     finished, reported = min(len(done) * CHUNK_SIZE, total), time.monotonic()
     if done:
         log.info("pixel store: resuming, %d of %d images are decoded", finished, total)
     workers = 1 if len(todo) * CHUNK_SIZE <= SERIAL_LIMIT else workers or cpu_count()
     with open(folder / JOURNAL, "a") as journal:
         for chunk, failures in map_unordered(decode.decode_chunk, todo, workers, str):
-            crc = _chunk_checksum(part, offset, chunk.start, row_bytes, total)
-            journal.write(json.dumps([CHUNK_SIZE, chunk.start, failures, crc]) + "\n")
+            line = [CHUNK_SIZE, chunk.start, failures, _chunk_checksum(part, chunk.start)]
+            journal.write(json.dumps(line) + "\n")
             journal.flush()
             unreadable.update(failures)
             finished = min(finished + CHUNK_SIZE, total)
@@ -138,28 +128,24 @@ def _allocate(part: Path, shape: tuple[int, ...]) -> int:
         raise
 
 
-def _chunk_checksum(part: Path, offset: int, start: int, row_bytes: int, total: int) -> int:
-    with open(part, "rb") as file:
-        file.seek(offset + start * row_bytes)
-        return zlib.crc32(file.read(min(CHUNK_SIZE, total - start) * row_bytes))
+def _chunk_checksum(part: Path, start: int) -> int:
+    return zlib.crc32(np.load(part, mmap_mode="r")[start : start + CHUNK_SIZE])
 
 
-def _read_journal(path: Path, part: Path, offset: int, row_bytes: int, total: int) -> tuple[dict[int, str], set[int]]:
+def _read_journal(path: Path, part: Path) -> tuple[dict[int, str], set[int]]:
     """Returns the unreadable rows and the starts of the chunks that an earlier build finished.
 
-    After a power cut a journal line may be on the disk without its pixels, hence the checksum.
+    After a power cut a line may be on the disk without its pixels, hence the checksum.
     """
     unreadable: dict[int, str] = {}
     done: set[int] = set()
     for line in path.read_bytes().splitlines() if path.exists() else []:
-        try:
+        with contextlib.suppress(ValueError, TypeError, AttributeError):  # a truncated line: the chunk is decoded again
             chunk_size, start, failures, crc = json.loads(line)
             rows = {int(number): str(reason) for number, reason in failures.items()}
-            if chunk_size == CHUNK_SIZE and crc == _chunk_checksum(part, offset, int(start), row_bytes, total):
+            if chunk_size == CHUNK_SIZE and crc == _chunk_checksum(part, int(start)):
                 done.add(int(start))
                 unreadable.update(rows)
-        except (ValueError, TypeError, AttributeError):  # a truncated line: that chunk is decoded again
-            continue
     return unreadable, done
 
 

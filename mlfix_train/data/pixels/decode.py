@@ -3,8 +3,6 @@
 Worker processes import this module, so it needs no more than numpy and Pillow.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 import warnings
@@ -48,19 +46,11 @@ class ImageTooLarge(UnreadableImage):
 
 
 def decode_image(path: str, size: int, aspect: str = "squash", max_megapixels: float = 200.0) -> np.ndarray:
-    """Decodes an image file to a square of RGB pixels.
+    """Decodes an image file to a square of RGB pixels, uint8 ``(size, size, 3)``.
 
     The EXIF orientation is applied, as image viewers do. Transparent pixels are put on white, 16-bit samples are scaled
-    by their full range, and the first frame of an animation is taken. Downscaling is anti-aliased (bicubic).
-
-    Args:
-        path: The file.
-        size: Side of the result, in pixels.
-        aspect: ``squash`` or ``pad``, see :class:`mlfix_train.data.pixels.spec.PixelSpec`.
-        max_megapixels: Larger images are not decoded.
-
-    Returns:
-        uint8 array ``(size, size, 3)``.
+    by their full range, and the first frame of an animation is taken. Downscaling is anti-aliased (bicubic). ``aspect``
+    is that of :class:`mlfix_train.data.pixels.spec.PixelSpec`.
 
     Raises:
         UnreadableImage: The file is missing, empty, truncated, too large or not an image.
@@ -84,10 +74,7 @@ def decode_image(path: str, size: int, aspect: str = "squash", max_megapixels: f
 
 @contextmanager
 def open_image(path: str, max_megapixels: float) -> Iterator[Any]:
-    """Opens an image file under a size limit of its own; Pillow's limit stays as it is for the rest of the process.
-
-    Yields:
-        The ``PIL.ImageFile.ImageFile``, its pixels not decoded yet.
+    """Opens an image file, not decoding it yet, under a size limit of its own; Pillow's stays as it is for the process.
 
     Raises:
         ImageTooLarge: The image is larger.
@@ -149,15 +136,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def fit_square(
     image: Image.Image, size: int, aspect: str, box: Box | None = None, reducing_gap: float | None = None
 ) -> Image.Image:
-    """Resizes an image, or a part of it, to a square; anti-aliased.
+    """Resizes an 8-bit RGB image, or a part of it, to a square of ``size`` pixels; anti-aliased.
 
-    Args:
-        image: 8-bit RGB.
-        size: Side of the result, in pixels.
-        aspect: ``squash`` (stretch) or ``pad`` (keep the aspect ratio, grey margins).
-        box: The part ``(x_min, y_min, x_max, y_max)`` in pixels, fractions allowed; by default the whole image.
-        reducing_gap: As in ``PIL.Image.Image.resize``: shrinks by whole factors first, to this many times the size;
-            faster and nearly the same.
+    ``aspect`` is ``squash`` (stretch) or ``pad`` (keep the aspect ratio, grey margins), ``box`` the part ``(x_min,
+    y_min, x_max, y_max)`` in pixels, fractions allowed. ``reducing_gap``, as in ``PIL.Image.Image.resize``, first
+    shrinks by whole factors, to this many times the size: faster and nearly the same.
     """
     if box is None:
         if image.size == (size, size):

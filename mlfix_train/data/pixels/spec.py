@@ -1,7 +1,5 @@
 """Settings of decoding and of the pixel store."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from mlfix_train.errors import ConfigError, check_choice, check_range

@@ -5,8 +5,6 @@ checksum of its pixels and the unreadable images). It opens at once, is rebuilt 
 stale. A process that reads it stays small however large the data is.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import itertools
@@ -33,9 +31,6 @@ class PixelStore:
 
     ``pixels.npy`` can be opened by ``numpy.load(..., mmap_mode="r")`` as well. Rows are read by ``pread`` rather than
     through a memory map: mapped pages count as the process's own, and random reading soon maps the whole file.
-
-    Args:
-        folder: A store built by :func:`open_store`.
 
     Raises:
         OSError, ValueError: The store is missing or damaged.
@@ -84,7 +79,7 @@ class PixelStore:
         if hasattr(self, "_file"):
             self._file.close()
 
-    def __reduce__(self) -> tuple[type[PixelStore], tuple[Path]]:
+    def __reduce__(self) -> "tuple[type[PixelStore], tuple[Path]]":
         return PixelStore, (self.folder,)
 
     @property
@@ -106,7 +101,7 @@ def open_store(
     max_unreadable: float = 0.01,
     progress: Callable[[int, int], None] | None = None,
 ) -> PixelStore:
-    """Opens the store of a table's images below ``cache``; builds it first if it is missing, damaged or stale.
+    """Opens the store of a table's images, in its order; builds it first if it is missing, damaged or stale.
 
     Args:
         table: A sample table; the files in ``path`` are only read.
@@ -116,9 +111,6 @@ def open_store(
         max_unreadable: Share of unreadable images above which this is an error, 0 to 1; a single one is always
             accepted, unless this is 0.
         progress: Called with (images done, images in total) about once a second.
-
-    Returns:
-        The store, rows in the table's order.
 
     Raises:
         DataError: Too many unreadable images, no space left, or a folder that can't be written.
@@ -180,11 +172,7 @@ def file_state(path: Path) -> list[int]:
 
 
 def verify_pixels(folder: Path, info: dict[str, Any]) -> None:
-    """Compares the pixels with their checksum, unless the file is unchanged since that was last done.
-
-    Raises:
-        ValueError: They differ from what was written.
-    """
+    """Raises a ValueError if the pixels differ from their checksum; unchanged files are compared only once."""
     path, verified = folder / "pixels.npy", folder / "checked.json"
     with contextlib.suppress(OSError, ValueError):
         if json.loads(verified.read_text()) == [info["crc32"], file_state(path)]:

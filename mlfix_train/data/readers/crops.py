@@ -1,7 +1,5 @@
 """Reads the crops that ``mlfix crop`` wrote."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd
@@ -12,13 +10,7 @@ from mlfix_train.errors import DataError
 
 
 def read_crops(root: str | Path) -> pd.DataFrame:
-    """Reads the crops that ``mlfix crop`` wrote: photos are groups, everything in the annotations is metadata.
-
-    Args:
-        root: Its ``out``.
-
-    Returns:
-        A sample table.
+    """Reads the crops in ``root``, the ``out`` of ``mlfix crop``: photos are groups, all annotations metadata.
 
     Raises:
         DataError: There are no crops, or cropping is not finished.

@@ -1,7 +1,5 @@
 """What readers share: the folder of the data, the images below it, and groups by a regular expression."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re
@@ -20,11 +18,7 @@ SPLIT_NAMES |= dict.fromkeys(("val", "valid", "validation"), "val")
 
 
 def check_root(root: str | Path, hint: str) -> Path:
-    """Returns the folder of the data, absolute.
-
-    Raises:
-        DataError: ``root`` is empty, missing, or a file; ``hint`` says what to give instead.
-    """
+    """Returns the folder of the data, absolute; a DataError with ``hint`` if it is empty, missing, or a file."""
     if not str(root).strip():
         raise DataError("data.root is empty", hint)
     base = Path(root).expanduser()
@@ -34,16 +28,15 @@ def check_root(root: str | Path, hint: str) -> Path:
 
 
 def find_images(base: Path) -> tuple[list[str], list[str]]:
-    """Finds the files below a folder. Hidden files are skipped; links are followed, but not in circles.
+    """Finds the files below a folder, but hidden ones; links are followed, but not in circles.
 
     Returns:
-        The images and the other files, as POSIX paths relative to ``base``; the images are sorted.
+        The images, sorted, and the other files, as POSIX paths relative to ``base``.
 
     Raises:
         DataError: A folder can't be read, or the name of an image is not UTF-8.
     """
-    images: list[str] = []
-    others: list[str] = []
+    images, others = list[str](), list[str]()
     stack = [("", frozenset({_identity(os.stat(base))}))]
     while stack:
         folder, ancestors = stack.pop()
@@ -81,11 +74,8 @@ def _identity(stat: os.stat_result) -> tuple[int, int]:
 def group_names(sample_ids: list[str], pattern: str | None, key: str = "data.group") -> list[str] | None:
     """Returns the group of each sample by a regular expression, or ``None`` without a pattern.
 
-    Args:
-        sample_ids: N ids.
-        pattern: Searched in each id; its first parenthesis, or without one the whole match, is the name of the group.
-            An id that does not match is a group of its own.
-        key: What errors call the pattern.
+    The pattern, which errors call ``key``, is searched in each id; its first parenthesis, or without one the whole
+    match, is the name of the group. An id that does not match is a group of its own.
 
     Raises:
         ConfigError: The pattern is not a regular expression.

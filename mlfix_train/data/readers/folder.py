@@ -1,6 +1,4 @@
-"""Reads a folder of class folders, of ``train/`` and ``val/`` folders of class folders, or of unsorted images."""
-
-from __future__ import annotations
+"""Reads a folder of images."""
 
 import logging
 import os
@@ -21,15 +19,12 @@ def read_folder(root: str | Path, group: str | None = None) -> pd.DataFrame:
     The first folder below ``root`` is the label (deeper folders only make the ``sample_id`` longer). If all first
     folders are named like splits (``train``, ``val``, ``test``, ...), they are the ``split``, and the second folder is
     the label. Images in ``root`` itself have no label; beside class folders they are left out, with a warning. Hidden
-    files are ignored; links are followed, but not in circles.
+    files are ignored; links are followed, but not in circles. The table is sorted by ``sample_id``.
 
     Args:
         root: The folder.
         group: Regular expression on the ``sample_id``; its first parenthesis (or, without one, the whole match) is the
             name of the photo or track. ``(.+)_\d+`` groups ``stop/00003_00012.jpg`` as ``stop/00003``.
-
-    Returns:
-        A sample table sorted by ``sample_id``.
 
     Raises:
         DataError: The folder doesn't exist, has no images, or ``group`` matches none of them.

@@ -4,8 +4,6 @@ Source: Stallkamp et al., "Man vs. computer: Benchmarking machine learning algor
 Neural Networks 32 (2012), and the README files of the archives.
 """
 
-from __future__ import annotations
-
 import csv
 import os
 import re
@@ -57,10 +55,10 @@ def read_gtsrb(root: str | Path, test: str | bool = "auto") -> pd.DataFrame:
         raise DataError(f"the class folders below data.root={root} hold no .ppm files", "unpack the archive again")
     if test is not False:
         rows += _test_rows(base, folders[0].parent, required=test is True)
-    names = ("sample_id", "label", "group", "split")
-    ids, labels, groups, splits = ([str(row.pop(key)) for row in rows] for key in names)
+    table = pd.DataFrame(rows)
+    ids, labels, groups, splits = (table.pop(key).tolist() for key in ("sample_id", "label", "group", "split"))
     paths = [os.path.join(base, name) for name in ids]
-    return make_table(ids, paths, labels, groups, splits, pd.DataFrame(rows), source=f"data.root={root}")
+    return make_table(ids, paths, labels, groups, splits, table, source=f"data.root={root}")
 
 
 def _class_folders(base: Path) -> list[Path]:
@@ -76,17 +74,16 @@ def _class_folders(base: Path) -> list[Path]:
 def _training_rows(base: Path, folder: Path) -> list[dict[str, Any]]:
     metadata = _read_csv(folder / f"GT-{folder.name}.csv")
     rows = []
-    for name in sorted(os.listdir(folder)):
-        if name.lower().endswith(".ppm"):
-            track = FRAME.match(name)
-            group = f"{folder.name}/{track.group(1) if track else name}"
-            sample_id = (folder / name).relative_to(base).as_posix()
-            rows.append(_row(sample_id, int(folder.name), group, "train", metadata.get(name, {})))
+    for name in sorted(name for name in os.listdir(folder) if name.lower().endswith(".ppm")):
+        track = FRAME.match(name)
+        group = f"{folder.name}/{track.group(1) if track else name}"
+        sample_id = (folder / name).relative_to(base).as_posix()
+        rows.append(_row(sample_id, int(folder.name), group, "train", metadata.get(name, {})))
     return rows
 
 
 def _test_rows(base: Path, training: Path, required: bool) -> list[dict[str, Any]]:
-    labels = next((path for path in sorted(base.rglob("GT-final_test.csv"))), None)
+    labels = next(iter(sorted(base.rglob("GT-final_test.csv"))), None)
     folder = next((path for path in sorted(base.rglob("Final_Test/Images")) if path != training), None)
     if labels is None or folder is None:
         if required:

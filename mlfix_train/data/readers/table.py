@@ -1,7 +1,5 @@
 """Reads a CSV or Parquet file with one row per sample."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Mapping
@@ -25,18 +23,14 @@ def read_table(
     columns: Mapping[str, str | None] | None = None,
     group: str | None = None,
 ) -> pd.DataFrame:
-    """Reads a CSV or Parquet file with one row per sample; further columns are kept as metadata.
+    """Reads a CSV or Parquet file with one row per sample, in its order; further columns are kept as metadata.
 
     Args:
         file: The table, ``.csv`` (UTF-8) or ``.parquet``.
         root: Folder that relative paths start from; by default the folder of ``file``.
         columns: Names in the file of the columns ``sample_id`` (by default the path relative to ``root``), ``path``,
             ``label``, ``group`` and ``split``; by default the same names. Only ``path`` has to exist.
-        group: Regular expression on the ``sample_id``, as for
-            :func:`mlfix_train.data.readers.folder.read_folder`; used if there is no group column.
-
-    Returns:
-        A sample table in the file's order.
+        group: Regular expression on the ``sample_id``, as in ``read_folder``; used if there is no group column.
 
     Raises:
         DataError: The file is missing, unreadable or lacks a column, or a row has no path.
@@ -92,9 +86,8 @@ def _check_columns(
     path, label = wanted["path"] or "path", wanted["label"]
     if path not in raw.columns:
         only = str(raw.columns[0]) if len(raw.columns) == 1 else ""
-        separator = next((sign for sign in (";", "\t", "|") if sign in only), None)
         hint = f"{did_you_mean(path, raw.columns)} It has {format_list(raw.columns, 12)}"
-        if separator:
+        if separator := next((sign for sign in (";", "\t", "|") if sign in only), None):
             hint = f"its cells are separated by {separator!r}: save it again with commas"
         raise DataError(f"{source}: no column {path!r} (data.columns.path)", hint)
     if label and not names["label"]:

@@ -1,7 +1,5 @@
 """The street around a rendered traffic sign, and the camera: occlusion, blur, light and noise."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import lru_cache
@@ -42,21 +40,18 @@ def photograph_sign(rng: np.random.Generator, name: str, size: int, difficulty: 
 def _weights(size: int, cells: int) -> np.ndarray:
     """Returns the weights, shape (size, cells), that interpolate ``cells`` values smoothly over ``size`` pixels."""
     gap = np.abs(np.linspace(0, cells - 1, size)[:, None] - np.arange(cells)).clip(0, 1)
-    weights: np.ndarray = 1 - gap * gap * (3 - 2 * gap)
-    return weights
+    return np.asarray(1 - gap * gap * (3 - 2 * gap))
 
 
 def _noise(rng: np.random.Generator, size: int, *cells: int) -> np.ndarray:
     """Returns smooth noise from 0 to 1, shape (size, size, 1), the mean of layers with ``cells`` bumps along a side."""
     layers = [_weights(size, n) @ rng.random((n, n)) @ _weights(size, n).T for n in cells]
-    noise: np.ndarray = (np.add.reduce(layers)[..., None] / len(cells)).astype(np.float32)
-    return noise
+    return np.asarray((np.add.reduce(layers)[..., None] / len(cells)).astype(np.float32))
 
 
 def _mix(low: Colour | np.ndarray, high: Colour, amount: np.ndarray) -> np.ndarray:
     """Returns ``low`` where ``amount`` is 0 and ``high`` where it is 1, shape (size, size, 3)."""
-    mixed: np.ndarray = low + np.clip(amount, 0, 1) * np.subtract(high, low, dtype=np.float32)
-    return mixed
+    return np.asarray(low + np.clip(amount, 0, 1) * np.subtract(high, low, dtype=np.float32))
 
 
 def _pick(rng: np.random.Generator, colours: Sequence[Colour], spread: float = 18) -> Colour:
@@ -107,10 +102,9 @@ def _clutter(rng: np.random.Generator, image: Image.Image, windows: bool) -> Non
 
 
 def _pose(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Draws the pose of the sign, rotated about its three axes and seen from close up.
+    """Draws the pose of a sign, rotated about its three axes and seen from close up.
 
-    Returns:
-        Homography (3, 3) from the face (x and y from -1 to 1) to pixels of an image with sides of ``size``.
+    It is the homography (3, 3) from the face (x and y from -1 to 1) to pixels of an image with sides of ``size``.
     """
     roll, yaw, pitch = rng.normal(0, [0.07, 0.32, 0.18]).clip([-0.2, -0.8, -0.45], [0.2, 0.8, 0.45]).tolist()
     # Columns: directions of the face's x and y axes.

@@ -4,8 +4,6 @@ Coordinates are percentages of the face: x to the right and y down, both 0 to 10
 and reduces it; :mod:`mlfix_train.data.synthetic.sign_scenes` adds the street and the camera.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
@@ -43,11 +41,7 @@ STYLES = (
 
 
 class Pen:
-    """Draws on one transparent face.
-
-    Args:
-        style: The manufacturer's style, read by the functions that draw faces.
-    """
+    """Draws on one transparent face, in a manufacturer's ``style``."""
 
     def __init__(self, style: Style) -> None:
         self.style = style
@@ -274,15 +268,9 @@ SIGN_CLASSES: tuple[str, ...] = tuple(sorted([*FACES, *MIRRORED]))
 
 @lru_cache(maxsize=512)
 def sign_face(name: str, style: int, size: int) -> Image.Image:
-    """Returns the clean face of a sign; it is cached, do not change it.
+    """Returns the clean face of a sign, RGBA and transparent around the plate; it is cached, do not change it.
 
-    Args:
-        name: One of :data:`SIGN_CLASSES`.
-        style: Index into :data:`STYLES`.
-        size: Side in pixels.
-
-    Returns:
-        An RGBA image, transparent around the plate.
+    ``name`` is one of :data:`SIGN_CLASSES`, ``style`` an index into :data:`STYLES`, ``size`` the side in pixels.
     """
     pen = Pen(STYLES[style])
     for step in FACES[MIRRORED.get(name, name)]:

@@ -4,9 +4,6 @@ Every image looks like a crop of a street photo. It depends only on its seed, cl
 calls, the number of images per class or the process. Nothing is read from disk but a font.
 """
 
-from __future__ import annotations
-
-import json
 import os
 import zlib
 from collections.abc import Callable, Sequence
@@ -17,6 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from mlfix_train.data.files.atomic import atomic_path
+from mlfix_train.data.files.json_files import read_json, write_json
 from mlfix_train.data.readers.folder import read_folder
 from mlfix_train.data.synthetic.sign_scenes import DIFFICULTY, photograph_sign
 from mlfix_train.data.synthetic.sign_shapes import SIGN_CLASSES
@@ -28,17 +26,11 @@ MANIFEST = "signs.json"
 
 
 def render_sign(name: str, index: int, seed: int = 0, size: int = 32, difficulty: float = DIFFICULTY) -> np.ndarray:
-    """Renders one image of a traffic sign.
+    """Renders one image of a traffic sign: uint8 ``(size, size, 3)``, the same bytes for the same arguments.
 
-    Args:
-        name: One of :data:`SIGN_CLASSES`.
-        index: Number of the image within its class, from 0.
-        seed: Number of the data set, from 0.
-        size: Side in pixels, from 8.
-        difficulty: 0 to 2; scales blur, noise, haze, darkness and how often a part is hidden.
-
-    Returns:
-        uint8 array ``(size, size, 3)``, the same bytes for the same arguments.
+    ``name`` is one of :data:`SIGN_CLASSES`, ``index`` the image's number within its class, ``seed`` the data set's,
+    both from 0; ``size`` is the side in pixels, from 8. ``difficulty`` (0 to 2) scales blur, noise, haze, darkness and
+    how often a part is hidden.
 
     Raises:
         DataError: There is no such class, or a number is out of range.
@@ -58,7 +50,7 @@ def read_signs(
     difficulty: float = DIFFICULTY,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Renders the data set as ``root/<class>/<index>.png`` if it is not there yet, and reads it.
+    """Renders the data set as ``root/<class>/<index>.png`` if it is not there yet, and reads it as a sample table.
 
     An interrupted call is completed by the next one: the manifest ``signs.json`` is written last.
 
@@ -70,9 +62,6 @@ def read_signs(
         classes: The classes to write, all of :data:`SIGN_CLASSES` by default.
         difficulty: 0 to 2, see :func:`render_sign`.
         progress: Called after each image with (images done, images in total).
-
-    Returns:
-        A sample table.
 
     Raises:
         DataError: The folder holds signs of other settings, or an argument is out of range.
@@ -87,8 +76,7 @@ def read_signs(
     if _is_complete(folder, settings):
         return read_folder(folder)
     manifest, partial = folder / MANIFEST, folder / f"{MANIFEST}.partial"
-    with atomic_path(partial) as temporary:
-        temporary.write_text(json.dumps(settings, indent=1))
+    write_json(partial, settings)
     done, total = 0, len(names) * per_class
     for name in names:
         (folder / name).mkdir(exist_ok=True)
@@ -112,13 +100,12 @@ def _is_complete(folder: Path, wanted: dict[str, object]) -> bool:
         if not path.is_file():
             continue
         hint = "set another data.root, or delete the folder"
-        try:
-            found = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{path} is not a manifest of rendered signs ({error})", hint) from error
+        found, problem = read_json(path)
+        if problem or not isinstance(found, dict):
+            raise DataError(f"{path} is not a manifest of rendered signs ({problem or 'it is not an object'})", hint)
         if found != wanted:
-            differing = {key: (found.get(key), wanted.get(key)) for key in {**found, **wanted}}
-            pairs = [(key, *map(_brief, pair)) for key, pair in differing.items() if pair[0] != pair[1]]
+            keys = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
+            pairs = [(key, _brief(found.get(key)), _brief(wanted.get(key))) for key in keys]
             details = [f"{key}: {old} in the folder, {new} requested" for key, old, new in pairs]
             raise DataError(f"{folder} holds rendered signs of other settings", hint, details)
         return name == MANIFEST

@@ -8,8 +8,6 @@ laid out as rows (im2col). Results are the same up to rounding. ``scripts/bench_
 Shapes: N images, C input channels, O output channels, H x W input and h x w output positions.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -21,10 +19,7 @@ MAX_POSITIONS = 9
 
 
 def has_amx() -> bool:
-    """Returns whether the CPU has AMX, which multiplies matrices much faster than oneDNN convolves small maps.
-
-    Always ``False`` with versions of torch that cannot tell.
-    """
+    """Returns whether the CPU has AMX, which multiplies matrices much faster than oneDNN convolves small maps."""
     get_capabilities = getattr(torch.cpu, "get_capabilities", None)
     return bool(get_capabilities and get_capabilities().get("amx_bf16"))
 
@@ -84,18 +79,16 @@ class Im2ColConv3x3(torch.autograd.Function):
         padded = F.pad(images.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
         ctx.save_for_backward(padded, weight)
         ctx.stride, ctx.shape = stride, images.shape
-        n, _, image_height, image_width = images.shape
-        height, width = -(-image_height // stride), -(-image_width // stride)
+        height, width = (-(-side // stride) for side in images.shape[-2:])
         rows = _neighborhoods(padded, height, width, stride) @ _flatten_weight(weight).t()
-        return rows.view(n, height, width, -1).permute(0, 3, 1, 2)
+        return rows.view(len(images), height, width, -1).permute(0, 3, 1, 2)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         """Maps the gradient of the output to those of images and weight."""
         padded, weight = ctx.saved_tensors
         n, channels, image_height, image_width = ctx.shape
-        stride = ctx.stride
-        height, width = grad.shape[-2:]
+        stride, (height, width) = ctx.stride, grad.shape[-2:]
         rows = grad.permute(0, 2, 3, 1).reshape(-1, grad.shape[1])
         image_grad = weight_grad = None
         if ctx.needs_input_grad[0]:

@@ -1,9 +1,7 @@
-"""A timm backbone and a head: images to logits. The torch module, apart from its Lightning wrapper.
+"""A timm backbone and a head: images to logits; pretrained weights and weights files.
 
 Shapes: N images of H x W pixels, C classes, D channels of a feature map of h x w positions.
 """
-
-from __future__ import annotations
 
 import logging
 import os
@@ -60,14 +58,14 @@ class Network(nn.Module):
         num_classes: Number of logits, C.
         head: ``concat_pool`` (the published head; for backbones with a feature map) or ``linear`` (the backbone's own
             pooling and one layer).
-        pretrained: Download timm's weights for the backbone from the model hub.
+        pretrained: Download timm's weights for the backbone from the model hub, unless they are in its cache.
         weights: File with weights for the backbone, see :func:`load_backbone`; it replaces the download.
         backbone_args: Further arguments of ``timm.create_model``.
         channels_last: Lay feature maps out as NHWC, which is faster on CPUs and on GPUs with tensor cores.
 
     Attributes:
-        mean: Per channel, subtracted from images in 0..1 before they go into the network.
-        std: Per channel, which they are divided by then. Both are the backbone's, see :func:`image_statistics`.
+        mean, std: Per channel, images in 0..1 are normalized by them before they go into the network: the backbone's,
+            see :func:`image_statistics`.
 
     Raises:
         ConfigError: An unknown backbone or head, or arguments that don't fit it.
@@ -106,17 +104,13 @@ class Network(nn.Module):
         needs_map = isinstance(self.head, ConcatPoolHead)
         features = self.backbone.forward_features(images) if needs_map else self.backbone(images)  # type: ignore[operator]
         if needs_map and (features.ndim != 4 or features.shape[1] != self.features):
-            wanted, given = f"a feature map (N, {self.features}, h, w)", tuple(features.shape)
-            problem = f"model.head=concat_pool needs {wanted}, and this backbone gives {given}"
-            raise ConfigError(problem, "use model.head=linear")
+            wanted = f"model.head=concat_pool needs a feature map (N, {self.features}, h, w)"
+            raise ConfigError(f"{wanted}, and this backbone gives {tuple(features.shape)}", "use model.head=linear")
         logits: Tensor = self.head(features)
         return logits
 
 
-Statistics = tuple[float, float, float]
-
-
-def image_statistics(backbone: nn.Module) -> tuple[Statistics, Statistics]:
+def image_statistics(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns mean and standard deviation per channel by which a backbone wants images in 0..1 normalized.
 
     They are those of timm's ``pretrained_cfg``, whatever the weights come from, so that a network and whoever uses its
@@ -126,7 +120,7 @@ def image_statistics(backbone: nn.Module) -> tuple[Statistics, Statistics]:
     mean, std = config.get("mean") or IMAGENET_DEFAULT_MEAN, config.get("std") or IMAGENET_DEFAULT_STD
     if len(mean) != 3 or len(std) != 3:  # made for images of another number of channels
         mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-    return tuple(map(float, mean)), tuple(map(float, std))  # type: ignore[return-value]
+    return tuple(map(float, mean)), tuple(map(float, std))
 
 
 def create_backbone(
@@ -134,15 +128,7 @@ def create_backbone(
 ) -> nn.Module:
     """Builds a timm backbone without a classifier.
 
-    Args:
-        name: Name of a timm model.
-        pretrained: Download its weights from the model hub, unless they are in the hub's cache.
-        arguments: Further arguments of ``timm.create_model``.
-        weights: File with its weights, see :func:`load_backbone`; it replaces the download.
-
-    Raises:
-        ConfigError: No such backbone, or arguments that don't fit it.
-        RunError: Its weights are unavailable or don't fit.
+    ``arguments`` are further ones of ``timm.create_model``; for the others, and errors, see :class:`Network`.
     """
     if not timm.is_model(name.split(".", maxsplit=1)[0]):
         raise ConfigError(f"model.backbone={name} is not a timm model", did_you_mean(name, timm.list_models()))
@@ -191,12 +177,10 @@ def _require_hub(name: str) -> None:
 
 
 def load_backbone(backbone: nn.Module, path: Path) -> None:
-    """Loads weights from a file into a backbone; tensors of a head are ignored.
+    """Loads weights from a file into a backbone of timm; tensors of a head are ignored.
 
-    Args:
-        backbone: Of timm.
-        path: A ``.safetensors`` or torch file: a state dict, a checkpoint of ours or of another trainer. Names may
-            carry a prefix, such as ``network.backbone.``.
+    ``path`` is a ``.safetensors`` or torch file: a state dict, a checkpoint of ours or of another trainer. Names may
+    carry a prefix, such as ``network.backbone.``.
 
     Raises:
         RunError: The file is missing, unreadable, or lacks a tensor of the backbone.
@@ -205,11 +189,9 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     wanted = backbone.state_dict()
     prefixes = {key[: -len(name)] for name in wanted for key in found if key.endswith(name)} or {""}
 
-    shapes = {name: tensor.shape for name, tensor in found.items()}
-
     def fitting(prefix: str) -> dict[str, Tensor]:
-        fits = (name for name, value in wanted.items() if shapes.get(prefix + name) == value.shape)
-        return {name: found[prefix + name] for name in fits}
+        named = {name: found[prefix + name] for name in wanted if prefix + name in found}
+        return {name: tensor for name, tensor in named.items() if tensor.shape == wanted[name].shape}
 
     best = max((fitting(prefix) for prefix in sorted(prefixes, key=len)[:50]), key=len)
     missing = sorted(name for name in set(wanted) - set(best) if not name.endswith("num_batches_tracked"))

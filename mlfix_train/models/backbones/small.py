@@ -4,12 +4,9 @@ timm's networks shrink an image by four in their first layers, which at 32 px wi
 this one keeps the full resolution in its first layer and is fast on a CPU.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from timm.models import register_model
 from torch import Tensor, nn
@@ -71,20 +68,14 @@ class SmallNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(N, 3, H, W)`` to logits, or without a classifier to pooled features or the feature map."""
         x = self.forward_features(x)
-        if not self.global_pool:
-            return x
-        pooled: Tensor = torch.flatten(F.adaptive_avg_pool2d(x, 2 if self.global_pool == "grid" else 1), 1)
-        logits: Tensor = self.fc(self.drop(pooled))
-        return logits
+        if self.global_pool:
+            x = self.fc(self.drop(F.adaptive_avg_pool2d(x, 2 if self.global_pool == "grid" else 1).flatten(1)))
+        return x
 
 
 @register_model
 def mlfix_small(pretrained: bool = False, **kwargs: Any) -> SmallNet:
-    """Returns a :class:`SmallNet`, with random weights.
-
-    Raises:
-        ValueError: ``pretrained`` is set; there are no pretrained weights.
-    """
+    """Returns a :class:`SmallNet` with random weights; a ValueError if ``pretrained`` is set, since there are none."""
     if pretrained:
         raise ValueError("mlfix_small has no pretrained weights: model.pretrained=false")
     for name in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):  # timm passes them to every model

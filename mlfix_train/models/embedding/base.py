@@ -1,10 +1,7 @@
 """What an embedder is, and how a torch function embeds many images in bounded memory.
 
-Shapes: N images of H x W pixels, D features of the embedder, E dimensions of the embeddings, D without a
-projection.
+Shapes: N images of H x W pixels, D features, E dimensions of the embeddings: D without a projection.
 """
-
-from __future__ import annotations
 
 import hashlib
 import json
@@ -69,11 +66,6 @@ class Embedder(Protocol):
 
     def project(self, features: np.ndarray) -> np.ndarray:
         """Returns the embeddings of features: float32, ``(n, D)`` to ``(n, E)``."""
-
-
-def missing_members(embedder: object) -> list[str]:
-    """Returns the attributes and methods that an object lacks to be an :class:`Embedder`."""
-    return [name for name in (*Embedder.__annotations__, "fit", "features", "project") if not hasattr(embedder, name)]
 
 
 class TorchEmbedder(ABC):
@@ -144,11 +136,9 @@ class TorchEmbedder(ABC):
         if length <= self.width and not self.whiten:
             return
         count = min(len(drawn), max(64, min(N_FIT + N_TEST, int(FIT_BYTES / (4 * length)))))
-        features = self.features(pixels, np.sort(drawn[:count]), bfloat16=bfloat16)
-        features = features[rng.permutation(count)]
+        features = self.features(pixels, np.sort(drawn[:count]), bfloat16=bfloat16)[rng.permutation(count)]
         n_test = max(2, count // 5)
-        fitted = features[n_test:] if count - n_test >= 2 else features
-        self.projection = fit_projection(fitted, self.width, self.whiten)
+        self.projection = fit_projection(features[n_test if count - n_test >= 2 else 0 :], self.width, self.whiten)
         if self.whiten:
             self.notes["variance_kept"] = round(self.projection.variance_kept, 4)
             return
@@ -185,7 +175,7 @@ def compute_features(
     out: np.ndarray | None = None,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Returns the features of images, computed batch by batch.
+    """Returns the features of images, ``(N, D)``, computed batch by batch.
 
     Args:
         pixels: Returns uint8 ``(n, H, W, 3)`` for ``pixels[rows]``, such as a pixel store or an array.
@@ -194,11 +184,8 @@ def compute_features(
         batch_size: Images at a time.
         device: Of the network.
         bfloat16: Let autocast compute in bfloat16.
-        out: Array ``(N, D)`` to write to, such as a memory map; a new float32 one by default.
+        out: Array ``(N, D)`` to write to and to return, such as a memory map; a new float32 one by default.
         progress: Called after each batch.
-
-    Returns:
-        The features ``(N, D)``: ``out``, if given.
 
     Raises:
         DataError: There are no images, they are too small for the network, or a feature is NaN or infinite; the error
@@ -231,5 +218,5 @@ def _run(network: Callable[[Tensor], Tensor], images: Tensor, device: str, bfloa
     except RuntimeError as error:
         if "too small" not in str(error) and "smaller" not in str(error):
             raise
-        side = images.shape[-1]
-        raise DataError(f"the network cannot take images of {side} px: {error}", "give a larger pixels.size") from error
+        problem = f"the network cannot take images of {images.shape[-1]} px: {error}"
+        raise DataError(problem, "give a larger pixels.size") from error

@@ -13,8 +13,6 @@ metric"; channel weights and trunks are those of its package ``lpips`` (BSD lice
 Shapes: N images, L layers with C channels and h x w positions, D the sum over layers of C * h * w.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import warnings
@@ -65,7 +63,11 @@ class LpipsFeatures(nn.Module):
     ) -> None:
         super().__init__()
         self.layers, self.name, self.image_size, self.fingerprint = layers, name, image_size, fingerprint
-        self.roots = None if weights is None else nn.ParameterList(_root(w, layer) for layer, w in enumerate(weights))
+        for layer, weight in enumerate(weights or ()):
+            if (weight < 0).any():
+                problem = f"layer {layer} of these LPIPS weights has a channel of weight {float(weight.min()):g}"
+                raise DataError(problem, "a distance needs weights of 0 or more, as those of the package lpips are")
+        self.roots = None if weights is None else nn.ParameterList(w.detach().float().sqrt() for w in weights)
         self.requires_grad_(False)
         self.model = model
         self.eval()
@@ -81,21 +83,11 @@ class LpipsFeatures(nn.Module):
         return torch.cat(parts, 1)
 
 
-def _root(weights: Tensor, layer: int) -> nn.Parameter:
-    if (weights < 0).any():
-        problem = f"layer {layer} of these LPIPS weights has a channel of weight {float(weights.min()):g}"
-        raise DataError(problem, "a distance needs weights of 0 or more, as those of the package lpips are")
-    return nn.Parameter(weights.detach().float().sqrt(), requires_grad=False)
-
-
 class LpipsEmbedder(TorchEmbedder):
     """LPIPS: found in a projection, decided by the exact distance.
 
-    Args:
-        features: Of a trunk (:func:`load_trunk`) or of a network of your own (:func:`network_features`).
-        spec: Size of the images, and how many candidates are re-ranked.
-        width: Number of principal components.
-        device: Where features are computed.
+    ``features`` are those of a trunk (:func:`load_trunk`) or of a network of your own (:func:`network_features`);
+    ``spec`` gives the size of the images, and how many candidates are re-ranked.
     """
 
     def __init__(
@@ -135,30 +127,30 @@ def load_trunk(trunk: str = "alex", weights: str | Path | None = None) -> LpipsF
 
     check_choice("lpips.trunk", trunk, TRUNKS)
     path = Path(weights).expanduser() if weights else None
-    state = read_trunk(path) if path else _download(trunk)
+    state = _read_trunk(trunk, path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model: Any = lpips.LPIPS(net=trunk, pnet_rand=True, verbose=False)
     own = model.net.state_dict()
-    names = {name: torchvision_name(name) for name in own}
-    shapes = {name: tensor.shape for name, tensor in state.items()}
-    missing = sorted(theirs for name, theirs in names.items() if shapes.get(theirs) != own[name].shape)
+    found = {name: state[_torchvision_name(name)] for name in own if _torchvision_name(name) in state}
+    missing = sorted(_torchvision_name(n) for n in own if n not in found or found[n].shape != own[n].shape)
     if missing:
-        count = f"{len(missing)} of the {len(names)} tensors of the trunk {trunk}"
+        count = f"{len(missing)} of the {len(own)} tensors of the trunk {trunk}"
         problem = f"lpips.weights={weights} lacks {count}, or has them in another shape: {format_list(missing, 3)}"
         hint = f"give torchvision's weights of this trunk, or another lpips.trunk ({', '.join(TRUNKS)})"
         raise RunError(problem, hint)
-    model.net.load_state_dict({name: state[theirs] for name, theirs in names.items()})
+    model.net.load_state_dict(found)
     source = weights or f"torchvision's {TORCHVISION_WEIGHTS[trunk]}"
-    features = from_package(model, f"LPIPS, trunk {trunk}, weights {source}")
-    features.fingerprint = hashlib.sha256(path.read_bytes()).hexdigest() if path else TORCHVISION_WEIGHTS[trunk]
-    return features
+    fingerprint = hashlib.sha256(path.read_bytes()).hexdigest() if path else TORCHVISION_WEIGHTS[trunk]
+    return from_package(model, f"LPIPS, trunk {trunk}, weights {source}", fingerprint)
 
 
-def from_package(model: Any, name: str) -> LpipsFeatures:
+def from_package(model: Any, name: str, fingerprint: str = "") -> LpipsFeatures:
     """Builds the features of an ``lpips.LPIPS`` (not spatial), whatever its weights; reports call it ``name``."""
     weights = [layer.model[-1].weight.flatten() for layer in model.lins] if model.lpips else None
-    return LpipsFeatures(lambda images: model.net(model.scaling_layer(2 * images - 1)), weights, name, model=model)
+    return LpipsFeatures(
+        lambda images: model.net(model.scaling_layer(2 * images - 1)), weights, name, None, fingerprint, model
+    )
 
 
 def network_features(trained: TrainedEncoder) -> LpipsFeatures:
@@ -178,33 +170,25 @@ def network_features(trained: TrainedEncoder) -> LpipsFeatures:
     )
 
 
-def read_trunk(path: Path) -> dict[str, Tensor]:
-    """Returns a trunk's tensors under torchvision's names, from a file of torchvision or of the package ``lpips``.
-
-    Raises:
-        RunError: The file is missing or cannot be read.
-    """
-    if not path.is_file():
-        hint = "give a file with the trunk's weights, or do without: by=network network=<run directory>, or by=pixels"
-        raise RunError(f"lpips.weights={path} does not exist", hint)
-    state = read_state(path)
-    if not any(name.startswith("net.slice") for name in state):
-        return state
-    return {torchvision_name(name): value for name, value in state.items() if "slice" in name}
-
-
-def torchvision_name(name: str) -> str:
+def _torchvision_name(name: str) -> str:
     """Returns torchvision's name of a tensor of the package: ``net.slice2.3.weight`` is ``features.3.weight``."""
     return re.sub(r"^(net\.)?slice\d+\.", "features.", name)
 
 
-def _download(trunk: str) -> dict[str, Tensor]:
+def _read_trunk(trunk: str, path: Path | None) -> dict[str, Tensor]:
+    """Returns a trunk's tensors under torchvision's names, from a file of torchvision or ``lpips``, or downloaded."""
+    if path:
+        if not path.is_file():
+            hint = (
+                "give a file with the trunk's weights, or do without: by=network network=<run directory>, or by=pixels"
+            )
+            raise RunError(f"lpips.weights={path} does not exist", hint)
+        return {_torchvision_name(name): value for name, value in read_state(path).items()}
     import torchvision
 
-    weights = getattr(torchvision.models, TORCHVISION_WEIGHTS[trunk]).DEFAULT
     try:
-        state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
-        return state
+        weights = getattr(torchvision.models, TORCHVISION_WEIGHTS[trunk]).DEFAULT
+        return weights.get_state_dict(progress=False, check_hash=True)  # type: ignore[no-any-return]
     except Exception as error:
         raise RunError(
             f"the weights of lpips.trunk={trunk} are unavailable: {str(error).strip() or type(error).__name__}",
@@ -214,11 +198,7 @@ def _download(trunk: str) -> dict[str, Tensor]:
 
 
 def check_size(trunk: str, side: int) -> None:
-    """Checks that images of ``side`` px reach the trunk's last layer.
-
-    Raises:
-        ConfigError: They are too small.
-    """
+    """Raises a ConfigError unless images of ``side`` px reach the trunk's last layer."""
     check_choice("lpips.trunk", trunk, TRUNKS)
     if side < MIN_SIZE[trunk]:
         problem = f"images of {side} px are too small for lpips.trunk={trunk}, which needs {MIN_SIZE[trunk]}"

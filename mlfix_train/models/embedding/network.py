@@ -1,7 +1,5 @@
 """Embeds images by the features of a network that was trained here: a sorting network or a classifier."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,17 +45,15 @@ def load_encoder(run: str | Path, device: str = "cpu") -> TrainedEncoder:
     runs = find_runs(str(place), "network")
     if len(runs) > 1:
         raise ConfigError(f"network={run} holds {len(runs)} runs", f"name one of them, such as {runs[0].path}")
-    directory = runs[0]
-    state = directory.require()
-    weights = directory.path / "checkpoints" / "model.ckpt"
-    if directory.status != FINISHED:
-        problem = f"network={directory.path} is {directory.status or 'not started'}"
-        raise RunError(problem, "let its training finish first")
+    path, status, config = runs[0].path, runs[0].status, runs[0].require()["config"]
+    weights = path / "checkpoints" / "model.ckpt"
+    if status != FINISHED:
+        raise RunError(f"network={path} is {status or 'not started'}", "let its training finish first")
     if not weights.exists():
-        raise RunError(f"{directory.path} kept no weights", "train it with checkpoint.keep=weights")
-    settings: dict[str, Any] = state["config"]["model"]
+        raise RunError(f"{path} kept no weights", "train it with checkpoint.keep=weights")
+    settings: dict[str, Any] = config["model"]
     if not settings.get("backbone"):
-        problem = f"{directory.path} trained {settings.get('_target_', 'a model')}, which has no model.backbone"
+        problem = f"{path} trained {settings.get('_target_', 'a model')}, which has no model.backbone"
         hint = "give a run of a Classifier or a SortingNetwork, or embed it by an embedder of your own"
         raise RunError(problem, hint)
     sorting = str(settings.get("_target_", "")).endswith(".SortingNetwork")
@@ -71,22 +67,15 @@ def load_encoder(run: str | Path, device: str = "cpu") -> TrainedEncoder:
     )
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     name = f"the {'sorting network' if sorting else 'classifier'} {run} ({settings['backbone']})"
-    return TrainedEncoder(encoder.to(device).eval(), name, int(state["config"]["pixels"]["size"]), digest)
+    return TrainedEncoder(encoder.to(device).eval(), name, int(config["pixels"]["size"]), digest)
 
 
 class NetworkEmbedder(TorchEmbedder):
-    """Pooled features of an encoder, compared by their cosine.
-
-    Args:
-        trained: See :func:`load_encoder`.
-        width: Number of principal components.
-        device: Of the encoder.
-    """
+    """Pooled features of an encoder, see :func:`load_encoder`, compared by their cosine in ``width`` dimensions."""
 
     def __init__(self, trained: TrainedEncoder, width: int | None = 128, device: str = "cpu") -> None:
-        super().__init__(
-            trained.name, width=width, image_size=trained.image_size, device=device, settings=trained.fingerprint
-        )
+        size, settings = trained.image_size, trained.fingerprint
+        super().__init__(trained.name, width=width, image_size=size, device=device, settings=settings)
         self.encoder = trained.encoder
 
     def compute(self, images: Tensor) -> Tensor:

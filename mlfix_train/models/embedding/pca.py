@@ -3,8 +3,6 @@
 Shapes: N images, M of them a sample, D features, E dimensions after the projection.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,15 +20,13 @@ class Projection:
 
     Attributes:
         mean: Float32 ``(D,)``, subtracted first.
-        basis: Float32 ``(D, E)``; the principal components, divided by about their standard deviation if ``whitened``.
+        basis: Float32 ``(D, E)``; the principal components, divided by about their standard deviation if whitened.
         variance_kept: Share of the sample's variance that lies in them, 0 to 1.
-        whitened: Whether all components have nearly the same standard deviation.
     """
 
     mean: np.ndarray
     basis: np.ndarray
     variance_kept: float
-    whitened: bool
 
     @property
     def width(self) -> int:
@@ -40,8 +36,7 @@ class Projection:
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Maps ``(N, D)`` to float32 ``(N, E)``."""
         centered = torch.from_numpy(np.asarray(features, dtype=np.float32) - self.mean)
-        projected: np.ndarray = (centered @ torch.from_numpy(self.basis)).numpy()
-        return projected
+        return (centered @ torch.from_numpy(self.basis)).numpy()
 
 
 def fit_projection(sample: np.ndarray, width: int, whiten: bool = False) -> Projection:
@@ -62,10 +57,8 @@ def fit_projection(sample: np.ndarray, width: int, whiten: bool = False) -> Proj
     x = torch.from_numpy(np.asarray(sample, dtype=np.float32))
     mean = x.mean(0)
     x = x - mean
-    # The smaller of the two Gram matrices: its eigenvectors give those of the other.
-    wide = len(x) <= x.shape[1]
-    gram = (x @ x.T if wide else x.T @ x).double()
-    values, vectors = torch.linalg.eigh(gram)
+    wide = len(x) <= x.shape[1]  # the eigenvectors of the smaller Gram matrix give those of the other
+    values, vectors = torch.linalg.eigh((x @ x.T if wide else x.T @ x).double())
     values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
     count = min(width, int((values > values[0] * 1e-7).sum())) or 1
     top = values[:count].clamp_min(1e-30).sqrt()
@@ -75,7 +68,7 @@ def fit_projection(sample: np.ndarray, width: int, whiten: bool = False) -> Proj
         basis = basis / (variance + WHITENING_FLOOR * variance[0]).sqrt().float()
     total = float(values.sum())
     variance_kept = float(values[:count].sum()) / total if total > 0 else 1.0
-    return Projection(mean.numpy(), np.ascontiguousarray(basis.numpy()), variance_kept, whiten)
+    return Projection(mean.numpy(), np.ascontiguousarray(basis.numpy()), variance_kept)
 
 
 def distance_error(features: np.ndarray, projected: np.ndarray, pairs: int = 2_000, seed: int = 0) -> dict[str, float]:
@@ -100,5 +93,5 @@ def distance_error(features: np.ndarray, projected: np.ndarray, pairs: int = 2_0
 
 def _nearest(x: np.ndarray, k: int) -> np.ndarray:
     points = torch.from_numpy(x.astype(np.float32))
-    distances = torch.cdist(points, points)
-    return np.asarray(distances.fill_diagonal_(torch.inf).topk(k, largest=False).indices.numpy())
+    distances = torch.cdist(points, points).fill_diagonal_(torch.inf)
+    return np.asarray(distances.topk(k, largest=False).indices)

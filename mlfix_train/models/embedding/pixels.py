@@ -1,19 +1,12 @@
 """Embeds images by their pixels: needs no network, and no training."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from mlfix_train.models.embedding.base import TorchEmbedder
 
 
 class PixelEmbedder(TorchEmbedder):
-    """Whitened principal components of standardized pixels.
-
-    Args:
-        width: Number of principal components.
-        device: Where they are computed.
-    """
+    """Whitened principal components, ``width`` of them, of standardized pixels."""
 
     def __init__(self, width: int | None = 128, device: str = "cpu") -> None:
         super().__init__("pixels, standardized", width=width, whiten=True, device=device)
@@ -24,13 +17,9 @@ class PixelEmbedder(TorchEmbedder):
 
 
 def standardize(images: Tensor) -> Tensor:
-    """Brings images to mean 0 and standard deviation 1, over pixels and channels together, against light and contrast.
+    """Brings images ``(N, 3, H, W)`` to mean 0 and standard deviation 1, against light and contrast.
 
-    Args:
-        images: ``(N, 3, H, W)`` in 0..1.
-
-    Returns:
-        ``(N, 3 * H * W)``.
+    Both are over pixels and channels together; the result is ``(N, 3 * H * W)``.
     """
     flat = images.flatten(1)
     flat = flat - flat.mean(1, keepdim=True)

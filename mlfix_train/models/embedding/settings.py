@@ -1,7 +1,5 @@
 """Settings of embedders: the sections ``lpips`` and ``visual_words`` of ``mlfix sort``. Does not import torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from mlfix_train.errors import check_choice, check_range

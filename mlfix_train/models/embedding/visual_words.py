@@ -7,10 +7,7 @@ Zisserman 2003, "Video Google: a text retrieval approach to object matching in v
 Shapes: N images, C channels, P positions, W visual words.
 """
 
-from __future__ import annotations
-
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,19 +27,11 @@ N_POSITIONS = 50_000
 class VisualWordsEmbedder(TorchEmbedder):
     """Bags of visual words, learned from a sample of the images.
 
-    Args:
-        trained: Encoder whose feature maps are clustered.
-        spec: How many words, and of which stage.
-        width: Number of principal components.
-        device: Of the encoder.
+    ``trained`` is the encoder whose feature maps are clustered; ``spec`` says into how many words, and of which stage.
     """
 
     def __init__(
-        self,
-        trained: TrainedEncoder,
-        spec: VisualWordsSpec | None = None,
-        width: int | None = 128,
-        device: str = "cpu",
+        self, trained: TrainedEncoder, spec: VisualWordsSpec | None = None, width: int | None = 128, device: str = "cpu"
     ) -> None:
         spec = spec or VisualWordsSpec()
         super().__init__(
@@ -54,7 +43,7 @@ class VisualWordsEmbedder(TorchEmbedder):
             settings=[trained.fingerprint, spec.count, spec.stage],
         )
         self.spec, self._network, self._encoder = spec, trained.name, trained.encoder
-        self._bag: Callable[[Tensor], Tensor] | None = None
+        self._words: Tensor | None = None
 
     def _feature_map(self, images: Tensor) -> Tensor:
         stages, stage = self._encoder.feature_maps(self._encoder.normalize(images)), self.spec.stage
@@ -73,15 +62,15 @@ class VisualWordsEmbedder(TorchEmbedder):
             pixels, lambda images: position_features(self._feature_map(images)).flatten(1), sample, device=self.device
         )
         words = learn_visual_words(positions.reshape(len(sample) * per_image, -1), self.spec.count, seed=seed)
-        self._bag = bag_of_visual_words(self._feature_map, words)
+        self._words = torch.from_numpy(words)
         self.name = f"{len(words):,} visual words of {self._network}, {per_image} positions an image"
         super().fit(pixels, rows, seed=seed, bfloat16=bfloat16)
 
     def compute(self, images: Tensor) -> Tensor:
         """Maps images in 0..1 ``(n, 3, H, W)`` to their bags ``(n, W)``, on the CPU; after :meth:`fit`."""
-        if self._bag is None:
+        if self._words is None:
             raise RuntimeError("the visual words are not learned yet: call fit first")
-        return self._bag(images)
+        return bag_of_visual_words(self._feature_map(images), self._words)
 
 
 def position_features(feature_map: Tensor) -> Tensor:
@@ -111,17 +100,8 @@ def learn_visual_words(positions: np.ndarray, count: int = 1024, iterations: int
     return np.ascontiguousarray(centers, dtype=np.float32)
 
 
-def bag_of_visual_words(feature_map: Callable[[Tensor], Tensor], words: np.ndarray) -> Callable[[Tensor], Tensor]:
-    """Returns a function from images ``(N, 3, H, W)`` to their bags ``(N, W)`` of zeros and ones, on the CPU.
-
-    ``feature_map`` maps images to ``(N, C, h, w)``; the words are ``(W, C)``.
-    """
-    centers = torch.from_numpy(words)
-
-    def bag(images: Tensor) -> Tensor:
-        positions = position_features(feature_map(images)).cpu()
-        distances = centers.square().sum(1) - 2 * positions @ centers.T
-        bags = torch.zeros(len(positions), len(centers))
-        return bags.scatter_(1, distances.argmin(2), 1.0)
-
-    return bag
+def bag_of_visual_words(feature_map: Tensor, words: Tensor) -> Tensor:
+    """Returns the bags ``(N, W)`` of zeros and ones, on the CPU, of maps ``(N, C, h, w)`` by the words ``(W, C)``."""
+    positions = position_features(feature_map).cpu()
+    distances = words.square().sum(1) - 2 * positions @ words.T
+    return torch.zeros(len(positions), len(words)).scatter_(1, distances.argmin(2), 1.0)

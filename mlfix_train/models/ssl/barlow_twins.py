@@ -5,8 +5,6 @@ Source: Zbontar, Jing, Misra, LeCun and Deny 2021, "Barlow Twins: self-supervise
 Shapes: N samples of a batch, of all processes together; D features.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -30,9 +28,8 @@ def barlow_twins_loss(z_a: Tensor, z_b: Tensor, redundancy: float = 5e-3) -> Ten
         z_a, z_b = gather_with_gradient(z_a.float()), gather_with_gradient(z_b.float())
         correlation = standardize(z_a).T @ standardize(z_b) / len(z_a)
     diagonal = correlation.diagonal()
-    invariance = (1 - diagonal).square().sum()
     off_diagonal = correlation.square().sum() - diagonal.square().sum()
-    return invariance + redundancy * off_diagonal
+    return (1 - diagonal).square().sum() + redundancy * off_diagonal
 
 
 def standardize(z: Tensor) -> Tensor:

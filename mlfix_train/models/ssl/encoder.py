@@ -3,8 +3,6 @@
 Shapes: N images of H x W pixels, D features, C channels of a feature map of h x w positions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,17 +27,10 @@ class Encoder(nn.Module):
             made for large images shrink a small one to a single position; scaled up, it keeps a map.
         contrast: First bring every image to mean 0 and standard deviation 1, over its pixels and channels together: its
             brightness and contrast no longer matter, its colors do.
-        pretrained, weights, backbone_args, channels_last: See
-            :class:`mlfix_train.models.backbones.network.Network`.
+        pretrained, weights, backbone_args, channels_last: See :class:`.Network`, also for ``mean``, ``std`` and errors.
 
     Attributes:
         features: Number of pooled features D.
-        mean: Per channel, subtracted from images in 0..1 before they go into the encoder.
-        std: Per channel, which they are divided by then.
-
-    Raises:
-        ConfigError: An unknown backbone, or arguments that don't fit it.
-        RunError: Weights that are unavailable or don't fit.
     """
 
     def __init__(
@@ -76,9 +67,10 @@ class Encoder(nn.Module):
         try:
             return list(self.backbone.forward_intermediates(self._prepare(images), intermediates_only=True))  # type: ignore[operator]
         except (AttributeError, AssertionError) as error:
-            problem = f"model.backbone={self.name} gives no feature maps of its stages: {error}"
-            hint = "use pooled features, or a timm backbone with forward_intermediates, such as resnet18"
-            raise ConfigError(problem, hint) from error
+            raise ConfigError(
+                f"model.backbone={self.name} gives no feature maps of its stages: {error}",
+                "use pooled features, or a timm backbone with forward_intermediates, such as resnet18",
+            ) from error
 
     def normalize(self, images: Tensor) -> Tensor:
         """Normalizes images in 0..1, ``(N, 3, H, W)``, by ``mean`` and ``std``."""
@@ -103,20 +95,14 @@ def resize(images: Tensor, side: int | None) -> Tensor:
 class Projector(nn.Sequential):
     """Layers on an encoder that only training uses: maps ``(N, features)`` to ``(N, width)``.
 
-    Source: the projector of Barlow Twins, whose linear layers but the last are followed by batch norm and ReLU.
-
-    Args:
-        features: Number of the encoder's features.
-        width: Of each layer, 2 to 65,536.
-        layers: 1 to 8.
+    Source: the projector of Barlow Twins, whose linear layers (1 to 8, 2 to 65,536 wide) but the last are followed by
+    batch norm and ReLU.
     """
 
     def __init__(self, features: int, width: int = 2048, layers: int = 3) -> None:
         check_range("model.projector_width", width, 2, 65_536)
         check_range("model.projector_layers", layers, 1, 8)
-        parts: list[nn.Module] = []
-        for number in range(layers):
-            parts.append(nn.Linear(features if number == 0 else width, width, bias=False))
-            if number < layers - 1:
-                parts += [nn.BatchNorm1d(width), nn.ReLU(inplace=True)]
+        parts: list[nn.Module] = [nn.Linear(features, width, bias=False)]
+        for _ in range(layers - 1):
+            parts += [nn.BatchNorm1d(width), nn.ReLU(inplace=True), nn.Linear(width, width, bias=False)]
         super().__init__(*parts)

@@ -1,7 +1,5 @@
 """The sorting network: an encoder that learns without labels, by Barlow Twins, which images look alike."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ class SortingNetwork(RecipeModule):
     """Any timm backbone, trained on images alone.
 
     It takes batches ``{views, index}`` in training and ``{image, index}`` in validation, such as those of
-    :class:`mlfix_train.data.loading.view_datamodule.ViewDataModule`, with images normalized by ``mean`` and ``std``.
+    :class:`mlfix_train.data.loading.views.ViewDataModule`, with images normalized by ``mean`` and ``std``.
 
     Under DDP the cross-correlation is that of the whole batch, of all processes together; batch norms are those of each
     process unless ``trainer.sync_batchnorm=true`` (GPUs).
@@ -80,11 +78,7 @@ class SortingNetwork(RecipeModule):
         return {"features": self(batch["image"]).float(), "index": batch["index"]}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Checks that a checkpoint holds a network of the same shape.
-
-        Raises:
-            RunError: It holds another.
-        """
+        """Raises a RunError unless a checkpoint holds a network of the same shape."""
         own, loaded = self.state_dict(), checkpoint.get("state_dict", {})
         different = sorted(name for name in own if name not in loaded or loaded[name].shape != own[name].shape)
         if different:

@@ -10,7 +10,7 @@ import lightning as L
 import pandas as pd
 
 from mlfix_train.audit.similarity.callback import NeighbourCallback
-from mlfix_train.data.loading.view_datamodule import ViewDataModule
+from mlfix_train.data.loading.views import ViewDataModule
 from mlfix_train.data.runs import RunDirectory
 from mlfix_train.training.checkpoints import weights_path
 from mlfix_train.training.tasks.base import describe_data

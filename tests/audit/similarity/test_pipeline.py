@@ -15,6 +15,7 @@ from mlfix_train.audit.similarity import pipeline
 from mlfix_train.audit.similarity.near_duplicates import count_duplicates
 from mlfix_train.audit.similarity.neighbours import nearest_neighbours
 from mlfix_train.audit.similarity.pipeline import (
+    check_embedder,
     embed_and_search,
     find_near_duplicates,
     near_duplicate_threshold,
@@ -23,7 +24,8 @@ from mlfix_train.audit.similarity.pipeline import (
     search_embeddings,
 )
 from mlfix_train.audit.similarity.seriation import outlier_score, path_steps, seriate
-from mlfix_train.errors import DataError
+from mlfix_train.errors import ConfigError, DataError
+from mlfix_train.models.embedding.pixels import PixelEmbedder
 
 
 class Pixels(np.ndarray):
@@ -189,3 +191,10 @@ def test_near_duplicates_are_found_by_pixels_and_by_distance() -> None:
     }
     groups, _ = find_near_duplicates(pixels, rows, neighbours, table, 0.0)
     assert groups.tolist() == [-1, 0, -1, 0, -1]
+
+
+def test_what_an_object_lacks_to_be_an_embedder_is_named() -> None:
+    own = PixelEmbedder()
+    assert check_embedder(own) is own
+    with pytest.raises(ConfigError, match=r"object has no name, fingerprint, .*project[\s\S]*TorchEmbedder"):
+        check_embedder(object())

@@ -18,7 +18,7 @@ from mlfix_train.data import cache
 from mlfix_train.data.loading import device_cache
 from mlfix_train.data.loading.datamodule import DataModule
 from mlfix_train.data.loading.spec import LoaderSpec, ViewSpec
-from mlfix_train.data.loading.view_datamodule import ViewDataModule
+from mlfix_train.data.loading.views import ViewDataModule
 from mlfix_train.data.pixels.spec import PixelSpec
 from mlfix_train.data.readers.folder import read_folder
 from mlfix_train.errors import ConfigError
@@ -169,9 +169,8 @@ def test_views_of_two_frames_are_those_of_the_loader(shapes: Path, tmp_path: Pat
     table["group"] = [f"{name.split('/')[0]}/{int(name[-7:-4]) // 4}" for name in table.index]
     found = []
     for wanted in (False, True):
-        data = ViewDataModule(
-            table, tmp_path / "c", PixelSpec(16), LoaderSpec(8, cache_on_device=wanted), ViewSpec(positive_pair="group")
-        )
+        loader, views = LoaderSpec(8, cache_on_device=wanted), ViewSpec(positive_pair="group")
+        data = ViewDataModule(table, tmp_path / "c", views, pixels=PixelSpec(16), loader=loader)
         data.trainer = SimpleNamespace(
             strategy=SimpleNamespace(root_device=torch.device("cpu")), global_rank=0, world_size=1
         )

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from mlfix_train.data.loading.spec import LoaderSpec, ViewSpec
-from mlfix_train.data.loading.view_datamodule import ViewDataModule
-from mlfix_train.data.loading.views import color_maps, crops, two_views, view
+from mlfix_train.data.loading.views import ViewDataModule, color_maps, crops, two_views, view
 from mlfix_train.data.pixels.spec import PixelSpec
 from mlfix_train.data.readers.folder import read_folder
 from mlfix_train.errors import ConfigError, DataError
@@ -120,7 +119,8 @@ def test_settings_out_of_range_are_named(key: str, value: object) -> None:
 
 
 def data(shapes: Path, tmp_path: Path, **more: object) -> ViewDataModule:
-    made = ViewDataModule(read_folder(shapes), tmp_path / "px", PixelSpec(size=16), LoaderSpec(batch_size=16), **more)
+    how = {"pixels": PixelSpec(size=16), "loader": LoaderSpec(batch_size=16), **more}
+    made = ViewDataModule(read_folder(shapes), tmp_path / "px", **how)
     made.prepare_data()
     made.setup()
     return made
@@ -143,7 +143,7 @@ def test_partners_come_from_the_group_and_never_are_the_image_itself(shapes: Pat
     table = read_folder(shapes)
     table["group"] = [f"{label}-{number // 4}" for number, label in enumerate(table["label"])]
     table.iloc[0, table.columns.get_loc("group")] = "alone"
-    made = ViewDataModule(table, tmp_path / "px", PixelSpec(size=16), views=ViewSpec(positive_pair="group"))
+    made = ViewDataModule(table, tmp_path / "px", ViewSpec(positive_pair="group"), pixels=PixelSpec(size=16))
     made.setup()
     rows = np.arange(72)
     batch = {"image": torch.from_numpy(made.store[rows]), "index": torch.from_numpy(rows)}

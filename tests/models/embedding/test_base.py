@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mlfix_train.errors import ConfigError, DataError
-from mlfix_train.models.embedding.base import Embedder, TorchEmbedder, compute_features, missing_members, unit_rows
+from mlfix_train.models.embedding.base import Embedder, TorchEmbedder, compute_features, unit_rows
 
 
 def pixels(n: int, side: int = 16, seed: int = 0) -> np.ndarray:
@@ -83,8 +83,3 @@ def test_unit_rows_leave_zeros() -> None:
         [pytest.approx(0.6), pytest.approx(0.8)],
         [0, 0],
     ]
-
-
-def test_what_an_object_lacks_to_be_an_embedder_is_named() -> None:
-    assert missing_members(Flat("flat")) == []
-    assert missing_members(object())[:2] == ["name", "fingerprint"] and "project" in missing_members(object())

@@ -12,8 +12,7 @@ import torch
 from mlfix_train.data.loading.augment import normalize
 from mlfix_train.errors import ConfigError, RunError
 from mlfix_train.models.classifier import Classifier
-from mlfix_train.models.embedding.build import build_embedder
-from mlfix_train.models.embedding.network import load_encoder
+from mlfix_train.models.embedding.network import NetworkEmbedder, load_encoder
 
 
 def describe(path: Path, **content: object) -> None:
@@ -34,7 +33,7 @@ def write_run(path: Path, target: str = "mlfix_train.models.classifier.Classifie
 def test_a_classifier_embeds_by_its_backbone(tmp_path: Path) -> None:
     model = write_run(tmp_path / "run")
     images = np.random.default_rng(0).integers(0, 256, (5, 24, 24, 3), dtype=np.uint8)
-    embedder = build_embedder("network", network=tmp_path / "run", width=None)
+    embedder = NetworkEmbedder(load_encoder(tmp_path / "run"), width=None)
     x = normalize(torch.from_numpy(images).permute(0, 3, 1, 2), *map(torch.tensor, (model.mean, model.std)))
     with torch.no_grad():
         wanted = model.network.backbone.forward_features(x).mean((2, 3)).numpy()

@@ -1,4 +1,4 @@
-"""Embedders by name, and their settings."""
+"""Settings of embedders: ranges, and no torch."""
 
 from __future__ import annotations
 
@@ -8,19 +8,7 @@ import sys
 import pytest
 
 from mlfix_train.errors import ConfigError
-from mlfix_train.models.embedding.build import build_embedder
 from mlfix_train.models.embedding.settings import LpipsSpec, VisualWordsSpec
-
-
-def test_what_is_missing_or_misspelled_is_named() -> None:
-    assert build_embedder("pixels", width=16).name == "pixels, standardized"
-    with pytest.raises(ConfigError, match="did you mean 'pixels'"):
-        build_embedder("pixel")
-    for kind in ("network", "visual_words"):
-        with pytest.raises(ConfigError, match=f"by={kind} needs network"):
-            build_embedder(kind)
-    with pytest.raises(ConfigError, match="images of 20 px are too small"):
-        build_embedder("lpips", lpips=LpipsSpec(trunk="alex"), image_size=20)
 
 
 @pytest.mark.parametrize(
