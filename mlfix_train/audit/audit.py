@@ -188,7 +188,7 @@ class Audit:
         if neighbours == "order" and order is None:
             raise ConfigError("neighbours=order needs an order", "give order=<directory of mlfix sort>")
         times = {"start": time.monotonic()}
-        found = runs if isinstance(runs, AuditedRuns) else load_runs(runs, labels)
+        found = runs if isinstance(runs, AuditedRuns) else load_runs(runs, labels, progress)
         held = found.held_out(progress)
         times["predictions"] = time.monotonic()
         data = open_run_data(found, held, progress, samples, pixels)

@@ -161,7 +161,7 @@ class AuditCallback(ValidationCollector):
 
     **Logits**: ``validation_step`` returns them, alone or as ``logits`` in a dict; or see ``outputs``.
     **Labels**: ``label`` in the same dict, the second item of the batch, or ``label`` in the batch.
-    **Which sample a row is**: ``index`` (a number per sample, its place in ``sample_ids``) in that dict or in the batch;
+    **Which sample a row is**: ``index`` (a number per sample, its place in ``sample_ids``) in that dict or the batch;
     without it, the order of a validation loader that does not shuffle.
 
     What is missing or does not fit is a :class:`~mlfix_train.errors.MlfixError` before the first training step: where
@@ -275,7 +275,7 @@ class AuditCallback(ValidationCollector):
         self._order: np.ndarray | None = None
         self._done = 0
         self._logits: np.ndarray | None = None
-        self._last_labels: np.ndarray | None = None
+        self._last_labels: pd.Series | None = None
         self._meter: MarginMeter | None = None
         self._restored: dict[str, torch.Tensor] = {}
 
@@ -288,7 +288,7 @@ class AuditCallback(ValidationCollector):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Makes sure that what the callback needs is checked before the first training step."""
-        if stage == "fit" and not trainer.fast_dev_run and not isinstance(pl_module, Classifier):
+        if stage == "fit" and not getattr(trainer, "fast_dev_run", False) and not isinstance(pl_module, Classifier):
             trainer.num_sanity_val_steps = max(trainer.num_sanity_val_steps, 1)
         self._reader.attach(pl_module)
 
@@ -474,8 +474,8 @@ class AuditCallback(ValidationCollector):
                 "use a validation loader with a fixed order; or add 'index' to the batch",
             )
         self._last_labels, self._logits = labels, logits
-        names = data.class_names or [str(code) for code in range(logits.shape[1])]
-        return predictions_table(ids, gathered["label"], logits, names, self.split)
+        classes = data.class_names or [str(code) for code in range(logits.shape[1])]
+        return predictions_table(ids, gathered["label"], logits, classes, self.split)
 
     # Results
 
@@ -528,14 +528,13 @@ class AuditCallback(ValidationCollector):
 
     def _draw(self, trainer: L.Trainer, ranking: pd.DataFrame) -> None:
         """Draws the panels of a ranking, and logs them and its top rows."""
-        data = self._data
-        if data is None or data.images is None or data.sample_ids is None:
+        if self._data is None or self._data.images is None or self._data.sample_ids is None:
             return
+        rows, pixels, fixes = self._data.sample_ids, self._data.images, self._data.all_fixes
 
         def images(sample_ids: Sequence[str]) -> np.ndarray:
-            return np.asarray(data.images[data.sample_ids.get_indexer(pd.Index(sample_ids))])
+            return np.asarray(pixels[rows.get_indexer(pd.Index(sample_ids))])
 
-        fixes = data.all_fixes
         marks = None if fixes is None else {str(name): str(new) for name, new in fixes["new_label"].items()}
         pictures = draw_audit(ranking, images, self.folder / "panels", self.title, self.n_panels, marks)
         for tracker in find_trackers(trainer.loggers):

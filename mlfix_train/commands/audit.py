@@ -44,7 +44,7 @@ def run(cfg: AuditConfig) -> pd.DataFrame:
     """
     if cfg.order and not Path(cfg.order).expanduser().exists():
         raise DataError(f"order={cfg.order} does not exist", "give the directory that `mlfix sort` wrote")
-    own_data, runs = has_data(cfg.data), load_runs(cfg.runs, cfg.labels)
+    own_data, runs = has_data(cfg.data), load_runs(cfg.runs, cfg.labels, ProgressBar)
     out = check_out(cfg.out, cfg.data if own_data else runs.config.get("data", {}))
     audit = Audit.from_runs(
         runs,

@@ -173,7 +173,7 @@ def test_files_of_predictions(predictions: Callable[..., pd.DataFrame], tmp_path
     assert steps == ["reading predictions 1/2", "reading predictions 2/2"]
     assert set(audit.ranking["runs"]) == {2}
     assert audit.title == f"{tmp_path.name}, 2 runs"
-    assert audit.about["images"] == "files of predictions name no images"
+    assert audit.about["images"] == "files of predictions name no images: give data.root=<folder>"
     with pytest.raises(ConfigError, match="neighbours=order needs an order"):
         Audit.from_runs(tmp_path, neighbours="order")
     with pytest.raises(RunError, match="nowhere matches nothing"):

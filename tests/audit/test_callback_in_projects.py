@@ -287,7 +287,9 @@ def test_two_processes_hold_every_sample_once(tmp_path: Path) -> None:
     import sys
 
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=env, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, str(script)], check=False, capture_output=True, text=True, env=env, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     table = pd.read_parquet("out/predictions.parquet")
     assert table["sample_id"].tolist() == IDS
@@ -378,13 +380,12 @@ def test_a_dataset_that_shuffles_by_itself_is_found_out() -> None:
 def test_several_labels_and_labels_out_of_range() -> None:
     x, y = tensors()
     assert "several labels" in bad(val=DataLoader(TensorDataset(x, F.one_hot(y, 3).float()), 8))
+    trainer = L.Trainer(accelerator="cpu", logger=False, callbacks=[AuditCallback("out")], enable_progress_bar=False)
+    module = Module()
+    module.validation_step = lambda batch, batch_idx: module(batch[0])  # type: ignore[method-assign]
+    val = DataLoader(TensorDataset(x, torch.full_like(y, 7)), 8)
     with pytest.raises(MlfixError, match="a label is 7, and logits have 3 columns"):
-        trainer = L.Trainer(
-            accelerator="cpu", logger=False, callbacks=[AuditCallback("out")], enable_progress_bar=False
-        )
-        module = Module()
-        module.validation_step = lambda batch, batch_idx: module(batch[0])  # type: ignore[method-assign]
-        trainer.validate(module, DataLoader(TensorDataset(x, torch.full_like(y, 7)), 8), verbose=False)
+        trainer.validate(module, val, verbose=False)
 
 
 def test_an_index_that_repeats_or_does_not_fit() -> None:

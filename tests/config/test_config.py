@@ -23,7 +23,7 @@ GROUPS = {
     group: sorted(path.stem for path in (REPO / "configs" / group).glob("*.yaml"))
     for group in ("data", "model", "recipe", "trainer", "logger", "callbacks", "experiment", "sweep")
 }
-ALLOWED = {"train": {"pixels"}, "sort": {"pixels"}, "review": {"pixels", "data"}}
+ALLOWED = {"train": {"pixels"}, "sort": {"pixels"}, "review": {"pixels", "data"}, "audit": {"pixels", "data"}}
 """Keys whose default depends on the command."""
 
 

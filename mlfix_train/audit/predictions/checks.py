@@ -108,7 +108,7 @@ def check_shares(values: pd.Series, source: str, place: Place) -> np.ndarray:
     if len(bad):
         problem = f"{source}: {place(bad[0])} has the {values.name} {values.iloc[bad[0]]!r}"
         raise RunError(problem, "a probability is a number from 0 to 1 (exp of a log-probability)")
-    return np.minimum(numbers, 1.0)
+    return np.asarray(np.minimum(numbers, 1.0))
 
 
 def probability_columns(table: pd.DataFrame, labels: Iterable[str], source: str, place: Place) -> dict[str, str] | None:

@@ -144,7 +144,7 @@ def open_predictions(path: str | Path, labels: str | Path | None = None) -> Pred
     if columns is not None:
         probabilities = np.stack([pd.to_numeric(table[name]).to_numpy(np.float32) for name in columns.values()], 1)
         names = pd.Index(list(columns)).get_indexer(pd.Index(table["label"]))
-        extra = table.drop(columns=[*columns.values(), *table.columns.intersection(COLUMNS)])
+        extra = table.drop(columns=[*columns.values(), *table.columns.intersection(list(COLUMNS))])
         table = _table_of(table["sample_id"].to_numpy(), names, probabilities, list(columns)).join(extra)
     else:
         table = _check_columns(table, path, places, published)
@@ -187,8 +187,8 @@ def _open_matrix(path: Path, labels: str | Path | None) -> PredictionFile:
     except DataError as error:
         raise RunError(error.problem, error.hint) from error
     n, n_classes = matrix.shape
-    beside = next((place for name in LABEL_FILES if (place := path.parent / name).exists()), None)
-    place = Path(labels).expanduser() if labels is not None else beside
+    beside = [path.parent / name for name in LABEL_FILES if (path.parent / name).exists()]
+    place = Path(labels).expanduser() if labels is not None else next(iter(beside), None)
     if place is None:
         hint = "give labels=<file> (labels.npy, or CSV with sample_id and label), in the order of its rows"
         raise RunError(f"{path} holds probabilities, and there are no labels beside it", hint)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,20 +90,25 @@ class AuditedRuns:
             progress(done, len(self))
 
 
-def load_runs(runs: Paths, labels: str | Path | None = None) -> AuditedRuns:
+def load_runs(runs: Paths, labels: str | Path | None = None, progress: ProgressFactory = no_progress) -> AuditedRuns:
     """Finds the finished runs that paths or globs name; warns about runs that are not finished and skips them.
 
     Args:
         runs: run directories, directories of them, files of predictions (see
             :func:`mlfix_train.audit.predictions.files.open_predictions`), or globs of these.
         labels: given labels of a matrix of probabilities.
+        progress: shows the reading of files.
 
     Raises:
         RunError: No run is finished, they have different data or labels, or a file can't be used.
     """
     files = sorted(set(find_prediction_files(runs)))
     if files:
-        return AuditedRuns(files={path: open_predictions(path, labels) for path in files})
+        report, opened = progress("reading predictions"), {}
+        for done, path in enumerate(files, start=1):
+            opened[path] = open_predictions(path, labels)
+            report(done, len(files))
+        return AuditedRuns(files=opened)
     patterns = str(runs) if isinstance(runs, (str, Path)) else [str(pattern) for pattern in runs]
     found = [run for run in find_runs(patterns) if _is_usable(run)]
     if not found:
@@ -287,7 +293,10 @@ def open_run_data(
     given = held.given_labels
     changed = int((table.loc[held.sample_ids, "label"].to_numpy() != given).sum())
     if changed:
-        log.warning("%d labels in the data are other than those that were audited; the latter are shown", changed)
+        text = "%d labels in the data have changed since the runs were trained; the old ones are audited"
+        if samples is not None:
+            text = "%d labels in the data are not those of the predictions, which are audited"
+        log.warning(text, changed)
         table = table.copy()
         table.loc[held.sample_ids, "label"] = given
     try:
@@ -308,20 +317,16 @@ def _match_ids(samples: pd.DataFrame, held: HeldOut) -> pd.DataFrame:
     if ids.isin(samples.index).all():
         return samples
     names = [str(name) for name in samples.index]
-    short: dict[str, list[int]] = {}
+    by_end: dict[str, set[int]] = {}
     for row, name in enumerate(names):
-        parts = name.split("/")
-        ends = {"/".join(parts[i:]) for i in range(len(parts))}
-        for end in ends | {end.rpartition(".")[0] for end in ends if "." in end.rpartition("/")[2]}:
-            short.setdefault(end, []).append(row)
+        for end in _ends(name):
+            by_end.setdefault(end, set()).update((row,))
+            by_end.setdefault(os.path.splitext(end)[0], set()).update((row,))
     found: dict[int, str] = {}
-    for name in ids:
-        rows = short.get(str(name).replace("\\", "/").removeprefix("./"), [])
-        parts = str(name).replace("\\", "/").split("/")
-        for i in range(1, len(parts)):  # the id may begin above the folder of the data
-            rows = rows or ([row] if (row := _row(samples, "/".join(parts[i:]))) is not None else [])
-        if len(rows) == 1 and rows[0] not in found:
-            found[rows[0]] = str(name)
+    for name in map(str, ids):  # it may begin above or below the folder of the data
+        rows = next((by_end[end] for end in _ends(name.replace("\\", "/")) if end in by_end), set())
+        if len(rows) == 1:
+            found.setdefault(next(iter(rows)), name)
     if len(found) == len(ids):
         log.info("ids of the predictions were matched to the images by the ends of their paths, such as %s", ids[0])
         return samples.rename(index={names[row]: name for row, name in found.items()})
@@ -332,8 +337,10 @@ def _match_ids(samples: pd.DataFrame, held: HeldOut) -> pd.DataFrame:
     return samples
 
 
-def _row(samples: pd.DataFrame, name: str) -> int | None:
-    return int(samples.index.get_loc(name)) if name in samples.index else None
+def _ends(path: str) -> list[str]:
+    """Returns a path and what is left of it without its first folders, the longest first."""
+    parts = path.removeprefix("./").split("/")
+    return ["/".join(parts[i:]) for i in range(len(parts))]
 
 
 def read_run_samples(config: Mapping[str, Any]) -> pd.DataFrame:

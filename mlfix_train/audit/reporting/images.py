@@ -125,7 +125,8 @@ def dataset_samples(dataset: Any) -> tuple[Sequence[str], list[str]] | None:
         whole = dataset_samples(dataset.dataset)
         return None if whole is None else ([whole[0][int(row)] for row in rows], whole[1])
     samples, classes = getattr(dataset, "samples", None), getattr(dataset, "classes", None)
-    is_folder = isinstance(samples, list) and samples and isinstance(samples[0], tuple) and len(samples[0]) == 2
-    if not is_folder or not isinstance(samples[0][0], (str, os.PathLike)) or not classes:
+    if not isinstance(samples, list) or not samples or not classes:
+        return None
+    if not isinstance(samples[0], tuple) or len(samples[0]) != 2 or not isinstance(samples[0][0], (str, os.PathLike)):
         return None
     return [str(path) for path, _ in samples], [str(name) for name in classes]

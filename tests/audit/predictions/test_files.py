@@ -5,10 +5,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from mlfix_train.audit.predictions.files import PUBLISHED_PHOTO, read_metadata, read_predictions_file, run_names
+from mlfix_train.audit.predictions.files import (
+    PUBLISHED_PHOTO,
+    find_prediction_files,
+    open_predictions,
+    read_metadata,
+    read_predictions_file,
+    run_names,
+)
+from mlfix_train.audit.scores.ranking import rank_samples
 from mlfix_train.data.readers.files import group_names
 from mlfix_train.errors import DataError, RunError
 
@@ -249,3 +258,86 @@ def test_metadata_needs_ids_alone(tmp_path: Path) -> None:
         read_metadata(tmp_path / "m.csv")
     with pytest.raises(DataError, match=r"samples=.*can't be read"):
         read_metadata(tmp_path / "gone.csv")
+
+
+# --- probabilities ---
+
+
+def test_a_column_per_class_gives_all_scores(written) -> None:
+    file = written(
+        "sample_id,label,cat,dog,fox,camera\na,cat,0.7,0.2,0.1,x\nb,dog,0.6,0.3,0.1,y\nc,dog,0,1,0,x\n", "p.csv"
+    )
+    found = open_predictions(file)
+    assert found.class_names == ["cat", "dog", "fox"]
+    np.testing.assert_allclose(found.probabilities, [[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0, 1, 0]])
+    table = found.table.set_index("sample_id")
+    assert table["pred"].tolist() == ["cat", "cat", "dog"]
+    np.testing.assert_allclose(table["loss"], -np.log([0.7, 0.3, 1]), atol=1e-6)
+    np.testing.assert_allclose(table["label_prob"], [0.7, 0.3, 1])
+    np.testing.assert_allclose(table["margin"][:2], np.log([0.7 / 0.2, 0.3 / 0.6]), rtol=1e-5)
+    assert table["camera"].tolist() == ["x", "y", "x"]
+
+
+def test_the_probability_of_the_label_alone(written) -> None:
+    table = open_predictions(written("sample_id,label,label_prob\na,x,0.9\nb,y,0.25\n")).table
+    assert table["pred"].tolist() == ["x", ""], "below a half the prediction is not known"
+    np.testing.assert_allclose(table["loss"], -np.log([0.9, 0.25]))
+    ranking = rank_samples([table])
+    assert ranking["sample_id"].tolist() == ["b", "a"]
+    assert ranking["suggested_label"].tolist() == ["y", "x"], "nothing is suggested that nobody said"
+
+
+@pytest.mark.parametrize("labels", ["numbers", "names", "csv", "beside", "floats"])
+def test_a_matrix_and_its_labels(labels: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    codes, probabilities = rng.integers(0, 3, 30), rng.dirichlet(np.ones(3), 30)
+    names = np.array(["cat", "dog", "fox"])[codes]
+    np.save(tmp_path / "pred_probs.npy", probabilities)
+    ids = [f"{i}.jpg" for i in range(30)]
+    if labels == "csv":
+        pd.DataFrame({"sample_id": ids, "label": names}).to_csv(tmp_path / "given.csv", index=False)
+    else:
+        values = {"names": names, "floats": codes.astype(float)}.get(labels, codes)
+        np.save(tmp_path / ("labels.npy" if labels == "beside" else "given.npy"), values)
+    given = {"csv": tmp_path / "given.csv", "beside": None}.get(labels, tmp_path / "given.npy")
+    found = open_predictions(tmp_path / "pred_probs.npy", given)
+    text = labels in ("names", "csv")
+    assert found.table["label"].tolist() == (names.tolist() if text else [str(code) for code in codes])
+    assert found.table["sample_id"].tolist() == (ids if labels == "csv" else [str(i) for i in range(30)])
+    np.testing.assert_allclose(found.table["label_prob"], probabilities[np.arange(30), codes], rtol=1e-6)
+
+
+def test_a_matrix_that_can_not_be_used(tmp_path: Path) -> None:
+    path = tmp_path / "pred_probs.npy"
+    np.save(path, np.full((4, 3), 1 / 3))
+    with pytest.raises(RunError, match="no labels beside it") as error:
+        open_predictions(path)
+    assert "labels=<file>" in error.value.hint
+    np.save(tmp_path / "labels.npy", np.array([0, 1, 2]))
+    with pytest.raises(RunError, match=r"has 3 labels, .* 4 rows"):
+        open_predictions(path)
+    np.save(tmp_path / "labels.npy", np.array([0, 1, 2, 3]))
+    with pytest.raises(RunError, match="row 3 has the label 3, and there are 3 columns"):
+        open_predictions(path)
+    np.save(tmp_path / "labels.npy", np.array(["a", "b", "a", "b"]))
+    with pytest.raises(RunError, match=r"2 different labels, there are 3 columns") as error:
+        open_predictions(path)
+    assert "class_names.json" in error.value.hint
+    (tmp_path / "class_names.json").write_text('["b", "c", "a"]')
+    assert open_predictions(path).table["label"].tolist() == ["a", "b", "a", "b"]
+    np.save(path, np.full((4, 3), 0.5))
+    with pytest.raises(RunError, match="row 0 is not a probability distribution"):
+        open_predictions(path)
+
+
+def test_folders_of_the_callback_and_globs(tmp_path: Path) -> None:
+    for fold in (0, 1):
+        (tmp_path / f"fold{fold}").mkdir()
+        frame = pd.DataFrame({"sample_id": [str(fold)], "label": ["a"], "pred": ["a"], "loss": [0.1]})
+        frame.to_parquet(tmp_path / f"fold{fold}" / "predictions.parquet")
+        np.save(tmp_path / f"fold{fold}" / "probabilities.npy", np.ones((1, 2)) / 2)
+    wanted = [tmp_path / f"fold{fold}" / "predictions.parquet" for fold in (0, 1)]
+    assert find_prediction_files(str(tmp_path / "fold*")) == wanted
+    assert find_prediction_files(str(tmp_path / "*" / "*")) == wanted, "a matrix is never found by a glob"
+    matrix = str(tmp_path / "fold0" / "probabilities.npy")
+    assert find_prediction_files(matrix) == [Path(matrix)]
