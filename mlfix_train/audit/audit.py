@@ -147,7 +147,7 @@ class Audit:
         if embeddings is not None:
             scores = neighbour_evidence.score_by_neighbours(embeddings, samples.index, samples, held)
         codes_of_groups = neighbour_evidence.group_codes(samples["group"])
-        evidence = Evidence(held, None, scores, pred_probs[:, np.argsort(names)], codes_of_groups)
+        evidence = Evidence(held, None, scores, pred_probs[:, np.argsort(names)], codes_of_groups, samples)
         pixels: Any = images if paths is None else open_store(samples, PixelSpec(64), PixelsConfig.cache)
         about = {"neighbours": "" if embeddings is None else "the embeddings"}
         return cls(evidence, samples=samples, pixels=pixels, slices=slices, title=title, about=about)
@@ -203,6 +203,7 @@ class Audit:
             neighbours=scores,
             probabilities=mean_probabilities(found, held, progress),
             groups=None if groups is None else neighbour_evidence.group_codes(groups),
+            samples=None if data.samples is None else data.samples.loc[held.sample_ids],
         )
         options: dict[str, Any] = {"samples": data.samples, "pixels": data.pixels, "order": places, "slices": slices}
         audit = cls(evidence, **options, title=title or found.title, about=_facts(found, data, order, used))

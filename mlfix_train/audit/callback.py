@@ -522,7 +522,8 @@ class AuditCallback(ValidationCollector):
                 own_groups = None if data.groups is None else data.groups.tolist()
                 samples = make_table(list(ids), list(ids), label.tolist(), own_groups, source="the validation samples")
                 groups = None if data.groups is None else group_codes(samples.loc[held.sample_ids, "group"])
-            evidence = Evidence(held, groups=groups)
+            known = None if samples is None else samples.loc[held.sample_ids]
+            evidence = Evidence(held, groups=groups, samples=known)
             self._audit = Audit(evidence, samples=samples, pixels=data.images, title=self.title)
         return self._audit
 

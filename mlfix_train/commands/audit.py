@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,13 @@ from mlfix_train.audit.audit import Audit
 from mlfix_train.audit.predictions.runs import load_runs
 from mlfix_train.audit.reporting.tracking import log_audit
 from mlfix_train.audit.reporting.wandb import wandb_run
+from mlfix_train.audit.scores.registry import SCORES, LabelScore, registered
 from mlfix_train.commands.inputs import check_out, read_matching_fixes, read_samples
 from mlfix_train.commands.progress import ProgressBar
 from mlfix_train.config.audit import AuditConfig
+from mlfix_train.config.instantiate import instantiate
 from mlfix_train.config.sections import has_data
-from mlfix_train.errors import DataError
+from mlfix_train.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from mlfix_train.audit.reporting.pictures import Picture
@@ -46,16 +48,29 @@ def run(cfg: AuditConfig) -> pd.DataFrame:
         raise DataError(f"order={cfg.order} does not exist", "give the directory that `mlfix sort` wrote")
     own_data, runs = has_data(cfg.data), load_runs(cfg.runs, cfg.labels, ProgressBar)
     out = check_out(cfg.out, cfg.data if own_data else runs.config.get("data", {}))
-    audit = Audit.from_runs(
-        runs,
-        samples=read_samples(cfg.data) if own_data else None,
-        pixels=cfg.pixels if own_data else None,
-        order=cfg.order,
-        neighbours=cfg.neighbours,
-        slices=cfg.slices,
-        title=cfg.name,
-        progress=ProgressBar,
-    )
+    samples, pixels = (read_samples(cfg.data), cfg.pixels) if own_data else (None, None)
+    options: dict[str, Any] = {"order": cfg.order, "neighbours": cfg.neighbours, "slices": cfg.slices}
+    with registered(_build_scores(cfg.scores)):
+        audit = Audit.from_runs(runs, samples=samples, pixels=pixels, title=cfg.name, progress=ProgressBar, **options)
+        return _save(cfg, audit, out)
+
+
+def _build_scores(section: Mapping[str, Any]) -> list[LabelScore]:
+    """Builds the user's own scores."""
+    scores: list[LabelScore] = []
+    for name, one in section.items():
+        score = instantiate(one, f"scores.{name}")
+        if not isinstance(score, LabelScore):
+            problem = f"scores.{name}._target_={one['_target_']} makes a {type(score).__name__}, not a LabelScore"
+            raise ConfigError(problem, "return mlfix_train.audit.scores.registry.LabelScore(name, compute, ...)")
+        if any(score.name == other.name for other in [*SCORES, *scores]):
+            raise ConfigError(f"scores.{name}: a score named {score.name!r} exists", "give it another name")
+        scores.append(score)
+    return scores
+
+
+def _save(cfg: AuditConfig, audit: Audit, out: Path) -> pd.DataFrame:
+    """Writes, logs and prints the audit, and returns the ranking."""
     marks = None
     if audit.samples is not None:
         fixes = read_matching_fixes(cfg.fixes, audit.samples)

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -46,6 +47,8 @@ from mlfix_train.training.trainer import check_options, count_processes, silence
 
 log = logging.getLogger(__name__)
 
+NEEDED_OF_DATA = ("table", "labels", "held_out", "arm", "train_dataloader", "val_dataloader")
+"""What a DataModule has to offer for a run."""
 PATHS = (("data", "root"), ("data", "file"), ("pixels", "cache"), ("fixes", "path"))
 """Settings that ``run.json`` records as absolute paths, so that other commands find the files from any folder."""
 
@@ -94,8 +97,32 @@ def _classifier_task(cfg: TrainConfig) -> TrainingTask:
     require_labels(table, source_name(cfg.data))
     held_out = draw_configured_split(cfg.split, table, cfg.data)
     arm = Arm(cfg.arm, read_matching_fixes(cfg.fixes, table))
-    data = DataModule(table, held_out, cfg.pixels.cache, arm, cfg.augment, **_loading(cfg))
+    arguments = {"table": table, "held_out": held_out, "cache": cfg.pixels.cache, "arm": arm, **_loading(cfg)}
+    data = _build_datamodule(cfg, {**arguments, "augmentation": cfg.augment})
     return ClassifierTask(data, lambda labels: build_module(cfg, labels=labels), asdict(cfg.audit))
+
+
+def _build_datamodule(cfg: TrainConfig, arguments: dict[str, Any]) -> DataModule:
+    """Builds the user's DataModule, or ours.
+
+    Raises:
+        ConfigError: The user's lacks something that a run needs; it is named.
+    """
+    if not cfg.datamodule:
+        return DataModule(**arguments)
+    target = _target(cfg.datamodule)
+    parameters = {} if target is None else inspect.signature(target).parameters
+    takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    taken = arguments if takes_all else _accepted(cfg.datamodule, arguments)
+    data = instantiate(cfg.datamodule, "datamodule", **taken)
+    missing = [name for name in NEEDED_OF_DATA if not hasattr(data, name)]
+    if missing or not isinstance(data, L.LightningDataModule):
+        lacks = f"lacks {', '.join(missing)}" if missing else "is not a LightningDataModule"
+        problem = f"datamodule._target_={cfg.datamodule['_target_']} {lacks}"
+        raise ConfigError(
+            problem, "inherit from mlfix_train.data.loading.datamodule.DataModule, or set them in __init__"
+        )
+    return data  # type: ignore[return-value]
 
 
 def _sorting_task(cfg: TrainConfig) -> TrainingTask:
@@ -116,7 +143,15 @@ def _loading(cfg: TrainConfig) -> dict[str, Any]:
 def build_module(cfg: TrainConfig, **extra: Any) -> Any:
     """Builds the LightningModule with the recipe, the seed and ``extra``, as far as it takes them."""
     accepted = _accepted(cfg.model, {**extra, "recipe": recipe_of(cfg), "seed": cfg.seed})
-    return instantiate(cfg.model, "model", **accepted)
+    section = dict(cfg.model)
+    for key in ("optimizer", "scheduler"):  # built once there are parameters
+        if isinstance(section.get(key), Mapping) and section[key].get("_target_"):
+            section[key] = {"_partial_": True, **section[key]}
+    module = instantiate(section, "model", **accepted)
+    if not isinstance(module, L.LightningModule):
+        problem = f"model._target_={cfg.model['_target_']} makes a {type(module).__name__}, not a LightningModule"
+        raise ConfigError(problem, "name a class that inherits from lightning.LightningModule")
+    return module
 
 
 def recipe_of(cfg: TrainConfig) -> Recipe:

@@ -30,6 +30,8 @@ class AuditConfig:
             <name>, values: [...]}, {column: <name>, match: <regex>}, {column: <name>} for a slice per value.
         name: Name in titles and in W&B; null: the name of the runs.
         fixes: Fixes that the panels show as marks.
+        scores: Your own scores of labels, scores.<name>._target_: a LabelScore, or what makes one. They become columns
+            of the ranking, and count towards the suspicion with combine_as.
         logger: Where the audit is logged: wandb or none.
     """
 
@@ -44,6 +46,7 @@ class AuditConfig:
     slices: dict[str, Any] = field(default_factory=dict)
     name: str | None = None
     fixes: FixesConfig = field(default_factory=FixesConfig)
+    scores: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

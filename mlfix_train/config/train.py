@@ -62,6 +62,9 @@ class TrainConfig:
         data: The samples; any reader, given by _target_.
         recipe: Learning rates and epochs.
         model: Any LightningModule, given by _target_; it is called with labels, recipe and seed, if it takes them.
+            model.optimizer and model.scheduler of ours are any of torch's, given by _target_, in place of the recipe's.
+        datamodule: A class of your own, given by _target_, in place of mlfix_train.data.loading.datamodule.DataModule;
+            it is called with the same arguments, as far as it takes them.
         trainer: Any arguments of lightning.Trainer; an object, such as a profiler, is given by _target_.
         logger: Lightning loggers by name, each given by _target_; several at once: logger=[csv,wandb].
         callbacks: Further Lightning callbacks by name, each given by _target_.
@@ -87,6 +90,7 @@ class TrainConfig:
     data: Any = field(default_factory=dict)
     recipe: Recipe = field(default_factory=Recipe)
     model: Any = field(default_factory=dict)
+    datamodule: Any = field(default_factory=dict)
     trainer: Any = field(default_factory=dict)
     logger: Any = field(default_factory=dict)
     callbacks: Any = field(default_factory=dict)
@@ -109,7 +113,7 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
-        for key in ("data", "model", "trainer", "logger", "callbacks"):
+        for key in ("data", "model", "datamodule", "trainer", "logger", "callbacks"):
             if not isinstance(getattr(self, key), dict):
                 value = getattr(self, key)
                 raise ConfigError(f"{key}={value} is a value, not a section", f"set its keys: {key}.<key>=...")

@@ -1,11 +1,12 @@
 """The classifier: a network, its loss and its recipe as a LightningModule."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from mlfix_train.errors import RunError, format_list
 from mlfix_train.models.backbones.network import Network
@@ -22,7 +23,7 @@ class Classifier(RecipeModule):
     Args:
         labels: Names of the C classes, in the order of the logits.
         backbone, head, pretrained, weights, backbone_args, channels_last: See :class:`Network`.
-        recipe, seed, fast_convs, compile: See :class:`RecipeModule`.
+        recipe, seed, fast_convs, compile, optimizer, scheduler: See :class:`RecipeModule`.
 
     Raises:
         ConfigError: An unknown backbone or head, or arguments that don't fit it.
@@ -42,9 +43,11 @@ class Classifier(RecipeModule):
         fast_convs: bool | str = "auto",
         compile: bool | str = "auto",
         seed: int = 0,
+        optimizer: Callable[..., Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = None,
     ) -> None:
         network = Network(backbone, len(labels), head, pretrained, weights, backbone_args, channels_last)
-        super().__init__(network, recipe, seed, fast_convs, compile)
+        super().__init__(network, recipe, seed, fast_convs, compile, optimizer, scheduler)
         self.labels = list(labels)
 
     @property
@@ -69,7 +72,11 @@ class Classifier(RecipeModule):
 
     def on_train_epoch_start(self) -> None:
         """Resets the optimizer's moments when the backbone is unfrozen."""
-        if self.recipe.frozen_epochs and self.current_epoch == self.recipe.frozen_epochs:
+        if (
+            self.make_optimizer is None
+            and self.recipe.frozen_epochs
+            and self.current_epoch == self.recipe.frozen_epochs
+        ):
             for optimizer in self.trainer.optimizers:
                 optimizer.state.clear()
 

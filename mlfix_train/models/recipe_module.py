@@ -1,6 +1,7 @@
 """What the classifier and the sorting network share: a recipe, one result per seed, compiling, a guard against NaN."""
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning as L
@@ -14,6 +15,8 @@ from mlfix_train.models.recipes import Recipe
 from mlfix_train.models.schedules import build_optimizer, epoch_seed
 
 Batch = dict[str, Tensor]
+STEP_ARGUMENTS = ("T_max", "total_steps", "num_training_steps")
+"""What the number of training steps is called by learning-rate schedules."""
 CHECK_EVERY = 25
 """Steps between two checks; on a GPU each check waits for the device."""
 
@@ -28,6 +31,10 @@ class RecipeModule(L.LightningModule):
             process, so that a resumed run draws what it would have drawn.
         fast_convs: Compute small convolutions as matrix products: true, false, or ``auto``, on CPUs with AMX.
         compile: Compile the network: true, false, or ``auto``, see :func:`mlfix_train.models.compile.maybe_compile`.
+        optimizer: Makes an optimizer from the parameters, in place of the recipe's AdamW and cycles; of the recipe, the
+            epochs and label smoothing still count. ``functools.partial(torch.optim.SGD, lr=0.1)`` for example.
+        scheduler: Makes a learning-rate schedule from the optimizer, stepped after each batch; it gets the number of
+            training steps as ``T_max``, ``total_steps`` or ``num_training_steps``, if it takes one of these.
 
     Attributes:
         mean, std: Per channel, images in 0..1 are normalized by them before they go into the network.
@@ -44,11 +51,18 @@ class RecipeModule(L.LightningModule):
         seed: int,
         fast_convs: bool | str,
         compile: bool | str,
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = None,
     ) -> None:
         super().__init__()
         for key, value in (("fast_convs", fast_convs), ("compile", compile)):
             if value is not True and value is not False and value != "auto":
                 raise ConfigError(f"model.{key}={value} is not auto, true or false", "use auto, true or false")
+        if scheduler is not None and optimizer is None:
+            raise ConfigError(
+                "model.scheduler needs model.optimizer", "set model.optimizer._target_, such as torch.optim.SGD"
+            )
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.network = network
         self.mean, self.std = network.mean, network.std
         self.recipe = recipe if isinstance(recipe, Recipe) else Recipe(**(recipe or {}))
@@ -98,9 +112,20 @@ class RecipeModule(L.LightningModule):
         return [NonFiniteLossGuard(hint)]
 
     def configure_optimizers(self) -> Any:
-        """Returns AdamW over the layer groups, with the recipe's cycles."""
+        """Returns the given optimizer and schedule, or AdamW over the layer groups with the recipe's cycles."""
         steps = int(self.trainer.estimated_stepping_batches)
+        if self.make_optimizer is not None:
+            optimizer = self.make_optimizer(self.parameters())
+            if self.make_scheduler is None:
+                return optimizer
+            taken = {name: steps for name in STEP_ARGUMENTS if self._scheduler_needs(name)}
+            return [optimizer], [{"scheduler": self.make_scheduler(optimizer, **taken), "interval": "step"}]
         return build_optimizer(self.network.backbone, self.head, self.recipe, steps)
+
+    def _scheduler_needs(self, argument: str) -> bool:
+        """Whether the schedule takes an argument that is not yet set."""
+        takes = argument in inspect.signature(self.make_scheduler).parameters  # type: ignore[arg-type]
+        return takes and argument not in getattr(self.make_scheduler, "keywords", {})
 
 
 class NonFiniteLossGuard(L.Callback):

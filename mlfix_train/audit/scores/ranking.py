@@ -184,7 +184,7 @@ def _table(evidence: Evidence, combined: np.ndarray, suspicion: np.ndarray) -> p
     suggested = suggest_labels(evidence)
     contradicted = (suggested >= 0) & ((suspicion >= 0.5) | (held.predicted != held.labels))
     suggested = np.where(contradicted, suggested, held.labels)
-    scores = {score.name: score.compute(evidence) for score in SCORES}
+    scores = {score.name: score.values(evidence) for score in SCORES}
     table = pd.DataFrame(
         {
             "sample_id": held.sample_ids.to_numpy(),

@@ -1,23 +1,27 @@
 """The registry of label scores: every score that a ranking shows, and the evidence it is computed from.
 
-**Add a score here**: one function and its entry in the list below. From your own code, register it before you audit::
+**Add a score**: one function and its entry in the list below. One of your own is registered before you audit, or named
+in the configuration of ``mlfix audit`` (``scores.<name>._target_=<module>.<LabelScore or function that makes one>``)::
 
-    register_score(LabelScore("brightness", my_function, False, "Share of bright pixels, 0 to 1."))
+    register_score(LabelScore("brightness", brightness, False, "Share of bright pixels, 0 to 1.", needs=("samples",)))
 
-Its name becomes a column of the ranking; with ``combine_as`` it also counts towards the suspicion. Scores of held-out
-predictions are means over the runs that held a sample out. Shapes: N samples, C classes.
+Its name becomes a column of the ranking, of the report and of the review page; with ``combine_as`` it also counts
+towards the suspicion. Scores of held-out predictions are means over the runs that held a sample out.
+
+Shapes: N samples, C classes.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 
 import numpy as np
+import pandas as pd
 
 from mlfix_train.audit.predictions.held_out import HeldOut
 from mlfix_train.audit.scores.knn import NeighbourScores
 from mlfix_train.audit.scores.label_scores import confident_score, confident_thresholds
+from mlfix_train.errors import DataError, check_choice
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Evidence:
         neighbours: scores by the labels of similar images.
         probabilities: float ``(N, C)``, mean held-out probabilities.
         groups: int64 ``(N,)``, photo or track of each sample; ``None`` if every sample is its own group.
+        samples: sample table of the N samples, with their ``path``, ``group`` and metadata.
     """
 
     held_out: HeldOut
@@ -37,6 +42,7 @@ class Evidence:
     neighbours: NeighbourScores | None = None
     probabilities: np.ndarray | None = None
     groups: np.ndarray | None = None
+    samples: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -45,10 +51,12 @@ class LabelScore:
 
     Attributes:
         name: column of the ranking.
-        compute: returns one number per held-out sample ``(N,)``, NaN for none; ``None`` without its evidence.
+        compute: maps the :class:`Evidence` to one number per held-out sample, ``(N,)``, NaN for none; it may return
+            ``None`` for no scores at all.
         higher_is_worse: whether high or low values speak against the label.
         description: what it measures, its unit and range.
         combine_as: kind of evidence as which it counts towards the suspicion; empty: it is only shown.
+        needs: attributes of :class:`Evidence` that it needs; without one of them it is not computed.
     """
 
     name: str
@@ -56,10 +64,33 @@ class LabelScore:
     higher_is_worse: bool
     description: str
     combine_as: str = ""
+    needs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        known = [field.name for field in fields(Evidence)]
+        for name in self.needs:
+            check_choice(f"needs of the score {self.name}", name, known)
+
+    def values(self, evidence: Evidence) -> np.ndarray | None:
+        """Returns the score, float ``(N,)``; ``None`` without its evidence.
+
+        Raises:
+            DataError: The score returned another number of values.
+        """
+        if any(getattr(evidence, name) is None for name in self.needs):
+            return None
+        values = self.compute(evidence)
+        if values is None:
+            return None
+        found = np.asarray(values, np.float64)
+        if found.shape != (len(evidence.held_out),):
+            problem = f"the score {self.name} returned the shape {found.shape} for {len(evidence.held_out):,} samples"
+            raise DataError(problem, "return one number per held-out sample, in the order of evidence.held_out")
+        return found
 
     def badness(self, evidence: Evidence) -> np.ndarray | None:
         """Returns the score turned so that higher is worse, float ``(N,)``; ``None`` without its evidence."""
-        values = self.compute(evidence)
+        values = self.values(evidence)
         return values if values is None or self.higher_is_worse else -values
 
 
@@ -68,12 +99,11 @@ def _held_out(name: str) -> Callable[[Evidence], np.ndarray]:
 
 
 def _neighbours(name: str) -> Callable[[Evidence], np.ndarray | None]:
-    return lambda evidence: None if evidence.neighbours is None else evidence.neighbours.scores.get(name)
+    return lambda evidence: evidence.neighbours.scores.get(name)  # type: ignore[union-attr]
 
 
-def _confident_score(evidence: Evidence) -> np.ndarray | None:
-    if evidence.probabilities is None:
-        return None
+def _confident_score(evidence: Evidence) -> np.ndarray:
+    assert evidence.probabilities is not None
     labels = evidence.held_out.labels
     return confident_score(evidence.probabilities, labels, confident_thresholds(evidence.probabilities, labels))
 
@@ -82,23 +112,28 @@ def _aum(evidence: Evidence) -> np.ndarray | None:
     return None if evidence.aum is None or np.isnan(evidence.aum).all() else evidence.aum
 
 
-def _outlierness(evidence: Evidence) -> np.ndarray | None:
-    return None if evidence.neighbours is None else evidence.neighbours.outlierness
-
-
 SCORES: list[LabelScore] = [
     LabelScore("loss", _held_out("loss"), True, "Cross-entropy of the given label in nats."),
     LabelScore("margin", _held_out("margin"), False, "Logit of the given label minus the best other logit."),
     LabelScore("self_confidence", _held_out("self_confidence"), False, "Probability of the given label, 0 to 1."),
     LabelScore("normalized_margin", _held_out("normalized_margin"), False, "cleanlab's normalized margin, 0 to 1."),
-    LabelScore("confident_score", _confident_score, False, "Margin over the confident-learning thresholds, 0 to 1."),
-    LabelScore("aum", _aum, False, "Area under the margin in logits, by runs trained on the sample.", "dynamics"),
+    LabelScore(
+        "confident_score",
+        _confident_score,
+        False,
+        "Margin over the confident-learning thresholds, 0 to 1.",
+        needs=("probabilities",),
+    ),
+    LabelScore(
+        "aum", _aum, False, "Area under the margin in logits, by runs trained on the sample.", "dynamics", ("aum",)
+    ),
     LabelScore(
         "neighbour_disagreement",
         _neighbours("neighbour_disagreement"),
         True,
         "Weighted share of similar images of other groups that have another label, 0 to 1.",
         "neighbour",
+        ("neighbours",),
     ),
     LabelScore(
         "twin_disagreement",
@@ -106,8 +141,15 @@ SCORES: list[LabelScore] = [
         True,
         "Weighted share of similar images of any group that have another label, 0 to 1; only if there are groups.",
         "twin",
+        ("neighbours",),
     ),
-    LabelScore("outlierness", _outlierness, True, "Distance to the nearest images; 1 is usual."),
+    LabelScore(
+        "outlierness",
+        lambda evidence: evidence.neighbours.outlierness,  # type: ignore[union-attr]
+        True,
+        "Distance to the nearest images; 1 is usual.",
+        needs=("neighbours",),
+    ),
     LabelScore(
         "disagreement",
         lambda evidence: evidence.held_out.disagreement,
@@ -122,8 +164,22 @@ def register_score(score: LabelScore) -> None:
     """Adds a score to all rankings made from now on.
 
     Raises:
-        ValueError: A score of this name exists.
+        ValueError: A score of this name, or of this kind of evidence, exists.
     """
     if any(score.name == other.name for other in SCORES):
         raise ValueError(f"a label score named {score.name!r} is already registered")
+    if any(score.combine_as == other.combine_as for other in SCORES if score.combine_as):
+        raise ValueError(f"the kind of evidence {score.combine_as!r} already has a score; choose another combine_as")
     SCORES.append(score)
+
+
+@contextmanager
+def registered(scores: Sequence[LabelScore]) -> Iterator[None]:
+    """Registers further scores for a ``with`` block."""
+    before = list(SCORES)
+    try:
+        for score in scores:
+            register_score(score)
+        yield
+    finally:
+        SCORES[:] = before

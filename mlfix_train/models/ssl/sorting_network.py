@@ -1,10 +1,11 @@
 """The sorting network: an encoder that learns without labels, by Barlow Twins, which images look alike."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from mlfix_train.errors import RunError, check_range
 from mlfix_train.models.recipe_module import Batch, RecipeModule
@@ -24,7 +25,7 @@ class SortingNetwork(RecipeModule):
 
     Args:
         backbone, input_size, contrast, pretrained, weights, backbone_args, channels_last: See :class:`Encoder`.
-        recipe, seed, fast_convs, compile: See :class:`RecipeModule`.
+        recipe, seed, fast_convs, compile, optimizer, scheduler: See :class:`RecipeModule`.
         projector_width: Width of the projector's layers, and of the cross-correlation.
         projector_layers: Layers of the projector, 1 or more.
         redundancy: Weight of the off-diagonal in the loss, 0 to 10.
@@ -50,10 +51,12 @@ class SortingNetwork(RecipeModule):
         fast_convs: bool | str = "auto",
         compile: bool | str = "auto",
         seed: int = 0,
+        optimizer: Callable[..., Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = None,
     ) -> None:
         check_range("model.redundancy", redundancy, 0, 10)
         encoder = Encoder(backbone, input_size, contrast, pretrained, weights, backbone_args, channels_last)
-        super().__init__(encoder, recipe, seed, fast_convs, compile)
+        super().__init__(encoder, recipe, seed, fast_convs, compile, optimizer, scheduler)
         self.projector = Projector(encoder.features, projector_width, projector_layers)
         self.redundancy = redundancy
 
