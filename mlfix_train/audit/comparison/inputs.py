@@ -1,7 +1,5 @@
 """Run directories, prediction files, DataFrames and arrays become arms; checks that the arms belong together."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Collection, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The predictions of all arms aligned by sample, with the given and the clean label of each, and which runs pair up."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -23,8 +21,7 @@ class ArmRuns:
 
     Args:
         name: ``original``, ``fixed`` or ``control``.
-        predictions: run name (its seed) to a table with ``sample_id``, ``label`` (as given) and ``pred``; the folds of
-            a seed are one table.
+        predictions: run name to a table with ``sample_id``, ``label`` (as given) and ``pred``, all folds in one.
         seeded: the names are seeds: runs of the same name in two arms differ only in the labels they were trained on.
     """
 
@@ -72,13 +69,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Which runs are compared.
-
-    Attributes:
-        arms: the arms, with the compared runs only.
-        paired: names of the arms whose runs form pairs.
-        left_out: descriptions of the runs that are not compared.
-    """
+    """Arms with the compared runs only, names of those whose runs form pairs, and which runs are not compared."""
 
     arms: list[ArmRuns]
     paired: frozenset[str]
@@ -145,8 +136,9 @@ def build_study(arms: Sequence[ArmRuns], fixes: pd.DataFrame, groups: pd.Series 
     """
     for arm in arms:
         if not arm.predictions:
-            hint = f"train some: mlfix train arm={arm.name}"
-            raise RunError(f"the arm {arm.name} has no runs with predictions", hint)
+            raise RunError(
+                f"the arm {arm.name} has no runs with predictions", f"train some: mlfix train arm={arm.name}"
+            )
     table = next(iter(arms[0].predictions.values()))
     given = table.set_index("sample_id")["label"].astype(object).sort_index()
     new_labels, keep = apply_fixes(given, fixes)
@@ -155,18 +147,15 @@ def build_study(arms: Sequence[ArmRuns], fixes: pd.DataFrame, groups: pd.Series 
     reference = f"{arms[0].name} {next(iter(arms[0].predictions))}"
     runs, preds = {}, {}
     for arm in arms:
-        rows = []
-        for run, table in arm.predictions.items():
+        runs[arm.name] = list(arm.predictions)
+        preds[arm.name] = np.full((len(arm.predictions), len(given)), -1, dtype=np.int32)
+        for row, (run, table) in zip(preds[arm.name], arm.predictions.items(), strict=True):
             required = np.ones(len(given), dtype=bool) if arm is arms[0] else kept
             positions = _positions(table, given, required, f"{arm.name} {run}", reference)
             predicted = table["pred"].astype(object).to_numpy()
             unknown = sorted({str(name) for name in set(predicted) - set(names)})
-            if unknown:
-                names = names.append(pd.Index(unknown, dtype=object))
-            row = np.full(len(given), -1, dtype=np.int32)
+            names = names.append(pd.Index(unknown, dtype=object))
             row[positions] = names.get_indexer(pd.Index(predicted, dtype=object))
-            rows.append(row)
-        runs[arm.name], preds[arm.name] = list(arm.predictions), np.array(rows)
     clean = np.where(kept, names.get_indexer(pd.Index(new_labels.to_numpy(dtype=object))), REMOVED)
     codes = np.arange(len(given))
     if groups is not None:

@@ -1,7 +1,5 @@
 """Charts of a comparison: the runs' errors by arm, evaluation and training effect, the change of every label."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path

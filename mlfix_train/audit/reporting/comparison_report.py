@@ -1,7 +1,5 @@
 """The files of a comparison: ``summary.json``, a page, Markdown to paste into a paper, and charts."""
 
-from __future__ import annotations
-
 import base64
 import json
 import tempfile

@@ -1,7 +1,5 @@
 """Mosaics: hundreds of images on one sheet, in order and without text, to scan at a glance."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Pictures of a visual order: all images, labels and slices in order, outliers, and near-duplicates."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Labels as drawn text: measured, shortened so that they stay distinct, and safe whatever characters they contain."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import re

@@ -8,8 +8,6 @@
 - Bodies must be JSON, of at most :data:`requests.MAX_BODY` bytes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import hmac

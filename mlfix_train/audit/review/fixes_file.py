@@ -1,7 +1,5 @@
 """``fixes.csv`` of a review: rewritten atomically before every response, and read when the review opens."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import hashlib

@@ -1,7 +1,5 @@
 """One sample enlarged: read from its file, larger than its tile."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -13,8 +13,6 @@ The first line of ``journal.jsonl`` identifies the file. Each further line is an
 ``request_id`` is that of the request that caused an entry, if it had one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

@@ -3,8 +3,6 @@
 Every change is first written to the journal, on disk (:mod:`mlfix_train.audit.review.journal`).
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Cuts the sprite sheets of the current view in the background, before the page requests them."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable

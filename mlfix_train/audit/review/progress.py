@@ -3,8 +3,6 @@
 A sample is **reviewed** when it was on the screen, is in a group marked as reviewed, or is marked. Shapes: N samples.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import time

@@ -1,7 +1,5 @@
 """Requests to a review: errors with their HTTP status, and parsers that check every value before anything changes."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Mapping
 from http import HTTPStatus

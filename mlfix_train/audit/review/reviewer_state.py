@@ -1,7 +1,5 @@
 """``reviewer_state.json``: where each reviewer is and how they set up the page, so that any browser resumes there."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

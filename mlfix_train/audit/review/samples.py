@@ -3,8 +3,6 @@
 Shapes: N samples, C labels.
 """
 
-from __future__ import annotations
-
 import re
 import threading
 from collections.abc import Mapping, Sequence

@@ -4,8 +4,6 @@ A request is a kind and a JSON object, the response a JSON object; sprite sheets
 by ``sample_id`` in marks, and by their row number elsewhere.
 """
 
-from __future__ import annotations
-
 import getpass
 import hashlib
 import logging

@@ -4,8 +4,6 @@ The side of a tile is a multiple of 8, the block size of JPEG, and chroma is not
 into each other.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io

@@ -3,12 +3,10 @@
 Shapes: N samples, M of them in a view, G groups.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -48,7 +46,7 @@ class ViewSpec:
     search: str = ""
 
     @classmethod
-    def parse(cls, payload: Mapping[str, Any], samples: Samples) -> ViewSpec:
+    def parse(cls, payload: Mapping[str, Any], samples: Samples) -> Self:
         """Checks what a page sent.
 
         Raises:

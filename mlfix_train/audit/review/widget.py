@@ -1,7 +1,5 @@
 """The page as a widget in Jupyter, VS Code and Colab: the same script, which talks to the kernel, not to a server."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path

@@ -3,8 +3,6 @@
 Shapes: N samples, D features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

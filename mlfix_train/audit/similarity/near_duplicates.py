@@ -3,8 +3,6 @@
 Shapes: N images, K neighbours.
 """
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any
 

@@ -7,8 +7,6 @@ recall that was asked for.
 Shapes: N points, D dimensions, K neighbours, C cells.
 """
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 

@@ -11,8 +11,6 @@ Both have one row per readable image, in the order of the sample table. The colu
 - ``duplicate_group``: number of its group of near-duplicates, -1 if it has none
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable

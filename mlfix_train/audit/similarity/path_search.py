@@ -10,8 +10,6 @@ fragments; 2-opt and Or-opt with neighbour lists and a queue of points to proces
 Shapes: N points, D dimensions, K neighbours, M = N + 1 positions of the tour.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

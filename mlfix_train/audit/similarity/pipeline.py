@@ -6,8 +6,6 @@ them when images and embedder are the same, and continues an interrupted run whe
 Shapes: N images, D features of the embedder, E dimensions of the embeddings, K neighbours.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

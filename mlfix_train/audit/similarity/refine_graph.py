@@ -5,8 +5,6 @@ Source: Dong, Moses and Li 2011, "Efficient k-nearest neighbor graph constructio
 Shapes: N points, D dimensions, K neighbours, R reverse neighbours.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit, prange
 

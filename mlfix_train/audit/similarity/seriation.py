@@ -5,8 +5,6 @@ first, into one path, which local search with random kicks then shortens (see ``
 the lengths of the steps to the power 2.5, so that the longest steps, which catch the eye, weigh most.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 
