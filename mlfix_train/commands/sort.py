@@ -12,7 +12,11 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.audit.reporting.sort_pictures import draw_sort, slice_rows
-from mlfix_train.audit.similarity.near_duplicates import count_duplicates
+from mlfix_train.audit.similarity.near_duplicates import (
+    count_duplicates,
+    find_near_duplicates,
+    near_duplicate_threshold,
+)
 from mlfix_train.audit.similarity.order_files import (
     read_embeddings,
     read_order,
@@ -24,8 +28,6 @@ from mlfix_train.audit.similarity.pipeline import (
     EmbeddedImages,
     check_embedder,
     embed_and_search,
-    find_near_duplicates,
-    near_duplicate_threshold,
     order_images,
     search_embeddings,
 )

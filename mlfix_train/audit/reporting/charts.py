@@ -27,8 +27,8 @@ def loss_histogram(losses: np.ndarray, wrong: np.ndarray, path: str | os.PathLik
     Both axes are logarithmic: a few samples of high loss stay visible beside thousands of low.
 
     Args:
-        losses: ``(N,)`` loss of each sample in nats, 0 or more (infinity is allowed).
-        wrong: ``(N,)`` booleans: whether its prediction differs from its given label.
+        losses: ``(N,)`` in nats, 0 or more (infinity is allowed).
+        wrong: bool ``(N,)``, whether the prediction differs from the given label.
         path: the PNG file to write.
         title: the headline.
 
@@ -90,7 +90,7 @@ def error_per_label(
         counts: ``(L,)`` held-out samples of each label; labels without any are left out, and the chart says so.
         path: the PNG file to write.
         title: the headline.
-        max_labels: number of labels shown at most, the worst; the chart says when there are more.
+        max_labels: labels shown at most, the worst; the chart says when there are more.
 
     Raises:
         DataError: an error is not a percentage, a count is negative, no label has samples, or the lengths differ.

@@ -1,6 +1,7 @@
 """The files of a comparison: ``summary.json``, a page, Markdown to paste into a paper, and charts."""
 
 import base64
+import itertools
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -33,13 +34,7 @@ def comparison_markdown(summary: Mapping[str, Any]) -> str:
 def comparison_page(
     summary: Mapping[str, Any], slice_charts: Mapping[str, Sequence[Path]], label_chart: Path | None
 ) -> str:
-    """Returns the comparison as one self-contained HTML page.
-
-    Args:
-        summary: what ``summary.json`` holds.
-        slice_charts: SVG files of each slice.
-        label_chart: SVG file of the changes of single labels.
-    """
+    """Returns the comparison as one self-contained HTML page, with SVG files of each slice and of single labels."""
     return render(
         "comparison.html.j2",
         summary=summary,
@@ -62,11 +57,7 @@ def _encode(path: Path) -> str:
 
 
 def write_comparison(summary: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Writes ``summary.json``, ``compare.md``, ``compare.html`` and PNG charts into ``folder``.
-
-    Returns:
-        The paths of the charts, in the order of the slices.
-    """
+    """Writes ``summary.json``, ``compare.md``, ``compare.html`` and PNG charts; returns the charts' paths."""
     pngs: list[Path] = []
     svgs: dict[str, list[Path]] = {}
     with tempfile.TemporaryDirectory() as temporary:
@@ -103,12 +94,8 @@ def chart_stems(slices: Sequence[str]) -> list[str]:
     """Returns a distinct file name, without its ending, for the charts of each slice."""
     taken = {"labels"}
     stems = []
-    for name in slices:
-        base = slug(name.replace("=", "-"))
-        number, stem = 1, base
-        while {stem.lower(), f"{stem}-effect".lower()} & taken:
-            number += 1
-            stem = f"{base}-{number}"
-        taken |= {stem.lower(), f"{stem}-effect".lower()}
-        stems.append(stem)
+    for base in (slug(name.replace("=", "-")) for name in slices):
+        names = itertools.chain([base], (f"{base}-{number}" for number in itertools.count(2)))
+        stems.append(next(name for name in names if not {name.lower(), f"{name}-effect".lower()} & taken))
+        taken |= {stems[-1].lower(), f"{stems[-1]}-effect".lower()}
     return stems
