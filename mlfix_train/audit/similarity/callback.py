@@ -33,9 +33,6 @@ class NeighbourCallback(ValidationCollector):
     Args:
         folder: Run directory.
         title: Name of the run in the headline.
-
-    Attributes:
-        has_results: Whether a validation has been seen.
     """
 
     keys = ("features", "index")
@@ -90,36 +87,25 @@ class NeighbourCallback(ValidationCollector):
 def neighbour_tiles(
     queries: np.ndarray, neighbours: Neighbours, table: pd.DataFrame, images: Callable[[np.ndarray], np.ndarray]
 ) -> list[Tile]:
-    """Returns tiles row by row: a sample, then its nearest neighbours with their distance.
+    """Returns tiles row by row: a queried sample (by row number), then its nearest neighbours with their distance.
 
-    Args:
-        queries: Row numbers of samples.
-        neighbours: Of all N samples.
-        table: Sample table of all N samples.
-        images: Maps row numbers ``(n,)`` to pixels, uint8 ``(n, H, W, 3)``.
+    ``images`` maps row numbers ``(n,)`` to pixels, uint8 ``(n, H, W, 3)``.
     """
     labels = ["" if pd.isna(label) else str(label) for label in table["label"]]
     tiles = []
     for query in queries:
         rows = np.concatenate([[query], neighbours.index[query]])
         captions = ["query", *(f"distance {distance:.2f}" for distance in neighbours.distance[query])]
-        tiles += [
-            Tile(image, labels[row], caption=caption)
-            for image, row, caption in zip(images(rows), rows, captions, strict=True)
-        ]
+        shown = zip(images(rows), rows, captions, strict=True)
+        tiles += [Tile(image, labels[row], caption=caption) for image, row, caption in shown]
     return tiles
 
 
 def label_agreement(features: np.ndarray, table: pd.DataFrame, block_size: int = 1024) -> float | None:
     """Returns how often the nearest neighbour of a sample from another group has the same label.
 
-    Args:
-        features: ``(N, D)``, compared by their cosine similarity.
-        table: Sample table of the same samples.
-        block_size: Samples processed at a time.
-
-    Returns:
-        Percent, 0 to 100, higher is better, of the labelled samples; ``None`` unless there are two groups of them.
+    Features ``(N, D)`` are compared by their cosine similarity. In percent of the labelled samples, higher is better;
+    ``None`` unless there are two groups of them.
     """
     labels, groups = pd.factorize(table["label"])[0], pd.factorize(table["group"])[0]
     rows = np.flatnonzero(labels >= 0)  # missing labels have the code -1

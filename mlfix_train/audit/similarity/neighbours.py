@@ -40,7 +40,7 @@ class Neighbours:
     Attributes:
         index: int32 ``(N, K)``, nearest first, never the point itself.
         distance: float32 ``(N, K)``, in the units of the embeddings.
-        recall: share of the true neighbours that were found, estimated from a sample; 1 if all pairs were compared.
+        recall: share of the true neighbours found, estimated from a sample; 1 if all pairs were compared.
     """
 
     index: np.ndarray
@@ -68,10 +68,8 @@ def check_embeddings(embeddings: np.ndarray, name: str = "embeddings") -> np.nda
             "embed these images again; a network that outputs NaN has diverged, or overflowed in half precision",
         )
     if x.size and (largest := float(np.abs(x).max())) > LARGEST_VALUE:
-        raise DataError(
-            f"{name} contain values as large as {largest:.3g}",
-            f"scale them: squares of values above {LARGEST_VALUE:g} overflow",
-        )
+        hint = f"scale them: squares of values above {LARGEST_VALUE:g} overflow"
+        raise DataError(f"{name} contain values as large as {largest:.3g}", hint)
     return x
 
 
@@ -113,13 +111,10 @@ def rerank(candidates: Neighbours, features: np.ndarray, k: int, block_size: int
     """Selects the nearest of given candidates by their exact distance.
 
     Args:
-        candidates: C >= k candidates of each point, such as its neighbours after a projection.
+        candidates: Such as neighbours after a projection; their ``recall`` is kept.
         features: ``(N, D)``, may be a memory map in half precision; read in blocks.
         k: Neighbours to keep.
         block_size: Points processed at a time.
-
-    Returns:
-        The k nearest candidates of each point with their exact distances; ``recall`` remains that of the candidates.
     """
     n, n_candidates = candidates.index.shape
     k = min(k, n_candidates)
@@ -204,9 +199,8 @@ def _approximate_search(x: np.ndarray, k: int, min_recall: float, seed: int) -> 
     incomplete = np.flatnonzero((index < 0).any(1))  # the cells searched hold fewer than k others
     if len(incomplete):
         index[incomplete], distance[incomplete] = _exact_search(torch.from_numpy(x), incomplete, k, "cpu")
-    unsorted = np.empty_like(index), np.empty_like(distance)
-    unsorted[0][members], unsorted[1][members] = members[index], distance
-    return Neighbours(*unsorted, recall)
+    place = np.argsort(members)
+    return Neighbours(members[index][place].astype(np.int32), distance[place], recall)
 
 
 def _refine(x: np.ndarray, *graph: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -228,11 +222,7 @@ def _refine(x: np.ndarray, *graph: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
 
 
 def _search_cells(x: np.ndarray, centers: np.ndarray, bounds: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Compares the points of each cell with those of the nearest cells.
-
-    Returns:
-        int32 ``(N, width)`` nearest points found, -1 if there are fewer, and their squared distances.
-    """
+    """Returns the nearest points in the nearest cells, int32 ``(N, width)`` (-1: no more), and squared distances."""
     from mlfix_train.audit.similarity.refine_graph import keep_nearest
 
     points, squares = torch.from_numpy(x), np.einsum("ij,ij->i", x, x)

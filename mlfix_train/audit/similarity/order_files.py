@@ -46,7 +46,7 @@ def read_embeddings(path: Path, count: int, key: str = "embeddings", ids: pd.Ind
         path: A ``.npy`` file.
         count: Number of images.
         key: What the configuration calls the file, for errors.
-        ids: Sample ids of the images; if ``order.parquet`` is beside the file, it must list the same in the same order.
+        ids: Sample ids; if ``order.parquet`` is beside the file, it must list the same in the same order.
 
     Raises:
         DataError: The file is missing or unreadable, is not a finite matrix, or belongs to other images.

@@ -22,21 +22,13 @@ RELATIVE_TOLERANCE = 1e-7
 
 
 class Problem(NamedTuple):
-    """What a search works on.
+    """What a search works on."""
 
-    Attributes:
-        x: float32 ``(N, D)``, the points.
-        near: int32 ``(N, K)``, neighbours of each point, nearest first.
-        costs: float64 ``(N, K)``, costs of the steps to them, from :func:`neighbour_costs`.
-        max_reversal: Longest segment that a move may reverse.
-        min_gain: Smaller gains do not count.
-    """
-
-    x: np.ndarray
-    near: np.ndarray
-    costs: np.ndarray
-    max_reversal: int
-    min_gain: float
+    x: np.ndarray  # float32 (N, D), the points
+    near: np.ndarray  # int32 (N, K), neighbours of each point, nearest first
+    costs: np.ndarray  # float64 (N, K), costs of the steps to them
+    max_reversal: int  # longest segment that a move may reverse
+    min_gain: float  # smaller gains do not count
 
 
 class Tour(NamedTuple):
@@ -57,14 +49,9 @@ class Log(NamedTuple):
 def join_fragments(first: np.ndarray, second: np.ndarray, links: np.ndarray, parent: np.ndarray) -> int:
     """Joins fragments of a path by edges in the given order, if both ends are free and no cycle closes.
 
-    Args:
-        first: int64 ``(E,)``, one end of each edge, shortest edge first.
-        second: int64 ``(E,)``, the other end.
-        links: int64 ``(N, 2)``, neighbours of each point on the path, -1 if free; updated.
-        parent: int64 ``(N,)``, a union-find forest of the fragments; updated.
-
-    Returns:
-        Number of edges added.
+    Edge i, shortest first, leads from ``first[i]`` to ``second[i]``. Updates ``links``, int64 ``(N, 2)``, the
+    neighbours of each point on the path, -1 if free, and ``parent``, int64 ``(N,)``, a union-find forest of the
+    fragments. Returns the number of edges added.
     """
     added = 0
     for edge in range(len(first)):
@@ -194,11 +181,8 @@ def _best_move(problem: Problem, tour: Tour, t1: int) -> tuple[float, int, int, 
     """Finds the best move that removes an edge of t1 and adds one to a near point.
 
     Moves are a reversal (2-opt), and moving one to three points that begin at t1 next to the near point, in either
-    direction (Or-opt).
-
-    Returns:
-        The gain; the kind (0 none, 1 reversal, 2 move); the near point; the direction of the removed edge (1 or -1);
-        how many points move; and to which side of the near point (0 or 1).
+    direction (Or-opt). Returns the gain; the kind (0 none, 1 reversal, 2 move); the near point; the direction of the
+    removed edge (1 or -1); how many points move; and to which side of the near point (0 or 1).
     """
     x, near, costs, max_reversal, min_gain = problem
     m = len(tour.points)
@@ -255,8 +239,7 @@ def _best_move(problem: Problem, tour: Tour, t1: int) -> tuple[float, int, int, 
 def improve_at(problem: Problem, tour: Tour, t1: int, log: Log, touched: np.ndarray) -> tuple[float, int]:
     """Makes the best move at point t1: updates the tour, extends the log, fills ``touched`` (int64 ``(6,)``).
 
-    Returns:
-        The gain (0 if there is no move), and the number of points whose edges changed, the first in ``touched``.
+    Returns the gain (0: no move), and the number of points whose edges changed, the first in ``touched``.
     """
     m = len(tour.points)
     gain, kind, c, step, n_moved, side = _best_move(problem, tour, t1)
@@ -351,14 +334,11 @@ def local_search(
     Args:
         x: float32 ``(N, D)``, N >= 5.
         near: int32 ``(N, K)`` neighbours of each point, nearest first.
-        order: ``(N,)`` points, the initial path.
+        order: ``(N,)`` points, the initial path; the result, int64 ``(N,)``, never costs more.
         n_kicks: How often two adjacent segments are swapped at random and the path repaired; a kick that does not lower
             the cost is undone.
         max_reversal: Longest segment that a move may reverse (bounds the time on large data).
         seed: Of the kicks.
-
-    Returns:
-        int64 ``(N,)``, a path that never costs more than ``order``.
     """
     n = len(x)
     m = n + 1

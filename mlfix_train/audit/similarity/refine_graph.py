@@ -13,13 +13,8 @@ from numba import njit, prange
 def reverse_graph(index: np.ndarray, is_new: np.ndarray, max_reverse: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns for each point up to R others that have it among their neighbours, those of the nearest ranks first.
 
-    Args:
-        index: int32 ``(N, K)``, -1 if there is no neighbour.
-        is_new: bool ``(N, K)``, which entries the last round added.
-        max_reverse: R.
-
-    Returns:
-        int32 ``(N, R)``, -1 if there are no more, and bool ``(N, R)``, which of them are new.
+    ``index`` is int32 ``(N, K)``, -1 if there is no neighbour; ``is_new``, bool ``(N, K)``, says which entries the last
+    round added. Likewise returns int32 ``(N, R)`` and bool ``(N, R)``.
     """
     n, k = index.shape
     reverse = np.full((n, max_reverse), -1, np.int32)
@@ -63,7 +58,7 @@ def refine_graph(
         squared: float32 ``(N, K)``, squared distances, infinity if there is no neighbour.
         is_new: bool ``(N, K)``, which entries the previous round added; all of them in the first round.
         reverse: int32 ``(N, R)``, from :func:`reverse_graph`.
-        reverse_is_new: bool ``(N, R)``, from :func:`reverse_graph`.
+        reverse_is_new: bool ``(N, R)``, from there, too.
 
     Returns:
         The refined ``index`` and ``squared``, and which entries are new.
@@ -116,12 +111,9 @@ def keep_nearest(
 ) -> None:
     """Keeps the K nearest of a block of candidates for each of some points, sorted.
 
-    Args:
-        distances: float32 ``(A, B)``, any increasing function of the distance.
-        own: int64 ``(A,)``, the points.
-        others: int64 ``(B,)``, the candidates; a point itself among them is skipped.
-        index: int32 ``(N, K)``, written at the rows ``own``; -1 if there are fewer than K candidates.
-        nearest: float32 ``(N, K)``, their ``distances``, written likewise.
+    ``distances``, float32 ``(A, B)``, increase with those between the points ``own`` ``(A,)`` and the candidates
+    ``others`` ``(B,)``; a point itself is skipped. The rows ``own`` of ``index``, int32 ``(N, K)``, and ``nearest``,
+    float32 ``(N, K)``, are written; -1 and infinity stay where there are fewer than K candidates.
     """
     k = index.shape[1]
     for i in range(len(own)):
