@@ -10,8 +10,7 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
-from mlfix_train.audit.review.prefetch import SpritePrefetcher
-from mlfix_train.audit.review.server import LOOPBACK, open_socket, serve
+from mlfix_train.audit.review.server import LOOPBACK, SpritePrefetcher, open_socket, serve
 from mlfix_train.audit.review.session import ReviewSession
 from mlfix_train.audit.review.widget import get_open_session, make_widget
 from mlfix_train.commands.progress import ProgressBar
@@ -56,7 +55,7 @@ def run(cfg: ReviewConfig) -> Path:
         try:
             serve(session, cfg.host, cfg.port, on_start, listener)
         finally:
-            prefetcher.stop()
+            prefetcher.stopped.set()
             session.close()
     _print_summary(session)
     return fixes

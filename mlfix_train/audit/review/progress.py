@@ -1,4 +1,4 @@
-"""Progress of a review: what was reviewed and found, how fast, and whether to keep going.
+"""Progress of a review: what was reviewed and found, how fast, whether to keep going, and where each reviewer is.
 
 A sample is **reviewed** when it was on the screen, is in a group marked as reviewed, or is marked. Shapes: N samples.
 """
@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ import numpy as np
 
 from mlfix_train.audit.review.journal import append_line
 from mlfix_train.audit.review.marks import MarkStore
+from mlfix_train.audit.review.requests import RequestError
 from mlfix_train.audit.review.samples import Samples
 from mlfix_train.audit.scores.estimates import STOP_PROBABILITY
+from mlfix_train.data.files.atomic import atomic_path
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +28,8 @@ RECENT = 200
 """Reviewed samples before the share of marked ones is used, and samples that it is taken over without an audit."""
 WINDOW, SLOT = 600.0, 15.0
 """The rate is taken over the last ``WINDOW`` seconds, of which slots of ``SLOT`` seconds without work are left out."""
+MAX_STATE, MAX_REVIEWERS = 4_000, 200
+"""Longest state of a reviewer's page, characters of JSON, and reviewers whose state is kept."""
 
 
 class SeenLog:
@@ -221,3 +225,41 @@ def draw_random(n_samples: int, drawn: Sequence[int], count: int, seed: int) -> 
     permutation = np.random.default_rng([seed, n_samples]).permutation(n_samples)
     rows: list[int] = permutation[~np.isin(permutation, drawn)][:count].tolist()
     return rows
+
+
+class ReviewerStates:
+    """``reviewer_state.json``: where each reviewer is and how they set up the page, so that any browser resumes there.
+
+    A file that cannot be read is replaced, for nothing depends on it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda name: None)
+        except (OSError, ValueError):
+            found = {}
+        items = found.items() if isinstance(found, dict) else ()
+        self._states = {name: state for name, state in items if isinstance(state, dict)}
+
+    def get(self, reviewer: str) -> dict[str, Any] | None:
+        """Returns the state that a reviewer's page sent last, ``None`` if it never did."""
+        return self._states.get(reviewer)
+
+    def set(self, reviewer: str, state: Any) -> None:
+        """Stores the state of a reviewer's page.
+
+        Raises:
+            RequestError: It is not a JSON object, or too long.
+        """
+        try:
+            is_valid = isinstance(state, Mapping) and len(json.dumps(state, allow_nan=False)) <= MAX_STATE
+        except ValueError:
+            is_valid = False
+        if not is_valid:
+            raise RequestError(f"state is not a JSON object of at most {MAX_STATE:,} characters")
+        states = {name: value for name, value in self._states.items() if name != reviewer}
+        states = {**dict(list(states.items())[-MAX_REVIEWERS + 1 :]), reviewer: dict(state)}
+        with atomic_path(self.path) as temporary:
+            temporary.write_text(json.dumps(states), encoding="utf-8")
+        self._states = states

@@ -20,17 +20,11 @@ EXAMPLE = 'send {"marks": [{"sample_id": "...", "new_label": "invalid"}]}'
 
 
 class RequestError(MlfixError):
-    """A request that cannot be answered; nothing was changed.
-
-    Args:
-        problem: What is wrong.
-        hint: What to do.
-        status: HTTP status of the response.
-    """
+    """A request that cannot be answered, with the HTTP status and the JSON of the response; nothing was changed."""
 
     def __init__(self, problem: str, hint: str = "", status: HTTPStatus = HTTPStatus.UNPROCESSABLE_ENTITY) -> None:
         super().__init__(problem, hint)
-        self.status = status
+        self.status, self.response = status, {"error": problem, "hint": hint}
 
 
 def parse_int(payload: Mapping[str, Any], name: str, low: int, high: int) -> int:
@@ -74,12 +68,8 @@ def parse_rows(payload: Mapping[str, Any], count: int) -> list[int]:
 def parse_marks(payload: Mapping[str, Any], samples: Samples, store: MarkStore, allow_new: bool) -> list[Change]:
     """Returns the marks of a request, all of them checked before a new label is added.
 
-    Args:
-        payload: ``marks`` is a list of objects with ``sample_id``, ``new_label`` (a label, ``invalid`` or ``null``)
-            and, from the page, ``base_revision``.
-        samples: Samples of the review.
-        store: Knows the labels.
-        allow_new: Whether labels that no sample has may be given.
+    ``marks`` is a list of objects with ``sample_id``, ``new_label`` (a label, ``invalid`` or ``null``) and, from the
+    page, ``base_revision``. ``allow_new`` says whether labels that no sample has may be given.
 
     Raises:
         RequestError: An unknown id or label, or a value of another shape.

@@ -8,6 +8,8 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,8 @@ ASSETS = Path(__file__).parent / "assets"
 PORT, N_PORTS = 8377, 50
 """First port that is tried, and how many."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+PAUSE = 0.1
+"""Seconds without a request before sheets are cut in the background."""
 ALL_ADDRESSES = ("0.0.0.0", "::", "")  # noqa: S104 - only if the user asks for it
 
 
@@ -36,9 +40,6 @@ def make_app(session: ReviewSession) -> Starlette:
     from starlette.concurrency import run_in_threadpool
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
-
-    def error_response(error: RequestError) -> Response:
-        return JSONResponse({"error": error.problem, "hint": error.hint}, error.status)
 
     async def page(request: Request) -> Response:
         return Response(render_page(session.title), media_type="text/html; charset=utf-8")
@@ -59,7 +60,7 @@ def make_app(session: ReviewSession) -> Starlette:
         try:
             payload = json.loads(await request.body() or b"{}")
         except RequestError as error:
-            return error_response(error)
+            return JSONResponse(error.response, error.status)
         except (ValueError, RecursionError):
             return JSONResponse({"error": "the body of the request is not JSON", "hint": ""}, 400)
         status, response = await run_in_threadpool(session.respond, request.path_params["kind"], payload)
@@ -75,7 +76,7 @@ def make_app(session: ReviewSession) -> Starlette:
         try:
             content = await run_in_threadpool(load)
         except RequestError as error:
-            return error_response(error)
+            return JSONResponse(error.response, error.status)
         return Response(content, media_type="image/jpeg", headers={"cache-control": f"private, {cache}"})
 
     return Starlette(
@@ -163,3 +164,37 @@ def serve(
     config = uvicorn.Config(auth, server_header=False, timeout_graceful_shutdown=3, loop="asyncio", **off)
     with listener:
         Server(config).run(sockets=[listener])
+
+
+class SpritePrefetcher(threading.Thread):
+    """A daemon thread that cuts the sheets of the view that was requested last, while no requests come in.
+
+    It ends when ``stopped`` is set. ``progress`` is called with the samples done and in all, for the first view.
+    """
+
+    def __init__(self, session: ReviewSession, progress: Callable[[int, int], None] | None = None) -> None:
+        super().__init__(daemon=True, name="sprites")
+        self.session, self.progress, self.stopped = session, progress, threading.Event()
+
+    def run(self) -> None:
+        """Follows the current view."""
+        done: str | None = None
+        while not self.stopped.wait(0.05):
+            view = self.session.current_view
+            if view is not None and view != done and self.cut_view(view):
+                done = view
+
+    def cut_view(self, view: str) -> bool:
+        """Cuts the sheets of a view; returns False if it was stopped, or another view was requested."""
+        session, progress, self.progress = self.session, self.progress, None
+        for name, ready in session.plan_sheets(view):
+            while time.monotonic() - session.last_request < PAUSE:
+                if self.stopped.wait(0.05):
+                    return False
+            if self.stopped.is_set() or session.current_view != view:
+                return False
+            session.sprites.prepare(name)
+            session.sprites_ready = ready
+            if progress:
+                progress(*ready)
+        return True

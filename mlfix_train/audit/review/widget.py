@@ -76,8 +76,7 @@ def answer_message(session: ReviewSession, message: Any) -> tuple[dict[str, Any]
         content = session.sprite_sheet(str(name)) if kind == "sprites" else session.full_image(name)
         return {"id": message_id, "status": 200, "response": {}}, [content]
     except RequestError as error:
-        response = {"error": error.problem, "hint": error.hint}
-        return {"id": message_id, "status": error.status, "response": response}, []
+        return {"id": message_id, "status": error.status, "response": error.response}, []
 
 
 def make_widget(session: ReviewSession, height: int = HEIGHT) -> Any:
