@@ -19,14 +19,11 @@ INVALID_CODE = -2
 
 
 class Change(NamedTuple):
-    """A request to give a sample a mark; :data:`NONE` removes it.
-
-    ``base_revision`` is the latest revision of the sample that the page knows, ``None`` if it does not say.
-    """
+    """A request to give a sample a mark; :data:`NONE` removes it."""
 
     row: int
     mark: int
-    base_revision: int | None = None
+    base_revision: int | None = None  # the latest of the sample that the page knows
 
 
 class Move(NamedTuple):
@@ -50,15 +47,11 @@ class Action:
 
 @dataclass
 class Outcome:
-    """Result of a request: rows whose mark changed, and a message to the reviewer, if there is any.
+    """Result of a request: the rows it concerned, and a message to the reviewer, if there is any."""
 
-    ``conflicts`` were left alone because someone else had changed them; ``reviewed`` were marked as reviewed, or no
-    longer are.
-    """
-
-    changed: list[int] = field(default_factory=list)
-    conflicts: list[int] = field(default_factory=list)
-    reviewed: list[int] = field(default_factory=list)
+    changed: list[int] = field(default_factory=list)  # their mark changed
+    conflicts: list[int] = field(default_factory=list)  # left alone because someone else had changed them
+    reviewed: list[int] = field(default_factory=list)  # marked as reviewed, or no longer
     message: str = ""
 
 
@@ -71,40 +64,21 @@ class Author(NamedTuple):
 
 
 class MarkStore:
-    """Marks of N samples; all methods may be called from several threads.
-
-    Attributes:
-        marks: int32 ``(N,)``: code of a label, :data:`INVALID_CODE`, or :data:`NONE`.
-        revisions: int64 ``(N,)``: revision that last changed each sample, 0 for none.
-        group_reviewed: bool ``(N,)``, whether a group with the sample was marked as reviewed.
-        random_reviewed: bool ``(N,)``, the same in the random sample.
-        authors: Row to author of the samples that are or were marked.
-        drawn: Rows of the random sample, in order.
-        sources: Fixes files that were imported.
-        requests: Ids of requests that were answered, with the rows they touched; repeating one changes nothing.
-        missing: Ids that the journal marks and the data no longer have.
-        stale: Ids whose given label is not the one that was reviewed.
-        lock: Held while anything is read and changed together.
-
-    Args:
-        samples: N samples.
-        journal: Its entries are replayed.
-    """
+    """Marks of N samples, replayed from a journal; all methods may be called from several threads."""
 
     def __init__(self, samples: Samples, journal: Journal) -> None:
-        self.samples, self.journal = samples, journal
-        n = len(samples)
-        self.marks = np.full(n, NONE, np.int32)
-        self.revisions = np.zeros(n, np.int64)
-        self.group_reviewed = np.zeros(n, bool)
-        self.random_reviewed = np.zeros(n, bool)
-        self.authors: dict[int, Author] = {}
-        self.drawn: list[int] = []
-        self.sources: set[str] = set()
-        self.requests: dict[str, list[int]] = {}
-        self.missing: set[str] = set()
-        self.stale: set[str] = set()
-        self.lock = threading.RLock()
+        self.samples, self.journal, n = samples, journal, len(samples)
+        self.marks = np.full(n, NONE, np.int32)  # code of a label, INVALID_CODE, or NONE
+        self.revisions = np.zeros(n, np.int64)  # revision that last changed each sample, 0 for none
+        self.group_reviewed = np.zeros(n, bool)  # whether a group with the sample was marked as reviewed
+        self.random_reviewed = np.zeros(n, bool)  # the same in the random sample
+        self.authors: dict[int, Author] = {}  # of the samples that are or were marked, by row
+        self.drawn: list[int] = []  # rows of the random sample, in order
+        self.sources: set[str] = set()  # fixes files that were imported
+        self.requests: dict[str, list[int]] = {}  # ids of answered requests, with the rows they touched
+        self.missing: set[str] = set()  # ids that the journal marks and the data no longer have
+        self.stale: set[str] = set()  # ids whose given label is not the one that was reviewed
+        self.lock = threading.RLock()  # held while anything is read and changed together
         self._done: dict[str, list[Action]] = {}
         self._undone: dict[str, list[Action]] = {}
         self._touched: list[tuple[int, list[int]]] = []
@@ -120,11 +94,6 @@ class MarkStore:
     def is_marked(self) -> np.ndarray:
         """Bool ``(N,)``, whether each sample is marked."""
         return np.asarray(self.marks != NONE)
-
-    @property
-    def n_invalid(self) -> int:
-        """How many samples are marked as invalid."""
-        return int((self.marks == INVALID_CODE).sum())
 
     def mark(self, changes: Sequence[Change], reviewer: str, request_id: str = "") -> Outcome:
         """Marks samples, and returns when that is on disk.

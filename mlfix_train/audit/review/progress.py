@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlfix_train.audit.review.journal import append_line
-from mlfix_train.audit.review.marks import MarkStore
+from mlfix_train.audit.review.marks import INVALID_CODE, MarkStore
 from mlfix_train.audit.review.requests import RequestError
 from mlfix_train.audit.review.samples import Samples
 from mlfix_train.audit.scores.estimates import STOP_PROBABILITY
@@ -33,23 +33,13 @@ MAX_STATE, MAX_REVIEWERS = 4_000, 200
 
 
 class SeenLog:
-    """Samples that were on the screen, kept in ``seen.jsonl``.
-
-    Attributes:
-        seen: bool ``(N,)``.
-        seen_in_random: bool ``(N,)``, seen and scrolled past in the random sample.
-        order: Rows in the order in which they were first seen.
-
-    Args:
-        path: Path of the file. Its lines are read as far as possible, and new ones appended.
-        samples: N samples.
-    """
+    """Samples that were on the screen, kept in ``seen.jsonl``; its lines are read as far as possible."""
 
     def __init__(self, path: Path, samples: Samples) -> None:
-        self.path, self.samples = path, samples
+        self.samples = samples
         self.seen = np.zeros(len(samples), bool)
-        self.seen_in_random = np.zeros(len(samples), bool)
-        self.order: list[int] = []
+        self.seen_in_random = np.zeros(len(samples), bool)  # seen and scrolled past in the random sample
+        self.order: list[int] = []  # rows in the order in which they were first seen
         content = path.read_bytes() if path.exists() else b""
         for number, line in enumerate(content.split(b"\n"), start=1):
             if not line.strip():
@@ -142,13 +132,10 @@ def summarize(samples: Samples, store: MarkStore, seen_log: SeenLog, pace: Pace)
         "samples": len(samples),
         "reviewed": n_reviewed,
         "marked": n_marked,
-        "invalid": store.n_invalid,
+        "invalid": int((store.marks == INVALID_CODE).sum()),
         "per_minute": [round(rate, 1) for rate in pace.rates()],
         "marked_percent": round(100 * n_marked / n_reviewed, 2) if n_reviewed else None,
-        "expected": None,
-        "remaining": None,
-        "worth_reviewing": None,
-        "keep_going": None,
+        **dict.fromkeys(("expected", "remaining", "worth_reviewing", "keep_going")),
         "random_sample": error_rate(store, seen_log.seen_in_random),
     }
     if samples.calibrated:
