@@ -1,6 +1,7 @@
 """The marks of a review: what is marked now, by whom and when; conflicts; unlimited undo and redo.
 
-Every change is first written to the journal, on disk (:mod:`mlfix_train.audit.review.journal`).
+Every change is an entry of the journal (:mod:`mlfix_train.audit.review.journal`), applied when it is on disk, and again
+when the review is opened.
 """
 
 import threading
@@ -36,13 +37,12 @@ class Move(NamedTuple):
 
 @dataclass
 class Action:
-    """An action that can be undone: marks that changed, and rows that were marked as reviewed."""
+    """An action that can be undone: marks that changed, or rows that were marked as reviewed."""
 
     revision: int
-    reviewer: str
-    moves: list[Move] = field(default_factory=list)
-    reviewed: list[int] = field(default_factory=list)
-    random: list[int] = field(default_factory=list)
+    moves: list[Move]
+    reviewed: list[int]
+    random: list[int]
 
 
 @dataclass
@@ -83,7 +83,7 @@ class MarkStore:
         self._undone: dict[str, list[Action]] = {}
         self._touched: list[tuple[int, list[int]]] = []
         for entry in journal.entries:
-            self._replay(entry)
+            self._apply(entry)
 
     @property
     def revision(self) -> int:
@@ -113,9 +113,7 @@ class MarkStore:
                     wanted[change.row] = new
             moves = [Move(row, int(self.marks[row]), new) for row, new in wanted.items() if new != self.marks[row]]
             if moves:
-                entry = self._append("mark", reviewer, request_id, marks=self._mark_lines(moves))
-                self._apply(entry, moves)
-                self._push(Action(entry["revision"], reviewer, moves))
+                self._record("mark", reviewer, request_id, marks=self._mark_lines(moves))
             outcome.changed = [move.row for move in moves]
             return outcome
 
@@ -138,16 +136,13 @@ class MarkStore:
             new_random = [int(row) for row in rows if random and not self.random_reviewed[row]]
             if len(rows):
                 ids, random_ids = self._ids(new), self._ids(new_random)
-                entry = self._append("review", reviewer, request_id, sample_ids=ids, random_ids=random_ids)
-                self._apply(entry, [], new, new_random)
-                self._push(Action(entry["revision"], reviewer, [], new, new_random))
+                self._record("review", reviewer, request_id, sample_ids=ids, random_ids=random_ids)
             return Outcome(reviewed=new)
 
     def draw(self, rows: Sequence[int], reviewer: str) -> None:
         """Adds rows to the random sample."""
         with self.lock:
-            self._append("draw", reviewer, sample_ids=self._ids(rows))
-            self.drawn += rows
+            self._record("draw", reviewer, sample_ids=self._ids(rows))
 
     def undo(self, reviewer: str, request_id: str = "", redo: bool = False) -> Outcome:
         """Undoes a reviewer's last action, or redoes the one undone last; what others changed since stays."""
@@ -155,7 +150,7 @@ class MarkStore:
         with self.lock:
             if request_id in self.requests:
                 return Outcome(list(self.requests[request_id]), message=action)
-            stack, target = self._stacks(action, reviewer)
+            stack, _ = self._stacks(action, reviewer)
             if not stack:
                 return Outcome(message=f"Nothing to {action}.")
             last = stack[-1]
@@ -171,9 +166,7 @@ class MarkStore:
                 more: dict[str, Any] = {"marks": self._mark_lines(moves)}
             else:
                 more = {"sample_ids": self._ids(last.reviewed), "random_ids": self._ids(last.random)}
-            entry = self._append(action, reviewer, request_id, target=last.revision, **more)
-            self._apply(entry, moves, last.reviewed, last.random, redo)
-            target.append(stack.pop())
+            self._record(action, reviewer, request_id, target=last.revision, **more)
             message = "" if moves or not last.moves else f"Nothing left to {action}: it was changed since."
             return Outcome([move.row for move in moves], conflicts, last.reviewed, message)
 
@@ -196,7 +189,7 @@ class MarkStore:
         with self.lock:
             moves = [Move(row, int(self.marks[row]), new) for row, new, _ in fixes]
             lines = [[*line, *author] for line, (_, _, author) in zip(self._mark_lines(moves), fixes, strict=True)]
-            self._replay(self._append("import", reviewer, source=source, marks=lines))
+            self._record("import", reviewer, source=source, marks=lines)
 
     def mark_name(self, mark: int) -> str | None:
         """Returns a mark as the fixes file has it; ``None`` for no mark."""
@@ -205,10 +198,6 @@ class MarkStore:
     def mark_code(self, name: str | None) -> int | None:
         """Returns the code of a mark that a fixes file or a page gives; ``None`` for an unknown label."""
         return NONE if name is None else INVALID_CODE if name == INVALID else self.samples.code.get(name)
-
-    def _append(self, action: str, reviewer: str, request_id: str = "", **fields: Any) -> dict[str, Any]:
-        more = {"request_id": request_id} if request_id else {}
-        return self.journal.append({"reviewer": reviewer, "action": action, **fields, **more})
 
     def _mark_lines(self, moves: Sequence[Move]) -> list[list[str | None]]:
         samples = self.samples
@@ -222,39 +211,27 @@ class MarkStore:
         done, undone = (stacks.setdefault(reviewer, []) for stacks in (self._done, self._undone))
         return (done, undone) if action == "undo" else (undone, done)
 
-    def _push(self, action: Action) -> None:
-        self._done.setdefault(action.reviewer, []).append(action)
-        self._undone[action.reviewer] = []
+    def _record(self, action: str, reviewer: str, request_id: str = "", **fields: Any) -> None:
+        """Appends an entry to the journal, and applies it once it is on disk."""
+        more = {"request_id": request_id} if request_id else {}
+        self._apply(self.journal.append({"reviewer": reviewer, "action": action, **fields, **more}))
 
-    def _apply(
-        self,
-        entry: dict[str, Any],
-        moves: Sequence[Move],
-        reviewed: Sequence[int] = (),
-        random: Sequence[int] = (),
-        value: bool = True,
-    ) -> None:
-        for row, _, new in moves:
-            self.marks[row] = new
-            self.revisions[row] = entry["revision"]
-            self.authors[row] = Author(entry["reviewer"], entry["time"])
-        self.group_reviewed[list(reviewed)] = value
-        self.random_reviewed[list(random)] = value
-        touched = [*(move.row for move in moves), *reviewed]
-        self._touched.append((entry["revision"], touched))
-        if entry.get("request_id"):
-            self.requests[entry["request_id"]] = touched
-
-    def _replay(self, entry: dict[str, Any]) -> None:
+    def _apply(self, entry: dict[str, Any]) -> None:
         """Applies an entry of the journal; marks of missing or relabeled samples are counted, not applied."""
-        action, reviewer = entry["action"], entry["reviewer"]
+        action, reviewer, revision = entry["action"], entry["reviewer"], entry["revision"]
         reviewed = self._known_rows(entry.get("sample_ids", []))
         if action == "draw":
             self.drawn += reviewed
             return
-        random = self._known_rows(entry.get("random_ids", []))
-        moves = self._replayed_moves(entry)
-        self._apply(entry, moves, reviewed, random, action != "undo")
+        random, moves = self._known_rows(entry.get("random_ids", [])), self._moves(entry)
+        for row, _, new in moves:
+            self.marks[row], self.revisions[row] = new, revision
+            self.authors[row] = Author(reviewer, entry["time"])
+        self.group_reviewed[reviewed] = self.random_reviewed[random] = action != "undo"
+        touched = [*(move.row for move in moves), *reviewed]
+        self._touched.append((revision, touched))
+        if entry.get("request_id"):
+            self.requests[entry["request_id"]] = touched
         if action == "import":
             self.sources.add(str(entry.get("source", "")))
             for line in entry["marks"]:
@@ -262,7 +239,8 @@ class MarkStore:
                 if row in self.authors and len(line) >= 6:
                     self.authors[row] = Author(line[3] or reviewer, line[4] or entry["time"], line[5] or "")
         elif action in ("mark", "review"):
-            self._push(Action(entry["revision"], reviewer, moves, reviewed, random))
+            self._done.setdefault(reviewer, []).append(Action(revision, moves, reviewed, random))
+            self._undone[reviewer] = []
         else:
             stack, target = self._stacks(action, reviewer)
             if stack and stack[-1].revision == entry.get("target"):
@@ -272,7 +250,7 @@ class MarkStore:
         rows: list[int] = self.samples.rows(ids).tolist()
         return [row for row in rows if row >= 0]
 
-    def _replayed_moves(self, entry: dict[str, Any]) -> list[Move]:
+    def _moves(self, entry: dict[str, Any]) -> list[Move]:
         moves, samples = [], self.samples
         for name, old_label, new_label, *_ in entry.get("marks", []):
             row = samples.row.get(name, NONE)

@@ -219,11 +219,8 @@ class ReviewSession:
 
     def _row_state(self, rows: np.ndarray) -> Response:
         store, flags = self.store, self.seen_log.seen[rows] + 2 * self.store.group_reviewed[rows]
-        return {
-            "marks": store.marks[rows].tolist(),
-            "revisions": store.revisions[rows].tolist(),
-            "flags": flags.tolist(),
-        }
+        state = {"marks": store.marks[rows], "revisions": store.revisions[rows], "flags": flags}
+        return {name: values.tolist() for name, values in state.items()}
 
     def _plan(self, rows: np.ndarray, kind: str, payload: Payload) -> str:
         columns = {"small": sheets.SMALL_COLUMNS, "large": sheets.LARGE_COLUMNS, "typical": N_TYPICAL}[kind]
