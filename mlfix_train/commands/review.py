@@ -53,7 +53,7 @@ def run(cfg: ReviewConfig) -> Path:
 
     with interrupt_on_sigterm(), contextlib.suppress(KeyboardInterrupt):  # the server raises both when it has shut down
         try:
-            serve(session, cfg.host, cfg.port, on_start, listener)
+            serve(session, listener, cfg.host, on_start)
         finally:
             prefetcher.stopped.set()
             session.close()

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,10 +60,8 @@ def make_app(session: ReviewSession) -> Starlette:
     async def api(request: Request) -> Response:
         try:
             payload = json.loads(await request.body() or b"{}")
-        except RequestError as error:
-            return JSONResponse(error.response, error.status)
-        except (ValueError, RecursionError):
-            return JSONResponse({"error": "the body of the request is not JSON", "hint": ""}, 400)
+        except (ValueError, RecursionError) as error:
+            raise RequestError("the body of the request is not JSON", status=HTTPStatus.BAD_REQUEST) from error
         status, response = await run_in_threadpool(session.respond, request.path_params["kind"], payload)
         return JSONResponse(response, status)
 
@@ -73,23 +72,22 @@ def make_app(session: ReviewSession) -> Starlette:
         return await jpeg(lambda: session.full_image(int(request.path_params["row"])), "max-age=600")
 
     async def jpeg(load: Callable[[], bytes], cache: str) -> Response:
-        try:
-            content = await run_in_threadpool(load)
-        except RequestError as error:
-            return JSONResponse(error.response, error.status)
+        content = await run_in_threadpool(load)
         return Response(content, media_type="image/jpeg", headers={"cache-control": f"private, {cache}"})
 
-    return Starlette(
-        routes=[
-            Route("/", page),
-            Route("/review.js", asset("review.js", "text/javascript; charset=utf-8")),
-            Route("/review.css", asset("review.css", "text/css; charset=utf-8")),
-            Route("/icon.svg", asset("icon.svg", "image/svg+xml")),
-            Route("/api/{kind:str}", api, methods=["POST"]),
-            Route("/sprites/{name:str}.jpg", sprites),
-            Route("/images/{row:int}.jpg", image),
-        ]
-    )
+    async def refuse(request: Request, error: Any) -> Response:
+        return JSONResponse(error.response, error.status)
+
+    routes = [
+        Route("/", page),
+        Route("/review.js", asset("review.js", "text/javascript; charset=utf-8")),
+        Route("/review.css", asset("review.css", "text/css; charset=utf-8")),
+        Route("/icon.svg", asset("icon.svg", "image/svg+xml")),
+        Route("/api/{kind:str}", api, methods=["POST"]),
+        Route("/sprites/{name:str}.jpg", sprites),
+        Route("/images/{row:int}.jpg", image),
+    ]
+    return Starlette(routes=routes, exception_handlers={RequestError: refuse})
 
 
 def render_page(title: str) -> str:
@@ -125,28 +123,17 @@ def open_socket(host: str, port: int | None) -> socket.socket:
     raise ConfigError(f"{taken} used by another program", "set another port=<number>, or port=0 for any free one")
 
 
-def serve(
-    session: ReviewSession,
-    host: str = "127.0.0.1",
-    port: int | None = None,
-    on_start: Callable[[str], None] | None = None,
-    listener: socket.socket | None = None,
-) -> None:
+def serve(session: ReviewSession, listener: socket.socket, host: str, on_start: Callable[[str], None]) -> None:
     """Serves a session until it is interrupted (SIGINT or SIGTERM).
 
     Args:
         session: What to serve.
-        host: Address to listen on; any but loopback can be reached from other machines.
-        port: ``None`` for the first free one, 0 for any.
+        listener: From :func:`open_socket`.
+        host: Address it listens on; any but loopback can be reached from other machines.
         on_start: Called with the link, which contains the access token, once the server listens.
-        listener: From :func:`open_socket`, if the port is already bound.
-
-    Raises:
-        ConfigError: As in :func:`open_socket`.
     """
     import uvicorn
 
-    listener = listener or open_socket(host, port)
     number = int(listener.getsockname()[1])
     any_address = host in ALL_ADDRESSES
     name = socket.gethostname() if any_address else host
@@ -157,7 +144,7 @@ def serve(
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            if not self.should_exit and on_start is not None:
+            if not self.should_exit:
                 on_start(link)
 
     off: dict[str, Any] = {"log_level": "error", "access_log": False, "lifespan": "off", "ws": "none"}
