@@ -22,12 +22,11 @@ class EffectComponent:
     """What one set of R runs contributes to an effect, over G groups of samples.
 
     A paired effect has one component (the differences within pairs), an unpaired one has two (one per arm, the second
-    negated). ``runs`` ``(R,)``: the effect, or one side of it with its sign, of each run, in percentage points.
-    ``cells`` ``(R, G)``: contributions to the deviation from the effect, whose mean over the groups is the run's.
+    negated).
     """
 
-    runs: np.ndarray
-    cells: np.ndarray
+    runs: np.ndarray  # (R,), the effect, or one side of it with its sign, of each run, in percentage points
+    cells: np.ndarray  # (R, G), contributions to the deviation from the effect; their mean over the groups is the run's
 
     def __sub__(self, other: Self) -> Self:
         return type(self)(self.runs - other.runs, self.cells - other.cells)
@@ -38,20 +37,13 @@ class EffectComponent:
 
 @dataclass(frozen=True)
 class EffectVariance:
-    """The variance of an effect, by source.
+    """The variance of an effect, by source."""
 
-    Args:
-        runs: variance between the runs of each component (of a single run, not of their mean).
-        counts: number of runs of each component.
-        groups: variance of the effect due to the choice of the ``n_groups`` groups, 0 or more.
-        shrinkage: factor, 0 to 1, by which the groups' observed deviations are shrunk to have that variance.
-    """
-
-    runs: tuple[float, ...]
-    counts: tuple[int, ...]
-    groups: float
+    runs: tuple[float, ...]  # between the runs of each component (of a single run, not of their mean)
+    counts: tuple[int, ...]  # number of runs of each component
+    groups: float  # variance of the effect due to the choice of groups, 0 or more
     n_groups: int
-    shrinkage: float
+    shrinkage: float  # factor, 0 to 1, by which the groups' observed deviations are shrunk to have that variance
 
     @property
     def total(self) -> float:

@@ -29,21 +29,13 @@ MIN_COPY_ROWS, MIN_COPY_LOSSES = 20, 6
 
 @dataclass
 class LoadedArm:
-    """An arm read from disk.
-
-    Attributes:
-        runs: its predictions.
-        states: ``run.json`` of each finished run, by path; empty for prediction files.
-        paths: of its runs or files.
-        partial: what is missing, such as unfinished runs.
-        published: whether the files are in the format of MLfix's published predictions.
-    """
+    """An arm read from disk."""
 
     runs: ArmRuns
-    states: dict[Path, dict[str, Any]] = field(default_factory=dict)
-    paths: list[str] = field(default_factory=list)
-    partial: list[str] = field(default_factory=list)
-    published: bool = False
+    states: dict[Path, dict[str, Any]] = field(default_factory=dict)  # run.json of each run; none for prediction files
+    paths: list[str] = field(default_factory=list)  # of its runs or files
+    partial: list[str] = field(default_factory=list)  # what is missing, such as unfinished runs
+    published: bool = False  # whether the files are in the format of MLfix's published predictions
 
 
 def as_arm(

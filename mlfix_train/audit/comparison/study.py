@@ -32,25 +32,15 @@ class ArmRuns:
 
 @dataclass(frozen=True)
 class Study:
-    """Aligned predictions of all arms, over N held-out samples and L labels.
+    """Aligned predictions of all arms, over N held-out samples and L labels."""
 
-    Args:
-        samples: ``(N,)`` sample ids.
-        labels: ``(L,)`` label names.
-        given: ``(N,)`` given labels, as indices into ``labels``.
-        clean: ``(N,)`` labels after the fixes; :data:`REMOVED` for excluded samples.
-        groups: ``(N,)`` group numbers.
-        runs: arm to the names of its R runs.
-        preds: arm to ``(R, N)`` predicted labels, int32; -1 where a run's table lacks the sample.
-    """
-
-    samples: pd.Index
-    labels: np.ndarray
-    given: np.ndarray
-    clean: np.ndarray
-    groups: np.ndarray
-    runs: Mapping[str, list[str]]
-    preds: Mapping[str, np.ndarray]
+    samples: pd.Index  # (N,) sample ids
+    labels: np.ndarray  # (L,) label names
+    given: np.ndarray  # (N,) given labels, as indices into labels
+    clean: np.ndarray  # (N,) labels after the fixes; REMOVED for excluded samples
+    groups: np.ndarray  # (N,) group numbers
+    runs: Mapping[str, list[str]]  # arm to the names of its R runs
+    preds: Mapping[str, np.ndarray]  # arm to (R, N) predicted labels, int32; -1 where a run's table lacks the sample
 
     @property
     def grouped(self) -> bool:
@@ -95,21 +85,16 @@ def pair_runs(arms: Sequence[ArmRuns], paired: bool | None = None) -> Pairing:
     candidates = [arm for arm in arms if paired or (paired is None and arm.seeded)]
     if all(arm in candidates for arm in arms[:2]):
         main_seeds, all_seeds = _common_runs(arms[:2]), _common_runs(candidates)
-        if len(all_seeds) >= MIN_CONTROL_OVERLAP * len(main_seeds):
-            members, common = candidates, all_seeds
-        else:
-            members, common = list(arms[:2]), main_seeds
+        overlaps = len(all_seeds) >= MIN_CONTROL_OVERLAP * len(main_seeds)
+        members, common = (candidates, all_seeds) if overlaps else (list(arms[:2]), main_seeds)
         sizes = [len(arm.predictions) for arm in members]
         if len(common) >= 2 or (common and (max(sizes) == 1 or (not paired and min(sizes) == 1))):
-            names = {arm.name for arm in members}
-            reduced = [
-                replace(arm, predictions={run: arm.predictions[run] for run in common}) if arm.name in names else arm
-                for arm in arms
-            ]
+            kept = {arm.name: {run: arm.predictions[run] for run in common} for arm in members}
+            reduced = [replace(arm, predictions=kept.get(arm.name, arm.predictions)) for arm in arms]
             left_out = [f"{arm.name} {run}" for arm in members for run in arm.predictions if run not in common]
             if len(members) < len(candidates):
                 left_out.append("the pairing of the control arm (it lacks too many of these seeds)")
-            return Pairing(reduced, frozenset(names), left_out)
+            return Pairing(reduced, frozenset(kept), left_out)
     if paired:
         raise RunError(
             "paired=true: the arms have fewer than two runs of the same name",
@@ -161,15 +146,8 @@ def build_study(arms: Sequence[ArmRuns], fixes: pd.DataFrame, groups: pd.Series 
     if groups is not None:
         known = groups.reindex(given.index).astype(object)
         codes = pd.factorize(known.where(known.notna(), pd.Series(given.index, index=given.index, dtype=object)))[0]
-    return Study(
-        samples=given.index,
-        labels=names.to_numpy(dtype=object),
-        given=names.get_indexer(pd.Index(given.to_numpy(dtype=object))),
-        clean=clean,
-        groups=codes,
-        runs=runs,
-        preds=preds,
-    )
+    given_codes = names.get_indexer(pd.Index(given.to_numpy(dtype=object)))
+    return Study(given.index, names.to_numpy(dtype=object), given_codes, clean, codes, runs, preds)
 
 
 def _positions(table: pd.DataFrame, given: pd.Series, required: np.ndarray, run: str, reference: str) -> np.ndarray:

@@ -4,7 +4,7 @@ import base64
 import itertools
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,25 +60,25 @@ def write_comparison(summary: Mapping[str, Any], folder: Path) -> list[Path]:
     """Writes ``summary.json``, ``compare.md``, ``compare.html`` and PNG charts; returns the charts' paths."""
     pngs: list[Path] = []
     svgs: dict[str, list[Path]] = {}
+
+    def draw(chart: Callable[..., Path | None], values: Any, stem: str, title: str) -> list[Path]:
+        """Draws a chart as PNG and SVG, and returns the SVG, if there is something to draw."""
+        png, svg = folder / f"{stem}.png", Path(temporary) / f"{stem}.svg"
+        if chart(values, png, title, svg) is None:
+            return []
+        pngs.append(png)
+        return [svg]
+
     with tempfile.TemporaryDirectory() as temporary:
-        svg_folder = Path(temporary)
         for (name, result), stem in zip(summary["slices"].items(), chart_stems(list(summary["slices"])), strict=True):
             svgs[name] = []
-            if not result["rows_clean"]:
-                continue
-            counts = f"{result['rows_original']:,} samples, {result['rows_clean']:,} clean"
-            png, svg = folder / f"{stem}.png", svg_folder / f"{stem}.svg"
-            pngs.append(charts.arms_histogram(result["runs"], png, f"Held-out error, {name} ({counts})", svg))
-            svgs[name].append(svg)
-            png, svg = folder / f"{stem}-effect.png", svg_folder / f"{stem}-effect.svg"
-            if charts.waterfall(result, png, f"Evaluation and training effect, {name}", svg):
-                pngs.append(png)
-                svgs[name].append(svg)
-        label_svg = svg_folder / "labels.svg"
-        label_png = charts.label_dots(summary["labels"], folder / "labels.png", "Change of single labels", label_svg)
-        if label_png:
-            pngs.append(label_png)
-        page = comparison_page(summary, svgs, label_svg if label_png else None)
+            if result["rows_clean"]:
+                counts = f"{result['rows_original']:,} samples, {result['rows_clean']:,} clean"
+                svgs[name] += draw(charts.arms_histogram, result["runs"], stem, f"Held-out error, {name} ({counts})")
+                title = f"Evaluation and training effect, {name}"
+                svgs[name] += draw(charts.waterfall, result, f"{stem}-effect", title)
+        label_svgs = draw(charts.label_dots, summary["labels"], "labels", "Change of single labels")
+        page = comparison_page(summary, svgs, label_svgs[0] if label_svgs else None)
     texts = {
         "summary.json": json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False),
         "compare.md": comparison_markdown(summary),

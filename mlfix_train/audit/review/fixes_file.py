@@ -123,15 +123,10 @@ def open_fixes(
     ignore: Collection[str] = (),
     reviewer: str = "",
 ) -> FixesFile:
-    """Merges the journal, an existing ``fixes.csv`` and a fixes file to start with.
+    """Merges the marks of the journal, an existing ``fixes.csv`` and a fixes file to start with.
 
-    Args:
-        path: ``fixes.csv`` of the review.
-        store: Marks, replayed from the journal.
-        table: Sample table.
-        fixes: A fixes file to start with; each version of it is imported once.
-        ignore: As in :func:`mlfix_train.data.fixes.table.match_fixes`.
-        reviewer: Recorded as the importer.
+    Each version of ``fixes`` is imported once, in the name of ``reviewer``; ``ignore`` is as in
+    :func:`mlfix_train.data.fixes.table.match_fixes`.
 
     Raises:
         FixesError: A fixes file does not match the samples; nothing is changed.
@@ -190,11 +185,8 @@ def _open_existing(file: FixesFile, table: pd.DataFrame, ignore: Collection[str]
         wanted = _wanted_marks(path, store, table, ignore)
         if file.is_own() or not entries:  # the journal was changed, or there was none
             imported = _import(store, wanted, str(path), reviewer)
-            file.notes.append(
-                f"Marks imported from {path} that the journal lacks: {imported:,}."
-                if entries
-                else f"Started from {path}, marks: {imported:,}."
-            )
+            note = f"Marks imported from {path} that the journal lacks" if entries else f"Started from {path}, marks"
+            file.notes.append(f"{note}: {imported:,}.")
             return
         lost = int(store.is_marked.sum()) - len(wanted)
         if lost > MAX_DROPPED and lost > len(store.authors) / 2:

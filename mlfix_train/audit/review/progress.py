@@ -117,12 +117,11 @@ def summarize(samples: Samples, store: MarkStore, seen_log: SeenLog, pace: Pace)
 
         - ``samples``, ``reviewed``, ``marked``, ``invalid``: numbers of samples;
         - ``per_minute``: samples seen and samples marked per minute;
-        - ``marked_percent``: share of the reviewed samples that are marked, percent, ``None`` before any;
+        - ``marked_percent``: of the reviewed samples, ``None`` before any;
         - ``expected``: wrong labels the audit expected among the reviewed, ``None`` unless suspicion is calibrated;
         - ``remaining``: wrong labels expected among the rest, corrected by how the marks compare with ``expected``;
         - ``worth_reviewing``: samples of the rest whose label is wrong with a probability of at least 5%;
-        - ``keep_going``: ``True``, ``False``, or ``None`` where it is not known;
-        - ``message``: that in a sentence;
+        - ``keep_going``: ``True``, ``False``, or ``None`` where it is not known; ``message``: that in a sentence;
         - ``random_sample``: see :func:`error_rate`.
     """
     marked = store.is_marked
@@ -199,12 +198,8 @@ def error_rate(store: MarkStore, seen_in_random: np.ndarray) -> dict[str, Any] |
     low = high = wrong / n
     if n < n_samples:
         low, high = binomtest(wrong, n).proportion_ci(0.95, method="exact")
-    return {
-        **estimate,
-        "rate": round(100 * wrong / n, 3),
-        "interval": [round(100 * low, 3), round(100 * high, 3)],
-        "wrong_in_all": [int(np.floor(low * n_samples)), int(np.ceil(high * n_samples))],
-    }
+    estimate |= {"rate": round(100 * wrong / n, 3), "interval": [round(100 * low, 3), round(100 * high, 3)]}
+    return estimate | {"wrong_in_all": [int(np.floor(low * n_samples)), int(np.ceil(high * n_samples))]}
 
 
 def draw_random(n_samples: int, drawn: Sequence[int], count: int, seed: int) -> list[int]:

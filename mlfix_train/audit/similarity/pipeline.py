@@ -205,17 +205,13 @@ def _remove_unfinished(folder: Path) -> None:
 def _read_cache(folder: Path, key: str, count: int) -> EmbeddedImages | None:
     """Returns what an earlier call with the same key kept, if it is complete and unchanged."""
     try:
-        with np.load(folder / "neighbours.npz", allow_pickle=False) as kept:
-            if str(kept["key"]) != key:
-                return None
-            neighbours = Neighbours(kept["index"], kept["distance"], float(kept["recall"]))
-            checksum = int(kept["embeddings_crc32"])
         embeddings = np.load(folder / "embeddings.npy", allow_pickle=False)
-        if len(embeddings) != count or zlib.crc32(embeddings.tobytes()) != checksum:
-            return None
-        return EmbeddedImages(embeddings, neighbours, key)
+        with np.load(folder / "neighbours.npz", allow_pickle=False) as kept:
+            is_same = str(kept["key"]) == key and int(kept["embeddings_crc32"]) == zlib.crc32(embeddings.tobytes())
+            neighbours = Neighbours(kept["index"], kept["distance"], float(kept["recall"]))
     except (OSError, ValueError, KeyError, EOFError):
         return None
+    return EmbeddedImages(embeddings, neighbours, key) if is_same and len(embeddings) == count else None
 
 
 def order_images(
