@@ -80,15 +80,9 @@ def as_fixes(fixes: FixesLike, reference: ArmRuns) -> pd.DataFrame:
 
 
 def match_held_out(fixes: pd.DataFrame, reference: ArmRuns, ignore: Collection[str] = ()) -> pd.DataFrame:
-    """Matches fixes to the held-out samples of an arm, where the training samples are not known.
+    """Matches fixes to the held-out samples of an arm (as ``match_fixes``), where the training samples are not known.
 
-    Args:
-        fixes: from :func:`mlfix_train.data.fixes.table.read_fixes`.
-        reference: an arm all of whose runs hold out the same samples.
-        ignore: as in :func:`mlfix_train.data.fixes.table.match_fixes`.
-
-    Returns:
-        The matched fixes; ``attrs["outside"]`` is the number of fixed samples that are not held out.
+    ``attrs["outside"]`` of the result is the number of fixed samples that are not held out.
     """
     held_out = next(iter(reference.predictions.values())).set_index("sample_id")[["label"]]
     held_out = held_out.assign(path=held_out.index)
@@ -140,10 +134,8 @@ def _load_runs(name: str, where: Paths) -> LoadedArm:
         state = states[run.path] = run.require()
         arm = state["config"]["arm"]
         if arm != name:
-            raise RunError(
-                f"{name}={where} holds a run of the arm {arm}: {run.path}",
-                f"give the runs of arm={name}, such as {name}=outputs/<name>/{name}",
-            )
+            hint = f"give the runs of arm={name}, such as {name}=outputs/<name>/{name}"
+            raise RunError(f"{name}={where} holds a run of the arm {arm}: {run.path}", hint)
     if not states:
         problem = f"{name}={where}: none of its {len(runs)} run(s) is finished"
         raise RunError(problem, "wait for them, or start them again", partial[:6])
@@ -205,11 +197,8 @@ def check_comparable(
 ) -> None:
     """Checks that the arms differ only in arm, seed and fixes, and that the other arms were trained with these fixes.
 
-    Args:
-        arms: as loaded; prediction files don't record their settings, and pass.
-        fixes: the matched fixes; ``None`` skips the check of the fixes.
-        ignore: ``settings``, ``fixes`` and ``labels`` allow such differences.
-        fixes_path: path of the fixes, for errors.
+    Prediction files record no settings, and pass; ``fixes`` is ``None`` if they can't be checked. ``settings``,
+    ``fixes`` and ``labels`` in ``ignore`` allow such differences.
 
     Raises:
         RunError: naming the run and the settings that differ.
@@ -236,13 +225,9 @@ def check_comparable(
                 changed[:8],
             )
         used = state["identity"].get("fixes")
-        if fixes is None or used is None or "fixes" in ignore:
-            continue
-        if used != fixes_fingerprint(fixes):
-            raise RunError(
-                f"{path} was trained with other fixes than fixes.path={fixes_path}",
-                "give the fixes that it was trained with, or ignore=[fixes] to evaluate it with these",
-            )
+        if fixes is not None and "fixes" not in ignore and used not in (None, fixes_fingerprint(fixes)):
+            hint = "give the fixes that it was trained with, or ignore=[fixes] to evaluate it with these"
+            raise RunError(f"{path} was trained with other fixes than fixes.path={fixes_path}", hint)
 
 
 def _shared_settings(state: Mapping[str, Any]) -> dict[str, Any]:

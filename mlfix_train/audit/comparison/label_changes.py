@@ -17,10 +17,6 @@ FALSE_DISCOVERY_RATE = 0.05
 def label_changes(study: Study, paired: bool) -> list[dict[str, Any]]:
     """Compares the error of the original and the fixed arm for every label, on clean samples.
 
-    Args:
-        study: with both arms.
-        paired: whether their runs form pairs.
-
     Returns:
         One dict per label, largest change first: ``label``, ``rows``, ``groups``, ``before`` and ``after`` (error in
         percent), ``training`` (points; above 0 is better), ``ci95``, ``p_value`` (Student's t, with the variance of

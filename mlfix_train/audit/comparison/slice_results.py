@@ -17,12 +17,7 @@ def slice_result(
 ) -> dict[str, Any]:
     """Returns one entry of ``slices`` in ``summary.json``.
 
-    Args:
-        study: the aligned predictions.
-        mask: bool ``(N,)``, the samples of the slice.
-        paired: names of the arms whose runs form pairs.
-        seed: of resampling and permutation.
-        resamples: number of resamples of the interval, and of permutations.
+    ``mask``, bool ``(N,)``, says which samples are in the slice, ``paired`` which arms have runs that form pairs.
 
     Returns:
         ``rows_original``, ``rows_clean``, ``groups_clean``; ``error`` and ``error_sd`` (percent; mean and standard
@@ -56,10 +51,8 @@ def slice_result(
 def _summarize(
     runs: Mapping[str, list[float] | None], statistic: Callable[[list[float]], Any], fewest: int = 1
 ) -> dict[str, float | None]:
-    return {
-        key: round(float(statistic(values)), 6) if values and len(values) >= fewest else None
-        for key, values in runs.items()
-    }
+    known = {key: values if values and len(values) >= fewest else None for key, values in runs.items()}
+    return {key: None if values is None else round(float(statistic(values)), 6) for key, values in known.items()}
 
 
 class _SliceErrors:

@@ -96,10 +96,8 @@ def pair_runs(arms: Sequence[ArmRuns], paired: bool | None = None) -> Pairing:
                 left_out.append("the pairing of the control arm (it lacks too many of these seeds)")
             return Pairing(reduced, frozenset(kept), left_out)
     if paired:
-        raise RunError(
-            "paired=true: the arms have fewer than two runs of the same name",
-            "give files whose names end in the same numbers, or paired=false",
-        )
+        hint = "give files whose names end in the same numbers, or paired=false"
+        raise RunError("paired=true: the arms have fewer than two runs of the same name", hint)
     return Pairing(list(arms), frozenset(), [])
 
 
@@ -111,19 +109,17 @@ def build_study(arms: Sequence[ArmRuns], fixes: pd.DataFrame, groups: pd.Series 
     """Aligns the predictions of all arms by sample.
 
     Args:
-        arms: the first is the reference: all its runs hold out the same samples.
+        arms: all runs of the first hold out the same samples; those of the others may lack what the fixes exclude.
         fixes: matched fixes, indexed by ``sample_id``, with ``new_label``.
         groups: group (photo or track) of each sample by ``sample_id``; without it every sample is its own group.
 
     Raises:
-        RunError: an arm without runs, or runs that hold out other samples or with other given labels. Runs of the
-            other arms may lack samples that the fixes exclude.
+        RunError: an arm without runs, or runs that hold out other samples or with other given labels.
     """
     for arm in arms:
         if not arm.predictions:
-            raise RunError(
-                f"the arm {arm.name} has no runs with predictions", f"train some: mlfix train arm={arm.name}"
-            )
+            hint = f"train some: mlfix train arm={arm.name}"
+            raise RunError(f"the arm {arm.name} has no runs with predictions", hint)
     table = next(iter(arms[0].predictions.values()))
     given = table.set_index("sample_id")["label"].astype(object).sort_index()
     new_labels, keep = apply_fixes(given, fixes)

@@ -63,10 +63,9 @@ def check_embeddings(embeddings: np.ndarray, name: str = "embeddings") -> np.nda
         raise DataError(f"{name} have the shape {x.shape}", hint)
     bad = np.flatnonzero(~np.isfinite(x).all(1))
     if len(bad):
-        raise DataError(
-            f"{name}: {len(bad):,} of {len(x):,} rows contain NaN or infinity, the first is row {bad[0]}",
-            "embed these images again; a network that outputs NaN has diverged, or overflowed in half precision",
-        )
+        problem = f"{name}: {len(bad):,} of {len(x):,} rows contain NaN or infinity, the first is row {bad[0]}"
+        hint = "embed these images again; a network that outputs NaN has diverged, or overflowed in half precision"
+        raise DataError(problem, hint)
     if x.size and (largest := float(np.abs(x).max())) > LARGEST_VALUE:
         hint = f"scale them: squares of values above {LARGEST_VALUE:g} overflow"
         raise DataError(f"{name} contain values as large as {largest:.3g}", hint)
@@ -108,13 +107,9 @@ def nearest_neighbours(
 
 
 def rerank(candidates: Neighbours, features: np.ndarray, k: int, block_size: int = 512) -> Neighbours:
-    """Selects the nearest of given candidates by their exact distance.
+    """Selects the k nearest of given candidates, such as neighbours after a projection, by their exact distance.
 
-    Args:
-        candidates: Such as neighbours after a projection; their ``recall`` is kept.
-        features: ``(N, D)``, may be a memory map in half precision; read in blocks.
-        k: Neighbours to keep.
-        block_size: Points processed at a time.
+    ``features`` ``(N, D)`` may be a memory map in half precision and are read in blocks.
     """
     n, n_candidates = candidates.index.shape
     k = min(k, n_candidates)

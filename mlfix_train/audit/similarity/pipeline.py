@@ -63,10 +63,8 @@ def check_embedder(embedder: Any, key: str = "embedder") -> Embedder:
     needed = (*Embedder.__annotations__, "fit", "features", "project")
     missing = [name for name in needed if not hasattr(embedder, name)]
     if missing:
-        raise ConfigError(
-            f"{key}: {type(embedder).__name__} has no {format_list(missing, 10)}",
-            "derive it from mlfix_train.models.embedding.base.TorchEmbedder",
-        )
+        hint = "derive it from mlfix_train.models.embedding.base.TorchEmbedder"
+        raise ConfigError(f"{key}: {type(embedder).__name__} has no {format_list(missing, 10)}", hint)
     return cast(Embedder, embedder)
 
 
@@ -128,10 +126,9 @@ def embed_and_search(
     width = embedder.project(first).shape[1]
     needed, free = 12.0 * width * len(rows), available_memory()  # embeddings, a centered copy, parts of products
     if needed > free:
-        raise DataError(
-            f"the embeddings need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are available",
-            "project them to fewer dimensions: width=128 (the error of the projection is measured and reported)",
-        )
+        problem = f"the embeddings need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are available"
+        hint = "project them to fewer dimensions: width=128 (the error of the projection is measured and reported)"
+        raise DataError(problem, hint)
     block_size = BATCHES_PER_BLOCK * batch_size
     if not embedder.n_candidates:
 

@@ -52,16 +52,10 @@ def refine_graph(
     Pairs of edges that both existed in the previous round are skipped. Every point reads the graph of the previous
     round, so the result does not depend on the number of threads.
 
-    Args:
-        x: float32 ``(N, D)``.
-        index: int32 ``(N, K)``, nearest first, -1 if there is no neighbour.
-        squared: float32 ``(N, K)``, squared distances, infinity if there is no neighbour.
-        is_new: bool ``(N, K)``, which entries the previous round added; all of them in the first round.
-        reverse: int32 ``(N, R)``, from :func:`reverse_graph`.
-        reverse_is_new: bool ``(N, R)``, from there, too.
-
-    Returns:
-        The refined ``index`` and ``squared``, and which entries are new.
+    ``index``, int32 ``(N, K)``, has the nearest first, -1 if there is no neighbour; ``squared``, float32 ``(N, K)``,
+    their squared distances to ``x``, float32 ``(N, D)``; ``is_new``, bool ``(N, K)``, which entries the previous round
+    added (all of them in the first). ``reverse`` and ``reverse_is_new`` are from :func:`reverse_graph`. Returns the
+    refined ``index`` and ``squared``, and which entries are new.
     """
     n, k = index.shape
     d, r = x.shape[1], reverse.shape[1]

@@ -81,10 +81,8 @@ def check_order(order: Sequence[int] | np.ndarray, n: int) -> np.ndarray:
     """
     found = np.asarray(order)
     if found.shape != (n,) or not np.issubdtype(found.dtype, np.integer):
-        raise DataError(
-            f"an order of shape {found.shape} and type {found.dtype} was given for {n:,} images",
-            "give a permutation of their row numbers; was it made for other images?",
-        )
+        problem = f"an order of shape {found.shape} and type {found.dtype} was given for {n:,} images"
+        raise DataError(problem, "give a permutation of their row numbers; was it made for other images?")
     if n and not (np.sort(found) == np.arange(n)).all():
         raise DataError(f"the order of {n:,} images is not a permutation of 0 to {n - 1:,}", "sort them again")
     return found.astype(np.int64)
