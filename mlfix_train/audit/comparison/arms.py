@@ -27,8 +27,7 @@ from mlfix_train.audit.comparison.slice_results import slice_result
 from mlfix_train.audit.comparison.study import build_study, pair_runs
 from mlfix_train.audit.scores.slices import SliceSpec, select_slices
 
-MAX_PLANNED_SLICES = 5
-"""With more slices than this, p-values are corrected for multiple testing."""
+MAX_PLANNED_SLICES = 5  # with more slices than this, p-values are corrected for multiple testing
 
 
 @dataclass(frozen=True)

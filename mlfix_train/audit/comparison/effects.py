@@ -13,8 +13,7 @@ from typing import Self
 
 import numpy as np
 
-ROUNDING = 1e-20
-"""Variances (squared percentage points) below this are rounding errors, and count as 0."""
+ROUNDING = 1e-20  # variances (squared percentage points) below this are rounding errors, and count as 0
 
 
 @dataclass(frozen=True)

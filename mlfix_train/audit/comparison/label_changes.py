@@ -9,8 +9,7 @@ from mlfix_train.audit.comparison.effects import difference, effect_variance, er
 from mlfix_train.audit.comparison.significance import add_q_values, smallest_p_value
 from mlfix_train.audit.comparison.study import REMOVED, Study
 
-MIN_GROUPS = 5
-"""Labels with fewer groups of held-out samples are listed, but not tested."""
+MIN_GROUPS = 5  # labels with fewer groups of held-out samples are listed, but not tested
 FALSE_DISCOVERY_RATE = 0.05
 
 

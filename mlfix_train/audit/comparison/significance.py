@@ -15,10 +15,8 @@ from scipy import stats
 
 from mlfix_train.audit.comparison.effects import EffectComponent, EffectVariance
 
-ALPHA = 0.05
-"""Significance level of all tests."""
-MAX_RUNS = 10_000
-"""Upper limit of :func:`runs_needed`."""
+ALPHA = 0.05  # significance level of all tests
+MAX_RUNS = 10_000  # upper limit of runs_needed
 
 
 def permutation_p_value(components: Sequence[EffectComponent], seed: int = 0, resamples: int = 10_000) -> float | None:

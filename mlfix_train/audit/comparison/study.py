@@ -9,8 +9,7 @@ import pandas as pd
 from mlfix_train.data.fixes.table import apply_fixes
 from mlfix_train.errors import RunError, format_list
 
-REMOVED = -1
-"""The clean label of a sample that the fixes exclude."""
+REMOVED = -1  # the clean label of a sample that the fixes exclude
 MIN_CONTROL_OVERLAP = 0.8
 """Fraction of the common seeds of original and fixed arm that the control arm must have to be paired with them."""
 

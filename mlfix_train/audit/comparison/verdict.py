@@ -7,10 +7,8 @@ from typing import Any
 from mlfix_train.audit.comparison.significance import ALPHA, MAX_RUNS
 from mlfix_train.audit.scores.slices import ALL
 
-HEADLINE_SLICES = 4
-"""Number of slices that the headline names."""
-NEGLIGIBLE = 0.005
-"""Points that two decimals show as 0.00."""
+HEADLINE_SLICES = 4  # number of slices that the headline names
+NEGLIGIBLE = 0.005  # points that two decimals show as 0.00
 
 
 class Verdict(StrEnum):

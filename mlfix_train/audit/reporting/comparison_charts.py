@@ -23,10 +23,8 @@ ARM_ROWS = (
 )
 """Key of the error, text, color and hatch: rows differ in position, shade and hatch, not in color alone."""
 PathLike = str | os.PathLike[str]
-WIDTH = 6.8
-"""Inches; narrower than other charts, since two of them stand side by side on the page."""
-MIN_HISTOGRAM_RUNS = 6
-"""With fewer runs in every arm, dots are drawn instead of histograms."""
+WIDTH = 6.8  # inches; narrower than other charts, since two of them stand side by side on the page
+MIN_HISTOGRAM_RUNS = 6  # with fewer runs in every arm, dots are drawn instead of histograms
 
 
 def arms_histogram(

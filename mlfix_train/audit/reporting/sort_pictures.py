@@ -24,14 +24,10 @@ from mlfix_train.audit.reporting.panels import (
 from mlfix_train.audit.reporting.text import font, printable, shorten
 from mlfix_train.audit.scores.slices import select_labels, slug
 
-MAX_IMAGES, SIDE = 2_000, 40
-"""Images on a mosaic, and their side, px."""
-FRAMED_FRACTION = 0.02
-"""Fraction of a label's images that get a frame: those with the highest outlier score."""
-N_OUTLIERS = 108
-"""Images on the panel of outliers."""
-N_GROUPS, GROUP_SIZE = 12, 8
-"""Groups on the panel of near-duplicates, and images of each."""
+MAX_IMAGES, SIDE = 2_000, 40  # images on a mosaic, and their side, px
+FRAMED_FRACTION = 0.02  # fraction of a label's images that get a frame: those with the highest outlier score
+N_OUTLIERS = 108  # images on the panel of outliers
+N_GROUPS, GROUP_SIZE = 12, 8  # groups on the panel of near-duplicates, and images of each
 Images = Callable[[np.ndarray], np.ndarray]
 
 

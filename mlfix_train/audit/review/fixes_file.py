@@ -25,8 +25,7 @@ log = logging.getLogger(__name__)
 
 HEADER = ",".join(COLUMNS) + "\n"
 EDITED = "fixes.csv, edited outside the review"
-MAX_DROPPED = 20
-"""An edited file that lacks more marks than this, and more than half of all, is refused."""
+MAX_DROPPED = 20  # an edited file that lacks more marks than this, and more than half of all, is refused
 
 
 class FixesFile:

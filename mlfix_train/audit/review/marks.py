@@ -15,8 +15,7 @@ from mlfix_train.audit.review.journal import Journal
 from mlfix_train.audit.review.samples import NONE, Samples
 from mlfix_train.data.samples import INVALID
 
-INVALID_CODE = -2
-"""Code of the mark ``invalid``."""
+INVALID_CODE = -2  # code of the mark "invalid"
 
 
 class Change(NamedTuple):

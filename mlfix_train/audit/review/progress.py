@@ -22,8 +22,7 @@ from mlfix_train.data.files.atomic import atomic_path
 
 log = logging.getLogger(__name__)
 
-PRIOR_COUNT = 5.0
-"""Weight of the audit's estimate against what is found, as a number of wrong labels."""
+PRIOR_COUNT = 5.0  # weight of the audit's estimate against what is found, as a number of wrong labels
 RECENT = 200
 """Reviewed samples before the share of marked ones is used, and samples that it is taken over without an audit."""
 WINDOW, SLOT = 600.0, 15.0

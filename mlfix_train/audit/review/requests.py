@@ -10,12 +10,9 @@ from mlfix_train.audit.review.samples import Samples
 from mlfix_train.data.samples import INVALID
 from mlfix_train.errors import MlfixError, did_you_mean
 
-MAX_BODY = 8 << 20
-"""Largest request body, bytes."""
-MAX_MARKS = 20_000
-"""Most marks, or rows, in one request."""
-MAX_NAME, MAX_LABEL = 80, 200
-"""Longest reviewer name or request id, and longest new label, characters."""
+MAX_BODY = 8 << 20  # largest request body, bytes
+MAX_MARKS = 20_000  # most marks, or rows, in one request
+MAX_NAME, MAX_LABEL = 80, 200  # longest reviewer name or request id, and longest new label, characters
 EXAMPLE = 'send {"marks": [{"sample_id": "...", "new_label": "invalid"}]}'
 
 

@@ -14,10 +14,8 @@ import pandas as pd
 from mlfix_train.data.samples import COLUMNS as TABLE_COLUMNS
 from mlfix_train.data.samples import label_list
 
-NONE = -1
-"""Code of a missing label, row or mark."""
-N_TYPICAL = 8
-"""Typical images of each label."""
+NONE = -1  # code of a missing label, row or mark
+N_TYPICAL = 8  # typical images of each label
 N_CANDIDATES = 64
 """Typical images are chosen from this many of the least suspicious samples of a label (or a quarter, if more)."""
 N_BINS, MAX_NUMBERS = 10, 30

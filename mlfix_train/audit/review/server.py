@@ -27,11 +27,9 @@ if TYPE_CHECKING:
     from mlfix_train.audit.review.session import ReviewSession
 
 ASSETS = Path(__file__).parent / "assets"
-PORT, N_PORTS = 8377, 50
-"""First port that is tried, and how many."""
+PORT, N_PORTS = 8377, 50  # first port that is tried, and how many
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-PAUSE = 0.1
-"""Seconds without a request before sheets are cut in the background."""
+PAUSE = 0.1  # seconds without a request before sheets are cut in the background
 ALL_ADDRESSES = ("0.0.0.0", "::", "")  # noqa: S104 - only if the user asks for it
 
 

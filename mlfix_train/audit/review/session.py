@@ -36,14 +36,10 @@ from mlfix_train.errors import DataError, MlfixError, did_you_mean
 
 log = logging.getLogger(__name__)
 
-N_SUGGESTIONS = 9
-"""Labels suggested for a group, one per digit key."""
-DRAW_COUNT = 200
-"""Samples drawn at a time for the random sample."""
-LABELS_PER_SHEET = 32
-"""Labels whose typical images share a sheet, one label per line."""
-MAX_VIEWS = 24
-"""Views kept in memory."""
+N_SUGGESTIONS = 9  # labels suggested for a group, one per digit key
+DRAW_COUNT = 200  # samples drawn at a time for the random sample
+LABELS_PER_SHEET = 32  # labels whose typical images share a sheet, one label per line
+MAX_VIEWS = 24  # views kept in memory
 REQUESTS = (
     *("describe", "view", "block", "group", "sample", "progress", "changes", "seen", "draw", "save_state"),
     *("marks", "review_group", "undo", "redo", "add_label", "dismiss_conflicts"),

@@ -22,18 +22,14 @@ from mlfix_train.data.pixels.decode import UnreadableImage, decode_image
 
 log = logging.getLogger(__name__)
 
-BLOCK = 256
-"""Samples that the page fetches at a time: one sheet of small tiles."""
-SMALL, LARGE, FULL = 64, 192, 480
-"""Largest sides of tiles, and of a single image, pixels."""
+BLOCK = 256  # samples that the page fetches at a time: one sheet of small tiles
+SMALL, LARGE, FULL = 64, 192, 480  # largest sides of tiles, and of a single image, pixels
 SMALL_COLUMNS, LARGE_COLUMNS = 16, 4
 QUALITY = 90
 MEMORY_SHEETS, DISK_LIMIT = 64, 1 << 30
 """Sheets cached in memory, each below 1 MB, and bytes of sheets cached on disk, at most."""
-MAX_PLANS = 50_000
-"""Names of sheets that are remembered."""
-BACKGROUND = 232
-"""Grey of an empty tile."""
+MAX_PLANS = 50_000  # names of sheets that are remembered
+BACKGROUND = 232  # grey of an empty tile
 MIN_BRIGHTNESS, MAX_GAIN = 105, 4.0
 """Mean brightness, 0 to 255, that darker tiles are raised to, and the largest factor."""
 VERSION = 1

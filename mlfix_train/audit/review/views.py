@@ -13,12 +13,9 @@ import numpy as np
 from mlfix_train.audit.review.samples import NONE, Samples, natural_sort_key
 from mlfix_train.errors import check_choice
 
-SCREEN_SIZE = 60
-"""Samples of a group seen at once; groups are ordered by the suspicion that these hold."""
-FIRST_BAND = 48
-"""Samples in the first band of the order ``both``; each further band is twice as long."""
-MIN_SUSPICION = 0.5
-"""Samples at least this suspicious are shown by the filter ``suspicious``."""
+SCREEN_SIZE = 60  # samples of a group seen at once; groups are ordered by the suspicion that these hold
+FIRST_BAND = 48  # samples in the first band of the order "both"; each further band is twice as long
+MIN_SUSPICION = 0.5  # samples at least this suspicious are shown by the filter "suspicious"
 GROUP_BY = ("label", "pair", "all", "random")
 SORT_BY = ("suspicion", "visual", "both")
 GROUP_ORDERS = ("suspicion", "name")

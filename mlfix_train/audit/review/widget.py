@@ -13,8 +13,7 @@ from mlfix_train.audit.review.server import ASSETS
 from mlfix_train.audit.review.session import ReviewSession, open_session
 from mlfix_train.data.pixels.store import PixelStore
 
-HEIGHT = 760
-"""Height of the widget, CSS pixels."""
+HEIGHT = 760  # height of the widget, CSS pixels
 _OPEN: dict[Path, ReviewSession] = {}
 
 

@@ -16,10 +16,8 @@ from mlfix_train.audit.reporting.pictures import Picture
 from mlfix_train.audit.reporting.wandb import find_tracker
 from mlfix_train.audit.similarity.neighbours import Neighbours, nearest_neighbours
 
-N_QUERIES, N_NEIGHBOURS = 12, 8
-"""Rows of the panel, and neighbours in each."""
-MAX_PANELS = 12
-"""Panels per training, spread evenly over its epochs."""
+N_QUERIES, N_NEIGHBOURS = 12, 8  # rows of the panel, and neighbours in each
+MAX_PANELS = 12  # panels per training, spread evenly over its epochs
 
 
 class NeighbourCallback(ValidationCollector):

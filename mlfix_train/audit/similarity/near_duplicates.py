@@ -12,8 +12,7 @@ import pandas as pd
 from mlfix_train.audit.similarity.neighbours import Neighbours
 from mlfix_train.models.embedding.base import Embedder
 
-N_PERTURBED = 256
-"""Images whose perturbed copies set the threshold."""
+N_PERTURBED = 256  # images whose perturbed copies set the threshold
 PERTURBED_QUANTILE = 0.25
 """Share of the perturbed copies that count as near-duplicates. On GTSRB, 99% of the pairs this close come from one
 track and 99.9% share a label."""

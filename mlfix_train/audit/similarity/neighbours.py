@@ -17,20 +17,13 @@ from mlfix_train.errors import DataError, check_range
 
 log = logging.getLogger(__name__)
 
-EXACT_LIMIT = 12_000
-"""Up to this many points, all pairs are compared."""
-BLOCK_SIZE = 1 << 25
-"""Distances held at a time (float32: 128 MB)."""
-LARGEST_VALUE = 1e15
-"""Sums of the squares of larger numbers overflow float32."""
-RECALL_SAMPLE = 512
-"""Points whose true neighbours measure the recall."""
-CELL_SIZE = 256
-"""Mean number of points in a cell."""
-N_PROBES = 16
-"""Cells each point is compared with, its own included."""
-MAX_ROUNDS = 12
-"""Rounds of refinement at most."""
+EXACT_LIMIT = 12_000  # up to this many points, all pairs are compared
+BLOCK_SIZE = 1 << 25  # distances held at a time (float32: 128 MB)
+LARGEST_VALUE = 1e15  # sums of the squares of larger numbers overflow float32
+RECALL_SAMPLE = 512  # points whose true neighbours measure the recall
+CELL_SIZE = 256  # mean number of points in a cell
+N_PROBES = 16  # cells each point is compared with, its own included
+MAX_ROUNDS = 12  # rounds of refinement at most
 
 
 @dataclass(frozen=True)

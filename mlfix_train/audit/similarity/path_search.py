@@ -15,10 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-MAX_SEGMENT = 10
-"""Longest segment that a kick moves."""
-RELATIVE_TOLERANCE = 1e-7
-"""Gains below this, relative to the mean step, are rounding errors."""
+MAX_SEGMENT = 10  # longest segment that a kick moves
+RELATIVE_TOLERANCE = 1e-7  # gains below this, relative to the mean step, are rounding errors
 
 
 class Problem(NamedTuple):

@@ -27,8 +27,7 @@ from mlfix_train.errors import ConfigError, DataError, format_list
 from mlfix_train.models.embedding.base import Embedder, Progress
 
 N_NEIGHBORS = 10
-BATCHES_PER_BLOCK = 32
-"""Batches embedded between two points from which an interrupted run can continue."""
+BATCHES_PER_BLOCK = 32  # batches embedded between two points from which an interrupted run can continue
 
 
 class Images(Protocol):

@@ -13,10 +13,8 @@ import numpy as np
 from mlfix_train.audit.similarity.neighbours import Neighbours, check_embeddings, nearest_neighbours
 from mlfix_train.errors import DataError, check_range
 
-N_CANDIDATES = 10
-"""Neighbours that a step of the path may lead to."""
-MAX_REVERSAL = 50_000
-"""Longest segment that one move may reverse; on larger data less."""
+N_CANDIDATES = 10  # neighbours that a step of the path may lead to
+MAX_REVERSAL = 50_000  # longest segment that one move may reverse; on larger data less
 
 
 def seriate(
