@@ -57,7 +57,7 @@ def add_q_values(results: Iterable[dict[str, Any]]) -> None:
             result["q_value"] = float(q)
 
 
-def power(effect: float, variance: EffectVariance, runs: int, alpha: float = ALPHA) -> float:
+def power(effect: float, variance: EffectVariance, runs: int) -> float:
     """Returns the probability that ``runs`` runs of each arm show ``effect`` (two-sided, as many samples as here)."""
     if runs < 2:
         return 0.0
@@ -65,7 +65,7 @@ def power(effect: float, variance: EffectVariance, runs: int, alpha: float = ALP
     if planned.total == 0:
         return float(effect != 0)
     df = planned.satterthwaite_df() if variance.groups > 0 else float(len(variance.counts) * (runs - 1))
-    critical = stats.t.ppf(1 - alpha / 2, df)
+    critical = stats.t.ppf(1 - ALPHA / 2, df)
     noncentrality = abs(effect) / np.sqrt(planned.total)
     if noncentrality > critical + 20 + critical * 10 / np.sqrt(df):
         return 1.0  # beyond what scipy's noncentral t can compute

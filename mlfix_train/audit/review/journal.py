@@ -101,17 +101,17 @@ class Journal:
         content = self._file.read()
         complete, _, rest = content.rpartition(b"\n")
         if rest:
-            with contextlib.suppress(ValueError):
+            try:
                 json.loads(rest)
-                complete, rest = content, b""
+            except ValueError:
+                backup = self.path.with_name(f"journal-truncated-{int(time.time())}.txt")
+                backup.write_bytes(rest)
+                text = "%s: the last line is truncated and was never acknowledged; moved to %s"
+                log.warning(text, self.path, backup.name)
+                os.ftruncate(self._file.fileno(), len(content) - len(rest))
+            else:  # only the end of the line is missing
+                complete = content
                 append_line(self._file)
-        if rest:
-            backup = self.path.with_name(f"journal-truncated-{int(time.time())}.txt")
-            backup.write_bytes(rest)
-            log.warning(
-                "%s: the last line is truncated and was never acknowledged; moved to %s", self.path, backup.name
-            )
-            os.ftruncate(self._file.fileno(), len(content) - len(rest))
         if not complete:
             self.name = secrets.token_hex(8)
             append_line(self._file, {**HEADER, "name": self.name, "started": utc_now()})

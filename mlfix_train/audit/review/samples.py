@@ -163,13 +163,13 @@ def natural_sort_key(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isascii() and part.isdecimal() else (1, 0, part.casefold()) for part in parts]
 
 
-def typical_images(samples: Samples, count: int = N_TYPICAL) -> np.ndarray:
-    """Chooses images that show what each label looks like: row numbers, int32 ``(C, count)``, padded with :data:`NONE`.
+def typical_images(samples: Samples) -> np.ndarray:
+    """Chooses images that show what each label looks like: row numbers, int32 ``(C, 8)``, padded with :data:`NONE`.
 
     They are the most ordinary of the label's least suspicious samples, at most one per track or photo where there are
     enough of these.
     """
-    typical = np.full((len(samples.labels), count), NONE, np.int32)
+    typical = np.full((len(samples.labels), N_TYPICAL), NONE, np.int32)
     order = np.lexsort((np.arange(len(samples)), np.nan_to_num(samples.suspicion, nan=0.5), samples.given))
     ends = np.searchsorted(samples.given[order], np.arange(len(samples.labels) + 1))
     for label in range(len(samples.labels)):
@@ -183,6 +183,6 @@ def typical_images(samples: Samples, count: int = N_TYPICAL) -> np.ndarray:
         _, first = np.unique(samples.groups[rows], return_index=True)
         is_first = np.zeros(len(rows), bool)
         is_first[first] = True
-        chosen = np.concatenate([rows[is_first], rows[~is_first]])[:count]
+        chosen = np.concatenate([rows[is_first], rows[~is_first]])[:N_TYPICAL]
         typical[label, : len(chosen)] = chosen
     return typical

@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -70,7 +70,7 @@ class ReviewSession:
         self.fixes_path = self.fixes.path
         self.reviewer_states = ReviewerStates(self.fixes_path.with_name("reviewer_state.json"))
         self.typical = typical_images(self.samples)
-        self._paces: dict[str, Pace] = {}
+        self._paces: defaultdict[str, Pace] = defaultdict(Pace)  # by reviewer
         self._views: OrderedDict[str, View] = OrderedDict()
         self._views_lock = threading.Lock()
 
@@ -250,7 +250,7 @@ class ReviewSession:
         with self.store.lock:
             outcome = self.store.mark(changes, reviewer, requests.parse_request_id(payload))
             rows = np.asarray(outcome.changed, np.int64)
-            self._pace(reviewer).add(int((~self.seen_log.seen[rows]).sum()), int(self.store.is_marked[rows].sum()))
+            self._paces[reviewer].add(int((~self.seen_log.seen[rows]).sum()), int(self.store.is_marked[rows].sum()))
             self._settle_conflicts(change.row for change in changes)
         return self._save(outcome, reviewer, {change.row: change.mark for change in changes})
 
@@ -318,7 +318,7 @@ class ReviewSession:
         rows, reviewer = requests.parse_rows(payload, len(self.samples)), self._reviewer(payload)
         with self.store.lock:
             new = self.seen_log.add(rows, payload.get("random") is True)
-            self._pace(reviewer).add(seen=len(new))
+            self._paces[reviewer].add(seen=len(new))
         return {"new": len(new)}
 
     def changes(self, payload: Payload) -> Response:
@@ -335,7 +335,7 @@ class ReviewSession:
         reviewer = self._reviewer(payload)
         view = self._views.get(str(payload.get("view")))
         with self.store.lock:
-            summary = summarize(self.samples, self.store, self.seen_log, self._pace(reviewer))
+            summary = summarize(self.samples, self.store, self.seen_log, self._paces[reviewer])
             groups = {} if view is None else self._group_counts(view)
         return {**summary, "sprites_ready": list(self.sprites_ready), **groups}
 
@@ -375,9 +375,6 @@ class ReviewSession:
 
     def _reviewer(self, payload: Payload) -> str:
         return requests.parse_reviewer(payload, self.reviewer)
-
-    def _pace(self, reviewer: str) -> Pace:
-        return self._paces.setdefault(reviewer, Pace())
 
 
 def open_session(
