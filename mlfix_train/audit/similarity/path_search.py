@@ -77,12 +77,7 @@ def follow_links(links: np.ndarray) -> np.ndarray:
     """Returns the points ``(N,)`` in the order of the single path that ``links`` ``(N, 2)`` describe."""
     n = len(links)
     order = np.empty(n, np.int64)
-    start = 0
-    for i in range(n):
-        if links[i, 1] < 0:
-            start = i
-            break
-    previous, current = -1, start
+    previous, current = -1, np.argmin(links[:, 1])  # an end of the path has -1
     for i in range(n):
         order[i] = current
         following = links[current, 0] if links[current, 0] != previous else links[current, 1]
@@ -380,7 +375,4 @@ def local_search(
             reverse_segment(tour, i, k)
             reverse_segment(tour, (j + 1) % m, k)
             reverse_segment(tour, i, j)
-    result = np.empty(n, np.int64)
-    for i in range(n):
-        result[i] = points[(tour.position[n] + 1 + i) % m]
-    return result
+    return np.roll(points, -tour.position[n])[1:].astype(np.int64)
