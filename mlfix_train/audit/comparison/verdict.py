@@ -130,10 +130,8 @@ def _versus_control(result: Mapping[str, Any]) -> str:
     if not effect or effect["training"] is None:
         return ""
     sure = f" ({certainty(effect)})" if certainty(effect) else ""
-    return (
-        f"Compared with the control arm, from which as many random samples were excluded, training on the fixed labels "
-        f"gains {signed(effect['training'])} points{sure}."
-    )
+    gained = f"training on the fixed labels gains {signed(effect['training'])} points{sure}."
+    return f"Compared with the control arm, from which as many random samples were excluded, {gained}"
 
 
 def _runs_it_would_take(result: Mapping[str, Any]) -> str:
@@ -142,10 +140,8 @@ def _runs_it_would_take(result: Mapping[str, Any]) -> str:
         return ""
     needed, present = effect["runs_for_80_power"], max(effect["runs"])
     if needed is None and effect.get("sd_samples") != 0:
-        return (
-            f"More runs alone can't show an effect of this size: the {result['groups_clean']:,} groups of held-out "
-            "samples are too few."
-        )
+        groups = f"the {result['groups_clean']:,} groups of held-out samples are too few"
+        return f"More runs alone can't show an effect of this size: {groups}."
     if needed is not None and needed <= present:
         return f"A repetition with {present} runs of each arm would show an effect of this size with over 80% power."
     number = f"more than {MAX_RUNS:,} runs of each arm" if needed is None else f"about {needed:,} runs of each arm"
@@ -159,10 +155,8 @@ def evaluation_sentence(effect: Mapping[str, Any]) -> str:
         return ""
     if abs(evaluation) < NEGLIGIBLE:
         return "Evaluating on clean labels changes nothing here."
-    return (
-        f"Evaluating on clean labels, which changes no model, {'lowers' if evaluation > 0 else 'raises'} the error by "
-        f"{abs(evaluation):.2f} points ({signed(total)} in total)."
-    )
+    change = f"{'lowers' if evaluation > 0 else 'raises'} the error by {abs(evaluation):.2f} points"
+    return f"Evaluating on clean labels, which changes no model, {change} ({signed(total)} in total)."
 
 
 def headline(summary: Mapping[str, Any]) -> str:

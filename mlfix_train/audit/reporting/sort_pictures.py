@@ -11,16 +11,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from mlfix_train.audit.reporting.panels import (
-    GROUND,
-    MARGIN,
-    VERMILLION,
-    Tile,
-    draw_head,
-    draw_panel,
-    fit_image,
-    save_panel,
-)
+from mlfix_train.audit.reporting import panels
+from mlfix_train.audit.reporting.panels import MARGIN, Tile, draw_panel, save_panel
 from mlfix_train.audit.reporting.text import font, printable, shorten
 from mlfix_train.audit.scores.slices import select_labels, slug
 
@@ -102,15 +94,15 @@ def draw_mosaic(images: np.ndarray, title: str, note: str = "", framed: np.ndarr
     n = len(images)
     columns = max(12, math.ceil(math.sqrt(n * 4 / 3)))
     rows, cell, head = math.ceil(n / columns), SIDE + 2, MARGIN + 62
-    sheet = Image.new("RGB", (max(440, columns * cell) + 2 * MARGIN, head + rows * cell + MARGIN), GROUND)
-    draw_head(sheet, title, "", shorten(note, sheet.width - 2 * MARGIN, font(13)))
+    sheet = Image.new("RGB", (max(440, columns * cell) + 2 * MARGIN, head + rows * cell + MARGIN), panels.GROUND)
+    panels.draw_head(sheet, title, "", shorten(note, sheet.width - 2 * MARGIN, font(13)))
     sheet.info["Description"] = printable(note)
     for number, pixels in enumerate(images):
         row, column = divmod(number, columns)
         x, y = MARGIN + column * cell, head + row * cell
         if framed is not None and framed[number]:
-            sheet.paste(VERMILLION, (x - 2, y - 2, x + SIDE + 2, y + SIDE + 2))
-        tile = fit_image(pixels, SIDE)
+            sheet.paste(panels.VERMILLION, (x - 2, y - 2, x + SIDE + 2, y + SIDE + 2))
+        tile = panels.fit_image(pixels, SIDE)
         sheet.paste(tile, (x + (SIDE - tile.width) // 2, y + (SIDE - tile.height) // 2))
     return sheet
 

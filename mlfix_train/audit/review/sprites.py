@@ -99,7 +99,8 @@ class Sprites:
         if len(present):
             images = self.pixels(np.asarray(rows)[present])
             if images.shape[1:3] != (side, side):
-                images = np.stack([_resize(image, side) for image in images])
+                size, lanczos = (side, side), Image.Resampling.LANCZOS
+                images = np.stack([Image.fromarray(image).resize(size, lanczos, reducing_gap=2.0) for image in images])
             tiles[present] = brighten_images(images) if brighten else images
         sheet = tiles.reshape(lines, columns, side, side, 3).transpose(0, 2, 1, 3, 4)
         return encode_jpeg(sheet.reshape(lines * side, columns * side, 3), QUALITY)
@@ -176,7 +177,3 @@ def encode_full_image(path: str, stored: Callable[[], np.ndarray]) -> bytes:
     except (OSError, UnreadableImage, ValueError):
         pixels = stored()
     return encode_jpeg(pixels, quality=92)
-
-
-def _resize(image: np.ndarray, side: int) -> np.ndarray:
-    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0))
