@@ -100,7 +100,8 @@ class Sprites:
             images = self.pixels(np.asarray(rows)[present])
             if images.shape[1:3] != (side, side):
                 size, lanczos = (side, side), Image.Resampling.LANCZOS
-                images = np.stack([Image.fromarray(image).resize(size, lanczos, reducing_gap=2.0) for image in images])
+                resized = [Image.fromarray(image).resize(size, lanczos, reducing_gap=2.0) for image in images]
+                images = np.stack([np.asarray(image) for image in resized])
             tiles[present] = brighten_images(images) if brighten else images
         sheet = tiles.reshape(lines, columns, side, side, 3).transpose(0, 2, 1, 3, 4)
         return encode_jpeg(sheet.reshape(lines * side, columns * side, 3), QUALITY)

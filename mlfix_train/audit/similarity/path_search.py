@@ -77,7 +77,7 @@ def follow_links(links: np.ndarray) -> np.ndarray:
     """Returns the points ``(N,)`` in the order of the single path that ``links`` ``(N, 2)`` describe."""
     n = len(links)
     order = np.empty(n, np.int64)
-    previous, current = -1, np.argmin(links[:, 1])  # an end of the path has -1
+    previous, current = -1, int(np.argmin(links[:, 1]))  # an end of the path has -1
     for i in range(n):
         order[i] = current
         following = links[current, 0] if links[current, 0] != previous else links[current, 1]
