@@ -153,12 +153,12 @@ def cutting(work: Path, args: argparse.Namespace) -> float:
     code = (
         "import json,shutil,sys,time; from mlfix_train.config.compose import load;"
         "from mlfix_train.commands.review import open_configured_session;"
-        "from mlfix_train.audit.review.prefetch import SpritePrefetcher;"
+        "from mlfix_train.audit.review.server import SpritePrefetcher;"
         "session=open_configured_session(load('review',sys.argv[1:]));sprites=session.sprites;"
         "shutil.rmtree(sprites.folder);sprites.folder.mkdir();sprites._on_disk.clear();"
         "session.view({'group_by':'label'});session.last_request=0;key=session.current_view;"
         "began=time.perf_counter();SpritePrefetcher(session).cut_view(key);"
-        "print(json.dumps([session.view_size(key),time.perf_counter()-began]));session.close()"
+        "print(json.dumps([session.sprites_ready[1],time.perf_counter()-began]));session.close()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *keys(work)], capture_output=True, text=True, check=True, cwd=work

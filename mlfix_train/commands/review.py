@@ -18,8 +18,7 @@ from typing import Any
 import pandas as pd
 
 from mlfix_train.audit.files import read_audit
-from mlfix_train.audit.review.prefetch import SpritePrefetcher
-from mlfix_train.audit.review.server import LOOPBACK, open_socket, serve
+from mlfix_train.audit.review.server import LOOPBACK, SpritePrefetcher, open_socket, serve
 from mlfix_train.audit.review.session import ReviewSession, open_session
 from mlfix_train.audit.review.widget import get_open_session, make_widget
 from mlfix_train.audit.similarity.order_files import read_order
@@ -72,9 +71,9 @@ def run(cfg: ReviewConfig) -> Path:
 
     with interrupt_on_sigterm(), contextlib.suppress(KeyboardInterrupt):  # the server raises both when it has shut down
         try:
-            serve(session, cfg.host, cfg.port, on_start, listener)
+            serve(session, listener, cfg.host, on_start)
         finally:
-            prefetcher.stop()
+            prefetcher.stopped.set()
             session.close()
     _print_summary(session)
     return fixes

@@ -11,7 +11,9 @@ import pandas as pd
 
 from mlfix_train.audit.reporting.sort_pictures import draw_sort, slice_rows
 from mlfix_train.audit.similarity import order_files, pipeline
-from mlfix_train.audit.similarity.near_duplicates import count_duplicates
+from mlfix_train.audit.similarity.near_duplicates import (
+    count_duplicates,
+)
 from mlfix_train.audit.similarity.seriation import summarize_path
 from mlfix_train.commands.inputs import check_out, draw_configured_split, read_samples
 from mlfix_train.commands.progress import ProgressBar, format_duration
@@ -65,9 +67,9 @@ def run(cfg: SortConfig) -> pd.DataFrame:
         order = pipeline.order_images(found, readable, progress=progress, **options)
     threshold = cfg.duplicates.threshold
     if isinstance(threshold, str):  # auto
-        threshold = 0.0 if embedder is None else pipeline.near_duplicate_threshold(store, rows, embedder, cfg.seed)
+        threshold = 0.0 if embedder is None else near_duplicate_threshold(store, rows, embedder, cfg.seed)
     held_out = _draw_split(cfg, table)
-    order["duplicate_group"], duplicates = pipeline.find_near_duplicates(
+    order["duplicate_group"], duplicates = find_near_duplicates(
         store, rows, found.neighbours, readable, threshold, None if held_out is None else held_out[rows]
     )
     seconds["order"] = time.monotonic() - clock

@@ -17,7 +17,7 @@ from shapes import FAST, SORTING, draw_shapes
 
 from mlfix_train import run_command
 from mlfix_train.audit.similarity import pipeline
-from mlfix_train.audit.similarity.pipeline import perturbed
+from mlfix_train.audit.similarity.near_duplicates import perturbed
 from mlfix_train.models.embedding.base import TorchEmbedder
 
 SORT = ("pixels.size=16", "device=cpu", "pixels.cache=.pixels")

@@ -11,8 +11,6 @@ so that total = evaluation + training. Original rows: all held-out samples with 
 held-out samples that the fixes keep, with their new labels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,26 +18,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from mlfix_train.audit.comparison import verdict
 from mlfix_train.audit.comparison.inputs import ArmLike, FixesLike, as_arm, as_fixes
 from mlfix_train.audit.comparison.label_changes import label_changes
+from mlfix_train.audit.comparison.significance import add_q_values
 from mlfix_train.audit.comparison.slice_results import slice_result
 from mlfix_train.audit.comparison.study import build_study, pair_runs
 from mlfix_train.audit.scores.slices import SliceSpec, select_slices
 
-MAX_PLANNED_SLICES = 5
-"""With more slices than this, p-values are corrected for multiple testing."""
+MAX_PLANNED_SLICES = 5  # with more slices than this, p-values are corrected for multiple testing
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The result of :func:`compare_arms`; shown as a table in a notebook.
-
-    Attributes:
-        summary: everything, as ``summary.json`` holds it.
-    """
+    """The result of :func:`compare_arms`, all of it in ``summary``, as in ``summary.json``; a table in a notebook."""
 
     summary: dict[str, Any] = field(repr=False)
 
@@ -54,14 +47,11 @@ class Comparison:
         rows = {}
         for name, result in self.summary["slices"].items():
             effect = result["effect"]
-            low, high = effect["training_ci95"] or (None, None)
             rows[name] = {
-                "rows_original": result["rows_original"],
-                "rows_clean": result["rows_clean"],
+                **{key: result[key] for key in ("rows_original", "rows_clean")},
                 **result["error"],
                 **{key: effect[key] for key in ("total", "evaluation", "training")},
-                "training_low": low,
-                "training_high": high,
+                **dict(zip(("training_low", "training_high"), effect["training_ci95"] or (None, None), strict=True)),
                 "p_value": effect["p_value"],
                 "verdict": str(result["verdict"]),
             }
@@ -123,7 +113,7 @@ def compare_arms(
         groups: photo or track of each sample, by ``sample_id``; groups are resampled as a whole.
         metadata: columns that slices may refer to, by ``sample_id``.
         paired: see :func:`mlfix_train.audit.comparison.study.pair_runs`.
-        seed: seed of resampling and permutation.
+        seed: of resampling and permutation.
         resamples: number of resamples and of permutations.
         per_label: compute the change of every single label, too.
 
@@ -157,27 +147,14 @@ def compare_arms(
         "labels": label_changes(study, "fixed" in pairing.paired) if per_label else [],
         "settings": {"resamples": resamples, "seed": seed, "slices": dict(slices or {})},
     }
-    summary["slices_tested"] = _correct_for_many_slices(summary["slices"])
+    # Complements ("not <name>") are not hypotheses of their own.
+    effects = [result["effect"] for name, result in summary["slices"].items() if not name.startswith("not ")]
+    tested = sum(effect["p_value"] is not None for effect in effects)
+    if tested > MAX_PLANNED_SLICES:
+        add_q_values(effects)
+    summary["slices_tested"] = {"count": tested, "corrected": tested > MAX_PLANNED_SLICES}
     for name, result in summary["slices"].items():
         result["verdict"] = verdict.judge(result["effect"])
         result["sentence"] = verdict.sentence(name, result)
     summary["headline"] = verdict.headline(summary)
     return Comparison(summary)
-
-
-def _correct_for_many_slices(slices: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds a q-value (Benjamini and Hochberg, 1995) to each slice's training effect where there are many slices.
-
-    Complements (``not <name>``) are not hypotheses of their own, and get none.
-
-    Returns:
-        ``count``, the number of tested slices, and ``corrected``.
-    """
-    effects = [result["effect"] for name, result in slices.items() if not name.startswith("not ")]
-    tested = [effect for effect in effects if effect["p_value"] is not None]
-    corrected = len(tested) > MAX_PLANNED_SLICES
-    if corrected:
-        q_values = stats.false_discovery_control([effect["p_value"] for effect in tested], method="bh")
-        for effect, q in zip(tested, q_values, strict=True):
-            effect["q_value"] = float(q)
-    return {"count": len(tested), "corrected": corrected}

@@ -7,58 +7,42 @@ variances are estimated by a two-way analysis of variance. The residual is what 
 group.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
-ROUNDING = 1e-20
-"""Variances (squared percentage points) below this are rounding errors, and count as 0."""
+ROUNDING = 1e-20  # variances (squared percentage points) below this are rounding errors, and count as 0
 
 
 @dataclass(frozen=True)
 class EffectComponent:
     """What one set of R runs contributes to an effect, over G groups of samples.
 
-    A paired effect has one component (the differences within pairs), an unpaired effect has two (one per arm, the
-    second negated).
-
-    Args:
-        runs: ``(R,)`` the effect, or one side of it with its sign, of each run, in percentage points.
-        cells: ``(R, G)`` contribution of each run and group to the deviation from the effect, scaled so that the mean
-            over the groups is the run's deviation.
+    A paired effect has one component (the differences within pairs), an unpaired one has two (one per arm, the second
+    negated).
     """
 
-    runs: np.ndarray
-    cells: np.ndarray
+    runs: np.ndarray  # (R,), the effect, or one side of it with its sign, of each run, in percentage points
+    cells: np.ndarray  # (R, G), contributions to the deviation from the effect; their mean over the groups is the run's
 
-    def __sub__(self, other: EffectComponent) -> EffectComponent:
-        """Returns the differences of runs that form pairs."""
-        return EffectComponent(self.runs - other.runs, self.cells - other.cells)
+    def __sub__(self, other: Self) -> Self:
+        return type(self)(self.runs - other.runs, self.cells - other.cells)
 
-    def __neg__(self) -> EffectComponent:
-        return EffectComponent(-self.runs, -self.cells)
+    def __neg__(self) -> Self:
+        return type(self)(-self.runs, -self.cells)
 
 
 @dataclass(frozen=True)
 class EffectVariance:
-    """The variance of an effect, by source.
+    """The variance of an effect, by source."""
 
-    Args:
-        runs: for each component the variance between its runs (of a single run, not of their mean).
-        counts: for each component its number of runs.
-        groups: variance of the effect due to the choice of groups, 0 or more.
-        n_groups: number of groups of samples.
-        shrinkage: factor, 0 to 1, by which the groups' observed deviations are shrunk to have that variance.
-    """
-
-    runs: tuple[float, ...]
-    counts: tuple[int, ...]
-    groups: float
+    runs: tuple[float, ...]  # between the runs of each component (of a single run, not of their mean)
+    counts: tuple[int, ...]  # number of runs of each component
+    groups: float  # variance of the effect due to the choice of groups, 0 or more
     n_groups: int
-    shrinkage: float
+    shrinkage: float  # factor, 0 to 1, by which the groups' observed deviations are shrunk to have that variance
 
     @property
     def total(self) -> float:
@@ -66,11 +50,7 @@ class EffectVariance:
         return sum(v / n for v, n in zip(self.runs, self.counts, strict=True)) + self.groups
 
     def satterthwaite_df(self) -> float:
-        """Returns the degrees of freedom of :attr:`total`.
-
-        Source: Satterthwaite, "An approximate distribution of estimates of variance components", Biometrics Bulletin 2
-        (1946).
-        """
+        """Returns the degrees of freedom of :attr:`total` (Satterthwaite, Biometrics Bulletin 2, 1946)."""
         terms = [(v / n, n - 1) for v, n in zip(self.runs, self.counts, strict=True)]
         terms.append((self.groups, max(self.n_groups - 1, 1)))
         denominator = sum(v**2 / df for v, df in terms)
@@ -86,13 +66,11 @@ def error_component(
         values: ``(R, M)`` what is averaged: errors (bool), or differences of errors (float).
         weights: ``(M,)`` weights of the rows; a sum of 100 gives percent.
         center: ``(M,)`` what the rows deviate from: the mean over all rows, or over the rows of the same label.
-        groups: ``(M,)`` group numbers, 0 to G - 1.
-        n_groups: G.
+        groups: ``(M,)`` group numbers, below ``n_groups``.
+        n_groups: number of groups.
     """
     values = np.asarray(values, dtype=np.float64)
-    cells = np.empty((len(values), n_groups))
-    for run, row in enumerate(values):
-        cells[run] = np.bincount(groups, weights * (row - center), n_groups)
+    cells = np.array([np.bincount(groups, weights * (row - center), n_groups) for row in values])
     return EffectComponent(values @ weights, cells * n_groups)
 
 

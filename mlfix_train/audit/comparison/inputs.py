@@ -1,7 +1,5 @@
 """Run directories, prediction files, DataFrames and arrays become arms; checks that the arms belong together."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -13,13 +11,8 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.audit.comparison.study import ArmRuns
-from mlfix_train.audit.predictions.files import (
-    Paths,
-    expand_paths,
-    find_prediction_files,
-    read_predictions_file,
-    run_names,
-)
+from mlfix_train.audit.predictions import files
+from mlfix_train.audit.predictions.files import Paths
 from mlfix_train.audit.predictions.table import read_predictions
 from mlfix_train.data.fixes.table import fixes_fingerprint, match_fixes, read_fixes
 from mlfix_train.data.runs import FINISHED, RunDirectory, differences, find_runs
@@ -36,21 +29,13 @@ MIN_COPY_ROWS, MIN_COPY_LOSSES = 20, 6
 
 @dataclass
 class LoadedArm:
-    """An arm read from disk.
-
-    Attributes:
-        runs: its predictions.
-        states: ``run.json`` of each finished run, by path; empty for prediction files.
-        paths: of its runs or files.
-        partial: descriptions of what is missing, such as unfinished runs.
-        published: whether the files are in the format of MLfix's published predictions.
-    """
+    """An arm read from disk."""
 
     runs: ArmRuns
-    states: dict[Path, dict[str, Any]] = field(default_factory=dict)
-    paths: list[str] = field(default_factory=list)
-    partial: list[str] = field(default_factory=list)
-    published: bool = False
+    states: dict[Path, dict[str, Any]] = field(default_factory=dict)  # run.json of each run; none for prediction files
+    paths: list[str] = field(default_factory=list)  # of its runs or files
+    partial: list[str] = field(default_factory=list)  # what is missing, such as unfinished runs
+    published: bool = False  # whether the files are in the format of MLfix's published predictions
 
 
 def as_arm(
@@ -65,28 +50,23 @@ def as_arm(
         return runs
     if isinstance(runs, Mapping):
         return ArmRuns(name, dict(runs))
-    if isinstance(runs, np.ndarray):
-        return _from_array(name, runs, labels, sample_ids)
     if isinstance(runs, (str, os.PathLike)):
         return load_arm(name, runs).runs
-    tables = [item for item in runs if isinstance(item, pd.DataFrame)]
-    if tables:
-        return ArmRuns(name, {str(number): table for number, table in enumerate(tables)}, seeded=False)
-    return load_arm(name, [str(item) for item in runs]).runs
-
-
-def _from_array(
-    name: str, preds: np.ndarray, labels: Sequence[str] | np.ndarray | None, sample_ids: Sequence[str] | None
-) -> ArmRuns:
-    if labels is None or preds.ndim != 2 or preds.shape[1] != len(labels):
-        given = "no labels" if labels is None else f"{len(labels)} labels"
-        raise RunError(
-            f"{name}= is an array of shape {preds.shape}, with {given}",
-            "give predicted labels as an array of shape (runs, samples), and labels= with one label per sample",
-        )
-    ids = [str(number) for number in range(len(labels))] if sample_ids is None else list(sample_ids)
-    table = pd.DataFrame({"sample_id": ids, "label": np.asarray(labels).astype(str)})
-    return ArmRuns(name, {str(run): table.assign(pred=row.astype(str)) for run, row in enumerate(preds)}, seeded=False)
+    if isinstance(runs, np.ndarray):
+        if labels is None or runs.ndim != 2 or runs.shape[1] != len(labels):
+            given = "no labels" if labels is None else f"{len(labels)} labels"
+            raise RunError(
+                f"{name}= is an array of shape {runs.shape}, with {given}",
+                "give predicted labels as an array of shape (runs, samples), and labels= with one label per sample",
+            )
+        ids = [str(number) for number in range(len(labels))] if sample_ids is None else list(sample_ids)
+        table = pd.DataFrame({"sample_id": ids, "label": np.asarray(labels).astype(str)})
+        tables = [table.assign(pred=row.astype(str)) for row in runs]
+    else:
+        tables = [item for item in runs if isinstance(item, pd.DataFrame)]
+        if not tables:
+            return load_arm(name, [str(item) for item in runs]).runs
+    return ArmRuns(name, {str(number): table for number, table in enumerate(tables)}, seeded=False)
 
 
 def as_fixes(fixes: FixesLike, reference: ArmRuns) -> pd.DataFrame:
@@ -100,15 +80,9 @@ def as_fixes(fixes: FixesLike, reference: ArmRuns) -> pd.DataFrame:
 
 
 def match_held_out(fixes: pd.DataFrame, reference: ArmRuns, ignore: Collection[str] = ()) -> pd.DataFrame:
-    """Matches fixes to the held-out samples of an arm, where the training samples are not known.
+    """Matches fixes to the held-out samples of an arm (as ``match_fixes``), where the training samples are not known.
 
-    Args:
-        fixes: from :func:`mlfix_train.data.fixes.table.read_fixes`.
-        reference: an arm all of whose runs hold out the same samples.
-        ignore: problems of the fixes file to ignore, see :func:`mlfix_train.data.fixes.table.match_fixes`.
-
-    Returns:
-        The matched fixes; ``attrs["outside"]`` is the number of fixed samples that are not held out.
+    ``attrs["outside"]`` of the result is the number of fixed samples that are not held out.
     """
     held_out = next(iter(reference.predictions.values())).set_index("sample_id")[["label"]]
     held_out = held_out.assign(path=held_out.index)
@@ -127,18 +101,16 @@ def load_arm(name: str, where: Paths) -> LoadedArm:
     Raises:
         RunError: nothing is there, a run of another arm, two runs of one seed, or no finished run.
     """
-    files = find_prediction_files(where)
-    return _load_files(name, files) if files else _load_runs(name, where)
-
-
-def _load_files(name: str, files: list[Path]) -> LoadedArm:
-    real = [os.path.realpath(path) for path in files]
-    for number, path in enumerate(files):
+    paths = files.find_prediction_files(where)
+    if not paths:
+        return _load_runs(name, where)
+    real = [os.path.realpath(path) for path in paths]
+    for number, path in enumerate(paths):
         if real[number] in real[:number]:
             raise RunError(f"{name}= names {path} twice", "give each file once")
-    named = dict(zip(run_names(files), files, strict=True))
+    named = dict(zip(files.run_names(paths), paths, strict=True))
     order = sorted(named, key=lambda run: run.zfill(12) if run.isdigit() else run)
-    tables = {run: read_predictions_file(named[run]) for run in order}
+    tables = {run: files.read_predictions_file(named[run]) for run in order}
     published = all(table.attrs.get("published") for table in tables.values())
     arm = ArmRuns(name, tables, seeded=False)
     return LoadedArm(arm, paths=[str(named[run]) for run in order], published=published)
@@ -146,9 +118,8 @@ def _load_files(name: str, files: list[Path]) -> LoadedArm:
 
 def _load_runs(name: str, where: Paths) -> LoadedArm:
     states: dict[Path, dict[str, Any]] = {}
-    partial = []
-    patterns: list[str] = []
-    for pattern, matches in expand_paths(where).items():  # a predictions file in a run directory stands for that
+    patterns, partial = [], []
+    for pattern, matches in files.expand_paths(where).items():  # a predictions file in a run directory stands for that
         only_files = bool(matches) and all(os.path.isfile(path) for path in matches)
         parents = [str(Path(path).parent) for path in matches if (Path(path).parent / "run.json").exists()]
         patterns += parents if only_files and parents else [pattern]
@@ -160,14 +131,11 @@ def _load_runs(name: str, where: Paths) -> LoadedArm:
         if not run.predictions.exists():
             partial.append(f"{name}: {run.path} has no {run.predictions.name}; train it again")
             continue
-        state = run.require()
+        state = states[run.path] = run.require()
         arm = state["config"]["arm"]
         if arm != name:
-            raise RunError(
-                f"{name}={where} holds a run of the arm {arm}: {run.path}",
-                f"give the runs of arm={name}, such as {name}=outputs/<name>/{name}",
-            )
-        states[run.path] = state
+            hint = f"give the runs of arm={name}, such as {name}=outputs/<name>/{name}"
+            raise RunError(f"{name}={where} holds a run of the arm {arm}: {run.path}", hint)
     if not states:
         problem = f"{name}={where}: none of its {len(runs)} run(s) is finished"
         raise RunError(problem, "wait for them, or start them again", partial[:6])
@@ -197,11 +165,7 @@ def _missing_folds(arm: str, seed: int, splits: Mapping[Path, Mapping[str, Any]]
 
 
 def check_distinct(arms: Mapping[str, LoadedArm], ignore: Collection[str] = ()) -> None:
-    """Checks that no run belongs to two arms, and that no run is a copy of another.
-
-    Args:
-        arms: as loaded.
-        ignore: ``copies`` allows copies.
+    """Checks that no run belongs to two arms, and that none is a copy of another (unless ``ignore`` has ``copies``).
 
     Raises:
         RunError: naming both runs.
@@ -216,9 +180,8 @@ def check_distinct(arms: Mapping[str, LoadedArm], ignore: Collection[str] = ()) 
                 raise RunError(problem, "give each arm its own runs")
             arm_of_path[real] = name
         for run, table in arm.runs.predictions.items():
-            if "copies" in ignore or "loss" not in table.columns or len(table) < MIN_COPY_ROWS:
-                continue
-            if table["loss"].nunique() < MIN_COPY_LOSSES:
+            has_losses = "loss" in table.columns and len(table) >= MIN_COPY_ROWS
+            if "copies" in ignore or not has_losses or table["loss"].nunique() < MIN_COPY_LOSSES:
                 continue
             losses = hashlib.sha256(table.sort_values("sample_id")["loss"].to_numpy().tobytes()).hexdigest()
             if losses in run_of_losses:
@@ -234,11 +197,8 @@ def check_comparable(
 ) -> None:
     """Checks that the arms differ only in arm, seed and fixes, and that the other arms were trained with these fixes.
 
-    Args:
-        arms: as loaded; prediction files don't record their settings, and pass.
-        fixes: the matched fixes; ``None`` skips the check of the fixes.
-        ignore: ``settings``, ``fixes`` and ``labels`` allow such differences.
-        fixes_path: path of the fixes, for errors.
+    Prediction files record no settings, and pass; ``fixes`` is ``None`` if they can't be checked. ``settings``,
+    ``fixes`` and ``labels`` in ``ignore`` allow such differences.
 
     Raises:
         RunError: naming the run and the settings that differ.
@@ -265,13 +225,9 @@ def check_comparable(
                 changed[:8],
             )
         used = state["identity"].get("fixes")
-        if fixes is None or used is None or "fixes" in ignore:
-            continue
-        if used != fixes_fingerprint(fixes):
-            raise RunError(
-                f"{path} was trained with other fixes than fixes.path={fixes_path}",
-                "give the fixes that it was trained with, or ignore=[fixes] to evaluate it with these",
-            )
+        if fixes is not None and "fixes" not in ignore and used not in (None, fixes_fingerprint(fixes)):
+            hint = "give the fixes that it was trained with, or ignore=[fixes] to evaluate it with these"
+            raise RunError(f"{path} was trained with other fixes than fixes.path={fixes_path}", hint)
 
 
 def _shared_settings(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,6 @@ size and achievement", Applied Statistics 52, 2003), and Student's t with Satter
 few runs. ``scripts/simulate_coverage.py`` checks that the interval covers the truth as often as it should.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,14 +24,7 @@ def bootstrap_interval(
 ) -> list[float] | None:
     """Returns the confidence interval of an effect, [low, high] in percentage points.
 
-    Args:
-        components: of the effect.
-        seed: seed of the resampling; the same seed gives the same interval.
-        resamples: number of resamples.
-        level: confidence level, between 0 and 1.
-
-    Returns:
-        The two ends; ``None`` for fewer than two runs of an arm, or fewer than two groups.
+    ``None`` for fewer than two runs of an arm, or fewer than two groups. The same seed gives the same interval.
     """
     variance = effect_variance(components)
     if variance is None:

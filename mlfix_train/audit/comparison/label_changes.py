@@ -1,27 +1,20 @@
 """What the fixes did to each single label, corrected for multiple testing."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from mlfix_train.audit.comparison.effects import difference, effect_variance, error_component
-from mlfix_train.audit.comparison.significance import smallest_p_value
+from mlfix_train.audit.comparison.significance import add_q_values, smallest_p_value
 from mlfix_train.audit.comparison.study import REMOVED, Study
 
-MIN_GROUPS = 5
-"""Labels with fewer groups of held-out samples are listed, but not tested."""
+MIN_GROUPS = 5  # labels with fewer groups of held-out samples are listed, but not tested
 FALSE_DISCOVERY_RATE = 0.05
 
 
 def label_changes(study: Study, paired: bool) -> list[dict[str, Any]]:
     """Compares the error of the original and the fixed arm for every label, on clean samples.
-
-    Args:
-        study: with the arms ``original`` and ``fixed``.
-        paired: whether the runs of the two form pairs.
 
     Returns:
         One dict per label, largest change first: ``label``, ``rows``, ``groups``, ``before`` and ``after`` (error in
@@ -29,18 +22,16 @@ def label_changes(study: Study, paired: bool) -> list[dict[str, Any]]:
         runs and samples), ``q_value`` (Benjamini and Hochberg, 1995) and ``significant`` (q < 0.05).
     """
     rows = [_label_change(study, label, paired) for label in np.unique(study.clean[study.clean != REMOVED])]
-    tested = [row for row in rows if row["p_value"] is not None]
-    if tested:
-        q_values = stats.false_discovery_control([row["p_value"] for row in tested], method="bh")
-        for row, q in zip(tested, q_values, strict=True):
-            row["q_value"], row["significant"] = float(q), bool(q < FALSE_DISCOVERY_RATE)
+    add_q_values(rows)
+    for row in rows:
+        row["significant"] = row["q_value"] is not None and row["q_value"] < FALSE_DISCOVERY_RATE
     return sorted(rows, key=lambda row: (-abs(row["training"]), -row["rows"], row["label"]))
 
 
 def _label_change(study: Study, label: int, paired: bool) -> dict[str, Any]:
     rows = np.flatnonzero(study.clean == label)
-    unique_groups, groups = np.unique(study.groups[rows], return_inverse=True)
-    n_groups = len(unique_groups)
+    groups = np.unique(study.groups[rows], return_inverse=True)[1]
+    n_groups = int(groups.max()) + 1
     weights = np.full(len(rows), 100.0 / len(rows))
     arms = []
     for arm in ("original", "fixed"):

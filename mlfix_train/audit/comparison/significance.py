@@ -5,9 +5,7 @@ nothing about other samples; the interval (:mod:`.intervals`) does. Power comes 
 the variances of :mod:`.effects`.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import comb
 from typing import Any
@@ -17,10 +15,8 @@ from scipy import stats
 
 from mlfix_train.audit.comparison.effects import EffectComponent, EffectVariance
 
-ALPHA = 0.05
-"""Significance level of all tests."""
-MAX_RUNS = 10_000
-"""Upper limit of :func:`runs_needed`."""
+ALPHA = 0.05  # significance level of all tests
+MAX_RUNS = 10_000  # upper limit of runs_needed
 
 
 def permutation_p_value(components: Sequence[EffectComponent], seed: int = 0, resamples: int = 10_000) -> float | None:
@@ -46,17 +42,22 @@ def permutation_p_value(components: Sequence[EffectComponent], seed: int = 0, re
 
 
 def smallest_p_value(counts: Sequence[int]) -> float:
-    """Returns the smallest p-value that a permutation test can give.
-
-    Args:
-        counts: number of pairs, or the numbers of unpaired runs of both arms.
-    """
+    """Returns the smallest p-value of a permutation test with [pairs] or [runs of one arm, runs of the other]."""
     if len(counts) == 1:
         return float(min(1.0, 2.0 / 2.0 ** counts[0]))
     return min(1.0, 2.0 / comb(sum(counts), counts[0]))
 
 
-def power(effect: float, variance: EffectVariance, runs: int, alpha: float = ALPHA) -> float:
+def add_q_values(results: Iterable[dict[str, Any]]) -> None:
+    """Adds ``q_value`` (Benjamini and Hochberg, 1995) to the results that have a ``p_value``."""
+    tested = [result for result in results if result["p_value"] is not None]
+    if tested:
+        q_values = stats.false_discovery_control([result["p_value"] for result in tested], method="bh")
+        for result, q in zip(tested, q_values, strict=True):
+            result["q_value"] = float(q)
+
+
+def power(effect: float, variance: EffectVariance, runs: int) -> float:
     """Returns the probability that ``runs`` runs of each arm show ``effect`` (two-sided, as many samples as here)."""
     if runs < 2:
         return 0.0
@@ -64,7 +65,7 @@ def power(effect: float, variance: EffectVariance, runs: int, alpha: float = ALP
     if planned.total == 0:
         return float(effect != 0)
     df = planned.satterthwaite_df() if variance.groups > 0 else float(len(variance.counts) * (runs - 1))
-    critical = stats.t.ppf(1 - alpha / 2, df)
+    critical = stats.t.ppf(1 - ALPHA / 2, df)
     noncentrality = abs(effect) / np.sqrt(planned.total)
     if noncentrality > critical + 20 + critical * 10 / np.sqrt(df):
         return 1.0  # beyond what scipy's noncentral t can compute
@@ -73,11 +74,9 @@ def power(effect: float, variance: EffectVariance, runs: int, alpha: float = ALP
 
 
 def runs_needed(effect: float, variance: EffectVariance | None, goal: float = 0.8) -> int | None:
-    """Returns how many runs of each arm would show an effect of this size with probability ``goal``.
+    """Returns the smallest number of runs of each arm that would show such an effect with probability ``goal``.
 
-    Returns:
-        The smallest number; ``None`` if none up to :data:`MAX_RUNS` is enough (the held-out samples are too few), or
-        if the variance is unknown.
+    ``None`` if none up to :data:`MAX_RUNS` is enough (the held-out samples are too few), or the variance is unknown.
     """
     if variance is None or effect == 0:
         return None

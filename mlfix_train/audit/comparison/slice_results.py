@@ -1,7 +1,5 @@
 """Errors and effects of all arms over one slice of the held-out samples."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,12 +17,7 @@ def slice_result(
 ) -> dict[str, Any]:
     """Returns one entry of ``slices`` in ``summary.json``.
 
-    Args:
-        study: the aligned predictions.
-        mask: ``(N,)`` booleans, true for the samples of the slice.
-        paired: names of the arms whose runs form pairs.
-        seed: seed of resampling and permutation.
-        resamples: number of resamples of the interval, and of permutations.
+    ``mask``, bool ``(N,)``, says which samples are in the slice, ``paired`` which arms have runs that form pairs.
 
     Returns:
         ``rows_original``, ``rows_clean``, ``groups_clean``; ``error`` and ``error_sd`` (percent; mean and standard
@@ -58,10 +51,8 @@ def slice_result(
 def _summarize(
     runs: Mapping[str, list[float] | None], statistic: Callable[[list[float]], Any], fewest: int = 1
 ) -> dict[str, float | None]:
-    return {
-        key: round(float(statistic(values)), 6) if values and len(values) >= fewest else None
-        for key, values in runs.items()
-    }
+    known = {key: values if values and len(values) >= fewest else None for key, values in runs.items()}
+    return {key: None if values is None else round(float(statistic(values)), 6) for key, values in known.items()}
 
 
 class _SliceErrors:
@@ -101,13 +92,8 @@ class _SliceErrors:
 
     def runs(self) -> dict[str, list[float] | None]:
         """Returns the error of each run in percent, by ``<arm>_on_<kind>``."""
-        errors = {}
-        for arm in self.study.runs:
-            for kind in self.rows:
-                component = self.component(arm, kind, kind)
-                values = None if component is None else [round(float(x), 6) for x in component.runs]
-                errors[f"{arm}_on_{kind}"] = values
-        return errors
+        found = {f"{arm}_on_{kind}": self.component(arm, kind, kind) for arm in self.study.runs for kind in self.rows}
+        return {key: part if part is None else [round(float(x), 6) for x in part.runs] for key, part in found.items()}
 
     def total_effect(self, arm: str, paired: bool, all_intervals: bool = True) -> dict[str, Any]:
         """Splits the effect of an arm: total = evaluation (same models, clean labels) + training (better labels)."""

@@ -1,7 +1,5 @@
 """The predictions of all arms aligned by sample, with the given and the clean label of each, and which runs pair up."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -11,8 +9,7 @@ import pandas as pd
 from mlfix_train.data.fixes.table import apply_fixes
 from mlfix_train.errors import RunError, format_list
 
-REMOVED = -1
-"""The clean label of a sample that the fixes exclude."""
+REMOVED = -1  # the clean label of a sample that the fixes exclude
 MIN_CONTROL_OVERLAP = 0.8
 """Fraction of the common seeds of original and fixed arm that the control arm must have to be paired with them."""
 
@@ -23,8 +20,7 @@ class ArmRuns:
 
     Args:
         name: ``original``, ``fixed`` or ``control``.
-        predictions: run name (its seed) to a table with ``sample_id``, ``label`` (as given) and ``pred``; the folds of
-            a seed are one table.
+        predictions: run name to a table with ``sample_id``, ``label`` (as given) and ``pred``, all folds in one.
         seeded: the names are seeds: runs of the same name in two arms differ only in the labels they were trained on.
     """
 
@@ -35,25 +31,15 @@ class ArmRuns:
 
 @dataclass(frozen=True)
 class Study:
-    """Aligned predictions of all arms, over N held-out samples and L labels.
+    """Aligned predictions of all arms, over N held-out samples and L labels."""
 
-    Args:
-        samples: ``(N,)`` sample ids.
-        labels: ``(L,)`` label names.
-        given: ``(N,)`` given labels, as indices into ``labels``.
-        clean: ``(N,)`` labels after the fixes; :data:`REMOVED` for excluded samples.
-        groups: ``(N,)`` group numbers.
-        runs: arm to the names of its R runs.
-        preds: arm to ``(R, N)`` predicted labels, int32; -1 where a run's table lacks the sample.
-    """
-
-    samples: pd.Index
-    labels: np.ndarray
-    given: np.ndarray
-    clean: np.ndarray
-    groups: np.ndarray
-    runs: Mapping[str, list[str]]
-    preds: Mapping[str, np.ndarray]
+    samples: pd.Index  # (N,) sample ids
+    labels: np.ndarray  # (L,) label names
+    given: np.ndarray  # (N,) given labels, as indices into labels
+    clean: np.ndarray  # (N,) labels after the fixes; REMOVED for excluded samples
+    groups: np.ndarray  # (N,) group numbers
+    runs: Mapping[str, list[str]]  # arm to the names of its R runs
+    preds: Mapping[str, np.ndarray]  # arm to (R, N) predicted labels, int32; -1 where a run's table lacks the sample
 
     @property
     def grouped(self) -> bool:
@@ -72,13 +58,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Which runs are compared.
-
-    Attributes:
-        arms: the arms, with the compared runs only.
-        paired: names of the arms whose runs form pairs.
-        left_out: descriptions of the runs that are not compared.
-    """
+    """Arms with the compared runs only, names of those whose runs form pairs, and which runs are not compared."""
 
     arms: list[ArmRuns]
     paired: frozenset[str]
@@ -104,26 +84,19 @@ def pair_runs(arms: Sequence[ArmRuns], paired: bool | None = None) -> Pairing:
     candidates = [arm for arm in arms if paired or (paired is None and arm.seeded)]
     if all(arm in candidates for arm in arms[:2]):
         main_seeds, all_seeds = _common_runs(arms[:2]), _common_runs(candidates)
-        if len(all_seeds) >= MIN_CONTROL_OVERLAP * len(main_seeds):
-            members, common = candidates, all_seeds
-        else:
-            members, common = list(arms[:2]), main_seeds
+        overlaps = len(all_seeds) >= MIN_CONTROL_OVERLAP * len(main_seeds)
+        members, common = (candidates, all_seeds) if overlaps else (list(arms[:2]), main_seeds)
         sizes = [len(arm.predictions) for arm in members]
         if len(common) >= 2 or (common and (max(sizes) == 1 or (not paired and min(sizes) == 1))):
-            names = {arm.name for arm in members}
-            reduced = [
-                replace(arm, predictions={run: arm.predictions[run] for run in common}) if arm.name in names else arm
-                for arm in arms
-            ]
+            kept = {arm.name: {run: arm.predictions[run] for run in common} for arm in members}
+            reduced = [replace(arm, predictions=kept.get(arm.name, arm.predictions)) for arm in arms]
             left_out = [f"{arm.name} {run}" for arm in members for run in arm.predictions if run not in common]
             if len(members) < len(candidates):
                 left_out.append("the pairing of the control arm (it lacks too many of these seeds)")
-            return Pairing(reduced, frozenset(names), left_out)
+            return Pairing(reduced, frozenset(kept), left_out)
     if paired:
-        raise RunError(
-            "paired=true: the arms have fewer than two runs of the same name",
-            "give files whose names end in the same numbers, or paired=false",
-        )
+        hint = "give files whose names end in the same numbers, or paired=false"
+        raise RunError("paired=true: the arms have fewer than two runs of the same name", hint)
     return Pairing(list(arms), frozenset(), [])
 
 
@@ -135,13 +108,12 @@ def build_study(arms: Sequence[ArmRuns], fixes: pd.DataFrame, groups: pd.Series 
     """Aligns the predictions of all arms by sample.
 
     Args:
-        arms: the first is the reference: all its runs hold out the same samples.
+        arms: all runs of the first hold out the same samples; those of the others may lack what the fixes exclude.
         fixes: matched fixes, indexed by ``sample_id``, with ``new_label``.
         groups: group (photo or track) of each sample by ``sample_id``; without it every sample is its own group.
 
     Raises:
-        RunError: an arm without runs, or runs that hold out other samples or with other given labels. Runs of the
-            other arms may lack samples that the fixes exclude.
+        RunError: an arm without runs, or runs that hold out other samples or with other given labels.
     """
     for arm in arms:
         if not arm.predictions:
@@ -155,32 +127,22 @@ def build_study(arms: Sequence[ArmRuns], fixes: pd.DataFrame, groups: pd.Series 
     reference = f"{arms[0].name} {next(iter(arms[0].predictions))}"
     runs, preds = {}, {}
     for arm in arms:
-        rows = []
-        for run, table in arm.predictions.items():
+        runs[arm.name] = list(arm.predictions)
+        preds[arm.name] = np.full((len(arm.predictions), len(given)), -1, dtype=np.int32)
+        for row, (run, table) in zip(preds[arm.name], arm.predictions.items(), strict=True):
             required = np.ones(len(given), dtype=bool) if arm is arms[0] else kept
             positions = _positions(table, given, required, f"{arm.name} {run}", reference)
             predicted = table["pred"].astype(object).to_numpy()
             unknown = sorted({str(name) for name in set(predicted) - set(names)})
-            if unknown:
-                names = names.append(pd.Index(unknown, dtype=object))
-            row = np.full(len(given), -1, dtype=np.int32)
+            names = names.append(pd.Index(unknown, dtype=object))
             row[positions] = names.get_indexer(pd.Index(predicted, dtype=object))
-            rows.append(row)
-        runs[arm.name], preds[arm.name] = list(arm.predictions), np.array(rows)
     clean = np.where(kept, names.get_indexer(pd.Index(new_labels.to_numpy(dtype=object))), REMOVED)
     codes = np.arange(len(given))
     if groups is not None:
         known = groups.reindex(given.index).astype(object)
         codes = pd.factorize(known.where(known.notna(), pd.Series(given.index, index=given.index, dtype=object)))[0]
-    return Study(
-        samples=given.index,
-        labels=names.to_numpy(dtype=object),
-        given=names.get_indexer(pd.Index(given.to_numpy(dtype=object))),
-        clean=clean,
-        groups=codes,
-        runs=runs,
-        preds=preds,
-    )
+    given_codes = names.get_indexer(pd.Index(given.to_numpy(dtype=object)))
+    return Study(given.index, names.to_numpy(dtype=object), given_codes, clean, codes, runs, preds)
 
 
 def _positions(table: pd.DataFrame, given: pd.Series, required: np.ndarray, run: str, reference: str) -> np.ndarray:

@@ -1,7 +1,5 @@
 """What a comparison shows and what it does not: a verdict for each slice, and the sentences that say it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
@@ -9,10 +7,8 @@ from typing import Any
 from mlfix_train.audit.comparison.significance import ALPHA, MAX_RUNS
 from mlfix_train.audit.scores.slices import ALL
 
-HEADLINE_SLICES = 4
-"""Number of slices that the headline names."""
-NEGLIGIBLE = 0.005
-"""Points that two decimals show as 0.00."""
+HEADLINE_SLICES = 4  # number of slices that the headline names
+NEGLIGIBLE = 0.005  # points that two decimals show as 0.00
 
 
 class Verdict(StrEnum):
@@ -65,12 +61,40 @@ def format_p(p: float | None) -> str:
 
 
 def certainty(effect: Mapping[str, Any]) -> str:
-    """Returns the interval and the p-value as text; empty where there is no interval."""
+    """Returns the interval and the p-value as text, empty where there is no interval."""
     if effect["training_ci95"] is None:
         return ""
     low, high = effect["training_ci95"]
     q = f", q = {effect['q_value']:.3f} over the slices" if "q_value" in effect else ""
     return f"95% interval {signed(low)} to {signed(high)}, {format_p(effect['p_value'])}{q}"
+
+
+TEXTS = {
+    Verdict.BETTER: ("training on the fixed labels made the models {way}: {fact} ({sure}).", "better models: {size}"),
+    Verdict.WORSE: ("training on the fixed labels made the models {way}: {fact} ({sure}).", "worse models: {size}"),
+    Verdict.SUGGESTIVE: (
+        "there are signs of {way} models, but no proof: {fact} ({sure}). With so few runs p can't be lower than "
+        "{smallest_p:.2g}; train at least 6 seeds.",
+        "signs of an effect but no proof: {size}, with too few runs to test",
+    ),
+    Verdict.CONDITIONAL_ON_SAMPLES: (
+        "{fact} after training on the fixed labels. On these very images that is more than chance between runs "
+        "explains ({sure}); for other images of this kind an effect is not shown, since the interval contains 0. "
+        "{more_runs}",
+        "{gain} on these very images, not shown for other images{sure}",
+    ),
+    Verdict.NOT_SHOWN: (
+        "no effect of training on the fixed labels is shown: {fact} ({sure}). {more_runs}",
+        "no effect shown: {size}",
+    ),
+    Verdict.TOO_FEW_RUNS: (
+        "{fact} after training on the fixed labels, but {untested}",
+        "{gain}, with too few runs to tell it from chance",
+    ),
+}
+"""What is said of a slice, and in the headline (``size`` is the gain with its certainty)."""
+ONE_RUN = "a single run of an arm can't tell an effect from chance: train more seeds."
+ONE_GROUP = "all samples belong to one group (photo or track), which says nothing of others: hold out more groups."
 
 
 def _where(name: str) -> str:
@@ -80,43 +104,23 @@ def _where(name: str) -> str:
 
 
 def sentence(name: str, result: Mapping[str, Any]) -> str:
-    """Says in plain words what one slice shows.
-
-    Args:
-        name: the slice.
-        result: its entry in ``slices`` of ``summary.json``.
-    """
-    effect, error = result["effect"], result["error"]
-    verdict = result.get("verdict") or judge(effect)
-    where = _where(name)[0].upper() + _where(name)[1:]
+    """Says in plain words what a slice shows; ``result`` is its entry in ``slices`` of ``summary.json``."""
+    effect, error, where = result["effect"], result["error"], _where(name)
+    verdict, where = Verdict(result.get("verdict") or judge(effect)), where[0].upper() + where[1:]
     if verdict == Verdict.NO_CLEAN_SAMPLES:
         return f"{where}: the fixes leave no held-out sample to evaluate on."
-    gain = effect["training"]
-    fact = (
-        f"the error on the same clean samples is {format_points(gain)} {'lower' if gain >= 0 else 'higher'}, "
-        f"{error['fixed_on_clean']:.2f}% instead of {error['original_on_clean']:.2f}%"
+    gain, sure, pairs = effect["training"], certainty(effect), effect.get("training_runs")
+    if pairs:
+        sure += f", better in {sum(gain > 0 for gain in pairs.values())} of {len(pairs)} pairs of runs"
+    text = TEXTS[verdict][0].format(
+        fact=f"the error on the same clean samples is {format_points(gain)} {'lower' if gain >= 0 else 'higher'}, "
+        f"{error['fixed_on_clean']:.2f}% instead of {error['original_on_clean']:.2f}%",
+        way="better" if gain > 0 else "worse",
+        sure=sure,
+        smallest_p=effect.get("smallest_p_value", 1),
+        more_runs=_runs_it_would_take(result),
+        untested=ONE_GROUP if result.get("groups_clean", 2) < 2 else ONE_RUN,
     )
-    sure, way, gains = certainty(effect), "better" if gain > 0 else "worse", effect.get("training_runs")
-    if gains:
-        sure += f", better in {sum(gain > 0 for gain in gains.values())} of {len(gains)} pairs of runs"
-    untested = "a single run of an arm can't tell an effect from chance: train more seeds."
-    if result.get("groups_clean", 2) < 2:
-        untested = (
-            "all samples belong to one group (photo or track), which says nothing of others: hold out more groups."
-        )
-    made = f"training on the fixed labels made the models {way}: {fact} ({sure})."
-    text = {
-        Verdict.BETTER: made,
-        Verdict.WORSE: made,
-        Verdict.SUGGESTIVE: f"there are signs of {way} models, but no proof: {fact} ({sure}). With so few runs p can't "
-        f"be lower than {effect.get('smallest_p_value', 1):.2g}; train at least 6 seeds.",
-        Verdict.CONDITIONAL_ON_SAMPLES: f"{fact} after training on the fixed labels. On these very images that is more "
-        f"than chance between runs explains ({sure}); for other images of this kind an effect is not shown, since the "
-        f"interval contains 0. {_runs_it_would_take(result)}",
-        Verdict.NOT_SHOWN: f"no effect of training on the fixed labels is shown: {fact} ({sure}). "
-        f"{_runs_it_would_take(result)}",
-        Verdict.TOO_FEW_RUNS: f"{fact} after training on the fixed labels, but {untested}",
-    }[Verdict(verdict)]
     return " ".join(f"{where}, {text} {_versus_control(result)} {evaluation_sentence(effect)}".split())
 
 
@@ -126,10 +130,8 @@ def _versus_control(result: Mapping[str, Any]) -> str:
     if not effect or effect["training"] is None:
         return ""
     sure = f" ({certainty(effect)})" if certainty(effect) else ""
-    return (
-        f"Compared with the control arm, from which as many random samples were excluded, training on the fixed labels "
-        f"gains {signed(effect['training'])} points{sure}."
-    )
+    gained = f"training on the fixed labels gains {signed(effect['training'])} points{sure}."
+    return f"Compared with the control arm, from which as many random samples were excluded, {gained}"
 
 
 def _runs_it_would_take(result: Mapping[str, Any]) -> str:
@@ -138,10 +140,8 @@ def _runs_it_would_take(result: Mapping[str, Any]) -> str:
         return ""
     needed, present = effect["runs_for_80_power"], max(effect["runs"])
     if needed is None and effect.get("sd_samples") != 0:
-        return (
-            f"More runs alone can't show an effect of this size: the {result['groups_clean']:,} groups of held-out "
-            "samples are too few."
-        )
+        groups = f"the {result['groups_clean']:,} groups of held-out samples are too few"
+        return f"More runs alone can't show an effect of this size: {groups}."
     if needed is not None and needed <= present:
         return f"A repetition with {present} runs of each arm would show an effect of this size with over 80% power."
     number = f"more than {MAX_RUNS:,} runs of each arm" if needed is None else f"about {needed:,} runs of each arm"
@@ -155,18 +155,12 @@ def evaluation_sentence(effect: Mapping[str, Any]) -> str:
         return ""
     if abs(evaluation) < NEGLIGIBLE:
         return "Evaluating on clean labels changes nothing here."
-    return (
-        f"Evaluating on clean labels, which changes no model, {'lowers' if evaluation > 0 else 'raises'} the error by "
-        f"{abs(evaluation):.2f} points ({signed(total)} in total)."
-    )
+    change = f"{'lowers' if evaluation > 0 else 'raises'} the error by {abs(evaluation):.2f} points"
+    return f"Evaluating on clean labels, which changes no model, {change} ({signed(total)} in total)."
 
 
 def headline(summary: Mapping[str, Any]) -> str:
-    """Returns one paragraph on all slices that the user asked for: what is shown, and what is not.
-
-    Args:
-        summary: with ``slices``, each of them with its ``verdict``.
-    """
+    """Returns one paragraph on all slices that the user asked for: what is shown, and what is not."""
     named = {name: result for name, result in summary["slices"].items() if not name.startswith("not ")}
     strength = list(Verdict)
     ranked = sorted(named, key=lambda name: (strength.index(named[name]["verdict"]), name == ALL))
@@ -185,16 +179,9 @@ def headline(summary: Mapping[str, Any]) -> str:
 def _clause(result: Mapping[str, Any]) -> str:
     """Returns the verdict on a slice in a few words."""
     effect, verdict = result["effect"], Verdict(result["verdict"])
-    size = f"{format_points(effect['training'])} {'less' if effect['training'] >= 0 else 'more'} error"
+    gain = f"{format_points(effect['training'])} {'less' if effect['training'] >= 0 else 'more'} error"
     sure = f" ({certainty(effect)})" if certainty(effect) else ""
-    text = {
-        Verdict.BETTER: f"better models: {size}{sure}",
-        Verdict.WORSE: f"worse models: {size}{sure}",
-        Verdict.SUGGESTIVE: f"signs of an effect but no proof: {size}{sure}, with too few runs to test",
-        Verdict.CONDITIONAL_ON_SAMPLES: f"{size} on these very images, not shown for other images{sure}",
-        Verdict.NOT_SHOWN: f"no effect shown: {size}{sure}",
-        Verdict.TOO_FEW_RUNS: f"{size}, with too few runs to tell it from chance",
-    }[verdict]
+    text = TEXTS[verdict][1].format(gain=gain, sure=sure, size=gain + sure)
     versus = result.get("control", {}).get("fixed_vs_control")
     if verdict in (Verdict.NOT_SHOWN, Verdict.TOO_FEW_RUNS) or not versus or versus["training"] is None:
         return text

@@ -46,6 +46,7 @@ def new_figure(height: float, title: str, note: str, width: float = WIDTH) -> tu
     axes.spines[["left", "bottom"]].set_color(SPINE)
     axes.tick_params(labelsize=8.5, labelcolor=INK, color=SPINE, labelfontfamily=FONT)
     axes.set_axisbelow(True)
+    axes.ticklabel_format(axis="x", useOffset=False)
     return figure, axes
 
 
@@ -61,8 +62,8 @@ def label_rows(axes: Axes, names: list[str], size: float) -> None:
 
 def annotate_row(axes: Axes, row: int, text: str) -> None:
     """Writes text to the right of a row."""
-    position: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "ha": "left"}
-    axes.text(1.015, row, text, size=8.5, color=INK, family=FONT, **position)
+    place = axes.get_yaxis_transform()
+    axes.text(1.015, row, text, size=8.5, color=INK, family=FONT, transform=place, va="center", ha="left")
 
 
 def label_axes(axes: Axes, x: str, y: str = "") -> None:

@@ -27,8 +27,8 @@ def loss_histogram(losses: np.ndarray, wrong: np.ndarray, path: str | os.PathLik
     Both axes are logarithmic: a few samples of high loss stay visible beside thousands of low.
 
     Args:
-        losses: ``(N,)`` loss of each sample in nats, 0 or more (infinity is allowed).
-        wrong: ``(N,)`` booleans: whether its prediction differs from its given label.
+        losses: ``(N,)`` in nats, 0 or more (infinity is allowed).
+        wrong: bool ``(N,)``, whether the prediction differs from the given label.
         path: the PNG file to write.
         title: the headline.
 
@@ -90,7 +90,7 @@ def error_per_label(
         counts: ``(L,)`` held-out samples of each label; labels without any are left out, and the chart says so.
         path: the PNG file to write.
         title: the headline.
-        max_labels: number of labels shown at most, the worst; the chart says when there are more.
+        max_labels: labels shown at most, the worst; the chart says when there are more.
 
     Raises:
         DataError: an error is not a percentage, a count is negative, no label has samples, or the lengths differ.
@@ -111,7 +111,8 @@ def error_per_label(
     if len(labels) > used.size:
         note += f"; {len(labels) - used.size:,} without samples left out"
     figure, axes = chart_style.new_figure(1.45 + 0.21 * len(order), title, note)
-    intervals = np.array([_wilson_interval(percent[i], counts[i]) for i in order])
+    tests = [binomtest(round(percent[i] / 100 * counts[i]), int(counts[i])) for i in order]  # whole errors
+    intervals = 100 * np.array([[*test.proportion_ci(method="wilson")] for test in tests])
     rows = np.arange(len(order))
     axes.hlines(rows, intervals[:, 0], intervals[:, 1], color=PALETTE[5], linewidth=2.4)
     axes.plot(percent[order], rows, "o", color=PALETTE[0], markersize=5)
@@ -121,9 +122,3 @@ def error_per_label(
     axes.set_xlim(-1.0, min(101.0, 1.05 * float(intervals.max()) + 1))
     chart_style.label_axes(axes, "error (%), with 95% Wilson interval")
     return chart_style.save(figure, path)
-
-
-def _wilson_interval(percent: float, count: float) -> tuple[float, float]:
-    """Returns the 95% Wilson interval in percent; a mean over runs is rounded to whole errors."""
-    interval = binomtest(round(percent / 100 * count), int(count)).proportion_ci(method="wilson")
-    return 100 * interval.low, 100 * interval.high

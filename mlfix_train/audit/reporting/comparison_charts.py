@@ -1,6 +1,7 @@
-"""Charts of a comparison: the runs' errors by arm, evaluation and training effect, the change of every label."""
+"""Charts of a comparison: the runs' errors by arm, evaluation and training effect, the change of every label.
 
-from __future__ import annotations
+Each is written to ``path``, as PNG or SVG, and to an SVG file ``svg`` as well, if given.
+"""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -22,10 +23,8 @@ ARM_ROWS = (
 )
 """Key of the error, text, color and hatch: rows differ in position, shade and hatch, not in color alone."""
 PathLike = str | os.PathLike[str]
-WIDTH = 6.8
-"""Inches; narrower than other charts, since two of them stand side by side on the page."""
-MIN_HISTOGRAM_RUNS = 6
-"""With fewer runs in every arm, dots are drawn instead of histograms."""
+WIDTH = 6.8  # inches; narrower than other charts, since two of them stand side by side on the page
+MIN_HISTOGRAM_RUNS = 6  # with fewer runs in every arm, dots are drawn instead of histograms
 
 
 def arms_histogram(
@@ -33,20 +32,12 @@ def arms_histogram(
 ) -> Path:
     """Draws the distribution of the runs' errors, one row per arm on a common axis, with their mean.
 
-    Args:
-        runs: errors of the runs in percent by ``<arm>_on_<kind>``, as in ``slices.<name>.runs``; ``None`` is left out.
-        path: the PNG (or SVG) file to write.
-        title: the headline.
-        svg: an SVG file to write as well.
+    ``runs``: errors in percent by ``<arm>_on_<kind>``, as in ``slices.<name>.runs``; ``None`` is left out.
 
     Raises:
         DataError: no errors at all, or one that is not a percentage.
     """
-    rows = [
-        (text, np.asarray(runs[key], dtype=float), color, hatch)
-        for key, text, color, hatch in ARM_ROWS
-        if runs.get(key)
-    ]
+    rows = [(text, np.asarray(runs[key], float), color, hatch) for key, text, color, hatch in ARM_ROWS if runs.get(key)]
     if not rows:
         raise DataError(f"no run in any arm of the chart {title!r}", "compare runs that hold out some samples")
     for text, values, *_ in rows:
@@ -67,7 +58,6 @@ def arms_histogram(
         axes.vlines(values.mean(), base - 0.8, base + 0.06, color=INK, linewidth=2.2)
         sd = f"{values.std(ddof=1):.2f}" if values.size > 1 else "–"
         chart_style.annotate_row(axes, row, f"{values.mean():.2f} ± {sd}\n{_runs_text(values)}")
-    axes.ticklabel_format(axis="x", useOffset=False)
     chart_style.label_rows(axes, [text for text, *_ in rows], 9.5)
     axes.set_ylim(len(rows) - 0.45, -0.62)
     chart_style.label_axes(axes, "error of a run (%); ± standard deviation")
@@ -86,7 +76,6 @@ def _arms_dots(arms: Mapping[str, np.ndarray], path: PathLike, title: str, svg: 
         chart_style.annotate_row(axes, row, f"{values.mean():.2f}  ({_runs_text(values)})")
     chart_style.label_rows(axes, list(arms), 9.5)
     axes.margins(x=0.06)
-    axes.ticklabel_format(axis="x", useOffset=False)
     chart_style.label_axes(axes, "error of a run (%)")
     return chart_style.save(figure, path, svg)
 
@@ -98,14 +87,7 @@ def _runs_text(values: np.ndarray) -> str:
 def waterfall(result: Mapping[str, Any], path: PathLike, title: str, svg: PathLike | None = None) -> Path | None:
     """Draws the two steps from the error before to the error after: evaluation effect, then training effect.
 
-    Args:
-        result: a slice of ``summary.json``.
-        path: the PNG (or SVG) file to write.
-        title: the headline.
-        svg: an SVG file to write as well.
-
-    Returns:
-        The path; ``None`` where the slice has no total effect.
+    ``result`` is a slice of ``summary.json``; returns ``None`` where it has no total effect.
     """
     error, effect = result["error"], result["effect"]
     if effect["total"] is None or effect["training"] is None:
@@ -134,7 +116,6 @@ def waterfall(result: Mapping[str, Any], path: PathLike, title: str, svg: PathLi
         chart_style.annotate_row(axes, row, text)
     names = ["original arm, given labels", "evaluation effect", "original arm, clean labels", "training effect"]
     chart_style.label_rows(axes, [*names, "fixed arm, clean labels"], 9.5)
-    axes.ticklabel_format(axis="x", useOffset=False)
     low, high = axes.get_xlim()
     axes.set_xlim(low - 0.04 * (high - low), high + 0.04 * (high - low))
     chart_style.label_axes(axes, "held-out error (%)")
@@ -144,17 +125,9 @@ def waterfall(result: Mapping[str, Any], path: PathLike, title: str, svg: PathLi
 def label_dots(
     labels: Sequence[Mapping[str, Any]], path: PathLike, title: str, svg: PathLike | None = None, max_labels: int = 30
 ) -> Path | None:
-    """Draws the training effect on the labels that changed most, with 95% intervals.
+    """Draws the training effect on the labels that changed most, with 95% intervals; ``None`` where none changed.
 
-    Args:
-        labels: ``labels`` of ``summary.json``, largest change first.
-        path: the PNG (or SVG) file to write.
-        title: the headline.
-        svg: an SVG file to write as well.
-        max_labels: number of labels drawn at most.
-
-    Returns:
-        The path; ``None`` where no label changed.
+    ``labels`` are those of ``summary.json``.
     """
     changed = [row for row in labels if row["training"]]
     tested = [row for row in changed if row["ci95"]]
@@ -176,8 +149,7 @@ def label_dots(
         dot_style: dict[str, Any] = {"markersize": 6, "markeredgecolor": color, "markeredgewidth": 1.5}
         fill = color if row["significant"] else "white"
         axes.plot(row["training"], position, "o" if better else "s", markerfacecolor=fill, **dot_style)
-        text = f"{row['before']:.1f} → {row['after']:.1f}%  n = {row['rows']:,}"
-        chart_style.annotate_row(axes, position, text)
+        chart_style.annotate_row(axes, position, f"{row['before']:.1f} → {row['after']:.1f}%  n = {row['rows']:,}")
     chart_style.label_rows(axes, [str(row["label"]) for row in shown], 8.5)
     axes.set_xlim(-1.06 * limit, 1.06 * limit)
     chart_style.label_axes(axes, "training effect (points; right of 0 is better)")

@@ -1,11 +1,10 @@
 """The files of a comparison: ``summary.json``, a page, Markdown to paste into a paper, and charts."""
 
-from __future__ import annotations
-
 import base64
+import itertools
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +34,7 @@ def comparison_markdown(summary: Mapping[str, Any]) -> str:
 def comparison_page(
     summary: Mapping[str, Any], slice_charts: Mapping[str, Sequence[Path]], label_chart: Path | None
 ) -> str:
-    """Returns the comparison as one self-contained HTML page.
-
-    Args:
-        summary: what ``summary.json`` holds.
-        slice_charts: SVG files of each slice.
-        label_chart: SVG file of the changes of single labels.
-    """
+    """Returns the comparison as one self-contained HTML page, with SVG files of each slice and of single labels."""
     return render(
         "comparison.html.j2",
         summary=summary,
@@ -64,32 +57,28 @@ def _encode(path: Path) -> str:
 
 
 def write_comparison(summary: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Writes ``summary.json``, ``compare.md``, ``compare.html`` and PNG charts into ``folder``.
-
-    Returns:
-        The paths of the charts, in the order of the slices.
-    """
+    """Writes ``summary.json``, ``compare.md``, ``compare.html`` and PNG charts; returns the charts' paths."""
     pngs: list[Path] = []
     svgs: dict[str, list[Path]] = {}
+
+    def draw(chart: Callable[..., Path | None], values: Any, stem: str, title: str) -> list[Path]:
+        """Draws a chart as PNG and SVG, and returns the SVG, if there is something to draw."""
+        png, svg = folder / f"{stem}.png", Path(temporary) / f"{stem}.svg"
+        if chart(values, png, title, svg) is None:
+            return []
+        pngs.append(png)
+        return [svg]
+
     with tempfile.TemporaryDirectory() as temporary:
-        svg_folder = Path(temporary)
         for (name, result), stem in zip(summary["slices"].items(), chart_stems(list(summary["slices"])), strict=True):
             svgs[name] = []
-            if not result["rows_clean"]:
-                continue
-            counts = f"{result['rows_original']:,} samples, {result['rows_clean']:,} clean"
-            png, svg = folder / f"{stem}.png", svg_folder / f"{stem}.svg"
-            pngs.append(charts.arms_histogram(result["runs"], png, f"Held-out error, {name} ({counts})", svg))
-            svgs[name].append(svg)
-            png, svg = folder / f"{stem}-effect.png", svg_folder / f"{stem}-effect.svg"
-            if charts.waterfall(result, png, f"Evaluation and training effect, {name}", svg):
-                pngs.append(png)
-                svgs[name].append(svg)
-        label_svg = svg_folder / "labels.svg"
-        label_png = charts.label_dots(summary["labels"], folder / "labels.png", "Change of single labels", label_svg)
-        if label_png:
-            pngs.append(label_png)
-        page = comparison_page(summary, svgs, label_svg if label_png else None)
+            if result["rows_clean"]:
+                counts = f"{result['rows_original']:,} samples, {result['rows_clean']:,} clean"
+                svgs[name] += draw(charts.arms_histogram, result["runs"], stem, f"Held-out error, {name} ({counts})")
+                title = f"Evaluation and training effect, {name}"
+                svgs[name] += draw(charts.waterfall, result, f"{stem}-effect", title)
+        label_svgs = draw(charts.label_dots, summary["labels"], "labels", "Change of single labels")
+        page = comparison_page(summary, svgs, label_svgs[0] if label_svgs else None)
     texts = {
         "summary.json": json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False),
         "compare.md": comparison_markdown(summary),
@@ -105,12 +94,8 @@ def chart_stems(slices: Sequence[str]) -> list[str]:
     """Returns a distinct file name, without its ending, for the charts of each slice."""
     taken = {"labels"}
     stems = []
-    for name in slices:
-        base = slug(name.replace("=", "-"))
-        number, stem = 1, base
-        while {stem.lower(), f"{stem}-effect".lower()} & taken:
-            number += 1
-            stem = f"{base}-{number}"
-        taken |= {stem.lower(), f"{stem}-effect".lower()}
-        stems.append(stem)
+    for base in (slug(name.replace("=", "-")) for name in slices):
+        names = itertools.chain([base], (f"{base}-{number}" for number in itertools.count(2)))
+        stems.append(next(name for name in names if not {name.lower(), f"{name}-effect".lower()} & taken))
+        taken |= {stems[-1].lower(), f"{stems[-1]}-effect".lower()}
     return stems

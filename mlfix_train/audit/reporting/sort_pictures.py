@@ -1,23 +1,25 @@
-"""Pictures of a visual order: all images, labels and slices in order, outliers, and near-duplicates."""
+"""Pictures of a visual order: all images, labels and slices in order, outliers, and near-duplicates.
 
-from __future__ import annotations
+Images in order are drawn as mosaics: hundreds on one sheet, without text, to scan at a glance.
+"""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
-from mlfix_train.audit.reporting.mosaic import draw_mosaic, thin_out
-from mlfix_train.audit.reporting.panels import Tile, draw_panel, save_panel
+from mlfix_train.audit.reporting import panels
+from mlfix_train.audit.reporting.panels import MARGIN, Tile, draw_panel, save_panel
+from mlfix_train.audit.reporting.text import font, printable, shorten
 from mlfix_train.audit.scores.slices import select_labels, slug
 
-FRAMED_FRACTION = 0.02
-"""Fraction of a label's images that get a frame: those with the highest outlier score."""
-N_OUTLIERS = 108
-"""Images on the panel of outliers."""
-N_GROUPS, GROUP_SIZE = 12, 8
-"""Groups on the panel of near-duplicates, and images of each."""
+MAX_IMAGES, SIDE = 2_000, 40  # images on a mosaic, and their side, px
+FRAMED_FRACTION = 0.02  # fraction of a label's images that get a frame: those with the highest outlier score
+N_OUTLIERS = 108  # images on the panel of outliers
+N_GROUPS, GROUP_SIZE = 12, 8  # groups on the panel of near-duplicates, and images of each
 Images = Callable[[np.ndarray], np.ndarray]
 
 
@@ -35,7 +37,7 @@ def draw_sort(
 
     Args:
         order: N rows with the columns of ``order.parquet``.
-        duplicates: Table of near-duplicates, see :mod:`mlfix_train.audit.similarity.near_duplicates`.
+        duplicates: From :func:`mlfix_train.audit.similarity.near_duplicates.find_near_duplicates`.
         images: Maps row numbers ``(n,)`` to pixels, uint8 ``(n, H, W, 3)``.
         folder: Where the PNG files go.
         embedding: Name of the embedding, for the headlines.
@@ -46,21 +48,22 @@ def draw_sort(
         The files, the most interesting first.
 
     Raises:
-        ConfigError: A slice is not a regular expression, or matches no label.
+        ConfigError: As in :func:`slice_rows`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for pattern in ("label-*.png", "slice-*.png", "outliers.png", "strangest.png", "duplicates.png"):
+    for pattern in ("label-*.png", "slice-*.png", "outliers.png", "duplicates.png"):
         for old in folder.glob(pattern):
             old.unlink()
-    path = np.argsort(order["position"].to_numpy())
-    written = [_draw_order(path, "All images in visual order", embedding, images, folder / "all.png")]
+    position = order["position"].to_numpy()
+    title = "All images in visual order"
+    written = [_draw_order(np.argsort(position), title, embedding, images, folder / "all.png")]
     if len(order) >= 3:
         written.append(_draw_outliers(order, images, folder / "outliers.png", embedding))
     written += _draw_labels(order, images, folder, embedding, n_panels)
     for name, rows in slice_rows(order["label"], slices or {}).items():
-        in_order = rows[np.argsort(order["position"].to_numpy()[rows])]
         title = f"{name}: labels that match {(slices or {})[name]}"
-        written.append(_draw_order(in_order, title, embedding, images, folder / f"slice-{slug(name)}.png"))
+        path = folder / f"slice-{slug(name)}.png"
+        written.append(_draw_order(rows[np.argsort(position[rows])], title, embedding, images, path))
     if len(duplicates):
         written.append(_draw_duplicates(duplicates, order["sample_id"], images, folder / "duplicates.png"))
     return written
@@ -74,6 +77,34 @@ def slice_rows(labels: pd.Series, slices: Mapping[str, str]) -> dict[str, np.nda
     """
     known = labels.fillna("").tolist()
     return {name: np.flatnonzero(select_labels(known, name, pattern)) for name, pattern in slices.items()}
+
+
+def thin_out(count: int, limit: int = MAX_IMAGES) -> np.ndarray:
+    """Returns the positions of ``count`` ordered images that a mosaic shows: all, or ``limit`` evenly spaced ones."""
+    if count <= limit:
+        return np.arange(count)
+    return np.unique(np.linspace(0, count - 1, limit).round().astype(np.int64))
+
+
+def draw_mosaic(images: np.ndarray, title: str, note: str = "", framed: np.ndarray | None = None) -> Image.Image:
+    """Draws images, uint8 ``(n, H, W, 3)``, row by row on a sheet of about 4 by 3; n may be 0.
+
+    ``note`` is a grey line below the title; ``framed``, bool ``(n,)``, says which images get a frame.
+    """
+    n = len(images)
+    columns = max(12, math.ceil(math.sqrt(n * 4 / 3)))
+    rows, cell, head = math.ceil(n / columns), SIDE + 2, MARGIN + 62
+    sheet = Image.new("RGB", (max(440, columns * cell) + 2 * MARGIN, head + rows * cell + MARGIN), panels.GROUND)
+    panels.draw_head(sheet, title, "", shorten(note, sheet.width - 2 * MARGIN, font(13)))
+    sheet.info["Description"] = printable(note)
+    for number, pixels in enumerate(images):
+        row, column = divmod(number, columns)
+        x, y = MARGIN + column * cell, head + row * cell
+        if framed is not None and framed[number]:
+            sheet.paste(panels.VERMILLION, (x - 2, y - 2, x + SIDE + 2, y + SIDE + 2))
+        tile = panels.fit_image(pixels, SIDE)
+        sheet.paste(tile, (x + (SIDE - tile.width) // 2, y + (SIDE - tile.height) // 2))
+    return sheet
 
 
 def _draw_order(

@@ -1,7 +1,5 @@
 """Labels as drawn text: measured, shortened so that they stay distinct, and safe whatever characters they contain."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import re
@@ -48,12 +46,8 @@ def printable(text: str) -> str:
 def shorten(text: str, width_px: float, font: ImageFont.FreeTypeFont, tail: float = 0.6) -> str:
     """Returns ``text`` if it is at most ``width_px`` wide, else as much of its two ends as fits around an ellipsis.
 
-    Args:
-        text: any text; what can't be drawn is escaped first (:func:`printable`).
-        width_px: the available width, in px.
-        font: the font it is measured in.
-        tail: fraction of the kept characters that come from the end, 0 to 1. Labels of one family differ near their
-            ends (``...-limit-120--g1``), so the end gets the larger part.
+    What can't be drawn is escaped first (:func:`printable`). ``tail`` is the fraction of the kept characters that come
+    from the end, 0 to 1: labels of one family differ near their ends (``...-limit-120--g1``).
     """
     text = printable(text)
     if len(text) <= 4 * width_px and font.getlength(text) <= width_px:

@@ -4,9 +4,9 @@
 - :mod:`server`, :mod:`auth`: the page in a browser; :mod:`widget`: the page in a notebook.
 - :mod:`requests`: errors with their HTTP status, and parsers of requests.
 - :mod:`samples`, :mod:`views`: what is shown, in which groups and order.
-- :mod:`sprites`, :mod:`prefetch`, :mod:`full_image`: the images.
+- :mod:`sprites`: the images.
 - :mod:`marks`, :mod:`journal`, :mod:`fixes_file`: what was marked, durable; undo and redo.
-- :mod:`progress`, :mod:`reviewer_state`: how far the review is, and where each reviewer is.
+- :mod:`progress`: how far the review is, and where each reviewer is.
 - ``assets``: the page's HTML, script and style sheet.
 
 Nothing here imports torch.

@@ -8,8 +8,6 @@
 - Bodies must be JSON, of at most :data:`requests.MAX_BODY` bytes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import hmac
@@ -47,13 +45,12 @@ class AuthMiddleware:
         hosts: Names and addresses of the server.
         port: Port it listens on.
         any_address: Whether it listens on all addresses, so that any bare IP address may be its own.
-        token: URL-safe text; by default 32 random bytes.
     """
 
-    def __init__(self, app: Any, hosts: Iterable[str], port: int, any_address: bool = False, token: str = "") -> None:
+    def __init__(self, app: Any, hosts: Iterable[str], port: int, any_address: bool) -> None:
         self.app, self.port, self.any_address = app, port, any_address
         self.hosts = {_normalize_host(host) for host in hosts}
-        self.token = token or secrets.token_urlsafe(32)
+        self.token = secrets.token_urlsafe(32)
         self.cookie_name = f"mlfix-review-{port}"
         self.cookie_value = hmac.new(self.token.encode(), b"cookie", hashlib.sha256).hexdigest()
 
@@ -70,7 +67,7 @@ class AuthMiddleware:
             token_in_link = _is_equal(request.query_params.get("token", ""), self.token)
             bearer = request.headers.get("authorization", "").partition("Bearer ")[2]
             cookie = request.cookies.get(self.cookie_name, "")
-            if not token_in_link and not _is_equal(bearer, self.token) and not _is_equal(cookie, self.cookie_value):
+            if not (token_in_link or _is_equal(bearer, self.token) or _is_equal(cookie, self.cookie_value)):
                 problem = "Open the link that `mlfix review` printed last: it contains the access token."
                 raise RequestError(problem, status=HTTPStatus.FORBIDDEN)
             if scope["method"] not in ("GET", "HEAD"):
@@ -83,11 +80,7 @@ class AuthMiddleware:
         await self.app(scope, _limit_body(receive), self._add_headers(send, set_cookie=token_in_link))
 
     def check_source(self, headers: Mapping[str, str]) -> None:
-        """Checks where a request comes from.
-
-        Raises:
-            RequestError: It is addressed to another host, or comes from another site.
-        """
+        """Raises a :class:`RequestError` if a request is addressed to another host, or comes from another site."""
         host = headers.get("host", "")
         if not self._is_own_host(host):
             tunnel = f"through a tunnel: with the same port, ssh -L {self.port}:127.0.0.1:{self.port}"

@@ -1,7 +1,5 @@
 """``fixes.csv`` of a review: rewritten atomically before every response, and read when the review opens."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import hashlib
@@ -11,7 +9,6 @@ import os
 import shutil
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +25,21 @@ log = logging.getLogger(__name__)
 
 HEADER = ",".join(COLUMNS) + "\n"
 EDITED = "fixes.csv, edited outside the review"
-MAX_DROPPED = 20
-"""An edited file that lacks more marks than this, and more than half of all, is refused."""
+MAX_DROPPED = 20  # an edited file that lacks more marks than this, and more than half of all, is refused
 
 
 class FixesFile:
-    """Keeps ``fixes.csv``, the file ``path``, equal to the marks in ``store``."""
+    """Keeps ``fixes.csv``, the file ``path``, equal to the marks in ``store``. Use :func:`open_fixes` to open one.
+
+    Attributes:
+        notes: What the reviewer should know.
+        conflicts: Rows that a fixes file to start with marks differently, and its mark.
+    """
 
     def __init__(self, path: Path, store: MarkStore) -> None:
         self.path, self.store = path, store
+        self.notes: list[str] = []
+        self.conflicts: dict[int, int] = {}
         self._digest_path = path.with_name(".fixes.sha256")
         self._lines: dict[int, tuple[int, str]] = {}
         self._written: int | None = None
@@ -74,7 +77,7 @@ class FixesFile:
             content = self.text().encode()
             stat = _stat(self.path)
             if self._stat is not None and stat is not None and stat != self._stat:
-                backup = backup_file(self.path)
+                backup = _backup(self.path)
                 log.warning("%s was changed by another program; its version is kept as %s", self.path, backup.name)
             with atomic_path(self.path) as temporary, open(temporary, "wb") as file:
                 file.write(content)
@@ -100,27 +103,15 @@ def _stat(path: Path) -> tuple[int, int] | None:
     return None
 
 
-def backup_file(path: Path) -> Path:
-    """Copies a file to a name with the current time, and returns the copy."""
+def _dated(path: Path) -> Path:
+    """Returns a path that does not exist yet, with the current time in its name."""
     name = f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     names = (f"{name}{end}{path.suffix}" for end in ("", *(f"-{number}" for number in range(2, 10_000))))
-    backup = next(path.with_name(name) for name in names if not path.with_name(name).exists())
-    return Path(shutil.copy2(path, backup))
+    return next(path.with_name(name) for name in names if not path.with_name(name).exists())
 
 
-@dataclass
-class OpenedFixes:
-    """The fixes file of a review that was opened.
-
-    Attributes:
-        file: The file, up to date with the marks.
-        notes: What the reviewer should know.
-        conflicts: Rows that a given fixes file marks differently, and its mark.
-    """
-
-    file: FixesFile
-    notes: list[str] = field(default_factory=list)
-    conflicts: dict[int, int] = field(default_factory=dict)
+def _backup(path: Path) -> Path:
+    return Path(shutil.copy2(path, _dated(path)))
 
 
 def open_fixes(
@@ -130,22 +121,17 @@ def open_fixes(
     fixes: str | Path | None = None,
     ignore: Collection[str] = (),
     reviewer: str = "",
-) -> OpenedFixes:
-    """Merges the journal, an existing ``fixes.csv`` and a fixes file to start with.
+) -> FixesFile:
+    """Merges the marks of the journal, an existing ``fixes.csv`` and a fixes file to start with.
 
-    Args:
-        path: ``fixes.csv`` of the review.
-        store: Marks, replayed from the journal.
-        table: Sample table.
-        fixes: A fixes file to start with; each version of it is imported once.
-        ignore: As in :func:`mlfix_train.data.fixes.table.match_fixes`.
-        reviewer: Recorded as the importer.
+    Each version of ``fixes`` is imported once, in the name of ``reviewer``; ``ignore`` is as in
+    :func:`mlfix_train.data.fixes.table.match_fixes`.
 
     Raises:
         FixesError: A fixes file does not match the samples; nothing is changed.
         DataError: The journal is of other data.
     """
-    opened = OpenedFixes(FixesFile(path, store))
+    file = FixesFile(path, store)
     ignore = {*ignore, "empty_labels"}
     marked = {row[0] for row in _rows_after(store.journal.entries) if row != COLUMNS}
     if marked and marked == store.missing:
@@ -153,44 +139,43 @@ def open_fixes(
         hint = "set another out=<folder>, or give the data that was reviewed"
         raise DataError(f"{path.parent} holds a review of other data: {samples}", hint)
     if path.exists():
-        _open_existing(opened, table, ignore, reviewer)
+        _open_existing(file, table, ignore, reviewer)
     if fixes is not None:
-        _import_given(Path(fixes).expanduser(), opened, table, ignore, reviewer)
+        _import_given(Path(fixes).expanduser(), file, table, ignore, reviewer)
     if store.missing:
-        opened.notes.append(
+        file.notes.append(
             f"{len(store.missing):,} marked samples are no longer in the data: the journal keeps their marks, "
             "fixes.csv leaves them out."
         )
     if store.stale:
-        opened.notes.append(
+        file.notes.append(
             f"{len(store.stale):,} marks were made for a label that has changed since and are not applied (the journal "
             "keeps them): review these samples again."
         )
-    opened.file.write()
-    return opened
+    file.write()
+    return file
 
 
-def _import_given(path: Path, opened: OpenedFixes, table: pd.DataFrame, ignore: Collection[str], reviewer: str) -> None:
+def _import_given(path: Path, file: FixesFile, table: pd.DataFrame, ignore: Collection[str], reviewer: str) -> None:
     """Imports a fixes file to start with, once; what was decided in this review before stays."""
-    store = opened.file.store
+    store = file.store
     digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
     source = f"{path.name} {digest[:16]}"
     if digest and source in store.sources:
         return
     touched = store.revisions > 0
     wanted = _wanted_marks(path, store, table, ignore)
-    opened.conflicts = {row: mark for row, mark, _ in wanted if touched[row] and store.marks[row] != mark}
+    file.conflicts = {row: mark for row, mark, _ in wanted if touched[row] and store.marks[row] != mark}
     imported = _import(store, [fix for fix in wanted if not touched[fix[0]]], source, reviewer)
-    opened.notes.append(f"Marks imported from {path}: {imported:,}.")
-    if opened.conflicts:
-        count = f"{len(opened.conflicts):,} marks of {path}"
-        opened.notes.append(f"{count} differ from those of this review: decide on the page.")
+    file.notes.append(f"Marks imported from {path}: {imported:,}.")
+    if file.conflicts:
+        count = f"{len(file.conflicts):,} marks of {path}"
+        file.notes.append(f"{count} differ from those of this review: decide on the page.")
 
 
-def _open_existing(opened: OpenedFixes, table: pd.DataFrame, ignore: Collection[str], reviewer: str) -> None:
+def _open_existing(file: FixesFile, table: pd.DataFrame, ignore: Collection[str], reviewer: str) -> None:
     """Imports what ``fixes.csv`` has and the journal lacks: an initial or edited file, or that of a lost journal."""
-    file, store = opened.file, opened.file.store
-    path, entries = file.path, store.journal.entries
+    path, store, entries = file.path, file.store, file.store.journal.entries
     rows = _read_rows(path)
     recent = [_rows_after(entries[: len(entries) - back]) for back in range(min(3, len(entries) + 1))]
     if rows is not None and (rows in recent or (file.is_own() and rows <= recent[0])):
@@ -199,27 +184,23 @@ def _open_existing(opened: OpenedFixes, table: pd.DataFrame, ignore: Collection[
         wanted = _wanted_marks(path, store, table, ignore)
         if file.is_own() or not entries:  # the journal was changed, or there was none
             imported = _import(store, wanted, str(path), reviewer)
-            opened.notes.append(
-                f"Marks imported from {path} that the journal lacks: {imported:,}."
-                if entries
-                else f"Started from {path}, marks: {imported:,}."
-            )
+            note = f"Marks imported from {path} that the journal lacks" if entries else f"Started from {path}, marks"
+            file.notes.append(f"{note}: {imported:,}.")
             return
         lost = int(store.is_marked.sum()) - len(wanted)
         if lost > MAX_DROPPED and lost > len(store.authors) / 2:
             problem = f"{path} was changed outside the review and lacks {lost:,} of its marks"
             raise FixesError(problem, "to drop these marks, move journal.jsonl away too")
-        before = path.with_name("fixes-before.csv")
-        before.write_text(file.text(), encoding="utf-8", newline="")
-        edited, previous = backup_file(path), backup_file(before)
-        before.unlink()
+        previous = _dated(path.with_name("fixes-before.csv"))
+        previous.write_text(file.text(), encoding="utf-8", newline="")
+        edited = _backup(path)
         kept = {row for row, _, _ in wanted}
         dropped = [row for row in np.flatnonzero(store.is_marked).tolist() if row not in kept]
         imported = _import(store, [*wanted, *((row, NONE, Author()) for row in dropped)], EDITED, reviewer)
     except FixesError as error:
         restore = "delete it, and it is rewritten from the journal" if entries else "correct it, or move it away"
         raise FixesError(error.problem, f"{error.hint}; or {restore}", error.details) from error
-    opened.notes.append(
+    file.notes.append(
         f"{path.name} was changed outside the review: {imported - len(dropped):,} marks imported from it, "
         f"{len(dropped):,} removed; copies: {edited.name} and, as it was before, {previous.name}."
     )

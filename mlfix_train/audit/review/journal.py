@@ -13,8 +13,6 @@ The first line of ``journal.jsonl`` identifies the file. Each further line is an
 ``request_id`` is that of the request that caused an entry, if it had one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging
@@ -60,7 +58,7 @@ def append_line(file: IO[bytes], entry: dict[str, Any] | None = None, sync: bool
 
 
 class Journal:
-    """An append-only file of entries, opened by one process at a time.
+    """An append-only file of entries, created if missing, opened by one process at a time.
 
     A truncated last line, which was never acknowledged, is moved to a file of its own.
 
@@ -68,9 +66,6 @@ class Journal:
         name: Random name of the review.
         entries: Entries that were in the file when it was opened.
         revision: Number of the last entry.
-
-    Args:
-        path: ``journal.jsonl``; created if missing.
 
     Raises:
         DataError: Another process has it open, or a line is not a valid entry.
@@ -106,20 +101,20 @@ class Journal:
         content = self._file.read()
         complete, _, rest = content.rpartition(b"\n")
         if rest:
-            with contextlib.suppress(ValueError):
+            try:
                 json.loads(rest)
-                complete, rest = content, b""
+            except ValueError:
+                backup = self.path.with_name(f"journal-truncated-{int(time.time())}.txt")
+                backup.write_bytes(rest)
+                text = "%s: the last line is truncated and was never acknowledged; moved to %s"
+                log.warning(text, self.path, backup.name)
+                os.ftruncate(self._file.fileno(), len(content) - len(rest))
+            else:  # only the end of the line is missing
+                complete = content
                 append_line(self._file)
-        if rest:
-            backup = self.path.with_name(f"journal-truncated-{int(time.time())}.txt")
-            backup.write_bytes(rest)
-            text = "%s: the last line is truncated and was never acknowledged; moved to %s"
-            log.warning(text, self.path, backup.name)
-            os.ftruncate(self._file.fileno(), len(content) - len(rest))
         if not complete:
-            header = {**HEADER, "name": secrets.token_hex(8), "started": utc_now()}
-            append_line(self._file, header)
-            self.name = str(header["name"])
+            self.name = secrets.token_hex(8)
+            append_line(self._file, {**HEADER, "name": self.name, "started": utc_now()})
             return []
         return list(self._parse(complete.split(b"\n")))
 
@@ -170,10 +165,10 @@ def _is_valid(entry: Any) -> bool:
     """Whether an entry has the fields of its action, each of the right type."""
     if not isinstance(entry, dict) or not isinstance(entry.get("revision"), int) or entry.get("action") not in ACTIONS:
         return False
+    if entry["action"] in ("mark", "import") and "marks" not in entry:
+        return False
     marks, ids, random_ids = lists = [entry.get(name, []) for name in ("marks", "sample_ids", "random_ids")]
-    if not all(isinstance(value, list) for value in lists) or (
-        entry["action"] in ("mark", "import") and "marks" not in entry
-    ):
+    if not all(isinstance(value, list) for value in lists):
         return False
     texts = [entry.get("reviewer"), entry.get("time"), *ids, *random_ids]
     return all(isinstance(text, str) for text in texts) and all(map(_is_valid_mark, marks))

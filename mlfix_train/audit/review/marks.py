@@ -1,9 +1,8 @@
 """The marks of a review: what is marked now, by whom and when; conflicts; unlimited undo and redo.
 
-Every change is first written to the journal, on disk (:mod:`mlfix_train.audit.review.journal`).
+Every change is an entry of the journal (:mod:`mlfix_train.audit.review.journal`), applied when it is on disk, and again
+when the review is opened.
 """
-
-from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
@@ -16,19 +15,15 @@ from mlfix_train.audit.review.journal import Journal
 from mlfix_train.audit.review.samples import NONE, Samples
 from mlfix_train.data.samples import INVALID
 
-INVALID_CODE = -2
-"""Code of the mark ``invalid``."""
+INVALID_CODE = -2  # code of the mark "invalid"
 
 
 class Change(NamedTuple):
-    """A request to give a sample a mark; :data:`NONE` removes it.
-
-    ``base_revision`` is the latest revision of the sample that the page knows, ``None`` if it does not say.
-    """
+    """A request to give a sample a mark; :data:`NONE` removes it."""
 
     row: int
     mark: int
-    base_revision: int | None = None
+    base_revision: int | None = None  # the latest of the sample that the page knows
 
 
 class Move(NamedTuple):
@@ -41,26 +36,21 @@ class Move(NamedTuple):
 
 @dataclass
 class Action:
-    """An action that can be undone: marks that changed, and rows that were marked as reviewed."""
+    """An action that can be undone: marks that changed, or rows that were marked as reviewed."""
 
     revision: int
-    reviewer: str
-    moves: list[Move] = field(default_factory=list)
-    reviewed: list[int] = field(default_factory=list)
-    random: list[int] = field(default_factory=list)
+    moves: list[Move]
+    reviewed: list[int]
+    random: list[int]
 
 
 @dataclass
 class Outcome:
-    """Result of a request: rows whose mark changed, and a message to the reviewer, if there is any.
+    """Result of a request: the rows it concerned, and a message to the reviewer, if there is any."""
 
-    ``conflicts`` were left alone because someone else had changed them; ``reviewed`` were marked as reviewed, or no
-    longer are.
-    """
-
-    changed: list[int] = field(default_factory=list)
-    conflicts: list[int] = field(default_factory=list)
-    reviewed: list[int] = field(default_factory=list)
+    changed: list[int] = field(default_factory=list)  # their mark changed
+    conflicts: list[int] = field(default_factory=list)  # left alone because someone else had changed them
+    reviewed: list[int] = field(default_factory=list)  # marked as reviewed, or no longer
     message: str = ""
 
 
@@ -73,45 +63,26 @@ class Author(NamedTuple):
 
 
 class MarkStore:
-    """Marks of N samples; all methods may be called from several threads.
-
-    Attributes:
-        marks: int32 ``(N,)``: code of a label, :data:`INVALID_CODE`, or :data:`NONE`.
-        revisions: int64 ``(N,)``: revision that last changed each sample, 0 for none.
-        group_reviewed: bool ``(N,)``, whether a group with the sample was marked as reviewed.
-        random_reviewed: bool ``(N,)``, the same in the random sample.
-        authors: Row to author of the samples that are or were marked.
-        drawn: Rows of the random sample, in order.
-        sources: Fixes files that were imported.
-        requests: Ids of requests that were answered, with the rows they touched; repeating one changes nothing.
-        missing: Ids that the journal marks and the data no longer have.
-        stale: Ids whose given label is not the one that was reviewed.
-        lock: Held while anything is read and changed together.
-
-    Args:
-        samples: N samples.
-        journal: Its entries are replayed.
-    """
+    """Marks of N samples, replayed from a journal; all methods may be called from several threads."""
 
     def __init__(self, samples: Samples, journal: Journal) -> None:
-        self.samples, self.journal = samples, journal
-        n = len(samples)
-        self.marks = np.full(n, NONE, np.int32)
-        self.revisions = np.zeros(n, np.int64)
-        self.group_reviewed = np.zeros(n, bool)
-        self.random_reviewed = np.zeros(n, bool)
-        self.authors: dict[int, Author] = {}
-        self.drawn: list[int] = []
-        self.sources: set[str] = set()
-        self.requests: dict[str, list[int]] = {}
-        self.missing: set[str] = set()
-        self.stale: set[str] = set()
-        self.lock = threading.RLock()
+        self.samples, self.journal, n = samples, journal, len(samples)
+        self.marks = np.full(n, NONE, np.int32)  # code of a label, INVALID_CODE, or NONE
+        self.revisions = np.zeros(n, np.int64)  # revision that last changed each sample, 0 for none
+        self.group_reviewed = np.zeros(n, bool)  # whether a group with the sample was marked as reviewed
+        self.random_reviewed = np.zeros(n, bool)  # the same in the random sample
+        self.authors: dict[int, Author] = {}  # of the samples that are or were marked, by row
+        self.drawn: list[int] = []  # rows of the random sample, in order
+        self.sources: set[str] = set()  # fixes files that were imported
+        self.requests: dict[str, list[int]] = {}  # ids of answered requests, with the rows they touched
+        self.missing: set[str] = set()  # ids that the journal marks and the data no longer have
+        self.stale: set[str] = set()  # ids whose given label is not the one that was reviewed
+        self.lock = threading.RLock()  # held while anything is read and changed together
         self._done: dict[str, list[Action]] = {}
         self._undone: dict[str, list[Action]] = {}
         self._touched: list[tuple[int, list[int]]] = []
         for entry in journal.entries:
-            self._replay(entry)
+            self._apply(entry)
 
     @property
     def revision(self) -> int:
@@ -122,11 +93,6 @@ class MarkStore:
     def is_marked(self) -> np.ndarray:
         """Bool ``(N,)``, whether each sample is marked."""
         return np.asarray(self.marks != NONE)
-
-    @property
-    def n_invalid(self) -> int:
-        """How many samples are marked as invalid."""
-        return int((self.marks == INVALID_CODE).sum())
 
     def mark(self, changes: Sequence[Change], reviewer: str, request_id: str = "") -> Outcome:
         """Marks samples, and returns when that is on disk.
@@ -146,9 +112,7 @@ class MarkStore:
                     wanted[change.row] = new
             moves = [Move(row, int(self.marks[row]), new) for row, new in wanted.items() if new != self.marks[row]]
             if moves:
-                entry = self._append("mark", reviewer, request_id, marks=self._mark_lines(moves))
-                self._apply(entry, moves)
-                self._push(Action(entry["revision"], reviewer, moves))
+                self._record("mark", reviewer, request_id, marks=self._mark_lines(moves))
             outcome.changed = [move.row for move in moves]
             return outcome
 
@@ -171,16 +135,13 @@ class MarkStore:
             new_random = [int(row) for row in rows if random and not self.random_reviewed[row]]
             if len(rows):
                 ids, random_ids = self._ids(new), self._ids(new_random)
-                entry = self._append("review", reviewer, request_id, sample_ids=ids, random_ids=random_ids)
-                self._apply(entry, [], new, new_random)
-                self._push(Action(entry["revision"], reviewer, [], new, new_random))
+                self._record("review", reviewer, request_id, sample_ids=ids, random_ids=random_ids)
             return Outcome(reviewed=new)
 
     def draw(self, rows: Sequence[int], reviewer: str) -> None:
         """Adds rows to the random sample."""
         with self.lock:
-            self._append("draw", reviewer, sample_ids=self._ids(rows))
-            self.drawn += rows
+            self._record("draw", reviewer, sample_ids=self._ids(rows))
 
     def undo(self, reviewer: str, request_id: str = "", redo: bool = False) -> Outcome:
         """Undoes a reviewer's last action, or redoes the one undone last; what others changed since stays."""
@@ -188,7 +149,7 @@ class MarkStore:
         with self.lock:
             if request_id in self.requests:
                 return Outcome(list(self.requests[request_id]), message=action)
-            stack, target = self._stacks(action, reviewer)
+            stack, _ = self._stacks(action, reviewer)
             if not stack:
                 return Outcome(message=f"Nothing to {action}.")
             last = stack[-1]
@@ -204,9 +165,7 @@ class MarkStore:
                 more: dict[str, Any] = {"marks": self._mark_lines(moves)}
             else:
                 more = {"sample_ids": self._ids(last.reviewed), "random_ids": self._ids(last.random)}
-            entry = self._append(action, reviewer, request_id, target=last.revision, **more)
-            self._apply(entry, moves, last.reviewed, last.random, redo)
-            target.append(stack.pop())
+            self._record(action, reviewer, request_id, target=last.revision, **more)
             message = "" if moves or not last.moves else f"Nothing left to {action}: it was changed since."
             return Outcome([move.row for move in moves], conflicts, last.reviewed, message)
 
@@ -229,7 +188,7 @@ class MarkStore:
         with self.lock:
             moves = [Move(row, int(self.marks[row]), new) for row, new, _ in fixes]
             lines = [[*line, *author] for line, (_, _, author) in zip(self._mark_lines(moves), fixes, strict=True)]
-            self._replay(self._append("import", reviewer, source=source, marks=lines))
+            self._record("import", reviewer, source=source, marks=lines)
 
     def mark_name(self, mark: int) -> str | None:
         """Returns a mark as the fixes file has it; ``None`` for no mark."""
@@ -238,10 +197,6 @@ class MarkStore:
     def mark_code(self, name: str | None) -> int | None:
         """Returns the code of a mark that a fixes file or a page gives; ``None`` for an unknown label."""
         return NONE if name is None else INVALID_CODE if name == INVALID else self.samples.code.get(name)
-
-    def _append(self, action: str, reviewer: str, request_id: str = "", **fields: Any) -> dict[str, Any]:
-        more = {"request_id": request_id} if request_id else {}
-        return self.journal.append({"reviewer": reviewer, "action": action, **fields, **more})
 
     def _mark_lines(self, moves: Sequence[Move]) -> list[list[str | None]]:
         samples = self.samples
@@ -255,39 +210,27 @@ class MarkStore:
         done, undone = (stacks.setdefault(reviewer, []) for stacks in (self._done, self._undone))
         return (done, undone) if action == "undo" else (undone, done)
 
-    def _push(self, action: Action) -> None:
-        self._done.setdefault(action.reviewer, []).append(action)
-        self._undone[action.reviewer] = []
+    def _record(self, action: str, reviewer: str, request_id: str = "", **fields: Any) -> None:
+        """Appends an entry to the journal, and applies it once it is on disk."""
+        more = {"request_id": request_id} if request_id else {}
+        self._apply(self.journal.append({"reviewer": reviewer, "action": action, **fields, **more}))
 
-    def _apply(
-        self,
-        entry: dict[str, Any],
-        moves: Sequence[Move],
-        reviewed: Sequence[int] = (),
-        random: Sequence[int] = (),
-        value: bool = True,
-    ) -> None:
-        for row, _, new in moves:
-            self.marks[row] = new
-            self.revisions[row] = entry["revision"]
-            self.authors[row] = Author(entry["reviewer"], entry["time"])
-        self.group_reviewed[list(reviewed)] = value
-        self.random_reviewed[list(random)] = value
-        touched = [*(move.row for move in moves), *reviewed]
-        self._touched.append((entry["revision"], touched))
-        if entry.get("request_id"):
-            self.requests[entry["request_id"]] = touched
-
-    def _replay(self, entry: dict[str, Any]) -> None:
+    def _apply(self, entry: dict[str, Any]) -> None:
         """Applies an entry of the journal; marks of missing or relabeled samples are counted, not applied."""
-        action, reviewer = entry["action"], entry["reviewer"]
+        action, reviewer, revision = entry["action"], entry["reviewer"], entry["revision"]
         reviewed = self._known_rows(entry.get("sample_ids", []))
         if action == "draw":
             self.drawn += reviewed
             return
-        random = self._known_rows(entry.get("random_ids", []))
-        moves = self._replayed_moves(entry)
-        self._apply(entry, moves, reviewed, random, action != "undo")
+        random, moves = self._known_rows(entry.get("random_ids", [])), self._moves(entry)
+        for row, _, new in moves:
+            self.marks[row], self.revisions[row] = new, revision
+            self.authors[row] = Author(reviewer, entry["time"])
+        self.group_reviewed[reviewed] = self.random_reviewed[random] = action != "undo"
+        touched = [*(move.row for move in moves), *reviewed]
+        self._touched.append((revision, touched))
+        if entry.get("request_id"):
+            self.requests[entry["request_id"]] = touched
         if action == "import":
             self.sources.add(str(entry.get("source", "")))
             for line in entry["marks"]:
@@ -295,7 +238,8 @@ class MarkStore:
                 if row in self.authors and len(line) >= 6:
                     self.authors[row] = Author(line[3] or reviewer, line[4] or entry["time"], line[5] or "")
         elif action in ("mark", "review"):
-            self._push(Action(entry["revision"], reviewer, moves, reviewed, random))
+            self._done.setdefault(reviewer, []).append(Action(revision, moves, reviewed, random))
+            self._undone[reviewer] = []
         else:
             stack, target = self._stacks(action, reviewer)
             if stack and stack[-1].revision == entry.get("target"):
@@ -305,7 +249,7 @@ class MarkStore:
         rows: list[int] = self.samples.rows(ids).tolist()
         return [row for row in rows if row >= 0]
 
-    def _replayed_moves(self, entry: dict[str, Any]) -> list[Move]:
+    def _moves(self, entry: dict[str, Any]) -> list[Move]:
         moves, samples = [], self.samples
         for name, old_label, new_label, *_ in entry.get("marks", []):
             row = samples.row.get(name, NONE)

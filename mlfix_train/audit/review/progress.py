@@ -1,53 +1,44 @@
-"""Progress of a review: what was reviewed and found, how fast, and whether to keep going.
+"""Progress of a review: what was reviewed and found, how fast, whether to keep going, and where each reviewer is.
 
 A sample is **reviewed** when it was on the screen, is in a group marked as reviewed, or is marked. Shapes: N samples.
 """
-
-from __future__ import annotations
 
 import json
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mlfix_train.audit.review.journal import append_line
-from mlfix_train.audit.review.marks import MarkStore
+from mlfix_train.audit.review.marks import INVALID_CODE, MarkStore
+from mlfix_train.audit.review.requests import RequestError
 from mlfix_train.audit.review.samples import Samples
 from mlfix_train.audit.scores.estimates import STOP_PROBABILITY
+from mlfix_train.data.files.atomic import atomic_path
 
 log = logging.getLogger(__name__)
 
-PRIOR_COUNT = 5.0
-"""Weight of the audit's estimate against what is found, as a number of wrong labels."""
+PRIOR_COUNT = 5.0  # weight of the audit's estimate against what is found, as a number of wrong labels
 RECENT = 200
 """Reviewed samples before the share of marked ones is used, and samples that it is taken over without an audit."""
 WINDOW, SLOT = 600.0, 15.0
 """The rate is taken over the last ``WINDOW`` seconds, of which slots of ``SLOT`` seconds without work are left out."""
+MAX_STATE, MAX_REVIEWERS = 4_000, 200
+"""Longest state of a reviewer's page, characters of JSON, and reviewers whose state is kept."""
 
 
 class SeenLog:
-    """Samples that were on the screen, kept in ``seen.jsonl``.
-
-    Attributes:
-        seen: bool ``(N,)``.
-        seen_in_random: bool ``(N,)``, seen and scrolled past in the random sample.
-        order: Rows in the order in which they were first seen.
-
-    Args:
-        path: Path of the file. Its lines are read as far as possible, and new ones appended.
-        samples: N samples.
-    """
+    """Samples that were on the screen, kept in ``seen.jsonl``; its lines are read as far as possible."""
 
     def __init__(self, path: Path, samples: Samples) -> None:
-        self.path, self.samples = path, samples
+        self.samples = samples
         self.seen = np.zeros(len(samples), bool)
-        self.seen_in_random = np.zeros(len(samples), bool)
-        self.order: list[int] = []
+        self.seen_in_random = np.zeros(len(samples), bool)  # seen and scrolled past in the random sample
+        self.order: list[int] = []  # rows in the order in which they were first seen
         content = path.read_bytes() if path.exists() else b""
         for number, line in enumerate(content.split(b"\n"), start=1):
             if not line.strip():
@@ -125,12 +116,11 @@ def summarize(samples: Samples, store: MarkStore, seen_log: SeenLog, pace: Pace)
 
         - ``samples``, ``reviewed``, ``marked``, ``invalid``: numbers of samples;
         - ``per_minute``: samples seen and samples marked per minute;
-        - ``marked_percent``: share of the reviewed samples that are marked, percent, ``None`` before any;
+        - ``marked_percent``: of the reviewed samples, ``None`` before any;
         - ``expected``: wrong labels the audit expected among the reviewed, ``None`` unless suspicion is calibrated;
         - ``remaining``: wrong labels expected among the rest, corrected by how the marks compare with ``expected``;
         - ``worth_reviewing``: samples of the rest whose label is wrong with a probability of at least 5%;
-        - ``keep_going``: ``True``, ``False``, or ``None`` where it is not known;
-        - ``message``: that in a sentence;
+        - ``keep_going``: ``True``, ``False``, or ``None`` where it is not known; ``message``: that in a sentence;
         - ``random_sample``: see :func:`error_rate`.
     """
     marked = store.is_marked
@@ -140,13 +130,10 @@ def summarize(samples: Samples, store: MarkStore, seen_log: SeenLog, pace: Pace)
         "samples": len(samples),
         "reviewed": n_reviewed,
         "marked": n_marked,
-        "invalid": store.n_invalid,
+        "invalid": int((store.marks == INVALID_CODE).sum()),
         "per_minute": [round(rate, 1) for rate in pace.rates()],
         "marked_percent": round(100 * n_marked / n_reviewed, 2) if n_reviewed else None,
-        "expected": None,
-        "remaining": None,
-        "worth_reviewing": None,
-        "keep_going": None,
+        **dict.fromkeys(("expected", "remaining", "worth_reviewing", "keep_going")),
         "random_sample": error_rate(store, seen_log.seen_in_random),
     }
     if samples.calibrated:
@@ -210,12 +197,8 @@ def error_rate(store: MarkStore, seen_in_random: np.ndarray) -> dict[str, Any] |
     low = high = wrong / n
     if n < n_samples:
         low, high = binomtest(wrong, n).proportion_ci(0.95, method="exact")
-    return {
-        **estimate,
-        "rate": round(100 * wrong / n, 3),
-        "interval": [round(100 * low, 3), round(100 * high, 3)],
-        "wrong_in_all": [int(np.floor(low * n_samples)), int(np.ceil(high * n_samples))],
-    }
+    estimate |= {"rate": round(100 * wrong / n, 3), "interval": [round(100 * low, 3), round(100 * high, 3)]}
+    return estimate | {"wrong_in_all": [int(np.floor(low * n_samples)), int(np.ceil(high * n_samples))]}
 
 
 def draw_random(n_samples: int, drawn: Sequence[int], count: int, seed: int) -> list[int]:
@@ -223,3 +206,41 @@ def draw_random(n_samples: int, drawn: Sequence[int], count: int, seed: int) -> 
     permutation = np.random.default_rng([seed, n_samples]).permutation(n_samples)
     rows: list[int] = permutation[~np.isin(permutation, drawn)][:count].tolist()
     return rows
+
+
+class ReviewerStates:
+    """``reviewer_state.json``: where each reviewer is and how they set up the page, so that any browser resumes there.
+
+    A file that cannot be read is replaced, for nothing depends on it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda name: None)
+        except (OSError, ValueError):
+            found = {}
+        items = found.items() if isinstance(found, dict) else ()
+        self._states = {name: state for name, state in items if isinstance(state, dict)}
+
+    def get(self, reviewer: str) -> dict[str, Any] | None:
+        """Returns the state that a reviewer's page sent last, ``None`` if it never did."""
+        return self._states.get(reviewer)
+
+    def set(self, reviewer: str, state: Any) -> None:
+        """Stores the state of a reviewer's page.
+
+        Raises:
+            RequestError: It is not a JSON object, or too long.
+        """
+        try:
+            is_valid = isinstance(state, Mapping) and len(json.dumps(state, allow_nan=False)) <= MAX_STATE
+        except ValueError:
+            is_valid = False
+        if not is_valid:
+            raise RequestError(f"state is not a JSON object of at most {MAX_STATE:,} characters")
+        states = {name: value for name, value in self._states.items() if name != reviewer}
+        states = {**dict(list(states.items())[-MAX_REVIEWERS + 1 :]), reviewer: dict(state)}
+        with atomic_path(self.path) as temporary:
+            temporary.write_text(json.dumps(states), encoding="utf-8")
+        self._states = states

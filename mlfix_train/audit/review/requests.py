@@ -1,7 +1,5 @@
 """Requests to a review: errors with their HTTP status, and parsers that check every value before anything changes."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -12,27 +10,18 @@ from mlfix_train.audit.review.samples import Samples
 from mlfix_train.data.samples import INVALID
 from mlfix_train.errors import MlfixError, did_you_mean
 
-MAX_BODY = 8 << 20
-"""Largest request body, bytes."""
-MAX_MARKS = 20_000
-"""Most marks, or rows, in one request."""
-MAX_NAME, MAX_LABEL = 80, 200
-"""Longest reviewer name or request id, and longest new label, characters."""
+MAX_BODY = 8 << 20  # largest request body, bytes
+MAX_MARKS = 20_000  # most marks, or rows, in one request
+MAX_NAME, MAX_LABEL = 80, 200  # longest reviewer name or request id, and longest new label, characters
 EXAMPLE = 'send {"marks": [{"sample_id": "...", "new_label": "invalid"}]}'
 
 
 class RequestError(MlfixError):
-    """A request that cannot be answered; nothing was changed.
-
-    Args:
-        problem: What is wrong.
-        hint: What to do.
-        status: HTTP status of the response.
-    """
+    """A request that cannot be answered, with the HTTP status and the JSON of the response; nothing was changed."""
 
     def __init__(self, problem: str, hint: str = "", status: HTTPStatus = HTTPStatus.UNPROCESSABLE_ENTITY) -> None:
         super().__init__(problem, hint)
-        self.status = status
+        self.status, self.response = status, {"error": problem, "hint": hint}
 
 
 def parse_int(payload: Mapping[str, Any], name: str, low: int, high: int) -> int:
@@ -76,12 +65,8 @@ def parse_rows(payload: Mapping[str, Any], count: int) -> list[int]:
 def parse_marks(payload: Mapping[str, Any], samples: Samples, store: MarkStore, allow_new: bool) -> list[Change]:
     """Returns the marks of a request, all of them checked before a new label is added.
 
-    Args:
-        payload: ``marks`` is a list of objects with ``sample_id``, ``new_label`` (a label, ``invalid`` or ``null``)
-            and, from the page, ``base_revision``.
-        samples: Samples of the review.
-        store: Knows the labels.
-        allow_new: Whether labels that no sample has may be given.
+    ``marks`` is a list of objects with ``sample_id``, ``new_label`` (a label, ``invalid`` or ``null``) and, from the
+    page, ``base_revision``. ``allow_new`` says whether labels that no sample has may be given.
 
     Raises:
         RequestError: An unknown id or label, or a value of another shape.

@@ -3,12 +3,10 @@
 Shapes: N samples, C labels.
 """
 
-from __future__ import annotations
-
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -16,10 +14,8 @@ import pandas as pd
 from mlfix_train.data.samples import COLUMNS as TABLE_COLUMNS
 from mlfix_train.data.samples import label_list
 
-NONE = -1
-"""Code of a missing label, row or mark."""
-N_TYPICAL = 8
-"""Typical images of each label."""
+NONE = -1  # code of a missing label, row or mark
+N_TYPICAL = 8  # typical images of each label
 N_CANDIDATES = 64
 """Typical images are chosen from this many of the least suspicious samples of a label (or a quarter, if more)."""
 N_BINS, MAX_NUMBERS = 10, 30
@@ -32,41 +28,23 @@ NOT_SCORES = ("suspicion", "label_score")
 
 @dataclass
 class Samples:
-    """Samples of a review.
-
-    Attributes:
-        ids: ``(N,)`` sample ids.
-        paths: ``(N,)`` image files.
-        labels: Names of the C labels; new ones are appended.
-        given: int32 ``(N,)`` codes of the given labels, :data:`NONE` where unlabeled.
-        predicted: int32 ``(N,)`` codes of the labels predicted by held-out models, :data:`NONE` outside the audit.
-        suggested: int32 ``(N,)`` codes of the labels that the audit suggests; the given label where it agrees.
-        suspicion: float32 ``(N,)``, 0 to 1, higher is more likely wrong; NaN outside the audit.
-        is_label_issue: bool ``(N,)``, whether the audit flags the label.
-        calibrated: Whether suspicion is a probability, so that its sum estimates a number of wrong labels.
-        position: int32 ``(N,)`` positions in the visual order of all images; ``None`` without an order.
-        label_position: int32 ``(N,)`` positions in the visual order of the label's images; ``None`` without one.
-        outlier_score: float32 ``(N,)``, higher is less like the label's other images; ``None`` without an order.
-        groups: int32 ``(N,)`` codes of the photo or track.
-        columns: Metadata: name to codes (int32 ``(N,)``) and the text of each code.
-        scores: Single scores of the audit by name, float32 ``(N,)`` each.
-    """
+    """Samples of a review: arrays ``(N,)``, codes and positions int32, scores float32."""
 
     ids: np.ndarray
-    paths: np.ndarray
-    labels: list[str]
-    given: np.ndarray
-    predicted: np.ndarray
-    suggested: np.ndarray
-    suspicion: np.ndarray
-    is_label_issue: np.ndarray
-    calibrated: bool = False
-    position: np.ndarray | None = None
-    label_position: np.ndarray | None = None
-    outlier_score: np.ndarray | None = None
-    groups: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
-    columns: dict[str, tuple[np.ndarray, list[str]]] = field(default_factory=dict)
-    scores: dict[str, np.ndarray] = field(default_factory=dict)
+    paths: np.ndarray  # image files
+    labels: list[str]  # names of the C labels; new ones are appended
+    given: np.ndarray  # codes of the given labels, NONE where unlabeled
+    predicted: np.ndarray  # codes of the labels predicted by held-out models, NONE outside the audit
+    suggested: np.ndarray  # codes of the labels that the audit suggests; the given label where it agrees
+    suspicion: np.ndarray  # 0 to 1, higher is more likely wrong; NaN outside the audit
+    is_label_issue: np.ndarray  # bool, whether the audit flags the label
+    calibrated: bool  # whether suspicion is a probability, so that its sum estimates a number of wrong labels
+    groups: np.ndarray  # codes of the photo or track
+    columns: dict[str, tuple[np.ndarray, list[str]]]  # metadata: name to codes and the text of each code
+    scores: dict[str, np.ndarray]  # single scores of the audit by name
+    position: np.ndarray | None = None  # in the visual order of all images
+    label_position: np.ndarray | None = None  # in the visual order of the label's images
+    outlier_score: np.ndarray | None = None  # higher is less like the label's other images
 
     def __post_init__(self) -> None:
         self.row = {name: number for number, name in enumerate(self.ids.tolist())}
@@ -109,14 +87,10 @@ def make_samples(
     order: pd.DataFrame | None = None,
     calibrated: bool = False,
 ) -> Samples:
-    """Joins a sample table with a ranking and a visual order.
+    """Joins a sample table with the ranking of an audit and a visual order, indexed by ``sample_id``.
 
-    Args:
-        table: Sample table with N rows.
-        ranking: Ranking of an audit. Rows of other samples, and rows whose given label is no longer the sample's, are
-            left out.
-        order: Visual order, indexed by ``sample_id``; images that are not in it come last.
-        calibrated: Whether the audit's suspicion is a probability.
+    Rows of a ranking whose given label is no longer the sample's are left out; images that are not in the order come
+    last. ``calibrated`` says whether the audit's suspicion is a probability.
     """
     nothing = pd.DataFrame(columns=["sample_id", *RANKED_COLUMNS])
     ranked = nothing if ranking is None else ranking.drop_duplicates("sample_id")
@@ -129,6 +103,7 @@ def make_samples(
     def encode(values: pd.Series) -> np.ndarray:
         return np.asarray(index.get_indexer(pd.Index(values.to_numpy(dtype=object))), np.int32)
 
+    numeric = ranked.select_dtypes("number").dropna(axis="columns", how="all")
     samples = Samples(
         ids=table.index.to_numpy(dtype=object),
         paths=table["path"].to_numpy(dtype=object),
@@ -141,7 +116,7 @@ def make_samples(
         calibrated=calibrated and ranking is not None,
         groups=pd.factorize(table["group"])[0].astype(np.int32),
         columns=_metadata(table),
-        scores=_scores(ranked),
+        scores={str(name): _floats(numeric[name]) for name in numeric if name not in NOT_SCORES},
     )
     if order is not None:
         placed = order.reindex(table.index)
@@ -152,11 +127,6 @@ def make_samples(
 
 def _floats(values: pd.Series) -> np.ndarray:
     return pd.to_numeric(values, errors="coerce").to_numpy(np.float32)
-
-
-def _scores(ranked: pd.DataFrame) -> dict[str, np.ndarray]:
-    numeric = ranked.select_dtypes("number").dropna(axis="columns", how="all")
-    return {str(name): _floats(numeric[name]) for name in numeric if name not in NOT_SCORES}
 
 
 def _positions(values: pd.Series) -> np.ndarray:
@@ -177,24 +147,14 @@ def _metadata(table: pd.DataFrame) -> dict[str, tuple[np.ndarray, list[str]]]:
         if unique < 2 or (name == "group" and unique == len(table)):
             continue
         if pd.api.types.is_numeric_dtype(values) and values.dtype != bool and unique > MAX_NUMBERS:
-            values = _bin(values)
+            bins = pd.qcut(values, N_BINS, duplicates="drop", precision=4)
+            values = bins.map(lambda bin: f"{bin.left:.4g} to {bin.right:.4g}", na_action="ignore").astype(object)
         codes, uniques = pd.factorize(values, sort=False)
-        texts = [_text(value) for value in uniques]
+        texts = [str(int(value) if isinstance(value, float) and value.is_integer() else value) for value in uniques]
         if (codes < 0).any():
             codes, texts = np.where(codes < 0, len(texts), codes), [*texts, "(empty)"]
-        found[str(name)] = (codes.astype(np.int32), texts)
+        found[str(name)] = (codes.astype(np.int32), [text or "(empty)" for text in texts])
     return found
-
-
-def _bin(values: pd.Series) -> pd.Series:
-    bins = pd.qcut(values, N_BINS, duplicates="drop", precision=4)
-    return bins.map(lambda bin: f"{bin.left:.4g} to {bin.right:.4g}", na_action="ignore").astype(object)
-
-
-def _text(value: object) -> str:
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value) or "(empty)"
 
 
 def natural_sort_key(name: str) -> list[tuple[int, int, str]]:
@@ -203,16 +163,13 @@ def natural_sort_key(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isascii() and part.isdecimal() else (1, 0, part.casefold()) for part in parts]
 
 
-def typical_images(samples: Samples, count: int = N_TYPICAL) -> np.ndarray:
-    """Chooses ``count`` images per label that show what it looks like.
+def typical_images(samples: Samples) -> np.ndarray:
+    """Chooses images that show what each label looks like: row numbers, int32 ``(C, 8)``, padded with :data:`NONE`.
 
     They are the most ordinary of the label's least suspicious samples, at most one per track or photo where there are
     enough of these.
-
-    Returns:
-        int32 ``(C, count)`` row numbers, padded with :data:`NONE`.
     """
-    typical = np.full((len(samples.labels), count), NONE, np.int32)
+    typical = np.full((len(samples.labels), N_TYPICAL), NONE, np.int32)
     order = np.lexsort((np.arange(len(samples)), np.nan_to_num(samples.suspicion, nan=0.5), samples.given))
     ends = np.searchsorted(samples.given[order], np.arange(len(samples.labels) + 1))
     for label in range(len(samples.labels)):
@@ -226,6 +183,6 @@ def typical_images(samples: Samples, count: int = N_TYPICAL) -> np.ndarray:
         _, first = np.unique(samples.groups[rows], return_index=True)
         is_first = np.zeros(len(rows), bool)
         is_first[first] = True
-        chosen = np.concatenate([rows[is_first], rows[~is_first]])[:count]
+        chosen = np.concatenate([rows[is_first], rows[~is_first]])[:N_TYPICAL]
         typical[label, : len(chosen)] = chosen
     return typical

@@ -8,7 +8,10 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import threading
+import time
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +27,9 @@ if TYPE_CHECKING:
     from mlfix_train.audit.review.session import ReviewSession
 
 ASSETS = Path(__file__).parent / "assets"
-PORT, N_PORTS = 8377, 50
-"""First port that is tried, and how many."""
+PORT, N_PORTS = 8377, 50  # first port that is tried, and how many
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+PAUSE = 0.1  # seconds without a request before sheets are cut in the background
 ALL_ADDRESSES = ("0.0.0.0", "::", "")  # noqa: S104 - only if the user asks for it
 
 
@@ -36,9 +39,6 @@ def make_app(session: ReviewSession) -> Starlette:
     from starlette.concurrency import run_in_threadpool
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
-
-    def error_response(error: RequestError) -> Response:
-        return JSONResponse({"error": error.problem, "hint": error.hint}, error.status)
 
     async def page(request: Request) -> Response:
         return Response(render_page(session.title), media_type="text/html; charset=utf-8")
@@ -58,10 +58,8 @@ def make_app(session: ReviewSession) -> Starlette:
     async def api(request: Request) -> Response:
         try:
             payload = json.loads(await request.body() or b"{}")
-        except RequestError as error:
-            return error_response(error)
-        except (ValueError, RecursionError):
-            return JSONResponse({"error": "the body of the request is not JSON", "hint": ""}, 400)
+        except (ValueError, RecursionError) as error:
+            raise RequestError("the body of the request is not JSON", status=HTTPStatus.BAD_REQUEST) from error
         status, response = await run_in_threadpool(session.respond, request.path_params["kind"], payload)
         return JSONResponse(response, status)
 
@@ -72,23 +70,22 @@ def make_app(session: ReviewSession) -> Starlette:
         return await jpeg(lambda: session.full_image(int(request.path_params["row"])), "max-age=600")
 
     async def jpeg(load: Callable[[], bytes], cache: str) -> Response:
-        try:
-            content = await run_in_threadpool(load)
-        except RequestError as error:
-            return error_response(error)
+        content = await run_in_threadpool(load)
         return Response(content, media_type="image/jpeg", headers={"cache-control": f"private, {cache}"})
 
-    return Starlette(
-        routes=[
-            Route("/", page),
-            Route("/review.js", asset("review.js", "text/javascript; charset=utf-8")),
-            Route("/review.css", asset("review.css", "text/css; charset=utf-8")),
-            Route("/icon.svg", asset("icon.svg", "image/svg+xml")),
-            Route("/api/{kind:str}", api, methods=["POST"]),
-            Route("/sprites/{name:str}.jpg", sprites),
-            Route("/images/{row:int}.jpg", image),
-        ]
-    )
+    async def refuse(request: Request, error: Any) -> Response:
+        return JSONResponse(error.response, error.status)
+
+    routes = [
+        Route("/", page),
+        Route("/review.js", asset("review.js", "text/javascript; charset=utf-8")),
+        Route("/review.css", asset("review.css", "text/css; charset=utf-8")),
+        Route("/icon.svg", asset("icon.svg", "image/svg+xml")),
+        Route("/api/{kind:str}", api, methods=["POST"]),
+        Route("/sprites/{name:str}.jpg", sprites),
+        Route("/images/{row:int}.jpg", image),
+    ]
+    return Starlette(routes=routes, exception_handlers={RequestError: refuse})
 
 
 def render_page(title: str) -> str:
@@ -124,28 +121,17 @@ def open_socket(host: str, port: int | None) -> socket.socket:
     raise ConfigError(f"{taken} used by another program", "set another port=<number>, or port=0 for any free one")
 
 
-def serve(
-    session: ReviewSession,
-    host: str = "127.0.0.1",
-    port: int | None = None,
-    on_start: Callable[[str], None] | None = None,
-    listener: socket.socket | None = None,
-) -> None:
+def serve(session: ReviewSession, listener: socket.socket, host: str, on_start: Callable[[str], None]) -> None:
     """Serves a session until it is interrupted (SIGINT or SIGTERM).
 
     Args:
         session: What to serve.
-        host: Address to listen on; any but loopback can be reached from other machines.
-        port: ``None`` for the first free one, 0 for any.
+        listener: From :func:`open_socket`.
+        host: Address it listens on; any but loopback can be reached from other machines.
         on_start: Called with the link, which contains the access token, once the server listens.
-        listener: From :func:`open_socket`, if the port is already bound.
-
-    Raises:
-        ConfigError: As in :func:`open_socket`.
     """
     import uvicorn
 
-    listener = listener or open_socket(host, port)
     number = int(listener.getsockname()[1])
     any_address = host in ALL_ADDRESSES
     name = socket.gethostname() if any_address else host
@@ -156,10 +142,44 @@ def serve(
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            if not self.should_exit and on_start is not None:
+            if not self.should_exit:
                 on_start(link)
 
     off: dict[str, Any] = {"log_level": "error", "access_log": False, "lifespan": "off", "ws": "none"}
     config = uvicorn.Config(auth, server_header=False, timeout_graceful_shutdown=3, loop="asyncio", **off)
     with listener:
         Server(config).run(sockets=[listener])
+
+
+class SpritePrefetcher(threading.Thread):
+    """A daemon thread that cuts the sheets of the view that was requested last, while no requests come in.
+
+    It ends when ``stopped`` is set. ``progress`` is called with the samples done and in all, for the first view.
+    """
+
+    def __init__(self, session: ReviewSession, progress: Callable[[int, int], None] | None = None) -> None:
+        super().__init__(daemon=True, name="sprites")
+        self.session, self.progress, self.stopped = session, progress, threading.Event()
+
+    def run(self) -> None:
+        """Follows the current view."""
+        done: str | None = None
+        while not self.stopped.wait(0.05):
+            view = self.session.current_view
+            if view is not None and view != done and self.cut_view(view):
+                done = view
+
+    def cut_view(self, view: str) -> bool:
+        """Cuts the sheets of a view; returns False if it was stopped, or another view was requested."""
+        session, progress, self.progress = self.session, self.progress, None
+        for name, ready in session.plan_sheets(view):
+            while time.monotonic() - session.last_request < PAUSE:
+                if self.stopped.wait(0.05):
+                    return False
+            if self.stopped.is_set() or session.current_view != view:
+                return False
+            session.sprites.prepare(name)
+            session.sprites_ready = ready
+            if progress:
+                progress(*ready)
+        return True

@@ -4,15 +4,13 @@ A request is a kind and a JSON object, the response a JSON object; sprite sheets
 by ``sample_id`` in marks, and by their row number elsewhere.
 """
 
-from __future__ import annotations
-
 import getpass
 import hashlib
 import logging
 import math
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -24,13 +22,11 @@ import pandas as pd
 
 from mlfix_train.audit.review import requests
 from mlfix_train.audit.review import sprites as sheets
-from mlfix_train.audit.review.fixes_file import OpenedFixes, open_fixes
-from mlfix_train.audit.review.full_image import encode_full_image
+from mlfix_train.audit.review.fixes_file import FixesFile, open_fixes
 from mlfix_train.audit.review.journal import Journal
 from mlfix_train.audit.review.marks import Author, MarkStore, Outcome
-from mlfix_train.audit.review.progress import Pace, SeenLog, draw_random, reviewed_mask, summarize
+from mlfix_train.audit.review.progress import Pace, ReviewerStates, SeenLog, draw_random, reviewed_mask, summarize
 from mlfix_train.audit.review.requests import RequestError
-from mlfix_train.audit.review.reviewer_state import ReviewerStates
 from mlfix_train.audit.review.samples import N_TYPICAL, NONE, Samples, make_samples, typical_images
 from mlfix_train.audit.review.sprites import Sprites
 from mlfix_train.audit.review.views import View, ViewSpec, make_view
@@ -40,14 +36,10 @@ from mlfix_train.errors import DataError, MlfixError, did_you_mean
 
 log = logging.getLogger(__name__)
 
-N_SUGGESTIONS = 9
-"""Labels suggested for a group, one per digit key."""
-DRAW_COUNT = 200
-"""Samples drawn at a time for the random sample."""
-LABELS_PER_SHEET = 32
-"""Labels whose typical images share a sheet, one label per line."""
-MAX_VIEWS = 24
-"""Views kept in memory."""
+N_SUGGESTIONS = 9  # labels suggested for a group, one per digit key
+DRAW_COUNT = 200  # samples drawn at a time for the random sample
+LABELS_PER_SHEET = 32  # labels whose typical images share a sheet, one label per line
+MAX_VIEWS = 24  # views kept in memory
 REQUESTS = (
     *("describe", "view", "block", "group", "sample", "progress", "changes", "seen", "draw", "save_state"),
     *("marks", "review_group", "undo", "redo", "add_label", "dismiss_conflicts"),
@@ -60,39 +52,25 @@ Response = dict[str, Any]
 
 @dataclass
 class ReviewSession:
-    """A review: what it shows, what is marked, and its progress. Use :func:`open_session` to open one.
-
-    Attributes:
-        samples: Samples to review.
-        store: Marks.
-        seen_log: Samples that were on the screen.
-        fixes: The fixes file, with notes and conflicts of opening it.
-        sprites: Tiles.
-        title: Title of the page.
-        reviewer: Name of the reviewer, unless the page gives another.
-        allow_new_labels: Whether labels that no sample has may be given.
-        current_view: Key of the view that was requested last.
-        last_request: Time of the last request of a person, as of ``time.monotonic``.
-        sprites_ready: Samples of the current view whose tiles are cut, and its samples.
-    """
+    """A review: what it shows, what is marked, and its progress. Use :func:`open_session` to open one."""
 
     samples: Samples
     store: MarkStore
     seen_log: SeenLog
-    fixes: OpenedFixes
+    fixes: FixesFile
     sprites: Sprites
     title: str
-    reviewer: str
+    reviewer: str  # unless the page gives another name
     allow_new_labels: bool = False
-    current_view: str | None = None
-    last_request: float = 0.0
-    sprites_ready: tuple[int, int] = (0, 0)
+    current_view: str | None = None  # key of the view that was requested last
+    last_request: float = 0.0  # when a person requested something last, as of time.monotonic
+    sprites_ready: tuple[int, int] = (0, 0)  # samples of the current view whose tiles are cut, and all of them
 
     def __post_init__(self) -> None:
-        self.fixes_path = self.fixes.file.path
+        self.fixes_path = self.fixes.path
         self.reviewer_states = ReviewerStates(self.fixes_path.with_name("reviewer_state.json"))
         self.typical = typical_images(self.samples)
-        self._paces: dict[str, Pace] = {}
+        self._paces: defaultdict[str, Pace] = defaultdict(Pace)  # by reviewer
         self._views: OrderedDict[str, View] = OrderedDict()
         self._views_lock = threading.Lock()
 
@@ -101,7 +79,7 @@ class ReviewSession:
         try:
             response = self.handle(kind, payload)
         except RequestError as error:
-            return error.status, {"error": error.problem, "hint": error.hint}
+            return error.status, error.response
         except OSError as error:
             log.error("not saved: %s", error)
             hint = "free some space, or check the permissions; the page keeps unsaved changes and tries again"
@@ -124,16 +102,15 @@ class ReviewSession:
             self.last_request = time.monotonic()
         try:
             response: Response = getattr(self, kind)(payload)
+            return response
+        except RequestError:
+            raise
         except MlfixError as error:
-            if isinstance(error, RequestError):
-                raise
             raise RequestError(error.problem, error.hint) from error
-        return response
 
     def describe(self, payload: Payload) -> Response:
         """Returns what a page needs to know when it opens."""
-        samples, reviewer = self.samples, self._reviewer(payload)
-        brighten, n = bool(payload.get("brighten", True)), LABELS_PER_SHEET
+        samples, reviewer, n = self.samples, self._reviewer(payload), LABELS_PER_SHEET
         parts = [self.typical[i : i + n].reshape(-1) for i in range(0, len(self.typical), n)]
         with self.store.lock:
             conflicts = list(self.fixes.conflicts.items())
@@ -157,7 +134,7 @@ class ReviewSession:
             "large": [self.sprites.large, sheets.LARGE_COLUMNS],
             "typical": self.typical.tolist(),
             "typical_size": [N_TYPICAL, LABELS_PER_SHEET],
-            "typical_sheets": [self._plan(part, "typical", brighten) for part in parts],
+            "typical_sheets": [self._plan(part, "typical", payload) for part in parts],
             "revision": self.store.revision,
             "steps": self.store.steps(reviewer),
         }
@@ -170,13 +147,12 @@ class ReviewSession:
         with self.store.lock:
             reviewed = reviewed_mask(self.store, self.seen_log.seen)
             view = make_view(self.samples, spec, self.store.marks, reviewed, np.asarray(self.store.drawn, np.int32))
-        key = view.key
         with self._views_lock:
+            key = self.current_view = view.key
             self._views[key] = view
             self._views.move_to_end(key)
             while len(self._views) > MAX_VIEWS:
                 self._views.popitem(last=False)
-            self.current_view = key
         return {
             "view": key,
             "count": len(view.rows),
@@ -197,14 +173,12 @@ class ReviewSession:
             "group_marked": np.bincount(view.group_of[marked], minlength=count).tolist(),
         }
 
-    def view_size(self, key: str) -> int:
-        """Returns how many samples a view has, 0 if it is gone."""
-        view = self._views.get(key)
-        return 0 if view is None else len(view.rows)
-
-    def plan_block(self, key: str, number: int) -> str:
-        """Returns the name of the sheet of small tiles of a block of a view."""
-        return self._plan(self._block_rows(self._view({"view": key}), number), "small", True)
+    def plan_sheets(self, key: str) -> list[tuple[str, tuple[int, int]]]:
+        """Returns the sheets of small tiles of a view: name, samples up to its end, and all samples."""
+        rows = self._views[key].rows if key in self._views else np.zeros(0, np.int32)
+        blocks = [rows[start : start + sheets.BLOCK] for start in range(0, len(rows), sheets.BLOCK)]
+        ends = np.cumsum([len(block) for block in blocks], dtype=int).tolist()
+        return [(self._plan(block, "small", {}), (end, len(rows))) for block, end in zip(blocks, ends, strict=True)]
 
     def _view(self, payload: Payload) -> View:
         view = self._views.get(str(payload.get("view")))
@@ -212,16 +186,12 @@ class ReviewSession:
             raise RequestError("this view is no longer in memory", "request it again", HTTPStatus.GONE)
         return view
 
-    @staticmethod
-    def _block_rows(view: View, number: int) -> np.ndarray:
-        return np.asarray(view.rows[number * sheets.BLOCK : (number + 1) * sheets.BLOCK])
-
     def block(self, payload: Payload) -> Response:
         """Returns what a page draws for :data:`sprites.BLOCK` samples of a view, and the names of their sheets."""
         view, samples = self._view(payload), self.samples
         n_blocks = max(-(-len(view.rows) // sheets.BLOCK), 1)
-        rows = self._block_rows(view, requests.parse_int(payload, "number", 0, n_blocks))
-        brighten = bool(payload.get("brighten", True))
+        start = sheets.BLOCK * requests.parse_int(payload, "number", 0, n_blocks)
+        rows = view.rows[start : start + sheets.BLOCK]
         has_large, per_sheet = self.sprites.large > self.sprites.small, sheets.LARGE_COLUMNS**2
         parts = [rows[i : i + per_sheet] for i in range(0, len(rows), per_sheet)] if has_large else []
         if view.spec.group_by == "random":  # what the audit says must not bias the reviewer
@@ -239,19 +209,19 @@ class ReviewSession:
             "suggested": suggested,
             "suspicion": suspicion,
             **self._row_state(rows),
-            "small": self._plan(rows, "small", brighten),
-            "large": [self._plan(part, "large", brighten) for part in parts],
+            "small": self._plan(rows, "small", payload),
+            "large": [self._plan(part, "large", payload) for part in parts],
         }
 
     def _row_state(self, rows: np.ndarray) -> Response:
-        flags = self.seen_log.seen[rows] + 2 * self.store.group_reviewed[rows]
-        state = {"marks": self.store.marks[rows], "revisions": self.store.revisions[rows], "flags": flags}
+        store, flags = self.store, self.seen_log.seen[rows] + 2 * self.store.group_reviewed[rows]
+        state = {"marks": store.marks[rows], "revisions": store.revisions[rows], "flags": flags}
         return {name: values.tolist() for name, values in state.items()}
 
-    def _plan(self, rows: np.ndarray, kind: str, brighten: bool) -> str:
+    def _plan(self, rows: np.ndarray, kind: str, payload: Payload) -> str:
         columns = {"small": sheets.SMALL_COLUMNS, "large": sheets.LARGE_COLUMNS, "typical": N_TYPICAL}[kind]
         side = self.sprites.large if kind == "large" else self.sprites.small
-        return self.sprites.plan(rows, side, columns, brighten)
+        return self.sprites.plan(rows, side, columns, bool(payload.get("brighten", True)))
 
     def group(self, payload: Payload) -> Response:
         """Returns the labels to suggest for a group: those given there before, then those the audit suggests."""
@@ -270,8 +240,7 @@ class ReviewSession:
     def sample(self, payload: Payload) -> Response:
         """Returns the scores and metadata of a sample, and who marked it."""
         row = requests.parse_int(payload, "row", 0, len(self.samples))
-        is_marked = self.store.marks[row] != NONE
-        author = self.store.authors.get(row, Author()) if is_marked else Author()
+        author = self.store.authors[row] if self.store.marks[row] != NONE else Author()
         return {"row": row, "details": self.samples.details(row), **author._asdict()}
 
     def marks(self, payload: Payload) -> Response:
@@ -281,7 +250,7 @@ class ReviewSession:
         with self.store.lock:
             outcome = self.store.mark(changes, reviewer, requests.parse_request_id(payload))
             rows = np.asarray(outcome.changed, np.int64)
-            self._pace(reviewer).add(int((~self.seen_log.seen[rows]).sum()), int(self.store.is_marked[rows].sum()))
+            self._paces[reviewer].add(int((~self.seen_log.seen[rows]).sum()), int(self.store.is_marked[rows].sum()))
             self._settle_conflicts(change.row for change in changes)
         return self._save(outcome, reviewer, {change.row: change.mark for change in changes})
 
@@ -303,10 +272,10 @@ class ReviewSession:
 
     def _save(self, outcome: Outcome, reviewer: str, wanted: Mapping[int, int] | None = None) -> Response:
         """Writes ``fixes.csv``, and only then returns the response to a change."""
-        self.fixes.file.write()
+        self.fixes.write()
         wanted = wanted or {}
-        touched = [*outcome.changed, *outcome.conflicts, *outcome.reviewed, *wanted]
-        rows = np.asarray(list(dict.fromkeys(touched)), np.int64)
+        touched = dict.fromkeys([*outcome.changed, *outcome.conflicts, *outcome.reviewed, *wanted])
+        rows = np.asarray(list(touched), np.int64)
         return {
             "saved": len(outcome.changed),
             "reviewed": len(outcome.reviewed),
@@ -322,15 +291,11 @@ class ReviewSession:
 
     def _conflict(self, row: int, wanted: int | None) -> Response:
         reviewer, when, _ = self.store.authors.get(row, Author())
-        mark, revision = int(self.store.marks[row]), int(self.store.revisions[row])
-        current = {"mark": mark, "new_label": self.store.mark_name(mark), "revision": revision}
+        mark = int(self.store.marks[row])
         return {
-            "sample_id": self.samples.ids[row],
-            "row": row,
-            "reviewer": reviewer,
-            "time": when,
-            "wanted": wanted,
-        } | current
+            **{"sample_id": self.samples.ids[row], "row": row, "reviewer": reviewer, "time": when, "wanted": wanted},
+            **{"mark": mark, "new_label": self.store.mark_name(mark), "revision": int(self.store.revisions[row])},
+        }
 
     def add_label(self, payload: Payload) -> Response:
         """Adds a label, and returns its code and the labels that the page does not know yet."""
@@ -353,7 +318,7 @@ class ReviewSession:
         rows, reviewer = requests.parse_rows(payload, len(self.samples)), self._reviewer(payload)
         with self.store.lock:
             new = self.seen_log.add(rows, payload.get("random") is True)
-            self._pace(reviewer).add(seen=len(new))
+            self._paces[reviewer].add(seen=len(new))
         return {"new": len(new)}
 
     def changes(self, payload: Payload) -> Response:
@@ -361,9 +326,8 @@ class ReviewSession:
         since = requests.parse_int(payload, "since", 0, 2**53)
         with self.store.lock:
             changed = self._changed_rows(np.asarray(self.store.changed_since(since), np.int64))
-        known = payload.get("known_labels")
+        known, steps = payload.get("known_labels"), self.store.steps(self._reviewer(payload))
         labels = self.samples.labels[known:] if isinstance(known, int) and known >= 0 else []
-        steps = self.store.steps(self._reviewer(payload))
         return {**changed, "labels": labels, "known_labels": known, "steps": steps}
 
     def progress(self, payload: Payload) -> Response:
@@ -371,7 +335,7 @@ class ReviewSession:
         reviewer = self._reviewer(payload)
         view = self._views.get(str(payload.get("view")))
         with self.store.lock:
-            summary = summarize(self.samples, self.store, self.seen_log, self._pace(reviewer))
+            summary = summarize(self.samples, self.store, self.seen_log, self._paces[reviewer])
             groups = {} if view is None else self._group_counts(view)
         return {**summary, "sprites_ready": list(self.sprites_ready), **groups}
 
@@ -394,7 +358,7 @@ class ReviewSession:
         """Returns a sample's image as a JPEG, enlarged."""
         if not isinstance(row, int) or not 0 <= row < len(self.samples):
             raise RequestError(f"there is no sample {row!r}", status=HTTPStatus.NOT_FOUND)
-        return encode_full_image(str(self.samples.paths[row]), lambda: self.sprites.pixels(np.asarray([row]))[0])
+        return sheets.encode_full_image(str(self.samples.paths[row]), lambda: self.sprites.pixels(np.asarray([row]))[0])
 
     def sprite_sheet(self, name: str) -> bytes:
         """Returns a sprite sheet, a JPEG."""
@@ -405,15 +369,12 @@ class ReviewSession:
 
     def close(self) -> None:
         """Writes ``fixes.csv`` if it is not up to date, and closes the files."""
-        self.fixes.file.write()
+        self.fixes.write()
         self.store.journal.close()
         self.seen_log.close()
 
     def _reviewer(self, payload: Payload) -> str:
         return requests.parse_reviewer(payload, self.reviewer)
-
-    def _pace(self, reviewer: str) -> Pace:
-        return self._paces.setdefault(reviewer, Pace())
 
 
 def open_session(
@@ -461,13 +422,13 @@ def open_session(
     journal = Journal(out / "journal.jsonl")
     try:
         store = MarkStore(samples, journal)
-        opened = open_fixes(out / "fixes.csv", store, table, fixes, ignore, reviewer)
+        fixes_file = open_fixes(out / "fixes.csv", store, table, fixes, ignore, reviewer)
         seen_log = SeenLog(out / "seen.jsonl", samples)
     except BaseException:
         journal.close()
         raise
-    opened.notes += [*_notes(samples, table, images, ranking), *notes]
-    return ReviewSession(samples, store, seen_log, opened, sprites, title, reviewer, "new_labels" in ignore)
+    fixes_file.notes += [*_notes(samples, table, images, ranking), *notes]
+    return ReviewSession(samples, store, seen_log, fixes_file, sprites, title, reviewer, "new_labels" in ignore)
 
 
 def account_name() -> str:

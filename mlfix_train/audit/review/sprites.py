@@ -1,16 +1,13 @@
-"""Sprite sheets: many tiles in one JPEG, cut in the order in which they are shown, and cached by content.
+"""The images of the page: single ones, and sprite sheets, many tiles in one JPEG, cut as shown and cached by content.
 
 The side of a tile is a multiple of 8, the block size of JPEG, and chroma is not subsampled, so that tiles do not bleed
 into each other.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io
 import logging
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -18,23 +15,21 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from mlfix_train.data.files.atomic import atomic_path
+from mlfix_train.data.pixels.decode import UnreadableImage, decode_image
 
 log = logging.getLogger(__name__)
 
-BLOCK = 256
-"""Samples that the page fetches at a time: one sheet of small tiles."""
-SMALL, LARGE = 64, 192
-"""Largest sides of tiles, pixels."""
+BLOCK = 256  # samples that the page fetches at a time: one sheet of small tiles
+SMALL, LARGE, FULL = 64, 192, 480  # largest sides of tiles, and of a single image, pixels
 SMALL_COLUMNS, LARGE_COLUMNS = 16, 4
 QUALITY = 90
 MEMORY_SHEETS, DISK_LIMIT = 64, 1 << 30
 """Sheets cached in memory, each below 1 MB, and bytes of sheets cached on disk, at most."""
-MAX_PLANS = 50_000
-"""Names of sheets that are remembered."""
-BACKGROUND = 232
-"""Grey of an empty tile."""
+MAX_PLANS = 50_000  # names of sheets that are remembered
+BACKGROUND = 232  # grey of an empty tile
 MIN_BRIGHTNESS, MAX_GAIN = 105, 4.0
 """Mean brightness, 0 to 255, that darker tiles are raised to, and the largest factor."""
 VERSION = 1
@@ -61,10 +56,9 @@ class Sprites:
     def __init__(
         self, pixels: Pixels, size: int, source: str, folder: Path | None, disk_limit: int = DISK_LIMIT
     ) -> None:
-        self.pixels, self.size, self.source, self.folder, self.disk_limit = pixels, size, source, folder, disk_limit
-        self.small = tile_side(size, SMALL)
-        self.large = tile_side(size, LARGE)
-        self._load_cached = lru_cache(maxsize=MEMORY_SHEETS)(self._load)
+        self.pixels, self.source, self.folder, self.disk_limit = pixels, source, folder, disk_limit
+        self.small, self.large = tile_side(size, SMALL), tile_side(size, LARGE)
+        self._load = lru_cache(maxsize=MEMORY_SHEETS)(lambda name: self._read(name) or self._cut_to_disk(name))
         self._plans: OrderedDict[str, tuple[np.ndarray, int, int, bool]] = OrderedDict()
         self._lock = threading.Lock()
         self._on_disk = self._open_folder()
@@ -85,10 +79,7 @@ class Sprites:
 
     def sheet(self, name: str) -> bytes | None:
         """Returns a planned sheet, a JPEG; ``None`` if no sheet of this name was planned."""
-        return self._load_cached(name) if name in self._plans else None
-
-    def _load(self, name: str) -> bytes:
-        return self._read(name) or self._cut_to_disk(name)
+        return self._load(name) if name in self._plans else None
 
     def _cut_to_disk(self, name: str) -> bytes:
         sheet = self.cut(*self._plans[name])
@@ -108,26 +99,25 @@ class Sprites:
         if len(present):
             images = self.pixels(np.asarray(rows)[present])
             if images.shape[1:3] != (side, side):
-                images = np.stack([_resize(image, side) for image in images])
+                size, lanczos = (side, side), Image.Resampling.LANCZOS
+                resized = [Image.fromarray(image).resize(size, lanczos, reducing_gap=2.0) for image in images]
+                images = np.stack([np.asarray(image) for image in resized])
             tiles[present] = brighten_images(images) if brighten else images
         sheet = tiles.reshape(lines, columns, side, side, 3).transpose(0, 2, 1, 3, 4)
         return encode_jpeg(sheet.reshape(lines * side, columns * side, 3), QUALITY)
 
     def _open_folder(self) -> OrderedDict[str, int]:
         """Returns the sizes of the sheets on disk, oldest first; works without a folder that cannot be written."""
-        sizes: OrderedDict[str, int] = OrderedDict()
         if self.folder is None:
-            return sizes
+            return OrderedDict()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            found = [(entry.stat(), entry.name) for entry in os.scandir(self.folder) if entry.name.endswith(".jpg")]
+            found = [(path.stem, path.stat()) for path in self.folder.glob("*.jpg")]
         except OSError as error:
             log.warning("sprite sheets are not cached on disk: %s", error)
             self.folder = None
-            return sizes
-        for stat, name in sorted(found, key=lambda item: item[0].st_mtime):
-            sizes[name.removesuffix(".jpg")] = stat.st_size
-        return sizes
+            return OrderedDict()
+        return OrderedDict((name, stat.st_size) for name, stat in sorted(found, key=lambda item: item[1].st_mtime))
 
     def _read(self, name: str) -> bytes | None:
         if self.folder is not None and name in self._on_disk:
@@ -171,14 +161,20 @@ def brighten_images(images: np.ndarray) -> np.ndarray:
 
 def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
     """Returns uint8 pixels ``(H, W, 3)`` as a JPEG without chroma subsampling."""
-    from PIL import Image
-
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=0)
     return file.getvalue()
 
 
-def _resize(image: np.ndarray, side: int) -> np.ndarray:
-    from PIL import Image
+def encode_full_image(path: str, stored: Callable[[], np.ndarray]) -> bytes:
+    """Returns an image as a JPEG: upright, uncropped, in a square with grey margins.
 
-    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0))
+    ``stored`` returns the pixels ``(H, W, 3)`` to show if the file is missing or damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            side = min(max(image.size), FULL)
+        pixels = decode_image(path, max(side, 8), "pad")
+    except (OSError, UnreadableImage, ValueError):
+        pixels = stored()
+    return encode_jpeg(pixels, quality=92)

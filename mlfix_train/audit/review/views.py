@@ -3,24 +3,19 @@
 Shapes: N samples, M of them in a view, G groups.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from mlfix_train.audit.review.samples import NONE, Samples, natural_sort_key
 from mlfix_train.errors import check_choice
 
-SCREEN_SIZE = 60
-"""Samples of a group seen at once; groups are ordered by the suspicion that these hold."""
-FIRST_BAND = 48
-"""Samples in the first band of the order ``both``; each further band is twice as long."""
-MIN_SUSPICION = 0.5
-"""Samples at least this suspicious are shown by the filter ``suspicious``."""
+SCREEN_SIZE = 60  # samples of a group seen at once; groups are ordered by the suspicion that these hold
+FIRST_BAND = 48  # samples in the first band of the order "both"; each further band is twice as long
+MIN_SUSPICION = 0.5  # samples at least this suspicious are shown by the filter "suspicious"
 GROUP_BY = ("label", "pair", "all", "random")
 SORT_BY = ("suspicion", "visual", "both")
 GROUP_ORDERS = ("suspicion", "name")
@@ -48,7 +43,7 @@ class ViewSpec:
     search: str = ""
 
     @classmethod
-    def parse(cls, payload: Mapping[str, Any], samples: Samples) -> ViewSpec:
+    def parse(cls, payload: Mapping[str, Any], samples: Samples) -> Self:
         """Checks what a page sent.
 
         Raises:
@@ -67,27 +62,18 @@ class ViewSpec:
 
 @dataclass
 class View:
-    """Samples in the order in which they are shown.
-
-    Attributes:
-        spec: What was asked for.
-        rows: int32 ``(M,)`` rows of the samples.
-        starts: int64 ``(G + 1,)``, where each group begins in ``rows``.
-        given, other: int32 ``(G,)`` label codes of each group, :data:`NONE` where it has none.
-        names: G names.
-        expected: float ``(G,)`` sum of the suspicion.
-        group_of: int32 ``(M,)`` group of each row.
-    """
+    """Samples in the order in which they are shown."""
 
     spec: ViewSpec
-    rows: np.ndarray
-    starts: np.ndarray
-    given: np.ndarray
-    other: np.ndarray
-    names: list[str]
-    expected: np.ndarray
+    rows: np.ndarray  # int32 (M,), rows of the samples
+    starts: np.ndarray  # int64 (G + 1,), where each group begins in rows
+    given: np.ndarray  # int32 (G,), label code of each group, NONE where it has none
+    other: np.ndarray  # the same of the predicted label
+    names: list[str]  # of the G groups
+    expected: np.ndarray  # float (G,), sum of the suspicion
 
     def __post_init__(self) -> None:
+        # int32 (M,), group of each row
         self.group_of = np.repeat(np.arange(len(self.names)), np.diff(self.starts)).astype(np.int32)
 
     @property
@@ -134,15 +120,9 @@ def make_view(
     group_rank = np.argsort(order)
 
     rows_order = np.lexsort((*_sort_keys(samples, spec, rows, rank, suspicion)[::-1], group_rank[keys]))
-    return View(
-        spec,
-        rows[rows_order],
-        np.concatenate([[0], np.cumsum(np.diff(starts)[order])]),
-        given[order],
-        other[order],
-        [names[i] for i in order],
-        expected[order],
-    )
+    starts = np.concatenate([[0], np.cumsum(np.diff(starts)[order])])
+    names = [names[i] for i in order]
+    return View(spec, rows[rows_order], starts, given[order], other[order], names, expected[order])
 
 
 def _filter(samples: Samples, spec: ViewSpec, marks: np.ndarray, reviewed: np.ndarray) -> np.ndarray:

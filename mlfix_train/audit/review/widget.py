@@ -1,7 +1,5 @@
 """The page as a widget in Jupyter, VS Code and Colab: the same script, which talks to the kernel, not to a server."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -15,8 +13,7 @@ from mlfix_train.audit.review.server import ASSETS
 from mlfix_train.audit.review.session import ReviewSession, open_session
 from mlfix_train.data.pixels.store import PixelStore
 
-HEIGHT = 760
-"""Height of the widget, CSS pixels."""
+HEIGHT = 760  # height of the widget, CSS pixels
 _OPEN: dict[Path, ReviewSession] = {}
 
 
@@ -59,27 +56,27 @@ def close_review(out: str | Path) -> None:
 
 
 def answer_message(session: ReviewSession, message: Any) -> tuple[dict[str, Any], list[bytes]]:
-    """Answers a message of the widget: ``{id, kind, payload}``.
+    """Answers a message ``{id, kind, payload}`` of the widget.
 
     Returns:
         ``{id, status, response}`` with the server's status and JSON, and the bytes of a sprite sheet or image.
     """
     message_id = message.get("id") if isinstance(message, Mapping) else None
+    content: list[bytes] = []
     try:
         if not isinstance(message, Mapping) or not isinstance(message.get("kind"), str):
             raise RequestError("the message has no kind", status=HTTPStatus.BAD_REQUEST)
         kind, payload = message["kind"], message.get("payload", {})
         if kind not in ("sprites", "images"):
             status, response = session.respond(kind, payload)
-            return {"id": message_id, "status": status, "response": response}, []
-        if not isinstance(payload, Mapping):
+        elif not isinstance(payload, Mapping):
             raise RequestError("the request is not a JSON object", status=HTTPStatus.BAD_REQUEST)
-        name = payload.get("name")
-        content = session.sprite_sheet(str(name)) if kind == "sprites" else session.full_image(name)
-        return {"id": message_id, "status": 200, "response": {}}, [content]
+        else:
+            status, response, name = 200, {}, payload.get("name")
+            content = [session.sprite_sheet(str(name)) if kind == "sprites" else session.full_image(name)]
     except RequestError as error:
-        response = {"error": error.problem, "hint": error.hint}
-        return {"id": message_id, "status": error.status, "response": response}, []
+        status, response = error.status, error.response
+    return {"id": message_id, "status": status, "response": response}, content
 
 
 def make_widget(session: ReviewSession, height: int = HEIGHT) -> Any:

@@ -1,6 +1,6 @@
 """Visual similarity of images.
 
-* ``pipeline.py``: from images to embeddings, neighbours, near-duplicates and orders; start here
+* ``pipeline.py``: from images to embeddings, neighbours and orders; start here
 * ``neighbours.py``: nearest neighbours (``refine_graph.py``: its compiled part)
 * ``seriation.py``: ``seriate`` orders embeddings, ``outlier_score`` (``path_search.py``: the compiled search)
 * ``near_duplicates.py``: groups of identical and almost identical images

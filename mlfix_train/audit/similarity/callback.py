@@ -3,9 +3,6 @@
 Shapes: N samples, D features.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from pathlib import Path
 
 import lightning as L
@@ -16,12 +13,11 @@ from mlfix_train.audit.callback import ValidationCollector, datamodule_of, gathe
 from mlfix_train.audit.reporting.panels import Tile, draw_panel, save_panel
 from mlfix_train.audit.reporting.pictures import Picture
 from mlfix_train.audit.reporting.trackers import find_trackers
-from mlfix_train.audit.similarity.neighbours import Neighbours, nearest_neighbours
+from mlfix_train.audit.similarity.neighbours import nearest_neighbours
+from mlfix_train.models.embedding.base import unit_rows
 
-N_QUERIES, N_NEIGHBOURS = 12, 8
-"""Rows of the panel, and neighbours in each."""
-MAX_PANELS = 12
-"""Panels per training, spread evenly over its epochs."""
+N_QUERIES, N_NEIGHBOURS = 12, 8  # rows of the panel, and neighbours in each
+MAX_PANELS = 12  # panels per training, spread evenly over its epochs
 
 
 class NeighbourCallback(ValidationCollector):
@@ -35,9 +31,6 @@ class NeighbourCallback(ValidationCollector):
     Args:
         folder: Run directory.
         title: Name of the run in the headline.
-
-    Attributes:
-        has_results: Whether a validation has been seen.
     """
 
     keys = ("features", "index")
@@ -74,10 +67,16 @@ class NeighbourCallback(ValidationCollector):
         if not trainer.is_global_zero or not self.gathered:
             return
         data = datamodule_of(trainer)
-        index, features = self.gathered["index"], _normalize(self.gathered["features"])
+        index, features = self.gathered["index"], unit_rows(self.gathered["features"])
         queries = np.random.default_rng(0).choice(len(index), min(N_QUERIES, len(index)), replace=False)
         neighbours = nearest_neighbours(features, N_NEIGHBOURS)
-        tiles = neighbour_tiles(queries, neighbours, data.table.iloc[index], lambda rows: data.store[index[rows]])
+        labels = ["" if pd.isna(label) else str(label) for label in data.table["label"].iloc[index]]
+        tiles = []
+        for query in queries:  # one row of the panel
+            rows = np.concatenate([[query], neighbours.index[query]])
+            captions = ["query", *(f"distance {distance:.2f}" for distance in neighbours.distance[query])]
+            shown = zip(data.store[index[rows]], rows, captions, strict=True)
+            tiles += [Tile(image, labels[row], caption=caption) for image, row, caption in shown]
         agreement = "" if self.agreement is None else f", nearest of the same label {self.agreement:.1f}%"
         epoch = min(trainer.current_epoch + 1, int(trainer.max_epochs or 1))  # it is incremented after the last one
         note = f"{self.title}, epoch {epoch}{agreement}; each row: an image, then its nearest neighbours"
@@ -88,45 +87,17 @@ class NeighbourCallback(ValidationCollector):
             tracker.log_pictures([Picture("sorting/neighbours", path, note)])
 
 
-def neighbour_tiles(
-    queries: np.ndarray, neighbours: Neighbours, table: pd.DataFrame, images: Callable[[np.ndarray], np.ndarray]
-) -> list[Tile]:
-    """Returns tiles row by row: a sample, then its nearest neighbours with their distance.
-
-    Args:
-        queries: Row numbers of samples.
-        neighbours: Of all N samples.
-        table: Sample table of all N samples.
-        images: Maps row numbers ``(n,)`` to pixels, uint8 ``(n, H, W, 3)``.
-    """
-    labels = ["" if pd.isna(label) else str(label) for label in table["label"]]
-    tiles = []
-    for query in queries:
-        rows = np.concatenate([[query], neighbours.index[query]])
-        captions = ["query", *(f"distance {distance:.2f}" for distance in neighbours.distance[query])]
-        tiles += [
-            Tile(image, labels[row], caption=caption)
-            for image, row, caption in zip(images(rows), rows, captions, strict=True)
-        ]
-    return tiles
-
-
 def label_agreement(features: np.ndarray, table: pd.DataFrame, block_size: int = 1024) -> float | None:
     """Returns how often the nearest neighbour of a sample from another group has the same label.
 
-    Args:
-        features: ``(N, D)``, compared by their cosine similarity.
-        table: Sample table of the same samples.
-        block_size: Samples processed at a time.
-
-    Returns:
-        Percent, 0 to 100, higher is better, of the labelled samples; ``None`` unless there are two groups of them.
+    Features ``(N, D)`` are compared by their cosine similarity. In percent of the labelled samples, higher is better;
+    ``None`` unless there are two groups of them.
     """
     labels, groups = pd.factorize(table["label"])[0], pd.factorize(table["group"])[0]
     rows = np.flatnonzero(labels >= 0)  # missing labels have the code -1
     if len(np.unique(groups[rows])) < 2:
         return None
-    x, labels, groups = _normalize(features)[rows], labels[rows], groups[rows]
+    x, labels, groups = unit_rows(features)[rows], labels[rows], groups[rows]
     agreeing = 0
     for start in range(0, len(x), block_size):
         own = slice(start, start + block_size)
@@ -134,8 +105,3 @@ def label_agreement(features: np.ndarray, table: pd.DataFrame, block_size: int =
         similarity[groups[own, None] == groups[None]] = -np.inf
         agreeing += int((labels[similarity.argmax(1)] == labels[own]).sum())
     return 100 * agreeing / len(x)
-
-
-def _normalize(features: np.ndarray) -> np.ndarray:
-    """Scales rows to length 1; rows of zeros stay."""
-    return np.asarray(features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12), dtype=np.float32)

@@ -7,8 +7,6 @@ recall that was asked for.
 Shapes: N points, D dimensions, K neighbours, C cells.
 """
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 
@@ -19,20 +17,13 @@ from mlfix_train.errors import DataError, check_range
 
 log = logging.getLogger(__name__)
 
-EXACT_LIMIT = 12_000
-"""Up to this many points, all pairs are compared."""
-BLOCK_SIZE = 1 << 25
-"""Distances held at a time (float32: 128 MB)."""
-LARGEST_VALUE = 1e15
-"""Sums of the squares of larger numbers overflow float32."""
-RECALL_SAMPLE = 512
-"""Points whose true neighbours measure the recall."""
-CELL_SIZE = 256
-"""Mean number of points in a cell."""
-N_PROBES = 16
-"""Cells each point is compared with, its own included."""
-MAX_ROUNDS = 12
-"""Rounds of refinement at most."""
+EXACT_LIMIT = 12_000  # up to this many points, all pairs are compared
+BLOCK_SIZE = 1 << 25  # distances held at a time (float32: 128 MB)
+LARGEST_VALUE = 1e15  # sums of the squares of larger numbers overflow float32
+RECALL_SAMPLE = 512  # points whose true neighbours measure the recall
+CELL_SIZE = 256  # mean number of points in a cell
+N_PROBES = 16  # cells each point is compared with, its own included
+MAX_ROUNDS = 12  # rounds of refinement at most
 
 
 @dataclass(frozen=True)
@@ -42,7 +33,7 @@ class Neighbours:
     Attributes:
         index: int32 ``(N, K)``, nearest first, never the point itself.
         distance: float32 ``(N, K)``, in the units of the embeddings.
-        recall: share of the true neighbours that were found, estimated from a sample; 1 if all pairs were compared.
+        recall: share of the true neighbours found, estimated from a sample; 1 if all pairs were compared.
     """
 
     index: np.ndarray
@@ -65,15 +56,12 @@ def check_embeddings(embeddings: np.ndarray, name: str = "embeddings") -> np.nda
         raise DataError(f"{name} have the shape {x.shape}", hint)
     bad = np.flatnonzero(~np.isfinite(x).all(1))
     if len(bad):
-        raise DataError(
-            f"{name}: {len(bad):,} of {len(x):,} rows contain NaN or infinity, the first is row {bad[0]}",
-            "embed these images again; a network that outputs NaN has diverged, or overflowed in half precision",
-        )
+        problem = f"{name}: {len(bad):,} of {len(x):,} rows contain NaN or infinity, the first is row {bad[0]}"
+        hint = "embed these images again; a network that outputs NaN has diverged, or overflowed in half precision"
+        raise DataError(problem, hint)
     if x.size and (largest := float(np.abs(x).max())) > LARGEST_VALUE:
-        raise DataError(
-            f"{name} contain values as large as {largest:.3g}",
-            f"scale them: squares of values above {LARGEST_VALUE:g} overflow",
-        )
+        hint = f"scale them: squares of values above {LARGEST_VALUE:g} overflow"
+        raise DataError(f"{name} contain values as large as {largest:.3g}", hint)
     return x
 
 
@@ -112,16 +100,9 @@ def nearest_neighbours(
 
 
 def rerank(candidates: Neighbours, features: np.ndarray, k: int, block_size: int = 512) -> Neighbours:
-    """Selects the nearest of given candidates by their exact distance.
+    """Selects the k nearest of given candidates, such as neighbours after a projection, by their exact distance.
 
-    Args:
-        candidates: C >= k candidates of each point, such as its neighbours after a projection.
-        features: ``(N, D)``, may be a memory map in half precision; read in blocks.
-        k: Neighbours to keep.
-        block_size: Points processed at a time.
-
-    Returns:
-        The k nearest candidates of each point with their exact distances; ``recall`` remains that of the candidates.
+    ``features`` ``(N, D)`` may be a memory map in half precision and are read in blocks.
     """
     n, n_candidates = candidates.index.shape
     k = min(k, n_candidates)
@@ -206,9 +187,8 @@ def _approximate_search(x: np.ndarray, k: int, min_recall: float, seed: int) -> 
     incomplete = np.flatnonzero((index < 0).any(1))  # the cells searched hold fewer than k others
     if len(incomplete):
         index[incomplete], distance[incomplete] = _exact_search(torch.from_numpy(x), incomplete, k, "cpu")
-    unsorted = np.empty_like(index), np.empty_like(distance)
-    unsorted[0][members], unsorted[1][members] = members[index], distance
-    return Neighbours(*unsorted, recall)
+    place = np.argsort(members)
+    return Neighbours(members[index][place].astype(np.int32), distance[place], recall)
 
 
 def _refine(x: np.ndarray, *graph: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -230,11 +210,7 @@ def _refine(x: np.ndarray, *graph: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
 
 
 def _search_cells(x: np.ndarray, centers: np.ndarray, bounds: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Compares the points of each cell with those of the nearest cells.
-
-    Returns:
-        int32 ``(N, width)`` nearest points found, -1 if there are fewer, and their squared distances.
-    """
+    """Returns the nearest points in the nearest cells, int32 ``(N, width)`` (-1: no more), and squared distances."""
     from mlfix_train.audit.similarity.refine_graph import keep_nearest
 
     points, squares = torch.from_numpy(x), np.einsum("ij,ij->i", x, x)

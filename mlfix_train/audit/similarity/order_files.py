@@ -11,8 +11,6 @@ Both have one row per readable image, in the order of the sample table. The colu
 - ``duplicate_group``: number of its group of near-duplicates, -1 if it has none
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable
@@ -48,7 +46,7 @@ def read_embeddings(path: Path, count: int, key: str = "embeddings", ids: pd.Ind
         path: A ``.npy`` file.
         count: Number of images.
         key: What the configuration calls the file, for errors.
-        ids: Sample ids of the images; if ``order.parquet`` is beside the file, it must list the same in the same order.
+        ids: Sample ids; if ``order.parquet`` is beside the file, it must list the same in the same order.
 
     Raises:
         DataError: The file is missing or unreadable, is not a finite matrix, or belongs to other images.
@@ -65,17 +63,13 @@ def read_embeddings(path: Path, count: int, key: str = "embeddings", ids: pd.Ind
     if not isinstance(found, np.ndarray):
         raise DataError(f"{key}={path} contains several arrays", hint)
     if found.ndim != 2 or len(found) != count:
-        raise DataError(
-            f"{key}={path} has the shape {found.shape}, but there are {count:,} images",
-            "it belongs to other images: leave it out to embed these, or give the data it was made from",
-        )
+        hint = "it belongs to other images: leave it out to embed these, or give the data it was made from"
+        raise DataError(f"{key}={path} has the shape {found.shape}, but there are {count:,} images", hint)
     if ids is not None and (path.parent / "order.parquet").is_file():
         order = read_order(path.parent, ids, key)
         if order.attrs.get("samples") != samples_fingerprint(ids):
-            raise DataError(
-                f"{key}={path} lists these images in another order",
-                "give the data it was made from, or leave it out to embed these images",
-            )
+            hint = "give the data it was made from, or leave it out to embed these images"
+            raise DataError(f"{key}={path} lists these images in another order", hint)
     return check_embeddings(found, f"{key}={path}")
 
 
@@ -126,11 +120,9 @@ def read_order(where: str | Path, ids: pd.Index, key: str = "order", partial: bo
     found = found.set_index("sample_id")
     known = ids.isin(found.index)
     if not known.any() or (not partial and not known.all()):
-        raise DataError(
-            f"{path} was made for other samples: {int((~known).sum()):,} of {len(ids):,} are missing, such as "
-            f"{format_list(ids[~known], 2)}",
-            "sort these samples: mlfix sort with the same data",
-        )
+        missed = f"{int((~known).sum()):,} of {len(ids):,} are missing, such as {format_list(ids[~known], 2)}"
+        hint = "sort these samples: mlfix sort with the same data"
+        raise DataError(f"{path} was made for other samples: {missed}", hint)
     result: pd.DataFrame = found.loc[ids[known]]
     result.attrs = metadata
     return result

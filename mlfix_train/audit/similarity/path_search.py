@@ -10,35 +10,23 @@ fragments; 2-opt and Or-opt with neighbour lists and a queue of points to proces
 Shapes: N points, D dimensions, K neighbours, M = N + 1 positions of the tour.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-MAX_SEGMENT = 10
-"""Longest segment that a kick moves."""
-RELATIVE_TOLERANCE = 1e-7
-"""Gains below this, relative to the mean step, are rounding errors."""
+MAX_SEGMENT = 10  # longest segment that a kick moves
+RELATIVE_TOLERANCE = 1e-7  # gains below this, relative to the mean step, are rounding errors
 
 
 class Problem(NamedTuple):
-    """What a search works on.
+    """What a search works on."""
 
-    Attributes:
-        x: float32 ``(N, D)``, the points.
-        near: int32 ``(N, K)``, neighbours of each point, nearest first.
-        costs: float64 ``(N, K)``, costs of the steps to them, from :func:`neighbour_costs`.
-        max_reversal: Longest segment that a move may reverse.
-        min_gain: Smaller gains do not count.
-    """
-
-    x: np.ndarray
-    near: np.ndarray
-    costs: np.ndarray
-    max_reversal: int
-    min_gain: float
+    x: np.ndarray  # float32 (N, D), the points
+    near: np.ndarray  # int32 (N, K), neighbours of each point, nearest first
+    costs: np.ndarray  # float64 (N, K), costs of the steps to them
+    max_reversal: int  # longest segment that a move may reverse
+    min_gain: float  # smaller gains do not count
 
 
 class Tour(NamedTuple):
@@ -59,14 +47,9 @@ class Log(NamedTuple):
 def join_fragments(first: np.ndarray, second: np.ndarray, links: np.ndarray, parent: np.ndarray) -> int:
     """Joins fragments of a path by edges in the given order, if both ends are free and no cycle closes.
 
-    Args:
-        first: int64 ``(E,)``, one end of each edge, shortest edge first.
-        second: int64 ``(E,)``, the other end.
-        links: int64 ``(N, 2)``, neighbours of each point on the path, -1 if free; updated.
-        parent: int64 ``(N,)``, a union-find forest of the fragments; updated.
-
-    Returns:
-        Number of edges added.
+    Edge i, shortest first, leads from ``first[i]`` to ``second[i]``. Updates ``links``, int64 ``(N, 2)``, the
+    neighbours of each point on the path, -1 if free, and ``parent``, int64 ``(N,)``, a union-find forest of the
+    fragments. Returns the number of edges added.
     """
     added = 0
     for edge in range(len(first)):
@@ -94,12 +77,7 @@ def follow_links(links: np.ndarray) -> np.ndarray:
     """Returns the points ``(N,)`` in the order of the single path that ``links`` ``(N, 2)`` describe."""
     n = len(links)
     order = np.empty(n, np.int64)
-    start = 0
-    for i in range(n):
-        if links[i, 1] < 0:
-            start = i
-            break
-    previous, current = -1, start
+    previous, current = -1, int(np.argmin(links[:, 1]))  # an end of the path has -1
     for i in range(n):
         order[i] = current
         following = links[current, 0] if links[current, 0] != previous else links[current, 1]
@@ -196,11 +174,8 @@ def _best_move(problem: Problem, tour: Tour, t1: int) -> tuple[float, int, int, 
     """Finds the best move that removes an edge of t1 and adds one to a near point.
 
     Moves are a reversal (2-opt), and moving one to three points that begin at t1 next to the near point, in either
-    direction (Or-opt).
-
-    Returns:
-        The gain; the kind (0 none, 1 reversal, 2 move); the near point; the direction of the removed edge (1 or -1);
-        how many points move; and to which side of the near point (0 or 1).
+    direction (Or-opt). Returns the gain; the kind (0 none, 1 reversal, 2 move); the near point; the direction of the
+    removed edge (1 or -1); how many points move; and to which side of the near point (0 or 1).
     """
     x, near, costs, max_reversal, min_gain = problem
     m = len(tour.points)
@@ -257,8 +232,7 @@ def _best_move(problem: Problem, tour: Tour, t1: int) -> tuple[float, int, int, 
 def improve_at(problem: Problem, tour: Tour, t1: int, log: Log, touched: np.ndarray) -> tuple[float, int]:
     """Makes the best move at point t1: updates the tour, extends the log, fills ``touched`` (int64 ``(6,)``).
 
-    Returns:
-        The gain (0 if there is no move), and the number of points whose edges changed, the first in ``touched``.
+    Returns the gain (0: no move), and the number of points whose edges changed, the first in ``touched``.
     """
     m = len(tour.points)
     gain, kind, c, step, n_moved, side = _best_move(problem, tour, t1)
@@ -353,14 +327,11 @@ def local_search(
     Args:
         x: float32 ``(N, D)``, N >= 5.
         near: int32 ``(N, K)`` neighbours of each point, nearest first.
-        order: ``(N,)`` points, the initial path.
+        order: ``(N,)`` points, the initial path; the result, int64 ``(N,)``, never costs more.
         n_kicks: How often two adjacent segments are swapped at random and the path repaired; a kick that does not lower
             the cost is undone.
         max_reversal: Longest segment that a move may reverse (bounds the time on large data).
         seed: Of the kicks.
-
-    Returns:
-        int64 ``(N,)``, a path that never costs more than ``order``.
     """
     n = len(x)
     m = n + 1
@@ -404,7 +375,4 @@ def local_search(
             reverse_segment(tour, i, k)
             reverse_segment(tour, (j + 1) % m, k)
             reverse_segment(tour, i, j)
-    result = np.empty(n, np.int64)
-    for i in range(n):
-        result[i] = points[(tour.position[n] + 1 + i) % m]
-    return result
+    return np.roll(points, -tour.position[n])[1:].astype(np.int64)

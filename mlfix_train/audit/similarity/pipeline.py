@@ -1,12 +1,10 @@
-"""From images to embeddings, nearest neighbours, near-duplicates and orders.
+"""From images to embeddings, nearest neighbours and orders.
 
 :func:`embed_and_search` does each expensive step once: given a folder, it keeps embeddings and neighbours there, reuses
 them when images and embedder are the same, and continues an interrupted run where it stopped.
 
 Shapes: N images, D features of the embedder, E dimensions of the embeddings, K neighbours.
 """
-
-from __future__ import annotations
 
 import hashlib
 import json
@@ -20,7 +18,6 @@ from typing import Any, Protocol, cast
 import numpy as np
 import pandas as pd
 
-from mlfix_train.audit.similarity.near_duplicates import duplicate_groups, duplicates_table, first_copies
 from mlfix_train.audit.similarity.neighbours import Neighbours, nearest_neighbours, rerank
 from mlfix_train.audit.similarity.order_files import write_embeddings
 from mlfix_train.audit.similarity.seriation import insert_new, outlier_score, seriate
@@ -30,13 +27,7 @@ from mlfix_train.errors import ConfigError, DataError, format_list
 from mlfix_train.models.embedding.base import Embedder, Progress
 
 N_NEIGHBORS = 10
-BATCHES_PER_BLOCK = 32
-"""Batches embedded between two points from which an interrupted run can continue."""
-N_PERTURBED = 256
-"""Images whose perturbed copies set the threshold of near-duplicates."""
-PERTURBED_QUANTILE = 0.25
-"""Share of the perturbed copies that count as near-duplicates. On GTSRB, 99% of the pairs this close come from one
-track and 99.9% share a label."""
+BATCHES_PER_BLOCK = 32  # batches embedded between two points from which an interrupted run can continue
 
 
 class Images(Protocol):
@@ -52,12 +43,9 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class EmbeddedImages:
-    """Embeddings of N images and their nearest neighbours.
+    """Embeddings of N images, float32 ``(N, E)``, and their nearest neighbours, exact where the embedder re-ranks.
 
-    Attributes:
-        embeddings: float32 ``(N, E)``.
-        neighbours: of all images; distances are exact where the embedder re-ranks.
-        key: fingerprint of images and embedder; the same key means the same embeddings.
+    ``key`` is the fingerprint of images and embedder: the same key means the same embeddings.
     """
 
     embeddings: np.ndarray
@@ -74,10 +62,8 @@ def check_embedder(embedder: Any, key: str = "embedder") -> Embedder:
     needed = (*Embedder.__annotations__, "fit", "features", "project")
     missing = [name for name in needed if not hasattr(embedder, name)]
     if missing:
-        raise ConfigError(
-            f"{key}: {type(embedder).__name__} has no {format_list(missing, 10)}",
-            "derive it from mlfix_train.models.embedding.base.TorchEmbedder",
-        )
+        hint = "derive it from mlfix_train.models.embedding.base.TorchEmbedder"
+        raise ConfigError(f"{key}: {type(embedder).__name__} has no {format_list(missing, 10)}", hint)
     return cast(Embedder, embedder)
 
 
@@ -108,9 +94,9 @@ def embed_and_search(
         pixels: images by row number.
         rows: int64 ``(N,)``, the rows to embed.
         embedder: turns images into embeddings; it is fitted here.
-        folder: where ``embeddings.npy``, ``neighbours.npz`` and unfinished work are kept, to be reused by the next call
-            with the same images and embedder; ``None`` keeps nothing. An embedder that re-ranks writes its exact
-            features there (float16) while it runs; without a folder they are held in memory.
+        folder: where ``embeddings.npy``, ``neighbours.npz`` and unfinished work are kept for the next call; ``None``
+            keeps nothing. The exact features of an embedder that re-ranks are there (float16) while it runs, else in
+            memory.
         n_neighbours: neighbours of each image.
         batch_size: images embedded at a time.
         bfloat16: compute features in bfloat16 if the embedder supports it.
@@ -139,10 +125,9 @@ def embed_and_search(
     width = embedder.project(first).shape[1]
     needed, free = 12.0 * width * len(rows), available_memory()  # embeddings, a centered copy, parts of products
     if needed > free:
-        raise DataError(
-            f"the embeddings need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are available",
-            "project them to fewer dimensions: width=128 (the error of the projection is measured and reported)",
-        )
+        problem = f"the embeddings need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are available"
+        hint = "project them to fewer dimensions: width=128 (the error of the projection is measured and reported)"
+        raise DataError(problem, hint)
     block_size = BATCHES_PER_BLOCK * batch_size
     if not embedder.n_candidates:
 
@@ -160,13 +145,9 @@ def embed_and_search(
     found = EmbeddedImages(embeddings, neighbours, key)
     if folder is not None:
         write_embeddings(embeddings, folder / "embeddings.npy")
-        arrays: dict[str, Any] = {
-            "index": neighbours.index,
-            "distance": neighbours.distance,
-            "recall": neighbours.recall,
-        }
+        kept: dict[str, Any] = {**vars(neighbours), "key": key, "embeddings_crc32": zlib.crc32(embeddings.tobytes())}
         with atomic_path(folder / "neighbours.npz") as temporary, open(temporary, "wb") as file:
-            np.savez(file, key=key, embeddings_crc32=zlib.crc32(embeddings.tobytes()), **arrays)
+            np.savez(file, **kept)
         _remove_unfinished(folder)
     return found
 
@@ -220,68 +201,13 @@ def _remove_unfinished(folder: Path) -> None:
 def _read_cache(folder: Path, key: str, count: int) -> EmbeddedImages | None:
     """Returns what an earlier call with the same key kept, if it is complete and unchanged."""
     try:
-        with np.load(folder / "neighbours.npz", allow_pickle=False) as kept:
-            if str(kept["key"]) != key:
-                return None
-            neighbours = Neighbours(kept["index"], kept["distance"], float(kept["recall"]))
-            checksum = int(kept["embeddings_crc32"])
         embeddings = np.load(folder / "embeddings.npy", allow_pickle=False)
-        if len(embeddings) != count or zlib.crc32(embeddings.tobytes()) != checksum:
-            return None
-        return EmbeddedImages(embeddings, neighbours, key)
+        with np.load(folder / "neighbours.npz", allow_pickle=False) as kept:
+            is_same = str(kept["key"]) == key and int(kept["embeddings_crc32"]) == zlib.crc32(embeddings.tobytes())
+            neighbours = Neighbours(kept["index"], kept["distance"], float(kept["recall"]))
     except (OSError, ValueError, KeyError, EOFError):
         return None
-
-
-def perturbed(images: np.ndarray) -> np.ndarray:
-    """Returns copies as different as copies are: shifted half a pixel right and down, 3% brighter; ``(n, H, W, 3)``."""
-    x: np.ndarray = images.astype(np.float32)
-    x = (x + np.roll(x, 1, 1)) / 2
-    x = (x + np.roll(x, 1, 2)) / 2
-    return (x * 1.03).round().clip(0, 255).astype(np.uint8)
-
-
-def near_duplicate_threshold(pixels: Images, rows: np.ndarray, embedder: Embedder, seed: int = 0) -> float:
-    """Returns the distance within which a quarter of sampled images lie from their slightly perturbed copies.
-
-    Args:
-        pixels: Images by row number.
-        rows: int64 ``(N,)``, the rows to sample from.
-        embedder: Fitted, by :func:`embed_and_search`.
-        seed: Of the sample.
-    """
-    rng = np.random.default_rng(seed)
-    images = pixels[np.sort(rng.choice(rows, min(N_PERTURBED, len(rows)), replace=False))]
-    original, copies = embedder.features(images), embedder.features(perturbed(images))
-    if not embedder.n_candidates:
-        original, copies = embedder.project(original), embedder.project(copies)
-    return float(np.quantile(np.linalg.norm(original - copies, axis=1), PERTURBED_QUANTILE))
-
-
-def find_near_duplicates(
-    pixels: Images,
-    rows: np.ndarray,
-    neighbours: Neighbours,
-    table: pd.DataFrame,
-    threshold: float,
-    held_out: np.ndarray | None = None,
-) -> tuple[np.ndarray, pd.DataFrame]:
-    """Groups identical images and near-duplicates; see :mod:`mlfix_train.audit.similarity.near_duplicates`.
-
-    Args:
-        pixels: Images by row number.
-        rows: int64 ``(N,)``, the rows of ``pixels`` that were embedded.
-        neighbours: Of these images.
-        table: Sample table of these images.
-        threshold: Distance up to which neighbours are near-duplicates; 0 finds identical images only.
-        held_out: bool ``(N,)``, or ``None`` if there is no split.
-
-    Returns:
-        The number of each image's group, int64 ``(N,)``, -1 if it has no duplicate; and the table of the groups.
-    """
-    first_copy = first_copies(pixels, rows)
-    groups = duplicate_groups(first_copy, neighbours, threshold)
-    return groups, duplicates_table(groups, first_copy, neighbours, table, held_out)
+    return EmbeddedImages(embeddings, neighbours, key) if is_same and len(embeddings) == count else None
 
 
 def order_images(
@@ -305,8 +231,8 @@ def order_images(
         progress: Called with (labels ordered, labels in all).
 
     Returns:
-        A table with the columns of ``order.parquet``, see :mod:`mlfix_train.audit.similarity.order_files`, but without
-        ``duplicate_group``.
+        The columns of ``order.parquet`` without ``duplicate_group``, see
+        :mod:`mlfix_train.audit.similarity.order_files`.
     """
     x, neighbours, n = found.embeddings, found.neighbours, len(found.embeddings)
     initial = None

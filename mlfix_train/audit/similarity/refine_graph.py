@@ -5,8 +5,6 @@ Source: Dong, Moses and Li 2011, "Efficient k-nearest neighbor graph constructio
 Shapes: N points, D dimensions, K neighbours, R reverse neighbours.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit, prange
 
@@ -15,13 +13,8 @@ from numba import njit, prange
 def reverse_graph(index: np.ndarray, is_new: np.ndarray, max_reverse: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns for each point up to R others that have it among their neighbours, those of the nearest ranks first.
 
-    Args:
-        index: int32 ``(N, K)``, -1 if there is no neighbour.
-        is_new: bool ``(N, K)``, which entries the last round added.
-        max_reverse: R.
-
-    Returns:
-        int32 ``(N, R)``, -1 if there are no more, and bool ``(N, R)``, which of them are new.
+    ``index`` is int32 ``(N, K)``, -1 if there is no neighbour; ``is_new``, bool ``(N, K)``, says which entries the last
+    round added. Likewise returns int32 ``(N, R)`` and bool ``(N, R)``.
     """
     n, k = index.shape
     reverse = np.full((n, max_reverse), -1, np.int32)
@@ -59,16 +52,10 @@ def refine_graph(
     Pairs of edges that both existed in the previous round are skipped. Every point reads the graph of the previous
     round, so the result does not depend on the number of threads.
 
-    Args:
-        x: float32 ``(N, D)``.
-        index: int32 ``(N, K)``, nearest first, -1 if there is no neighbour.
-        squared: float32 ``(N, K)``, squared distances, infinity if there is no neighbour.
-        is_new: bool ``(N, K)``, which entries the previous round added; all of them in the first round.
-        reverse: int32 ``(N, R)``, from :func:`reverse_graph`.
-        reverse_is_new: bool ``(N, R)``, from :func:`reverse_graph`.
-
-    Returns:
-        The refined ``index`` and ``squared``, and which entries are new.
+    ``index``, int32 ``(N, K)``, has the nearest first, -1 if there is no neighbour; ``squared``, float32 ``(N, K)``,
+    their squared distances to ``x``, float32 ``(N, D)``; ``is_new``, bool ``(N, K)``, which entries the previous round
+    added (all of them in the first). ``reverse`` and ``reverse_is_new`` are from :func:`reverse_graph`. Returns the
+    refined ``index`` and ``squared``, and which entries are new.
     """
     n, k = index.shape
     d, r = x.shape[1], reverse.shape[1]
@@ -118,12 +105,9 @@ def keep_nearest(
 ) -> None:
     """Keeps the K nearest of a block of candidates for each of some points, sorted.
 
-    Args:
-        distances: float32 ``(A, B)``, any increasing function of the distance.
-        own: int64 ``(A,)``, the points.
-        others: int64 ``(B,)``, the candidates; a point itself among them is skipped.
-        index: int32 ``(N, K)``, written at the rows ``own``; -1 if there are fewer than K candidates.
-        nearest: float32 ``(N, K)``, their ``distances``, written likewise.
+    ``distances``, float32 ``(A, B)``, increase with those between the points ``own`` ``(A,)`` and the candidates
+    ``others`` ``(B,)``; a point itself is skipped. The rows ``own`` of ``index``, int32 ``(N, K)``, and ``nearest``,
+    float32 ``(N, K)``, are written; -1 and infinity stay where there are fewer than K candidates.
     """
     k = index.shape[1]
     for i in range(len(own)):

@@ -5,8 +5,6 @@ first, into one path, which local search with random kicks then shortens (see ``
 the lengths of the steps to the power 2.5, so that the longest steps, which catch the eye, weigh most.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 
@@ -15,10 +13,8 @@ import numpy as np
 from mlfix_train.audit.similarity.neighbours import Neighbours, check_embeddings, nearest_neighbours
 from mlfix_train.errors import DataError, check_range
 
-N_CANDIDATES = 10
-"""Neighbours that a step of the path may lead to."""
-MAX_REVERSAL = 50_000
-"""Longest segment that one move may reverse; on larger data less."""
+N_CANDIDATES = 10  # neighbours that a step of the path may lead to
+MAX_REVERSAL = 50_000  # longest segment that one move may reverse; on larger data less
 
 
 def seriate(
@@ -60,10 +56,8 @@ def seriate(
     if neighbours is None:
         neighbours = nearest_neighbours(x, N_CANDIDATES, device, seed=seed)
     elif len(neighbours.index) != n:
-        raise DataError(
-            f"neighbours of {len(neighbours.index):,} points were given for {n:,} embeddings",
-            "search the neighbours of these embeddings",
-        )
+        problem = f"neighbours of {len(neighbours.index):,} points were given for {n:,} embeddings"
+        raise DataError(problem, "search the neighbours of these embeddings")
     x = x - x.mean(0)
     near = np.ascontiguousarray(neighbours.index[:, :N_CANDIDATES])
     distance = np.ascontiguousarray(neighbours.distance[:, :N_CANDIDATES])
@@ -85,10 +79,8 @@ def check_order(order: Sequence[int] | np.ndarray, n: int) -> np.ndarray:
     """
     found = np.asarray(order)
     if found.shape != (n,) or not np.issubdtype(found.dtype, np.integer):
-        raise DataError(
-            f"an order of shape {found.shape} and type {found.dtype} was given for {n:,} images",
-            "give a permutation of their row numbers; was it made for other images?",
-        )
+        problem = f"an order of shape {found.shape} and type {found.dtype} was given for {n:,} images"
+        raise DataError(problem, "give a permutation of their row numbers; was it made for other images?")
     if n and not (np.sort(found) == np.arange(n)).all():
         raise DataError(f"the order of {n:,} images is not a permutation of 0 to {n - 1:,}", "sort them again")
     return found.astype(np.int64)
@@ -114,18 +106,10 @@ def summarize_path(embeddings: np.ndarray, order: np.ndarray) -> dict[str, float
 
 
 def greedy_path(x: np.ndarray, near: np.ndarray, distance: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Joins points into one path, shortest steps first.
+    """Joins points, float32 ``(N, D)``, into one path, shortest steps first; a permutation, int64 ``(N,)``.
 
-    Fragments that no candidate step can join any more are joined through the neighbours among their ends.
-
-    Args:
-        x: float32 ``(N, D)``, N >= 2.
-        near: int32 ``(N, K)`` neighbours.
-        distance: float32 ``(N, K)``, their distances.
-        seed: Of the search among the ends.
-
-    Returns:
-        int64 ``(N,)``, a permutation.
+    Steps lead to neighbours ``near``, int32 ``(N, K)``, at distances ``(N, K)``. Fragments that none of these can join
+    any more are joined through the neighbours among their ends.
     """
     from mlfix_train.audit.similarity.path_search import follow_links, join_fragments
 
@@ -164,12 +148,8 @@ def _shortest_permutation(x: np.ndarray, order: np.ndarray) -> np.ndarray:
 def insert_new(positions: np.ndarray, neighbours: Neighbours) -> np.ndarray:
     """Inserts new points into an earlier order: each after its nearest neighbour that is in it, or at the end.
 
-    Args:
-        positions: ``(N,)`` positions in the earlier order, NaN for new points.
-        neighbours: Of all N points.
-
-    Returns:
-        int64 ``(N,)``, a permutation, to be used as ``initial_order`` of :func:`seriate`.
+    ``positions`` ``(N,)`` are those in the earlier order, NaN for new points. Returns an ``initial_order`` for
+    :func:`seriate`.
     """
     keys = np.asarray(positions, dtype=float).copy()
     new = np.flatnonzero(np.isnan(keys))
@@ -193,7 +173,7 @@ def outlier_score(
         neighbours: Neighbours of these embeddings, if already known, at least k of each point.
 
     Returns:
-        ``(N,)``, 0 and up, higher is more of an outlier, about 1 is usual; see :func:`relative_distance`. 1 for fewer
+        ``(N,)``, 0 and up, higher is more of an outlier, about 1 is usual, see :func:`relative_distance`; 1 for fewer
         than three points.
 
     Raises:

@@ -12,15 +12,17 @@ import psutil
 import pytest
 
 from mlfix_train.audit.similarity import pipeline
-from mlfix_train.audit.similarity.near_duplicates import count_duplicates
+from mlfix_train.audit.similarity.near_duplicates import (
+    count_duplicates,
+    find_near_duplicates,
+    near_duplicate_threshold,
+    perturbed,
+)
 from mlfix_train.audit.similarity.neighbours import nearest_neighbours
 from mlfix_train.audit.similarity.pipeline import (
     check_embedder,
     embed_and_search,
-    find_near_duplicates,
-    near_duplicate_threshold,
     order_images,
-    perturbed,
     search_embeddings,
 )
 from mlfix_train.audit.similarity.seriation import outlier_score, path_steps, seriate
