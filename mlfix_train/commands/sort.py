@@ -13,6 +13,8 @@ from mlfix_train.audit.reporting.sort_pictures import draw_sort, slice_rows
 from mlfix_train.audit.similarity import order_files, pipeline
 from mlfix_train.audit.similarity.near_duplicates import (
     count_duplicates,
+    find_near_duplicates,
+    near_duplicate_threshold,
 )
 from mlfix_train.audit.similarity.seriation import summarize_path
 from mlfix_train.commands.inputs import check_out, draw_configured_split, read_samples
