@@ -25,7 +25,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from mlfix_train.commands.inputs import draw_configured_split, read_matching_fixes, read_samples, source_name
 from mlfix_train.commands.progress import ProgressBar, format_duration
-from mlfix_train.config.instantiate import instantiate
+from mlfix_train.config.instantiate import instantiate, instantiate_later
 from mlfix_train.config.overrides import assign
 from mlfix_train.config.paths import config_dir
 from mlfix_train.config.train import TrainConfig
@@ -35,6 +35,7 @@ from mlfix_train.data.loading.views import ViewDataModule
 from mlfix_train.data.runs import RunDirectory
 from mlfix_train.data.samples import require_labels
 from mlfix_train.errors import ConfigError
+from mlfix_train.models.recipe_module import STEP_ARGUMENTS
 from mlfix_train.models.recipes import Recipe
 from mlfix_train.models.ssl.sorting_network import SortingNetwork
 from mlfix_train.training.identity import run_identity
@@ -47,6 +48,8 @@ from mlfix_train.training.trainer import check_options, count_processes, silence
 
 log = logging.getLogger(__name__)
 
+LATER = {"optimizer": ("params",), "scheduler": ("optimizer", *STEP_ARGUMENTS)}
+"""Parts of a model that are built once there are parameters, and the arguments that they get then."""
 NEEDED_OF_DATA = ("table", "labels", "held_out", "arm", "train_dataloader", "val_dataloader")
 """What a DataModule has to offer for a run."""
 PATHS = (("data", "root"), ("data", "file"), ("pixels", "cache"), ("fixes", "path"))
@@ -144,9 +147,9 @@ def build_module(cfg: TrainConfig, **extra: Any) -> Any:
     """Builds the LightningModule with the recipe, the seed and ``extra``, as far as it takes them."""
     accepted = _accepted(cfg.model, {**extra, "recipe": recipe_of(cfg), "seed": cfg.seed})
     section = dict(cfg.model)
-    for key in ("optimizer", "scheduler"):  # built once there are parameters
+    for key, later in LATER.items():
         if isinstance(section.get(key), Mapping) and section[key].get("_target_"):
-            section[key] = {"_partial_": True, **section[key]}
+            accepted[key] = instantiate_later(section.pop(key), f"model.{key}", later)
     module = instantiate(section, "model", **accepted)
     if not isinstance(module, L.LightningModule):
         problem = f"model._target_={cfg.model['_target_']} makes a {type(module).__name__}, not a LightningModule"

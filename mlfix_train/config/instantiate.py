@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -31,6 +31,19 @@ def instantiate(section: Mapping[str, Any], key: str, **extra: Any) -> Any:
         raise cause if isinstance(cause, Exception) else error from error
 
 
+def instantiate_later(section: Mapping[str, Any], key: str, later: Sequence[str]) -> Any:
+    """Returns what ``_target_`` names with the section's other keys set, to be called with the arguments ``later``.
+
+    Raises:
+        ConfigError: The target cannot be imported, or does not take these arguments.
+    """
+    name, special = str(section.get("_target_")), ("_target_", "_args_", "_convert_", "_recursive_", "_partial_")
+    factory = _partial(section, key, name)
+    given = [argument for argument in section if argument not in special]
+    _check_arguments(factory, key, name, given, dict.fromkeys(later[:1]), later[1:])
+    return factory
+
+
 def _partial(section: Mapping[str, Any], key: str, name: str) -> Any:
     try:
         return hydra_instantiate({"_convert_": "all", **section, "_partial_": True})
@@ -49,7 +62,9 @@ def _partial(section: Mapping[str, Any], key: str, name: str) -> Any:
         raise ConfigError(f"{key} cannot be built: {reason}", f"check the keys of {key}") from error
 
 
-def _check_arguments(factory: Any, key: str, name: str, given: list[str], extra: Mapping[str, Any]) -> None:
+def _check_arguments(
+    factory: Any, key: str, name: str, given: list[str], extra: Mapping[str, Any], later: Sequence[str] = ()
+) -> None:
     try:
         parameters = inspect.signature(factory.func).parameters
     except (TypeError, ValueError):
@@ -65,6 +80,6 @@ def _check_arguments(factory: Any, key: str, name: str, given: list[str], extra:
             raise ConfigError(f"{name} does not take {argument!r}, which {key} needs", f"add this parameter to {name}")
     for option, parameter in parameters.items():
         named = parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        missing = option not in given and option not in extra and not factory.args
+        missing = option not in (*given, *extra, *later) and not factory.args
         if named and missing and parameter.default is inspect.Parameter.empty:
             raise ConfigError(f"{name} needs {key}.{option}", f"set it: {key}.{option}=...")

@@ -59,6 +59,8 @@ def run_identity(settings: Mapping[str, Any], processes: int, task: Mapping[str,
         "effective_batch_size": effective_batch_size(settings["loader"]["batch_size"], processes, accumulated),
         "trainer": {key: value for key, value in trainer.items() if value is not None and key not in left_out},
     }
+    if settings.get("datamodule"):
+        identity["datamodule"] = settings["datamodule"]
     callbacks = learning_callbacks(settings.get("callbacks")) + learning_callbacks(trainer.get("callbacks"))
     if callbacks:
         identity["callbacks"] = callbacks

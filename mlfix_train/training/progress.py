@@ -13,6 +13,7 @@ import lightning as L
 import torch
 
 from mlfix_train.data.files.atomic import atomic_path
+from mlfix_train.models.recipe_module import RecipeModule
 
 COLUMNS = ("epoch", "train_loss", "val_loss", "val_error", "val_agreement", "lr", "seconds", "samples_per_second")
 METRICS = COLUMNS[1:5]
@@ -34,9 +35,10 @@ class EpochReport:
 class MetricsRecorder(L.Callback):
     """Writes one row per epoch to ``metrics.csv``.
 
-    Columns: ``epoch`` (from 0); ``train_loss`` and, for a classifier, ``val_loss`` (nats) and ``val_error`` (percent),
-    for a sorting network with labels ``val_agreement`` (percent); ``lr`` (of the head, at the end of the epoch);
-    ``seconds`` (training and validation); ``samples_per_second`` (training only, all processes together).
+    Columns: ``epoch`` (from 0); ``train_loss`` (as the module logs ``train/loss``, else the mean of the losses it
+    returns) and, for a classifier, ``val_loss`` (nats) and ``val_error`` (percent), for a sorting network with labels
+    ``val_agreement`` (percent); ``lr`` (of the head, at the end of the epoch); ``seconds`` (training and validation);
+    ``samples_per_second`` (training only, all processes together).
 
     Args:
         path: The CSV file; a resumed run appends to it.
@@ -48,6 +50,7 @@ class MetricsRecorder(L.Callback):
         self.rows: list[dict[str, Any]] = []
         self._started = self._trained = 0.0
         self._samples = 0
+        self._losses: list[torch.Tensor] = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Reads the rows of the epochs that a resumed run already trained."""
@@ -64,6 +67,9 @@ class MetricsRecorder(L.Callback):
     ) -> None:
         """Counts samples, and takes the time at the last batch, before validation."""
         self._samples += len(batch["index"])
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if isinstance(loss, torch.Tensor) and not isinstance(pl_module, RecipeModule):
+            self._losses.append(loss.detach())
         if pl_module.device.type == "cuda" and batch_idx + 1 >= int(trainer.num_training_batches):
             torch.cuda.synchronize(pl_module.device)  # once per epoch: kernels run behind the Python code
         self._trained = time.monotonic() - self._started
@@ -71,6 +77,9 @@ class MetricsRecorder(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Writes the row of the epoch and reports it."""
         values = {key.replace("/", "_"): float(value) for key, value in trainer.callback_metrics.items()}
+        if self._losses:  # a module that doesn't log train/loss
+            values.setdefault("train_loss", float(torch.stack(self._losses).float().mean()))
+            self._losses = []
         row = {
             "epoch": trainer.current_epoch,
             **{name: values[name] for name in METRICS if name in values},

@@ -38,6 +38,15 @@ DISTRIBUTED_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR",
 """Environment variables that Lightning sets when it starts further processes."""
 
 
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps the last epoch; beside other checkpoint callbacks, whatever their settings."""
+
+    @property
+    def state_key(self) -> str:
+        """Distinguishes it from the user's checkpoint callbacks."""
+        return "LastCheckpoint"
+
+
 def best_precision(accelerator: str) -> str:
     """Returns ``bf16-mixed`` if the device computes in bfloat16, else ``32-true``.
 
@@ -82,7 +91,7 @@ def build_trainer(
     own = [*callbacks, *_as_list(arguments.pop("callbacks", None))]
     if arguments.get("enable_checkpointing", True) is not False and not arguments.get("barebones"):
         last = directory.checkpoint
-        own.append(ModelCheckpoint(last.parent, last.stem, enable_version_counter=False, save_on_train_epoch_end=True))
+        own.append(LastCheckpoint(last.parent, last.stem, enable_version_counter=False, save_on_train_epoch_end=True))
     if not any(isinstance(callback, ProgressBar) for callback in own):
         progress_bar = bool(arguments.get("enable_progress_bar", progress_bar))
         own += [TQDMProgressBar(refresh_rate=10)] if progress_bar else []
