@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -96,15 +97,14 @@ def test_tensorboard(picture: Picture, tmp_path: Path) -> None:
     assert "the 3 most suspicious" in texts["audit/most suspicious/caption/text_summary"]
 
 
-def test_mlflow(picture: Picture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow's client, recorded: what a real one needs is its methods' names and arguments."""
-    mlflow = pytest.importorskip("mlflow", reason="pip install mlflow-skinny")
-    monkeypatch.chdir(tmp_path)
+def test_mlflow(picture: Picture, tmp_path: Path) -> None:
+    """The calls of MLflow's client, recorded; that it has these methods is checked where it is installed."""
+    real = importlib.import_module("mlflow").MlflowClient if importlib.util.find_spec("mlflow") else None
     calls: list[tuple[str, tuple[Any, ...]]] = []
 
     class Client:
         def __getattr__(self, name: str) -> Any:
-            assert hasattr(mlflow.MlflowClient, name), f"MLflow has no {name}"
+            assert real is None or hasattr(real, name), f"MLflow has no {name}"
             return lambda *arguments: calls.append((name, arguments))
 
     logger = SimpleNamespace(experiment=Client(), run_id="r1", name="study")
