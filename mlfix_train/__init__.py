@@ -2,7 +2,7 @@
 
 The public names below load when first used, so that ``import mlfix_train`` and ``mlfix --help`` are quick.
 
-* :class:`Audit`: labels ranked by how likely they are wrong, from predictions, runs or a folder
+* :class:`Audit`: labels ranked by how likely they are wrong, from predictions or runs
 * :class:`AuditCallback`: collects held-out predictions in ``trainer.fit`` and ranks them
 * :func:`compare_arms`: before against after, evaluation and training effects apart
 * :func:`seriate`: an order in which neighbours are similar

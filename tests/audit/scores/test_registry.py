@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,8 @@ import pytest
 
 from mlfix_train.audit.predictions.held_out import merge_runs
 from mlfix_train.audit.scores.ranking import rank, rank_samples, ranking_columns
-from mlfix_train.audit.scores.registry import SCORES, Evidence, LabelScore, register_score
+from mlfix_train.audit.scores.registry import SCORES, Evidence, LabelScore, register_score, registered
+from mlfix_train.errors import ConfigError, DataError
 
 Predictions = Callable[..., pd.DataFrame]
 
@@ -61,3 +63,30 @@ def test_a_score_of_ones_own_counts_in_its_direction(predictions: Predictions, h
     found = rank(Evidence(merge_runs([predictions(n=200)])))
     assert found.kinds == ["held_out", "mine"]
     assert rank_of(found.table) < rank_of(before)
+
+
+def test_the_reference_lists_every_score() -> None:
+    text = (Path(__file__).parents[3] / "docs/reference.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    for score in SCORES:
+        assert any(f"`{score.name}`" in row.split("|")[1] for row in rows), f"docs/reference.md lacks {score.name}"
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_score_is_computed_where_what_it_needs_is_there(predictions: Predictions) -> None:
+    def never(evidence: Evidence) -> np.ndarray:
+        pytest.fail("there are no probabilities")
+
+    register_score(
+        LabelScore("entropy", never, True, "Entropy of the probabilities, in nats.", needs=("probabilities",))
+    )
+    assert rank_samples([predictions()])["entropy"].isna().all()
+    with pytest.raises(ConfigError, match="needs of the score x=pixels"):
+        LabelScore("x", never, True, "A need that does not exist.", needs=("pixels",))
+    with pytest.raises(ValueError, match="'neighbour' already has a score"):
+        register_score(LabelScore("y", never, True, "A second score of neighbours.", "neighbour"))
+    with registered([LabelScore("z", never, True, "For a while.")]):
+        assert SCORES[-1].name == "z"
+    assert SCORES[-1].name == "entropy"
+    with pytest.raises(DataError, match=r"the score bad returned the shape \(3,\)"):
+        LabelScore("bad", lambda _: np.zeros(3), True, "Three numbers.").values(Evidence(merge_runs([predictions()])))
