@@ -5,7 +5,7 @@ Shapes: N validation samples, B samples of a batch, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -254,11 +254,10 @@ class AuditCallback(ValidationCollector):
         if every_n_epochs is not None:
             check_range("every_n_epochs", every_n_epochs, 1, 1_000_000)
         self.folder, self.title = Path(folder), title if title is not None else Path(folder).name
-        self.sample_ids, self.class_names = (
-            unique_names("sample_ids", sample_ids),
-            unique_names("class_names", class_names),
-        )
-        self.train_ids, self.images, self.groups = unique_names("train_ids", train_ids), images, groups
+        self.sample_ids = unique_names("sample_ids", sample_ids)
+        self.class_names = unique_names("class_names", class_names)
+        self.train_ids = unique_names("train_ids", train_ids)
+        self.images, self.groups = images, groups
         if self.sample_ids is not None:
             for name, values in (("images", images), ("groups", groups)):
                 if values is not None and hasattr(values, "__len__") and len(values) != len(self.sample_ids):
@@ -323,7 +322,10 @@ class AuditCallback(ValidationCollector):
         data = AuditedData.find(getattr(trainer, "datamodule", None), getattr(loader, "dataset", None))
         if self.sample_ids is not None:
             same = data.sample_ids is not None and self.sample_ids.equals(data.sample_ids)
-            data = data if same else replace(data, sample_ids=self.sample_ids, images=None, groups=None)
+            same_rows = data.sample_ids is not None and data.n_rows == len(data.sample_ids) == len(self.sample_ids)
+            data = replace(data, sample_ids=self.sample_ids)
+            if not same and not same_rows:  # images and groups of other samples
+                data = replace(data, images=None, groups=None)
         elif data.sample_ids is None and data.n_rows is not None:
             data = replace(data, sample_ids=pd.Index([str(row) for row in range(data.n_rows)], dtype=object))
         count = 0 if data.sample_ids is None else len(data.sample_ids)
@@ -357,7 +359,8 @@ class AuditCallback(ValidationCollector):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Adds the margins of a training batch, without synchronizing with the device."""
-        if self._meter is None or (self.train_ids is None and "logits" not in (outputs or {})):
+        says_logits = isinstance(outputs, Mapping) and "logits" in outputs
+        if self._meter is None or (self.train_ids is None and not says_logits):
             return
         found = self._reader.read("training_step", outputs, batch, pl_module)
         index, n_ids = found.get("index"), self._meter.total.shape[1]
