@@ -72,7 +72,9 @@ def _describe(
             yield from ("", f"{field.name}:  # {field.name}={','.join(chosen)}{more}")
             content = [folder / field.name / f"{name}.yaml" for name in chosen]
             if nested is None:
-                yield from (f"  {line}" for path in content for line in _yaml_lines(path))
+                lines = [f"  {line}" for path in content for line in _yaml_lines(path)]
+                optional = (values.get(field.name) or {}).get("root", "???") is None
+                yield from (line.replace("root: ???", "root: null") if optional else line for line in lines)
             else:
                 loaded = yaml.safe_load(content[0].read_text(encoding="utf-8")) or {}
                 yield from _describe(nested, loaded, groups, folder, "  ")
