@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,22 @@ def quiet_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def shapes(tmp_path: Path) -> Path:
     return draw_shapes(tmp_path / "shapes")
+
+
+@pytest.fixture
+def alarm() -> Iterator[None]:
+    """Fails a test that hangs, in whatever it waits for."""
+
+    def ring(*_: object) -> None:
+        raise TimeoutError("the test took more than five minutes")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(300)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @dataclass
