@@ -38,6 +38,30 @@ def alarm() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.fixture
+def ctrl_c(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """``ctrl_c(epoch)`` makes the next training in this process get SIGINT once, at the second batch of that epoch."""
+    from lightning.pytorch import Trainer
+
+    from mlfix_train.training.progress import MetricsRecorder
+
+    def arm(epoch: int) -> None:
+        waiting = [True]
+
+        def interrupt(recorder: object, trainer: Trainer, module: object, batch: object, batch_idx: int) -> None:
+            if waiting and trainer.current_epoch == epoch and batch_idx == 1:
+                waiting.clear()
+                signal.raise_signal(signal.SIGINT)
+
+        monkeypatch.setattr(MetricsRecorder, "on_train_batch_start", interrupt)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # CI may have us ignore it
+    try:
+        yield arm
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @dataclass
 class Answer:
     code: int
