@@ -17,6 +17,9 @@ from review_server import Server
 from shapes import FAST, draw_shapes
 
 from mlfix_train.audit.review.server import ASSETS
+from mlfix_train.commands.review_inputs import open_configured_session
+from mlfix_train.config.review import ReviewConfig
+from mlfix_train.data.pixels.spec import PixelsConfig
 
 
 @pytest.fixture(scope="module")
@@ -303,11 +306,11 @@ def test_labels_are_text_whatever_they_hold(browser: Any, tmp_path: Path) -> Non
         server.stop()
 
 
-def test_two_hundred_thousand(browser: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("n", [8_000, pytest.param(200_000, marks=pytest.mark.slow)])
+def test_so_many_samples(browser: Any, tmp_path: Path, n: int) -> None:
     """The browser only holds what is on the screen, however many samples there are."""
     draw_shapes(tmp_path / "some", per_label=20)
     files = sorted(path.relative_to(tmp_path).as_posix() for path in (tmp_path / "some").rglob("*.png"))
-    n = 200_000
     table = pd.DataFrame(
         {
             "path": [files[i % 60] for i in range(n)],
@@ -361,16 +364,21 @@ def test_marks_change_the_training_data(serve: Serve, page: Page, tmp_path: Path
     assert set(marked) - held_out, "some of them are in the training data"
 
 
-@pytest.mark.slow
 def test_without_an_order_images_are_sorted_once(pictures: Path, tmp_path: Path) -> None:
-    keys = ("data.root=shapes", f"out={tmp_path / 'out'}", f"pixels.cache={pictures / 'pixels'}", "port=0")
+    data = {"root": str(pictures / "shapes"), "_target_": "mlfix_train.data.readers.folder.read_folder"}
+    cfg = ReviewConfig(out=str(tmp_path / "out"), data=data, pixels=PixelsConfig(cache=str(pictures / "pixels")))
+    changed = []
     for _ in range(2):
-        server = Server(*keys, cwd=pictures)
-        status, page = server.ask("describe", {})
-        assert status == 200 and page["sorted"]
-        changed = (tmp_path / "out/order/order.parquet").stat().st_mtime_ns
-        assert "reviewed   0 of 210 samples" in server.stop()
-    assert (tmp_path / "out/order/order.parquet").stat().st_mtime_ns == changed
+        session = open_configured_session(cfg)
+        assert session.handle("describe", {})["sorted"]
+        session.close()
+        changed.append((tmp_path / "out/order/order.parquet").stat().st_mtime_ns)
+    assert changed[0] == changed[1]
+    assert len(pd.read_parquet(tmp_path / "out/order/order.parquet")) == 210
+
+
+def test_stopped_it_says_what_was_reviewed(serve: Serve) -> None:
+    assert "reviewed   0 of 210 samples" in serve().stop()
 
 
 def test_contrast_meets_wcag_aa() -> None:

@@ -18,7 +18,10 @@ from shapes import REPO
 from mlfix_train import run_command
 from mlfix_train.config.compose import load
 
-KEYS = "model=small recipe.epochs=1 loader.batch_size=32 logger=none split.train_only=[] trainer.accelerator=cpu"
+KEYS = (
+    "model=small recipe.epochs=1 loader.batch_size=32 logger=none split.train_only=[] trainer.accelerator=cpu "
+    "audit.n_panels=0"
+)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPO), "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
 
 
