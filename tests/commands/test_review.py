@@ -7,17 +7,19 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from pages import REVIEW, Page, chromium, fixes_of, write_audit
-from review_server import Server
+from review_server import Client, Server, serve_in_thread
 from shapes import FAST, draw_shapes
 
 from mlfix_train.audit.review.server import ASSETS
 from mlfix_train.commands.review_inputs import open_configured_session
+from mlfix_train.config.compose import load
 from mlfix_train.config.review import ReviewConfig
 from mlfix_train.data.pixels.spec import PixelsConfig
 
@@ -38,7 +40,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-Serve = Callable[..., Server]
+Serve = Callable[..., Client]
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -49,13 +51,25 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 @pytest.fixture
-def serve(pictures: Path, tmp_path: Path) -> Iterator[Serve]:
+def keys(pictures: Path, tmp_path: Path) -> list[str]:
+    place = [f"data.root={pictures}/shapes", f"audit={pictures}/audit", f"pixels.cache={pictures}/pixels"]
+    return [*place, f"out={tmp_path}/out", "order=none", "reviewer=anna", "open=false"]
+
+
+@pytest.fixture
+def serve(keys: list[str]) -> Iterator[Serve]:
+    """Serves the pictures in this process."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(serve_in_thread(load("review", [*keys, "port=0"])))
+
+
+@pytest.fixture
+def process(keys: list[str], tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Serves the pictures in a process of its own."""
     running: list[Server] = []
 
-    def start(*keys: object) -> Server:
-        place = (f"out={tmp_path / 'out'}", f"pixels.cache={pictures / 'pixels'}")
-        given = ("data.root=shapes", "audit=audit", "order=none", "reviewer=anna", *place, *(keys or ("port=0",)))
-        running.append(Server(*given, cwd=pictures))
+    def start(port: int = 0) -> Server:
+        running.append(Server(*keys, f"port={port}", cwd=tmp_path))
         return running[-1]
 
     yield start
@@ -185,8 +199,8 @@ def test_a_reload_resumes_where_it_was(serve: Serve, page: Page, tmp_path: Path)
     assert page.place.evaluate("document.querySelector('.row.now .name').textContent") == group
 
 
-def test_kill_and_restart_lose_nothing(serve: Serve, page: Page, tmp_path: Path) -> None:
-    server = serve()
+def test_kill_and_restart_lose_nothing(process: Callable[..., Server], page: Page, tmp_path: Path) -> None:
+    server = process()
     page.open(server.link)
     ids = [page.sample(index)["id"] for index in range(20)]
     page.drag(0, 4)
@@ -196,7 +210,7 @@ def test_kill_and_restart_lose_nothing(serve: Serve, page: Page, tmp_path: Path)
     assert fixes_of(tmp_path / "out/fixes.csv") == dict.fromkeys(ids[:5], "invalid")
     page.click(7)  # no server receives it
     page.until("document.querySelector('.saved').textContent.includes('not saved')")
-    again = serve(f"port={server.port}")
+    again = process(server.port)
     assert fixes_of(tmp_path / "out/fixes.csv") == dict.fromkeys(ids[:5], "invalid")
     page.until("document.querySelector('.saved').textContent.includes('open the link')")
     page.place.on("dialog", lambda dialog: dialog.accept())
@@ -377,8 +391,8 @@ def test_without_an_order_images_are_sorted_once(pictures: Path, tmp_path: Path)
     assert len(pd.read_parquet(tmp_path / "out/order/order.parquet")) == 210
 
 
-def test_stopped_it_says_what_was_reviewed(serve: Serve) -> None:
-    assert "reviewed   0 of 210 samples" in serve().stop()
+def test_stopped_it_says_what_was_reviewed(process: Callable[..., Server]) -> None:
+    assert "reviewed   0 of 210 samples" in process().stop()
 
 
 def test_contrast_meets_wcag_aa() -> None:
