@@ -173,7 +173,7 @@ def test_callbacks_of_lightning_and_of_ones_own(shapes: Path, tmp_path: Path, ml
 def test_a_profile_is_written_and_changes_nothing(
     shapes: Path, tmp_path: Path, mlfix, settings: tuple[str, ...]
 ) -> None:
-    keys = ("train", f"data.root={shapes}", f"outputs={tmp_path}", *settings)
+    keys = ("train", f"data.root={shapes}", f"outputs={tmp_path}", *settings, "recipe.epochs=1")
     answer = mlfix(*keys, "trainer=profile", "name=profiled")
     assert answer.code == 0, answer.err
     assert mlfix(*keys, "name=plain").code == 0

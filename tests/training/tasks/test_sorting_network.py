@@ -49,9 +49,9 @@ def test_a_run_leaves_weights_a_panel_and_its_record(place: Path, mlfix) -> None
 
 def test_without_labels_it_learns_the_very_same(place: Path, mlfix) -> None:
     heap = unsorted(place)
-    answer = mlfix("train", f"data.root={heap}", *SORTING, "name=heap")
+    answer = mlfix("train", f"data.root={heap}", *SORTING, "recipe.epochs=2", "name=heap")
     assert answer.code == 0 and "neighbors" not in answer.out
-    mlfix("train", "data.root=shapes", *SORTING)
+    mlfix("train", "data.root=shapes", *SORTING, "recipe.epochs=2")
     states = [
         torch.load(place / f"outputs/{name}/original/seed=0/checkpoints/model.ckpt", weights_only=True)["state_dict"]
         for name in ("heap", "sorting")
@@ -136,7 +136,7 @@ def test_positive_pairs_within_groups_need_groups(place: Path, mlfix) -> None:
 
 
 def test_other_commands_tell_it_from_a_classifier(place: Path, mlfix) -> None:
-    mlfix("train", "data.root=shapes", *SORTING)
+    mlfix("train", "data.root=shapes", *SORTING, "recipe.epochs=1")
     answer = mlfix("audit", "runs=outputs/sorting")
     assert answer.code == 1 and "is a sorting network, which predicts no labels" in answer.err
 
