@@ -1,9 +1,13 @@
-# `make demo` and `make test` are all the setup a fresh machine needs.
+# `make demo` and `make test` are all the setup a fresh machine needs. `make test` leaves out the tests marked slow, of
+# each of which it runs a smaller kind; `make test-slow` runs those alone, for some minutes.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test coverage lint format typecheck hooks clean
+# Tests start many processes, each of which would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test test-slow coverage lint format typecheck hooks clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("mlfix-train needs Python 3.11 or later, this is " + sys.version.split()[0] + ": make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
@@ -16,10 +20,14 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	scripts/install_browser.sh
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs --numprocesses 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m "not slow" --numprocesses 2 --dist worksteal
+
+test-slow: $(STAMP)
+	scripts/install_browser.sh
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m slow --numprocesses 2 --dist worksteal
 
 coverage: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist worksteal --cov --cov-report=term:skip-covered
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,46 @@ def quiet_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def shapes(tmp_path: Path) -> Path:
     return draw_shapes(tmp_path / "shapes")
+
+
+@pytest.fixture
+def alarm() -> Iterator[None]:
+    """Fails a test that hangs, in whatever it waits for."""
+
+    def ring(*_: object) -> None:
+        raise TimeoutError("the test took more than five minutes")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 300, 60)  # again, if the cleaning up hangs too
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def ctrl_c(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """``ctrl_c(epoch)`` makes the next training in this process get SIGINT once, at the second batch of that epoch."""
+    from lightning.pytorch import Trainer
+
+    from mlfix_train.training.progress import MetricsRecorder
+
+    def arm(epoch: int) -> None:
+        waiting = [True]
+
+        def interrupt(recorder: object, trainer: Trainer, module: object, batch: object, batch_idx: int) -> None:
+            if waiting and trainer.current_epoch == epoch and batch_idx == 1:
+                waiting.clear()
+                signal.raise_signal(signal.SIGINT)
+
+        monkeypatch.setattr(MetricsRecorder, "on_train_batch_start", interrupt)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # CI may have us ignore it
+    try:
+        yield arm
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @dataclass

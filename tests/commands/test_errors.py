@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from shapes import FAST, draw_shapes, start
+from shapes import FAST, draw_shapes
 
 from mlfix_train import run_command
 from mlfix_train.commands.train import _describe_classifier
@@ -70,38 +69,24 @@ def test_a_wrong_setting_with_overwrite_keeps_the_finished_run(keys: list[str], 
     assert run.read()["identity"]["recipe"]["lr"] == 1e-3
 
 
-def test_flipped_bytes_in_a_checkpoint_are_told(keys: list[str], tmp_path: Path, mlfix) -> None:
-    more = ("recipe.epochs=2000", "trainer.check_val_every_n_epoch=2000")
-    process = start("train", *keys, *more, cwd=tmp_path)
+def test_flipped_bytes_in_a_checkpoint_are_told(keys: list[str], tmp_path: Path, mlfix, ctrl_c) -> None:
     run = RunDirectory(tmp_path / "o/default/original/seed=0")
-    try:
-        while not run.checkpoint.exists():
-            assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert err.count("interrupted") == 1
+    ctrl_c(1)
+    answer = mlfix("train", *keys, "recipe.epochs=2")
+    assert answer.code == 130 and answer.err.count("interrupted") == 1
     content = bytearray(run.checkpoint.read_bytes())
     middle = len(content) // 2
     content[middle : middle + 500] = bytes(255 - byte for byte in content[middle : middle + 500])
     run.checkpoint.write_bytes(content)
-    answer = mlfix("train", *keys, *more)
+    answer = mlfix("train", *keys, "recipe.epochs=2")
     assert answer.code == 1
     assert "is damaged" in answer.err and "checksum" in answer.err and "rm '" in answer.err
 
 
-def test_after_an_interrupted_overwrite_it_says_how_to_go_on(keys: list[str], tmp_path: Path) -> None:
-    more = ("recipe.epochs=2000", "trainer.check_val_every_n_epoch=2000", "overwrite=true")
-    process = start("train", *keys, *more, cwd=tmp_path)
-    try:
-        while not (tmp_path / "o/default/original/seed=0/checkpoints/last.ckpt").exists():
-            assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert "the same command without overwrite=true resumes" in err
+def test_after_an_interrupted_overwrite_it_says_how_to_go_on(keys: list[str], mlfix, ctrl_c) -> None:
+    ctrl_c(1)
+    answer = mlfix("train", *keys, "recipe.epochs=2", "overwrite=true")
+    assert answer.code == 130 and "the same command without overwrite=true resumes" in answer.err
 
 
 def test_labels_that_differ_by_white_space_are_refused(data: Path, keys: list[str], tmp_path: Path, mlfix) -> None:

@@ -7,16 +7,21 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from pages import REVIEW, Page, chromium, fixes_of, write_audit
-from review_server import Server
+from review_server import Client, Server, serve_in_thread
 from shapes import FAST, draw_shapes
 
 from mlfix_train.audit.review.server import ASSETS
+from mlfix_train.commands.review_inputs import open_configured_session
+from mlfix_train.config.compose import load
+from mlfix_train.config.review import ReviewConfig
+from mlfix_train.data.pixels.spec import PixelsConfig
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +40,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-Serve = Callable[..., Server]
+Serve = Callable[..., Client]
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -46,13 +51,25 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 @pytest.fixture
-def serve(pictures: Path, tmp_path: Path) -> Iterator[Serve]:
+def keys(pictures: Path, tmp_path: Path) -> list[str]:
+    place = [f"data.root={pictures}/shapes", f"audit={pictures}/audit", f"pixels.cache={pictures}/pixels"]
+    return [*place, f"out={tmp_path}/out", "order=none", "reviewer=anna", "open=false"]
+
+
+@pytest.fixture
+def serve(keys: list[str]) -> Iterator[Serve]:
+    """Serves the pictures in this process."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(serve_in_thread(load("review", [*keys, "port=0"])))
+
+
+@pytest.fixture
+def process(keys: list[str], tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Serves the pictures in a process of its own."""
     running: list[Server] = []
 
-    def start(*keys: object) -> Server:
-        place = (f"out={tmp_path / 'out'}", f"pixels.cache={pictures / 'pixels'}")
-        given = ("data.root=shapes", "audit=audit", "order=none", "reviewer=anna", *place, *(keys or ("port=0",)))
-        running.append(Server(*given, cwd=pictures))
+    def start(port: int = 0) -> Server:
+        running.append(Server(*keys, f"port={port}", cwd=tmp_path))
         return running[-1]
 
     yield start
@@ -182,8 +199,8 @@ def test_a_reload_resumes_where_it_was(serve: Serve, page: Page, tmp_path: Path)
     assert page.place.evaluate("document.querySelector('.row.now .name').textContent") == group
 
 
-def test_kill_and_restart_lose_nothing(serve: Serve, page: Page, tmp_path: Path) -> None:
-    server = serve()
+def test_kill_and_restart_lose_nothing(process: Callable[..., Server], page: Page, tmp_path: Path) -> None:
+    server = process()
     page.open(server.link)
     ids = [page.sample(index)["id"] for index in range(20)]
     page.drag(0, 4)
@@ -193,7 +210,7 @@ def test_kill_and_restart_lose_nothing(serve: Serve, page: Page, tmp_path: Path)
     assert fixes_of(tmp_path / "out/fixes.csv") == dict.fromkeys(ids[:5], "invalid")
     page.click(7)  # no server receives it
     page.until("document.querySelector('.saved').textContent.includes('not saved')")
-    again = serve(f"port={server.port}")
+    again = process(server.port)
     assert fixes_of(tmp_path / "out/fixes.csv") == dict.fromkeys(ids[:5], "invalid")
     page.until("document.querySelector('.saved').textContent.includes('open the link')")
     page.place.on("dialog", lambda dialog: dialog.accept())
@@ -303,11 +320,11 @@ def test_labels_are_text_whatever_they_hold(browser: Any, tmp_path: Path) -> Non
         server.stop()
 
 
-def test_two_hundred_thousand(browser: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("n", [8_000, pytest.param(200_000, marks=pytest.mark.slow)])
+def test_so_many_samples(browser: Any, tmp_path: Path, n: int) -> None:
     """The browser only holds what is on the screen, however many samples there are."""
     draw_shapes(tmp_path / "some", per_label=20)
     files = sorted(path.relative_to(tmp_path).as_posix() for path in (tmp_path / "some").rglob("*.png"))
-    n = 200_000
     table = pd.DataFrame(
         {
             "path": [files[i % 60] for i in range(n)],
@@ -361,16 +378,21 @@ def test_marks_change_the_training_data(serve: Serve, page: Page, tmp_path: Path
     assert set(marked) - held_out, "some of them are in the training data"
 
 
-@pytest.mark.slow
 def test_without_an_order_images_are_sorted_once(pictures: Path, tmp_path: Path) -> None:
-    keys = ("data.root=shapes", f"out={tmp_path / 'out'}", f"pixels.cache={pictures / 'pixels'}", "port=0")
+    data = {"root": str(pictures / "shapes"), "_target_": "mlfix_train.data.readers.folder.read_folder"}
+    cfg = ReviewConfig(out=str(tmp_path / "out"), data=data, pixels=PixelsConfig(cache=str(pictures / "pixels")))
+    changed = []
     for _ in range(2):
-        server = Server(*keys, cwd=pictures)
-        status, page = server.ask("describe", {})
-        assert status == 200 and page["sorted"]
-        changed = (tmp_path / "out/order/order.parquet").stat().st_mtime_ns
-        assert "reviewed   0 of 210 samples" in server.stop()
-    assert (tmp_path / "out/order/order.parquet").stat().st_mtime_ns == changed
+        session = open_configured_session(cfg)
+        assert session.handle("describe", {})["sorted"]
+        session.close()
+        changed.append((tmp_path / "out/order/order.parquet").stat().st_mtime_ns)
+    assert changed[0] == changed[1]
+    assert len(pd.read_parquet(tmp_path / "out/order/order.parquet")) == 210
+
+
+def test_stopped_it_says_what_was_reviewed(process: Callable[..., Server]) -> None:
+    assert "reviewed   0 of 210 samples" in process().stop()
 
 
 def test_contrast_meets_wcag_aa() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -15,8 +16,12 @@ from PIL import Image
 from shapes import REPO
 
 from mlfix_train import run_command
+from mlfix_train.config.compose import load
 
-KEYS = "model=small recipe.epochs=1 loader.batch_size=32 logger=none split.train_only=[] trainer.accelerator=cpu"
+KEYS = (
+    "model=small recipe.epochs=1 loader.batch_size=32 logger=none split.train_only=[] trainer.accelerator=cpu "
+    "audit.n_panels=0"
+)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPO), "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
 
 
@@ -80,6 +85,77 @@ def test_every_box_is_accounted_for_and_signs_across_the_edge_are_whole(fake: Pa
         assert np.abs(np.asarray(Image.open(row.path), float) - whole).mean() < 1.0
 
 
+RECORD = """#!/bin/bash
+printf '%s\\n' "$@" "" >> commands
+"""
+
+
+def test_the_commands_of_the_experiment_stop_for_the_review_and_go_on(
+    fake: Path, tmp_path: Path, mlfix, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The script writes down what it calls, and the commands are carried out in this process."""
+    (tmp_path / "record").write_text(RECORD)
+    (tmp_path / "record").chmod(0o755)
+    script, fixes = str(REPO / "scripts/reproduce_mtsd.sh"), str(fake / "invalid-speed-limits.csv")
+    settings = {
+        "SEEDS": "2",
+        "FOLDS": "2",
+        "KEYS": KEYS,
+        **dict.fromkeys(("PYTHON", "MLFIX"), str(tmp_path / "record")),
+    }
+
+    def commands(fixes: str) -> tuple[str, list[list[str]]]:
+        told = run("bash", script, str(fake), fixes, "work", cwd=tmp_path, **settings)
+        text = (tmp_path / "work/commands").read_text()
+        (tmp_path / "work/commands").unlink()
+        return told, [command.splitlines() for command in text.strip().split("\n\n")]
+
+    told, [estimate, *first] = commands("none")
+    monkeypatch.chdir(tmp_path / "work")
+    assert "mark wrong labels with" in told and "review audit=audit" in told
+    assert [command[0] for command in first] == ["crop", "train", "audit"]
+    capsys.readouterr()
+    estimate_by(estimate, monkeypatch)
+    told = capsys.readouterr().out
+    assert "14 trainings of 1 epochs" in told and "GB" in told and "total" in told
+    for verb, *keys in first:
+        answer = mlfix(verb, *keys)
+        assert answer.code == 0, answer.err
+    assert Path("audit/report.html").is_file()
+
+    _, second = commands(fixes)
+    assert second[:3] == first and [command[0] for command in second[3:]] == ["train", "compare", "train", "compare"]
+    for name, train, compare in (("mtsd-speed-limits", *second[3:5]), ("mtsd-by-photo", *second[5:])):
+        assert {f"name={name}", "seed=range(0,2)", "arm=original,fixed,control", f"fixes.path={fixes}"} < set(train)
+        swept = [key for key in train[2:] if not key.startswith(("seed=", "sweep=", "arm="))]
+        cfg = load("train", [*swept, "seed=1", "arm=fixed"])
+        assert cfg.split.grouped is (name == "mtsd-by-photo")
+        assert cfg.pixels.size == 40 and cfg.loader.sampling == "balanced"
+        assert {f"control=outputs/{name}/control", f"out=evidence-{name}"} < set(compare)
+    for verb, *keys in [first[0], first[1], *second[5:]]:
+        answer = mlfix(verb, *keys)
+        assert answer.code == 0, answer.err
+        if verb == "crop":
+            assert "photos were cropped before" in answer.out
+        elif "sweep=out_of_fold" in keys:
+            assert answer.out.count("skipped") == 2
+    summary = json.loads(Path("evidence-mtsd-by-photo/summary.json").read_text())
+    assert summary["slices"]["speed"]["effect"]["training"] is not None
+    assert summary["slices"]["speed"]["control"] is not None
+
+
+def estimate_by(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Estimates as a command line of Python says, but for the training that it measures."""
+    spec = importlib.util.spec_from_file_location("estimate_mtsd", command[0])
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "try_training", lambda keys, work, n: (2.0, 1.0, 1e6, 0.5))
+    monkeypatch.setattr(sys, "argv", command)
+    module.main()
+
+
+@pytest.mark.slow
 def test_the_experiment_says_what_it_takes_stops_for_the_review_and_goes_on(fake: Path, tmp_path: Path) -> None:
     script, fixes = str(REPO / "scripts/reproduce_mtsd.sh"), str(fake / "invalid-speed-limits.csv")
     mlfix = f"{Path(sys.executable).parent}/mlfix"

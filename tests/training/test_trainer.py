@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import lightning as L
@@ -172,7 +173,7 @@ def test_callbacks_of_lightning_and_of_ones_own(shapes: Path, tmp_path: Path, ml
 def test_a_profile_is_written_and_changes_nothing(
     shapes: Path, tmp_path: Path, mlfix, settings: tuple[str, ...]
 ) -> None:
-    keys = ("train", f"data.root={shapes}", f"outputs={tmp_path}", *settings)
+    keys = ("train", f"data.root={shapes}", f"outputs={tmp_path}", *settings, "recipe.epochs=1")
     answer = mlfix(*keys, "trainer=profile", "name=profiled")
     assert answer.code == 0, answer.err
     assert mlfix(*keys, "name=plain").code == 0
@@ -182,13 +183,32 @@ def test_a_profile_is_written_and_changes_nothing(
     pd.testing.assert_frame_equal(rows(tmp_path, "profiled"), rows(tmp_path, "plain"))
 
 
+def test_what_spawned_processes_get_can_be_pickled(
+    shapes: Path, tmp_path: Path, mlfix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class PickledError(Exception):
+        pass
+
+    def start_processes(function: object, args: list[object], nprocs: int, **_: object) -> None:
+        trainer, fit, arguments, options, *_ = args
+        raise PickledError(nprocs, len(pickle.dumps((function, trainer, fit, arguments, options))))
+
+    monkeypatch.setattr(torch.multiprocessing, "start_processes", start_processes)
+    monkeypatch.setenv("MASTER_PORT", "29400")  # Lightning sets it for good
+    keys = (f"data.root={shapes}", f"outputs={tmp_path}", *FAST, "trainer.devices=2", "trainer.strategy=ddp_spawn")
+    with pytest.raises(PickledError) as caught:
+        mlfix("train", *keys)
+    assert caught.value.args[0] == 2
+
+
+@pytest.mark.slow
 def test_processes_may_be_spawned(tmp_path: Path) -> None:
     draw_shapes(tmp_path / "shapes", per_label=12)
     keys = [f"data.root={tmp_path}/shapes", *FAST, "recipe.epochs=1", "loader.batch_size=8"]
     process = start(
         "train", *keys, "trainer.devices=2", "trainer.strategy=ddp_spawn", cwd=tmp_path, OMP_NUM_THREADS="1"
     )
-    _, err = process.communicate(timeout=180)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert len(pd.read_parquet(tmp_path / "outputs/default/original/seed=0/predictions.parquet")) == 6
 

@@ -18,6 +18,8 @@ import pytest
 from mlfix_train.data.files.process_pool import JOBS_AHEAD, map_unordered
 from mlfix_train.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("alarm")
+
 
 def square(number: int) -> int:
     return number * number
@@ -98,7 +100,7 @@ def test_a_script_without_main_guard_runs_once(tmp_path: Path, how: str) -> None
     script.write_text(textwrap.dedent(SCRIPT))
     with open(script) as source:
         command = [sys.executable, *([str(script)] if how == "file" else [])]
-        result = subprocess.run(command, stdin=source, capture_output=True, text=True, check=True)
+        result = subprocess.run(command, stdin=source, capture_output=True, text=True, check=True, timeout=150)
     assert result.stdout == "main script runs\n[(False, False)]\n"
 
 
@@ -129,9 +131,12 @@ def test_an_interrupt_ends_parent_and_workers() -> None:
         start_new_session=True,
     )
     assert process.stdout
-    workers = [int(process.stdout.readline()) for _ in range(2)]
-    os.killpg(process.pid, signal.SIGINT)
-    output, errors = process.communicate(timeout=30)
+    try:
+        workers = [int(process.stdout.readline()) for _ in range(2)]
+        os.killpg(process.pid, signal.SIGINT)
+        output, errors = process.communicate(timeout=50)  # a job takes a minute
+    finally:
+        process.kill()
     assert (output, errors, process.returncode) == ("interrupted\n", "", 0)
     wait_until(lambda: not any(is_running(worker) for worker in workers))
 
@@ -141,9 +146,11 @@ def test_workers_do_not_outlive_a_killed_parent() -> None:
         [sys.executable, "-c", textwrap.dedent(INTERRUPTED)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout
-    process.stdout.readline()
-    process.kill()
-    process.communicate(timeout=30)  # returns once no worker holds the output any more; their jobs last a minute
+    try:
+        process.stdout.readline()
+    finally:
+        process.kill()
+    process.communicate(timeout=50)  # returns once no worker holds the output any more; their jobs last a minute
     assert process.returncode == -signal.SIGKILL
 
 
@@ -157,7 +164,7 @@ def test_a_stopped_caller_stops_the_workers() -> None:
     wait_until(lambda: not any("loky.backend.popen" in " ".join(cmdline(child)) for child in children))
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 100) -> None:
     """Waits for what the system does in its own time after a process was killed."""
     end = time.monotonic() + seconds
     while not condition():
