@@ -18,7 +18,7 @@ from review_server import Client, Server, serve_in_thread
 from shapes import FAST, draw_shapes
 
 from mlfix_train.audit.review.server import ASSETS
-from mlfix_train.commands.review_inputs import open_configured_session
+from mlfix_train.commands.review import open_configured_session
 from mlfix_train.config.compose import load
 from mlfix_train.config.review import ReviewConfig
 from mlfix_train.data.pixels.spec import PixelsConfig
