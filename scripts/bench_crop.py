@@ -26,7 +26,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from mlfix_train.data.annotations.detect import open_annotations
+from mlfix_train.data.annotations.formats import open_annotations
 from mlfix_train.data.crops import photo as photo_module
 from mlfix_train.data.crops.build import BATCH_SIZE, plan_crops
 from mlfix_train.data.crops.geometry import decode_reduction

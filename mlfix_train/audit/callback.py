@@ -23,9 +23,9 @@ from mlfix_train.audit.predictions.held_out import merge_runs
 from mlfix_train.audit.predictions.outputs import OutputReader, Outputs, fixed_order
 from mlfix_train.audit.predictions.table import predictions_table, softmax, write_predictions
 from mlfix_train.audit.reporting.images import RowImages, dataset_samples, open_images
+from mlfix_train.audit.reporting.log_results import artifact_name, log_audit, log_ranking
 from mlfix_train.audit.reporting.pictures import draw_audit
 from mlfix_train.audit.reporting.trackers import find_trackers
-from mlfix_train.audit.reporting.tracking import artifact_name, log_audit, log_ranking
 from mlfix_train.audit.reporting.wandb import IMAGES_PER_TABLE
 from mlfix_train.audit.scores.ranking import rank_samples, write_ranking
 from mlfix_train.audit.scores.registry import Evidence

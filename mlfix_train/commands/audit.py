@@ -11,7 +11,7 @@ import pandas as pd
 
 from mlfix_train.audit.audit import Audit
 from mlfix_train.audit.predictions.runs import load_runs
-from mlfix_train.audit.reporting.tracking import log_audit
+from mlfix_train.audit.reporting.log_results import log_audit
 from mlfix_train.audit.reporting.wandb import wandb_run
 from mlfix_train.audit.scores.registry import SCORES, LabelScore, registered
 from mlfix_train.commands.inputs import check_out, read_matching_fixes, read_samples

@@ -11,7 +11,7 @@ import pandas as pd
 from mlfix_train.audit.comparison.arms import Comparison, compare_arms
 from mlfix_train.audit.comparison.inputs import LoadedArm, check_comparable, check_distinct, load_arm, match_held_out
 from mlfix_train.audit.predictions.files import PUBLISHED_PHOTO, read_metadata
-from mlfix_train.audit.reporting.tracking import log_comparison
+from mlfix_train.audit.reporting.log_results import log_comparison
 from mlfix_train.audit.reporting.wandb import wandb_run
 from mlfix_train.commands.inputs import read_samples
 from mlfix_train.config.compare import CompareConfig

@@ -36,7 +36,7 @@ class ExportConfig:
     fixes: FixesConfig = field(default_factory=FixesConfig)
 
     def __post_init__(self) -> None:
-        from mlfix_train.data.annotations.detect import FORMATS
+        from mlfix_train.data.annotations.formats import FORMATS
 
         check_choice("to", self.to, (*TOOLS, "source", *FORMATS))
         if not self.out.strip(" ."):

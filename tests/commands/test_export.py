@@ -15,7 +15,7 @@ from photos import WRITE, Photo, for_format, paint, photos, write_coco, write_mt
 from mlfix_train import run_command
 from mlfix_train.data.annotations import write_back
 from mlfix_train.data.annotations.base import Annotations
-from mlfix_train.data.annotations.detect import open_annotations
+from mlfix_train.data.annotations.formats import open_annotations
 
 
 def hashes(root: Path) -> dict[str, str]:

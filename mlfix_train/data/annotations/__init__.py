@@ -1,6 +1,6 @@
 """Photos with labelled boxes: ``base`` holds what every format implements, each other module a format.
 
-To add a format, write a module like ``voc`` and add its class to ``FORMATS`` in ``detect``, which finds the format of a
-folder. One outside this package is named by ``data._target_=my_package.MyFormat``. ``write_back`` writes fixed labels
-into copies of the annotations.
+To add a format, write a module like ``voc``, add its class to ``FORMATS`` in ``formats`` (which also detects the format
+of a folder) and a preset to ``configs/data/``. One outside this package is named by ``data._target_=mine.MyFormat``.
+``write_back`` writes fixed labels into copies of the annotations.
 """

@@ -55,7 +55,7 @@ def crop_dataset(
     """Crops the boxes of a data set into a folder; an interrupted call is resumed by the same call.
 
     Args:
-        source: the data set, such as :func:`mlfix_train.data.annotations.detect.open_annotations` returns.
+        source: the data set, such as :func:`mlfix_train.data.annotations.formats.open_annotations` returns.
         out: the folder: new, empty, or from an earlier call.
         spec: how to crop.
         labels: regular expression; only boxes with these labels.

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlfix_train.audit.reporting import tracking
+from mlfix_train.audit.reporting import log_results
 from mlfix_train.audit.reporting import wandb as wandb_tracking
 from mlfix_train.audit.reporting.pictures import draw_audit
 from mlfix_train.audit.reporting.wandb import WandbTracker, wandb_mode, wandb_run
@@ -101,7 +101,7 @@ def test_the_table_holds_108_rows_at_most(
 ) -> None:
     asked: list[list[str]] = []
     run, table = Recorder(), ranking(n=n)
-    tracking.log_ranking(WandbTracker(run), table, lambda ids: asked.append(ids) or flat(ids), top)
+    log_results.log_ranking(WandbTracker(run), table, lambda ids: asked.append(ids) or flat(ids), top)
     (logged,) = run.logged
     data = logged["audit/ranking"].data
     assert len(data) == rows
@@ -156,7 +156,7 @@ def test_an_offline_run_holds_ranking_panels_and_artifacts(
     run = wandb.init(project="p", dir=str(offline))
     tracker = WandbTracker(run)
     tracker.log_pictures(pictures)
-    tracking.log_ranking(tracker, table, flat, 100)
+    log_results.log_ranking(tracker, table, flat, 100)
     tracker.log_artifact("predictions-x", "predictions", [file], {"samples": 150})
     tracker.log_artifact("fixes-x", "fixes", [file], {"fixes": 2}, used=True)
     run.finish()

@@ -10,7 +10,7 @@ from box_helpers import ONE, pixels
 from photos import WRITE, Photo, for_format, paint, write_coco, write_mtsd, write_voc
 
 from mlfix_train.data.annotations.coco import Coco
-from mlfix_train.data.annotations.detect import detect_formats, open_annotations
+from mlfix_train.data.annotations.formats import detect_formats, open_annotations
 from mlfix_train.data.annotations.mtsd import Mtsd
 from mlfix_train.errors import DataError
 

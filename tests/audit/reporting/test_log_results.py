@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlfix_train.audit.reporting.tracking import artifact_name
+from mlfix_train.audit.reporting.log_results import artifact_name
 
 
 @pytest.mark.parametrize(
