@@ -1,4 +1,4 @@
-"""The confidence interval of an effect, when runs and samples are both random; those of labels are in ``label_changes``.
+"""The confidence interval of an effect, with runs and samples both random; those of labels are in ``label_changes``.
 
 Runs and groups of samples are resampled separately, each from its own deviations. Resampling the cells of runs and
 groups instead would count the residual three times (Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1,
