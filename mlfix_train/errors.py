@@ -50,7 +50,10 @@ class RunError(MlfixError):
 def describe_os_error(error: OSError, key: str, folder: str = "") -> MlfixError:
     """Turns an ``OSError`` into an error with a hint; ``key`` is the setting that names ``folder``."""
     where = f"{error.filename or (f'{key}={folder}' if folder else '')}: ".removeprefix(": ")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    missing = error.errno == errno.ENOENT and error.filename and not str(error.filename).startswith(folder or "\0")
+    if missing:
+        hint = "check the path: relative ones start at the folder in which the command runs"
+    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
         hint = f"free some space and run the same command again, or set {key}=<another folder>"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST):
         hint = f"choose a folder you can write to: {key}=<folder>"

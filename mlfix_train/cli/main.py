@@ -108,6 +108,7 @@ def _sweep(arguments: list[str]) -> int:
     from mlfix_train.config.overrides import normalize_overrides
     from mlfix_train.training.sweep import alternate_arms
 
+    arguments = _config_dir_as_key(arguments)
     flags = [argument for argument in _flags_first(arguments) if argument.startswith("-")]
     keys = alternate_arms([argument for argument in arguments if not argument.startswith("-")])
     by_hydra = any(key.startswith(("hydra/launcher=", "hydra/sweeper=")) for key in keys)
@@ -116,6 +117,27 @@ def _sweep(arguments: list[str]) -> int:
         return 0 if sweep(normalize_overrides(keys, sweep=True), configure_logging, launch) else 1
     except (ValueError, TypeError) as error:
         raise explain("train", error) from error
+
+
+def _config_dir_as_key(arguments: list[str]) -> list[str]:
+    """Replaces ``--config-dir <folder>`` by the key ``hydra.searchpath``, which the runs of a sweep can be given."""
+    folders, others = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        flag, equals, folder = argument.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            folders.append(os.path.abspath(folder if equals else next(rest, "")))
+        else:
+            others.append(argument)
+    if not folders:
+        return arguments
+    for folder in folders:
+        if not os.path.isdir(folder):
+            raise ConfigError(f"--config-dir: there is no folder {folder}", "give the folder of your presets")
+    given = [one.removeprefix("hydra.searchpath=").strip("[]") for one in others if one.startswith("hydra.searchpath=")]
+    others = [one for one in others if not one.startswith("hydra.searchpath=")]
+    places = ",".join([*(f"'file://{folder}'" for folder in folders), *given])
+    return [*others, f"hydra.searchpath=[{places}]"]
 
 
 def _run_hydra(command: str, arguments: list[str]) -> list[MlfixError]:

@@ -259,7 +259,9 @@ def _accepted(section: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str,
 def _with_absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
     for section, key in PATHS:
         if settings[section].get(key):
-            settings[section][key] = str(Path(str(settings[section][key])).expanduser().absolute())
+            path = Path(str(settings[section][key])).expanduser()
+            if section != "data" or path.exists():  # a reader of one's own may take a file relative to its root
+                settings[section][key] = str(path.absolute())
     return settings
 
 
