@@ -18,6 +18,11 @@ class MlfixError(Exception):
         problem: One sentence that names the file, the row or key, and the value.
         hint: One sentence that says what to do.
         details: Further lines, such as the rows concerned, shown indented.
+
+    Example:
+        >>> print(MlfixError("fixes.csv, line 3: no sample is called cat/9.jpg", "correct the line"))
+        fixes.csv, line 3: no sample is called cat/9.jpg
+          -> correct the line
     """
 
     def __init__(self, problem: str, hint: str = "", details: Sequence[str] = ()) -> None:

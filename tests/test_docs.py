@@ -38,5 +38,8 @@ def _check_what_they_wrote(folder: Path, scope: dict[str, Any]) -> None:
 
 def test_the_page_is_linked_and_its_lines_are_short() -> None:
     assert max(map(len, PAGE.read_text(encoding="utf-8").splitlines())) <= 120
-    for page, link in ((REPO / "README.md", "docs/your_own_parts.md"), (REPO / "docs/reference.md", "your_own_parts.md")):
+    for page, link in (
+        (REPO / "README.md", "docs/your_own_parts.md"),
+        (REPO / "docs/reference.md", "your_own_parts.md"),
+    ):
         assert f"]({link})" in page.read_text(encoding="utf-8"), page
