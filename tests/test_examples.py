@@ -30,13 +30,9 @@ class Project:
     folder: Path
     env: dict[str, str]
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            arguments, cwd=self.folder, env=self.env, capture_output=True, text=True, check=False, timeout=600
-        )
-
-    def mlfix(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return self.run(sys.executable, "-m", "mlfix_train.cli.main", *arguments)
+    def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        options = {"cwd": self.folder, "env": self.env, "input": stdin, "timeout": 900}
+        return subprocess.run(arguments, capture_output=True, text=True, check=False, **options)
 
     def wrong(self) -> set[str]:
         """Returns the pictures with planted errors."""
@@ -112,23 +108,114 @@ def test_all_own_parts_were_used(project: Project) -> None:
     assert config["datamodule"]["_target_"] == "icons.data.MirroringDataModule", "DataModule"
 
 
+BROKEN = """
+import lightning as L
+
+
+class NoSteps(L.LightningModule):
+    def training_step(self, batch, batch_idx):
+        return self.net(batch["image"]).sum()
+
+
+class NoTable(L.LightningDataModule):
+    labels = ()
+
+
+def returns_a_dict(root):
+    return {"a.png": "cat"}
+
+
+def fails(root):
+    raise ValueError("line 3 of labels.tsv has no tab")
+"""
+"""Parts that lack something."""
+RUN_ALL = """
+import contextlib, io, json, os, sys
+from mlfix_train.cli.main import run_safely
+
+answers = []
+for keys in json.load(sys.stdin):
+    err = io.StringIO()
+    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
+        code = run_safely(keys[0], ["--config-dir", "conf", *keys[1:]])
+    answers.append([code, err.getvalue()])
+print(json.dumps(answers))
+"""
+"""Runs many commands in one process, since starting Python takes longer than the mistakes do."""
+TRAIN = ("train", "experiment=icons", "name=wrong")
+MISTAKES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
+    "no module": (
+        (*TRAIN, "model._target_=icons.modle.IconNet"),
+        2,
+        ("model._target_=icons.modle.IconNet cannot be imported", "{folder}"),
+    ),
+    "no class": (
+        (*TRAIN, "callbacks.mine._target_=icons.callbacks.EpochTimse"),
+        2,
+        ("callbacks.mine._target_=icons.callbacks.EpochTimse cannot be imported", "{folder}"),
+    ),
+    "no optimizer": (
+        (*TRAIN, "model.optimizer._target_=icons.optimizer.SignDecent"),
+        2,
+        ("model.optimizer._target_=icons.optimizer.SignDecent cannot be imported", "{folder}"),
+    ),
+    "an argument": ((*TRAIN, "model.widht=3"), 2, ("unknown key model.widht", "did you mean 'width'")),
+    "an argument of the optimizer": (
+        (*TRAIN, "model.optimizer.momentun=0"),
+        2,
+        ("unknown key model.optimizer.momentun", "did you mean 'momentum'"),
+    ),
+    "a model without these keys": (
+        (*TRAIN, "model._target_=broken.NoSteps", "~model.width"),
+        2,
+        ("unknown key model.optimizer: broken.NoSteps does not take it",),
+    ),
+    "a DataModule without a table": (
+        (*TRAIN, "datamodule={_target_:broken.NoTable}"),
+        2,
+        ("datamodule._target_=broken.NoTable lacks table, held_out, arm",),
+    ),
+    "a reader without a table": (
+        (*TRAIN, "data={_target_:broken.returns_a_dict,root:pictures}"),
+        2,
+        ("data._target_=broken.returns_a_dict returned a dict", "make_table"),
+    ),
+    "a reader that fails": (
+        (*TRAIN, "data={_target_:broken.fails,root:pictures}"),
+        1,
+        ("line 3 of labels.tsv has no tab", "comes from {folder}/broken.py, line 19, not from mlfix-train"),
+    ),
+    "no callback": (
+        (*TRAIN, "callbacks.mine._target_=icons.logger.JsonLinesLogger"),
+        2,
+        ("callbacks.mine._target_=icons.logger.JsonLinesLogger makes a JsonLinesLogger, not a Callback",),
+    ),
+    "no logger": (
+        (*TRAIN, "logger.mine._target_=icons.callbacks.EpochTimes"),
+        2,
+        ("logger.mine._target_=icons.callbacks.EpochTimes makes a EpochTimes, not a Logger",),
+    ),
+    "an embedder without methods": (
+        ("sort", "data=icons", "embedder._target_=icons.callbacks.EpochTimes", "out=wrong"),
+        2,
+        ("embedder: EpochTimes has no name", "features, project", "TorchEmbedder"),
+    ),
+    "no score": (
+        ("audit", "runs=outputs/folds", "scores.x._target_=icons.callbacks.EpochTimes", "out=wrong"),
+        2,
+        ("scores.x._target_=icons.callbacks.EpochTimes makes a EpochTimes, not a LabelScore",),
+    ),
+}
+"""Name of a mistake: the command, its exit code, and what it says."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("keys", "messages"),
-    [
-        (
-            ("model._target_=icons.modle.IconNet",),
-            ("model._target_=icons.modle.IconNet cannot be imported", "{folder}"),
-        ),
-        (("model.widht=3",), ("unknown key model.widht", "did you mean 'width'")),
-        (("callbacks.mine._target_=icons.callbacks.EpochTimse",), ("callbacks.mine", "cannot be imported", "{folder}")),
-        (("datamodule._target_=icons.data.IconDataset",), ("datamodule", "IconDataset")),
-        (("model._target_=icons.data.IconDataset",), ("model", "IconDataset")),
-    ],
-    ids=["no module", "no argument", "no class", "not a DataModule", "not a module"],
-)
-def test_mistakes_are_named(project: Project, keys: tuple[str, ...], messages: tuple[str, ...]) -> None:
-    done = project.mlfix("train", "--config-dir", "conf", "experiment=icons", "name=wrong", *keys)
-    assert done.returncode == 2, done.stderr
-    for message in messages:
-        assert message.format(folder=project.folder) in done.stderr
+def test_mistakes_are_named(project: Project) -> None:
+    (project.folder / "broken.py").write_text(BROKEN)
+    commands = json.dumps([keys for keys, _, _ in MISTAKES.values()])
+    done = project.run(sys.executable, "-c", RUN_ALL, stdin=commands)
+    answers = json.loads(done.stdout)
+    for (name, (_, code, messages)), answer in zip(MISTAKES.items(), answers, strict=True):
+        assert answer[0] == code, f"{name}: {answer[1]}"
+        for message in messages:
+            assert message.format(folder=project.folder) in answer[1], name

@@ -39,12 +39,31 @@ def run_safely(command: str, arguments: list[str]) -> int:
     except BrokenPipeError:  # such as `mlfix train --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush at exit
         return 0
-    except Exception:
+    except Exception as error:
         import traceback
 
         traceback.print_exc()
+        place = _own_code(error)
+        if place:
+            print(f"mlfix: the error comes from {place}, not from mlfix-train", file=sys.stderr)
+            return 1
         print("mlfix: this is a bug in mlfix-train; please report it with the lines above", file=sys.stderr)
         return UNEXPECTED
+
+
+def _own_code(error: BaseException) -> str:
+    """Returns the line of the user's own code that an error comes from; empty if it comes from this package."""
+    import traceback
+
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        place = os.path.abspath(frame.filename)
+        if place.startswith(package + os.sep):
+            return ""
+        library = place.startswith((sys.base_prefix + os.sep, sys.prefix + os.sep)) or "site-packages" in place
+        if not library and os.path.isfile(place):
+            return f"{place}, line {frame.lineno}"
+    return ""
 
 
 def run(command: str, arguments: list[str]) -> int:

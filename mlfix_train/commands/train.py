@@ -25,7 +25,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from mlfix_train.commands.inputs import draw_configured_split, read_matching_fixes, read_samples, source_name
 from mlfix_train.commands.progress import ProgressBar, format_duration
-from mlfix_train.config.instantiate import instantiate
+from mlfix_train.config.instantiate import instantiate, instantiate_later
 from mlfix_train.config.overrides import assign
 from mlfix_train.config.paths import config_dir
 from mlfix_train.config.train import TrainConfig
@@ -145,7 +145,11 @@ def build_module(cfg: TrainConfig, **extra: Any) -> Any:
     accepted = _accepted(cfg.model, {**extra, "recipe": recipe_of(cfg), "seed": cfg.seed})
     section = dict(cfg.model)
     for key in ("optimizer", "scheduler"):  # built once there are parameters
-        if isinstance(section.get(key), Mapping) and section[key].get("_target_"):
+        if not isinstance(section.get(key), Mapping) or not section[key].get("_target_"):
+            continue
+        if _accepted(section, {key: None}):
+            accepted[key] = instantiate_later(section.pop(key), f"model.{key}")
+        else:  # an unknown key, as instantiate says
             section[key] = {"_partial_": True, **section[key]}
     module = instantiate(section, "model", **accepted)
     if not isinstance(module, L.LightningModule):
@@ -177,7 +181,7 @@ def build_options(cfg: TrainConfig, directory: RunDirectory, task: TrainingTask)
         seed=cfg.seed,
         title=f"{cfg.name}, {cfg.arm}, {directory.path.name}",
         trainer=_build_nested(cfg.trainer, "trainer", {"dirpath": directory.path / "profile"}),
-        callbacks=_build_each(cfg.callbacks, "callbacks", {"dirpath": directory.path / "checkpoints"}),
+        callbacks=_build_each(cfg.callbacks, "callbacks", {"dirpath": directory.path / "checkpoints"}, L.Callback),
         build_loggers=lambda state: build_loggers(cfg, directory, state),
         identity=run_identity(settings, processes, task.identity(settings)),
         config=_with_absolute_paths(settings),
@@ -211,11 +215,17 @@ def build_loggers(cfg: TrainConfig, directory: RunDirectory, state: Mapping[str,
         name: {**one, "tags": [cfg.arm, *one["tags"]]} if one and "tags" in one else one
         for name, one in cfg.logger.items()
     }
-    return [logger for logger in _build_each(section, "logger", facts) if logger is not None]
+    return [logger for logger in _build_each(section, "logger", facts, Logger) if logger is not None]
 
 
-def _build_each(section: Mapping[str, Any], key: str, facts: Mapping[str, Any]) -> list[Any]:
-    """Builds the objects of a section of ``name: {_target_: ...}`` entries; an entry set to null is left out."""
+def _build_each(
+    section: Mapping[str, Any], key: str, facts: Mapping[str, Any], kind: type[Any] | None = None
+) -> list[Any]:
+    """Builds the objects of a section of ``name: {_target_: ...}`` entries; an entry set to null is left out.
+
+    Raises:
+        ConfigError: An entry can't be built, or is not a ``kind``.
+    """
     built = []
     for name, one in section.items():
         if one is None:
@@ -224,7 +234,11 @@ def _build_each(section: Mapping[str, Any], key: str, facts: Mapping[str, Any]) 
             raise ConfigError(f"{key}.{name}={one} is a value, not a section", f"name a class: {key}.{name}._target_=")
         missing = {fact: value for fact, value in facts.items() if one.get(fact) is None}
         given = {argument: value for argument, value in one.items() if argument not in missing}
-        built.append(instantiate(given, f"{key}.{name}", **_accepted(one, missing)))
+        made = instantiate(given, f"{key}.{name}", **_accepted(one, missing))
+        if kind is not None and made is not None and not isinstance(made, kind):
+            problem = f"{key}.{name}._target_={one['_target_']} makes a {type(made).__name__}, not a {kind.__name__}"
+            raise ConfigError(problem, f"name a class that inherits from Lightning's {kind.__name__}")
+        built.append(made)
     return built
 
 

@@ -10,6 +10,9 @@ from hydra.utils import instantiate as hydra_instantiate
 
 from mlfix_train.errors import ConfigError, MlfixError, did_you_mean
 
+SPECIAL = ("_target_", "_args_", "_convert_", "_recursive_", "_partial_")
+"""Keys of a section that are Hydra's, not arguments."""
+
 
 def instantiate(section: Mapping[str, Any], key: str, **extra: Any) -> Any:
     """Builds the object that ``_target_`` names from the section's other keys and ``extra``; nested targets too.
@@ -21,14 +24,27 @@ def instantiate(section: Mapping[str, Any], key: str, **extra: Any) -> Any:
     """
     if not section.get("_target_"):
         raise ConfigError(f"{key} has no _target_", f"name what builds it: {key}._target_=<module>.<class or function>")
-    name, special = str(section["_target_"]), ("_target_", "_args_", "_convert_", "_recursive_")
+    name = str(section["_target_"])
     factory = _partial(section, key, name)
-    _check_arguments(factory, key, name, [argument for argument in section if argument not in special], extra)
+    _check_arguments(factory, key, name, [argument for argument in section if argument not in SPECIAL], extra)
     try:
         return factory(**extra)
     except InstantiationException as error:
         cause = error.__cause__
         raise cause if isinstance(cause, Exception) else error from error
+
+
+def instantiate_later(section: Mapping[str, Any], key: str) -> Any:
+    """Returns a function that builds the object with the arguments that are not known yet, such as an optimizer's.
+
+    Raises:
+        ConfigError: The target cannot be imported, or does not take the section's keys.
+    """
+    name = str(section["_target_"])
+    factory = _partial(section, key, name)
+    given = [argument for argument in section if argument not in SPECIAL]
+    _check_arguments(factory, key, name, given, {}, complete=False)
+    return factory
 
 
 def _partial(section: Mapping[str, Any], key: str, name: str) -> Any:
@@ -49,7 +65,9 @@ def _partial(section: Mapping[str, Any], key: str, name: str) -> Any:
         raise ConfigError(f"{key} cannot be built: {reason}", f"check the keys of {key}") from error
 
 
-def _check_arguments(factory: Any, key: str, name: str, given: list[str], extra: Mapping[str, Any]) -> None:
+def _check_arguments(
+    factory: Any, key: str, name: str, given: list[str], extra: Mapping[str, Any], complete: bool = True
+) -> None:
     try:
         parameters = inspect.signature(factory.func).parameters
     except (TypeError, ValueError):
@@ -59,12 +77,13 @@ def _check_arguments(factory: Any, key: str, name: str, given: list[str], extra:
     for argument in given:
         if argument not in parameters:
             options = [option for option in parameters if option not in extra]
-            raise ConfigError(f"unknown key {key}.{argument}: {name} does not take it", did_you_mean(argument, options))
+            hint = did_you_mean(argument, options) if options else "leave it out; there are no other keys"
+            raise ConfigError(f"unknown key {key}.{argument}: {name} does not take it", hint)
     for argument in extra:
         if argument not in parameters:
             raise ConfigError(f"{name} does not take {argument!r}, which {key} needs", f"add this parameter to {name}")
     for option, parameter in parameters.items():
         named = parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         missing = option not in given and option not in extra and not factory.args
-        if named and missing and parameter.default is inspect.Parameter.empty:
+        if complete and named and missing and parameter.default is inspect.Parameter.empty:
             raise ConfigError(f"{name} needs {key}.{option}", f"set it: {key}.{option}=...")
