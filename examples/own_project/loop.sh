@@ -15,7 +15,7 @@ mlfix sort --config-dir conf data=icons embedder._target_=icons.embedder.Brightn
 # 3. Which labels are likely wrong: by these runs, and by the predictions of train_with_lightning.py.
 mlfix audit runs=outputs/folds order=order scores.ink._target_=icons.score.ink_oddity n_panels=2 logger=none out=audit
 if [ -d lightning ]; then
-    mlfix audit --config-dir conf runs='lightning/fold-*' data=icons data.root=pictures \
+    mlfix audit --config-dir conf runs='lightning/fold-*' data=icons \
         scores.ink._target_=icons.score.ink_oddity n_panels=2 logger=none out=audit-lightning
 fi
 
