@@ -113,6 +113,9 @@ import lightning as L
 
 
 class NoSteps(L.LightningModule):
+    def __init__(self, labels):
+        super().__init__()
+
     def training_step(self, batch, batch_idx):
         return self.net(batch["image"]).sum()
 
@@ -121,11 +124,11 @@ class NoTable(L.LightningDataModule):
     labels = ()
 
 
-def returns_a_dict(root):
+def returns_a_dict(root, file):
     return {"a.png": "cat"}
 
 
-def fails(root):
+def fails(root, file):
     raise ValueError("line 3 of labels.tsv has no tab")
 """
 """Parts that lack something."""
@@ -176,14 +179,14 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         ("datamodule._target_=broken.NoTable lacks table, held_out, arm",),
     ),
     "a reader without a table": (
-        (*TRAIN, "data={_target_:broken.returns_a_dict,root:pictures}"),
+        (*TRAIN, "data._target_=broken.returns_a_dict"),
         2,
         ("data._target_=broken.returns_a_dict returned a dict", "make_table"),
     ),
     "a reader that fails": (
-        (*TRAIN, "data={_target_:broken.fails,root:pictures}"),
+        (*TRAIN, "data._target_=broken.fails"),
         1,
-        ("line 3 of labels.tsv has no tab", "comes from {folder}/broken.py, line 19, not from mlfix-train"),
+        ("line 3 of labels.tsv has no tab", "comes from {folder}/broken.py, line", "not from mlfix-train"),
     ),
     "no callback": (
         (*TRAIN, "callbacks.mine._target_=icons.logger.JsonLinesLogger"),
