@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole loop by commands, with the parts of this project: about a minute on two cores.
+# The whole loop by commands, with the parts of this project: one to two minutes on two cores.
 set -euo pipefail
 cd "$(dirname "$0")"
 mlfix() { "${PYTHON:-python}" -m mlfix_train.cli.main "$@"; }   # or the installed command `mlfix`
