@@ -18,6 +18,11 @@ class MlfixError(Exception):
         problem: One sentence that names the file, the row or key, and the value.
         hint: One sentence that says what to do.
         details: Further lines, such as the rows concerned, shown indented.
+
+    Example:
+        >>> print(MlfixError("fixes.csv, line 3: no sample is called cat/9.jpg", "correct the line"))
+        fixes.csv, line 3: no sample is called cat/9.jpg
+          -> correct the line
     """
 
     def __init__(self, problem: str, hint: str = "", details: Sequence[str] = ()) -> None:
@@ -50,7 +55,10 @@ class RunError(MlfixError):
 def describe_os_error(error: OSError, key: str, folder: str = "") -> MlfixError:
     """Turns an ``OSError`` into an error with a hint; ``key`` is the setting that names ``folder``."""
     where = f"{error.filename or (f'{key}={folder}' if folder else '')}: ".removeprefix(": ")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    missing = error.errno == errno.ENOENT and error.filename and not str(error.filename).startswith(folder or "\0")
+    if missing:
+        hint = "check the path: relative ones start at the folder in which the command runs"
+    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
         hint = f"free some space and run the same command again, or set {key}=<another folder>"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST):
         hint = f"choose a folder you can write to: {key}=<folder>"

@@ -77,6 +77,17 @@ class Audit:
         slices: pairs of labels, labels, the user's slices and near-duplicates, most suspicious first.
         kinds: kinds of evidence that were combined.
         seconds: time that each step took.
+
+    Example:
+        >>> import numpy as np
+        >>> from mlfix_train import Audit
+        >>> labels = ["cat", "cat", "dog", "dog"]
+        >>> pred_probs = np.array([[0.9, 0.1], [0.2, 0.8], [0.1, 0.9], [0.3, 0.7]])
+        >>> audit = Audit.from_predictions(labels, pred_probs, sample_ids=["a.jpg", "b.jpg", "c.jpg", "d.jpg"])
+        >>> audit.ranking[["sample_id", "given_label", "suggested_label"]].iloc[0].tolist()
+        ['b.jpg', 'cat', 'dog']
+        >>> audit.to_csv("ranking.csv").name
+        'ranking.csv'
     """
 
     def __init__(

@@ -221,7 +221,7 @@ class AuditCallback(ValidationCollector):
         >>> options = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
         >>> trainer = L.Trainer(max_epochs=1, accelerator="cpu", logger=False, callbacks=[audit], **options)
         >>> trainer.fit(Module(), loader, loader)
-        >>> audit.audit.ranking["given_label"].value_counts().to_dict()
+        >>> audit.audit.ranking["given_label"].value_counts().sort_index().to_dict()
         {'cat': 10, 'dog': 10, 'fox': 10}
     """
 

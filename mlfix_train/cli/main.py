@@ -39,12 +39,31 @@ def run_safely(command: str, arguments: list[str]) -> int:
     except BrokenPipeError:  # such as `mlfix train --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush at exit
         return 0
-    except Exception:
+    except Exception as error:
         import traceback
 
         traceback.print_exc()
+        place = _own_code(error)
+        if place:
+            print(f"mlfix: the error comes from {place}, not from mlfix-train", file=sys.stderr)
+            return 1
         print("mlfix: this is a bug in mlfix-train; please report it with the lines above", file=sys.stderr)
         return UNEXPECTED
+
+
+def _own_code(error: BaseException) -> str:
+    """Returns the line of the user's own code that an error comes from; empty if it comes from this package."""
+    import traceback
+
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        place = os.path.abspath(frame.filename)
+        if place.startswith(package + os.sep):
+            return ""
+        library = place.startswith((sys.base_prefix + os.sep, sys.prefix + os.sep)) or "site-packages" in place
+        if not library and os.path.isfile(place):
+            return f"{place}, line {frame.lineno}"
+    return ""
 
 
 def run(command: str, arguments: list[str]) -> int:
@@ -108,6 +127,7 @@ def _sweep(arguments: list[str]) -> int:
     from mlfix_train.config.overrides import normalize_overrides
     from mlfix_train.training.sweep import alternate_arms
 
+    arguments = _config_dir_as_key(arguments)
     flags = [argument for argument in _flags_first(arguments) if argument.startswith("-")]
     keys = alternate_arms([argument for argument in arguments if not argument.startswith("-")])
     by_hydra = any(key.startswith(("hydra/launcher=", "hydra/sweeper=")) for key in keys)
@@ -116,6 +136,27 @@ def _sweep(arguments: list[str]) -> int:
         return 0 if sweep(normalize_overrides(keys, sweep=True), configure_logging, launch) else 1
     except (ValueError, TypeError) as error:
         raise explain("train", error) from error
+
+
+def _config_dir_as_key(arguments: list[str]) -> list[str]:
+    """Replaces ``--config-dir <folder>`` by the key ``hydra.searchpath``, which the runs of a sweep can be given."""
+    folders, others = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        flag, equals, folder = argument.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            folders.append(os.path.abspath(folder if equals else next(rest, "")))
+        else:
+            others.append(argument)
+    if not folders:
+        return arguments
+    for folder in folders:
+        if not os.path.isdir(folder):
+            raise ConfigError(f"--config-dir: there is no folder {folder}", "give the folder of your presets")
+    given = [one.removeprefix("hydra.searchpath=").strip("[]") for one in others if one.startswith("hydra.searchpath=")]
+    others = [one for one in others if not one.startswith("hydra.searchpath=")]
+    places = ",".join([*(f"'file://{folder}'" for folder in folders), *given])
+    return [*others, f"hydra.searchpath=[{places}]"]
 
 
 def _run_hydra(command: str, arguments: list[str]) -> list[MlfixError]:

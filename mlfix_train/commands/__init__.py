@@ -25,6 +25,14 @@ def run_command(command: str, *overrides: str, function: str = "run") -> Any:
 
     Raises:
         MlfixError: Something the user can fix.
+
+    Example:
+        >>> from mlfix_train import MlfixError, run_command
+        >>> try:
+        ...     run_command("train", "data.root=nowhere", "data.rot=photos")
+        ... except MlfixError as error:
+        ...     print(error.problem)
+        unknown key data.rot: mlfix_train.data.readers.folder.read_folder does not take it
     """
     from mlfix_train.config.compose import compose
 

@@ -13,6 +13,7 @@ from mlfix_train.config.instantiate import instantiate
 from mlfix_train.config.sections import FixesConfig
 from mlfix_train.data.annotations.base import AnnotationFormat
 from mlfix_train.data.cache import cached
+from mlfix_train.data.samples import validate_table
 from mlfix_train.data.splits import SplitSpec, draw_split
 from mlfix_train.errors import ConfigError
 
@@ -34,6 +35,12 @@ def read_samples(data: Mapping[str, Any]) -> pd.DataFrame:
     """
     key = ("table", json.dumps(data, sort_keys=True, default=str))
     table = cached(key, lambda: instantiate(data, "data"))
+    own = not str(data.get("_target_")).startswith("mlfix_train.")
+    if own and not isinstance(table, (pd.DataFrame, AnnotationFormat)):
+        problem = f"data._target_={data['_target_']} returned a {type(table).__name__}, not a sample table"
+        raise ConfigError(problem, "return mlfix_train.data.samples.make_table(sample_ids, paths, labels)")
+    if own and isinstance(table, pd.DataFrame):
+        validate_table(table, source_name(data))
     if not isinstance(table, pd.DataFrame):
         raise ConfigError(
             f"{source_name(data)} holds photos with boxes, not samples",

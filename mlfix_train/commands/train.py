@@ -148,8 +148,12 @@ def build_module(cfg: TrainConfig, **extra: Any) -> Any:
     accepted = _accepted(cfg.model, {**extra, "recipe": recipe_of(cfg), "seed": cfg.seed})
     section = dict(cfg.model)
     for key, later in LATER.items():
-        if isinstance(section.get(key), Mapping) and section[key].get("_target_"):
+        if not isinstance(section.get(key), Mapping) or not section[key].get("_target_"):
+            continue
+        if _accepted(section, {key: None}):
             accepted[key] = instantiate_later(section.pop(key), f"model.{key}", later)
+        else:  # an unknown key, as instantiate says
+            section[key] = {"_partial_": True, **section[key]}
     module = instantiate(section, "model", **accepted)
     if not isinstance(module, L.LightningModule):
         problem = f"model._target_={cfg.model['_target_']} makes a {type(module).__name__}, not a LightningModule"
@@ -180,7 +184,7 @@ def build_options(cfg: TrainConfig, directory: RunDirectory, task: TrainingTask)
         seed=cfg.seed,
         title=f"{cfg.name}, {cfg.arm}, {directory.path.name}",
         trainer=_build_nested(cfg.trainer, "trainer", {"dirpath": directory.path / "profile"}),
-        callbacks=_build_each(cfg.callbacks, "callbacks", {"dirpath": directory.path / "checkpoints"}),
+        callbacks=_build_each(cfg.callbacks, "callbacks", {"dirpath": directory.path / "checkpoints"}, L.Callback),
         build_loggers=lambda state: build_loggers(cfg, directory, state),
         identity=run_identity(settings, processes, task.identity(settings)),
         config=_with_absolute_paths(settings),
@@ -214,11 +218,17 @@ def build_loggers(cfg: TrainConfig, directory: RunDirectory, state: Mapping[str,
         name: {**one, "tags": [cfg.arm, *one["tags"]]} if one and "tags" in one else one
         for name, one in cfg.logger.items()
     }
-    return [logger for logger in _build_each(section, "logger", facts) if logger is not None]
+    return [logger for logger in _build_each(section, "logger", facts, Logger) if logger is not None]
 
 
-def _build_each(section: Mapping[str, Any], key: str, facts: Mapping[str, Any]) -> list[Any]:
-    """Builds the objects of a section of ``name: {_target_: ...}`` entries; an entry set to null is left out."""
+def _build_each(
+    section: Mapping[str, Any], key: str, facts: Mapping[str, Any], kind: type[Any] | None = None
+) -> list[Any]:
+    """Builds the objects of a section of ``name: {_target_: ...}`` entries; an entry set to null is left out.
+
+    Raises:
+        ConfigError: An entry can't be built, or is not a ``kind``.
+    """
     built = []
     for name, one in section.items():
         if one is None:
@@ -227,7 +237,11 @@ def _build_each(section: Mapping[str, Any], key: str, facts: Mapping[str, Any]) 
             raise ConfigError(f"{key}.{name}={one} is a value, not a section", f"name a class: {key}.{name}._target_=")
         missing = {fact: value for fact, value in facts.items() if one.get(fact) is None}
         given = {argument: value for argument, value in one.items() if argument not in missing}
-        built.append(instantiate(given, f"{key}.{name}", **_accepted(one, missing)))
+        made = instantiate(given, f"{key}.{name}", **_accepted(one, missing))
+        if kind is not None and made is not None and not isinstance(made, kind):
+            problem = f"{key}.{name}._target_={one['_target_']} makes a {type(made).__name__}, not a {kind.__name__}"
+            raise ConfigError(problem, f"name a class that inherits from Lightning's {kind.__name__}")
+        built.append(made)
     return built
 
 
@@ -262,7 +276,9 @@ def _accepted(section: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str,
 def _with_absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
     for section, key in PATHS:
         if settings[section].get(key):
-            settings[section][key] = str(Path(str(settings[section][key])).expanduser().absolute())
+            path = Path(str(settings[section][key])).expanduser()
+            if section != "data" or path.exists():  # a reader of one's own may take a file relative to its root
+                settings[section][key] = str(path.absolute())
     return settings
 
 

@@ -10,6 +10,9 @@ from hydra.utils import instantiate as hydra_instantiate
 
 from mlfix_train.errors import ConfigError, MlfixError, did_you_mean
 
+SPECIAL = ("_target_", "_args_", "_convert_", "_recursive_", "_partial_")
+"""Keys of a section that are Hydra's, not arguments."""
+
 
 def instantiate(section: Mapping[str, Any], key: str, **extra: Any) -> Any:
     """Builds the object that ``_target_`` names from the section's other keys and ``extra``; nested targets too.
@@ -21,9 +24,9 @@ def instantiate(section: Mapping[str, Any], key: str, **extra: Any) -> Any:
     """
     if not section.get("_target_"):
         raise ConfigError(f"{key} has no _target_", f"name what builds it: {key}._target_=<module>.<class or function>")
-    name, special = str(section["_target_"]), ("_target_", "_args_", "_convert_", "_recursive_")
+    name = str(section["_target_"])
     factory = _partial(section, key, name)
-    _check_arguments(factory, key, name, [argument for argument in section if argument not in special], extra)
+    _check_arguments(factory, key, name, [argument for argument in section if argument not in SPECIAL], extra)
     try:
         return factory(**extra)
     except InstantiationException as error:
@@ -37,9 +40,9 @@ def instantiate_later(section: Mapping[str, Any], key: str, later: Sequence[str]
     Raises:
         ConfigError: The target cannot be imported, or does not take these arguments.
     """
-    name, special = str(section.get("_target_")), ("_target_", "_args_", "_convert_", "_recursive_", "_partial_")
+    name = str(section["_target_"])
     factory = _partial(section, key, name)
-    given = [argument for argument in section if argument not in special]
+    given = [argument for argument in section if argument not in SPECIAL]
     _check_arguments(factory, key, name, given, dict.fromkeys(later[:1]), later[1:])
     return factory
 
@@ -74,7 +77,8 @@ def _check_arguments(
     for argument in given:
         if argument not in parameters:
             options = [option for option in parameters if option not in extra]
-            raise ConfigError(f"unknown key {key}.{argument}: {name} does not take it", did_you_mean(argument, options))
+            hint = did_you_mean(argument, options) if options else "leave it out; there are no other keys"
+            raise ConfigError(f"unknown key {key}.{argument}: {name} does not take it", hint)
     for argument in extra:
         if argument not in parameters:
             raise ConfigError(f"{name} does not take {argument!r}, which {key} needs", f"add this parameter to {name}")

@@ -9,7 +9,7 @@ PATHS = {
     *("out", "outputs", "cache", "weights", "network", "embeddings", "initial_order", "order"),
 }
 """Keys whose values are paths; a comma in one is not a sweep."""
-OPEN = ("trainer.", "model.", "data.", "slices.", "scores.", "logger.", "callbacks.", "datamodule.")
+OPEN = ("trainer.", "model.", "data.", "slices.", "scores.", "logger.", "callbacks.", "datamodule.", "embedder.")
 """Sections that take keys beyond those of their presets, without Hydra's plus sign."""
 
 

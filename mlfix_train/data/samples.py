@@ -45,6 +45,11 @@ def make_table(
 
     Raises:
         DataError: As :func:`validate_table`.
+
+    Example:
+        >>> table = make_table(["cat/1.jpg", "dog/2.jpg"], ["photos/cat/1.jpg", "photos/dog/2.jpg"], ["cat", "dog"])
+        >>> table.loc["dog/2.jpg", ["label", "group"]].tolist()
+        ['dog', 'dog/2.jpg']
     """
     groups = sample_ids if groups is None else groups
     splits = [""] * len(sample_ids) if splits is None else splits

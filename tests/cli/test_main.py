@@ -6,6 +6,7 @@ from shapes import start
 
 from mlfix_train import COMMANDS
 from mlfix_train.cli.help import SUMMARIES, help_text
+from mlfix_train.errors import describe_os_error
 
 
 def test_help_names_every_verb() -> None:
@@ -70,3 +71,19 @@ def test_presets_of_the_user_are_known(tmp_path, monkeypatch, mlfix) -> None:
     assert answer.code == 2 and "did you mean 'mine'?" in answer.err
     answer = mlfix("train", folder, "data.root=x", "experiment=wrong")
     assert answer.code == 2 and "unknown key recipe.epocs" in answer.err and "recipe.epochs" in answer.err
+    for sweep in (("-m", folder), ("-m", "--config-dir", "conf")):
+        answer = mlfix("train", *sweep, "data.root=nowhere", "experiment=mine", "seed=0,1", f"outputs={tmp_path}/o")
+        assert answer.code == 1 and "nowhere" in answer.err and "2 could not be trained" in answer.out
+    answer = mlfix("train", "-m", "--config-dir=cnof", "data.root=x")
+    assert answer.code == 2 and f"there is no folder {tmp_path / 'cnof'}" in answer.err
+
+
+def test_an_embedder_of_ones_own_is_a_key(tmp_path, mlfix) -> None:
+    answer = mlfix("sort", "data.root=x", "embedder._target_=nowhere.Mine", "--cfg", "job")
+    assert answer.code == 0 and "_target_: nowhere.Mine" in answer.out
+
+
+def test_a_missing_input_file_is_not_a_folder_to_write_to() -> None:
+    error = describe_os_error(FileNotFoundError(2, "No such file", "labels.tsv"), "out", "audit")
+    assert "labels.tsv" in str(error) and "check the path" in error.hint
+    assert "choose a folder" in describe_os_error(FileNotFoundError(2, "No such file", "audit/x"), "out", "audit").hint

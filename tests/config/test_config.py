@@ -174,3 +174,11 @@ def test_instantiate_explains_what_does_not_fit(section: dict[str, object], mess
     with pytest.raises(ConfigError) as caught:
         instantiate(section, "data")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("command", ["audit", "review"])
+def test_the_root_of_a_preset_of_data_counts(command: str, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/mine.yaml").write_text("_target_: my_data.read\nroot: pictures\n")
+    assert compose(command).data.root is None
+    assert compose(command, [f"hydra.searchpath=[file://{tmp_path}]", "data=mine"]).data.root == "pictures"

@@ -126,6 +126,17 @@ def compare_arms(
         RunError: arms without runs, or that hold out different samples.
         FixesError: a fixes file that can't be read.
         ConfigError: a slice that matches nothing.
+
+    Example:
+        >>> import numpy as np
+        >>> from mlfix_train import compare_arms
+        >>> labels = np.array(["cat", "dog"] * 20)
+        >>> labels[0] = "dog"  # wrong
+        >>> original = np.tile(np.where(np.arange(40) < 8, "cat", labels), (3, 1))  # (runs, samples), predicted labels
+        >>> fixed = np.tile(np.where(np.arange(40) < 4, "cat", labels), (3, 1))
+        >>> comparison = compare_arms(original, fixed, fixes={"0": "cat"}, labels=labels, resamples=200)
+        >>> comparison.table.loc["all", ["total", "evaluation", "training"]].tolist()
+        [7.5, 2.5, 5.0]
     """
     given = {"original": original, "fixed": fixed, "control": control}
     arms = [as_arm(name, runs, labels, sample_ids) for name, runs in given.items() if runs is not None]

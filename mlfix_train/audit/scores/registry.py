@@ -57,6 +57,17 @@ class LabelScore:
         description: what it measures, its unit and range.
         combine_as: kind of evidence as which it counts towards the suspicion; empty: it is only shown.
         needs: attributes of :class:`Evidence` that it needs; without one of them it is not computed.
+
+    Example:
+        >>> from mlfix_train import Audit
+        >>> def entropy(evidence):
+        ...     p = evidence.probabilities
+        ...     return -(p * np.log(p)).sum(1)
+        >>> score = LabelScore("entropy", entropy, True, "Entropy of the prediction, nats.", needs=("probabilities",))
+        >>> with registered([score]):
+        ...     ranking = Audit.from_predictions([0, 1], np.array([[0.5, 0.5], [0.1, 0.9]])).ranking
+        >>> ranking["entropy"].round(2).tolist()
+        [0.69, 0.33]
     """
 
     name: str

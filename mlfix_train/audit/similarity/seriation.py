@@ -46,6 +46,13 @@ def seriate(
         DataError: The embeddings are not a finite matrix, ``initial_order`` is not a permutation, or ``neighbours``
             belong to other data.
         ConfigError: ``search_effort`` is out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> from mlfix_train import seriate
+        >>> order = seriate(np.array([[0.0], [2.0], [1.0], [3.0]]))
+        >>> order.tolist() in ([0, 2, 1, 3], [3, 1, 2, 0])
+        True
     """
     x = check_embeddings(embeddings)
     check_range("search_effort", search_effort, 0, 10_000)
