@@ -88,6 +88,7 @@ def start_lab(place: Path) -> tuple[subprocess.Popen[str], str]:
     raise AssertionError("JupyterLab did not start")
 
 
+@pytest.mark.slow
 def test_in_a_real_notebook(tmp_path: Path) -> None:
     pytest.importorskip("jupyterlab", reason="jupyterlab is not here: pip install 'mlfix-train[dev]'")
     draw_shapes(tmp_path / "shapes", per_label=70)

@@ -151,7 +151,7 @@ def test_a_broken_run_goes_on_and_ends_as_if_nothing_had_happened(tmp_path: Path
     pd.testing.assert_frame_equal(read(run), read(tmp_path / "whole/default/original/seed=0"))
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_two_processes_give_the_same_predictions_table_as_one(
     shapes: Path, tmp_path: Path, mlfix, monkeypatch: pytest.MonkeyPatch, devices: int
 ) -> None:

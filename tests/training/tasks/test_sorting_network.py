@@ -93,6 +93,7 @@ def test_an_interrupted_training_goes_on_and_ends_as_if_it_had_not_been(place: P
     assert all(torch.allclose(states[0][key].float(), states[1][key].float(), atol=1e-5) for key in states[0])
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_network(tmp_path: Path) -> None:
     draw_shapes(tmp_path / "shapes")
     keys = ("data.root=shapes", *SORTING, "recipe.epochs=1", "trainer.devices=2", "trainer.strategy=ddp")
