@@ -137,7 +137,7 @@ def test_an_interrupt_ends_parent_and_workers() -> None:
         output = None
         for _ in range(
             4
-        ):  # Python drops an interrupt that arrives within a destructor; a person presses the keys again
+        ):  # one that arrives within a destructor is dropped; a person presses again
             os.killpg(process.pid, signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 output, _ = process.communicate(timeout=12)  # a job takes a minute
