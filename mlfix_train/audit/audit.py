@@ -134,7 +134,7 @@ class Audit:
         sizes = {"labels": labels, "embeddings": embeddings, "groups": groups, "images": images}
         for name, values in {**sizes, "sample_ids": sample_ids}.items():
             if values is not None and len(values) != n:
-                raise DataError(f"{name} has {len(values):,} rows, pred_probs {n:,}", "give one row per sample")
+                raise DataError(f"{name} has {len(values):,} rows, pred_probs {n:,}", "pass one row per sample")
         codes, names = _encode_labels(labels, n_classes, class_names)
         paths = [str(path) for path in images] if images is not None and not hasattr(images, "shape") else None
         ids = list(sample_ids) if sample_ids is not None else paths or [str(row) for row in range(n)]
@@ -186,7 +186,7 @@ class Audit:
         """
         check_choice("neighbours", neighbours, NEIGHBOUR_SOURCES)
         if neighbours == "order" and order is None:
-            raise ConfigError("neighbours=order needs an order", "give order=<directory of mlfix sort>")
+            raise ConfigError("neighbours=order needs order", "set order=<output folder of mlfix sort>")
         times = {"start": time.monotonic()}
         found = runs if isinstance(runs, AuditedRuns) else load_runs(runs, labels, progress)
         held = found.held_out(progress)
@@ -245,7 +245,7 @@ class Audit:
     def images(self, sample_ids: Sequence[str]) -> np.ndarray:
         """Returns the pixels of samples, uint8 ``(n, H, W, 3)``; those that can't be read are grey."""
         if self.pixels is None or self.samples is None:
-            raise DataError(f"{self.title} has no images", "give images=, or audit runs whose data is still there")
+            raise DataError(f"{self.title} has no images", "pass images=, or audit runs whose data still exists")
         return np.asarray(self.pixels[self.samples.index.get_indexer(pd.Index(sample_ids))])
 
     @property
@@ -373,7 +373,9 @@ class Audit:
             The widget; ``widget.fixes`` is the path of the fixes file.
         """
         if self.pixels is None or self.samples is None:
-            raise DataError(f"{self.title} has no images to review", "give images=, or audit runs whose data is there")
+            raise DataError(
+                f"{self.title} has no images to review", "pass images=, or audit runs whose data still exists"
+            )
         from mlfix_train.audit.review.widget import review
 
         options = {"calibrated": self.estimate is not None, "title": self.title, "order": self.order, **options}
@@ -396,13 +398,13 @@ def _encode_labels(
         unknown = values[codes < 0]
     if len(names) != n_classes or len(set(names)) != n_classes:
         raise DataError(
-            f"there are {len(set(names))} class names, pred_probs has {n_classes} columns",
-            "give class_names=, the name of each column",
+            f"there are {len(set(names))} class names, but pred_probs has {n_classes} columns",
+            "pass class_names= with one name per column",
         )
     if len(unknown):
         raise DataError(
-            f"{len(unknown):,} labels are of no column of pred_probs, such as {unknown[0]}",
-            f"labels are 0 to {n_classes - 1}, or names from class_names",
+            f"{len(unknown):,} labels match no column of pred_probs, such as {unknown[0]}",
+            f"labels must be 0 to {n_classes - 1}, or names from class_names",
         )
     return codes, names
 

@@ -45,7 +45,7 @@ def run(cfg: AuditConfig) -> pd.DataFrame:
         MlfixError: No finished runs, runs with different data or labels, or files that can't be used.
     """
     if cfg.order and not Path(cfg.order).expanduser().exists():
-        raise DataError(f"order={cfg.order} does not exist", "give the directory that `mlfix sort` wrote")
+        raise DataError(f"order={cfg.order} does not exist", "set order=<output folder of mlfix sort>")
     own_data, runs = has_data(cfg.data), load_runs(cfg.runs, cfg.labels, ProgressBar)
     out = check_out(cfg.out, cfg.data if own_data else runs.config.get("data", {}))
     samples, pixels = (read_samples(cfg.data), cfg.pixels) if own_data else (None, None)
@@ -64,7 +64,7 @@ def _build_scores(section: Mapping[str, Any]) -> list[LabelScore]:
             problem = f"scores.{name}._target_={one['_target_']} makes a {type(score).__name__}, not a LabelScore"
             raise ConfigError(problem, "return mlfix_train.audit.scores.registry.LabelScore(name, compute, ...)")
         if any(score.name == other.name for other in [*SCORES, *scores]):
-            raise ConfigError(f"scores.{name}: a score named {score.name!r} exists", "give it another name")
+            raise ConfigError(f"scores.{name}: a score named {score.name!r} exists", "use another name")
         scores.append(score)
     return scores
 

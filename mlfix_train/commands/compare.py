@@ -79,9 +79,9 @@ def _match_fixes(cfg: CompareConfig, original: LoadedArm, samples: pd.DataFrame 
     if not len(matched) and len(fixes) and "fixes" not in cfg.ignore:
         first = next(iter(original.runs.predictions.values()))["sample_id"].iloc[0]
         raise RunError(
-            f"fixes.path={cfg.fixes.path}: none of its {len(fixes):,} lines names a held-out sample of original="
+            f"fixes.path={cfg.fixes.path}: none of its {len(fixes):,} lines matches a held-out sample of original="
             f"{cfg.original}, such as {first!r}",
-            "give the fixes that belong to these predictions, or ignore=[fixes] if they all are in training",
+            "use the fixes for these predictions, or set ignore=[fixes] if all of them are in training",
         )
     return matched
 

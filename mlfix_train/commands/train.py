@@ -131,7 +131,7 @@ def _build_datamodule(cfg: TrainConfig, arguments: dict[str, Any]) -> DataModule
 def _sorting_task(cfg: TrainConfig) -> TrainingTask:
     for key, value in (("arm", cfg.arm), ("fixes.path", cfg.fixes.path), ("split.folds", cfg.split.folds)):
         if value != ("original" if key == "arm" else None):
-            why = "model=sorting_network, which sees no labels and holds nothing out"
+            why = "model=sorting_network, which uses no labels and holds nothing out"
             raise ConfigError(f"{key}={value} has no effect on {why}", "leave it out")
     data = ViewDataModule(read_samples(cfg.data), cfg.pixels.cache, cfg.views, **_loading(cfg))
     return SortingNetworkTask(data, lambda: build_module(cfg))
@@ -307,10 +307,10 @@ def _describe_classifier(directory: RunDirectory, state: Mapping[str, Any]) -> t
     wrong = ranking["predicted_label"] != ranking["given_label"]
     error, loss, guessing = 100 * wrong.mean(), ranking["loss"].mean(), math.log(state["data"]["labels"])
     if loss > max(10.0, 3 * guessing):
-        text = "%s: the held-out loss is %.3g and guessing would give %.2f: the training diverged; lower recipe.lr"
+        text = "%s: the held-out loss is %.3g (guessing: %.2f): the training diverged; lower recipe.lr"
         log.warning(text, directory.path, loss, guessing)
     data = state["data"]
-    suspects = "the labels that the model doubts most:"
+    suspects = "the most suspicious labels:"
     if not wrong.any():
         suspects = "none: the model agrees with every held-out label; the highest losses:"
     others = len(list((directory.path / "panels").glob("*.png"))) - 1

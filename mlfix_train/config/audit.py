@@ -53,6 +53,6 @@ class AuditConfig:
         check_range("n_panels", self.n_panels, 0, 1000)
         check_choice("neighbours", self.neighbours, ("auto", "order", "pixels", "none"))
         if self.neighbours == "order" and not self.order:
-            raise ConfigError("neighbours=order needs an order", "give order=<directory of mlfix sort>")
+            raise ConfigError("neighbours=order needs order", "set order=<output folder of mlfix sort>")
         if not self.out.strip(" ."):
-            raise ConfigError(f"out={self.out!r} is not a folder", "give a folder: out=<folder>")
+            raise ConfigError(f"out={self.out!r} is not a folder", "set out=<folder>")

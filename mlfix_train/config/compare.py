@@ -66,4 +66,4 @@ class CompareConfig:
         for name in self.ignore:
             check_choice("ignore", name, IGNORABLE)
         if not self.out.strip(" ."):
-            raise ConfigError(f"out={self.out} names no folder", "set one: out=<folder>")
+            raise ConfigError(f"out={self.out} is not a folder", "set out=<folder>")

@@ -34,7 +34,7 @@ class CropConfig(CropSpec):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.out.strip(" ."):
-            raise ConfigError(f"out={self.out} names no folder", "give a name: out=<folder>")
+            raise ConfigError(f"out={self.out} is not a folder", "set out=<folder>")
         check_range("max_unreadable", self.max_unreadable, 0, 1)
         if self.workers is not None:
             check_range("workers", self.workers, 1, 1000)

@@ -40,13 +40,13 @@ class ExportConfig:
 
         check_choice("to", self.to, (*TOOLS, "source", *FORMATS))
         if not self.out.strip(" ."):
-            raise ConfigError(f"out={self.out} names no folder", "give a name: out=<folder>")
+            raise ConfigError(f"out={self.out} is not a folder", "set out=<folder>")
         if self.to in TOOLS and self.audit is None:
             raise ConfigError(f"to={self.to} needs audit", f"mlfix export to={self.to} audit=<folder of mlfix audit>")
         for key, value in (("crops", self.crops), ("fixes.path", self.fixes.path)):
             if self.to not in TOOLS and value is None:
                 command = f"mlfix export to={self.to} crops=<folder> fixes.path=<fixes.csv> out=<folder>"
-                raise ConfigError(f"to={self.to} needs {key}", f"give the folder of the crops and the fixes: {command}")
+                raise ConfigError(f"to={self.to} needs {key}", f"set the folder of the crops and the fixes: {command}")
         if self.top is not None:
             check_range("top", self.top, 1, 10**9)
         if "{path}" not in self.url and "{file}" not in self.url:

@@ -48,7 +48,7 @@ class ReviewConfig:
             hint = f"use one line of at most {MAX_NAME} characters"
             raise ConfigError(f"reviewer={self.reviewer[:90]!r} is not a valid name", hint)
         if self.audit is None and not self.has_data:
-            hint = "give audit=<directory of mlfix audit>, or data.root=<folder of class folders>"
+            hint = "set audit=<output folder of mlfix audit>, or data.root=<folder of class folders>"
             raise ConfigError("mlfix review needs something to show", hint)
 
     @property

@@ -88,11 +88,11 @@ class SortConfig:
         check_choice("by", self.by, KINDS)
         for by, key in (("network", "network"), ("visual_words", "network"), ("embeddings", "embeddings")):
             if self.by == by and not getattr(self, key):
-                raise ConfigError(f"by={by} needs {key}", f"set {key}=<...>, or by=pixels, which needs nothing")
+                raise ConfigError(f"by={by} needs {key}", f"set {key}=<...>, or by=pixels, which needs no other key")
         if self.width is not None:
             check_range("width", self.width, 1, 65_536)
         if not self.out.strip(" ."):
-            raise ConfigError(f"out={self.out} names no folder", "give a name: out=<folder>")
+            raise ConfigError(f"out={self.out} is not a folder", "set out=<folder>")
         check_range("n_panels", self.n_panels, 0, 1000)
         check_range("search_effort", self.search_effort, 0, 10_000)
         check_range("seed", self.seed, 0, 2**31)

@@ -126,11 +126,13 @@ class TrainConfig:
         check_range("retries", self.retries, 0, 100)
         check_range("runs_per_device", self.runs_per_device, 1, 64)
         if self.jobs != "gpus" and not (isinstance(self.jobs, int) and self.jobs >= 1):
-            raise ConfigError(f"jobs={self.jobs} is neither a number from 1 nor gpus", "set jobs=2, for example")
+            raise ConfigError(
+                f"jobs={self.jobs} is neither a whole number of 1 or more nor gpus", "set jobs=2, for example"
+            )
         for key, value in (("outputs", self.outputs), ("name", self.name)):
             if not value.strip(" ."):
-                raise ConfigError(f"{key}={value} is empty", f"give a name: {key}=<folder>")
+                raise ConfigError(f"{key}={value} is empty", f"set {key}=<folder>")
         name = Path(self.name).expanduser()
         if name.is_absolute() or ".." in name.parts:
-            hint = "give a plain name; outputs= sets the folder"
-            raise ConfigError(f"name={self.name} leads out of the folder of runs", hint)
+            hint = "use a plain name; outputs= sets the folder"
+            raise ConfigError(f"name={self.name} points outside the outputs folder", hint)

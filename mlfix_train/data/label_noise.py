@@ -27,7 +27,7 @@ def plant_uniform(table: pd.DataFrame, fraction: float, seed: int = 0) -> pd.Dat
     check_range("fraction", fraction, 0, 1)
     names = label_list(table)
     if table["label"].isna().any():
-        raise DataError("errors can't be planted among samples without a label", "give every sample a label")
+        raise DataError("errors can't be planted among samples without a label", "label every sample")
     if len(names) < 2:
         raise DataError("errors can't be planted among fewer than two labels", "use data with two or more labels")
     rng = np.random.default_rng([seed, 1])
@@ -112,7 +112,9 @@ def plant_similar(
     candidates = np.flatnonzero(weight)
     same = candidates[new[candidates] == table["label"].to_numpy(dtype=object)[candidates]]
     if len(same):
-        raise DataError(f"{table.index[same[0]]} has its own label as its rival", "use another label, or likeness 0")
+        raise DataError(
+            f"{table.index[same[0]]} is to be mistaken for its own label", "use another label, or likeness 0"
+        )
     rng = np.random.default_rng([seed, 3])
     # The largest keys are a draw without replacement in proportion to the weights (Efraimidis and Spirakis 2006).
     keys = np.log(rng.random(len(candidates))) / weight[candidates]

@@ -146,5 +146,5 @@ def find_runs(where: str | Path | list[str], key: str = "runs") -> list[RunDirec
             found |= {os.path.realpath(path): RunDirectory(path) for path in sorted(_runs_below(place))}
     if not found:
         hint = "set a run directory such as outputs/<name>/original/seed=0, or a directory of them"
-        raise RunError(f"{key}={format_list(patterns)} holds no run (no run.json below it)", hint)
+        raise RunError(f"{key}={format_list(patterns)} contains no run (no run.json below it)", hint)
     return sorted(found.values(), key=lambda run: str(run.path))

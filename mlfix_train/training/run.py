@@ -135,9 +135,9 @@ def needs_training(directory: RunDirectory, task: TrainingTask, options: RunOpti
         return True  # nothing was learned yet, so other settings lose nothing
     changed = differences(before.get("identity", {}), options.identity)
     if changed:
-        problem = f"{directory.path} holds a run of other settings ({before.get('status')})"
+        problem = f"{directory.path} contains a run with other settings ({before.get('status')})"
         details = [*changed[:8], *([f"... and {len(changed) - 8} more"] if len(changed) > 8 else [])]
-        raise RunError(problem, "give another name=, or overwrite=true to train it again", details)
+        raise RunError(problem, "set another name=, or overwrite=true to train it again", details)
     return not finished or not task.is_complete(directory)
 
 

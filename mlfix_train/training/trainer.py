@@ -124,8 +124,8 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
         problem = "would divide batches that are already divided among the processes"
         raise ConfigError(f"trainer.use_distributed_sampler=true {problem}", "leave it out")
     if arguments.get("max_epochs") == -1 and arguments.get("max_steps", -1) == -1:
-        problem = "trainer.max_epochs=-1 gives the training no end, which the one-cycle schedule needs to know"
-        raise ConfigError(problem, "give recipe.epochs, trainer.max_epochs or trainer.max_steps")
+        problem = "trainer.max_epochs=-1 sets no end, but the one-cycle schedule needs one"
+        raise ConfigError(problem, "set recipe.epochs, trainer.max_epochs or trainer.max_steps")
     return arguments
 
 

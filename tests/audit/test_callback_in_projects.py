@@ -335,7 +335,7 @@ def bad(audit: dict[str, Any] | None = None, val: Any = None, gives: str = "logi
 @pytest.mark.parametrize(
     ("audit", "gives", "problem"),
     [
-        ({"class_names": ["cat", "dog"]}, "logits", "logits have 3 columns, there are 2 class names"),
+        ({"class_names": ["cat", "dog"]}, "logits", "logits have 3 columns, but there are 2 class names"),
         ({"class_names": ["cat", "dog", "cat"]}, "logits", "class_names has 1 names twice: cat"),
         ({"sample_ids": IDS[:-1]}, "logits", "41 sample_ids, the validation dataset has 42 rows"),
         ({"sample_ids": [*IDS, "more"]}, "logits", "43 sample_ids"),
@@ -373,7 +373,7 @@ def test_a_dataset_that_shuffles_by_itself_is_found_out() -> None:
         def __getitem__(self, index: int) -> Any:
             return super().__getitem__(int(torch.randint(N, ())))
 
-    with pytest.raises(MlfixError, match="differ from those of the validation before"):
+    with pytest.raises(MlfixError, match="differ from those of the previous validation"):
         fit(AuditCallback("out"), DataLoader(Shuffled(*tensors()), 8))
 
 

@@ -203,7 +203,7 @@ def test_wrong_settings_name_the_way(tmp_path: Path, mlfix) -> None:
         (("to=coco", crops, path), 2, "came from mtsd"),
         (("to=mtsd", path), 2, "needs crops"),
         (("to=mtsd", crops), 2, "needs fixes.path"),
-        (("to=mtsd", f"crops={root}", path), 1, "holds no crops"),
+        (("to=mtsd", f"crops={root}", path), 1, "contains no crops"),
         (("to=mtsd", crops, path, f"out={tmp_path / 'crops'}"), 2, "is not empty"),
         (("to=mtsd", crops, path, f"out={root / 'fixed'}"), 2, "is inside data.root"),
         (("to=fiftyone",), 2, "needs audit"),

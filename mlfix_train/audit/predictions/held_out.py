@@ -117,7 +117,7 @@ def _check(run: pd.DataFrame) -> None:
     missing = [name for name in ("sample_id", "label", "pred", "loss") if name not in run.columns]
     if missing:
         problem = f"the predictions lack the columns {format_list(missing)}"
-        raise RunError(problem, "give predictions as mlfix train writes them")
+        raise RunError(problem, "use predictions as mlfix train writes them")
     bad = run["sample_id"][~np.isfinite(run["loss"].to_numpy(dtype=np.float64))]
     if len(bad):
         raise DataError(

@@ -112,7 +112,7 @@ def load_runs(runs: Paths, labels: str | Path | None = None, progress: ProgressF
     patterns = str(runs) if isinstance(runs, (str, Path)) else [str(pattern) for pattern in runs]
     found = [run for run in find_runs(patterns) if _is_usable(run)]
     if not found:
-        hint = "wait for them or start them again; a sorting network is for mlfix sort"
+        hint = "wait for them or start them again; sorting networks are for mlfix sort"
         raise RunError(f"runs={patterns}: none of these runs is finished", hint)
     states = [run.require() for run in found]
     _check_same_data(patterns, found, states)
@@ -141,7 +141,7 @@ def _check_same_data(patterns: str | list[str], runs: list[RunDirectory], states
             for run, state in zip(runs, states, strict=True)
         ]
         raise RunError(
-            f"runs={patterns} holds runs of {len(fingerprints)} different data sets",
+            f"runs={patterns} contains runs of {len(fingerprints)} different data sets",
             "audit the runs of one data set (and one labelling) at a time",
             lines[:6],
         )
@@ -151,7 +151,7 @@ def _check_same_data(patterns: str | list[str], runs: list[RunDirectory], states
             raise RunError(
                 f"{run.path} was trained on {len(state['labels'])} labels, {runs[0].path} on "
                 f"{len(states[0]['labels'])}; they differ in {format_list(other, 5)}",
-                "audit runs with the same labels together (if fixes add labels, give them to every arm)",
+                "audit runs with the same labels together (if fixes add labels, set fixes.path for every arm)",
             )
 
 
@@ -276,14 +276,14 @@ def open_run_data(
         DataError: ``samples`` are given, and lack some that are audited.
     """
     if samples is None and not runs.states:
-        return RunData(problem="files of predictions name no images: give data.root=<folder>")
+        return RunData(problem="prediction files do not list images: set data.root=<folder>")
     try:
         table = read_run_samples(runs.config) if samples is None else _match_ids(samples, held)
         gone = held.sample_ids[~held.sample_ids.isin(table.index)]
         if len(gone):
             raise DataError(
                 f"the data lacks {len(gone):,} of the {len(held):,} audited samples: {format_list(gone, 3)}",
-                "give the data that was audited; sample_id is the image's path in the folder",
+                "use the data that was audited; sample_id is the image's path in the folder",
                 [] if samples is None else [f"the data has {format_list(samples.index, 3)}"],
             )
     except MlfixError as error:
@@ -293,9 +293,9 @@ def open_run_data(
     given = held.given_labels
     changed = int((table.loc[held.sample_ids, "label"].to_numpy() != given).sum())
     if changed:
-        text = "%d labels in the data have changed since the runs were trained; the old ones are audited"
+        text = "%d labels in the data have changed since training; the old ones are audited"
         if samples is not None:
-            text = "%d labels in the data are not those of the predictions, which are audited"
+            text = "%d labels in the data differ from those of the predictions; the latter are audited"
         log.warning(text, changed)
         table = table.copy()
         table.loc[held.sample_ids, "label"] = given

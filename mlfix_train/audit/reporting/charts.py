@@ -100,10 +100,10 @@ def error_per_label(
     chart_style.check_values("counts", counts, 0.0, 1e15, "a count is a number of samples")
     check_range("max_labels", max_labels, 1, 1000)
     used = np.flatnonzero(counts > 0)
-    hint = "give the error of each label in percent, 0 to 100"
+    hint = "pass the error of each label in percent, 0 to 100"
     chart_style.check_values("errors_percent", percent[used], 0.0, 100.0, hint)
     if not used.size:
-        raise DataError("none of the labels has a sample: every count is 0", "give the counts of held-out samples")
+        raise DataError("none of the labels has a sample: every count is 0", "pass the counts of held-out samples")
     order = sorted(used.tolist(), key=lambda i: (-percent[i], -counts[i], str(labels[i])))[:max_labels]
     note = f"{used.size:,} label{'s' if used.size > 1 else ''}, worst first"
     if len(order) < used.size:

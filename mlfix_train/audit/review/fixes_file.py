@@ -136,8 +136,8 @@ def open_fixes(
     marked = {row[0] for row in _rows_after(store.journal.entries) if row != COLUMNS}
     if marked and marked == store.missing:
         samples = f"none of its {len(marked):,} marked samples is here, such as {min(marked)}"
-        hint = "set another out=<folder>, or give the data that was reviewed"
-        raise DataError(f"{path.parent} holds a review of other data: {samples}", hint)
+        hint = "set another out=<folder>, or use the data that was reviewed"
+        raise DataError(f"{path.parent} contains a review of other data: {samples}", hint)
     if path.exists():
         _open_existing(file, table, ignore, reviewer)
     if fixes is not None:

@@ -82,7 +82,7 @@ def parse_marks(payload: Mapping[str, Any], samples: Samples, store: MarkStore, 
             raise RequestError(f"marks[{number}] has no sample_id", EXAMPLE)
         name, label, base = mark["sample_id"][:200], mark.get("new_label", 0), mark.get("base_revision")
         if label is not None and not isinstance(label, str):
-            raise RequestError(f"marks[{number}] ({name}) has no new_label", f"give a label, {INVALID!r} or null")
+            raise RequestError(f"marks[{number}] ({name}) has no new_label", f"use a label, {INVALID!r} or null")
         if base is not None and (not isinstance(base, int) or isinstance(base, bool)):
             raise RequestError(f"marks[{number}] ({name}): base_revision is not an integer", "leave it out")
     rows = samples.rows([mark["sample_id"] for mark in marks]).tolist()

@@ -443,11 +443,11 @@ def account_name() -> str:
 def _make_sprites(images: PixelStore | np.ndarray, count: int, out: Path) -> Sprites:
     shape = tuple(images.shape)
     if len(shape) != 4 or shape[0] != count or shape[-1] != 3:
-        raise DataError(f"images has shape {shape}; there are {count:,} samples", "give images of shape (N, H, W, 3)")
+        raise DataError(f"images has shape {shape}; there are {count:,} samples", "pass images of shape (N, H, W, 3)")
     if isinstance(images, PixelStore):
         return Sprites(images.__getitem__, shape[1], images.fingerprint, images.folder / "sprites")
     if images.dtype != np.uint8:
-        raise DataError(f"images has dtype {images.dtype}", "give uint8 images, 0 to 255")
+        raise DataError(f"images has dtype {images.dtype}", "pass uint8 images, 0 to 255")
     source = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
     return Sprites(images.__getitem__, max(shape[1:3]), source, out / ".sprites")
 

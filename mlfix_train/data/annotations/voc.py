@@ -63,7 +63,9 @@ class Voc(AnnotationFormat):
                     photo |= {"split": split_list.stem, "source": str(split_list), "problem": "no annotation"}
                     photos.append({**photo, "detail": f"{split_list} lists it, but {xml} does not exist"})
         if not photos:
-            raise DataError(f"no XML below data.root={root}", "give the folder that holds Annotations/ and JPEGImages/")
+            raise DataError(
+                f"no XML below data.root={root}", "set data.root to the folder with Annotations/ and JPEGImages/"
+            )
         return self.build(photos, boxes)
 
     def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
@@ -83,7 +85,7 @@ def _read_file(file: Path, root: Path, folder: Path, images: Path | None) -> tup
     photo: Row = {"name": name, "source": str(file), "path": str(file.with_suffix(".jpg"))}
     try:
         tree = ET.parse(file).getroot()
-        problem = "" if tree.tag == "annotation" else f"it holds <{tree.tag}>, not <annotation>"
+        problem = "" if tree.tag == "annotation" else f"its root is <{tree.tag}>, not <annotation>"
     except (ET.ParseError, OSError, ValueError, LookupError) as error:
         problem = str(error)
     if problem:

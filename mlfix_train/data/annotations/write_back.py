@@ -125,7 +125,7 @@ def check_copies(before: Annotations, after: Annotations, fixes: pd.DataFrame) -
 def copy_path(annotations: Annotations, path: Path, out: Path) -> Path:
     """Returns the place of a file's copy below ``out``, laid out as below the root; its folder is created."""
     if not path.is_relative_to(annotations.root):
-        hint = "copies are laid out as below the root: crop with a data.root that holds all annotations"
+        hint = "copies keep the layout below the root: crop with a data.root that contains all annotations"
         raise DataError(f"{path} is not below data.root={annotations.root}", hint)
     target = out / path.relative_to(annotations.root)
     target.parent.mkdir(parents=True, exist_ok=True)

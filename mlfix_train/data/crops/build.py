@@ -95,7 +95,7 @@ def build_crops(
     found = [outcome for job in jobs for outcome in outcomes[job.name]]
     if all(outcome.problem for outcome in found):
         details = sorted({f"{outcome.problem}: {outcome.detail}" for outcome in found})
-        raise DataError(f"none of the {len(found):,} boxes gave a crop", REPAIR, details[:5])
+        raise DataError(f"none of the {len(found):,} boxes produced a crop", REPAIR, details[:5])
     table, dropped = crop_tables(annotations, boxes, found)
     bad = dropped[dropped["problem"].isin(PHOTO_PROBLEMS)].drop_duplicates("photo")
     problem = f"{len(bad):,} of {len(jobs):,} photos can't be cropped ({summarize_counts(bad['problem'])})"
@@ -160,7 +160,7 @@ def _check_missing(annotations: Annotations, jobs: list[PhotoJob], max_unreadabl
     total = len(jobs) + len(bad)
     reasons = [f"{len(missing):,} photos are missing"] if missing else []
     reasons += [f"{len(bad):,} have no usable annotation"] if len(bad) else []
-    hint = "unpack all archives, or give data.images=<folder> (mtsd, coco)" if missing else "repair these files"
+    hint = "unpack all archives, or set data.images=<folder> (mtsd, coco)" if missing else "repair these files"
     hint += "; max_unreadable=1 crops what is there"
     details, problem = [*missing[:5], *bad["detail"].head(5)][:6], f"of {total:,} photos {' and '.join(reasons)}"
     _check_limit(len(missing) + len(bad), total, max_unreadable, problem, hint, details)

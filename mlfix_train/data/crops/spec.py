@@ -47,4 +47,4 @@ class CropSpec:
             check_choice(key, getattr(self, key), options)
         check_ranges(self, margin=(0, 10), min_side=(0, 10_000), quality=(1, 100), max_megapixels=(0.001, 100_000))
         if self.size is not None and (not isinstance(self.size, int) or not 8 <= self.size <= 1024):
-            raise ConfigError(f"size={self.size} is out of range", "give the side in pixels, 8 to 1024, or null")
+            raise ConfigError(f"size={self.size} is out of range", "set the side in pixels, 8 to 1024, or null")

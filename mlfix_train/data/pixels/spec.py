@@ -25,7 +25,7 @@ class PixelSpec:
     def __post_init__(self) -> None:
         check_choice("aspect", self.aspect, ASPECTS)
         if not isinstance(self.size, int) or not 8 <= self.size <= 1024:
-            raise ConfigError(f"size={self.size} is out of range", "give the side in pixels, 8 to 1024")
+            raise ConfigError(f"size={self.size} is out of range", "set the side in pixels, 8 to 1024")
         check_range("max_megapixels", self.max_megapixels, 0, 1e6)
 
 

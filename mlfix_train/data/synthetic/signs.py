@@ -107,7 +107,7 @@ def _is_complete(folder: Path, wanted: dict[str, object]) -> bool:
             keys = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
             pairs = [(key, _brief(found.get(key)), _brief(wanted.get(key))) for key in keys]
             details = [f"{key}: {old} in the folder, {new} requested" for key, old, new in pairs]
-            raise DataError(f"{folder} holds rendered signs of other settings", hint, details)
+            raise DataError(f"{folder} contains rendered signs with other settings", hint, details)
         return name == MANIFEST
     return False
 

@@ -91,7 +91,7 @@ def learn_visual_words(positions: np.ndarray, count: int = 1024, iterations: int
 
     check_range("visual_words.count", count, 1, 1_000_000)
     if not len(positions):
-        raise DataError("there are no feature-map positions to learn visual words from", "give images")
+        raise DataError("there are no feature-map positions to learn visual words from", "pass images")
     rng = np.random.default_rng(seed)
     sample = positions[rng.choice(len(positions), min(len(positions), N_POSITIONS), replace=False)]
     with warnings.catch_warnings():

@@ -30,7 +30,7 @@ def test_contrast_takes_light_away_and_keeps_colour() -> None:
 def test_a_backbone_without_grids_says_so() -> None:
     encoder = Encoder("mlfix_small")
     encoder.backbone = torch.nn.Flatten()
-    with pytest.raises(ConfigError, match="mlfix_small gives no feature maps"):
+    with pytest.raises(ConfigError, match="mlfix_small returns no feature maps"):
         encoder.feature_maps(torch.rand(1, 3, 8, 8))
 
 

@@ -44,7 +44,7 @@ def test_a_run_leaves_weights_a_panel_and_its_record(place: Path, mlfix) -> None
     weights = torch.load(run.path / "checkpoints/model.ckpt", weights_only=True)
     assert any(name.startswith("network.backbone.") for name in weights["state_dict"])
     assert "already finished, skipped" in mlfix("train", "data.root=shapes", *SORTING).out
-    assert "holds a run of other settings" in mlfix("train", "data.root=shapes", *SORTING, "views.crop=0.9").err
+    assert "contains a run with other settings" in mlfix("train", "data.root=shapes", *SORTING, "views.crop=0.9").err
 
 
 def test_without_labels_it_learns_the_very_same(place: Path, mlfix) -> None:
