@@ -311,7 +311,7 @@ def test_labels_that_changed_since_training_are_reported(
     [
         (["audit=nowhere", "to=cleanlab"], "contains no audit: audit.json is missing", 1),
         (["audit=x", "to=voc"], "to=voc", 2),
-        (["audit=x", "to=label_studio", "url=http://x"], "no place for the image", 2),
+        (["audit=x", "to=label_studio", "url=http://x"], "does not contain the path of the image", 2),
         (["audit=x", "to=cleanlab", "top=0"], "top=0", 2),
     ],
 )
