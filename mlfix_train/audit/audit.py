@@ -250,7 +250,7 @@ class Audit:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What ``audit.json`` holds: counts, kinds of evidence, estimates."""
+        """The content of ``audit.json``: counts, kinds of evidence, estimates."""
         held = self.evidence.held_out
         n_samples = len(held) if self.samples is None else len(self.samples)
         return {
@@ -287,7 +287,7 @@ class Audit:
         if single:
             names = ", ".join(single[:20]) + (" …" if len(single) > 20 else "")
             notes.append(
-                "Labels with a single sample or group, which models that hold them out have never seen: "
+                "Labels with a single sample or group, which no model could learn before predicting it: "
                 f"{names}. Their suspicion means little."
             )
         if self.pixels is None:
@@ -439,7 +439,7 @@ def _neighbour_scores(
 
 
 def _facts(runs: AuditedRuns, data: RunData, order: str | Path | None, neighbours: str) -> dict[str, Any]:
-    """Returns what ``audit.json`` says about the runs and their data."""
+    """Returns the facts about runs and data in ``audit.json``."""
     facts: dict[str, Any] = {
         "runs": len(runs),
         "run_paths": [str(run.path.resolve()) for run in runs.directories],

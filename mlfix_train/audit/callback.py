@@ -40,7 +40,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class ValidationCollector(L.Callback):
-    """Collects outputs of ``validation_step`` over an epoch; the base of callbacks that look at all of them at once.
+    """Collects outputs of ``validation_step`` over an epoch; the base of callbacks that process all of them at once.
 
     Subclasses name the ``keys`` of the outputs (tensors of one row per sample) and take the arrays in
     ``on_validation_epoch_end``. ``finish`` writes results, at the end of a training and of ``trainer.validate``.
@@ -113,7 +113,7 @@ class AuditedData:
 
     @classmethod
     def find(cls, datamodule: Any, dataset: Any) -> AuditedData:
-        """Finds out what a DataModule with a sample ``table``, or an ``ImageFolder``, says of its samples."""
+        """Reads the samples of a DataModule with a sample ``table``, or of an ``ImageFolder``."""
         n_rows = len(dataset) if hasattr(dataset, "__len__") else None
         table, labels = getattr(datamodule, "table", None), getattr(datamodule, "labels", None)
         if isinstance(table, pd.DataFrame):
@@ -318,7 +318,7 @@ class AuditCallback(ValidationCollector):
             self._reader.class_names = self._data.class_names
 
     def _describe_data(self, trainer: L.Trainer, loader: Any) -> AuditedData:
-        """Returns what is known of the samples: what the user said, else what DataModule and dataset say."""
+        """Returns the description of the samples: from the user's arguments, else from DataModule and dataset."""
         data = AuditedData.find(getattr(trainer, "datamodule", None), getattr(loader, "dataset", None))
         if self.sample_ids is not None:
             same = data.sample_ids is not None and self.sample_ids.equals(data.sample_ids)

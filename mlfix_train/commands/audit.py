@@ -124,13 +124,13 @@ def _summary(audit: Audit, out: Path, pictures: bool) -> list[str]:
         )
     if about["confident_learning"] is not None:
         issues = about["confident_learning"]
-        lines.append(f"confident  learning counts {issues:,} wrong labels, the models' own mistakes included")
+        lines.append(f"confident  learning counts {issues:,} wrong labels, including the models' own mistakes")
     single = about["single_group_labels"]
     if single:
         names = ", ".join(single[:5]) + (" ..." if len(single) > 5 else "")
         lines.append(
-            f"unseen     {len(single):,} label(s) with a single sample or group, which models that hold them out have "
-            f"never seen: {names}"
+            f"unseen     {len(single):,} label(s) with a single sample or group, which no model could learn before "
+            f"predicting it: {names}"
         )
     lines.append(f"ranking    {out / 'ranking.csv'}")
     if pictures:

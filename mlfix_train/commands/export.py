@@ -85,7 +85,7 @@ def _export_audit(cfg: ExportConfig) -> list[Path]:
         assert fixes is not None
         fixed = exporters.apply_fixes(ranking, fixes)
         applied = int(ranking["sample_id"].isin(fixes.index).sum())
-        print(f"fixes      {applied:,} applied, {len(ranking) - len(fixed):,} of them leave the sample out")
+        print(f"fixes      {applied:,} applied, {len(ranking) - len(fixed):,} of them exclude the sample")
         ranking = fixed
     labels = sorted({*ranking["given_label"], *info["label_names"]})
     ranking, out = ranking.head(cfg.top or len(ranking)), Path(cfg.out).expanduser()
@@ -106,11 +106,11 @@ def _export_audit(cfg: ExportConfig) -> list[Path]:
 
 
 def _pred_probs(runs: AuditedRuns, ranking: pd.DataFrame, labels: list[str]) -> np.ndarray | None:
-    """Returns the mean probabilities of the exported samples, if the runs kept them and know all labels."""
+    """Returns the mean probabilities of the exported samples, if the runs kept them and were trained on all labels."""
     held_out = runs.held_out()
     probabilities = mean_probabilities(runs, held_out)
     if probabilities is None:
-        log.warning("the runs kept no probabilities (audit.probabilities=true): pred_probs.npy is not written")
+        log.warning("the runs were trained without audit.probabilities=true: pred_probs.npy is not written")
         return None
     if labels != held_out.class_names:
         log.warning("the fixes add labels that the runs were not trained on: pred_probs.npy is not written")

@@ -199,7 +199,7 @@ def _read_or_make_order(
     n_readable = len(ids) - len(store.unreadable)
     if n_readable < MIN_SORTED:
         return None
-    better = "order=<directory of mlfix sort> for a better order, order=none for none"
+    better = "set order=<output folder of mlfix sort> for a better order, or order=none"
     log.info("sorting %s images by their pixels, once (%s)", f"{n_readable:,}", better)
     # In a process of its own, so that this one stays small and does not load torch.
     size = int(store.shape[1])

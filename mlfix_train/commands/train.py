@@ -153,7 +153,7 @@ def build_module(cfg: TrainConfig, **extra: Any) -> Any:
     module = instantiate(section, "model", **accepted)
     if not isinstance(module, L.LightningModule):
         problem = f"model._target_={cfg.model['_target_']} makes a {type(module).__name__}, not a LightningModule"
-        raise ConfigError(problem, "name a class that inherits from lightning.LightningModule")
+        raise ConfigError(problem, "use a class that inherits from lightning.LightningModule")
     return module
 
 
@@ -224,7 +224,7 @@ def _build_each(section: Mapping[str, Any], key: str, facts: Mapping[str, Any]) 
         if one is None:
             continue
         if not isinstance(one, Mapping):
-            raise ConfigError(f"{key}.{name}={one} is a value, not a section", f"name a class: {key}.{name}._target_=")
+            raise ConfigError(f"{key}.{name}={one} is a value, not a section", f"set a class: {key}.{name}._target_=")
         missing = {fact: value for fact, value in facts.items() if one.get(fact) is None}
         given = {argument: value for argument, value in one.items() if argument not in missing}
         built.append(instantiate(given, f"{key}.{name}", **_accepted(one, missing)))

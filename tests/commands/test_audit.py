@@ -256,7 +256,7 @@ def test_fixes_are_applied_on_the_way_out(audited: Path, place: Path, tmp_path: 
     )
     keys = (f"audit={audited}", f"out={tmp_path}/c", f"fixes.path={tmp_path}/fixes.csv")
     answer = mlfix("export", *keys, "to=cleanlab")
-    assert "2 applied, 1 of them leave the sample out" in answer.out
+    assert "2 applied, 1 of them exclude the sample" in answer.out
     table = pd.read_csv(tmp_path / "c/label_issues.csv").set_index("sample_id")
     assert table.loc["disc/000.png", "given_label"] == "disc"
     assert not table.loc["disc/000.png", "is_label_issue"]

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from box_helpers import ONE, SMALL_PNG
-from photos import COLOURS, WRITE, Photo, for_format, photos, write_coco, write_mtsd, write_yolo
+from photos import COLORS, WRITE, Photo, for_format, photos, write_coco, write_mtsd, write_yolo
 from PIL import Image
 from shapes import FAST, start
 
@@ -34,7 +34,7 @@ def dropped_of(out: Path) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("name", list(WRITE))
-def test_every_box_is_cropped_and_shows_its_colour(name: str, tmp_path: Path, mlfix, monkeypatch) -> None:
+def test_every_box_is_cropped_and_shows_its_color(name: str, tmp_path: Path, mlfix, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     made = for_format(name)
     WRITE[name](tmp_path / "data", made)
@@ -47,7 +47,7 @@ def test_every_box_is_cropped_and_shows_its_colour(name: str, tmp_path: Path, ml
     for sample, row in table.iterrows():
         pixels = np.asarray(Image.open(tmp_path / "crops" / str(sample)), float)
         assert pixels.shape == (16, 16, 3)
-        assert np.abs(pixels[2:-2, 2:-2] - COLOURS[row["label"]]).mean() < 6, sample
+        assert np.abs(pixels[2:-2, 2:-2] - COLORS[row["label"]]).mean() < 6, sample
         assert str(row["group"]).rpartition("/")[2] in str(sample)
     by_name = {photo.name: photo for photo in made}
     for row in table.itertuples():

@@ -451,7 +451,7 @@ def test_yaml_paths_in_quotes_and_files_that_are_no_lists(tmp_path: Path, mlfix)
 
 
 XML = """<annotation><filename>p.jpg</filename><size><width>320</width><height>200</height></size><object/>
-<object><attributes><attribute><name>colour</name></attribute></attributes><part><name>x</name></part>
+<object><attributes><attribute><name>color</name></attribute></attributes><part><name>x</name></part>
 <name lang="en">stop</name><bndbox><xmin>11</xmin><ymin>11</ymin><xmax>40</xmax><ymax>40</ymax></bndbox></object>
 <object ><name><![CDATA[yi&eld]]></name><bndbox><xmin>61</xmin><ymin>11</ymin>
 <xmax>90</xmax><ymax>40</ymax></bndbox></object >

@@ -22,7 +22,7 @@ ArmLike = ArmRuns | Paths | Sequence[pd.DataFrame] | Mapping[str, pd.DataFrame] 
 FixesLike = str | Path | Mapping[str, str] | pd.DataFrame
 
 IGNORABLE = ("settings", "fixes", "labels", "copies")
-"""Differences between arms that :func:`check_comparable` and :func:`check_distinct` can be told to ignore."""
+"""Differences between arms that :func:`check_comparable` and :func:`check_distinct` can ignore."""
 MIN_COPY_ROWS, MIN_COPY_LOSSES = 20, 6
 """Equal losses mean a copied run only if there are this many samples, and this many different losses."""
 

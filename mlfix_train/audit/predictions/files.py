@@ -72,7 +72,7 @@ class PredictionFile:
 
     Attributes:
         table: ``sample_id``, ``label`` and ``pred`` (text; ``pred`` is empty where only ``label_prob`` is known and
-            below a half), all other columns of the file and, unless the file says nothing of it, ``loss`` (nats).
+            below a half), all other columns of the file and, if the file has it, ``loss`` (nats).
             ``attrs["published"]`` says whether it is MLfix's format.
         probabilities: float32 ``(N, C)``, if the file holds them.
         class_names: names of the C columns.
@@ -253,7 +253,7 @@ def _class_names(path: Path, labels: np.ndarray, n_classes: int, source: Path) -
     if len(found) != n_classes:
         problem = f"{source} has {len(found)} different labels, but {n_classes} columns"
         raise RunError(problem, f"write the names of the columns, in order, as a JSON list in {path.name} beside it")
-    log.info("%s: columns are taken to be the labels in alphabetical order: %s", source, format_list(found, 4))
+    log.info("%s: columns are assumed to be the labels in alphabetical order: %s", source, format_list(found, 4))
     return found
 
 

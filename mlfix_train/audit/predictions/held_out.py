@@ -26,7 +26,7 @@ class HeldOut:
         scores: float64 ``(N,)`` each, means over the runs: ``loss`` (nats), ``self_confidence`` (probability of the
             given label), ``margin`` (logits), ``normalized_margin`` (0 to 1, as in cleanlab), ``one_minus_margin`` (1 -
             normalized margin, exact near 0; 1 - self-confidence if the runs have no margins), ``predicted_prob`` (of
-            ``predicted``, over the runs that predict it and state it). NaN where the runs don't say.
+            ``predicted``, over the runs that predict it and record it). NaN where no run records it.
         disagreement: float64 ``(N,)``, share of the runs that do not predict the given label.
         n_runs: int64 ``(N,)``, runs that held the sample out.
     """

@@ -65,7 +65,7 @@ class OutputReader:
             module: the module.
 
         Raises:
-            DataError: There are no logits or labels, or none that can be used; says what the step has to return.
+            DataError: There are no usable logits or labels; the hint explains what the step has to return.
         """
         found = self._find(step, outputs, batch, module)
         logits, label = found.get("logits"), _find_labels(found, outputs, batch)

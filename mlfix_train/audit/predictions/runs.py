@@ -168,7 +168,7 @@ def mean_probabilities(runs: AuditedRuns, held: HeldOut, progress: ProgressFacto
         return _mean_of_files(list(runs.files.values()), held)
     kept = [run for run in runs.directories if (run.path / "probabilities.npy").exists()]
     if kept and len(kept) < len(runs):
-        text = "%d of %d runs kept no probabilities (audit.probabilities=true): confident_score stays empty"
+        text = "%d of %d runs were trained without audit.probabilities=true: confident_score stays empty"
         log.warning(text, len(runs) - len(kept), len(runs))
     if not kept or len(kept) < len(runs):
         return None
@@ -263,7 +263,7 @@ def open_run_data(
 ) -> RunData:
     """Opens samples and images: those that are given, else those of the runs.
 
-    If something of the runs is missing, the result says what, and nothing is raised.
+    If something of the runs is missing, the result names it, and nothing is raised.
 
     Args:
         runs: the runs.

@@ -62,7 +62,7 @@ def loss_histogram(losses: np.ndarray, wrong: np.ndarray, path: str | os.PathLik
 
 
 def _plain_ticks(axes: Axes, low: int, high: int) -> None:
-    """Labels powers of ten as plain numbers; the outermost say so if their bins also hold what lies beyond."""
+    """Labels powers of ten as plain numbers; the outermost ones are marked if their bins contain all values beyond."""
     from matplotlib.ticker import NullLocator
 
     names = [f"{10.0**power:g}".replace("e-0", "e-") for power in range(low, high + 1)]
@@ -87,7 +87,7 @@ def error_per_label(
     Args:
         labels: L labels.
         errors_percent: ``(L,)`` error of each label in percent (a mean over runs); ignored where the count is 0.
-        counts: ``(L,)`` held-out samples of each label; labels without any are left out, and the chart says so.
+        counts: ``(L,)`` held-out samples of each label; labels without any are left out, with a note in the chart.
         path: the PNG file to write.
         title: the headline.
         max_labels: labels shown at most, the worst; the chart says when there are more.

@@ -30,7 +30,7 @@ MAX_TILES = 108
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file: ``key`` is its name in a tracker, ``caption`` says what it shows."""
+    """A PNG file: ``key`` is its name in a tracker, ``caption`` describes it."""
 
     key: str
     path: Path

@@ -41,7 +41,7 @@ SLICE_LIMITS = {"slice": (None, 60), "duplicates": (150, 12), "pair": (400, 24)}
 MATRIX_LABELS = 40
 """Number of labels in the confusion matrix."""
 PRIVATE = ("run_paths", "label_names", "images", "order")
-"""What ``audit.json`` knows and the page does not show: paths of this machine."""
+"""Entries of ``audit.json`` that the page does not show: paths of this machine."""
 
 
 def write_report(

@@ -66,7 +66,7 @@ class TensorBoardTracker:
         self.writer.add_text(key, _markdown(columns, rows))
 
     def log_page(self, key: str, path: Path) -> None:
-        """Logs where the page lies: TensorBoard shows no HTML."""
+        """Logs the path of the page: TensorBoard cannot show HTML."""
         self.writer.add_text(key, f"`{path}`")
 
     def log_summary(self, values: Mapping[str, Any]) -> None:

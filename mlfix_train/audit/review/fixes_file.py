@@ -190,7 +190,7 @@ def _open_existing(file: FixesFile, table: pd.DataFrame, ignore: Collection[str]
         lost = int(store.is_marked.sum()) - len(wanted)
         if lost > MAX_DROPPED and lost > len(store.authors) / 2:
             problem = f"{path} was changed outside the review and lacks {lost:,} of its marks"
-            raise FixesError(problem, "to drop these marks, move journal.jsonl away too")
+            raise FixesError(problem, "to drop these marks, also move journal.jsonl away")
         previous = _dated(path.with_name("fixes-before.csv"))
         previous.write_text(file.text(), encoding="utf-8", newline="")
         edited = _backup(path)

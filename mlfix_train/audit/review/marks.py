@@ -23,7 +23,7 @@ class Change(NamedTuple):
 
     row: int
     mark: int
-    base_revision: int | None = None  # the latest of the sample that the page knows
+    base_revision: int | None = None  # the latest revision of the sample that the page has
 
 
 class Move(NamedTuple):

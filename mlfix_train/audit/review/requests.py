@@ -50,7 +50,7 @@ def parse_request_id(payload: Mapping[str, Any]) -> str:
     """Returns the id of a request that the page may repeat, empty if it has none."""
     request_id = payload.get("request_id", "")
     if not isinstance(request_id, str) or len(request_id) > MAX_NAME:
-        raise RequestError(f"request_id is not a text of at most {MAX_NAME} characters", "leave it out")
+        raise RequestError(f"request_id is not a string of at most {MAX_NAME} characters", "leave it out")
     return request_id
 
 

@@ -194,7 +194,7 @@ class ReviewSession:
         rows = view.rows[start : start + sheets.BLOCK]
         has_large, per_sheet = self.sprites.large > self.sprites.small, sheets.LARGE_COLUMNS**2
         parts = [rows[i : i + per_sheet] for i in range(0, len(rows), per_sheet)] if has_large else []
-        if view.spec.group_by == "random":  # what the audit says must not bias the reviewer
+        if view.spec.group_by == "random":  # the audit must not bias the reviewer
             predicted = suggested = [NONE] * len(rows)
             suspicion: list[float | None] = [None] * len(rows)
         else:
@@ -298,7 +298,7 @@ class ReviewSession:
         }
 
     def add_label(self, payload: Payload) -> Response:
-        """Adds a label, and returns its code and the labels that the page does not know yet."""
+        """Adds a label, and returns its code and the labels that the page does not have yet."""
         code = requests.parse_new_label(payload.get("name"), self.samples, self.allow_new_labels)
         known = requests.parse_int(payload, "known_labels", 0, len(self.samples.labels) + 1)
         return {"code": code, "labels": self.samples.labels[known:], "known_labels": known}

@@ -53,7 +53,7 @@ class LabelScore:
         name: column of the ranking.
         compute: maps the :class:`Evidence` to one number per held-out sample, ``(N,)``, NaN for none; it may return
             ``None`` for no scores at all.
-        higher_is_worse: whether high or low values speak against the label.
+        higher_is_worse: whether high values are evidence against the label; otherwise low ones are.
         description: what it measures, its unit and range.
         combine_as: kind of evidence as which it counts towards the suspicion; empty: it is only shown.
         needs: attributes of :class:`Evidence` that it needs; without one of them it is not computed.

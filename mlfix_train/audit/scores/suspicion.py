@@ -36,7 +36,7 @@ FIT_QUANTILE = 0.75
 """Quantile of the evidence above which the mixture is fitted; no label below it is suspected."""
 BINS = 120
 MAX_LOG_ODDS = 12.0
-"""Log-odds beyond which the histogram holds no information."""
+"""Log-odds beyond which the histogram has no information."""
 MIN_SLOPE = 1e-3
 """Minimal rise of the log-odds per unit of evidence, so that samples with different evidence never tie."""
 

@@ -67,7 +67,7 @@ class Coco(AnnotationFormat):
     def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
         """Writes copies with new labels; a label that a file lacks becomes a category with an unused id."""
         files, _ = self._load()
-        ids_anywhere: dict[str, Any] = {}  # a label that another file knows keeps its id
+        ids_anywhere: dict[str, Any] = {}  # a label of another file keeps its id
         used: set[Any] = set()
         for content in files.values():
             ids_anywhere |= {row["name"]: row["id"] for row in reversed(content["categories"])}

@@ -132,7 +132,7 @@ def patch_xml(raw: bytes, labels: Mapping[int, str | None], encoding: str | None
     Every other byte stays as it is. The encoding is by default the one that the file declares.
     """
     for mark, codec in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
-        if raw.startswith(mark):  # expat tells byte positions in UTF-8
+        if raw.startswith(mark):  # expat reports byte positions in UTF-8
             text = raw[2:].decode(codec).encode()
             return mark + patch_xml(text, labels, "utf-8").decode().encode(codec)
     if encoding is None:

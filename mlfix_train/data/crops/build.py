@@ -32,7 +32,7 @@ CROPS_VERSION = 1
 BATCH_SIZE = 4
 """Photos handed to a worker process at a time."""
 DROPPED_COLUMNS = ["photo", "annotation", "label", "problem", "detail"]
-REPAIR = "repair the photos or boxes (if sizes differ: rescale=true, exif=apply or ignore, max_megapixels=)"
+REPAIR = "repair the photos or boxes, or set rescale=true, exif=apply or ignore (if sizes differ), or max_megapixels="
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _nothing_to_crop(annotations: Annotations) -> DataError:
         reasons += f", and {len(bad_photos):,} of {len(photos):,} photos can't be used ({counts})"
     details = [str(detail) for detail in [*bad_photos["detail"], *bad_boxes["detail"]][:5]]
     problem = f"nothing to crop in data.root={annotations.root}: {reasons}"
-    return DataError(problem, "is it the right format (data=)?", details)
+    return DataError(problem, "check the format (data=)", details)
 
 
 def crop_in_parallel(

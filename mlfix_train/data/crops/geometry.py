@@ -1,4 +1,4 @@
-"""Where a box lies in its photo: clipped at the edges, widened by a margin, wrapped around in panoramas."""
+"""The position of a box in its photo: clipped at the edges, widened by a margin, wrapped around in panoramas."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class NotCropped(Exception):  # noqa: N818 - an outcome, not an error
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a box lies in its photo.
+    """The position of a box in its photo.
 
     Args:
         box: as annotated.

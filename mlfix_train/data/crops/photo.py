@@ -28,7 +28,7 @@ SIDEWAYS = {transpose for orientation, transpose in EXIF_TRANSPOSES.items() if o
 
 @dataclass(frozen=True)
 class PhotoJob:
-    """What to crop out of one photo: what :class:`Annotations` says of it, and N boxes.
+    """What to crop out of one photo: its row in :class:`Annotations`, and N boxes.
 
     ``wraps`` is whether each box crosses the edge of a panorama, ``crops`` its file below the folder of crops.
     """

@@ -167,5 +167,5 @@ def cleanlab_fixes(header: Sequence[str], rows: Sequence[tuple[int, Sequence[str
             unreviewed += not answer
             records.append(_record(line, row["sample_id"], answer or INVALID, path, "" if answer else "cleanlab"))
     if unreviewed:
-        log.warning("%s: %d label issues are taken as invalid; no person has reviewed them", path, unreviewed)
+        log.warning("%s: %d label issues are treated as invalid; no person has reviewed them", path, unreviewed)
     return records

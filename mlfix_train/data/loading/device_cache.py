@@ -55,7 +55,7 @@ def _copy_to(store: PixelStore, device: torch.device) -> torch.Tensor | None:
             part = slice(start, start + IMAGES_AT_A_TIME)
             images[part] = torch.from_numpy(store[part]).to(device)
     except torch.OutOfMemoryError:
-        log.warning("the images do not fit on %s after all: they are read batch by batch", device)
+        log.warning("the images do not fit on %s and are read batch by batch", device)
         return None
     return images
 

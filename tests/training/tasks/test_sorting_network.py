@@ -147,5 +147,5 @@ def test_it_learns_what_the_pixels_do_not_tell(tmp_path: Path, mlfix, monkeypatc
     keys = ["recipe.epochs=12", "model.projector_width=128", "loader.batch_size=48"]
     mlfix("train", "data.root=shapes", *SORTING, *keys)
     rows = pd.read_csv(tmp_path / "outputs/sorting/original/seed=0/metrics.csv")
-    assert rows["val_agreement"].iloc[-1] > 85  # shapes of any colour on noise: by the pixels about 60
+    assert rows["val_agreement"].iloc[-1] > 85  # shapes of any color on noise: by the pixels about 60
     assert np.isfinite(rows["train_loss"]).all()
