@@ -100,7 +100,7 @@ def check_range(key: str, value: float, low: float, high: float) -> float:
 
 
 def check_ranges(settings: object, **ranges: tuple[float, float]) -> None:
-    """Checks by :func:`check_range` that attributes of ``settings`` lie from the lower to the upper bound given."""
+    """Checks with :func:`check_range` that attributes of ``settings`` are within the given bounds."""
     for key, (low, high) in ranges.items():
         check_range(key, getattr(settings, key), low, high)
 

@@ -276,7 +276,7 @@ class Audit:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the results should know, in sentences."""
+        """Caveats about the results, in sentences."""
         about, notes = self.about, []
         if about["unranked"]:
             notes.append(

@@ -117,7 +117,7 @@ def _describe(
 
 
 def _about(states: list[dict[str, Any]]) -> dict[str, str]:
-    """Returns what was trained, for whoever cites the comparison; prediction files don't record it."""
+    """Returns what was trained, for citing the comparison; prediction files don't record it."""
     about = {"compared": time.strftime("%Y-%m-%d")}
     if not states:
         return about

@@ -144,7 +144,7 @@ def _loading(cfg: TrainConfig) -> dict[str, Any]:
 
 
 def build_module(cfg: TrainConfig, **extra: Any) -> Any:
-    """Builds the LightningModule with the recipe, the seed and ``extra``, as far as it takes them."""
+    """Builds the LightningModule with the recipe, the seed and ``extra``, if it accepts them."""
     accepted = _accepted(cfg.model, {**extra, "recipe": recipe_of(cfg), "seed": cfg.seed})
     section = dict(cfg.model)
     for key, later in LATER.items():
@@ -251,7 +251,7 @@ def _target(section: Mapping[str, Any]) -> Any:
 
 
 def _accepted(section: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns those of ``extra`` that the section's ``_target_`` takes."""
+    """Returns the entries of ``extra`` that the section's ``_target_`` accepts."""
     try:
         parameters = inspect.signature(_target(section)).parameters
     except (TypeError, ValueError):

@@ -65,7 +65,7 @@ class RunDirectory:
         """Changes keys of ``run.json``, atomically."""
         write_json(self.path / "run.json", {**self.read(), **values})
 
-    def forget(self, before: Mapping[str, Any]) -> None:
+    def restore(self, before: Mapping[str, Any]) -> None:
         """Restores an earlier ``run.json``; if it was empty, removes the file, and an empty directory."""
         if before:
             write_json(self.path / "run.json", before)

@@ -158,7 +158,7 @@ def _status_on_error(directory: RunDirectory, before: Mapping[str, Any]) -> Iter
         directory.update(status=INTERRUPTED, finished=_now())
         raise KeyboardInterrupt from None
     except ConfigError:
-        directory.forget(before)
+        directory.restore(before)
         raise
     except BaseException as error:
         directory.update(status=FAILED, finished=_now(), error=f"{type(error).__name__}: {error}")

@@ -27,13 +27,13 @@ ARGUMENTS = tuple(name for name in inspect.signature(L.Trainer.__init__).paramet
 """Every argument of ``lightning.Trainer``."""
 HARDWARE = ("accelerator", "devices", "num_nodes", "strategy")
 UNKNOWN_METRIC = "conditioned on metric"
-"""Part of what Lightning's EarlyStopping says about a metric that nothing logs."""
+"""Part of the message of Lightning's EarlyStopping about a metric that is not logged."""
 IGNORED_WARNINGS = (
     "does not have many workers|Checkpoint directory .* exists|dirpath has changed|number of training batches|"
     r"isinstance.*LeafSpec|sync_dist=True|lr_scheduler.step.*before.*optimizer.step|is_namedtuple_instance|TF32|"
     "litlogger|fork|tensorboardX"
 )
-"""Pattern of warnings that say nothing to the user of a run."""
+"""Pattern of warnings that are irrelevant to the user of a run."""
 DISTRIBUTED_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables that Lightning sets when it starts further processes."""
 
@@ -142,7 +142,7 @@ def count_processes(options: Mapping[str, Any]) -> int:
 
 @contextmanager
 def explain_misconfiguration(more: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Turns what Lightning says about settings that do not fit together into an error with a hint.
+    """Turns Lightning's message about incompatible settings into an error with a hint.
 
     Args:
         more: Further exceptions that can only come from settings.

@@ -15,9 +15,9 @@ class Verdict(StrEnum):
     """The conclusions there are, strongest first (the headline names slices in this order)."""
 
     BETTER = "better"
-    """The 95% interval lies above 0 and p < 0.05."""
+    """The 95% interval is above 0 and p < 0.05."""
     WORSE = "worse"
-    """The 95% interval lies below 0 and p < 0.05."""
+    """The 95% interval is below 0 and p < 0.05."""
     SUGGESTIVE = "suggestive"
     """The interval excludes 0, but with so few runs no permutation test can give p < 0.05."""
     CONDITIONAL_ON_SAMPLES = "conditional_on_samples"

@@ -43,7 +43,7 @@ UNNAMED = ("", "Unnamed: 0")
 
 
 def expand_paths(where: Paths) -> dict[str, list[str]]:
-    """Returns for each path or glob the paths that exist, those of a glob sorted."""
+    """Returns the existing paths of each path or glob, sorted within a glob."""
     patterns = [where] if isinstance(where, (str, os.PathLike)) else list(where)
     expanded = [os.path.expanduser(str(pattern)) for pattern in patterns]
     return {p: [p] if os.path.exists(p) else sorted(glob.glob(p, recursive=True)) for p in expanded}

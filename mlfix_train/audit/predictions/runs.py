@@ -58,7 +58,7 @@ class AuditedRuns:
 
     @property
     def class_names(self) -> list[str]:
-        """The classes; of runs in the order of the columns of the probabilities, of files as far as these name them."""
+        """The classes: of runs, in the column order of their probabilities; of files, those that the files name."""
         if self.states:
             return list(self.states[0]["labels"])
         return sorted({name for file in self.files.values() for name in file.class_names})
@@ -241,7 +241,7 @@ def mean_aum(runs: AuditedRuns, held: HeldOut) -> np.ndarray | None:
 
 @dataclass
 class RunData:
-    """The data that runs were trained on, as far as it is still there.
+    """The data that runs were trained on, as far as it still exists.
 
     Attributes:
         samples: sample table; ``None`` if it can't be read.
@@ -319,12 +319,12 @@ def _match_ids(samples: pd.DataFrame, held: HeldOut) -> pd.DataFrame:
     names = [str(name) for name in samples.index]
     by_end: dict[str, set[int]] = {}
     for row, name in enumerate(names):
-        for end in _ends(name):
+        for end in _path_suffixes(name):
             by_end.setdefault(end, set()).update((row,))
             by_end.setdefault(os.path.splitext(end)[0], set()).update((row,))
     found: dict[int, str] = {}
     for name in map(str, ids):  # it may begin above or below the folder of the data
-        rows = next((by_end[end] for end in _ends(name.replace("\\", "/")) if end in by_end), set())
+        rows = next((by_end[end] for end in _path_suffixes(name.replace("\\", "/")) if end in by_end), set())
         if len(rows) == 1:
             found.setdefault(next(iter(rows)), name)
     if len(found) == len(ids):
@@ -337,7 +337,7 @@ def _match_ids(samples: pd.DataFrame, held: HeldOut) -> pd.DataFrame:
     return samples
 
 
-def _ends(path: str) -> list[str]:
+def _path_suffixes(path: str) -> list[str]:
     """Returns a path and what is left of it without its first folders, the longest first."""
     parts = path.removeprefix("./").split("/")
     return ["/".join(parts[i:]) for i in range(len(parts))]

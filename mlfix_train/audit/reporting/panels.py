@@ -112,7 +112,7 @@ def draw_panel(
     tile_px: int = 96,
     max_tiles: int = 108,
 ) -> Image.Image:
-    """Draws a contact sheet, row by row in the order of ``tiles``; an empty one says that there are no samples.
+    """Draws a contact sheet, row by row in the order of ``tiles``; an empty one states that there are no samples.
 
     Args:
         tiles: the samples, in order.

@@ -23,7 +23,7 @@ SECTIONS = {
     "slice": "your slices",
     "duplicates": "near-duplicates",
 }
-"""Section of a tracker in which the panels of each kind of slice lie."""
+"""Section of a tracker for the panels of each kind of slice."""
 MAX_TILES = 108
 """Number of samples on a panel."""
 

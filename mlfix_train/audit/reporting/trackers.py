@@ -78,7 +78,7 @@ class TensorBoardTracker:
     def log_artifact(
         self, name: str, kind: str, files: Sequence[Path], metadata: Mapping[str, Any], used: bool = False
     ) -> None:
-        """Logs where the files lie, as text: TensorBoard keeps no files."""
+        """Logs the paths of the files as text: TensorBoard cannot store files."""
         listed = "\n".join(f"- `{file}`" for file in files)
         self.writer.add_text(f"{kind}/{name}", f"{json.dumps(dict(metadata), default=str)}\n\n{listed}")
 

@@ -115,7 +115,7 @@ def _orient(image: Image.Image, job: PhotoJob, spec: CropSpec) -> tuple[Image.Tr
 def _place_boxes(
     job: PhotoJob, width: int, height: int, spec: CropSpec
 ) -> tuple[list[BoxOutcome], dict[int, Placement]]:
-    """Returns the outcome of each box, and where those lie that can be cropped, by their number."""
+    """Returns the outcome of each box, and the placements of those that can be cropped, by box number."""
     sx, sy = (float(width), float(height)) if job.normalized else (1.0, 1.0)
     if spec.rescale and not job.normalized and job.width and job.height:
         sx, sy = width / job.width, height / job.height

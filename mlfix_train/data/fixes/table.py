@@ -82,7 +82,7 @@ def _to_frame(
 
 
 def match_fixes(fixes: pd.DataFrame, table: pd.DataFrame, ignore: Collection[str] = ()) -> pd.DataFrame:
-    """Checks fixes (from :func:`read_fixes`) against a sample table and brings their ids into its form.
+    """Checks fixes (from :func:`read_fixes`) against a sample table and converts their ids to its form.
 
     Of :data:`IGNORABLE`, ``ignore`` names problems to ignore: ``unknown_samples`` are left out, ``new_labels`` and
     ``stale`` lines are applied, of ``conflicts`` the last line wins, ``empty_labels`` may appear.

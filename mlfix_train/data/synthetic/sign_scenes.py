@@ -32,7 +32,7 @@ def photograph_sign(rng: np.random.Generator, name: str, size: int, difficulty: 
     _paint_neighbours(rng, scene, pose)
     _paste_sign(rng, scene, name, pose, difficulty)
     if rng.random() < 0.36 * difficulty:
-        _hide_part(rng, scene, pose)
+        _occlude(rng, scene, pose)
     return _photograph(rng, scene, size, difficulty)
 
 
@@ -156,7 +156,7 @@ def _paste_sign(rng: np.random.Generator, scene: Image.Image, name: str, pose: n
     scene.paste(Image.fromarray(colors.clip(0, 255).astype(np.uint8)), (0, 0), view.getchannel("A"))
 
 
-def _hide_part(rng: np.random.Generator, scene: Image.Image, pose: np.ndarray) -> None:
+def _occlude(rng: np.random.Generator, scene: Image.Image, pose: np.ndarray) -> None:
     """Hides a part of the sign behind leaves, a branch, a pole, a sticker or snow."""
     draw = ImageDraw.Draw(scene)
     kind = COVERS[int(rng.integers(len(COVERS)))]
@@ -192,7 +192,7 @@ def _photograph(rng: np.random.Generator, scene: Image.Image, size: int, difficu
     distance = rng.beta(1.3, 2.6)  # 0 near to 1 far: a far sign is both blurred and coarse
     scene = scene.filter(ImageFilter.GaussianBlur((0.4 + 3.1 * distance * difficulty * rng.uniform(0.5, 1)) * unit))
     if rng.random() < 0.3 * difficulty:
-        scene = _shake(rng, scene, unit, difficulty)
+        scene = _motion_blur(rng, scene, unit, difficulty)
     if rng.random() < 0.42 * difficulty:
         coarse = max(6, round(size * (0.95 - 0.5 * distance)))
         scene = scene.resize((coarse, coarse), Image.Resampling.BOX)
@@ -203,7 +203,7 @@ def _photograph(rng: np.random.Generator, scene: Image.Image, size: int, difficu
     return (np.clip(pixels + noise, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _shake(rng: np.random.Generator, scene: Image.Image, unit: float, difficulty: float) -> Image.Image:
+def _motion_blur(rng: np.random.Generator, scene: Image.Image, unit: float, difficulty: float) -> Image.Image:
     pixels = np.asarray(scene, np.uint16)
     turn, length = rng.normal(0, 0.6), rng.uniform(2.4, 8.4) * difficulty * unit
     steps = [(math.sin(turn) * length * step, math.cos(turn) * length * step) for step in np.linspace(-0.5, 0.5, 7)]

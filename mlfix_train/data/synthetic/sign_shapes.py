@@ -122,7 +122,7 @@ def _square(pen: Pen) -> None:
     pen.polygon([(8, 8), (92, 8), (92, 92), (8, 92)], pen.style.blue, 2)
 
 
-def _lifted(pen: Pen) -> None:
+def _end_stripes(pen: Pen) -> None:
     for radius, color in ((49.5, WHITE), (47.5, BLACK), (45.5, WHITE)):
         pen.disc(50, 50, radius, color)
     for shift in (-9, -3, 3, 9):
@@ -193,8 +193,8 @@ FACES: dict[str, Sequence[Step]] = {
     "ahead-only": [_mandatory, _arrow([(50, 80), (50, 38)], 13, WHITE)],
     "children-crossing": [_warning, partial(_walker, x=42, y=77, height=29), partial(_walker, x=57, y=77, height=35)],
     "dangerous-curve-right": [_warning, _arrow([(43, 77), (43, 62), (46, 56), (51, 53), (56, 50)], 7, BLACK)],
-    "end-of-all-limits": [_lifted],
-    "end-of-speed-limit-80": [_lifted, lambda pen: pen.text("80", 50, 50, 54 * pen.style.digits, 38, GREY)],
+    "end-of-all-limits": [_end_stripes],
+    "end-of-speed-limit-80": [_end_stripes, lambda pen: pen.text("80", 50, 50, 54 * pen.style.digits, 38, GREY)],
     "general-caution": [
         _warning,
         _polygon([(45.5, 37), (54.5, 37), (52, 63), (48, 63)], BLACK, 1),

@@ -69,7 +69,7 @@ class Embedder(Protocol):
 
 
 class TorchEmbedder(ABC):
-    """Base class of embedders: a subclass says how a batch of images becomes features.
+    """Base class of embedders: a subclass defines how a batch of images becomes features.
 
     Example::
 

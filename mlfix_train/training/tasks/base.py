@@ -18,7 +18,7 @@ def describe_data(data: Any, held_out: int) -> dict[str, Any]:
 
 
 class TrainingTask(Protocol):
-    """What :func:`mlfix_train.training.run.train_run` has to know about the thing it trains.
+    """What :func:`mlfix_train.training.run.train_run` needs from the task that it trains.
 
     Attributes:
         kind: Value of ``kind`` in ``run.json``.
