@@ -424,7 +424,7 @@ def _read_places(order: str | Path, data: RunData, held: HeldOut) -> pd.DataFram
 def _neighbour_scores(
     held: HeldOut, data: RunData, order: str | Path | None, source: str, progress: ProgressFactory
 ) -> tuple[NeighbourScores | None, str]:
-    """Returns scores by neighbours, if there is something to find them by, and what that is."""
+    """Returns scores by neighbours, if neighbours can be found, and what they were found by."""
     if source == "auto":
         source = "pixels" if order is None else "order"
     if source == "none" or data.samples is None:

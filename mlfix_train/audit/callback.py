@@ -86,7 +86,7 @@ class ValidationCollector(L.Callback):
 
 @dataclass(frozen=True)
 class AuditedData:
-    """What is known of the samples that a training validates, from its DataModule and its dataset.
+    """What is known about the samples that a training validates, from its DataModule and its dataset.
 
     Attributes:
         sample_ids: the samples that ``index`` counts; ``None``: only their numbers are known.
@@ -286,13 +286,13 @@ class AuditCallback(ValidationCollector):
     # Before the training
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Makes sure that what the callback needs is checked before the first training step."""
+        """Has the requirements of the callback checked before the first training step."""
         if stage == "fit" and not getattr(trainer, "fast_dev_run", False) and not isinstance(pl_module, Classifier):
             trainer.num_sanity_val_steps = max(trainer.num_sanity_val_steps, 1)
         self._reader.attach(pl_module)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Lets go of the module."""
+        """Releases the module."""
         self._reader.detach()
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -304,7 +304,7 @@ class AuditCallback(ValidationCollector):
             )
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Finds out which samples the validation loader yields."""
+        """Determines which samples the validation loader yields."""
         loaders = trainer.val_dataloaders
         loaders = list(loaders.values()) if isinstance(loaders, dict) else loaders
         loaders = list(loaders) if isinstance(loaders, (list, tuple)) else [loaders]
@@ -349,7 +349,7 @@ class AuditCallback(ValidationCollector):
             self._meter.restore(self._restored)
 
     def _training_ids(self, trainer: L.Trainer) -> pd.Index | None:
-        """Returns the ids that ``index`` of a training batch counts in, ``None`` if that is not known."""
+        """Returns the ids that ``index`` of a training batch refers to, ``None`` if they are not known."""
         if self.train_ids is not None:
             return self.train_ids
         data = getattr(trainer, "datamodule", None)

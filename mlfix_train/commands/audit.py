@@ -1,4 +1,4 @@
-"""``mlfix audit``: finished runs to a ranking of suspicious labels, estimates, slices, panels and a page."""
+"""``mlfix audit``: ranks the labels of finished runs; writes estimates, slices, panels and a page."""
 
 from __future__ import annotations
 

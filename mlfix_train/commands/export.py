@@ -1,4 +1,4 @@
-"""``mlfix export``: an audit to the files of another tool, or fixes of crops back into their annotations."""
+"""``mlfix export``: writes an audit for another tool, or fixes of crops back to their annotations."""
 
 import logging
 import os

@@ -46,5 +46,5 @@ class CropConfig(CropSpec):
 
     @property
     def spec(self) -> CropSpec:
-        """What decides what a crop shows."""
+        """The settings that determine what a crop shows."""
         return CropSpec(**{item.name: getattr(self, item.name) for item in fields(CropSpec)})

@@ -53,5 +53,5 @@ def quoted(value: str) -> str:
 
 
 def assign(key: str, value: object) -> str:
-    """Returns ``key='value'``, an override that holds whatever characters the value has."""
+    """Returns ``key='value'``, an override that works whatever characters the value has."""
     return f"{key}={quoted(str(value))}"

@@ -18,7 +18,7 @@ TRUE_LABEL = "true_label"
 
 
 def plant_uniform(table: pd.DataFrame, fraction: float, seed: int = 0) -> pd.DataFrame:
-    """Gives a random share of all samples another label, drawn uniformly from all other labels.
+    """Relabels a random share of all samples, with a label drawn uniformly from all others.
 
     Raises:
         ConfigError: A fraction out of range.
@@ -45,7 +45,7 @@ def plant_confusions(
     seed: int = 0,
     whole_groups: bool = False,
 ) -> pd.DataFrame:
-    """Gives a share of the samples *of each label in* ``confusions`` a label that they are easily mistaken for.
+    """Relabels a share of the samples *of each label in* ``confusions`` with one that they are easily mistaken for.
 
     ``confusions`` map a label to the label or labels it is mistaken for, such as ``{"60": ["80"], "80": ["60"]}``. With
     ``whole_groups``, whole photos or tracks are mislabelled in the same way, as many as come closest to the share.
@@ -96,7 +96,7 @@ def _whole_groups(groups: np.ndarray, wanted: int, rng: np.random.Generator) -> 
 def plant_similar(
     table: pd.DataFrame, fraction: float, rivals: Sequence[str], likeness: np.ndarray, seed: int = 0
 ) -> pd.DataFrame:
-    """Gives a share of the samples the label of what they resemble, as people make mistakes.
+    """Relabels a share of the samples with the label of what they resemble, as people make mistakes.
 
     ``rivals`` (N,) are labels that each sample may be mistaken for. A sample is drawn with probability in proportion to
     its ``likeness`` (N,), 0 or more; the share is of those above 0.

@@ -117,7 +117,7 @@ def _short(value: Any) -> str:
 
 
 def _runs_below(folder: str) -> Iterator[Path]:
-    """Yields the folders below ``folder`` that have a ``run.json``; follows links, but not in circles."""
+    """Yields the folders below ``folder`` that have a ``run.json``; follows links, except in cycles."""
     seen = set()
     for parent, names, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)

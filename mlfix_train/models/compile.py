@@ -1,4 +1,4 @@
-"""``torch.compile`` where it is worth it, with a fallback to eager, and the largest batch that fits into memory."""
+"""``torch.compile`` where it pays off, with a fallback to eager, and the largest batch that fits into memory."""
 
 import logging
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def maybe_compile(
     steps: int,
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Forward | None:
-    """Compiles a network if that is wanted, and tries one step of it on images of ``shape``.
+    """Compiles a network if that is set, and tries one step of it on images of ``shape``.
 
     If ``wanted`` is ``auto``, it compiles on a GPU in trainings of :data:`MIN_STEPS` or more. On CPUs it does not: the
     gain there was 4% (``docs/benchmarks.md``). ``precision`` makes the context of the forward pass, such as autocast.

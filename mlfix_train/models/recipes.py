@@ -1,4 +1,4 @@
-"""Settings of a training: the section ``recipe``. Does not import torch; :mod:`.schedules` makes rates of it."""
+"""Settings of a training: the section ``recipe``. Does not import torch; :mod:`.schedules` turns it into rates."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Sweeps: many runs, how each attempt at one ended, and what became of all of them."""
+"""Sweeps: many runs, how each attempt at one ended, and the states of all."""
 
 from __future__ import annotations
 

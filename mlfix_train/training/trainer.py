@@ -39,7 +39,7 @@ DISTRIBUTED_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR",
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps the last epoch; beside other checkpoint callbacks, whatever their settings."""
+    """Keeps the last epoch; works together with any other checkpoint callbacks."""
 
     @property
     def state_key(self) -> str:

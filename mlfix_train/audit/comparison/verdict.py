@@ -12,7 +12,7 @@ NEGLIGIBLE = 0.005  # points that two decimals show as 0.00
 
 
 class Verdict(StrEnum):
-    """The conclusions there are, strongest first (the headline names slices in this order)."""
+    """The possible conclusions, strongest first (the headline names slices in this order)."""
 
     BETTER = "better"
     """The 95% interval is above 0 and p < 0.05."""

@@ -1,4 +1,4 @@
-"""Judges predictions of other frameworks before they are believed: names written two ways, losses, probabilities.
+"""Checks predictions of other frameworks before they are used: spellings of names, losses, probabilities.
 
 Shapes: N samples, C classes.
 """
@@ -27,7 +27,7 @@ Place = Callable[[int], str]
 
 
 def name_key(name: str) -> str:
-    """Returns what names have in common that are written in different ways: `` stop``, ``1.0`` and ``1``, é and é."""
+    """Returns a key that is the same for different spellings of a name: `` stop``, ``1.0`` and ``1``, é and é."""
     text = unicodedata.normalize("NFC", name).strip()
     try:
         number = float(text)
@@ -37,7 +37,7 @@ def name_key(name: str) -> str:
 
 
 def match_names(labels: pd.Series, preds: pd.Series, source: str) -> pd.Series:
-    """Returns predictions as the given labels are written, where they differ by blanks, ``1`` and ``1.0``, or Unicode.
+    """Returns predictions in the spelling of the given labels, if only blanks, ``1`` and ``1.0``, or Unicode differ.
 
     Args:
         labels: given labels, text ``(N,)``.

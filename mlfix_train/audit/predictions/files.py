@@ -177,7 +177,7 @@ def _table_of(ids: np.ndarray, codes: np.ndarray, probabilities: np.ndarray, nam
 
 
 def _open_matrix(path: Path, labels: str | Path | None) -> PredictionFile:
-    """Reads a matrix of probabilities, its labels and, where they are there, names of classes and samples."""
+    """Reads a matrix of probabilities, its labels and, if present, names of classes and samples."""
     try:
         matrix = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:

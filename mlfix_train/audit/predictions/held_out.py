@@ -158,7 +158,7 @@ def _scores(run: pd.DataFrame, wrong: np.ndarray) -> dict[str, np.ndarray]:
 def _majority(
     votes: list[tuple[np.ndarray, np.ndarray, np.ndarray]], final: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what most runs predict for each sample, and its mean probability over those of them that state one.
+    """Returns what most runs predict for each sample, and its mean probability over those runs that record one.
 
     Args:
         votes: of each run: row, provisional code of the prediction, its probability (NaN if not stated).

@@ -40,12 +40,12 @@ class OutputReader:
         self._hook: Any = None
 
     def attach(self, module: L.LightningModule) -> None:
-        """Starts to keep what ``module(x)`` returns, if the logits come from there."""
+        """Starts recording what ``module(x)`` returns, if the logits are read from it."""
         if self.outputs == FORWARD and self._hook is None:
             self._hook = module.register_forward_hook(self._keep)
 
     def detach(self) -> None:
-        """Stops to keep what ``module(x)`` returns."""
+        """Stops recording what ``module(x)`` returns."""
         if self._hook is not None:
             self._hook.remove()
         self._hook = self._forwarded = None
@@ -99,7 +99,7 @@ class OutputReader:
         return found if index is None else {**found, "index": index.long()}
 
     def _find(self, step: str, outputs: Any, batch: Any, module: L.LightningModule) -> dict[str, Any]:
-        """Returns what has been found by the rule of ``self.outputs``."""
+        """Returns the outputs that ``self.outputs`` selects."""
         found = outputs
         if callable(self.outputs):
             found = self.outputs(outputs, batch, module)

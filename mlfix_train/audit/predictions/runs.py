@@ -308,7 +308,7 @@ def open_run_data(
 
 
 def _match_ids(samples: pd.DataFrame, held: HeldOut) -> pd.DataFrame:
-    """Returns the sample table indexed by the ids of the predictions, where these are certain to be of its images.
+    """Returns the sample table indexed by the ids of the predictions, if they match its images unambiguously.
 
     They are if they are the same, the ends of paths (``a.jpg`` for ``cat/a.jpg``), or paths without suffix, each of one
     image only; or if ids are row numbers and labels are the same in each row.
@@ -338,7 +338,7 @@ def _match_ids(samples: pd.DataFrame, held: HeldOut) -> pd.DataFrame:
 
 
 def _path_suffixes(path: str) -> list[str]:
-    """Returns a path and what is left of it without its first folders, the longest first."""
+    """Returns a path and its suffixes without leading folders, the longest first."""
     parts = path.removeprefix("./").split("/")
     return ["/".join(parts[i:]) for i in range(len(parts))]
 

@@ -24,7 +24,7 @@ class Images(Protocol):
 
 
 class RowImages:
-    """Images that are decoded when they are asked for, as squares of :data:`SIZE` pixels.
+    """Images that are decoded on access, as squares of :data:`SIZE` pixels.
 
     Args:
         source: N paths of image files, or a dataset of N items. An item is an image, a tuple that begins with one, or

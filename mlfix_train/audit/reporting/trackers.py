@@ -21,7 +21,7 @@ TEXT_ROWS = 100
 
 
 class Tracker(Protocol):
-    """Where an audit or a comparison is logged; what a tracker can't show, its method leaves out."""
+    """Where an audit or a comparison is logged; content that a tracker can't show is left out."""
 
     @property
     def name(self) -> str:
@@ -146,7 +146,7 @@ def register_tracker(logger_class: str, build: Callable[[Any], Tracker | None]) 
 
 
 def find_trackers(loggers: Sequence[Any]) -> list[Tracker]:
-    """Returns a tracker for each of Lightning's loggers that has one; the others are left alone."""
+    """Returns a tracker for each of Lightning's loggers that has one; the others are ignored."""
     found = []
     for logger in loggers:
         names = [kind.__name__ for kind in type(logger).__mro__]

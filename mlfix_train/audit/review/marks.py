@@ -206,7 +206,7 @@ class MarkStore:
         return [self.samples.ids[row] for row in rows]
 
     def _stacks(self, action: str, reviewer: str) -> tuple[list[Action], list[Action]]:
-        """Returns what ``undo`` or ``redo`` takes a reviewer's last action from, and what it puts it on."""
+        """Returns the stacks that ``undo`` or ``redo`` moves a reviewer's last action from and to."""
         done, undone = (stacks.setdefault(reviewer, []) for stacks in (self._done, self._undone))
         return (done, undone) if action == "undo" else (undone, done)
 

@@ -1,4 +1,4 @@
-"""Progress of a review: what was reviewed and found, how fast, whether to keep going, and where each reviewer is.
+"""Progress of a review: what was reviewed and found, how fast, whether to keep going, and reviewers' positions.
 
 A sample is **reviewed** when it was on the screen, is in a group marked as reviewed, or is marked. Shapes: N samples.
 """

@@ -26,7 +26,7 @@ from mlfix_train.errors import DataError, check_choice
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything labels can be judged by; all arrays have one row per held-out sample.
+    """Everything that labels are judged by; all arrays have one row per held-out sample.
 
     Attributes:
         held_out: held-out predictions, averaged over runs.
@@ -89,7 +89,7 @@ class LabelScore:
         return found
 
     def badness(self, evidence: Evidence) -> np.ndarray | None:
-        """Returns the score turned so that higher is worse, float ``(N,)``; ``None`` without its evidence."""
+        """Returns the score, negated if lower is worse, float ``(N,)``; ``None`` without its evidence."""
         values = self.values(evidence)
         return values if values is None or self.higher_is_worse else -values
 

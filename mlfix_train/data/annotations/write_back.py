@@ -123,7 +123,7 @@ def check_copies(before: Annotations, after: Annotations, fixes: pd.DataFrame) -
 
 
 def copy_path(annotations: Annotations, path: Path, out: Path) -> Path:
-    """Returns the place of a file's copy below ``out``, laid out as below the root; its folder is created."""
+    """Returns the path of a file's copy below ``out``, with the layout below the root; its folder is created."""
     if not path.is_relative_to(annotations.root):
         hint = "copies keep the layout below the root: crop with a data.root that contains all annotations"
         raise DataError(f"{path} is not below data.root={annotations.root}", hint)

@@ -1,4 +1,4 @@
-"""All boxes of a data set to crops: in parallel, with progress, resumed where an earlier call stopped."""
+"""Crops all boxes of a data set: in parallel, with progress, resumed where an earlier call stopped."""
 
 import contextlib
 import hashlib
@@ -183,7 +183,7 @@ def _delete_stale(out: Path, crops: set[str]) -> None:
 def crop_tables(
     annotations: Annotations, boxes: pd.DataFrame, outcomes: list[BoxOutcome]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Returns the sample table of N boxes with ``sample_id`` and their N outcomes, and what gave no crop."""
+    """Returns the sample table of N boxes with ``sample_id`` and their N outcomes, and what was dropped."""
     facts = pd.DataFrame(outcomes, index=boxes.index, columns=list(BoxOutcome._fields))
     cropped = facts["problem"] == ""
     lost = boxes.assign(problem=facts["problem"], detail=facts["detail"])[~cropped]
@@ -206,7 +206,7 @@ def crop_tables(
 
 
 def _dropped_table(annotations: Annotations, lost: pd.DataFrame) -> pd.DataFrame:
-    """Returns everything that gave no crop: ``lost`` boxes, those that the reader ruled out, and unusable photos."""
+    """Returns everything that was dropped: ``lost`` boxes, those that the reader ruled out, and unusable photos."""
     photos, boxes = annotations.photos, annotations.boxes
     bad = photos[photos["problem"] != ""]
     unread = boxes[boxes["problem"] != ""]

@@ -13,7 +13,7 @@ MIN_OVERSAMPLING = 2.0
 
 
 class NotCropped(Exception):  # noqa: N818 - an outcome, not an error
-    """A box or photo that gives no crop, with its problem (see ``docs/reference.md``) and what was found."""
+    """A box or photo without a crop, with its problem (see ``docs/reference.md``) and what was found."""
 
     def __init__(self, problem: str, detail: str) -> None:
         super().__init__(problem, detail)

@@ -46,7 +46,7 @@ class PhotoJob:
 
 
 class BoxOutcome(NamedTuple):
-    """What became of one box: the annotated box in pixels, or the problem why there is no crop."""
+    """The outcome of one box: the annotated box in pixels, or the problem why there is no crop."""
 
     x_min: float = 0.0
     y_min: float = 0.0

@@ -1,4 +1,4 @@
-"""Everything that decides what a crop shows and how it is stored."""
+"""Everything that determines what a crop shows and how it is stored."""
 
 from dataclasses import dataclass
 

@@ -151,7 +151,7 @@ class StoreDataModule(L.LightningDataModule):
 
     @property
     def is_training(self) -> bool:
-        """Whether a trainer is at work on training batches."""
+        """Whether a trainer is processing training batches."""
         return self.trainer is not None and bool(self.trainer.training)
 
     def next_batch_seed(self) -> int:

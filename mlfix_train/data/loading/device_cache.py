@@ -94,5 +94,5 @@ class DeviceBatches:
             yield {"image": self._images[rows].permute(0, 3, 1, 2), "label": self._labels[part], "index": rows}
 
     def release(self) -> None:
-        """Lets go of the images: a trainer keeps its loaders after it has finished."""
+        """Releases the images: a trainer keeps its loaders after it has finished."""
         self._images = None

@@ -1,4 +1,4 @@
-"""The German Traffic Sign Recognition Benchmark as its makers offer it.
+"""The German Traffic Sign Recognition Benchmark as downloaded.
 
 Source: Stallkamp et al., "Man vs. computer: Benchmarking machine learning algorithms for traffic sign recognition",
 Neural Networks 32 (2012), and the README files of the archives.

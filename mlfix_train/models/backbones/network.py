@@ -111,7 +111,7 @@ class Network(nn.Module):
 
 
 def image_statistics(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and standard deviation per channel by which a backbone wants images in 0..1 normalized.
+    """Returns mean and standard deviation per channel with which a backbone expects images in 0..1 to be normalized.
 
     They are those of timm's ``pretrained_cfg``, whatever the weights come from, so that a network and whoever uses its
     weights later agree; ImageNet's for a backbone without pretrained weights.

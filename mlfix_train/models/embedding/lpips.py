@@ -84,7 +84,7 @@ class LpipsFeatures(nn.Module):
 
 
 class LpipsEmbedder(TorchEmbedder):
-    """LPIPS: found in a projection, decided by the exact distance.
+    """LPIPS: neighbours are found in a projection and re-ranked by the exact distance.
 
     ``features`` are those of a trunk (:func:`load_trunk`) or of a network of your own (:func:`network_features`);
     ``spec`` gives the size of the images, and how many candidates are re-ranked.

@@ -1,4 +1,4 @@
-"""The bag of visual words: the published measure of how alike two images are, kept for comparison.
+"""The bag of visual words: the published measure of similarity, kept for comparison.
 
 Features at every position of a feature map are scaled to length 1 and clustered; an image is the set of the clusters
 ("visual words") of its positions, a vector of zeros and ones. Sources: Collabora's MLfix (2022), after Sivic and

@@ -33,7 +33,7 @@ def barlow_twins_loss(z_a: Tensor, z_b: Tensor, redundancy: float = 5e-3) -> Ten
 
 
 def standardize(z: Tensor) -> Tensor:
-    """Brings each feature of ``(N, D)`` to mean 0 and (biased) variance 1 over the batch."""
+    """Scales each feature of ``(N, D)`` to mean 0 and (biased) variance 1 over the batch."""
     centered = z - z.mean(0)
     return centered * (centered.square().mean(0) + EPS).rsqrt()
 

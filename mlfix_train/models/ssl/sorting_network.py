@@ -1,4 +1,4 @@
-"""The sorting network: an encoder that learns without labels, by Barlow Twins, which images look alike."""
+"""The sorting network: an encoder that learns image similarity without labels, by Barlow Twins."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -175,7 +175,7 @@ def _exit_reason(error: BrokenExecutor) -> str:
 
 
 def _record_failure(run: SweepRun, error: WorkerDiedError) -> None:
-    """Writes into ``run.json`` how a worker ended that could not do so itself."""
+    """Writes to ``run.json`` how a worker ended, if it could not do so itself."""
     directory = RunDirectory(run.path)
     with suppress(RunError):
         if directory.status not in ("", FINISHED, FAILED):
