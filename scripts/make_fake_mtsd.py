@@ -100,7 +100,7 @@ def sides(text: str) -> tuple[int, int]:
     """Returns width and height of ``2048x1536``."""
     width, _, height = text.partition("x")
     if not (width.isdigit() and height.isdigit() and min(int(width), int(height)) >= 256):
-        raise argparse.ArgumentTypeError(f"{text} is not a size: give width x height of 256 or more, such as 2048x1536")
+        raise argparse.ArgumentTypeError(f"{text} is not a size: use width x height of 256 or more, such as 2048x1536")
     return int(width), int(height)
 
 
