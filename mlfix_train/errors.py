@@ -16,7 +16,7 @@ class MlfixError(Exception):
 
     Args:
         problem: One sentence that names the file, the row or key, and the value.
-        hint: One sentence that says what to do.
+        hint: One sentence on what to do.
         details: Further lines, such as the rows concerned, shown indented.
     """
 

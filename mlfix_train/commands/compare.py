@@ -106,7 +106,7 @@ def _describe(
     summary = comparison.summary
     partial = [line for arm in arms.values() for line in arm.partial]
     if summary["left_out"]:
-        partial.append(f"left out, for lack of a run of the same seed: {format_list(summary['left_out'], 12)}")
+        partial.append(f"left out, without a run of the same seed: {format_list(summary['left_out'], 12)}")
     for line in partial:
         log.warning("partial: %s", line)
     states = [state for arm in arms.values() for state in arm.states.values()]

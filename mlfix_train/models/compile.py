@@ -30,8 +30,8 @@ def maybe_compile(
     gain there was 4% (``docs/benchmarks.md``). ``precision`` makes the context of the forward pass, such as autocast.
 
     Returns:
-        The compiled forward pass, or ``None``: not wanted, or it failed, which a warning says. The network stays as it
-        is.
+        The compiled forward pass, or ``None`` if compiling is off or failed (with a warning). The network is
+        unchanged.
 
     Raises:
         torch.OutOfMemoryError: The step does not fit into memory.

@@ -142,7 +142,7 @@ class NonFiniteLossGuard(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Records whether the step's loss is finite; checks every few steps, and raises a RunError if one was not."""
+        """Records whether the loss is finite; every few steps, raises a RunError if one was not."""
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if not isinstance(loss, Tensor):
             return  # a module that optimizes by itself need not return its loss

@@ -99,7 +99,7 @@ def train_run(directory: RunDirectory, task: TrainingTask, options: RunOptions) 
 
     Raises:
         MlfixError: The data, the settings, or an earlier run in this directory can't be used.
-        KeyboardInterrupt: The training was interrupted; ``run.json`` says so.
+        KeyboardInterrupt: The training was interrupted; ``run.json`` records it.
     """
     if getattr(rank_zero_only, "rank", 0):
         _fit(directory, task, options, {})

@@ -73,7 +73,7 @@ class PredictionFile:
     Attributes:
         table: ``sample_id``, ``label`` and ``pred`` (text; ``pred`` is empty where only ``label_prob`` is known and
             below a half), all other columns of the file and, if the file has it, ``loss`` (nats).
-            ``attrs["published"]`` says whether it is MLfix's format.
+            ``attrs["published"]``: whether it is MLfix's format.
         probabilities: float32 ``(N, C)``, if the file holds them.
         class_names: names of the C columns.
     """

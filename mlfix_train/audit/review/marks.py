@@ -126,7 +126,7 @@ class MarkStore:
     ) -> Outcome:
         """Records that samples were reviewed: those without a mark have the right label.
 
-        ``random`` says whether they were reviewed as the random sample; for the others see :meth:`mark`.
+        ``random``: whether they were reviewed in the random sample; for the other arguments see :meth:`mark`.
         """
         with self.lock:
             if request_id in self.requests:
@@ -144,7 +144,7 @@ class MarkStore:
             self._record("draw", reviewer, sample_ids=self._ids(rows))
 
     def undo(self, reviewer: str, request_id: str = "", redo: bool = False) -> Outcome:
-        """Undoes a reviewer's last action, or redoes the one undone last; what others changed since stays."""
+        """Undoes a reviewer's last action, or redoes the one undone last; later changes by others stay."""
         action = "redo" if redo else "undo"
         with self.lock:
             if request_id in self.requests:

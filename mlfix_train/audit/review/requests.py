@@ -66,7 +66,7 @@ def parse_marks(payload: Mapping[str, Any], samples: Samples, store: MarkStore, 
     """Returns the marks of a request, all of them checked before a new label is added.
 
     ``marks`` is a list of objects with ``sample_id``, ``new_label`` (a label, ``invalid`` or ``null``) and, from the
-    page, ``base_revision``. ``allow_new`` says whether labels that no sample has may be given.
+    page, ``base_revision``. ``allow_new``: whether labels that no sample has are allowed.
 
     Raises:
         RequestError: An unknown id or label, or a value of another shape.

@@ -47,7 +47,7 @@ class Coco(AnnotationFormat):
 
     @classmethod
     def detect(cls, root: Path) -> int:
-        """JSON files in COCO's usual places, unless they are MTSD's."""
+        """Looks for JSON files in COCO's usual places, unless they are MTSD's."""
         patterns = ("annotations/*.json", "*.json", "*/*.coco.json")
         return 2 if any(next(root.glob(pattern), None) for pattern in patterns) and not Mtsd.detect(root) else 0
 

@@ -42,7 +42,7 @@ class Mtsd(AnnotationFormat):
 
     @classmethod
     def detect(cls, root: Path) -> int:
-        """Split lists and JSON files in a folder ``annotations``."""
+        """Looks for split lists, and JSON files in a folder ``annotations``."""
         jsons = (next(folder.glob("*.json"), None) for folder in base.find_folders(root, "annotations"))
         return 2 if base.find_folders(root, "splits") and any(jsons) else 0
 

@@ -36,7 +36,7 @@ class Voc(AnnotationFormat):
 
     @classmethod
     def detect(cls, root: Path) -> int:
-        """XML files in a folder ``Annotations``, or loose ones."""
+        """Looks for XML files in a folder ``Annotations``, or loose ones."""
         if any(next(folder.rglob("*.xml"), None) for folder in base.find_folders(root, "annotations")):
             return 2
         return 1 if next(root.glob("*.xml"), None) or next(root.glob("*/*.xml"), None) else 0

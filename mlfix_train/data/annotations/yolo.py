@@ -44,7 +44,7 @@ class Yolo(AnnotationFormat):
 
     @classmethod
     def detect(cls, root: Path) -> int:
-        """A YAML that mentions ``names``, or a list of classes."""
+        """Looks for a YAML that mentions ``names``, or for a class list."""
         yaml = [*root.glob("*.yaml"), *root.glob("*.yml")]
         named = any("names" in path.read_text(encoding="utf-8", errors="replace") for path in yaml)
         return 2 if named or _class_files(root) else 0

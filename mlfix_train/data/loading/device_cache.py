@@ -68,8 +68,8 @@ def free_memory(device: torch.device) -> int:
 class DeviceBatches:
     """Batches picked on the device, in place of a DataLoader: :class:`StoredSamples` with ``images`` for the store.
 
-    Yields ``{image: uint8 (N, 3, H, W), label: int64 (N,), index: int64 (N,)}``; ``sampler`` says which of the M rows
-    and labels make up each batch.
+    Yields ``{image: uint8 (N, 3, H, W), label: int64 (N,), index: int64 (N,)}``; ``sampler`` picks the rows and labels,
+    of M, that make up each batch.
     """
 
     def __init__(

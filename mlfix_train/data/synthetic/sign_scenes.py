@@ -157,7 +157,7 @@ def _paste_sign(rng: np.random.Generator, scene: Image.Image, name: str, pose: n
 
 
 def _occlude(rng: np.random.Generator, scene: Image.Image, pose: np.ndarray) -> None:
-    """Hides a part of the sign behind leaves, a branch, a pole, a sticker or snow."""
+    """Hides part of the sign behind leaves, a branch, a pole, a sticker or snow."""
     draw = ImageDraw.Draw(scene)
     kind = COVERS[int(rng.integers(len(COVERS)))]
     x, y, reach = _extent(pose)

@@ -121,7 +121,7 @@ def load_trunk(trunk: str = "alex", weights: str | Path | None = None) -> LpipsF
 
     Raises:
         ConfigError: Another trunk.
-        RunError: Weights that are unavailable or don't fit; the hint says what works without them.
+        RunError: Weights that are unavailable or don't fit; the hint names alternatives.
     """
     import lpips
 

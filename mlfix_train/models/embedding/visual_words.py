@@ -27,7 +27,7 @@ N_POSITIONS = 50_000
 class VisualWordsEmbedder(TorchEmbedder):
     """Bags of visual words, learned from a sample of the images.
 
-    ``trained`` is the encoder whose feature maps are clustered; ``spec`` says into how many words, and of which stage.
+    ``trained`` is the encoder whose feature maps are clustered; ``spec`` sets the number of words and the stage.
     """
 
     def __init__(

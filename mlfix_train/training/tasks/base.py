@@ -37,7 +37,7 @@ class TrainingTask(Protocol):
     def build_callback(self, directory: RunDirectory, title: str) -> Any:
         """Builds the Lightning callback that turns validation outputs into the files of a run.
 
-        Its ``has_results`` says whether a validation has ended, on any rank.
+        Its ``has_results`` is whether a validation has ended, on any rank.
         """
 
     def describe(self) -> dict[str, Any]:
