@@ -230,7 +230,7 @@ def test_wrong_files(change: list[str], problem: str, hint: str, files: Path, ml
     ("change", "problem", "hint"),
     [
         ("slices.x=hexagon", "slices.x=hexagon matches none of the labels", "speed-50"),
-        ("slices.x=[stp]", "slices.x names 'stp'", "'stop'"),
+        ("slices.x=[stp]", "slices.x lists 'stp'", "'stop'"),
         ("slices.x={column: light}", "the data has no column 'light'", "samples="),
         ("slices.all=stop", "slices.all: this name is taken", "another name"),
         ("resamples=5", "resamples=5 is out of range", "100 to 10,000,000"),

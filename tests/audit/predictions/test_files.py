@@ -81,7 +81,7 @@ def test_published_names_of_any_script(written) -> None:
 @pytest.mark.parametrize("path", ["1.jpg", "/1.jpg", "val//1.jpg", "val/stop/", "", "val\\stop\\1.jpg"])
 def test_a_path_without_a_labels_folder_is_refused_by_line(path: str, written) -> None:
     file = written(f",pred,loss\nval/stop/0.jpg,stop,-1\n{path},stop,-1\n")
-    with pytest.raises(RunError, match=rf"^{re.escape(str(file))}: line 3 names ") as error:
+    with pytest.raises(RunError, match=rf"^{re.escape(str(file))}: line 3 has the path ") as error:
         read_predictions_file(file)
     assert repr(path) in error.value.problem
     assert "<folder>/<label>/<file>" in error.value.hint

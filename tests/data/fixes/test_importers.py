@@ -182,5 +182,5 @@ def test_no_json_and_no_file(tmp_path: Path) -> None:
 def test_unknown_samples_and_labels_are_told(tmp_path: Path, table: pd.DataFrame) -> None:
     with pytest.raises(FixesError, match="isn't in the data"):
         changes(write(tmp_path / "f.json", {"labels": {"/pictures/signs/a/9.jpg": "b"}}), table)
-    with pytest.raises(FixesError, match="a label that no sample has"):
+    with pytest.raises(FixesError, match="a new_label that no sample has"):
         changes(write(tmp_path / "f.json", {"labels": {"/pictures/signs/a/1.jpg": "bb"}}), table)
