@@ -1,10 +1,10 @@
-"""mlfix-train: find wrong labels in image data, fix them, and measure what it bought.
+"""mlfix-train: find wrong labels in image data, fix them, and measure the gain.
 
 The public names below load when first used, so that ``import mlfix_train`` and ``mlfix --help`` are quick.
 
 * :class:`Audit`: labels ranked by how likely they are wrong, from predictions or runs
 * :class:`AuditCallback`: collects held-out predictions in ``trainer.fit`` and ranks them
-* :func:`compare_arms`: before against after, evaluation and training effects apart
+* :func:`compare_arms`: models before and after, with evaluation and training effects kept apart
 * :func:`seriate`: an order in which neighbours are similar
 * :func:`run_command`: a command of ``mlfix`` with its keys
 * :class:`MlfixError`: an error the user can fix

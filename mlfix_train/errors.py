@@ -16,7 +16,7 @@ class MlfixError(Exception):
 
     Args:
         problem: One sentence that names the file, the row or key, and the value.
-        hint: One sentence that says what to do.
+        hint: One sentence on what to do.
         details: Further lines, such as the rows concerned, shown indented.
 
     Example:
@@ -108,7 +108,7 @@ def check_range(key: str, value: float, low: float, high: float) -> float:
 
 
 def check_ranges(settings: object, **ranges: tuple[float, float]) -> None:
-    """Checks by :func:`check_range` that attributes of ``settings`` lie from the lower to the upper bound given."""
+    """Checks with :func:`check_range` that attributes of ``settings`` are within the given bounds."""
     for key, (low, high) in ranges.items():
         check_range(key, getattr(settings, key), low, high)
 

@@ -303,8 +303,8 @@ def neighbours(bench: Bench) -> None:
 
     n, k = (3_000 if bench.toy else 200_000), 20
     rng = np.random.default_rng(0)
-    centres = rng.normal(0, 1, (400, 128)).astype(np.float32)
-    points = centres[rng.integers(0, 400, n)] + 0.5 * rng.normal(0, 1, (n, 128)).astype(np.float32)
+    centers = rng.normal(0, 1, (400, 128)).astype(np.float32)
+    points = centers[rng.integers(0, 400, n)] + 0.5 * rng.normal(0, 1, (n, 128)).astype(np.float32)
     nearest_neighbours(points[:2000], k)  # compiles
     begin = time.perf_counter()
     found = nearest_neighbours(points, k)

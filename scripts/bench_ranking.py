@@ -123,8 +123,8 @@ def make_runs(work: Path, table: pd.DataFrame, true: np.ndarray, runs: int) -> N
         print(f"made run {seed + 1} of {runs}", file=sys.stderr, flush=True)
     if not (work / "sort/order.parquet").exists():
         rng = np.random.default_rng(0)
-        centres = rng.normal(size=(len(names), 128))
-        own = centres[np.minimum(true, len(names) - 1)]
+        centers = rng.normal(size=(len(names), 128))
+        own = centers[np.minimum(true, len(names) - 1)]
         points = (own + 0.7 * rng.normal(size=own.shape)).astype(np.float32)
         columns = {
             "sample_id": read.index,

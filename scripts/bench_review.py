@@ -76,8 +76,8 @@ def draw(root: Path, samples: int, groups: int, size: int) -> None:
         local = np.random.default_rng(number)
         r = np.hypot(x - local.uniform(-0.1, 0.1), y - local.uniform(-0.1, 0.1))
         shape = (r < 0.36)[..., None] * (1 - 0.7 * (r < 0.27)[..., None])
-        colour = np.array([(group * 37) % 200, (group * 91) % 200, (group * 53) % 200]) + 55
-        pixels = 90 * local.uniform(0.4, 1.6) * (1 - shape) + shape * colour + noise[number % 64]
+        color = np.array([(group * 37) % 200, (group * 91) % 200, (group * 53) % 200]) + 55
+        pixels = 90 * local.uniform(0.4, 1.6) * (1 - shape) + shape * color + noise[number % 64]
         Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / f"{number:06d}.jpg", quality=88)
         if number % 20_000 == 0:
             print(f"drawing images: {number:,} of {samples:,}", file=sys.stderr)

@@ -69,9 +69,9 @@ def bags_of_words(pixels: np.ndarray, rng: np.random.Generator, count: int = 102
     patches = pixels.reshape(n, side // 4, 4, side // 4, 4, 3).transpose(0, 1, 3, 2, 4, 5).reshape(-1, 48)
     x = patches.astype(np.float32)
     x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
-    centres = learn_visual_words(x[rng.choice(len(x), 50_000, replace=False)], count, iterations=5)
-    found = np.concatenate([(part @ centres.T - 0.5 * (centres**2).sum(1)).argmax(1) for part in np.array_split(x, 64)])
-    bags = np.zeros((n, len(centres)), np.bool_)
+    centers = learn_visual_words(x[rng.choice(len(x), 50_000, replace=False)], count, iterations=5)
+    found = np.concatenate([(part @ centers.T - 0.5 * (centers**2).sum(1)).argmax(1) for part in np.array_split(x, 64)])
+    bags = np.zeros((n, len(centers)), np.bool_)
     bags[np.repeat(np.arange(n), len(x) // n), found] = True
     return bags
 

@@ -5,8 +5,8 @@
 #
 #   scripts/gtsrb_loop.sh <folder of gtsrb class folders> <work folder>
 set -euo pipefail
-data=$(realpath "${1:?give the folder of class folders}")
-work=${2:?give a work folder}
+data=$(realpath "${1:?pass the folder of class folders}")
+work=${2:?pass a work folder}
 here=$(cd "$(dirname "$0")" && pwd)
 mlfix=${MLFIX:-mlfix} python=${PYTHON:-python}
 mkdir -p "$work"

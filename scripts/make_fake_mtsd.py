@@ -100,7 +100,7 @@ def sides(text: str) -> tuple[int, int]:
     """Returns width and height of ``2048x1536``."""
     width, _, height = text.partition("x")
     if not (width.isdigit() and height.isdigit() and min(int(width), int(height)) >= 256):
-        raise argparse.ArgumentTypeError(f"{text} is not a size: give width x height of 256 or more, such as 2048x1536")
+        raise argparse.ArgumentTypeError(f"{text} is not a size: use width x height of 256 or more, such as 2048x1536")
     return int(width), int(height)
 
 
@@ -212,14 +212,14 @@ def street(rng: np.random.Generator, width: int, height: int, panorama: bool) ->
         x, reach = rng.uniform(0.02, 0.94) * width, rng.uniform(0.03, 0.12) * width
         reach = min(reach, 0.98 * width - x)  # none across the edge, so that a panorama has no seam
         top = height * (horizon - rng.uniform(0.05, 0.35))
-        colour = tuple(rng.integers(40, 210, 3).tolist())
+        color = tuple(rng.integers(40, 210, 3).tolist())
         if rng.random() < 0.5:
-            pen.rectangle([x, top, x + reach, height * (horizon + 0.02)], colour)
+            pen.rectangle([x, top, x + reach, height * (horizon + 0.02)], color)
             for row in np.arange(top + 12, height * horizon - 12, max(24, reach / 6)):
                 for column in np.arange(x + 8, x + reach - 12, max(20, reach / 7)):
-                    pen.rectangle([column, row, column + reach / 14, row + reach / 12], tuple(c // 2 for c in colour))
+                    pen.rectangle([column, row, column + reach / 14, row + reach / 12], tuple(c // 2 for c in color))
         else:
-            pen.ellipse([x, top, x + reach, top + reach * 1.2], (colour[0] // 3, colour[1] // 2 + 30, colour[2] // 4))
+            pen.ellipse([x, top, x + reach, top + reach * 1.2], (color[0] // 3, color[1] // 2 + 30, color[2] // 4))
     return image
 
 
@@ -287,7 +287,7 @@ def posed_face(rng: np.random.Generator, name: str, side: int) -> Image.Image:
     """Returns a sign of ``side`` pixels, slightly rotated, weathered and blurred, on a transparent background."""
     if name:
         face = sign_face(name, int(rng.integers(len(STYLES))), max(64, side))
-    else:  # a sign of no class: a plate in some colour with some lines
+    else:  # a sign of no class: a plate in some color with some lines
         face = Image.new("RGBA", (max(64, side),) * 2, (0, 0, 0, 0))
         pen, unit = ImageDraw.Draw(face), face.width / 10
         pen.rectangle([unit, unit * 2, unit * 9, unit * 8], (*rng.integers(30, 240, 3).tolist(), 255))

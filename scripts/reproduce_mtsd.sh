@@ -6,7 +6,7 @@
 # crops (named as the published ones are), then 20 runs each of the arms original, fixed and control with the published
 # recipe and its split by crop, the same with all crops of a photo on one side, five runs that hold out a fifth each for an
 # audit of every crop, and a comparison of each. Says first what it will take in time, memory and disk. Started again it goes
-# on where it was. Without a fixes file of your own give the word "none": it then stops after the audit, for you to mark, and
+# on where it was. Without a fixes file of your own, pass the word "none": it then stops after the audit, for you to mark, and
 # takes review/fixes.csv of the work folder the next time.
 #
 #   SEEDS=20 FOLDS=5 VARIANTS="mtsd_speed_limits mtsd_by_photo" ARMS=original,fixed,control   less of it for a first look
@@ -14,10 +14,10 @@
 #   KEYS="model.pretrained=false recipe=scratch"        more keys of `mlfix train`, for all runs
 #   ESTIMATE=only    stops after saying what it will take; ESTIMATE=none leaves that out
 set -euo pipefail
-data=$(realpath "${1:?give the folder of MTSD}")
-fixes=${2:?give the fixes file, such as the published invalid-speed-limits.csv, or none}
+data=$(realpath "${1:?pass the folder of MTSD}")
+fixes=${2:?pass the fixes file, such as the published invalid-speed-limits.csv, or none}
 if [ "$fixes" != none ]; then
-  [ -f "$fixes" ] || { echo "the fixes file $fixes does not exist; give the word none to make one yourself" >&2; exit 2; }
+  [ -f "$fixes" ] || { echo "the fixes file $fixes does not exist; pass none to make one yourself" >&2; exit 2; }
   fixes=$(realpath "$fixes")
 fi
 [ -d "$data" ] || { echo "the folder $data does not exist" >&2; exit 2; }
@@ -47,7 +47,7 @@ if [ "$fixes" = none ]; then
   fixes=$PWD/review/fixes.csv
   if [ ! -e "$fixes" ]; then
     echo "mark wrong labels with   cd $PWD && $mlfix review audit=audit"
-    echo "and give this command again"
+    echo "and run this command again"
     exit 0
   fi
 fi

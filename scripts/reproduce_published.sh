@@ -4,7 +4,7 @@
 #
 #   scripts/reproduce_published.sh <mtsd-published.tar.xz> [work folder]
 set -euo pipefail
-archive=$(realpath "${1:?give the archive of the published predictions}")
+archive=$(realpath "${1:?pass the archive of the published predictions}")
 work=${2:-$(mktemp -d)}
 here=$(cd "$(dirname "$0")" && pwd)
 mlfix=${MLFIX:-mlfix} python=${PYTHON:-python}

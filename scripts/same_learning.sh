@@ -9,8 +9,8 @@
 #
 #   scripts/same_learning.sh <folder of gtsrb class folders> <work folder> [samples]
 set -euo pipefail
-data=$(realpath "${1:?give the folder of class folders}")
-work=${2:?give a work folder}
+data=$(realpath "${1:?pass the folder of class folders}")
+work=${2:?pass a work folder}
 samples=${3:-8000}
 mlfix=${MLFIX:-mlfix} python=${PYTHON:-python}
 mkdir -p "$work"

@@ -22,9 +22,9 @@ def keys_page() -> str:
     """Returns the page as Markdown."""
     parts = [HEAD]
     for command in COMMANDS:
-        parts.append(
-            f"## mlfix {command}\n\n{SUMMARIES[command].capitalize()}.\n\n```yaml\n{describe_keys(command)}\n```\n"
-        )
+        summary = SUMMARIES[command]
+        text = f"{summary[0].upper()}{summary[1:]}.\n\n```yaml\n{describe_keys(command)}\n```"
+        parts.append(f"## mlfix {command}\n\n{text}\n")
     return "\n".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""Photos with coloured boxes, written in each format of annotations: what a crop must show is known."""
+"""Photos with colored boxes, written in each format of annotations: what a crop must show is known."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-COLOURS = {"stop": (200, 30, 40), "yield": (40, 60, 200), "other-sign": (30, 160, 60), "speed/50 km:h": (220, 190, 20)}
+COLORS = {"stop": (200, 30, 40), "yield": (40, 60, 200), "other-sign": (30, 160, 60), "speed/50 km:h": (220, 190, 20)}
 
 
 @dataclass
@@ -33,7 +33,7 @@ def photos(seed: int = 0, count: int = 6) -> list[Photo]:
         for place in range(1 + number % 4):
             side = rng.integers(12, 60, 2)
             x, y = 75 * place + int(rng.integers(0, 10)), int(rng.integers(0, 130))
-            label = list(COLOURS)[int(rng.integers(len(COLOURS)))]
+            label = list(COLORS)[int(rng.integers(len(COLORS)))]
             photo.boxes.append((label, (x, y, x + int(side[0]), y + int(side[1]))))
         if photo.panorama:
             photo.boxes.append(("stop", (photo.width - 20, 150, photo.width + 14, 186)))
@@ -42,11 +42,11 @@ def photos(seed: int = 0, count: int = 6) -> list[Photo]:
 
 
 def paint(photo: Photo, path: Path, quality: int = 97) -> None:
-    """Writes the photo: grey noise, every box in the colour of its label with a white left half of its upper row."""
+    """Writes the photo: grey noise, every box in the color of its label with a white left half of its upper row."""
     rng = np.random.default_rng(len(photo.name) + photo.width)
     pixels = rng.integers(90, 130, (photo.height, photo.width, 3)).astype(np.uint8)
     for label, (x0, y0, x1, y1) in photo.boxes:
-        pixels[y0:y1, np.arange(x0, x1) % photo.width if photo.panorama else slice(x0, x1)] = COLOURS[label]
+        pixels[y0:y1, np.arange(x0, x1) % photo.width if photo.panorama else slice(x0, x1)] = COLORS[label]
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, quality=quality, **({"subsampling": 0} if path.suffix == ".jpg" else {}))
 
@@ -75,7 +75,7 @@ def write_mtsd(root: Path, found: list[Photo]) -> Path:
 
 def write_coco(root: Path, found: list[Photo]) -> Path:
     """A JSON a split; ids have gaps and don't begin at 1."""
-    numbers = {name: 7 * place + 3 for place, name in enumerate(COLOURS)}
+    numbers = {name: 7 * place + 3 for place, name in enumerate(COLORS)}
     for split in ("train", "val"):
         some = [photo for photo in found if photo.split == split]
         images, annotations = [], []
@@ -104,7 +104,7 @@ def write_coco(root: Path, found: list[Photo]) -> Path:
 
 
 def write_yolo(root: Path, found: list[Photo]) -> Path:
-    names = list(COLOURS)
+    names = list(COLORS)
     for photo in found:
         paint(photo, root / "images" / photo.split / f"{photo.name}.jpg")
         lines = []

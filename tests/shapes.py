@@ -40,21 +40,21 @@ SORTING = (
 def draw_shapes(
     root: Path, per_label: int = 24, size: int = 16, seed: int = 0, labels: tuple[str, ...] = SHAPES
 ) -> Path:
-    """Writes ``root/<label>/<n>.png``: a shape of some colour on noise, told apart by the shape alone."""
+    """Writes ``root/<label>/<n>.png``: a shape of some color on noise, told apart by the shape alone."""
     rng = np.random.default_rng(seed)
     for label in labels:
         (root / label).mkdir(parents=True, exist_ok=True)
         for number in range(per_label):
             image = Image.fromarray(rng.integers(0, 90, (size, size, 3), dtype=np.uint8))
-            pen, colour = ImageDraw.Draw(image), tuple(rng.integers(140, 256, 3).tolist())
+            pen, color = ImageDraw.Draw(image), tuple(rng.integers(140, 256, 3).tolist())
             x, y = rng.integers(1, 4, 2).tolist()
             box = (x, y, x + size - 6, y + size - 6)
             if label == "disc":
-                pen.ellipse(box, fill=colour)
+                pen.ellipse(box, fill=color)
             elif label == "square":
-                pen.rectangle(box, fill=colour)
+                pen.rectangle(box, fill=color)
             else:
-                pen.polygon([(x, y + size - 6), (x + size - 6, y + size - 6), (x + (size - 6) / 2, y)], fill=colour)
+                pen.polygon([(x, y + size - 6), (x + size - 6, y + size - 6), (x + (size - 6) / 2, y)], fill=color)
             image.save(root / label / f"{number:03d}.png")
     return root
 

@@ -32,7 +32,7 @@ def fail_by_name(run: SweepRun) -> None:
 
 
 def refuse(run: SweepRun) -> None:
-    raise RunError(f"{run.path} holds a run of other settings", "overwrite=true", ["recipe.epochs: 1 -> 2"])
+    raise RunError(f"{run.path} contains a run with other settings", "overwrite=true", ["recipe.epochs: 1 -> 2"])
 
 
 def begin(run: SweepRun) -> RunDirectory:

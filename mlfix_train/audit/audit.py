@@ -145,7 +145,7 @@ class Audit:
         sizes = {"labels": labels, "embeddings": embeddings, "groups": groups, "images": images}
         for name, values in {**sizes, "sample_ids": sample_ids}.items():
             if values is not None and len(values) != n:
-                raise DataError(f"{name} has {len(values):,} rows, pred_probs {n:,}", "give one row per sample")
+                raise DataError(f"{name} has {len(values):,} rows, pred_probs {n:,}", "pass one row per sample")
         codes, names = _encode_labels(labels, n_classes, class_names)
         paths = [str(path) for path in images] if images is not None and not hasattr(images, "shape") else None
         ids = list(sample_ids) if sample_ids is not None else paths or [str(row) for row in range(n)]
@@ -197,7 +197,7 @@ class Audit:
         """
         check_choice("neighbours", neighbours, NEIGHBOUR_SOURCES)
         if neighbours == "order" and order is None:
-            raise ConfigError("neighbours=order needs an order", "give order=<directory of mlfix sort>")
+            raise ConfigError("neighbours=order needs order", "set order=<output folder of mlfix sort>")
         times = {"start": time.monotonic()}
         found = runs if isinstance(runs, AuditedRuns) else load_runs(runs, labels, progress)
         held = found.held_out(progress)
@@ -256,12 +256,12 @@ class Audit:
     def images(self, sample_ids: Sequence[str]) -> np.ndarray:
         """Returns the pixels of samples, uint8 ``(n, H, W, 3)``; those that can't be read are grey."""
         if self.pixels is None or self.samples is None:
-            raise DataError(f"{self.title} has no images", "give images=, or audit runs whose data is still there")
+            raise DataError(f"{self.title} has no images", "pass images=, or audit runs whose data still exists")
         return np.asarray(self.pixels[self.samples.index.get_indexer(pd.Index(sample_ids))])
 
     @property
     def about(self) -> dict[str, Any]:
-        """What ``audit.json`` holds: counts, kinds of evidence, estimates."""
+        """The content of ``audit.json``: counts, kinds of evidence, estimates."""
         held = self.evidence.held_out
         n_samples = len(held) if self.samples is None else len(self.samples)
         return {
@@ -287,7 +287,7 @@ class Audit:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the results should know, in sentences."""
+        """Caveats about the results, in sentences."""
         about, notes = self.about, []
         if about["unranked"]:
             notes.append(
@@ -298,7 +298,7 @@ class Audit:
         if single:
             names = ", ".join(single[:20]) + (" …" if len(single) > 20 else "")
             notes.append(
-                "Labels with a single sample or group, which models that hold them out have never seen: "
+                "Labels with a single sample or group, which no model could learn before predicting it: "
                 f"{names}. Their suspicion means little."
             )
         if self.pixels is None:
@@ -384,7 +384,9 @@ class Audit:
             The widget; ``widget.fixes`` is the path of the fixes file.
         """
         if self.pixels is None or self.samples is None:
-            raise DataError(f"{self.title} has no images to review", "give images=, or audit runs whose data is there")
+            raise DataError(
+                f"{self.title} has no images to review", "pass images=, or audit runs whose data still exists"
+            )
         from mlfix_train.audit.review.widget import review
 
         options = {"calibrated": self.estimate is not None, "title": self.title, "order": self.order, **options}
@@ -407,13 +409,13 @@ def _encode_labels(
         unknown = values[codes < 0]
     if len(names) != n_classes or len(set(names)) != n_classes:
         raise DataError(
-            f"there are {len(set(names))} class names, pred_probs has {n_classes} columns",
-            "give class_names=, the name of each column",
+            f"there are {len(set(names))} class names, but pred_probs has {n_classes} columns",
+            "pass class_names= with one name per column",
         )
     if len(unknown):
         raise DataError(
-            f"{len(unknown):,} labels are of no column of pred_probs, such as {unknown[0]}",
-            f"labels are 0 to {n_classes - 1}, or names from class_names",
+            f"{len(unknown):,} labels match no column of pred_probs, such as {unknown[0]}",
+            f"labels must be 0 to {n_classes - 1}, or names from class_names",
         )
     return codes, names
 
@@ -433,7 +435,7 @@ def _read_places(order: str | Path, data: RunData, held: HeldOut) -> pd.DataFram
 def _neighbour_scores(
     held: HeldOut, data: RunData, order: str | Path | None, source: str, progress: ProgressFactory
 ) -> tuple[NeighbourScores | None, str]:
-    """Returns scores by neighbours, if there is something to find them by, and what that is."""
+    """Returns scores by neighbours, if neighbours can be found, and what they were found by."""
     if source == "auto":
         source = "pixels" if order is None else "order"
     if source == "none" or data.samples is None:
@@ -448,7 +450,7 @@ def _neighbour_scores(
 
 
 def _facts(runs: AuditedRuns, data: RunData, order: str | Path | None, neighbours: str) -> dict[str, Any]:
-    """Returns what ``audit.json`` says about the runs and their data."""
+    """Returns the facts about runs and data in ``audit.json``."""
     facts: dict[str, Any] = {
         "runs": len(runs),
         "run_paths": [str(run.path.resolve()) for run in runs.directories],

@@ -40,7 +40,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class ValidationCollector(L.Callback):
-    """Collects outputs of ``validation_step`` over an epoch; the base of callbacks that look at all of them at once.
+    """Collects outputs of ``validation_step`` over an epoch; the base of callbacks that process all of them at once.
 
     Subclasses name the ``keys`` of the outputs (tensors of one row per sample) and take the arrays in
     ``on_validation_epoch_end``. ``finish`` writes results, at the end of a training and of ``trainer.validate``.
@@ -86,7 +86,7 @@ class ValidationCollector(L.Callback):
 
 @dataclass(frozen=True)
 class AuditedData:
-    """What is known of the samples that a training validates, from its DataModule and its dataset.
+    """What is known about the samples that a training validates, from its DataModule and its dataset.
 
     Attributes:
         sample_ids: the samples that ``index`` counts; ``None``: only their numbers are known.
@@ -113,7 +113,7 @@ class AuditedData:
 
     @classmethod
     def find(cls, datamodule: Any, dataset: Any) -> AuditedData:
-        """Finds out what a DataModule with a sample ``table``, or an ``ImageFolder``, says of its samples."""
+        """Reads the samples of a DataModule with a sample ``table``, or of an ``ImageFolder``."""
         n_rows = len(dataset) if hasattr(dataset, "__len__") else None
         table, labels = getattr(datamodule, "table", None), getattr(datamodule, "labels", None)
         if isinstance(table, pd.DataFrame):
@@ -262,7 +262,7 @@ class AuditCallback(ValidationCollector):
             for name, values in (("images", images), ("groups", groups)):
                 if values is not None and hasattr(values, "__len__") and len(values) != len(self.sample_ids):
                     problem = f"{len(values):,} {name} for {len(self.sample_ids):,} sample_ids"
-                    raise DataError(problem, "give one per sample, in the order of sample_ids")
+                    raise DataError(problem, "pass one per sample, in the order of sample_ids")
         self.outputs, self.val_loader, self.probabilities, self.report = outputs, val_loader, probabilities, report
         self.table_rows, self.n_panels, self.every_n_epochs = table_rows, n_panels, every_n_epochs
         self.split, self.log_prefix = split, log_prefix
@@ -286,13 +286,13 @@ class AuditCallback(ValidationCollector):
     # Before the training
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Makes sure that what the callback needs is checked before the first training step."""
+        """Has the requirements of the callback checked before the first training step."""
         if stage == "fit" and not getattr(trainer, "fast_dev_run", False) and not isinstance(pl_module, Classifier):
             trainer.num_sanity_val_steps = max(trainer.num_sanity_val_steps, 1)
         self._reader.attach(pl_module)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Lets go of the module."""
+        """Releases the module."""
         self._reader.detach()
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -300,11 +300,11 @@ class AuditCallback(ValidationCollector):
         if not trainer.enable_validation and trainer.limit_val_batches != 0:
             raise DataError(
                 "AuditCallback audits the samples of a validation loader, and this training has no validation",
-                "give trainer.fit a validation loader, and the module a validation_step",
+                "pass trainer.fit a validation loader, and add a validation_step to the module",
             )
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Finds out which samples the validation loader yields."""
+        """Determines which samples the validation loader yields."""
         loaders = trainer.val_dataloaders
         loaders = list(loaders.values()) if isinstance(loaders, dict) else loaders
         loaders = list(loaders) if isinstance(loaders, (list, tuple)) else [loaders]
@@ -318,7 +318,7 @@ class AuditCallback(ValidationCollector):
             self._reader.class_names = self._data.class_names
 
     def _describe_data(self, trainer: L.Trainer, loader: Any) -> AuditedData:
-        """Returns what is known of the samples: what the user said, else what DataModule and dataset say."""
+        """Returns the description of the samples: from the user's arguments, else from DataModule and dataset."""
         data = AuditedData.find(getattr(trainer, "datamodule", None), getattr(loader, "dataset", None))
         if self.sample_ids is not None:
             same = data.sample_ids is not None and self.sample_ids.equals(data.sample_ids)
@@ -335,7 +335,7 @@ class AuditCallback(ValidationCollector):
             data = replace(data, images=open_images(self.images, count))
         if self.groups is not None:
             if len(self.groups) != count:
-                raise DataError(f"there are {len(self.groups):,} groups for {count:,} samples", "give one per sample")
+                raise DataError(f"there are {len(self.groups):,} groups for {count:,} samples", "pass one per sample")
             data = replace(data, groups=np.asarray([str(group) for group in self.groups], dtype=object))
         return data
 
@@ -349,7 +349,7 @@ class AuditCallback(ValidationCollector):
             self._meter.restore(self._restored)
 
     def _training_ids(self, trainer: L.Trainer) -> pd.Index | None:
-        """Returns the ids that ``index`` of a training batch counts in, ``None`` if that is not known."""
+        """Returns the ids that ``index`` of a training batch refers to, ``None`` if they are not known."""
         if self.train_ids is not None:
             return self.train_ids
         data = getattr(trainer, "datamodule", None)
@@ -366,10 +366,10 @@ class AuditCallback(ValidationCollector):
         index, n_ids = found.get("index"), self._meter.total.shape[1]
         if index is None:
             hint = "add 'index' to the batch: the place of each sample in train_ids; or leave train_ids out"
-            raise DataError("train_ids is given, but training batches have no index", hint)
+            raise DataError("train_ids is set, but training batches have no index", hint)
         if batch_idx == 0 and len(index) and not 0 <= int(index.min()) <= int(index.max()) < n_ids:
             problem = f"a training batch has the index {int(index.max())}, and there are {n_ids:,} train_ids"
-            raise DataError(problem, "give an id for every training sample; index counts them from 0")
+            raise DataError(problem, "pass an id for every training sample; index counts them from 0")
         self._meter.add(found["logits"], found["label"], index)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -406,14 +406,14 @@ class AuditCallback(ValidationCollector):
         if "index" not in arrays:
             if self._order is None:
                 raise DataError(
-                    "which sample a row is can't be known: the validation loader shuffles or has an order of its own",
-                    "use shuffle=False; or add 'index' to the batch, the place of each sample in sample_ids",
+                    "rows can't be matched to samples: the validation loader shuffles or has an order of its own",
+                    "use shuffle=False; or add 'index' to the batch, the position of each sample in sample_ids",
                 )
             if ids is not None and self._data.n_rows != len(ids):
                 whose = "sample_ids" if self.sample_ids is not None else "rows in the DataModule's table"
                 problem = f"there are {len(ids):,} {whose}, the validation dataset has {self._data.n_rows:,} rows"
                 raise DataError(
-                    problem, "give one id per row of the dataset, in its order; or add 'index' to the batch"
+                    problem, "pass one id per row of the dataset, in its order; or add 'index' to the batch"
                 )
             arrays["index"] = self._order[self._done : self._done + n]
             if len(arrays["index"]) != n:
@@ -428,7 +428,9 @@ class AuditCallback(ValidationCollector):
         label = arrays["label"]
         if n and (label.min() < 0 or label.max() >= n_classes):
             wrong = label.min() if label.min() < 0 else label.max()
-            raise DataError(f"a label is {wrong}, and logits have {n_classes} columns", "labels are 0 to columns - 1")
+            raise DataError(
+                f"a label is {wrong}, and logits have {n_classes} columns", "labels must be 0 to columns - 1"
+            )
         self._batches.append(arrays)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -444,7 +446,7 @@ class AuditCallback(ValidationCollector):
                 problem = (
                     f"{int((counts > 1).sum()):,} samples were validated twice, such as index {values[counts > 1][0]}"
                 )
-                raise DataError(problem, "index has to be unique: the place of each sample in sample_ids")
+                raise DataError(problem, "index has to be unique: the position of each sample in sample_ids")
             table = self.predictions = self._predict(gathered)
             self._audit = None
             error = float(100 * (table["pred"] != table["label"]).mean())
@@ -473,7 +475,7 @@ class AuditCallback(ValidationCollector):
         labels = pd.Series(gathered["label"], index)
         if self._last_labels is not None and not labels.equals(self._last_labels):
             raise DataError(
-                "validation labels differ from those of the validation before: the samples have no fixed order",
+                "validation labels differ from those of the previous validation: the samples have no fixed order",
                 "use a validation loader with a fixed order; or add 'index' to the batch",
             )
         self._last_labels, self._logits = labels, logits

@@ -36,8 +36,8 @@ def read_audit(folder: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
         ranking = pd.read_csv(path / "ranking.csv", keep_default_na=False, dtype=dict.fromkeys(TEXT, str))
     except FileNotFoundError as error:
         raise DataError(
-            f"audit={folder} holds no audit: {Path(error.filename).name} is missing",
-            "give the directory that `mlfix audit` wrote: audit=<directory>",
+            f"audit={folder} contains no audit: {Path(error.filename).name} is missing",
+            "set audit=<output folder of mlfix audit>",
         ) from error
     except (OSError, ValueError) as error:
         raise DataError(f"audit={folder} can't be read: {error}", "run the audit again") from error

@@ -1,1 +1,1 @@
-"""cli."""
+"""The ``mlfix`` command line."""

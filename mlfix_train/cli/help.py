@@ -3,17 +3,17 @@
 from mlfix_train import COMMANDS, __version__
 
 SUMMARIES = {
-    "crop": "crop the boxes of photos (MTSD, COCO, YOLO, VOC) to a data set of samples",
+    "crop": "crop boxes from photos (MTSD, COCO, YOLO, VOC) into a data set of samples",
     "train": "train a classifier or the sorting network; -m sweeps over seeds and arms",
-    "sort": "put images in an order in which neighbours look alike; find near-duplicates",
+    "sort": "sort images so that similar ones are side by side; find near-duplicates",
     "audit": "rank labels by how likely they are wrong: estimates, panels, a report page",
     "review": "open the page where wrong labels are marked; writes fixes.csv",
-    "compare": "before against after, with evaluation and training effects kept apart",
-    "export": "write fixes back to MTSD, COCO, YOLO or VOC; an audit to other tools",
+    "compare": "compare models before and after, with evaluation and training effects kept apart",
+    "export": "write fixes back to MTSD, COCO, YOLO or VOC, or an audit to other tools",
     "demo": "run the whole loop on rendered signs with planted label errors",
 }
 
-HELP = """mlfix {version}: find wrong labels in image data, fix them, and measure what it bought.
+HELP = """mlfix {version}: find wrong labels in image data, fix them, and measure the gain.
 
   mlfix sort data.root=photos                      photos/<label>/<image>, or unsorted images; see sort/panels
   mlfix train data.root=photos                     train a baseline

@@ -1,4 +1,4 @@
-"""``mlfix audit``: finished runs to a ranking of suspicious labels, estimates, slices, panels and a page."""
+"""``mlfix audit``: ranks the labels of finished runs; writes estimates, slices, panels and a page."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run(cfg: AuditConfig) -> pd.DataFrame:
         MlfixError: No finished runs, runs with different data or labels, or files that can't be used.
     """
     if cfg.order and not Path(cfg.order).expanduser().exists():
-        raise DataError(f"order={cfg.order} does not exist", "give the directory that `mlfix sort` wrote")
+        raise DataError(f"order={cfg.order} does not exist", "set order=<output folder of mlfix sort>")
     own_data, runs = has_data(cfg.data), load_runs(cfg.runs, cfg.labels, ProgressBar)
     out = check_out(cfg.out, cfg.data if own_data else runs.config.get("data", {}))
     samples, pixels = (read_samples(cfg.data), cfg.pixels) if own_data else (None, None)
@@ -64,7 +64,7 @@ def _build_scores(section: Mapping[str, Any]) -> list[LabelScore]:
             problem = f"scores.{name}._target_={one['_target_']} makes a {type(score).__name__}, not a LabelScore"
             raise ConfigError(problem, "return mlfix_train.audit.scores.registry.LabelScore(name, compute, ...)")
         if any(score.name == other.name for other in [*SCORES, *scores]):
-            raise ConfigError(f"scores.{name}: a score named {score.name!r} exists", "give it another name")
+            raise ConfigError(f"scores.{name}: a score named {score.name!r} exists", "use another name")
         scores.append(score)
     return scores
 
@@ -124,13 +124,13 @@ def _summary(audit: Audit, out: Path, pictures: bool) -> list[str]:
         )
     if about["confident_learning"] is not None:
         issues = about["confident_learning"]
-        lines.append(f"confident  learning counts {issues:,} wrong labels, the models' own mistakes included")
+        lines.append(f"confident  learning counts {issues:,} wrong labels, including the models' own mistakes")
     single = about["single_group_labels"]
     if single:
         names = ", ".join(single[:5]) + (" ..." if len(single) > 5 else "")
         lines.append(
-            f"unseen     {len(single):,} label(s) with a single sample or group, which models that hold them out have "
-            f"never seen: {names}"
+            f"unseen     {len(single):,} label(s) with a single sample or group, which no model could learn before "
+            f"predicting it: {names}"
         )
     lines.append(f"ranking    {out / 'ranking.csv'}")
     if pictures:

@@ -79,9 +79,9 @@ def _match_fixes(cfg: CompareConfig, original: LoadedArm, samples: pd.DataFrame 
     if not len(matched) and len(fixes) and "fixes" not in cfg.ignore:
         first = next(iter(original.runs.predictions.values()))["sample_id"].iloc[0]
         raise RunError(
-            f"fixes.path={cfg.fixes.path}: none of its {len(fixes):,} lines names a held-out sample of original="
+            f"fixes.path={cfg.fixes.path}: none of its {len(fixes):,} lines matches a held-out sample of original="
             f"{cfg.original}, such as {first!r}",
-            "give the fixes that belong to these predictions, or ignore=[fixes] if they all are in training",
+            "use the fixes for these predictions, or set ignore=[fixes] if all of them are in training",
         )
     return matched
 
@@ -106,7 +106,7 @@ def _describe(
     summary = comparison.summary
     partial = [line for arm in arms.values() for line in arm.partial]
     if summary["left_out"]:
-        partial.append(f"left out, for lack of a run of the same seed: {format_list(summary['left_out'], 12)}")
+        partial.append(f"left out, without a run of the same seed: {format_list(summary['left_out'], 12)}")
     for line in partial:
         log.warning("partial: %s", line)
     states = [state for arm in arms.values() for state in arm.states.values()]
@@ -117,7 +117,7 @@ def _describe(
 
 
 def _about(states: list[dict[str, Any]]) -> dict[str, str]:
-    """Returns what was trained, for whoever cites the comparison; prediction files don't record it."""
+    """Returns what was trained, for citing the comparison; prediction files don't record it."""
     about = {"compared": time.strftime("%Y-%m-%d")}
     if not states:
         return about

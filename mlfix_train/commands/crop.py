@@ -1,4 +1,4 @@
-"""``mlfix crop``: photos with boxes to crops and a sample table."""
+"""``mlfix crop``: turns photos with boxes into crops and a sample table."""
 
 from pathlib import Path
 

@@ -44,7 +44,7 @@ def run(cfg: DemoConfig) -> dict[str, Any]:
         print(f"\n[{next(numbers)}] {text} ({passed} so far)", flush=True)
 
     print(f"The whole loop on rendered signs: {n_runs} short training runs, a few minutes on")
-    print(f"two cores. Everything is written to {out}; run again, the demo continues where it stopped.")
+    print(f"two cores. Everything is written to {out}; run it again to continue where it stopped.")
 
     heading("Plant wrong labels among the speed limits")
     table = plant_signs(cfg, out)
@@ -142,7 +142,7 @@ def _report(result: dict[str, Any], out: Path) -> None:
     share = result["found"] / max(result["planted"], 1)
     reviewed = f"the {result['reviewed']} most suspicious of {result['samples']:,} samples"
     print("\nThe errors were planted, so the true labels are known. Error on all held-out speed limits by true labels")
-    print("(the comparison above knows only what the reviewer marked as invalid, and leaves it out):")
+    print("(the comparison above only leaves out what the reviewer marked as invalid):")
     print(f"           {errors}")
     print(f"Found      {result['found']} of {result['planted']} planted errors ({share:.0%}) among {reviewed}")
     if result["slices"]["speed"]["verdict"] not in ("better", "worse"):

@@ -1,4 +1,4 @@
-"""``mlfix export``: an audit to the files of another tool, or fixes of crops back into their annotations."""
+"""``mlfix export``: writes an audit for another tool, or fixes of crops back to their annotations."""
 
 import logging
 import os
@@ -46,11 +46,11 @@ def _export_fixes(cfg: ExportConfig) -> list[Path]:
         raise ConfigError(f"to={cfg.to}: crops={cfg.crops} came from {info['format']}", hint)
     source = open_boxes(info["data"])
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        hint = "give a new folder: out=<folder>; originals are never overwritten"
+        hint = "set a new folder: out=<folder>; originals are never overwritten"
         raise ConfigError(f"out={out} is not empty", hint)
     if Path(os.path.abspath(out)).is_relative_to(source.folder):
         problem = f"out={out} is inside data.root={source.root}, and would be read as part of it next time"
-        raise ConfigError(problem, "give a folder outside of it: out=<folder>")
+        raise ConfigError(problem, "set a folder outside it: out=<folder>")
     table = read_crops(crops)
     ignore = [*cfg.fixes.ignore, "empty_labels"]  # a label may well vanish from annotations
     fixes = read_matching_fixes(replace(cfg.fixes, ignore=ignore), table)
@@ -75,22 +75,24 @@ def _export_audit(cfg: ExportConfig) -> list[Path]:
         missing = ranking["sample_id"][~ranking["sample_id"].isin(table.index)]
         if len(missing):
             problem = f"{len(missing):,} audited samples are no longer in the data, such as {missing.iloc[0]}"
-            raise DataError(problem, "audit the data as they are now")
+            raise DataError(problem, "audit the current data")
     if cfg.fixes.path is not None:
         if table is None:
-            raise ConfigError("fixes.path needs the data, and this audit was made from files", "leave it out")
+            raise ConfigError(
+                "fixes.path needs the data, but this audit was made from prediction files", "remove fixes.path"
+            )
         fixes = read_matching_fixes(cfg.fixes, table)
         assert fixes is not None
         fixed = exporters.apply_fixes(ranking, fixes)
         applied = int(ranking["sample_id"].isin(fixes.index).sum())
-        print(f"fixes      {applied:,} applied, {len(ranking) - len(fixed):,} of them leave the sample out")
+        print(f"fixes      {applied:,} applied, {len(ranking) - len(fixed):,} of them exclude the sample")
         ranking = fixed
     labels = sorted({*ranking["given_label"], *info["label_names"]})
     ranking, out = ranking.head(cfg.top or len(ranking)), Path(cfg.out).expanduser()
     if cfg.to == "cleanlab":
         files = exporters.write_cleanlab(ranking, labels, out, _pred_probs(runs, ranking, labels) if runs else None)
     elif table is None:
-        problem = f"audit={cfg.audit} was made from files of predictions, which name no images"
+        problem = f"audit={cfg.audit} was made from prediction files, which do not list images"
         raise DataError(problem, "audit run directories, or export to=cleanlab")
     else:
         paths = {str(sample): str(path) for sample, path in table["path"].items()}
@@ -104,14 +106,14 @@ def _export_audit(cfg: ExportConfig) -> list[Path]:
 
 
 def _pred_probs(runs: AuditedRuns, ranking: pd.DataFrame, labels: list[str]) -> np.ndarray | None:
-    """Returns the mean probabilities of the exported samples, if the runs kept them and know all labels."""
+    """Returns the mean probabilities of the exported samples, if the runs kept them and were trained on all labels."""
     held_out = runs.held_out()
     probabilities = mean_probabilities(runs, held_out)
     if probabilities is None:
-        log.warning("the runs kept no probabilities (audit.probabilities=true): pred_probs.npy is not written")
+        log.warning("the runs were trained without audit.probabilities=true: pred_probs.npy is not written")
         return None
     if labels != held_out.class_names:
-        log.warning("the fixes add labels that the runs don't know: pred_probs.npy is not written")
+        log.warning("the fixes add labels that the runs were not trained on: pred_probs.npy is not written")
         return None
     rows = held_out.rows_of(ranking["sample_id"])
     if (rows < 0).any():

@@ -43,7 +43,7 @@ def read_samples(data: Mapping[str, Any]) -> pd.DataFrame:
         validate_table(table, source_name(data))
     if not isinstance(table, pd.DataFrame):
         raise ConfigError(
-            f"{source_name(data)} holds photos with boxes, not samples",
+            f"{source_name(data)} contains photos with boxes, not samples",
             "crop them first: mlfix crop data.root=<folder>; then data=crops data.root=crops",
         )
     return table
@@ -59,7 +59,7 @@ def open_boxes(data: Mapping[str, Any]) -> AnnotationFormat:
     source = instantiate(data, "data")
     if not isinstance(source, AnnotationFormat):
         reason = f"{data.get('_target_')} is not an AnnotationFormat"
-        problem = f"{source_name(data)} holds samples, not photos with boxes ({reason})"
+        problem = f"{source_name(data)} contains samples, not photos with boxes ({reason})"
         raise ConfigError(problem, "use data=boxes, mtsd, coco, yolo or voc; samples need no cropping")
     return source
 
@@ -76,7 +76,7 @@ def read_matching_fixes(fixes: FixesConfig, table: pd.DataFrame) -> pd.DataFrame
         return None
     matched = match_fixes(read_fixes(fixes.path), table, fixes.ignore)
     if not len(matched):
-        log.warning("fixes.path=%s holds no fixes", fixes.path)
+        log.warning("fixes.path=%s contains no fixes", fixes.path)
     return matched
 
 
@@ -101,7 +101,7 @@ def check_out(out: str, data: Mapping[str, Any]) -> Path:
         root = Path(str(data["root"])).expanduser().resolve()
         if place.resolve().is_relative_to(root):
             raise ConfigError(
-                f"out={out} lies in data.root={data['root']}, so its pictures would become samples next time",
-                "set a folder outside of it: out=<folder>",
+                f"out={out} is inside data.root={data['root']}, so its pictures would become samples next time",
+                "set a folder outside it: out=<folder>",
             )
     return place

@@ -22,10 +22,10 @@ def format_duration(seconds: float) -> str:
 
 
 class ProgressBar:
-    """Shows on standard error how far long work is, how fast it goes and how long it still takes.
+    """Shows progress, speed and time left of long work on standard error.
 
     Instances are the ``progress(done, total)`` callbacks that library functions take. Work that ends within a second
-    shows nothing where there is no terminal. ``description`` says what is done, such as ``"embedding images"``.
+    shows nothing where there is no terminal. ``description`` is the work, such as ``"embedding images"``.
     """
 
     def __init__(self, description: str) -> None:

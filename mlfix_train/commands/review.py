@@ -115,7 +115,7 @@ def _check_paths(cfg: ReviewConfig) -> Path:
             problem = f"{out / name} is a folder; the review writes a file of this name"
             raise ConfigError(problem, "rename it, or set another out=<folder>")
     if cfg.order not in ("auto", "none") and not Path(cfg.order).expanduser().exists():
-        raise DataError(f"order={cfg.order} does not exist", "give the directory that `mlfix sort` wrote, auto or none")
+        raise DataError(f"order={cfg.order} does not exist", "set order=<output folder of mlfix sort>, auto or none")
     return out
 
 
@@ -158,15 +158,19 @@ def _run_config(cfg: ReviewConfig, run_paths: Sequence[str]) -> dict[str, Any]:
         with contextlib.suppress(MlfixError, OSError):
             config: dict[str, Any] = RunDirectory(Path(path)).require()["config"]
             return config
-    reason = "is of runs that no longer exist" if run_paths else "was made from files, which do not name the images"
-    raise DataError(f"audit={cfg.audit} {reason}", "give the images too: data.root=<folder>")
+    reason = (
+        "was made from runs that no longer exist"
+        if run_paths
+        else "was made from prediction files, which do not list images"
+    )
+    raise DataError(f"audit={cfg.audit} {reason}", "set data.root=<folder> too")
 
 
 def _check_audited_samples(ranking: pd.DataFrame, table: pd.DataFrame, source: str) -> None:
     missing = ranking["sample_id"][~ranking["sample_id"].isin(table.index)]
     if len(missing) == len(ranking):
         problem = f"{source} has none of the audited samples, such as {missing.iloc[0]}"
-        raise DataError(problem, "give the data that was audited")
+        raise DataError(problem, "use the data that was audited")
     if len(missing):
         text = "%d audited samples, such as %s, are no longer in the data and left out"
         log.warning(text, len(missing), missing.iloc[0])
@@ -195,7 +199,7 @@ def _read_or_make_order(
     n_readable = len(ids) - len(store.unreadable)
     if n_readable < MIN_SORTED:
         return None
-    better = "order=<directory of mlfix sort> for a better order, order=none for none"
+    better = "set order=<output folder of mlfix sort> for a better order, or order=none"
     log.info("sorting %s images by their pixels, once (%s)", f"{n_readable:,}", better)
     # In a process of its own, so that this one stays small and does not load torch.
     size = int(store.shape[1])

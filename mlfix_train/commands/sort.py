@@ -183,4 +183,4 @@ def _print_summary(summary: dict[str, Any], order: pd.DataFrame, out: Path, pict
         print("duplicates none")
     if summary["unreadable"]:
         print(f"unreadable {summary['unreadable']:,} images, left out")
-    print(f"pictures   {pictures[0]} and {len(pictures) - 1} more beside it", flush=True)
+    print(f"pictures   {pictures[0]} and {len(pictures) - 1} more in the same folder", flush=True)

@@ -131,7 +131,7 @@ def _build_datamodule(cfg: TrainConfig, arguments: dict[str, Any]) -> DataModule
 def _sorting_task(cfg: TrainConfig) -> TrainingTask:
     for key, value in (("arm", cfg.arm), ("fixes.path", cfg.fixes.path), ("split.folds", cfg.split.folds)):
         if value != ("original" if key == "arm" else None):
-            why = "model=sorting_network, which sees no labels and holds nothing out"
+            why = "model=sorting_network, which uses no labels and holds nothing out"
             raise ConfigError(f"{key}={value} has no effect on {why}", "leave it out")
     data = ViewDataModule(read_samples(cfg.data), cfg.pixels.cache, cfg.views, **_loading(cfg))
     return SortingNetworkTask(data, lambda: build_module(cfg))
@@ -144,7 +144,7 @@ def _loading(cfg: TrainConfig) -> dict[str, Any]:
 
 
 def build_module(cfg: TrainConfig, **extra: Any) -> Any:
-    """Builds the LightningModule with the recipe, the seed and ``extra``, as far as it takes them."""
+    """Builds the LightningModule with the recipe, the seed and ``extra``, if it accepts them."""
     accepted = _accepted(cfg.model, {**extra, "recipe": recipe_of(cfg), "seed": cfg.seed})
     section = dict(cfg.model)
     for key, later in LATER.items():
@@ -157,7 +157,7 @@ def build_module(cfg: TrainConfig, **extra: Any) -> Any:
     module = instantiate(section, "model", **accepted)
     if not isinstance(module, L.LightningModule):
         problem = f"model._target_={cfg.model['_target_']} makes a {type(module).__name__}, not a LightningModule"
-        raise ConfigError(problem, "name a class that inherits from lightning.LightningModule")
+        raise ConfigError(problem, "use a class that inherits from lightning.LightningModule")
     return module
 
 
@@ -234,7 +234,7 @@ def _build_each(
         if one is None:
             continue
         if not isinstance(one, Mapping):
-            raise ConfigError(f"{key}.{name}={one} is a value, not a section", f"name a class: {key}.{name}._target_=")
+            raise ConfigError(f"{key}.{name}={one} is a value, not a section", f"set a class: {key}.{name}._target_=")
         missing = {fact: value for fact, value in facts.items() if one.get(fact) is None}
         given = {argument: value for argument, value in one.items() if argument not in missing}
         made = instantiate(given, f"{key}.{name}", **_accepted(one, missing))
@@ -265,7 +265,7 @@ def _target(section: Mapping[str, Any]) -> Any:
 
 
 def _accepted(section: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns those of ``extra`` that the section's ``_target_`` takes."""
+    """Returns the entries of ``extra`` that the section's ``_target_`` accepts."""
     try:
         parameters = inspect.signature(_target(section)).parameters
     except (TypeError, ValueError):
@@ -323,10 +323,10 @@ def _describe_classifier(directory: RunDirectory, state: Mapping[str, Any]) -> t
     wrong = ranking["predicted_label"] != ranking["given_label"]
     error, loss, guessing = 100 * wrong.mean(), ranking["loss"].mean(), math.log(state["data"]["labels"])
     if loss > max(10.0, 3 * guessing):
-        text = "%s: the held-out loss is %.3g and guessing would give %.2f: the training diverged; lower recipe.lr"
+        text = "%s: the held-out loss is %.3g (guessing: %.2f): the training diverged; lower recipe.lr"
         log.warning(text, directory.path, loss, guessing)
     data = state["data"]
-    suspects = "the labels that the model doubts most:"
+    suspects = "the most suspicious labels:"
     if not wrong.any():
         suspects = "none: the model agrees with every held-out label; the highest losses:"
     others = len(list((directory.path / "panels").glob("*.png"))) - 1

@@ -12,26 +12,26 @@ from mlfix_train.errors import ConfigError, check_choice, check_range
 
 @dataclass
 class AuditConfig:
-    """Finished runs to a ranking of suspicious labels, with estimates, panels and a page.
+    """Ranks the held-out labels of finished runs by suspicion, with estimates, panels and a report page.
 
     Args:
-        runs: A run directory, a directory of runs, the folder of an AuditCallback, a glob, or files of predictions of
-            your own: CSV or Parquet with sample_id, label and a column of probabilities per class, or label_prob, or
-            pred and loss; or pred_probs.npy.
+        runs: A run directory, a directory of runs, the folder of an AuditCallback, a glob, or your own prediction
+            files: CSV or Parquet with sample_id, label and one of: a probability column per class, label_prob, or pred
+            and loss; or pred_probs.npy.
         labels: Given labels for runs=pred_probs.npy, in the order of its rows (.npy, or CSV with label and sample_id);
             null: labels.npy or labels.csv beside it.
-        data: Images and groups for predictions in files; runs bring their own.
-        pixels: How the images of data are decoded. size: 64.
-        order: Directory of mlfix sort: its embeddings give the neighbours, and slices are shown in its order.
-        neighbours: What similar images are found by: order | pixels | none | auto (the order if given, else pixels).
-        out: Gets ranking.csv, slices.csv, unranked.csv, audit.json, report.html and panels/.
+        data: Images and groups for prediction files; runs already have them.
+        pixels: How the images of data are decoded. size: 64 by default.
+        order: Output folder of mlfix sort: neighbours are found with its embeddings, slices are shown in its order.
+        neighbours: How similar images are found: order | pixels | none | auto (order if it is set, else pixels).
+        out: Output folder: ranking.csv, slices.csv, unranked.csv, audit.json, report.html and panels/.
         n_panels: Slices of each kind (pairs, labels, your own, near-duplicates) that get a panel, 0 to 1000.
         slices: Your own slices, slices.<name>: a regular expression on the given label, a list of labels, or {column:
             <name>, values: [...]}, {column: <name>, match: <regex>}, {column: <name>} for a slice per value.
         name: Name in titles and in W&B; null: the name of the runs.
-        fixes: Fixes that the panels show as marks.
-        scores: Your own scores of labels, scores.<name>._target_: a LabelScore, or what makes one. They become columns
-            of the ranking, and count towards the suspicion with combine_as.
+        fixes: Fixes to show as marks in the panels.
+        scores: Your own label scores, scores.<name>._target_: a LabelScore, or a function that returns one. They become
+            columns of the ranking; those with combine_as also contribute to the suspicion.
         logger: Where the audit is logged: wandb or none.
     """
 
@@ -53,6 +53,6 @@ class AuditConfig:
         check_range("n_panels", self.n_panels, 0, 1000)
         check_choice("neighbours", self.neighbours, ("auto", "order", "pixels", "none"))
         if self.neighbours == "order" and not self.order:
-            raise ConfigError("neighbours=order needs an order", "give order=<directory of mlfix sort>")
+            raise ConfigError("neighbours=order needs order", "set order=<output folder of mlfix sort>")
         if not self.out.strip(" ."):
-            raise ConfigError(f"out={self.out!r} is not a folder", "give a folder: out=<folder>")
+            raise ConfigError(f"out={self.out!r} is not a folder", "set out=<folder>")

@@ -22,7 +22,7 @@ class AppliedFixes(FixesConfig):
 
 @dataclass
 class CompareConfig:
-    """Compares models trained on the original and on the fixed labels.
+    """Compares models trained on the original labels with models trained on the fixed ones.
 
     Args:
         original: Runs trained on the given labels: a run directory, a directory of them, a glob, a list of these, or
@@ -30,15 +30,15 @@ class CompareConfig:
         fixed: Runs trained with the fixes.
         control: Runs of the control arm; null: none.
         fixes: The fixes that the fixed arm was trained with.
-        ignore: Differences between runs that do not stop: settings, fixes, labels, copies.
+        ignore: Differences between runs to allow instead of stopping: settings, fixes, labels, copies.
         slices: slices.<name>=<regex on the given label>, [labels], or {column: <name>, values: [...]}.
-        samples: CSV or Parquet file with columns for slices and groups; null: the data of the runs.
-        group: Regex on the sample_id that names its photo or track; null: the groups of the data.
+        samples: CSV or Parquet file with columns for slices and groups; null: the data that the runs used.
+        group: Regex on the sample_id that matches the name of its photo or track; null: the groups of the data.
         paired: auto: pair runs of the same seed if both arms are run directories; true: pair by name; false: never.
         resamples: Resamples of the interval and of the permutation test, 100 to 10,000,000.
-        seed: Seed of both.
+        seed: Seed of the resamples and of the permutation test.
         name: Name of the study in titles and in W&B; null: the name of the runs.
-        out: Folder for summary.json, compare.md, compare.html and charts.
+        out: Output folder: summary.json, compare.md, compare.html and charts.
         logger: Where the comparison is logged: logger=wandb or logger=none.
     """
 
@@ -66,4 +66,4 @@ class CompareConfig:
         for name in self.ignore:
             check_choice("ignore", name, IGNORABLE)
         if not self.out.strip(" ."):
-            raise ConfigError(f"out={self.out} names no folder", "set one: out=<folder>")
+            raise ConfigError(f"out={self.out} is not a folder", "set out=<folder>")

@@ -30,7 +30,7 @@ def compose(command: str, overrides: Sequence[str] = (), with_hydra: bool = Fals
     """
     for override in overrides:
         if override.startswith("="):
-            raise ConfigError(f"{override!r} names no key", "write overrides as key=value")
+            raise ConfigError(f"{override!r} has no key", "write overrides as key=value")
     register_schema(command)
     try:
         with _private_hydra(), initialize_config_dir(config_dir(), job_name="mlfix", version_base="1.3"):

@@ -10,17 +10,17 @@ from mlfix_train.errors import ConfigError, check_range
 
 @dataclass(frozen=True)
 class CropConfig(CropSpec):
-    """Photos with boxes to crops and a table of samples.
+    """Turns photos with boxes into crops and a table of samples.
 
     Args:
         data: The photos and boxes; data=boxes detects the format.
-        out: Folder of the crops, <label>/<photo>-<n>.jpg, with samples.parquet, dropped.csv and crop.json.
-        labels: Regular expression; only boxes whose label it matches. null: all.
-        splits: Only photos of these splits, such as [train,val]. []: all.
-        max_unreadable: Fraction of the photos that may be missing or unreadable, 0 to 1; a single one is always
-            allowed, except with 0.
-        workers: Processes; null: one per core.
-        overwrite: Crop again into a folder with crops of other settings.
+        out: Output folder: crops as <label>/<photo>-<n>.jpg, samples.parquet, dropped.csv and crop.json.
+        labels: Regular expression; only boxes with matching labels are cropped. null: all.
+        splits: Crop only photos of these splits, such as [train,val]. []: all.
+        max_unreadable: Fraction of the photos that may be missing or unreadable, 0 to 1; one photo is always
+            allowed unless this is 0.
+        workers: Number of processes; null: one per core.
+        overwrite: Replace crops made with other settings.
     """
 
     data: dict[str, Any] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class CropConfig(CropSpec):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.out.strip(" ."):
-            raise ConfigError(f"out={self.out} names no folder", "give a name: out=<folder>")
+            raise ConfigError(f"out={self.out} is not a folder", "set out=<folder>")
         check_range("max_unreadable", self.max_unreadable, 0, 1)
         if self.workers is not None:
             check_range("workers", self.workers, 1, 1000)
@@ -46,5 +46,5 @@ class CropConfig(CropSpec):
 
     @property
     def spec(self) -> CropSpec:
-        """What decides what a crop shows."""
+        """The settings that determine what a crop shows."""
         return CropSpec(**{item.name: getattr(self, item.name) for item in fields(CropSpec)})

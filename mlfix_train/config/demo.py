@@ -7,19 +7,19 @@ from mlfix_train.errors import check_range
 
 @dataclass
 class DemoConfig:
-    """The whole loop on rendered signs with planted label errors.
+    """Runs the whole loop on rendered signs with planted label errors.
 
     Args:
-        out: Folder for everything.
+        out: Output folder for everything.
         per_class: Images of each of the 22 classes.
         planted: Share of the speed-limit images that get a wrong label, 0.01 to 0.5.
-        budget: Samples that the simulated reviewer sees, from the top of the ranking.
-        seeds: Runs of each arm.
-        folds: Runs of the audit; each holds out one fold.
+        budget: Number of samples that the simulated reviewer checks, from the top of the ranking.
+        seeds: Number of runs of each arm.
+        folds: Number of runs for the audit; each holds out one fold.
         epochs: Epochs of each run.
-        difficulty: Of the images, 0 to 2: blur, noise, haze, occlusion; data=signs uses 1.
-        control: Train the control arm too.
-        seed: Of the images and of the planted errors.
+        difficulty: Difficulty of the images (blur, noise, haze, occlusion), 0 to 2; data=signs uses 1.
+        control: Also train the control arm.
+        seed: Seed of the images and of the planted errors.
     """
 
     out: str = "demo"

@@ -47,7 +47,7 @@ def unknown_key(command: str, key: str) -> ConfigError:
 
 
 def explain(command: str, error: Exception) -> ConfigError:
-    """Returns a :class:`ConfigError` that says in plain words what Hydra or OmegaConf rejected."""
+    """Returns a :class:`ConfigError` that explains in plain words what Hydra or OmegaConf rejected."""
     if isinstance(error, ConfigError):
         return error
     cause: BaseException | None = error

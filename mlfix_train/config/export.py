@@ -12,17 +12,17 @@ TOOLS = ("fiftyone", "label_studio", "cleanlab")
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """An audit to the files of another tool, or fixes of crops back into the annotations they came from.
+    """Exports an audit to another tool, or writes fixes of crops back to the annotations that they came from.
 
     Args:
         to: source (the format that the crops came from: mtsd | coco | yolo | voc) | fiftyone | label_studio | cleanlab.
-        out: Folder of the files.
-        crops: Folder that `mlfix crop` wrote; for to=source, mtsd, coco, yolo, voc.
-        invalid: What becomes of boxes that fixes mark invalid: remove | keep (as they were) | a label that they get,
-            such as other-sign.
-        audit: Folder that `mlfix audit` wrote; for the other tools.
-        top: Only so many samples, the most suspicious; null: all.
-        url: Of an image, for Label Studio; {path} stands for the sample_id, {file} for the full path.
+        out: Output folder.
+        crops: Output folder of mlfix crop; for to=source, mtsd, coco, yolo, voc.
+        invalid: What to do with boxes that fixes mark invalid: remove | keep (as they were) | a label to set, such as
+            other-sign.
+        audit: Output folder of mlfix audit; for the other tools.
+        top: Export only this many samples, the most suspicious; null: all.
+        url: URL of an image, for Label Studio; {path} stands for the sample_id, {file} for the full path.
         fixes: Fixes to apply.
     """
 
@@ -40,15 +40,17 @@ class ExportConfig:
 
         check_choice("to", self.to, (*TOOLS, "source", *FORMATS))
         if not self.out.strip(" ."):
-            raise ConfigError(f"out={self.out} names no folder", "give a name: out=<folder>")
+            raise ConfigError(f"out={self.out} is not a folder", "set out=<folder>")
         if self.to in TOOLS and self.audit is None:
-            raise ConfigError(f"to={self.to} needs audit", f"mlfix export to={self.to} audit=<folder of mlfix audit>")
+            raise ConfigError(
+                f"to={self.to} needs audit", f"set it: mlfix export to={self.to} audit=<output folder of mlfix audit>"
+            )
         for key, value in (("crops", self.crops), ("fixes.path", self.fixes.path)):
             if self.to not in TOOLS and value is None:
                 command = f"mlfix export to={self.to} crops=<folder> fixes.path=<fixes.csv> out=<folder>"
-                raise ConfigError(f"to={self.to} needs {key}", f"give the folder of the crops and the fixes: {command}")
+                raise ConfigError(f"to={self.to} needs {key}", f"set the folder of the crops and the fixes: {command}")
         if self.top is not None:
             check_range("top", self.top, 1, 10**9)
         if "{path}" not in self.url and "{file}" not in self.url:
-            hint = "put {path} or {file} where its path belongs"
-            raise ConfigError(f"url={self.url} has no place for the image", hint)
+            hint = "put {path} or {file} where the path of the image belongs"
+            raise ConfigError(f"url={self.url} does not contain the path of the image", hint)

@@ -1,4 +1,4 @@
-"""What ``mlfix <command> --help`` says of the keys: names, defaults and meanings, from the dataclasses and the YAML."""
+"""Text of ``mlfix <command> --help`` on the keys: names, defaults and meanings, from the dataclasses and the YAML."""
 
 import dataclasses
 import inspect

@@ -23,7 +23,7 @@ def instantiate(section: Mapping[str, Any], key: str, **extra: Any) -> Any:
         ConfigError: The target cannot be imported, or does not take these arguments.
     """
     if not section.get("_target_"):
-        raise ConfigError(f"{key} has no _target_", f"name what builds it: {key}._target_=<module>.<class or function>")
+        raise ConfigError(f"{key} has no _target_", f"set {key}._target_=<module>.<class or function>")
     name = str(section["_target_"])
     factory = _partial(section, key, name)
     _check_arguments(factory, key, name, [argument for argument in section if argument not in SPECIAL], extra)

@@ -17,7 +17,7 @@ def normalize_overrides(overrides: list[str], sweep: bool = False) -> list[str]:
     """Returns overrides, ``key=value`` strings, as Hydra's grammar wants them.
 
     A value that the grammar cannot read, such as a regular expression, is quoted, and so is a path with a comma, unless
-    ``sweep`` says that it separates the values of a sweep. A key of an open section is added where it does not exist.
+    ``sweep`` is set, for which commas separate the values. A key of an open section is added where it does not exist.
 
     Raises:
         ConfigError: A plus sign on a key of a section that takes no further keys.
@@ -53,5 +53,5 @@ def quoted(value: str) -> str:
 
 
 def assign(key: str, value: object) -> str:
-    """Returns ``key='value'``, an override that holds whatever characters the value has."""
+    """Returns ``key='value'``, an override that works whatever characters the value has."""
     return f"{key}={quoted(str(value))}"

@@ -10,22 +10,22 @@ from mlfix_train.errors import ConfigError, check_range
 
 @dataclass
 class ReviewConfig:
-    """The review page, where people mark wrong labels.
+    """Opens the review page, where people mark wrong labels.
 
-    Needs audit=<directory of mlfix audit>, or data.root=<folder of class folders>.
+    Needs audit=<output folder of mlfix audit>, or data.root=<folder of class folders>.
 
     Args:
-        audit: Directory of mlfix audit: shows the most suspicious samples first, with the labels it suggests.
-        out: Folder of fixes.csv and of the files that the review resumes from; the same folder continues it.
-        order: Directory of mlfix sort | none | auto: that of the audit, else images are sorted by their pixels, once.
-        reviewer: Your name, as saved in the fixes; null: that of your account.
+        audit: Output folder of mlfix audit: the most suspicious samples come first, with suggested labels.
+        out: Output folder: fixes.csv, and the state of the review; use the same folder to continue a review.
+        order: Output folder of mlfix sort | none | auto: that of the audit, else images are sorted by pixels, once.
+        reviewer: Your name, as saved in the fixes; null: your account name.
         port: Port of the page; null: 8377, or the next free one; 0: any.
-        host: Address to listen on. 127.0.0.1: this machine only; others, such as 0.0.0.0 (all addresses), let in
-            everyone who has the link, unencrypted.
+        host: Address to listen on. 127.0.0.1: this machine only; with others, such as 0.0.0.0 (all addresses),
+            anyone with the link can connect, unencrypted.
         open: Open the page in the browser.
-        data: Needed without an audit; with one, the images of its runs are shown by default.
+        data: Required without an audit; with one, the default is the data of its runs.
         fixes: Fixes to start with. fixes.ignore=[new_labels] lets reviewers add labels that no sample has yet.
-        pixels: Images on the page. size: as the runs stored them, else 64.
+        pixels: How the images on the page are decoded. size: as in the runs, else 64.
     """
 
     audit: str | None = None
@@ -48,7 +48,7 @@ class ReviewConfig:
             hint = f"use one line of at most {MAX_NAME} characters"
             raise ConfigError(f"reviewer={self.reviewer[:90]!r} is not a valid name", hint)
         if self.audit is None and not self.has_data:
-            hint = "give audit=<directory of mlfix audit>, or data.root=<folder of class folders>"
+            hint = "set audit=<output folder of mlfix audit>, or data.root=<folder of class folders>"
             raise ConfigError("mlfix review needs something to show", hint)
 
     @property

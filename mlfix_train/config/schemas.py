@@ -57,7 +57,9 @@ def to_object(command: str, cfg: DictConfig) -> Any:
         return _to_dataclass(cfg, "")
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"the configuration cannot be resolved: {reason}", "check the ${...}") from error
+        raise ConfigError(
+            f"the configuration cannot be resolved: {reason}", "check the interpolations, ${...}"
+        ) from error
 
 
 def _to_dataclass(node: DictConfig, section: str) -> Any:

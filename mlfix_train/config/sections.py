@@ -11,7 +11,7 @@ class FixesConfig:
 
     Args:
         path: Fixes file: our CSV, or that of MLfix, FiftyOne, Label Studio or cleanlab; null: none.
-        ignore: Problems that do not stop: unknown_samples, new_labels, stale, conflicts, empty_labels.
+        ignore: Problems to allow instead of stopping: unknown_samples, new_labels, stale, conflicts, empty_labels.
     """
 
     path: str | None = None

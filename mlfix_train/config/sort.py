@@ -18,8 +18,8 @@ class DuplicatesConfig:
     """Near-duplicates.
 
     Args:
-        threshold: Distance up to which images are near-duplicates, in the units of the embeddings; 0: identical images
-            only; auto: as close as slightly perturbed copies are.
+        threshold: Largest distance between near-duplicates, in the units of the embeddings; 0: identical images only;
+            auto: the distance between slightly perturbed copies.
     """
 
     threshold: int | float | str = "auto"  # OmegaConf takes an int for a float only where it is named
@@ -33,31 +33,31 @@ class DuplicatesConfig:
 
 @dataclass(frozen=True)
 class SortConfig:
-    """Images in an order that puts similar ones side by side, with near-duplicates and outliers.
+    """Puts images in an order with similar ones side by side, and finds near-duplicates and outliers.
 
     Args:
-        data: The samples; any reader, given by _target_.
-        by: What similarity is measured by: pixels | network | visual_words | lpips | embeddings; auto: embeddings or
-            network if given, else pixels.
+        data: The samples; any reader, set by _target_.
+        by: How similarity is measured: pixels | network | visual_words | lpips | embeddings | auto (embeddings or
+            network if set, else pixels).
         network: Run directory of a sorting network or a classifier; for by=network, by=visual_words, and by=lpips
             without a trunk.
-        embedder: Your own embedder, given by _target_, instead of by.
-        embeddings: File embeddings.npy of an earlier sort, or your own (N, D) array with one row per sample.
+        embedder: Your own embedder, set by _target_, instead of by.
+        embeddings: embeddings.npy of an earlier sort, or a file with your own (N, D) array, one row per sample.
         width: Dimensions that embeddings are projected to (principal components), 1 to 65,536; null: no projection.
-        out: Folder of embeddings.npy, order.parquet, duplicates.csv, sort.json and panels/.
-        initial_order: Folder of an earlier sort to start from; its order is improved, new images are inserted next to
-            similar ones.
+        out: Output folder: embeddings.npy, order.parquet, duplicates.csv, sort.json and panels/.
+        initial_order: Output folder of an earlier sort to start from; its order is improved, and new images are
+            inserted next to similar ones.
         slices: Slices that get a panel, slices.<name>=<regular expression on the label>.
         n_panels: Labels that get a panel, those with the strongest outliers first, 0 to 1000.
-        search_effort: Of the search for a short path, 0 to 10,000; 0 is fastest, 20 saves another half percent.
-        seed: Of samples, projection and search.
+        search_effort: Effort spent on shortening the path, 0 to 10,000; 0 is fastest, 20 shortens it by another 0.5%.
+        seed: Seed of sampling, projection and search.
         device: auto | cpu | cuda | cuda:<n>.
         batch_size: Images embedded at a time.
         lpips: Settings of by=lpips.
         visual_words: Settings of by=visual_words.
         duplicates: Settings of near-duplicates.
-        split: As in mlfix train; near-duplicates across it are reported.
-        pixels: How images are decoded and stored; pixels.cache=outputs/.pixels shares those of mlfix train.
+        split: As in mlfix train; near-duplicates that span both sides are reported.
+        pixels: How images are decoded and stored; pixels.cache=outputs/.pixels shares the cache of mlfix train.
     """
 
     data: Any = field(default_factory=dict)
@@ -88,11 +88,11 @@ class SortConfig:
         check_choice("by", self.by, KINDS)
         for by, key in (("network", "network"), ("visual_words", "network"), ("embeddings", "embeddings")):
             if self.by == by and not getattr(self, key):
-                raise ConfigError(f"by={by} needs {key}", f"set {key}=<...>, or by=pixels, which needs nothing")
+                raise ConfigError(f"by={by} needs {key}", f"set {key}=<...>, or by=pixels, which needs no other key")
         if self.width is not None:
             check_range("width", self.width, 1, 65_536)
         if not self.out.strip(" ."):
-            raise ConfigError(f"out={self.out} names no folder", "give a name: out=<folder>")
+            raise ConfigError(f"out={self.out} is not a folder", "set out=<folder>")
         check_range("n_panels", self.n_panels, 0, 1000)
         check_range("search_effort", self.search_effort, 0, 10_000)
         check_range("seed", self.seed, 0, 2**31)

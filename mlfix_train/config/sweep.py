@@ -19,7 +19,7 @@ PATH_KEYS = ("outputs", "name", "arm", "seed", "split.folds", "split.fold")
 
 
 def plan_sweep(overrides: Sequence[str]) -> list[SweepRun]:
-    """Returns the runs that ``mlfix train -m <overrides>`` asks for, in the order in which they are started.
+    """Returns the runs of ``mlfix train -m <overrides>``, in the order in which they are started.
 
     Every combination of the swept values is a run; the values of ``hydra.sweeper.params`` (``sweep=before_after``)
     are swept too, unless an override sets the same key. Overrides are as Hydra reads them, without flags.

@@ -19,13 +19,13 @@ REPORTS = ("auto", "full", "line")
 
 @dataclass
 class AuditConfig:
-    """What a classifier's run writes and logs about its held-out samples.
+    """What the run of a classifier writes and logs about its held-out samples.
 
     Args:
         table_rows: Rows of the ranked table with thumbnails in W&B, 0 to 108.
-        n_panels: Slices of each kind, pairs of given and suggested label, and labels, that get a panel.
-        every_n_epochs: Epochs between panels while training goes on; null: only at the end.
-        probabilities: Write the whole probability matrix too.
+        n_panels: Slices of each kind (pairs of given and suggested label; labels) that get a panel.
+        every_n_epochs: Epochs between panels during training; null: only at the end.
+        probabilities: Also write the whole probability matrix.
     """
 
     table_rows: int = 100
@@ -45,7 +45,7 @@ class CheckpointConfig:
     """What is kept of a finished run.
 
     Args:
-        keep: weights | none.
+        keep: weights (checkpoints/model.ckpt) | none.
     """
 
     keep: str = "weights"
@@ -56,33 +56,34 @@ class CheckpointConfig:
 
 @dataclass
 class TrainConfig:
-    """One run of a classifier, or of the sorting network (model=sorting_network).
+    """Trains a classifier, or the sorting network (model=sorting_network).
 
     Args:
-        data: The samples; any reader, given by _target_.
+        data: The samples; any reader, set by _target_.
         recipe: Learning rates and epochs.
-        model: Any LightningModule, given by _target_; it is called with labels, recipe and seed, if it takes them.
-            model.optimizer and model.scheduler of ours are any of torch's, given by _target_, in place of the recipe's.
-        datamodule: A class of your own, given by _target_, in place of mlfix_train.data.loading.datamodule.DataModule;
-            it is called with the same arguments, as far as it takes them.
-        trainer: Any arguments of lightning.Trainer; an object, such as a profiler, is given by _target_.
-        logger: Lightning loggers by name, each given by _target_; several at once: logger=[csv,wandb].
-        callbacks: Further Lightning callbacks by name, each given by _target_.
+        model: Any LightningModule, set by _target_; labels, recipe and seed are passed if it accepts them. With our
+            models, model.optimizer and model.scheduler replace the recipe's by any of torch's, set by _target_.
+        datamodule: Your own class, set by _target_, instead of mlfix_train.data.loading.datamodule.DataModule; of its
+            arguments, those that your class accepts are passed.
+        trainer: Any arguments of lightning.Trainer; an object, such as a profiler, is set by _target_.
+        logger: Lightning loggers by name, each set by _target_; several at once: logger=[csv,wandb].
+        callbacks: Further Lightning callbacks by name, each set by _target_.
         name: Name of the study; the run directory is <outputs>/<name>/<arm>/seed=<seed>[,fold=<fold>].
         outputs: Folder of all run directories.
-        seed: Of the weights, the order of the data, augmentation, and the control arm's draw.
-        arm: original | fixed | control: what the fixes do to the training set.
-        jobs: Runs of a sweep (-m) trained at a time, each in its own process; gpus: one per GPU.
-        runs_per_device: Runs of a sweep that share a device, times jobs.
-        retries: How often a run of a sweep that fails unexpectedly is tried again.
+        seed: Seed of the weights, the order of the data, augmentation, and the control arm's random removals.
+        arm: original (given labels) | fixed (with the fixes) | control (as many random samples removed as are marked
+            invalid).
+        jobs: Runs of a sweep (-m) trained in parallel, each in its own process; gpus: one per GPU.
+        runs_per_device: Runs of a sweep that share a device; multiplies jobs.
+        retries: How often a run of a sweep is retried after an unexpected failure.
         report: full | line | auto: what is printed about a finished run; auto: a line in sweeps.
-        overwrite: Train again although the run directory holds a finished run, or a run of other settings.
-        fixes: Applied to training in arm=fixed, counted in arm=control, ignored in arm=original.
+        overwrite: Train again even if the run directory has a finished run, or one with other settings.
+        fixes: Applied to the training set in arm=fixed, counted in arm=control, ignored in arm=original.
         split: Which samples are held out.
         pixels: How images are decoded and stored.
-        augment: Changes to training images.
-        views: For model=sorting_network: how far two views of an image differ that it learns to recognize as one.
-        loader: Batches.
+        augment: Augmentation of training images.
+        views: For model=sorting_network: how much the two views of an image differ.
+        loader: How batches are made.
         audit: What is written and logged about the held-out samples.
         checkpoint: What is kept of a finished run.
     """
@@ -126,11 +127,13 @@ class TrainConfig:
         check_range("retries", self.retries, 0, 100)
         check_range("runs_per_device", self.runs_per_device, 1, 64)
         if self.jobs != "gpus" and not (isinstance(self.jobs, int) and self.jobs >= 1):
-            raise ConfigError(f"jobs={self.jobs} is neither a number from 1 nor gpus", "set jobs=2, for example")
+            raise ConfigError(
+                f"jobs={self.jobs} is neither a whole number of 1 or more nor gpus", "set jobs=2, for example"
+            )
         for key, value in (("outputs", self.outputs), ("name", self.name)):
             if not value.strip(" ."):
-                raise ConfigError(f"{key}={value} is empty", f"give a name: {key}=<folder>")
+                raise ConfigError(f"{key}={value} is empty", f"set {key}=<folder>")
         name = Path(self.name).expanduser()
         if name.is_absolute() or ".." in name.parts:
-            hint = "give a plain name; outputs= sets the folder"
-            raise ConfigError(f"name={self.name} leads out of the folder of runs", hint)
+            hint = "use a plain name; outputs= sets the folder"
+            raise ConfigError(f"name={self.name} points outside the outputs folder", hint)

@@ -1,4 +1,4 @@
-"""Arms: what a run trains on. ``original``, ``fixed``, and ``control``, which separates cleaning from shrinking."""
+"""Arms: what a run trains on. ``original``, ``fixed``, and ``control``: fewer samples, but no fixes."""
 
 from dataclasses import dataclass, field
 

@@ -18,7 +18,7 @@ TRUE_LABEL = "true_label"
 
 
 def plant_uniform(table: pd.DataFrame, fraction: float, seed: int = 0) -> pd.DataFrame:
-    """Gives a random share of all samples another label, drawn uniformly from all other labels.
+    """Relabels a random share of all samples, with a label drawn uniformly from all others.
 
     Raises:
         ConfigError: A fraction out of range.
@@ -27,7 +27,7 @@ def plant_uniform(table: pd.DataFrame, fraction: float, seed: int = 0) -> pd.Dat
     check_range("fraction", fraction, 0, 1)
     names = label_list(table)
     if table["label"].isna().any():
-        raise DataError("errors can't be planted among samples without a label", "give every sample a label")
+        raise DataError("errors can't be planted among samples without a label", "label every sample")
     if len(names) < 2:
         raise DataError("errors can't be planted among fewer than two labels", "use data with two or more labels")
     rng = np.random.default_rng([seed, 1])
@@ -45,7 +45,7 @@ def plant_confusions(
     seed: int = 0,
     whole_groups: bool = False,
 ) -> pd.DataFrame:
-    """Gives a share of the samples *of each label in* ``confusions`` a label that they are easily mistaken for.
+    """Relabels a share of the samples *of each label in* ``confusions`` with one that they are easily mistaken for.
 
     ``confusions`` map a label to the label or labels it is mistaken for, such as ``{"60": ["80"], "80": ["60"]}``. With
     ``whole_groups``, whole photos or tracks are mislabelled in the same way, as many as come closest to the share.
@@ -96,7 +96,7 @@ def _whole_groups(groups: np.ndarray, wanted: int, rng: np.random.Generator) -> 
 def plant_similar(
     table: pd.DataFrame, fraction: float, rivals: Sequence[str], likeness: np.ndarray, seed: int = 0
 ) -> pd.DataFrame:
-    """Gives a share of the samples the label of what they resemble, as people make mistakes.
+    """Relabels a share of the samples with the label of what they resemble, as people make mistakes.
 
     ``rivals`` (N,) are labels that each sample may be mistaken for. A sample is drawn with probability in proportion to
     its ``likeness`` (N,), 0 or more; the share is of those above 0.
@@ -112,7 +112,9 @@ def plant_similar(
     candidates = np.flatnonzero(weight)
     same = candidates[new[candidates] == table["label"].to_numpy(dtype=object)[candidates]]
     if len(same):
-        raise DataError(f"{table.index[same[0]]} has its own label as its rival", "use another label, or likeness 0")
+        raise DataError(
+            f"{table.index[same[0]]} is to be mistaken for its own label", "use another label, or likeness 0"
+        )
     rng = np.random.default_rng([seed, 3])
     # The largest keys are a draw without replacement in proportion to the weights (Efraimidis and Spirakis 2006).
     keys = np.log(rng.random(len(candidates))) / weight[candidates]

@@ -65,7 +65,7 @@ class RunDirectory:
         """Changes keys of ``run.json``, atomically."""
         write_json(self.path / "run.json", {**self.read(), **values})
 
-    def forget(self, before: Mapping[str, Any]) -> None:
+    def restore(self, before: Mapping[str, Any]) -> None:
         """Restores an earlier ``run.json``; if it was empty, removes the file, and an empty directory."""
         if before:
             write_json(self.path / "run.json", before)
@@ -117,7 +117,7 @@ def _short(value: Any) -> str:
 
 
 def _runs_below(folder: str) -> Iterator[Path]:
-    """Yields the folders below ``folder`` that have a ``run.json``; follows links, but not in circles."""
+    """Yields the folders below ``folder`` that have a ``run.json``; follows links, except in cycles."""
     seen = set()
     for parent, names, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
@@ -146,5 +146,5 @@ def find_runs(where: str | Path | list[str], key: str = "runs") -> list[RunDirec
             found |= {os.path.realpath(path): RunDirectory(path) for path in sorted(_runs_below(place))}
     if not found:
         hint = "set a run directory such as outputs/<name>/original/seed=0, or a directory of them"
-        raise RunError(f"{key}={format_list(patterns)} holds no run (no run.json below it)", hint)
+        raise RunError(f"{key}={format_list(patterns)} contains no run (no run.json below it)", hint)
     return sorted(found.values(), key=lambda run: str(run.path))

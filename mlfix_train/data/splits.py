@@ -35,8 +35,8 @@ class SplitSpec:
         fraction: Share of every label that is held out, 0.01 to 0.9; not used with folds or column.
         seed: Seed of the draw; not the run's seed, so that all runs hold out the same samples.
         folds: Number of folds K, 2 or more, instead of a fraction; every sample is held out in exactly one of them.
-        fold: Which fold is held out, 0 to K - 1.
-        column: Take the split from this column of the data instead of drawing it.
+        fold: The fold to hold out, 0 to K - 1.
+        column: Use the split in this column of the data instead of drawing one.
         held_out_values: Values of that column that are held out; all others must be train or training.
         train_only: Labels that are trained on and never held out, such as other-sign.
         grouped: Keep the samples of one photo or track (data.group) on one side.

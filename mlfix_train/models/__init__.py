@@ -5,5 +5,5 @@
 * ``compile.py``: ``torch.compile`` where it is worth it, and the largest batch that fits
 * ``backbones/``: timm backbones with a head, our small backbone, fast convolutions on CPUs
 * ``ssl/``: the sorting network, which learns image similarity without labels
-* ``embedding/``: embedders, from images to vectors whose distances say how different they look
+* ``embedding/``: embedders, from images to vectors whose distances measure how different they look
 """

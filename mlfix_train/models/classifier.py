@@ -91,5 +91,5 @@ class Classifier(RecipeModule):
             other = sorted(set(labels) ^ set(self.labels))
             how = f"they differ in {format_list(other)}" if other else "their order differs"
             problem = f"the checkpoint was made for {len(labels)} labels, the data has {len(self.labels)}; {how}"
-            hint = "give the data that it was made with, or start again with another name= (or overwrite=true)"
+            hint = "use the data that it was trained on, or start again with another name= (or overwrite=true)"
             raise RunError(problem, hint)

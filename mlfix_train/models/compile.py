@@ -1,4 +1,4 @@
-"""``torch.compile`` where it is worth it, with a fallback to eager, and the largest batch that fits into memory."""
+"""``torch.compile`` where it pays off, with a fallback to eager, and the largest batch that fits into memory."""
 
 import logging
 from collections.abc import Callable
@@ -24,14 +24,14 @@ def maybe_compile(
     steps: int,
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Forward | None:
-    """Compiles a network if that is wanted, and tries one step of it on images of ``shape``.
+    """Compiles a network if that is set, and tries one step of it on images of ``shape``.
 
     If ``wanted`` is ``auto``, it compiles on a GPU in trainings of :data:`MIN_STEPS` or more. On CPUs it does not: the
     gain there was 4% (``docs/benchmarks.md``). ``precision`` makes the context of the forward pass, such as autocast.
 
     Returns:
-        The compiled forward pass, or ``None``: not wanted, or it failed, which a warning says. The network stays as it
-        is.
+        The compiled forward pass, or ``None`` if compiling is off or failed (with a warning). The network is
+        unchanged.
 
     Raises:
         torch.OutOfMemoryError: The step does not fit into memory.

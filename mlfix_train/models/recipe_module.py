@@ -22,7 +22,7 @@ CHECK_EVERY = 25
 
 
 class RecipeModule(L.LightningModule):
-    """A backbone and what sits on it, trained by a :class:`Recipe`.
+    """A backbone and a head, trained by a :class:`Recipe`.
 
     Args:
         network: Maps normalized images to a tensor; it has ``backbone``, ``mean`` and ``std``.
@@ -86,7 +86,7 @@ class RecipeModule(L.LightningModule):
         raise NotImplementedError
 
     def run_step(self, images: Tensor) -> Tensor:
-        """Runs the network on the images of a training step, compiled if that is wanted."""
+        """Runs the network on the images of a training step, compiled if that is set."""
         return self(images) if self.compiled is None else self.compiled(images)
 
     def log_loss(self, loss: Tensor, n_samples: int) -> None:
@@ -142,7 +142,7 @@ class NonFiniteLossGuard(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Records whether the step's loss is finite; raises a RunError now and then if one was not."""
+        """Records whether the loss is finite; every few steps, raises a RunError if one was not."""
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if not isinstance(loss, Tensor):
             return  # a module that optimizes by itself need not return its loss

@@ -1,4 +1,4 @@
-"""Settings of a training: the section ``recipe``. Does not import torch; :mod:`.schedules` makes rates of it."""
+"""Settings of a training: the section ``recipe``. Does not import torch; :mod:`.schedules` turns it into rates."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,19 @@ RECIPES = ("finetune", "scratch")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long a network is trained, and how fast which part of it learns. Presets are in ``configs/recipe``.
+    """Length of the training, and the learning rates of the parts of the network. Presets are in ``configs/recipe``.
 
     Args:
         name: finetune (fastai's fine_tune, the published recipe: the head alone, then everything, earlier layers
             slower) | scratch (one cycle for a network without pretrained weights).
         epochs: Epochs in which everything is trained.
-        frozen_epochs: Epochs before them in which only the head and the norms are trained.
-        lr: Highest learning rate; of the head in the frozen epochs for finetune, which then halves it.
-        discriminative_lr_ratio: Learning rate of the head over that of the earliest layers, 1 or more.
-        pct_start: Share of the unfrozen steps in which the rate rises, 0.01 to 0.99.
-        div_factor: Highest learning rate over the first, 1 or more.
-        weight_decay: Decoupled, 0 to 10; norms and biases have none.
-        label_smoothing: 0 to 0.5; more than 0 makes the losses of wrong labels stand out less.
+        frozen_epochs: Epochs before those in which only the head and the norms are trained.
+        lr: Highest learning rate. With finetune: that of the head in the frozen epochs; halved after them.
+        discriminative_lr_ratio: Learning rate of the head divided by that of the earliest layers, 1 or more.
+        pct_start: Share of the unfrozen steps with a rising learning rate, 0.01 to 0.99.
+        div_factor: Highest learning rate divided by the first, 1 or more.
+        weight_decay: Decoupled weight decay, 0 to 10; none for norms and biases.
+        label_smoothing: Label smoothing, 0 to 0.5; above 0, the losses of wrong labels stand out less.
 
     Raises:
         ConfigError: A value out of its range.

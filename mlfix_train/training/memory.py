@@ -1,4 +1,4 @@
-"""Out of memory: an error that says which batch size fits."""
+"""Out of memory: an error that suggests a batch size that fits."""
 
 from __future__ import annotations
 

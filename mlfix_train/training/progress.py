@@ -1,4 +1,4 @@
-"""Progress of a training: ``metrics.csv``, and one report per epoch for whoever shows it."""
+"""Progress of a training: ``metrics.csv``, and one report per epoch, for display."""
 
 from __future__ import annotations
 

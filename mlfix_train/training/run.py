@@ -99,7 +99,7 @@ def train_run(directory: RunDirectory, task: TrainingTask, options: RunOptions) 
 
     Raises:
         MlfixError: The data, the settings, or an earlier run in this directory can't be used.
-        KeyboardInterrupt: The training was interrupted; ``run.json`` says so.
+        KeyboardInterrupt: The training was interrupted; ``run.json`` records it.
     """
     if getattr(rank_zero_only, "rank", 0):
         _fit(directory, task, options, {})
@@ -135,9 +135,9 @@ def needs_training(directory: RunDirectory, task: TrainingTask, options: RunOpti
         return True  # nothing was learned yet, so other settings lose nothing
     changed = differences(before.get("identity", {}), options.identity)
     if changed:
-        problem = f"{directory.path} holds a run of other settings ({before.get('status')})"
+        problem = f"{directory.path} contains a run with other settings ({before.get('status')})"
         details = [*changed[:8], *([f"... and {len(changed) - 8} more"] if len(changed) > 8 else [])]
-        raise RunError(problem, "give another name=, or overwrite=true to train it again", details)
+        raise RunError(problem, "set another name=, or overwrite=true to train it again", details)
     return not finished or not task.is_complete(directory)
 
 
@@ -158,7 +158,7 @@ def _status_on_error(directory: RunDirectory, before: Mapping[str, Any]) -> Iter
         directory.update(status=INTERRUPTED, finished=_now())
         raise KeyboardInterrupt from None
     except ConfigError:
-        directory.forget(before)
+        directory.restore(before)
         raise
     except BaseException as error:
         directory.update(status=FAILED, finished=_now(), error=f"{type(error).__name__}: {error}")

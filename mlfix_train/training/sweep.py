@@ -1,4 +1,4 @@
-"""Sweeps: many runs, how each attempt at one ended, and what became of all of them."""
+"""Sweeps: many runs, how each attempt at one ended, and the states of all."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def count_workers(jobs: int | str, runs_per_device: int, gpus: int) -> tuple[int
     check_range("runs_per_device", runs_per_device, 1, 64)
     if jobs == "gpus":
         if not gpus:
-            raise ConfigError("jobs=gpus, but no GPU is visible", "give a number of processes: jobs=2")
+            raise ConfigError("jobs=gpus, but no GPU is visible", "set a number of processes: jobs=2")
         return gpus * runs_per_device, gpus
     if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
-        raise ConfigError(f"jobs={jobs} is neither a number of processes nor `gpus`", "give jobs=1 or more, or gpus")
+        raise ConfigError(f"jobs={jobs} is neither a number of processes nor `gpus`", "set jobs=1 or more, or gpus")
     return jobs * runs_per_device, gpus if jobs > 1 else 0
 
 

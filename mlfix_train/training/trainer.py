@@ -27,19 +27,19 @@ ARGUMENTS = tuple(name for name in inspect.signature(L.Trainer.__init__).paramet
 """Every argument of ``lightning.Trainer``."""
 HARDWARE = ("accelerator", "devices", "num_nodes", "strategy")
 UNKNOWN_METRIC = "conditioned on metric"
-"""Part of what Lightning's EarlyStopping says about a metric that nothing logs."""
+"""Part of the message of Lightning's EarlyStopping about a metric that is not logged."""
 IGNORED_WARNINGS = (
     "does not have many workers|Checkpoint directory .* exists|dirpath has changed|number of training batches|"
     r"isinstance.*LeafSpec|sync_dist=True|lr_scheduler.step.*before.*optimizer.step|is_namedtuple_instance|TF32|"
     "litlogger|fork|tensorboardX"
 )
-"""Pattern of warnings that say nothing to the user of a run."""
+"""Pattern of warnings that are irrelevant to the user of a run."""
 DISTRIBUTED_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables that Lightning sets when it starts further processes."""
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps the last epoch; beside other checkpoint callbacks, whatever their settings."""
+    """Keeps the last epoch; works together with any other checkpoint callbacks."""
 
     @property
     def state_key(self) -> str:
@@ -124,8 +124,8 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
         problem = "would divide batches that are already divided among the processes"
         raise ConfigError(f"trainer.use_distributed_sampler=true {problem}", "leave it out")
     if arguments.get("max_epochs") == -1 and arguments.get("max_steps", -1) == -1:
-        problem = "trainer.max_epochs=-1 gives the training no end, which the one-cycle schedule needs to know"
-        raise ConfigError(problem, "give recipe.epochs, trainer.max_epochs or trainer.max_steps")
+        problem = "trainer.max_epochs=-1 sets no end, but the one-cycle schedule needs one"
+        raise ConfigError(problem, "set recipe.epochs, trainer.max_epochs or trainer.max_steps")
     return arguments
 
 
@@ -142,7 +142,7 @@ def count_processes(options: Mapping[str, Any]) -> int:
 
 @contextmanager
 def explain_misconfiguration(more: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Turns what Lightning says about settings that do not fit together into an error with a hint.
+    """Turns Lightning's message about incompatible settings into an error with a hint.
 
     Args:
         more: Further exceptions that can only come from settings.

@@ -98,9 +98,9 @@ def test_groups_give_twins_and_probabilities_of_zero_are_taken(problem: Problem)
         ({"labels": [0, 1]}, "labels has 2 rows, pred_probs 2,000"),
         ({"embeddings": np.zeros((3, 2))}, "embeddings has 3 rows"),
         ({"groups": ["a"]}, "groups has 1 rows"),
-        ({"labels": np.full(2000, 4)}, "2,000 labels are of no column of pred_probs, such as 4"),
+        ({"labels": np.full(2000, 4)}, "2,000 labels match no column of pred_probs, such as 4"),
         ({"labels": ["x"] * 2000, "class_names": list("abcd")}, "such as x"),
-        ({"labels": ["x"] * 2000}, "there are 1 class names, pred_probs has 4 columns"),
+        ({"labels": ["x"] * 2000}, "there are 1 class names, but pred_probs has 4 columns"),
         ({"class_names": list("abc")}, "there are 3 class names"),
         ({"pred_probs": np.ones((2000, 4))}, "pred_probs: row 0 is not a probability distribution"),
     ],
@@ -173,8 +173,8 @@ def test_files_of_predictions(predictions: Callable[..., pd.DataFrame], tmp_path
     assert steps == ["reading predictions 1/2", "reading predictions 2/2"]
     assert set(audit.ranking["runs"]) == {2}
     assert audit.title == f"{tmp_path.name}, 2 runs"
-    assert audit.about["images"] == "files of predictions name no images: give data.root=<folder>"
-    with pytest.raises(ConfigError, match="neighbours=order needs an order"):
+    assert audit.about["images"] == "prediction files do not list images: set data.root=<folder>"
+    with pytest.raises(ConfigError, match="neighbours=order needs order"):
         Audit.from_runs(tmp_path, neighbours="order")
     with pytest.raises(RunError, match="nowhere matches nothing"):
         Audit.from_runs(tmp_path / "nowhere")

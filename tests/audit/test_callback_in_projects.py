@@ -335,7 +335,7 @@ def bad(audit: dict[str, Any] | None = None, val: Any = None, gives: str = "logi
 @pytest.mark.parametrize(
     ("audit", "gives", "problem"),
     [
-        ({"class_names": ["cat", "dog"]}, "logits", "logits have 3 columns, there are 2 class names"),
+        ({"class_names": ["cat", "dog"]}, "logits", "logits have 3 columns, but there are 2 class names"),
         ({"class_names": ["cat", "dog", "cat"]}, "logits", "class_names has 1 names twice: cat"),
         ({"sample_ids": IDS[:-1]}, "logits", "41 sample_ids, the validation dataset has 42 rows"),
         ({"sample_ids": [*IDS, "more"]}, "logits", "43 sample_ids"),
@@ -343,8 +343,8 @@ def bad(audit: dict[str, Any] | None = None, val: Any = None, gives: str = "logi
         ({"images": np.zeros((3, 8, 8, 3), np.uint8)}, "logits", "3 images for 42 samples"),
         ({"groups": ["a", "b"]}, "logits", "2 groups for 42 samples"),
         ({"outputs": "scores"}, "dict", "returns a dict with logits"),
-        ({}, "loss", "validation_step returns the loss alone, no logits"),
-        ({}, "nothing", "validation_step returns nothing, no logits"),
+        ({}, "loss", "validation_step returns the loss alone, not logits"),
+        ({}, "nothing", "validation_step returns nothing, not logits"),
         ({}, "named", "a dict with scores, loss"),
         ({}, "single", r"logits have the shape \(8,\)"),
         ({}, "short", "7 logits, 8 label of one batch"),
@@ -373,7 +373,7 @@ def test_a_dataset_that_shuffles_by_itself_is_found_out() -> None:
         def __getitem__(self, index: int) -> Any:
             return super().__getitem__(int(torch.randint(N, ())))
 
-    with pytest.raises(MlfixError, match="differ from those of the validation before"):
+    with pytest.raises(MlfixError, match="differ from those of the previous validation"):
         fit(AuditCallback("out"), DataLoader(Shuffled(*tensors()), 8))
 
 

@@ -154,7 +154,7 @@ def test_other_data_other_labels_and_damaged_probabilities_are_errors(place: Pat
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        (["neighbours=order"], "neighbours=order needs an order"),
+        (["neighbours=order"], "neighbours=order needs order"),
         (["neighbours=near"], "neighbours=near"),
         (["slices=3"], "slices is a section, not a single value"),
         (["slices.x=zebra"], "matches none of the labels"),
@@ -256,7 +256,7 @@ def test_fixes_are_applied_on_the_way_out(audited: Path, place: Path, tmp_path: 
     )
     keys = (f"audit={audited}", f"out={tmp_path}/c", f"fixes.path={tmp_path}/fixes.csv")
     answer = mlfix("export", *keys, "to=cleanlab")
-    assert "2 applied, 1 of them leave the sample out" in answer.out
+    assert "2 applied, 1 of them exclude the sample" in answer.out
     table = pd.read_csv(tmp_path / "c/label_issues.csv").set_index("sample_id")
     assert table.loc["disc/000.png", "given_label"] == "disc"
     assert not table.loc["disc/000.png", "is_label_issue"]
@@ -272,7 +272,7 @@ def test_labels_that_fixes_bring_are_exported_too(audited: Path, tmp_path: Path,
     assert "new one" in names
     assert labels.min() >= 0
     assert not (tmp_path / "c/pred_probs.npy").exists()
-    assert "labels that the runs don't know" in answer.err
+    assert "labels that the runs were not trained on" in answer.err
     assert mlfix("export", *keys, "to=label_studio", f"out={tmp_path}/l").code == 0
     assert 'value="new one"' in (tmp_path / "l/label_config.xml").read_text()
 
@@ -301,7 +301,7 @@ def test_labels_that_changed_since_training_are_reported(
         run.write_text(run.read_text().replace(f"{place}/samples.csv", f"{tmp_path}/samples.csv"))
     answer = mlfix("audit", f"runs={tmp_path}/o", f"out={tmp_path}/a", "logger=none", "n_panels=0")
     assert answer.code == 0, answer.err
-    assert "1 labels in the data have changed since the runs were trained" in answer.err
+    assert "1 labels in the data have changed since training" in answer.err
     columns = ["sample_id", "given_label", "suspicion"]
     pd.testing.assert_frame_equal(read_ranking(tmp_path / "a")[columns], read_ranking(audited)[columns])
 
@@ -309,9 +309,9 @@ def test_labels_that_changed_since_training_are_reported(
 @pytest.mark.parametrize(
     ("keys", "words", "code"),
     [
-        (["audit=nowhere", "to=cleanlab"], "holds no audit: audit.json is missing", 1),
+        (["audit=nowhere", "to=cleanlab"], "contains no audit: audit.json is missing", 1),
         (["audit=x", "to=voc"], "to=voc", 2),
-        (["audit=x", "to=label_studio", "url=http://x"], "no place for the image", 2),
+        (["audit=x", "to=label_studio", "url=http://x"], "does not contain the path of the image", 2),
         (["audit=x", "to=cleanlab", "top=0"], "top=0", 2),
     ],
 )

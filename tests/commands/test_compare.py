@@ -75,7 +75,7 @@ def test_the_four_errors_and_the_split_of_the_effect(study: Path, tmp_path: Path
     [
         (["original={study}/o/nothing"], "matches nothing"),
         (["original={study}/shapes"], "no run"),
-        (["fixed={study}/o/default/original"], "a run of the arm original"),
+        (["fixed={study}/o/default/original"], "a run of arm=original"),
         (["slices.x=hexagon"], "matches none of the labels"),
         (["slices.x=["], "not a valid regular expression"),
         (["fixes.path={study}/nofile.csv"], "nofile.csv"),

@@ -209,10 +209,10 @@ def test_a_csv_of_our_own_with_odd_labels_and_columns_for_slices(tmp_path: Path,
         (["original=[{files}/original-preds-0.csv,{files}/original-preds-*.csv]"], "preds-0.csv twice", "once"),
         (
             ["fixed=[{files}/fixed-preds-1.csv,{files}/original-preds-1.csv]"],
-            "original= and fixed= name the same run: {files}/original-preds-1.csv",
-            "each arm its own runs",
+            "original= and fixed= contain the same run: {files}/original-preds-1.csv",
+            "different runs for each arm",
         ),
-        (["fixed={files}"], "fixed={files} holds no run", "a run directory"),
+        (["fixed={files}"], "fixed={files} contains no run", "a run directory"),
         (["control={files}/none"], "control={files}/none matches nothing", "a glob"),
         (["original={files}/none-*.csv"], "original={files}/none-*.csv matches nothing", "a glob"),
         (["original={files}/fixes.csv"], "lacks the columns sample_id, label, pred", "sample_id, label and pred"),
@@ -230,7 +230,7 @@ def test_wrong_files(change: list[str], problem: str, hint: str, files: Path, ml
     ("change", "problem", "hint"),
     [
         ("slices.x=hexagon", "slices.x=hexagon matches none of the labels", "speed-50"),
-        ("slices.x=[stp]", "slices.x names 'stp'", "'stop'"),
+        ("slices.x=[stp]", "slices.x lists 'stp'", "'stop'"),
         ("slices.x={column: light}", "the data has no column 'light'", "samples="),
         ("slices.all=stop", "slices.all: this name is taken", "another name"),
         ("resamples=5", "resamples=5 is out of range", "100 to 10,000,000"),
@@ -238,7 +238,7 @@ def test_wrong_files(change: list[str], problem: str, hint: str, files: Path, ml
         ("seed=-1", "seed=-1 is out of range", "from 0"),
         ("ignore=[copys]", "ignore=copys is not one of settings", "copies"),
         ("resample=500", "unknown key resample", "resamples"),
-        ("out=", "out=", "set one: out=<folder>"),
+        ("out=", "out=", "set out=<folder>"),
     ],
 )
 def test_wrong_settings(change: str, problem: str, hint: str, files: Path, mlfix) -> None:
@@ -253,7 +253,7 @@ def test_pairs_of_files_without_common_numbers(files: Path, mlfix) -> None:
 
 def test_a_file_given_through_a_link_is_the_same_file(files: Path, mlfix) -> None:
     os.symlink(files / "original-preds-2.csv", files / "fixed-preds-9.csv")
-    refused(mlfix("compare", *keys(files)), "name the same run", "its own runs")
+    refused(mlfix("compare", *keys(files)), "contain the same run", "different runs")
     (files / "fixed-preds-9.csv").unlink()
     os.symlink(files / "fixed-preds-2.csv", files / "fixed-preds-9.csv")
     refused(mlfix("compare", *keys(files)), "twice", "once")
@@ -272,7 +272,7 @@ def test_a_copy_under_another_name_is_found(files: Path, mlfix) -> None:
 def test_fixes_of_other_data_are_refused_unless_meant(files: Path, mlfix) -> None:
     (files / "fixes.csv").write_text("sample_id,new_label\nelsewhere/1.jpg,invalid\nelsewhere/2.jpg,stop\n")
     answer = mlfix("compare", *keys(files))
-    refused(answer, f"fixes.path={files}/fixes.csv: none of its 2 lines names a held-out sample", "ignore=[fixes]")
+    refused(answer, f"fixes.path={files}/fixes.csv: none of its 2 lines matches a held-out sample", "ignore=[fixes]")
     assert repr(sorted(IDS)[0]) in answer.err or repr(IDS[0]) in answer.err
 
 
@@ -300,7 +300,7 @@ def test_a_bad_line_names_its_file_and_number(files: Path, mlfix) -> None:
     with open(files / "fixed-preds-4.csv", "a", encoding="utf-8") as file:
         file.write("crops/stop/photo9-99.jpg,stop,low\n")
     answer = mlfix("compare", *keys(files))
-    refused(answer, f"{files}/fixed-preds-4.csv: line 92 has the loss 'low'", "a loss is a number")
+    refused(answer, f"{files}/fixed-preds-4.csv: line 92 has the loss 'low'", "losses must be finite numbers")
 
 
 def test_conflicting_fixes_are_named(files: Path, mlfix) -> None:
@@ -430,7 +430,7 @@ def test_no_finished_run_is_no_result(runs: Path, mlfix) -> None:
 
 def test_runs_of_the_other_arm_are_refused(runs: Path, mlfix) -> None:
     answer = mlfix("compare", *run_keys(runs, f"fixed={runs}/o/study/original"))
-    refused(answer, "holds a run of the arm original", "arm=fixed")
+    refused(answer, "contains a run of arm=original", "arm=fixed")
 
 
 def test_a_file_of_predictions_of_a_run_stands_for_the_run(runs: Path, mlfix) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from box_helpers import ONE, SMALL_PNG
-from photos import COLOURS, WRITE, Photo, for_format, photos, write_coco, write_mtsd, write_yolo
+from photos import COLORS, WRITE, Photo, for_format, photos, write_coco, write_mtsd, write_yolo
 from PIL import Image
 from shapes import FAST, start
 
@@ -34,7 +34,7 @@ def dropped_of(out: Path) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("name", list(WRITE))
-def test_every_box_is_cropped_and_shows_its_colour(name: str, tmp_path: Path, mlfix, monkeypatch) -> None:
+def test_every_box_is_cropped_and_shows_its_color(name: str, tmp_path: Path, mlfix, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     made = for_format(name)
     WRITE[name](tmp_path / "data", made)
@@ -47,7 +47,7 @@ def test_every_box_is_cropped_and_shows_its_colour(name: str, tmp_path: Path, ml
     for sample, row in table.iterrows():
         pixels = np.asarray(Image.open(tmp_path / "crops" / str(sample)), float)
         assert pixels.shape == (16, 16, 3)
-        assert np.abs(pixels[2:-2, 2:-2] - COLOURS[row["label"]]).mean() < 6, sample
+        assert np.abs(pixels[2:-2, 2:-2] - COLORS[row["label"]]).mean() < 6, sample
         assert str(row["group"]).rpartition("/")[2] in str(sample)
     by_name = {photo.name: photo for photo in made}
     for row in table.itertuples():
@@ -238,13 +238,13 @@ def test_it_writes_over_nothing(tmp_path: Path, mlfix) -> None:
     other.mkdir()
     (other / "mine.txt").write_text("x")
     answer = mlfix("crop", f"data.root={root}", f"out={other}")
-    assert answer.code == 2 and "holds other files (mine.txt)" in answer.err
+    assert answer.code == 2 and "contains other files (mine.txt)" in answer.err
     answer = mlfix("crop", f"data.root={root}", f"out={root}")
     assert answer.code == 2
     assert mlfix("crop", f"data.root={root}", f"out={tmp_path / 'a'}", "size=16").code == 0
     answer = mlfix("crop", f"data.root={root}", f"out={tmp_path / 'a'}", "size=24", "aspect=pad")
     assert answer.code == 1
-    assert "holds crops of other settings" in answer.err and "size: 16 there, 24 requested" in answer.err
+    assert "contains crops made with other settings" in answer.err and "size: 16 there, 24 requested" in answer.err
     answer = mlfix("crop", f"data.root={root}", f"out={tmp_path / 'a'}", "size=24", "overwrite=true")
     assert answer.code == 0
     assert {Image.open(path).size for path in (tmp_path / "a").glob("*/*.jpg")} == {(24, 24)}
@@ -402,10 +402,10 @@ def test_wrong_kinds_of_data_name_the_way(tmp_path: Path, mlfix, shapes: Path) -
     answer = mlfix("crop", "data=folder", f"data.root={shapes}", f"out={tmp_path / 'a'}")
     assert answer.code == 2 and "samples need no cropping" in answer.err
     answer = mlfix("train", "data=crops", f"data.root={shapes}")
-    assert answer.code == 1 and "holds no crops" in answer.err
+    assert answer.code == 1 and "contains no crops" in answer.err
     yolo = write_yolo(tmp_path / "yolo", for_format("yolo"))
     answer = mlfix("crop", f"data.root={yolo}", f"out={yolo / 'crops'}")
-    assert answer.code == 2 and "take the crops for photos" in answer.err
+    assert answer.code == 2 and "read as photos next time" in answer.err
     for key, expected in (
         ("size=5", "size=5"),
         ("max_unreadable=2", "max_unreadable"),
@@ -496,7 +496,7 @@ def test_two_at_once_with_other_settings(tmp_path: Path) -> None:
     said = [process.communicate(timeout=300)[1] for process in pair]
     codes = [process.returncode for process in pair]
     assert sorted(codes) == [0, 1], said
-    assert "holds crops of other settings" in said[codes.index(1)]
+    assert "contains crops made with other settings" in said[codes.index(1)]
 
 
 def test_labels_called_as_our_files(tmp_path: Path) -> None:
@@ -513,5 +513,5 @@ def test_labels_called_as_our_files(tmp_path: Path) -> None:
 def test_out_among_the_photos_is_refused(tmp_path: Path, mlfix) -> None:
     root = write_mtsd(tmp_path / "data", photos())
     answer = mlfix("crop", f"data.root={root}", f"out={root / 'images/crops'}")
-    assert answer.code == 2 and "would take the crops for photos" in answer.err
+    assert answer.code == 2 and "would be read as photos next time" in answer.err
     assert mlfix("crop", f"data.root={root}", f"out={root / 'crops'}", *SMALL_PNG).code == 0

@@ -157,4 +157,4 @@ def test_help_explains_every_key(mlfix) -> None:
         "jobs: 1",
     ):
         assert words in answer.out
-    assert "  _target_:" not in answer.out and "hydra:" not in answer.out
+    assert "_target_:" not in answer.out and "hydra:" not in answer.out

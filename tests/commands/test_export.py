@@ -203,7 +203,7 @@ def test_wrong_settings_name_the_way(tmp_path: Path, mlfix) -> None:
         (("to=coco", crops, path), 2, "came from mtsd"),
         (("to=mtsd", path), 2, "needs crops"),
         (("to=mtsd", crops), 2, "needs fixes.path"),
-        (("to=mtsd", f"crops={root}", path), 1, "holds no crops"),
+        (("to=mtsd", f"crops={root}", path), 1, "contains no crops"),
         (("to=mtsd", crops, path, f"out={tmp_path / 'crops'}"), 2, "is not empty"),
         (("to=mtsd", crops, path, f"out={root / 'fixed'}"), 2, "is inside data.root"),
         (("to=fiftyone",), 2, "needs audit"),
@@ -451,7 +451,7 @@ def test_yaml_paths_in_quotes_and_files_that_are_no_lists(tmp_path: Path, mlfix)
 
 
 XML = """<annotation><filename>p.jpg</filename><size><width>320</width><height>200</height></size><object/>
-<object><attributes><attribute><name>colour</name></attribute></attributes><part><name>x</name></part>
+<object><attributes><attribute><name>color</name></attribute></attributes><part><name>x</name></part>
 <name lang="en">stop</name><bndbox><xmin>11</xmin><ymin>11</ymin><xmax>40</xmax><ymax>40</ymax></bndbox></object>
 <object ><name><![CDATA[yi&eld]]></name><bndbox><xmin>61</xmin><ymin>11</ymin>
 <xmax>90</xmax><ymax>40</ymax></bndbox></object >

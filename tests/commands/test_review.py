@@ -419,10 +419,10 @@ def test_contrast_meets_wcag_aa() -> None:
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ((), "give audit="),
-        (("audit=nowhere",), "holds no audit"),
+        ((), "set audit="),
+        (("audit=nowhere",), "contains no audit"),
         (("data.root=nowhere",), "does not exist"),
-        (("data.root=shapes", "out=shapes/review"), "lies in data.root"),
+        (("data.root=shapes", "out=shapes/review"), "is inside data.root"),
         (("data.root=shapes", "port=99999"), "port"),
         (("data.root=shapes", "port=x"), "port=x"),
         (("data.root=shapes", "host=256.1.1.1"), "is not an address"),

@@ -248,7 +248,7 @@ def test_embeddings_of_another_order_are_refused(place: Path, mlfix) -> None:
     rows = order().iloc[::-1]
     rows[["sample_id"]].assign(path=[f"shapes/{name}" for name in rows["sample_id"]], label="x").to_csv("back.csv")
     answer = mlfix("sort", "data=table", "data.file=back.csv", *SORT, "embeddings=sort/embeddings.npy", "out=b")
-    assert answer.code == 1 and "lists these images in another order" in answer.err
+    assert answer.code == 1 and "lists these images in a different order" in answer.err
 
 
 def test_no_room_for_exact_features_names_size_and_key(place: Path, mlfix, monkeypatch) -> None:

@@ -394,7 +394,7 @@ def test_a_checkpoint_is_whole_or_the_one_before(shapes: Path, tmp_path: Path, m
         (("data=null",), "data"),
         (("overwrite=maybe",), "overwrite=maybe is not true or false"),
         (("checkpoint.keep=foo",), "checkpoint.keep=foo"),
-        (("name=../x",), "leads out of"),
+        (("name=../x",), "points outside"),
         (("name=",), "name= is empty"),
         (("outputs=",), "outputs= is empty"),
         (("data.root=",), "data.root is empty"),

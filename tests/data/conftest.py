@@ -19,11 +19,11 @@ GTSRB_LABELS = ("stop", "yield", "speed-limit-30")
 
 @pytest.fixture
 def picture() -> Callable[..., Path]:
-    """Writes a picture of one colour (or of given pixels) and returns its path."""
+    """Writes a picture of one color (or of given pixels) and returns its path."""
 
-    def write(path: Path, colour: object = (200, 30, 30), size: tuple[int, int] = (16, 16)) -> Path:
+    def write(path: Path, color: object = (200, 30, 30), size: tuple[int, int] = (16, 16)) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        image = Image.fromarray(colour) if isinstance(colour, np.ndarray) else Image.new("RGB", size, colour)
+        image = Image.fromarray(color) if isinstance(color, np.ndarray) else Image.new("RGB", size, color)
         image.save(path)
         return path
 

@@ -130,7 +130,7 @@ def test_similar_images_are_mistaken_in_proportion_to_their_likeness() -> None:
 
 def test_a_rival_that_is_the_own_label_is_refused() -> None:
     table = grouped(30)
-    with pytest.raises(DataError, match="s000 has its own label as its rival"):
+    with pytest.raises(DataError, match="s000 is to be mistaken for its own label"):
         plant_similar(table, 0.1, list(table["label"]), np.ones(30))
     with pytest.raises(DataError, match="below 0 or NaN"):
         plant_similar(table, 0.1, ["x"] * 30, np.full(30, np.nan))

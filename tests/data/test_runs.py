@@ -157,7 +157,7 @@ def test_find_runs_errors(outputs: Path) -> None:
     with pytest.raises(RunError, match=r"runs=.*seed=99. matches nothing"):
         find_runs([str(outputs), f"{outputs}/exp/*/seed=99*"])
     for empty in ("exp/original/seed=2", "exp/notes.txt"):
-        with pytest.raises(RunError, match=r"(?s)holds no run.*no run.json below it"):
+        with pytest.raises(RunError, match=r"(?s)contains no run.*no run.json below it"):
             find_runs(outputs / empty)
 
 

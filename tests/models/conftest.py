@@ -25,7 +25,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """60 PNGs of three labels, 16 px, a colour for each label beneath noise."""
+    """60 PNGs of three labels, 16 px, a color for each label beneath noise."""
     root = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
     ids, labels = [], []

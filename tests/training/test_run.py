@@ -65,7 +65,7 @@ def test_another_identity_is_refused_once_something_was_learned(task: Classifier
     assert needs_training(directory, task, new), "nothing was learned yet"
     directory.checkpoint.parent.mkdir()
     directory.checkpoint.touch()
-    with pytest.raises(RunError, match=r"holds a run of other settings \(failed\)") as error:
+    with pytest.raises(RunError, match=r"contains a run with other settings \(failed\)") as error:
         needs_training(directory, task, new)
     assert error.value.details == ("lr: 1 -> 2",)
     assert needs_training(directory, task, old)

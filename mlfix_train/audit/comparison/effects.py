@@ -108,7 +108,7 @@ def effect_variance(components: Sequence[EffectComponent]) -> EffectVariance | N
 
 
 def group_deviations(components: Sequence[EffectComponent]) -> np.ndarray:
-    """Returns ``(G,)`` how far each group's contribution, averaged over the runs, lies from the mean group's."""
+    """Returns ``(G,)`` the deviation of each group's contribution, averaged over the runs, from the mean group's."""
     start = np.zeros(components[0].cells.shape[1])
     total = sum((component.cells.mean(0) for component in components), start=start)
     return np.asarray(total - total.mean())

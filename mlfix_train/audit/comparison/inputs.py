@@ -22,7 +22,7 @@ ArmLike = ArmRuns | Paths | Sequence[pd.DataFrame] | Mapping[str, pd.DataFrame] 
 FixesLike = str | Path | Mapping[str, str] | pd.DataFrame
 
 IGNORABLE = ("settings", "fixes", "labels", "copies")
-"""Differences between arms that :func:`check_comparable` and :func:`check_distinct` can be told to ignore."""
+"""Differences between arms that :func:`check_comparable` and :func:`check_distinct` can ignore."""
 MIN_COPY_ROWS, MIN_COPY_LOSSES = 20, 6
 """Equal losses mean a copied run only if there are this many samples, and this many different losses."""
 
@@ -57,7 +57,7 @@ def as_arm(
             given = "no labels" if labels is None else f"{len(labels)} labels"
             raise RunError(
                 f"{name}= is an array of shape {runs.shape}, with {given}",
-                "give predicted labels as an array of shape (runs, samples), and labels= with one label per sample",
+                "pass predicted labels as an array of shape (runs, samples), and labels= with one label per sample",
             )
         ids = [str(number) for number in range(len(labels))] if sample_ids is None else list(sample_ids)
         table = pd.DataFrame({"sample_id": ids, "label": np.asarray(labels).astype(str)})
@@ -107,7 +107,7 @@ def load_arm(name: str, where: Paths) -> LoadedArm:
     real = [os.path.realpath(path) for path in paths]
     for number, path in enumerate(paths):
         if real[number] in real[:number]:
-            raise RunError(f"{name}= names {path} twice", "give each file once")
+            raise RunError(f"{name}= lists {path} twice", "list each file once")
     named = dict(zip(files.run_names(paths), paths, strict=True))
     order = sorted(named, key=lambda run: run.zfill(12) if run.isdigit() else run)
     tables = {run: files.read_predictions_file(named[run]) for run in order}
@@ -119,7 +119,9 @@ def load_arm(name: str, where: Paths) -> LoadedArm:
 def _load_runs(name: str, where: Paths) -> LoadedArm:
     states: dict[Path, dict[str, Any]] = {}
     patterns, partial = [], []
-    for pattern, matches in files.expand_paths(where).items():  # a predictions file in a run directory stands for that
+    for pattern, matches in files.expand_paths(
+        where
+    ).items():  # a predictions file in a run directory stands for the run
         only_files = bool(matches) and all(os.path.isfile(path) for path in matches)
         parents = [str(Path(path).parent) for path in matches if (Path(path).parent / "run.json").exists()]
         patterns += parents if only_files and parents else [pattern]
@@ -134,8 +136,8 @@ def _load_runs(name: str, where: Paths) -> LoadedArm:
         state = states[run.path] = run.require()
         arm = state["config"]["arm"]
         if arm != name:
-            hint = f"give the runs of arm={name}, such as {name}=outputs/<name>/{name}"
-            raise RunError(f"{name}={where} holds a run of the arm {arm}: {run.path}", hint)
+            hint = f"use runs of arm={name}, such as {name}=outputs/<name>/{name}"
+            raise RunError(f"{name}={where} contains a run of arm={arm}: {run.path}", hint)
     if not states:
         problem = f"{name}={where}: none of its {len(runs)} run(s) is finished"
         raise RunError(problem, "wait for them, or start them again", partial[:6])
@@ -159,7 +161,7 @@ def _load_runs(name: str, where: Paths) -> LoadedArm:
 def _missing_folds(arm: str, seed: int, splits: Mapping[Path, Mapping[str, Any]]) -> list[int]:
     folds = [split["fold"] for split in splits.values()]
     if len(set(folds)) < len(folds):
-        raise RunError(f"{arm} has seed={seed} twice: {format_list(splits)}", "give the runs of one name= at a time")
+        raise RunError(f"{arm} has seed={seed} twice: {format_list(splits)}", "compare the runs of one name= at a time")
     n_folds = next(iter(splits.values()))["folds"]
     return [] if n_folds is None else sorted(set(range(n_folds)) - set(folds))
 
@@ -176,8 +178,8 @@ def check_distinct(arms: Mapping[str, LoadedArm], ignore: Collection[str] = ()) 
         for path in arm.paths:
             real = os.path.realpath(path)
             if real in arm_of_path:
-                problem = f"{arm_of_path[real]}= and {name}= name the same run: {path}"
-                raise RunError(problem, "give each arm its own runs")
+                problem = f"{arm_of_path[real]}= and {name}= contain the same run: {path}"
+                raise RunError(problem, "use different runs for each arm")
             arm_of_path[real] = name
         for run, table in arm.runs.predictions.items():
             has_losses = "loss" in table.columns and len(table) >= MIN_COPY_ROWS
@@ -187,7 +189,7 @@ def check_distinct(arms: Mapping[str, LoadedArm], ignore: Collection[str] = ()) 
             if losses in run_of_losses:
                 raise RunError(
                     f"{name} {run} has exactly the losses of {run_of_losses[losses]}: one is a copy of the other",
-                    "give each run once (copies make an effect look more certain than it is), or ignore=[copies]",
+                    "use each run once (copies make an effect look more certain than it is), or set ignore=[copies]",
                 )
             run_of_losses[losses] = f"{name} {run}"
 
@@ -213,21 +215,21 @@ def check_comparable(
             raise RunError(
                 f"{path} was trained on {len(state['labels'])} labels, {first_path} on {len(first['labels'])}; they "
                 f"differ in {format_list(other)}",
-                "give fixes.path when training every arm (arm=original does not apply the fixes, but knows their "
-                "labels), or ignore=[labels]",
+                "set fixes.path when training every arm (arm=original does not apply the fixes, but includes their "
+                "labels), or set ignore=[labels]",
             )
         changed = differences(_shared_settings(first), _shared_settings(state))
         if changed and "settings" not in ignore:
             raise RunError(
-                f"{path} was trained with other settings than {first_path}, so a difference would not be an effect of "
-                "the fixes",
-                "train all arms with the same settings, or ignore=[settings] to compare them anyway",
+                f"{path} and {first_path} were trained with different settings, so a difference would not show the "
+                "effect of the fixes",
+                "train all arms with the same settings, or set ignore=[settings] to compare them anyway",
                 changed[:8],
             )
         used = state["identity"].get("fixes")
         if fixes is not None and "fixes" not in ignore and used not in (None, fixes_fingerprint(fixes)):
-            hint = "give the fixes that it was trained with, or ignore=[fixes] to evaluate it with these"
-            raise RunError(f"{path} was trained with other fixes than fixes.path={fixes_path}", hint)
+            hint = "use the fixes that it was trained with, or set ignore=[fixes] to evaluate it with these"
+            raise RunError(f"{path} was not trained with fixes.path={fixes_path}, but with other fixes", hint)
 
 
 def _shared_settings(state: Mapping[str, Any]) -> dict[str, Any]:

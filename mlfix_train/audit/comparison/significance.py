@@ -1,7 +1,7 @@
 """Whether runs of two arms differ by more than chance, and how many runs it would take to show it.
 
-The p-value is that of a permutation test over runs: could the arms be swapped, *on these held-out samples*? It says
-nothing about other samples; the interval (:mod:`.intervals`) does. Power comes from the noncentral t distribution, with
+The p-value is that of a permutation test over runs: could the arms be swapped, *on these held-out samples*? It is
+not about other samples; the interval (:mod:`.intervals`) is. Power comes from the noncentral t distribution, with
 the variances of :mod:`.effects`.
 """
 

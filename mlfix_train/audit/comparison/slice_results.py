@@ -17,7 +17,7 @@ def slice_result(
 ) -> dict[str, Any]:
     """Returns one entry of ``slices`` in ``summary.json``.
 
-    ``mask``, bool ``(N,)``, says which samples are in the slice, ``paired`` which arms have runs that form pairs.
+    ``mask``, bool ``(N,)``, marks the samples in the slice; ``paired`` names the arms whose runs form pairs.
 
     Returns:
         ``rows_original``, ``rows_clean``, ``groups_clean``; ``error`` and ``error_sd`` (percent; mean and standard

@@ -95,7 +95,7 @@ def pair_runs(arms: Sequence[ArmRuns], paired: bool | None = None) -> Pairing:
                 left_out.append("the pairing of the control arm (it lacks too many of these seeds)")
             return Pairing(reduced, frozenset(kept), left_out)
     if paired:
-        hint = "give files whose names end in the same numbers, or paired=false"
+        hint = "use files whose names end in the same numbers, or set paired=false"
         raise RunError("paired=true: the arms have fewer than two runs of the same name", hint)
     return Pairing(list(arms), frozenset(), [])
 
@@ -158,8 +158,8 @@ def _positions(table: pd.DataFrame, given: pd.Series, required: np.ndarray, run:
         if not relabeled.any():
             return positions
         first = table["sample_id"][relabeled].iloc[0]
-        problem = f"{int(relabeled.sum()):,} samples have another given label, such as {first}"
+        problem = f"{int(relabeled.sum()):,} samples have a different given label, such as {first}"
     raise RunError(
         f"{run} and {reference} do not hold out the same samples with the same labels: {problem}",
-        "compare runs of the same data and split (split.*); choose an arm with arm=, not by training on other data",
+        "compare runs of the same data and split (split.*); arms differ in arm=, not in their data",
     )

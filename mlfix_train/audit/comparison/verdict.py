@@ -1,4 +1,4 @@
-"""What a comparison shows and what it does not: a verdict for each slice, and the sentences that say it."""
+"""What a comparison shows and what it does not: a verdict for each slice, as a value and as a sentence."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -12,16 +12,16 @@ NEGLIGIBLE = 0.005  # points that two decimals show as 0.00
 
 
 class Verdict(StrEnum):
-    """The conclusions there are, strongest first (the headline names slices in this order)."""
+    """The possible conclusions, strongest first (the headline names slices in this order)."""
 
     BETTER = "better"
-    """The 95% interval lies above 0 and p < 0.05."""
+    """The 95% interval is above 0 and p < 0.05."""
     WORSE = "worse"
-    """The 95% interval lies below 0 and p < 0.05."""
+    """The 95% interval is below 0 and p < 0.05."""
     SUGGESTIVE = "suggestive"
     """The interval excludes 0, but with so few runs no permutation test can give p < 0.05."""
     CONDITIONAL_ON_SAMPLES = "conditional_on_samples"
-    """The runs differ on these very samples (p < 0.05), but the interval, which speaks of other samples, contains 0."""
+    """The runs differ on these samples (p < 0.05), but the interval, which covers other samples too, contains 0."""
     NOT_SHOWN = "not_shown"
     TOO_FEW_RUNS = "too_few_runs"
     NO_CLEAN_SAMPLES = "no_clean_samples"
@@ -79,7 +79,7 @@ TEXTS = {
     ),
     Verdict.CONDITIONAL_ON_SAMPLES: (
         "{fact} after training on the fixed labels. On these very images that is more than chance between runs "
-        "explains ({sure}); for other images of this kind an effect is not shown, since the interval contains 0. "
+        "can explain ({sure}); for other images of this kind an effect is not shown, since the interval contains 0. "
         "{more_runs}",
         "{gain} on these very images, not shown for other images{sure}",
     ),
@@ -92,9 +92,9 @@ TEXTS = {
         "{gain}, with too few runs to tell it from chance",
     ),
 }
-"""What is said of a slice, and in the headline (``size`` is the gain with its certainty)."""
+"""The sentence about a slice, and the clause in the headline (``size`` is the gain with its certainty)."""
 ONE_RUN = "a single run of an arm can't tell an effect from chance: train more seeds."
-ONE_GROUP = "all samples belong to one group (photo or track), which says nothing of others: hold out more groups."
+ONE_GROUP = "all samples belong to one group (photo or track), which says nothing about others: hold out more groups."
 
 
 def _where(name: str) -> str:
@@ -104,7 +104,7 @@ def _where(name: str) -> str:
 
 
 def sentence(name: str, result: Mapping[str, Any]) -> str:
-    """Says in plain words what a slice shows; ``result`` is its entry in ``slices`` of ``summary.json``."""
+    """Returns in plain words what a slice shows; ``result`` is its entry in ``slices`` of ``summary.json``."""
     effect, error, where = result["effect"], result["error"], _where(name)
     verdict, where = Verdict(result.get("verdict") or judge(effect)), where[0].upper() + where[1:]
     if verdict == Verdict.NO_CLEAN_SAMPLES:
@@ -125,7 +125,7 @@ def sentence(name: str, result: Mapping[str, Any]) -> str:
 
 
 def _versus_control(result: Mapping[str, Any]) -> str:
-    """Says how much of the training effect exceeds that of excluding as many random samples, where that is known."""
+    """Returns how much of the training effect exceeds that of excluding as many random samples, if known."""
     effect = result.get("control", {}).get("fixed_vs_control")
     if not effect or effect["training"] is None:
         return ""
@@ -149,7 +149,7 @@ def _runs_it_would_take(result: Mapping[str, Any]) -> str:
 
 
 def evaluation_sentence(effect: Mapping[str, Any]) -> str:
-    """Says how much of the total effect comes from evaluating on clean labels, which changes no model."""
+    """Returns how much of the total effect comes from evaluating on clean labels, which changes no model."""
     total, evaluation = effect["total"], effect["evaluation"]
     if total is None:
         return ""
@@ -191,7 +191,7 @@ def _clause(result: Mapping[str, Any]) -> str:
 
 
 def _evaluation_share(named: Mapping[str, Any]) -> str:
-    """Says how much of the largest total effect comes from evaluating on clean labels."""
+    """Returns a sentence on how much of the largest total effect comes from evaluating on clean labels."""
     effects = {name: result["effect"] for name, result in named.items() if result["effect"]["total"] is not None}
     if not effects:
         return ""

@@ -1,4 +1,4 @@
-"""Judges predictions of other frameworks before they are believed: names written two ways, losses, probabilities.
+"""Checks predictions of other frameworks before they are used: spellings of names, losses, probabilities.
 
 Shapes: N samples, C classes.
 """
@@ -27,7 +27,7 @@ Place = Callable[[int], str]
 
 
 def name_key(name: str) -> str:
-    """Returns what names have in common that are written in different ways: `` stop``, ``1.0`` and ``1``, é and é."""
+    """Returns a key that is the same for different spellings of a name: `` stop``, ``1.0`` and ``1``, é and é."""
     text = unicodedata.normalize("NFC", name).strip()
     try:
         number = float(text)
@@ -37,7 +37,7 @@ def name_key(name: str) -> str:
 
 
 def match_names(labels: pd.Series, preds: pd.Series, source: str) -> pd.Series:
-    """Returns predictions as the given labels are written, where they differ by blanks, ``1`` and ``1.0``, or Unicode.
+    """Returns predictions in the spelling of the given labels, if only blanks, ``1`` and ``1.0``, or Unicode differ.
 
     Args:
         labels: given labels, text ``(N,)``.
@@ -49,32 +49,34 @@ def match_names(labels: pd.Series, preds: pd.Series, source: str) -> pd.Series:
             the labels.
     """
     given, predicted = set(labels.unique()), [name for name in preds.unique() if name]
-    strange = [name for name in predicted if name not in given]
-    if strange:
+    unknown = [name for name in predicted if name not in given]
+    if unknown:
         by_key: dict[str, list[str]] = {}
         for name in sorted(given):
             by_key.setdefault(name_key(name), []).append(name)
-        same = {name: by_key.get(name_key(name), []) for name in strange}
+        same = {name: by_key.get(name_key(name), []) for name in unknown}
         for name, candidates in same.items():
             if len(candidates) > 1:
-                problem = f"{source}: the prediction {name!r} may be the label {format_list(map(repr, candidates))}"
-                raise RunError(problem, "write each label in one way")
+                problem = (
+                    f"{source}: the prediction {name!r} may be any of the labels {format_list(map(repr, candidates))}"
+                )
+                raise RunError(problem, "spell each label one way")
         renamed = {name: candidates[0] for name, candidates in same.items() if candidates}
         if renamed:
             pairs = format_list((f"{name!r} is {label!r}" for name, label in renamed.items()), 3)
-            log.info("%s: predictions are written in another way than labels and were matched: %s", source, pairs)
+            log.info("%s: predictions and labels are spelled differently and were matched: %s", source, pairs)
             preds = preds.map(lambda name: renamed.get(name, name))
     known = preds[preds != ""]
     if len(known) >= MIN_ROWS and given.isdisjoint(known.unique()):
         shown, others = format_list(sorted(given), 4), format_list(sorted(known.unique()), 4)
         numbers = all(name_key(name).lstrip("-").isdigit() for name in known.unique())
-        hint = "pred holds class numbers: write the names of the classes" if numbers else "use the same names in both"
+        hint = "pred contains class numbers: write the class names instead" if numbers else "use the same names in both"
         raise RunError(
-            f"{source}: no prediction is any of the given labels: labels are {shown}, predictions {others}", hint
+            f"{source}: no prediction is one of the given labels: labels are {shown}, predictions {others}", hint
         )
     right = float((labels[known.index] == known).mean()) if len(known) else 1.0
     if len(known) >= MIN_ROWS and right < FEW_RIGHT:
-        text = "%s: only %.0f%% of the predictions are the given label: are these the labels that the model learned?"
+        text = "%s: only %.0f%% of the predictions match the given label: was the model trained on these labels?"
         log.warning(text, source, 100 * right)
     return preds
 
@@ -88,11 +90,13 @@ def check_losses(losses: pd.Series, source: str, place: Place) -> np.ndarray:
     numbers = pd.to_numeric(losses, errors="coerce").to_numpy(np.float64)
     bad = np.flatnonzero(~np.isfinite(numbers))
     if len(bad):
-        raise RunError(f"{source}: {place(bad[0])} has the loss {losses.iloc[bad[0]]!r}", "a loss is a number")
+        raise RunError(
+            f"{source}: {place(bad[0])} has the loss {losses.iloc[bad[0]]!r}", "losses must be finite numbers"
+        )
     negative = np.flatnonzero(numbers < 0)
     if len(negative):
         problem = f"{source}: {place(negative[0])} has the loss {numbers[negative[0]]:g}, below 0"
-        hint = "a cross-entropy is 0 or more, higher is worse; is this a log-likelihood? turn its sign"
+        hint = "a cross-entropy is 0 or more, higher is worse; if this is a log-likelihood, negate it"
         raise RunError(f"{problem} ({len(negative):,} of {len(numbers):,} losses are)", hint)
     return numbers
 
@@ -107,7 +111,7 @@ def check_shares(values: pd.Series, source: str, place: Place) -> np.ndarray:
     bad = np.flatnonzero(~((numbers >= 0) & (numbers <= 1 + 1e-6)))
     if len(bad):
         problem = f"{source}: {place(bad[0])} has the {values.name} {values.iloc[bad[0]]!r}"
-        raise RunError(problem, "a probability is a number from 0 to 1 (exp of a log-probability)")
+        raise RunError(problem, "probabilities must be from 0 to 1; if these are log-probabilities, take exp")
     return np.asarray(np.minimum(numbers, 1.0))
 
 
@@ -141,7 +145,9 @@ def probability_columns(table: pd.DataFrame, labels: Iterable[str], source: str,
             if set(given.values()) <= set(names) and not len(bad):
                 return {name: named[name] for name in names}
         problem = f"{source}: {place(bad[0])}: the columns {format_list(names, 4)} sum to {total[bad[0]]:.4g}"
-        raise RunError(problem, "probabilities sum to 1 in each row: give the softmax of the logits, for every class")
+        raise RunError(
+            problem, "each row of probabilities must sum to 1: use the softmax of the logits over all classes"
+        )
     return None
 
 
@@ -155,5 +161,5 @@ def check_numbers(values: Sequence[object] | np.ndarray, n_classes: int, source:
     bad = np.flatnonzero(~((numbers >= 0) & (numbers < n_classes) & (numbers % 1 == 0)))
     if len(bad):
         problem = f"{source}: row {bad[0]} has the label {values[bad[0]]}, and there are {n_classes} columns"
-        raise RunError(problem, f"labels are 0 to {n_classes - 1}, or names")
+        raise RunError(problem, f"labels must be 0 to {n_classes - 1}, or names")
     return numbers.astype(np.int64)

@@ -43,7 +43,7 @@ UNNAMED = ("", "Unnamed: 0")
 
 
 def expand_paths(where: Paths) -> dict[str, list[str]]:
-    """Returns for each path or glob the paths that exist, those of a glob sorted."""
+    """Returns the existing paths of each path or glob, sorted within a glob."""
     patterns = [where] if isinstance(where, (str, os.PathLike)) else list(where)
     expanded = [os.path.expanduser(str(pattern)) for pattern in patterns]
     return {p: [p] if os.path.exists(p) else sorted(glob.glob(p, recursive=True)) for p in expanded}
@@ -72,8 +72,8 @@ class PredictionFile:
 
     Attributes:
         table: ``sample_id``, ``label`` and ``pred`` (text; ``pred`` is empty where only ``label_prob`` is known and
-            below a half), all other columns of the file and, unless the file says nothing of it, ``loss`` (nats).
-            ``attrs["published"]`` says whether it is MLfix's format.
+            below a half), all other columns of the file and, if the file has it, ``loss`` (nats).
+            ``attrs["published"]``: whether it is MLfix's format.
         probabilities: float32 ``(N, C)``, if the file holds them.
         class_names: names of the C columns.
     """
@@ -114,14 +114,14 @@ def open_predictions(path: str | Path, labels: str | Path | None = None) -> Pred
     if path.suffix.lower() == ".npy":
         return _open_matrix(path, labels)
     if labels is not None:
-        raise RunError(f"labels={labels} is given, but {path} holds its own", "leave labels= out")
+        raise RunError(f"labels={labels} is set, but {path} has its own labels", "remove labels=")
     if path.suffix.lower() == ".csv":
         table, places, published = _read_csv(path)
     else:
         try:
             table, published = pd.read_parquet(path), False
         except (OSError, ValueError) as error:
-            raise RunError(f"{path} can't be read: {error}", "give predictions as Parquet or CSV") from error
+            raise RunError(f"{path} can't be read: {error}", "use a Parquet or CSV file") from error
         places = [f"row {number + 1}" for number in range(len(table))]
     given = set(table["label"].dropna().astype(str)) - {""} if "label" in table.columns else set()
     columns = probability_columns(table, given, str(path), places.__getitem__) if given else None
@@ -133,7 +133,7 @@ def open_predictions(path: str | Path, labels: str | Path | None = None) -> Pred
             "predictions have the columns sample_id, label and pred (or are MLfix's own: paths, pred, loss)",
         )
     if not len(table):
-        raise RunError(f"{path} holds no predictions", "give a file with one row per held-out sample")
+        raise RunError(f"{path} contains no predictions", "use a file with one row per held-out sample")
     for name in [name for name in REQUIRED if name in table.columns]:
         empty = np.flatnonzero((table[name].isna() | (table[name].astype(object) == "")).to_numpy(dtype=bool))
         if len(empty):
@@ -177,11 +177,11 @@ def _table_of(ids: np.ndarray, codes: np.ndarray, probabilities: np.ndarray, nam
 
 
 def _open_matrix(path: Path, labels: str | Path | None) -> PredictionFile:
-    """Reads a matrix of probabilities, its labels and, where they are there, names of classes and samples."""
+    """Reads a matrix of probabilities, its labels and, if present, names of classes and samples."""
     try:
         matrix = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} can't be read: {error}", "write it by np.save(path, pred_probs)") from error
+        raise RunError(f"{path} can't be read: {error}", "write it with np.save(path, pred_probs)") from error
     try:
         check_probabilities(matrix, str(path))
     except DataError as error:
@@ -190,11 +190,11 @@ def _open_matrix(path: Path, labels: str | Path | None) -> PredictionFile:
     beside = [path.parent / name for name in LABEL_FILES if (path.parent / name).exists()]
     place = Path(labels).expanduser() if labels is not None else next(iter(beside), None)
     if place is None:
-        hint = "give labels=<file> (labels.npy, or CSV with sample_id and label), in the order of its rows"
-        raise RunError(f"{path} holds probabilities, and there are no labels beside it", hint)
+        hint = "set labels=<file> (labels.npy, or CSV with sample_id and label), in the order of its rows"
+        raise RunError(f"{path} contains probabilities, but there are no labels beside it", hint)
     values, ids = _read_labels(place)
     if len(values) != n:
-        raise RunError(f"{place} has {len(values):,} labels, {path} {n:,} rows", "give one label per row, in its order")
+        raise RunError(f"{place} has {len(values):,} labels, but {path} has {n:,} rows", "write one label per row")
     exported = path.parent / "label_issues.csv"
     if ids is None and exported.exists():
         listed = pd.read_csv(exported, dtype=str, keep_default_na=False)["sample_id"]
@@ -218,7 +218,7 @@ def _read_labels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         if path.suffix.lower() == ".npy":
             values = np.load(path, allow_pickle=False)
             if values.ndim != 1:
-                raise RunError(f"{path} has the shape {values.shape}", "give one label per sample: an array (N,)")
+                raise RunError(f"{path} has the shape {values.shape}", "save one label per sample: an array (N,)")
             if values.dtype.kind == "f" and (values % 1 == 0).all():
                 values = values.astype(np.int64)
             return values.astype(str).astype(object), None
@@ -228,10 +228,10 @@ def _read_labels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
             else pd.read_parquet(path)
         )
     except (OSError, ValueError) as error:
-        raise RunError(f"labels={path} can't be read: {error}", "give labels as .npy, CSV or Parquet") from error
+        raise RunError(f"labels={path} can't be read: {error}", "use a .npy, CSV or Parquet file") from error
     if "label" not in table.columns:
         problem = f"{path} has no column label; it has {format_list(table.columns, 8)}"
-        raise RunError(problem, "give a table with label and, optionally, sample_id")
+        raise RunError(problem, "use a table with label and, optionally, sample_id")
     ids = table["sample_id"].astype(str).to_numpy(dtype=object) if "sample_id" in table.columns else None
     return table["label"].astype(str).to_numpy(dtype=object), ids
 
@@ -244,16 +244,16 @@ def _class_names(path: Path, labels: np.ndarray, n_classes: int, source: Path) -
         except (OSError, ValueError) as error:
             raise RunError(f"{path} can't be read: {error}", "write a JSON list of names, or delete it") from error
         if len(set(names)) != n_classes:
-            problem = f"{path} has {len(set(names))} names, there are {n_classes} columns"
-            raise RunError(problem, "give one name per column, or delete it")
+            problem = f"{path} has {len(set(names))} names, but there are {n_classes} columns"
+            raise RunError(problem, "write one name per column, or delete it")
         return names
     found = sorted(set(labels))
     if all(name.lstrip("-").isdigit() for name in found):
         return [str(code) for code in range(n_classes)]
     if len(found) != n_classes:
-        problem = f"{source} has {len(found)} different labels, there are {n_classes} columns"
-        raise RunError(problem, f"write the names of the columns, in order, as a JSON list: {path.name} beside it")
-    log.info("%s: columns are taken to be the labels in alphabetical order: %s", source, format_list(found, 4))
+        problem = f"{source} has {len(found)} different labels, but {n_classes} columns"
+        raise RunError(problem, f"write the names of the columns, in order, as a JSON list in {path.name} beside it")
+    log.info("%s: columns are assumed to be the labels in alphabetical order: %s", source, format_list(found, 4))
     return found
 
 
@@ -277,8 +277,8 @@ def _read_csv(path: Path) -> tuple[pd.DataFrame, list[str], bool]:
         bad = [i for i, part in enumerate(parts) if len(part) < 2 or not all(part)]
         if bad:
             raise RunError(
-                f"{path}: {places[bad[0]]} names {names[bad[0]]!r}, a path without a label's folder",
-                "paths are <folder>/<label>/<file>",
+                f"{path}: {places[bad[0]]} has the path {names[bad[0]]!r}, without a label folder",
+                "paths must be <folder>/<label>/<file>",
             )
         ids, labels = ["/".join(part) for part in parts], [label for label, _ in parts]
         columns = {"sample_id": ids, "label": labels, **columns}
@@ -304,11 +304,11 @@ def read_metadata(path: str | Path) -> pd.DataFrame:
         else:
             table = pd.read_parquet(path).reset_index()
     except (OSError, ValueError) as error:
-        raise DataError(f"samples={path} can't be read: {error}", "give a CSV (UTF-8) or Parquet file") from error
+        raise DataError(f"samples={path} can't be read: {error}", "use a CSV (UTF-8) or Parquet file") from error
     if "sample_id" not in table.columns:
         raise DataError(
             f"samples={path} has no column sample_id; it has {format_list(table.columns, 8)}",
-            "give one row per sample, with its sample_id as in the predictions",
+            "write one row per sample, with its sample_id as in the predictions",
         )
     repeated = table["sample_id"][table["sample_id"].duplicated()]
     if len(repeated):

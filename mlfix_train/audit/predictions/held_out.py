@@ -26,7 +26,7 @@ class HeldOut:
         scores: float64 ``(N,)`` each, means over the runs: ``loss`` (nats), ``self_confidence`` (probability of the
             given label), ``margin`` (logits), ``normalized_margin`` (0 to 1, as in cleanlab), ``one_minus_margin`` (1 -
             normalized margin, exact near 0; 1 - self-confidence if the runs have no margins), ``predicted_prob`` (of
-            ``predicted``, over the runs that predict it and state it). NaN where the runs don't say.
+            ``predicted``, over the runs that predict it and record it). NaN where no run records it.
         disagreement: float64 ``(N,)``, share of the runs that do not predict the given label.
         n_runs: int64 ``(N,)``, runs that held the sample out.
     """
@@ -117,7 +117,7 @@ def _check(run: pd.DataFrame) -> None:
     missing = [name for name in ("sample_id", "label", "pred", "loss") if name not in run.columns]
     if missing:
         problem = f"the predictions lack the columns {format_list(missing)}"
-        raise RunError(problem, "give predictions as mlfix train writes them")
+        raise RunError(problem, "use predictions as mlfix train writes them")
     bad = run["sample_id"][~np.isfinite(run["loss"].to_numpy(dtype=np.float64))]
     if len(bad):
         raise DataError(
@@ -158,7 +158,7 @@ def _scores(run: pd.DataFrame, wrong: np.ndarray) -> dict[str, np.ndarray]:
 def _majority(
     votes: list[tuple[np.ndarray, np.ndarray, np.ndarray]], final: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what most runs predict for each sample, and its mean probability over those of them that state one.
+    """Returns what most runs predict for each sample, and its mean probability over those runs that record one.
 
     Args:
         votes: of each run: row, provisional code of the prediction, its probability (NaN if not stated).

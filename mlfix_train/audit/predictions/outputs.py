@@ -20,7 +20,7 @@ returns logits ``(B, C)`` or a dict with ``logits`` and, optionally, ``label`` a
 FORWARD = "forward"
 LABEL_KEYS = ("label", "labels", "target", "targets", "y")
 HOW_TO_RETURN = (
-    "return {'logits': logits} from the step, or give AuditCallback(outputs=...): a key of what the step returns, "
+    "return {'logits': logits} from the step, or pass AuditCallback(outputs=...): a key of what the step returns, "
     "'forward' (what module(x) returned in the step), or a function of (step outputs, batch, module)"
 )
 
@@ -40,12 +40,12 @@ class OutputReader:
         self._hook: Any = None
 
     def attach(self, module: L.LightningModule) -> None:
-        """Starts to keep what ``module(x)`` returns, if the logits come from there."""
+        """Starts recording what ``module(x)`` returns, if the logits are read from it."""
         if self.outputs == FORWARD and self._hook is None:
             self._hook = module.register_forward_hook(self._keep)
 
     def detach(self) -> None:
-        """Stops to keep what ``module(x)`` returns."""
+        """Stops recording what ``module(x)`` returns."""
         if self._hook is not None:
             self._hook.remove()
         self._hook = self._forwarded = None
@@ -65,23 +65,23 @@ class OutputReader:
             module: the module.
 
         Raises:
-            DataError: There are no logits or labels, or none that can be used; says what the step has to return.
+            DataError: There are no usable logits or labels; the hint explains what the step has to return.
         """
         found = self._find(step, outputs, batch, module)
         logits, label = found.get("logits"), _find_labels(found, outputs, batch)
         if not isinstance(logits, Tensor):
-            raise DataError(f"{step} returns {_describe(outputs)}, no logits", HOW_TO_RETURN)
+            raise DataError(f"{step} returns {_describe(outputs)}, not logits", HOW_TO_RETURN)
         self._check_logits(step, logits)
         index = found.get("index", batch.get("index") if isinstance(batch, Mapping) else None)
         if index is not None and (not isinstance(index, Tensor) or index.is_floating_point() or index.ndim != 1):
             index = torch.as_tensor(np.asarray(index))
             if index.is_floating_point() or index.ndim != 1:
                 problem = f"index has the shape {tuple(index.shape)} and the type {index.dtype}"
-                raise DataError(problem, "index holds one whole number per sample: its place in sample_ids")
+                raise DataError(problem, "index must be one whole number per sample: its position in sample_ids")
         if not isinstance(label, Tensor):
             raise DataError(
                 f"neither {step} nor the batch ({_describe(batch)}) has labels",
-                "batches are (images, labels, ...) or dicts with 'label'; or return {'logits': ..., 'label': ...}",
+                "batches must be (images, labels, ...) or dicts with 'label'; or return {'logits': ..., 'label': ...}",
             )
         if label.ndim != 1 or label.is_floating_point() or label.is_complex():
             problem = f"labels have the shape {tuple(label.shape)} and the type {label.dtype}"
@@ -99,7 +99,7 @@ class OutputReader:
         return found if index is None else {**found, "index": index.long()}
 
     def _find(self, step: str, outputs: Any, batch: Any, module: L.LightningModule) -> dict[str, Any]:
-        """Returns what has been found by the rule of ``self.outputs``."""
+        """Returns the outputs that ``self.outputs`` selects."""
         found = outputs
         if callable(self.outputs):
             found = self.outputs(outputs, batch, module)
@@ -107,7 +107,7 @@ class OutputReader:
             found, self._forwarded = self._forwarded, None
             if found is None:
                 problem = f"{step} did not call module(x), so there is nothing for outputs='forward' to take"
-                raise DataError(problem, "call self(x) in the step, or give another outputs=")
+                raise DataError(problem, "call self(x) in the step, or pass another outputs=")
         elif self.outputs is not None:
             if not isinstance(outputs, Mapping) or self.outputs not in outputs:
                 raise DataError(f"outputs={self.outputs!r}, but {step} returns {_describe(outputs)}", HOW_TO_RETURN)
@@ -121,13 +121,13 @@ class OutputReader:
         shape = tuple(logits.shape)
         if logits.ndim != 2 or shape[1] < 2 or not logits.is_floating_point():
             hint = (
-                "logits are (batch, classes) with two or more classes; a single logit z is torch.stack([-z, z], 1) / 2"
+                "logits must be (batch, classes), two or more; return a single logit z as torch.stack([-z, z], 1) / 2"
             )
             raise DataError(f"{step}: logits have the shape {shape} and the type {logits.dtype}", hint)
         if self.class_names is not None and shape[1] != len(self.class_names):
-            problem = f"logits have {shape[1]} columns, there are {len(self.class_names)} class names"
+            problem = f"logits have {shape[1]} columns, but there are {len(self.class_names)} class names"
             names = format_list(self.class_names, 8)
-            raise DataError(f"{problem}: {names}", "give class_names= in the order of the logits, one for each column")
+            raise DataError(f"{problem}: {names}", "pass class_names= in the order of the logits, one per column")
 
 
 def _find_labels(found: Mapping[str, Any], outputs: Any, batch: Any) -> Any:

@@ -58,7 +58,7 @@ class AuditedRuns:
 
     @property
     def class_names(self) -> list[str]:
-        """The classes; of runs in the order of the columns of the probabilities, of files as far as these name them."""
+        """The classes: of runs, in the column order of their probabilities; of files, those that the files name."""
         if self.states:
             return list(self.states[0]["labels"])
         return sorted({name for file in self.files.values() for name in file.class_names})
@@ -112,7 +112,7 @@ def load_runs(runs: Paths, labels: str | Path | None = None, progress: ProgressF
     patterns = str(runs) if isinstance(runs, (str, Path)) else [str(pattern) for pattern in runs]
     found = [run for run in find_runs(patterns) if _is_usable(run)]
     if not found:
-        hint = "wait for them or start them again; a sorting network is for mlfix sort"
+        hint = "wait for them or start them again; sorting networks are for mlfix sort"
         raise RunError(f"runs={patterns}: none of these runs is finished", hint)
     states = [run.require() for run in found]
     _check_same_data(patterns, found, states)
@@ -141,7 +141,7 @@ def _check_same_data(patterns: str | list[str], runs: list[RunDirectory], states
             for run, state in zip(runs, states, strict=True)
         ]
         raise RunError(
-            f"runs={patterns} holds runs of {len(fingerprints)} different data sets",
+            f"runs={patterns} contains runs of {len(fingerprints)} different data sets",
             "audit the runs of one data set (and one labelling) at a time",
             lines[:6],
         )
@@ -151,7 +151,7 @@ def _check_same_data(patterns: str | list[str], runs: list[RunDirectory], states
             raise RunError(
                 f"{run.path} was trained on {len(state['labels'])} labels, {runs[0].path} on "
                 f"{len(states[0]['labels'])}; they differ in {format_list(other, 5)}",
-                "audit runs with the same labels together (if fixes add labels, give them to every arm)",
+                "audit runs with the same labels together (if fixes add labels, set fixes.path for every arm)",
             )
 
 
@@ -168,7 +168,7 @@ def mean_probabilities(runs: AuditedRuns, held: HeldOut, progress: ProgressFacto
         return _mean_of_files(list(runs.files.values()), held)
     kept = [run for run in runs.directories if (run.path / "probabilities.npy").exists()]
     if kept and len(kept) < len(runs):
-        text = "%d of %d runs kept no probabilities (audit.probabilities=true): confident_score stays empty"
+        text = "%d of %d runs were trained without audit.probabilities=true: confident_score stays empty"
         log.warning(text, len(runs) - len(kept), len(runs))
     if not kept or len(kept) < len(runs):
         return None
@@ -241,7 +241,7 @@ def mean_aum(runs: AuditedRuns, held: HeldOut) -> np.ndarray | None:
 
 @dataclass
 class RunData:
-    """The data that runs were trained on, as far as it is still there.
+    """The data that runs were trained on, as far as it still exists.
 
     Attributes:
         samples: sample table; ``None`` if it can't be read.
@@ -263,7 +263,7 @@ def open_run_data(
 ) -> RunData:
     """Opens samples and images: those that are given, else those of the runs.
 
-    If something of the runs is missing, the result says what, and nothing is raised.
+    If something of the runs is missing, the result names it, and nothing is raised.
 
     Args:
         runs: the runs.
@@ -276,14 +276,14 @@ def open_run_data(
         DataError: ``samples`` are given, and lack some that are audited.
     """
     if samples is None and not runs.states:
-        return RunData(problem="files of predictions name no images: give data.root=<folder>")
+        return RunData(problem="prediction files do not list images: set data.root=<folder>")
     try:
         table = read_run_samples(runs.config) if samples is None else _match_ids(samples, held)
         gone = held.sample_ids[~held.sample_ids.isin(table.index)]
         if len(gone):
             raise DataError(
                 f"the data lacks {len(gone):,} of the {len(held):,} audited samples: {format_list(gone, 3)}",
-                "give the data that was audited; sample_id is the image's path in the folder",
+                "use the data that was audited; sample_id is the image's path in the folder",
                 [] if samples is None else [f"the data has {format_list(samples.index, 3)}"],
             )
     except MlfixError as error:
@@ -293,9 +293,9 @@ def open_run_data(
     given = held.given_labels
     changed = int((table.loc[held.sample_ids, "label"].to_numpy() != given).sum())
     if changed:
-        text = "%d labels in the data have changed since the runs were trained; the old ones are audited"
+        text = "%d labels in the data have changed since training; the old ones are audited"
         if samples is not None:
-            text = "%d labels in the data are not those of the predictions, which are audited"
+            text = "%d labels in the data differ from those of the predictions; the latter are audited"
         log.warning(text, changed)
         table = table.copy()
         table.loc[held.sample_ids, "label"] = given
@@ -308,7 +308,7 @@ def open_run_data(
 
 
 def _match_ids(samples: pd.DataFrame, held: HeldOut) -> pd.DataFrame:
-    """Returns the sample table indexed by the ids of the predictions, where these are certain to be of its images.
+    """Returns the sample table indexed by the ids of the predictions, if they match its images unambiguously.
 
     They are if they are the same, the ends of paths (``a.jpg`` for ``cat/a.jpg``), or paths without suffix, each of one
     image only; or if ids are row numbers and labels are the same in each row.
@@ -319,12 +319,12 @@ def _match_ids(samples: pd.DataFrame, held: HeldOut) -> pd.DataFrame:
     names = [str(name) for name in samples.index]
     by_end: dict[str, set[int]] = {}
     for row, name in enumerate(names):
-        for end in _ends(name):
+        for end in _path_suffixes(name):
             by_end.setdefault(end, set()).update((row,))
             by_end.setdefault(os.path.splitext(end)[0], set()).update((row,))
     found: dict[int, str] = {}
     for name in map(str, ids):  # it may begin above or below the folder of the data
-        rows = next((by_end[end] for end in _ends(name.replace("\\", "/")) if end in by_end), set())
+        rows = next((by_end[end] for end in _path_suffixes(name.replace("\\", "/")) if end in by_end), set())
         if len(rows) == 1:
             found.setdefault(next(iter(rows)), name)
     if len(found) == len(ids):
@@ -337,8 +337,8 @@ def _match_ids(samples: pd.DataFrame, held: HeldOut) -> pd.DataFrame:
     return samples
 
 
-def _ends(path: str) -> list[str]:
-    """Returns a path and what is left of it without its first folders, the longest first."""
+def _path_suffixes(path: str) -> list[str]:
+    """Returns a path and its suffixes without leading folders, the longest first."""
     parts = path.removeprefix("./").split("/")
     return ["/".join(parts[i:]) for i in range(len(parts))]
 

@@ -1,1 +1,1 @@
-"""reporting."""
+"""Charts, panels, pages and trackers of audits and comparisons."""

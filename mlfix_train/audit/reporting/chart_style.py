@@ -84,7 +84,7 @@ def check_lengths(**arrays: np.ndarray) -> None:
     first = next(iter(shapes.values()))
     if len(set(shapes.values())) > 1 or len(first) != 1 or not first[0]:
         problem = f"a chart got arrays of the shapes {', '.join(f'{name} {shape}' for name, shape in shapes.items())}"
-        raise DataError(problem, "give one-dimensional arrays of one length, not empty")
+        raise DataError(problem, "pass non-empty one-dimensional arrays of the same length")
 
 
 def check_values(name: str, values: np.ndarray, low: float, high: float, hint: str) -> None:

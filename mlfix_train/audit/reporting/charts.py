@@ -62,7 +62,7 @@ def loss_histogram(losses: np.ndarray, wrong: np.ndarray, path: str | os.PathLik
 
 
 def _plain_ticks(axes: Axes, low: int, high: int) -> None:
-    """Labels powers of ten as plain numbers; the outermost say so if their bins also hold what lies beyond."""
+    """Labels powers of ten as plain numbers; the outermost ones are marked if their bins contain all values beyond."""
     from matplotlib.ticker import NullLocator
 
     names = [f"{10.0**power:g}".replace("e-0", "e-") for power in range(low, high + 1)]
@@ -87,7 +87,7 @@ def error_per_label(
     Args:
         labels: L labels.
         errors_percent: ``(L,)`` error of each label in percent (a mean over runs); ignored where the count is 0.
-        counts: ``(L,)`` held-out samples of each label; labels without any are left out, and the chart says so.
+        counts: ``(L,)`` held-out samples of each label; labels without any are left out, with a note in the chart.
         path: the PNG file to write.
         title: the headline.
         max_labels: labels shown at most, the worst; the chart says when there are more.
@@ -100,10 +100,10 @@ def error_per_label(
     chart_style.check_values("counts", counts, 0.0, 1e15, "a count is a number of samples")
     check_range("max_labels", max_labels, 1, 1000)
     used = np.flatnonzero(counts > 0)
-    hint = "give the error of each label in percent, 0 to 100"
+    hint = "pass the error of each label in percent, 0 to 100"
     chart_style.check_values("errors_percent", percent[used], 0.0, 100.0, hint)
     if not used.size:
-        raise DataError("none of the labels has a sample: every count is 0", "give the counts of held-out samples")
+        raise DataError("none of the labels has a sample: every count is 0", "pass the counts of held-out samples")
     order = sorted(used.tolist(), key=lambda i: (-percent[i], -counts[i], str(labels[i])))[:max_labels]
     note = f"{used.size:,} label{'s' if used.size > 1 else ''}, worst first"
     if len(order) < used.size:

@@ -41,7 +41,7 @@ def arms_histogram(
     if not rows:
         raise DataError(f"no run in any arm of the chart {title!r}", "compare runs that hold out some samples")
     for text, values, *_ in rows:
-        chart_style.check_values(text, values, 0.0, 100.0, "give errors in percent, 0 to 100")
+        chart_style.check_values(text, values, 0.0, 100.0, "pass errors in percent, 0 to 100")
     if max(values.size for _, values, *_ in rows) < MIN_HISTOGRAM_RUNS:
         return _arms_dots({text: values for text, values, *_ in rows}, path, title, svg)
     note = "histogram of the runs; the line is their mean"

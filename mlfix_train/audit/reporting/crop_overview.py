@@ -1,4 +1,4 @@
-"""A picture of the crops that are worth a look, to see whether cropping went well."""
+"""A picture of unusual and random crops, to check that cropping went well."""
 
 from __future__ import annotations
 

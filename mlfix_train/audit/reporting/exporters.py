@@ -65,7 +65,7 @@ def write_fiftyone(ranking: pd.DataFrame, paths: Mapping[str, str], folder: Path
         }
         given[key] = {"label": str(row["given_label"]), "attributes": attributes}
         suggested[key] = {"label": str(row["suggested_label"])}
-    # `suggested_by` tells our importer that these are no fixes: nobody has reviewed them.
+    # With `suggested_by`, our importer rejects these as fixes: nobody has reviewed them.
     predictions = {"classes": None, "suggested_by": "mlfix audit", "labels": suggested}
     return [
         _write_json(folder / "labels.json", {"classes": None, "labels": given}),

@@ -24,7 +24,7 @@ class Images(Protocol):
 
 
 class RowImages:
-    """Images that are decoded when they are asked for, as squares of :data:`SIZE` pixels.
+    """Images that are decoded on access, as squares of :data:`SIZE` pixels.
 
     Args:
         source: N paths of image files, or a dataset of N items. An item is an image, a tuple that begins with one, or
@@ -72,10 +72,10 @@ def open_images(images: Any, count: int) -> Any:
         DataError: It is none of these, or holds another number of images.
     """
     if not hasattr(images, "__getitem__") or not hasattr(images, "__len__") or isinstance(images, (str, Mapping)):
-        hint = "give an array (N, H, W, 3), a list of N image files, or a dataset whose items begin with an image"
+        hint = "pass an array (N, H, W, 3), a list of N image files, or a dataset whose items begin with an image"
         raise DataError(f"images is a {type(images).__name__}", hint)
     if len(images) != count:
-        raise DataError(f"there are {len(images):,} images for {count:,} samples", "give one image per sample")
+        raise DataError(f"there are {len(images):,} images for {count:,} samples", "pass one image per sample")
     if hasattr(images, "unreadable") or not hasattr(images, "shape"):
         return images if hasattr(images, "unreadable") else RowImages(images)
     array = np.asarray(images)
@@ -86,11 +86,11 @@ def open_images(images: Any, count: int) -> Any:
     if array.ndim == 3 or (array.ndim == 4 and array.shape[-1] == 1):
         array = np.repeat(array.reshape(*array.shape[:3], 1), 3, axis=3)
     if array.ndim != 4 or array.shape[-1] != 3:
-        raise DataError(f"images has the shape {tuple(np.shape(images))}", "give (N, H, W, 3) or (N, H, W)")
+        raise DataError(f"images has the shape {tuple(np.shape(images))}", "pass (N, H, W, 3) or (N, H, W)")
     if array.dtype != np.uint8:
         if array.size and (array.min() < 0 or array.max() > 1):
             problem = f"images are {array.dtype} from {array.min():g} to {array.max():g}"
-            raise DataError(problem, "give uint8 images, or floats from 0 to 1")
+            raise DataError(problem, "pass uint8 images, or floats from 0 to 1")
         array = (np.asarray(array, np.float32) * 255).round().astype(np.uint8)
     return array
 

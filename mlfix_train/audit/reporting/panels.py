@@ -54,10 +54,10 @@ class Tile:
         shape, dtype = np.shape(self.image), getattr(self.image, "dtype", type(self.image).__name__)
         if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
             problem = f"a tile with the label {self.given!r} has an image of shape {shape} and type {dtype}"
-            raise DataError(problem, "give uint8 RGB pixels of shape (height, width, 3), as of image.convert('RGB')")
+            raise DataError(problem, "pass uint8 RGB pixels of shape (height, width, 3), as of image.convert('RGB')")
         if self.suspicion is not None and not -1e-6 <= self.suspicion <= 1 + 1e-6:
             problem = f"a tile with the label {self.given!r} has the suspicion {self.suspicion}"
-            raise DataError(problem, "give a number from 0 to 1 (higher is worse), or None if unknown")
+            raise DataError(problem, "pass a number from 0 to 1 (higher is worse), or None if unknown")
 
     @property
     def relabeled(self) -> bool:
@@ -112,7 +112,7 @@ def draw_panel(
     tile_px: int = 96,
     max_tiles: int = 108,
 ) -> Image.Image:
-    """Draws a contact sheet, row by row in the order of ``tiles``; an empty one says that there are no samples.
+    """Draws a contact sheet, row by row in the order of ``tiles``; an empty one states that there are no samples.
 
     Args:
         tiles: the samples, in order.

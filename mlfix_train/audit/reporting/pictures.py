@@ -23,14 +23,14 @@ SECTIONS = {
     "slice": "your slices",
     "duplicates": "near-duplicates",
 }
-"""Section of a tracker in which the panels of each kind of slice lie."""
+"""Section of a tracker for the panels of each kind of slice."""
 MAX_TILES = 108
 """Number of samples on a panel."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file: ``key`` is its name in a tracker, ``caption`` says what it shows."""
+    """A PNG file: ``key`` is its name in a tracker, ``caption`` describes it."""
 
     key: str
     path: Path

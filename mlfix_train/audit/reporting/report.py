@@ -41,7 +41,7 @@ SLICE_LIMITS = {"slice": (None, 60), "duplicates": (150, 12), "pair": (400, 24)}
 MATRIX_LABELS = 40
 """Number of labels in the confusion matrix."""
 PRIVATE = ("run_paths", "label_names", "images", "order")
-"""What ``audit.json`` knows and the page does not show: paths of this machine."""
+"""Entries of ``audit.json`` that the page does not show: paths of this machine."""
 
 
 def write_report(
@@ -146,7 +146,7 @@ class _PageData:
         self.position = {id(one): i for i, one in enumerate(one for one in slices if id(one) in shown)}
 
     def _take(self, rows: np.ndarray) -> list[int]:
-        """Returns the tile numbers of rows, leaving out those for which there is no room any more."""
+        """Returns the tile numbers of rows, leaving out those that no longer fit."""
         for row in map(int, rows):
             if row not in self.tiles and len(self.tiles) < MAX_TILES:
                 self.tiles[row] = len(self.tiles)

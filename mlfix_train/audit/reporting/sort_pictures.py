@@ -89,7 +89,7 @@ def thin_out(count: int, limit: int = MAX_IMAGES) -> np.ndarray:
 def draw_mosaic(images: np.ndarray, title: str, note: str = "", framed: np.ndarray | None = None) -> Image.Image:
     """Draws images, uint8 ``(n, H, W, 3)``, row by row on a sheet of about 4 by 3; n may be 0.
 
-    ``note`` is a grey line below the title; ``framed``, bool ``(n,)``, says which images get a frame.
+    ``note`` is a grey line below the title; ``framed``, bool ``(n,)``, marks the images that get a frame.
     """
     n = len(images)
     columns = max(12, math.ceil(math.sqrt(n * 4 / 3)))

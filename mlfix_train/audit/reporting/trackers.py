@@ -21,7 +21,7 @@ TEXT_ROWS = 100
 
 
 class Tracker(Protocol):
-    """Where an audit or a comparison is logged; what a tracker can't show, its method leaves out."""
+    """Where an audit or a comparison is logged; content that a tracker can't show is left out."""
 
     @property
     def name(self) -> str:
@@ -66,7 +66,7 @@ class TensorBoardTracker:
         self.writer.add_text(key, _markdown(columns, rows))
 
     def log_page(self, key: str, path: Path) -> None:
-        """Logs where the page lies: TensorBoard shows no HTML."""
+        """Logs the path of the page: TensorBoard cannot show HTML."""
         self.writer.add_text(key, f"`{path}`")
 
     def log_summary(self, values: Mapping[str, Any]) -> None:
@@ -78,7 +78,7 @@ class TensorBoardTracker:
     def log_artifact(
         self, name: str, kind: str, files: Sequence[Path], metadata: Mapping[str, Any], used: bool = False
     ) -> None:
-        """Logs where the files lie, as text: TensorBoard keeps no files."""
+        """Logs the paths of the files as text: TensorBoard cannot store files."""
         listed = "\n".join(f"- `{file}`" for file in files)
         self.writer.add_text(f"{kind}/{name}", f"{json.dumps(dict(metadata), default=str)}\n\n{listed}")
 
@@ -146,7 +146,7 @@ def register_tracker(logger_class: str, build: Callable[[Any], Tracker | None]) 
 
 
 def find_trackers(loggers: Sequence[Any]) -> list[Tracker]:
-    """Returns a tracker for each of Lightning's loggers that has one; the others are left alone."""
+    """Returns a tracker for each of Lightning's loggers that has one; the others are ignored."""
     found = []
     for logger in loggers:
         names = [kind.__name__ for kind in type(logger).__mro__]

@@ -1,4 +1,4 @@
-"""Weights & Biases as a tracker: which mode a run is in, and what a run is given.
+"""Weights & Biases as a tracker: the mode of a run, and what is logged to it.
 
 Nothing here ever prompts. Without a login, a run is kept offline beside the run directory; ``wandb sync`` uploads it.
 """

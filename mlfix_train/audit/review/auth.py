@@ -85,7 +85,7 @@ class AuthMiddleware:
         if not self._is_own_host(host):
             tunnel = f"through a tunnel: with the same port, ssh -L {self.port}:127.0.0.1:{self.port}"
             hint = f"Open the link that `mlfix review` printed ({tunnel})."
-            raise RequestError(f"This server is not called {host[:100]!r}.", hint, HTTPStatus.FORBIDDEN)
+            raise RequestError(f"The host {host[:100]!r} is not allowed.", hint, HTTPStatus.FORBIDDEN)
         origin = headers.get("origin")
         is_other_origin = origin is not None and origin != f"http://{host}"
         is_other_site = headers.get("sec-fetch-site", "none") not in ("same-origin", "none")

@@ -103,7 +103,7 @@ def _stat(path: Path) -> tuple[int, int] | None:
     return None
 
 
-def _dated(path: Path) -> Path:
+def _with_timestamp(path: Path) -> Path:
     """Returns a path that does not exist yet, with the current time in its name."""
     name = f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     names = (f"{name}{end}{path.suffix}" for end in ("", *(f"-{number}" for number in range(2, 10_000))))
@@ -111,7 +111,7 @@ def _dated(path: Path) -> Path:
 
 
 def _backup(path: Path) -> Path:
-    return Path(shutil.copy2(path, _dated(path)))
+    return Path(shutil.copy2(path, _with_timestamp(path)))
 
 
 def open_fixes(
@@ -136,8 +136,8 @@ def open_fixes(
     marked = {row[0] for row in _rows_after(store.journal.entries) if row != COLUMNS}
     if marked and marked == store.missing:
         samples = f"none of its {len(marked):,} marked samples is here, such as {min(marked)}"
-        hint = "set another out=<folder>, or give the data that was reviewed"
-        raise DataError(f"{path.parent} holds a review of other data: {samples}", hint)
+        hint = "set another out=<folder>, or use the data that was reviewed"
+        raise DataError(f"{path.parent} contains a review of other data: {samples}", hint)
     if path.exists():
         _open_existing(file, table, ignore, reviewer)
     if fixes is not None:
@@ -190,8 +190,8 @@ def _open_existing(file: FixesFile, table: pd.DataFrame, ignore: Collection[str]
         lost = int(store.is_marked.sum()) - len(wanted)
         if lost > MAX_DROPPED and lost > len(store.authors) / 2:
             problem = f"{path} was changed outside the review and lacks {lost:,} of its marks"
-            raise FixesError(problem, "to drop these marks, move journal.jsonl away too")
-        previous = _dated(path.with_name("fixes-before.csv"))
+            raise FixesError(problem, "to drop these marks, also move journal.jsonl away")
+        previous = _with_timestamp(path.with_name("fixes-before.csv"))
         previous.write_text(file.text(), encoding="utf-8", newline="")
         edited = _backup(path)
         kept = {row for row, _, _ in wanted}

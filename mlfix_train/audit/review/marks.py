@@ -23,7 +23,7 @@ class Change(NamedTuple):
 
     row: int
     mark: int
-    base_revision: int | None = None  # the latest of the sample that the page knows
+    base_revision: int | None = None  # the latest revision of the sample that the page has
 
 
 class Move(NamedTuple):
@@ -126,7 +126,7 @@ class MarkStore:
     ) -> Outcome:
         """Records that samples were reviewed: those without a mark have the right label.
 
-        ``random`` says whether they were reviewed as the random sample; for the others see :meth:`mark`.
+        ``random``: whether they were reviewed in the random sample; for the other arguments see :meth:`mark`.
         """
         with self.lock:
             if request_id in self.requests:
@@ -144,7 +144,7 @@ class MarkStore:
             self._record("draw", reviewer, sample_ids=self._ids(rows))
 
     def undo(self, reviewer: str, request_id: str = "", redo: bool = False) -> Outcome:
-        """Undoes a reviewer's last action, or redoes the one undone last; what others changed since stays."""
+        """Undoes a reviewer's last action, or redoes the one undone last; later changes by others stay."""
         action = "redo" if redo else "undo"
         with self.lock:
             if request_id in self.requests:
@@ -206,7 +206,7 @@ class MarkStore:
         return [self.samples.ids[row] for row in rows]
 
     def _stacks(self, action: str, reviewer: str) -> tuple[list[Action], list[Action]]:
-        """Returns what ``undo`` or ``redo`` takes a reviewer's last action from, and what it puts it on."""
+        """Returns the stacks that ``undo`` or ``redo`` moves a reviewer's last action from and to."""
         done, undone = (stacks.setdefault(reviewer, []) for stacks in (self._done, self._undone))
         return (done, undone) if action == "undo" else (undone, done)
 

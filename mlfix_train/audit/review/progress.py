@@ -1,4 +1,4 @@
-"""Progress of a review: what was reviewed and found, how fast, whether to keep going, and where each reviewer is.
+"""Progress of a review: what was reviewed and found, how fast, whether to keep going, and reviewers' positions.
 
 A sample is **reviewed** when it was on the screen, is in a group marked as reviewed, or is marked. Shapes: N samples.
 """
@@ -139,7 +139,7 @@ def summarize(samples: Samples, store: MarkStore, seen_log: SeenLog, pace: Pace)
     if samples.calibrated:
         suspicion = np.nan_to_num(samples.suspicion.astype(np.float64))
         expected = float(suspicion[reviewed].sum())
-        # Until something was marked, or a group marked as reviewed, seeing samples says nothing about the audit.
+        # Until something was marked, or a group marked as reviewed, seen samples are no evidence about the audit.
         has_evidence = (n_marked > 0 and n_reviewed >= RECENT) or bool(store.group_reviewed.any())
         factor = (n_marked + PRIOR_COUNT) / (expected + PRIOR_COUNT) if has_evidence else 1.0
         rest = np.minimum(suspicion[~reviewed] * factor, 1)

@@ -50,7 +50,7 @@ def parse_request_id(payload: Mapping[str, Any]) -> str:
     """Returns the id of a request that the page may repeat, empty if it has none."""
     request_id = payload.get("request_id", "")
     if not isinstance(request_id, str) or len(request_id) > MAX_NAME:
-        raise RequestError(f"request_id is not a text of at most {MAX_NAME} characters", "leave it out")
+        raise RequestError(f"request_id is not a string of at most {MAX_NAME} characters", "leave it out")
     return request_id
 
 
@@ -66,7 +66,7 @@ def parse_marks(payload: Mapping[str, Any], samples: Samples, store: MarkStore, 
     """Returns the marks of a request, all of them checked before a new label is added.
 
     ``marks`` is a list of objects with ``sample_id``, ``new_label`` (a label, ``invalid`` or ``null``) and, from the
-    page, ``base_revision``. ``allow_new`` says whether labels that no sample has may be given.
+    page, ``base_revision``. ``allow_new``: whether labels that no sample has are allowed.
 
     Raises:
         RequestError: An unknown id or label, or a value of another shape.
@@ -82,7 +82,7 @@ def parse_marks(payload: Mapping[str, Any], samples: Samples, store: MarkStore, 
             raise RequestError(f"marks[{number}] has no sample_id", EXAMPLE)
         name, label, base = mark["sample_id"][:200], mark.get("new_label", 0), mark.get("base_revision")
         if label is not None and not isinstance(label, str):
-            raise RequestError(f"marks[{number}] ({name}) has no new_label", f"give a label, {INVALID!r} or null")
+            raise RequestError(f"marks[{number}] ({name}) has no new_label", f"use a label, {INVALID!r} or null")
         if base is not None and (not isinstance(base, int) or isinstance(base, bool)):
             raise RequestError(f"marks[{number}] ({name}): base_revision is not an integer", "leave it out")
     rows = samples.rows([mark["sample_id"] for mark in marks]).tolist()

@@ -90,7 +90,7 @@ def make_samples(
     """Joins a sample table with the ranking of an audit and a visual order, indexed by ``sample_id``.
 
     Rows of a ranking whose given label is no longer the sample's are left out; images that are not in the order come
-    last. ``calibrated`` says whether the audit's suspicion is a probability.
+    last. ``calibrated``: whether the audit's suspicion is a probability.
     """
     nothing = pd.DataFrame(columns=["sample_id", *RANKED_COLUMNS])
     ranked = nothing if ranking is None else ranking.drop_duplicates("sample_id")

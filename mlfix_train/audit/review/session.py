@@ -194,7 +194,7 @@ class ReviewSession:
         rows = view.rows[start : start + sheets.BLOCK]
         has_large, per_sheet = self.sprites.large > self.sprites.small, sheets.LARGE_COLUMNS**2
         parts = [rows[i : i + per_sheet] for i in range(0, len(rows), per_sheet)] if has_large else []
-        if view.spec.group_by == "random":  # what the audit says must not bias the reviewer
+        if view.spec.group_by == "random":  # the audit must not bias the reviewer
             predicted = suggested = [NONE] * len(rows)
             suspicion: list[float | None] = [None] * len(rows)
         else:
@@ -298,7 +298,7 @@ class ReviewSession:
         }
 
     def add_label(self, payload: Payload) -> Response:
-        """Adds a label, and returns its code and the labels that the page does not know yet."""
+        """Adds a label, and returns its code and the labels that the page does not have yet."""
         code = requests.parse_new_label(payload.get("name"), self.samples, self.allow_new_labels)
         known = requests.parse_int(payload, "known_labels", 0, len(self.samples.labels) + 1)
         return {"code": code, "labels": self.samples.labels[known:], "known_labels": known}
@@ -443,11 +443,11 @@ def account_name() -> str:
 def _make_sprites(images: PixelStore | np.ndarray, count: int, out: Path) -> Sprites:
     shape = tuple(images.shape)
     if len(shape) != 4 or shape[0] != count or shape[-1] != 3:
-        raise DataError(f"images has shape {shape}; there are {count:,} samples", "give images of shape (N, H, W, 3)")
+        raise DataError(f"images has shape {shape}; there are {count:,} samples", "pass images of shape (N, H, W, 3)")
     if isinstance(images, PixelStore):
         return Sprites(images.__getitem__, shape[1], images.fingerprint, images.folder / "sprites")
     if images.dtype != np.uint8:
-        raise DataError(f"images has dtype {images.dtype}", "give uint8 images, 0 to 255")
+        raise DataError(f"images has dtype {images.dtype}", "pass uint8 images, 0 to 255")
     source = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
     return Sprites(images.__getitem__, max(shape[1:3]), source, out / ".sprites")
 

@@ -55,7 +55,7 @@ class ViewSpec:
         check_choice("group_order", values["group_order"], GROUP_ORDERS)
         check_choice("filter", values["filter"], FILTERS)
         values["search"] = " ".join(values["search"].split())
-        if values["group_by"] == "random":  # what the audit says must not bias the reviewer
+        if values["group_by"] == "random":  # the audit must not bias the reviewer
             return cls(group_by="random")
         return cls(**values)
 

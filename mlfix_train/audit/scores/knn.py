@@ -85,7 +85,7 @@ def weighted_knn_vote(
 
 @dataclass(frozen=True)
 class NeighbourScores:
-    """What similar images say about the given labels.
+    """Evidence from similar images about the given labels.
 
     Attributes:
         scores: float32 ``(N,)`` each, 0 to 1, higher is worse, NaN if nobody votes: ``neighbour_disagreement`` (of

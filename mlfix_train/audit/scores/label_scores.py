@@ -33,7 +33,7 @@ def check_probabilities(probabilities: np.ndarray, source: str = "the probabilit
     """
     if probabilities.ndim != 2 or probabilities.shape[1] < 2:
         raise DataError(
-            f"{source} have the shape {probabilities.shape}", "give one row per sample and one column per class"
+            f"{source} have the shape {probabilities.shape}", "pass one row per sample and one column per class"
         )
     for rows in _blocks(len(probabilities), BLOCK):
         part = np.asarray(probabilities[rows], dtype=np.float32)
@@ -43,7 +43,7 @@ def check_probabilities(probabilities: np.ndarray, source: str = "the probabilit
             raise DataError(
                 f"{source}: row {rows.start + first} is not a probability distribution: sum "
                 f"{float(part[first].sum()):.4g}, lowest {part[first].min():.3g}",
-                "give the softmax of the logits; each row sums to 1",
+                "pass the softmax of the logits; each row must sum to 1",
             )
     return probabilities
 

@@ -169,7 +169,7 @@ def suggest_labels(evidence: Evidence) -> np.ndarray:
     if evidence.neighbours is not None:
         candidates.append((evidence.neighbours.label, evidence.neighbours.share))
     best, support = np.full(len(held), -1, np.int64), np.zeros(len(held))
-    unknown = held.class_names.index("") if "" in held.class_names else -1  # a prediction that is not said
+    unknown = held.class_names.index("") if "" in held.class_names else -1  # no recorded prediction
     for label, _ in candidates:
         weight = np.sum([np.where(other == label, share, 0.0) for other, share in candidates], axis=0)
         better = (label >= 0) & (label != held.labels) & (label != unknown) & (weight > support)

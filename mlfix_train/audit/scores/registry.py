@@ -26,7 +26,7 @@ from mlfix_train.errors import DataError, check_choice
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything labels can be judged by; all arrays have one row per held-out sample.
+    """Everything that labels are judged by; all arrays have one row per held-out sample.
 
     Attributes:
         held_out: held-out predictions, averaged over runs.
@@ -53,7 +53,7 @@ class LabelScore:
         name: column of the ranking.
         compute: maps the :class:`Evidence` to one number per held-out sample, ``(N,)``, NaN for none; it may return
             ``None`` for no scores at all.
-        higher_is_worse: whether high or low values speak against the label.
+        higher_is_worse: whether high values are evidence against the label; otherwise low ones are.
         description: what it measures, its unit and range.
         combine_as: kind of evidence as which it counts towards the suspicion; empty: it is only shown.
         needs: attributes of :class:`Evidence` that it needs; without one of them it is not computed.
@@ -100,7 +100,7 @@ class LabelScore:
         return found
 
     def badness(self, evidence: Evidence) -> np.ndarray | None:
-        """Returns the score turned so that higher is worse, float ``(N,)``; ``None`` without its evidence."""
+        """Returns the score, negated if lower is worse, float ``(N,)``; ``None`` without its evidence."""
         values = self.values(evidence)
         return values if values is None or self.higher_is_worse else -values
 

@@ -134,7 +134,7 @@ def select_slices(
                 continue
             mask = _by_column(name, spec, column)
         elif spec is None or isinstance(spec, bool):
-            raise ConfigError(f"slices.{name}={spec} is not a slice", "give a regular expression or a list of labels")
+            raise ConfigError(f"slices.{name}={spec} is not a slice", "use a regular expression or a list of labels")
         elif isinstance(spec, (str, int, float)):
             mask = select_labels(list(labels), name, str(spec))
         else:
@@ -172,9 +172,11 @@ def compile_regex(pattern: str, what: str) -> re.Pattern[str]:
 def _by_list(name: str, wanted: list[str], labels: np.ndarray) -> np.ndarray:
     known = sorted({str(label) for label in labels})
     for label in (label for label in wanted if label not in known):
-        raise ConfigError(f"slices.{name} names {label!r}, a label of no held-out sample", did_you_mean(label, known))
+        raise ConfigError(
+            f"slices.{name} lists {label!r}, a label that no held-out sample has", did_you_mean(label, known)
+        )
     if not wanted:
-        raise ConfigError(f"slices.{name} is an empty list", "name labels, or give a regular expression")
+        raise ConfigError(f"slices.{name} is an empty list", "list labels, or use a regular expression")
     return np.isin(labels.astype(str), wanted)
 
 
@@ -184,14 +186,14 @@ def _column(name: str, spec: Mapping[str, Any], sample_ids: pd.Index, metadata: 
     if extra or "column" not in spec:
         raise ConfigError(
             f"slices.{name}={dict(spec)} is not a slice",
-            "give a regular expression, a list of labels, or {column: <name>, values: [...]} or match: <regex>",
+            "use a regular expression, a list of labels, or {column: <name>, values: [...]} or match: <regex>",
         )
     column = str(spec["column"])
     if metadata is None or column not in metadata.columns:
         known = [] if metadata is None else [str(c) for c in metadata.columns]
         raise ConfigError(
             f"slices.{name}: the data has no column {column!r}",
-            f"it has {format_list(known, 12)}" if known else "give a table that has it: samples=<csv or parquet>",
+            f"it has {format_list(known, 12)}" if known else "use a table that has it: samples=<csv or parquet>",
         )
     return metadata[column].map(_text).astype(object).reindex(sample_ids)
 

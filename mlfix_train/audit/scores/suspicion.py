@@ -36,7 +36,7 @@ FIT_QUANTILE = 0.75
 """Quantile of the evidence above which the mixture is fitted; no label below it is suspected."""
 BINS = 120
 MAX_LOG_ODDS = 12.0
-"""Log-odds beyond which the histogram holds no information."""
+"""Log-odds beyond which the histogram has no information."""
 MIN_SLOPE = 1e-3
 """Minimal rise of the log-odds per unit of evidence, so that samples with different evidence never tie."""
 
@@ -78,7 +78,7 @@ def combine_log_ranks(
     lengths = {name: len(values) for name, values in {**held_out, **others}.items()}
     if not others or not held_out or len(set(lengths.values())) != 1:
         found = format_list(f"{name} {length}" for name, length in lengths.items())
-        raise DataError(f"scores can't be combined: {found}", "give two or more, with a number for each sample")
+        raise DataError(f"scores can't be combined: {found}", "pass two or more, with a number for each sample")
     own = np.mean([log_ranks(values) for values in held_out.values()], axis=0)
     if cells is not None:
         own = (np.bincount(cells, weights=own) / np.maximum(np.bincount(cells), 1))[cells]

@@ -19,7 +19,7 @@ track and 99.9% share a label."""
 
 
 def perturbed(images: np.ndarray) -> np.ndarray:
-    """Returns copies as different as copies are: shifted half a pixel right and down, 3% brighter; ``(n, H, W, 3)``."""
+    """Returns slightly perturbed copies: shifted half a pixel right and down, 3% brighter; ``(n, H, W, 3)``."""
     x: np.ndarray = images.astype(np.float32)
     x = (x + np.roll(x, 1, 1)) / 2
     x = (x + np.roll(x, 1, 2)) / 2
@@ -27,7 +27,7 @@ def perturbed(images: np.ndarray) -> np.ndarray:
 
 
 def near_duplicate_threshold(pixels: Any, rows: np.ndarray, embedder: Embedder, seed: int = 0) -> float:
-    """Returns the distance within which a quarter of sampled images lie from their slightly perturbed copies.
+    """Returns the lower quartile of the distances between sampled images and their slightly perturbed copies.
 
     ``pixels[rows]`` is uint8 ``(N, H, W, 3)``; the embedder is fitted.
     """

@@ -47,7 +47,7 @@ def check_embeddings(embeddings: np.ndarray, name: str = "embeddings") -> np.nda
     Raises:
         DataError: Another shape, not numeric, too large, or NaN or infinity, with the number of the first such row.
     """
-    hint = "give an array of shape (images, dimensions)"
+    hint = "pass an array of shape (images, dimensions)"
     try:
         x = np.ascontiguousarray(embeddings, dtype=np.float32)
     except (TypeError, ValueError) as error:

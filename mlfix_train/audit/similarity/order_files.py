@@ -53,7 +53,7 @@ def read_embeddings(path: Path, count: int, key: str = "embeddings", ids: pd.Ind
     """
     from mlfix_train.audit.similarity.neighbours import check_embeddings  # imports torch
 
-    hint = "give the embeddings.npy of `mlfix sort`, or an (N, D) array written by numpy.save, one row per image"
+    hint = "use the embeddings.npy of `mlfix sort`, or an (N, D) array written by numpy.save, one row per image"
     try:
         found = np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
@@ -63,13 +63,13 @@ def read_embeddings(path: Path, count: int, key: str = "embeddings", ids: pd.Ind
     if not isinstance(found, np.ndarray):
         raise DataError(f"{key}={path} contains several arrays", hint)
     if found.ndim != 2 or len(found) != count:
-        hint = "it belongs to other images: leave it out to embed these, or give the data it was made from"
+        hint = "it belongs to other images: omit it to embed these, or use the data it was made from"
         raise DataError(f"{key}={path} has the shape {found.shape}, but there are {count:,} images", hint)
     if ids is not None and (path.parent / "order.parquet").is_file():
         order = read_order(path.parent, ids, key)
         if order.attrs.get("samples") != samples_fingerprint(ids):
-            hint = "give the data it was made from, or leave it out to embed these images"
-            raise DataError(f"{key}={path} lists these images in another order", hint)
+            hint = "use the data it was made from, or omit it to embed these images"
+            raise DataError(f"{key}={path} lists these images in a different order", hint)
     return check_embeddings(found, f"{key}={path}")
 
 
@@ -105,7 +105,7 @@ def read_order(where: str | Path, ids: pd.Index, key: str = "order", partial: bo
 
     path = Path(where).expanduser()
     path = path / "order.parquet" if path.is_dir() else path
-    hint = f"give the directory that `mlfix sort` wrote: {key}=<directory>"
+    hint = f"set {key}=<output folder of mlfix sort>"
     try:
         table = pq.read_table(path)
         metadata = json.loads((table.schema.metadata or {}).get(b"mlfix", b"null"))

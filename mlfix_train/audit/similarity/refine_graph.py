@@ -13,7 +13,7 @@ from numba import njit, prange
 def reverse_graph(index: np.ndarray, is_new: np.ndarray, max_reverse: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns for each point up to R others that have it among their neighbours, those of the nearest ranks first.
 
-    ``index`` is int32 ``(N, K)``, -1 if there is no neighbour; ``is_new``, bool ``(N, K)``, says which entries the last
+    ``index`` is int32 ``(N, K)``, -1 if there is no neighbour; ``is_new``, bool ``(N, K)``, marks entries that the last
     round added. Likewise returns int32 ``(N, R)`` and bool ``(N, R)``.
     """
     n, k = index.shape

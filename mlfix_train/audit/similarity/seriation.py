@@ -63,8 +63,8 @@ def seriate(
     if neighbours is None:
         neighbours = nearest_neighbours(x, N_CANDIDATES, device, seed=seed)
     elif len(neighbours.index) != n:
-        problem = f"neighbours of {len(neighbours.index):,} points were given for {n:,} embeddings"
-        raise DataError(problem, "search the neighbours of these embeddings")
+        problem = f"neighbours of {len(neighbours.index):,} points for {n:,} embeddings"
+        raise DataError(problem, "pass the neighbours of these embeddings")
     x = x - x.mean(0)
     near = np.ascontiguousarray(neighbours.index[:, :N_CANDIDATES])
     distance = np.ascontiguousarray(neighbours.distance[:, :N_CANDIDATES])
@@ -86,8 +86,8 @@ def check_order(order: Sequence[int] | np.ndarray, n: int) -> np.ndarray:
     """
     found = np.asarray(order)
     if found.shape != (n,) or not np.issubdtype(found.dtype, np.integer):
-        problem = f"an order of shape {found.shape} and type {found.dtype} was given for {n:,} images"
-        raise DataError(problem, "give a permutation of their row numbers; was it made for other images?")
+        problem = f"an order of shape {found.shape} and type {found.dtype} for {n:,} images"
+        raise DataError(problem, "pass a permutation of their row numbers; was it made for other images?")
     if n and not (np.sort(found) == np.arange(n)).all():
         raise DataError(f"the order of {n:,} images is not a permutation of 0 to {n - 1:,}", "sort them again")
     return found.astype(np.int64)

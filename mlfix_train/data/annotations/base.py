@@ -93,7 +93,7 @@ class AnnotationFormat(ABC):
     """``annotation`` is an id that the source gives, instead of a position or line number."""
 
     def __post_init__(self) -> None:
-        self.root = str(check_root(self.root, "give the folder that holds photos and annotations"))
+        self.root = str(check_root(self.root, "set data.root to the folder with photos and annotations"))
 
     @property
     def folder(self) -> Path:
@@ -135,7 +135,7 @@ class AnnotationFormat(ABC):
             DataError: there are no photos, or two with one name.
         """
         if not photos:
-            hint = f"is it {self.name}? Give the folder that holds the data set"
+            hint = f"is the format {self.name}? Set data.root to the folder of the data set"
             raise DataError(f"data.root={self.root} lists no photos", hint)
         defaults = {"split": "", "width": 0, "height": 0, "panorama": False, "problem": "", "detail": ""}
         photo_table = pd.DataFrame([{**defaults, **photo} for photo in photos]).set_index("name")

@@ -47,7 +47,7 @@ class Coco(AnnotationFormat):
 
     @classmethod
     def detect(cls, root: Path) -> int:
-        """JSON files where COCO's lie, unless they are MTSD's."""
+        """Looks for JSON files in COCO's usual places, unless they are MTSD's."""
         patterns = ("annotations/*.json", "*.json", "*/*.coco.json")
         return 2 if any(next(root.glob(pattern), None) for pattern in patterns) and not Mtsd.detect(root) else 0
 
@@ -67,7 +67,7 @@ class Coco(AnnotationFormat):
     def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
         """Writes copies with new labels; a label that a file lacks becomes a category with an unused id."""
         files, _ = self._load()
-        ids_anywhere: dict[str, Any] = {}  # a label that another file knows keeps its id
+        ids_anywhere: dict[str, Any] = {}  # a label of another file keeps its id
         used: set[Any] = set()
         for content in files.values():
             ids_anywhere |= {row["name"]: row["id"] for row in reversed(content["categories"])}
@@ -100,7 +100,7 @@ class Coco(AnnotationFormat):
     def _load(self) -> tuple[dict[Path, dict[str, Any]], list[str]]:
         """Returns path to content of the annotation files, and notes on files that are left out."""
         root, notes = self.folder, list[str]()
-        hint = "give COCO instances JSON: images, annotations and categories, three lists"
+        hint = "use COCO instances JSON: an object with the lists images, annotations and categories"
         search = False
         if self.file:
             given = [self.file] if isinstance(self.file, (str, Path)) else list(self.file)
@@ -113,7 +113,7 @@ class Coco(AnnotationFormat):
             search, hint = True, "repair or remove it, or name the files to read: data=coco data.file=..."
             paths = sorted({*root.glob("annotations/*.json"), *root.glob("*.json"), *root.glob("*/*.json")})
             if len(paths) > MAX_FILES:
-                name_them = "name those that hold the annotations: data=coco data.file=[train.json,val.json]"
+                name_them = "list those with annotations: data=coco data.file=[train.json,val.json]"
                 raise DataError(f"{len(paths):,} JSON files below data.root={root}", name_them)
         found = {}
         for path in paths:
@@ -127,7 +127,7 @@ class Coco(AnnotationFormat):
                 found[path] = content
         if not found:
             example = "data.file=annotations/instances_train.json"
-            hint = f"give the file: {example}; it has images, annotations and categories"
+            hint = f"set the file: {example}; it must have images, annotations and categories"
             details = [note.removeprefix("left out: ") for note in notes[:5]]
             raise DataError(f"no COCO annotations below data.root={root}", hint, details)
         return found, notes[:5]
@@ -136,7 +136,7 @@ class Coco(AnnotationFormat):
         """Returns image id to the row of a photo."""
         for place, image in enumerate(content["images"]):
             if not isinstance(image.get("file_name"), str) or not image["file_name"].strip():
-                raise DataError(f"{path}: images[{place}] (id {image['id']}) has no file_name", "give it one")
+                raise DataError(f"{path}: images[{place}] (id {image['id']}) has no file_name", "add one")
         split = base.split_of(path.stem) or base.split_of(path.parent.name)
         folder = self._image_folder(path, content, split)
         found: dict[Any, Row] = {}
@@ -167,9 +167,9 @@ class Coco(AnnotationFormat):
 
 def _schema_problem(content: Any) -> str:
     if isinstance(content, list):
-        return "it holds a list, like files of detections, instead of images, annotations and categories"
+        return "it is a list, like files of detections, instead of images, annotations and categories"
     if not isinstance(content, Mapping):
-        return f"it holds a {type(content).__name__}"
+        return f"it is a {type(content).__name__}"
     missing = [name for name in SECTIONS if not isinstance(content.get(name), list)]
     if missing:
         return f"it has no list {' and no list '.join(missing)}; it has {format_list(content, 6) or 'nothing'}"
@@ -193,7 +193,7 @@ def _read_categories(path: Path, content: Mapping[str, Any]) -> dict[Any, str]:
     for place, row in enumerate(content["categories"]):
         name = row.get("name")
         if not isinstance(name, str) or not name.strip():
-            raise DataError(f"{path}: categories[{place}] (id {row['id']}) has no name", "give it one")
+            raise DataError(f"{path}: categories[{place}] (id {row['id']}) has no name", "add one")
         if found.setdefault(row["id"], name) != name:
             problem = f"{path}: category id {row['id']} is used for {found[row['id']]!r} and {name!r}"
             raise DataError(problem, "keep one of them")

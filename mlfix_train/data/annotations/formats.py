@@ -20,7 +20,7 @@ def open_annotations(root: str | Path) -> AnnotationFormat:
     Raises:
         DataError: no format fits, or several do.
     """
-    folder = check_root(root, "give the folder that holds photos and annotations")
+    folder = check_root(root, "set data.root to the folder with photos and annotations")
     formats = detect_formats(folder)
     if len(formats) == 1:
         return FORMATS[formats[0]](folder)

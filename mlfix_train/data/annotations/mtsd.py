@@ -42,7 +42,7 @@ class Mtsd(AnnotationFormat):
 
     @classmethod
     def detect(cls, root: Path) -> int:
-        """Split lists and JSON files in a folder ``annotations``."""
+        """Looks for split lists, and JSON files in a folder ``annotations``."""
         jsons = (next(folder.glob("*.json"), None) for folder in base.find_folders(root, "annotations"))
         return 2 if base.find_folders(root, "splits") and any(jsons) else 0
 
@@ -55,7 +55,7 @@ class Mtsd(AnnotationFormat):
         if not folders or not all(folder.is_dir() for folder in folders):
             missing = f"no folder called images below data.root={self.root}"
             problem = f"data.images={self.images} is not a folder" if self.images else missing
-            raise DataError(problem, "unpack the image archives there, or give data.images=<folder>")
+            raise DataError(problem, "unpack the image archives there, or set data.images=<folder>")
         images = _index_images(folders)
         photos, boxes = list[Row](), list[Row]()
         unannotated = 0
@@ -96,9 +96,11 @@ def _annotation_files(root: Path) -> dict[str, Path]:
         for path in sorted(folder.glob("*.json")):
             if found.setdefault(path.stem, path) != path:
                 problem = f"two annotation files describe {path.stem}: {found[path.stem]} and {path}"
-                raise DataError(problem, "keep one of them, or give a data.root that holds one")
+                raise DataError(problem, "keep one of them, or set data.root to a folder with one")
     if not found:
-        hint = "give the folder of the unpacked MTSD (mtsd_v2_fully_annotated), or another format: data=coco, yolo, voc"
+        hint = (
+            "set data.root to the unpacked MTSD (mtsd_v2_fully_annotated), or use another format: data=coco, yolo, voc"
+        )
         raise DataError(f"no folder annotations/ with one JSON per photo below data.root={root}", hint)
     return found
 
@@ -143,7 +145,7 @@ def _object_key(value: Any, place: int, seen: set[str]) -> str:
 
 def _schema_problem(content: Any) -> str:
     if not isinstance(content, dict):
-        return f"it holds a {type(content).__name__} instead of an object with width, height and objects"
+        return f"it is a {type(content).__name__} instead of an object with width, height and objects"
     missing = [name for name in ("width", "height", "objects") if name not in content]
     if missing:
         return f"no {' and no '.join(missing)}; it has {format_list(content, 6) or 'nothing'}"

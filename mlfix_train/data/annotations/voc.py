@@ -36,7 +36,7 @@ class Voc(AnnotationFormat):
 
     @classmethod
     def detect(cls, root: Path) -> int:
-        """XML files in a folder ``Annotations``, or loose ones."""
+        """Looks for XML files in a folder ``Annotations``, or loose ones."""
         if any(next(folder.rglob("*.xml"), None) for folder in base.find_folders(root, "annotations")):
             return 2
         return 1 if next(root.glob("*.xml"), None) or next(root.glob("*/*.xml"), None) else 0
@@ -63,7 +63,9 @@ class Voc(AnnotationFormat):
                     photo |= {"split": split_list.stem, "source": str(split_list), "problem": "no annotation"}
                     photos.append({**photo, "detail": f"{split_list} lists it, but {xml} does not exist"})
         if not photos:
-            raise DataError(f"no XML below data.root={root}", "give the folder that holds Annotations/ and JPEGImages/")
+            raise DataError(
+                f"no XML below data.root={root}", "set data.root to the folder with Annotations/ and JPEGImages/"
+            )
         return self.build(photos, boxes)
 
     def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
@@ -83,7 +85,7 @@ def _read_file(file: Path, root: Path, folder: Path, images: Path | None) -> tup
     photo: Row = {"name": name, "source": str(file), "path": str(file.with_suffix(".jpg"))}
     try:
         tree = ET.parse(file).getroot()
-        problem = "" if tree.tag == "annotation" else f"it holds <{tree.tag}>, not <annotation>"
+        problem = "" if tree.tag == "annotation" else f"its root is <{tree.tag}>, not <annotation>"
     except (ET.ParseError, OSError, ValueError, LookupError) as error:
         problem = str(error)
     if problem:
@@ -130,7 +132,7 @@ def patch_xml(raw: bytes, labels: Mapping[int, str | None], encoding: str | None
     Every other byte stays as it is. The encoding is by default the one that the file declares.
     """
     for mark, codec in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
-        if raw.startswith(mark):  # expat tells byte positions in UTF-8
+        if raw.startswith(mark):  # expat reports byte positions in UTF-8
             text = raw[2:].decode(codec).encode()
             return mark + patch_xml(text, labels, "utf-8").decode().encode(codec)
     if encoding is None:

@@ -1,7 +1,7 @@
 """Fixes of crops written back into copies of the annotations that the boxes came from, in the source's own format.
 
 Files are patched in place: apart from the fixed labels every byte stays as written. The copies are read back and
-compared before anyone is told that they are good.
+compared before the export reports success.
 """
 
 import shutil
@@ -34,7 +34,7 @@ def box_fixes(
     Args:
         crops: sample table of the crops, with ``group`` (the photo), ``annotation`` and ``label``.
         fixes: indexed by ``sample_id``, with ``new_label``.
-        classes: labels that the annotations know.
+        classes: labels in the annotations.
         invalid: what becomes of boxes marked invalid: ``remove``, ``keep`` (as they were), or a label they get.
 
     Returns:
@@ -79,7 +79,7 @@ def write_fixed_annotations(
 
 
 def group_changes(annotations: Annotations, fixes: pd.DataFrame) -> LabelChanges:
-    """Groups fixes by annotation file; a DataError tells of boxes that are gone, or have another label now."""
+    """Groups fixes by annotation file; boxes that are gone, or have another label now, raise a DataError."""
     boxes = annotations.boxes.set_index(["photo", "annotation"])["label"]
     boxes = boxes[~boxes.index.duplicated()]
     keys = pd.MultiIndex.from_frame(fixes[["photo", "annotation"]])
@@ -123,9 +123,9 @@ def check_copies(before: Annotations, after: Annotations, fixes: pd.DataFrame) -
 
 
 def copy_path(annotations: Annotations, path: Path, out: Path) -> Path:
-    """Returns the place of a file's copy below ``out``, laid out as below the root; its folder is created."""
+    """Returns the path of a file's copy below ``out``, with the layout below the root; its folder is created."""
     if not path.is_relative_to(annotations.root):
-        hint = "copies are laid out as below the root: crop with a data.root that holds all annotations"
+        hint = "copies keep the layout below the root: crop with a data.root that contains all annotations"
         raise DataError(f"{path} is not below data.root={annotations.root}", hint)
     target = out / path.relative_to(annotations.root)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,7 @@ class Yolo(AnnotationFormat):
 
     @classmethod
     def detect(cls, root: Path) -> int:
-        """A YAML that mentions ``names``, or a list of classes."""
+        """Looks for a YAML that mentions ``names``, or for a class list."""
         yaml = [*root.glob("*.yaml"), *root.glob("*.yml")]
         named = any("names" in path.read_text(encoding="utf-8", errors="replace") for path in yaml)
         return 2 if named or _class_files(root) else 0
@@ -115,7 +115,7 @@ def find_class_names(root: Path, file: str | Path | None) -> Path:
     if file:
         path = Path(os.path.normpath(root / Path(file).expanduser()))
         if not path.is_file():
-            hint = "give data.yaml, or a file with one class name per line"
+            hint = "use data.yaml, or a file with one class name per line"
             raise DataError(f"data.file={path} does not exist", hint)
         return path
     found = [path for path in sorted({*root.glob("*.yaml"), *root.glob("*.yml")}) if "names" in _load_yaml(path)]
@@ -123,11 +123,11 @@ def find_class_names(root: Path, file: str | Path | None) -> Path:
         names = format_list(path.name for path in found)
         found = [path for path in found if path.stem == "data"]
         if len(found) != 1:
-            raise DataError(f"{root} holds several lists of classes: {names}", "name one: data.file=<file>")
+            raise DataError(f"{root} contains several class lists: {names}", "choose one: data.file=<file>")
     found = found or _class_files(root)
     if not found:
-        hint = "YOLO needs data.yaml with names, or classes.txt; give it with data.file=<file>"
-        raise DataError(f"no list of classes in data.root={root}", hint)
+        hint = "YOLO needs data.yaml with names, or classes.txt; set data.file=<file>"
+        raise DataError(f"no class list in data.root={root}", hint)
     return found[0]
 
 
@@ -148,7 +148,7 @@ def _load_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         problem = f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}"
-        raise DataError(problem, "correct it at the line that the message names") from error
+        raise DataError(problem, "correct the line that the message shows") from error
     return dict(content) if isinstance(content, Mapping) else {}
 
 
@@ -159,7 +159,7 @@ def read_class_names(path: Path) -> tuple[dict[int, str], dict[str, Any]]:
         settings = _load_yaml(path)
         given = settings.get("names")
         if not isinstance(given, (Mapping, list)):
-            raise DataError(f"{path}: names is {given!r}", "give a list of class names, or number: name")
+            raise DataError(f"{path}: names is {given!r}", "use a list of class names, or number: name")
         listed = dict(given) if isinstance(given, Mapping) else dict(enumerate(given))
     else:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -167,14 +167,14 @@ def read_class_names(path: Path) -> tuple[dict[int, str], dict[str, Any]]:
     try:
         names = {int(number): name for number, name in listed.items()}
     except (TypeError, ValueError) as error:
-        raise DataError(f"{path}: names has a key that is not a number ({error})", "give number: name") from error
+        raise DataError(f"{path}: names has a key that is not a number ({error})", "use number: name") from error
     if not names:
-        raise DataError(f"{path} names no classes", "give a list of class names")
+        raise DataError(f"{path} lists no classes", "add a list of class names")
     for number, name in names.items():
         if isinstance(name, bool) or name is None:
             raise DataError(f"{path}: class {number} is called {name}, which YAML does not read as text", "quote it")
         if not str(name).strip():
-            raise DataError(f"{path}: class {number} has an empty name", "give it one")
+            raise DataError(f"{path}: class {number} has an empty name", "add one")
     return {number: str(name) for number, name in names.items()}, settings
 
 

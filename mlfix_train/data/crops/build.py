@@ -1,4 +1,4 @@
-"""All boxes of a data set to crops: in parallel, with progress, resumed where an earlier call stopped."""
+"""Crops all boxes of a data set: in parallel, with progress, resumed where an earlier call stopped."""
 
 import contextlib
 import hashlib
@@ -32,7 +32,7 @@ CROPS_VERSION = 1
 BATCH_SIZE = 4
 """Photos handed to a worker process at a time."""
 DROPPED_COLUMNS = ["photo", "annotation", "label", "problem", "detail"]
-REPAIR = "repair the photos or boxes (if sizes differ: rescale=true, exif=apply or ignore, max_megapixels=)"
+REPAIR = "repair the photos or boxes, or set rescale=true, exif=apply or ignore (if sizes differ), or max_megapixels="
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def build_crops(
     found = [outcome for job in jobs for outcome in outcomes[job.name]]
     if all(outcome.problem for outcome in found):
         details = sorted({f"{outcome.problem}: {outcome.detail}" for outcome in found})
-        raise DataError(f"none of the {len(found):,} boxes gave a crop", REPAIR, details[:5])
+        raise DataError(f"none of the {len(found):,} boxes produced a crop", REPAIR, details[:5])
     table, dropped = crop_tables(annotations, boxes, found)
     bad = dropped[dropped["problem"].isin(PHOTO_PROBLEMS)].drop_duplicates("photo")
     problem = f"{len(bad):,} of {len(jobs):,} photos can't be cropped ({summarize_counts(bad['problem'])})"
@@ -140,7 +140,7 @@ def _nothing_to_crop(annotations: Annotations) -> DataError:
         reasons += f", and {len(bad_photos):,} of {len(photos):,} photos can't be used ({counts})"
     details = [str(detail) for detail in [*bad_photos["detail"], *bad_boxes["detail"]][:5]]
     problem = f"nothing to crop in data.root={annotations.root}: {reasons}"
-    return DataError(problem, "is it the right format (data=)?", details)
+    return DataError(problem, "check the format (data=)", details)
 
 
 def crop_in_parallel(
@@ -160,7 +160,7 @@ def _check_missing(annotations: Annotations, jobs: list[PhotoJob], max_unreadabl
     total = len(jobs) + len(bad)
     reasons = [f"{len(missing):,} photos are missing"] if missing else []
     reasons += [f"{len(bad):,} have no usable annotation"] if len(bad) else []
-    hint = "unpack all archives, or give data.images=<folder> (mtsd, coco)" if missing else "repair these files"
+    hint = "unpack all archives, or set data.images=<folder> (mtsd, coco)" if missing else "repair these files"
     hint += "; max_unreadable=1 crops what is there"
     details, problem = [*missing[:5], *bad["detail"].head(5)][:6], f"of {total:,} photos {' and '.join(reasons)}"
     _check_limit(len(missing) + len(bad), total, max_unreadable, problem, hint, details)
@@ -183,7 +183,7 @@ def _delete_stale(out: Path, crops: set[str]) -> None:
 def crop_tables(
     annotations: Annotations, boxes: pd.DataFrame, outcomes: list[BoxOutcome]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Returns the sample table of N boxes with ``sample_id`` and their N outcomes, and what gave no crop."""
+    """Returns the sample table of N boxes with ``sample_id`` and their N outcomes, and what was dropped."""
     facts = pd.DataFrame(outcomes, index=boxes.index, columns=list(BoxOutcome._fields))
     cropped = facts["problem"] == ""
     lost = boxes.assign(problem=facts["problem"], detail=facts["detail"])[~cropped]
@@ -206,7 +206,7 @@ def crop_tables(
 
 
 def _dropped_table(annotations: Annotations, lost: pd.DataFrame) -> pd.DataFrame:
-    """Returns everything that gave no crop: ``lost`` boxes, those that the reader ruled out, and unusable photos."""
+    """Returns everything that was dropped: ``lost`` boxes, those that the reader ruled out, and unusable photos."""
     photos, boxes = annotations.photos, annotations.boxes
     bad = photos[photos["problem"] != ""]
     unread = boxes[boxes["problem"] != ""]

@@ -105,13 +105,13 @@ def crop_dataset(
 def read_info(folder: Path, key: str = "crops") -> dict[str, Any]:
     """Reads ``crop.json`` of a finished cropping; if there is none, a DataError that calls the folder ``key``."""
     if not (folder / INFO).exists():
-        hint = f"give the folder that `mlfix crop` wrote: {key}=<folder>"
-        raise DataError(f"{key}={folder} holds no crops ({INFO} is missing)", hint)
+        hint = f"set {key}=<output folder of mlfix crop>"
+        raise DataError(f"{key}={folder} contains no crops ({INFO} is missing)", hint)
     info, problem = read_json(folder / INFO)
     if problem or not isinstance(info, dict):
         raise DataError(f"{folder / INFO} can't be read: {problem or 'it is not an object'}", "crop again")
     if info.get("status") != "finished":
-        raise DataError(f"{key}={folder} holds unfinished crops", "run the same `mlfix crop` command again")
+        raise DataError(f"{key}={folder} contains unfinished crops", "run the same `mlfix crop` command again")
     return info
 
 
@@ -140,7 +140,7 @@ def select_boxes(annotations: Annotations, labels: str | None = None, splits: Se
 def _check_settings(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
     """Rejects a folder that holds something else, or crops of other settings."""
     if out.is_file():
-        raise ConfigError(f"out={out} is a file", "give a folder: out=<folder>")
+        raise ConfigError(f"out={out} is a file", "set a folder: out=<folder>")
     if not out.is_dir() or not any(out.iterdir()):
         return
     try:
@@ -149,16 +149,16 @@ def _check_settings(out: Path, settings: dict[str, Any], overwrite: bool) -> Non
         if (out / STATE_FOLDER).is_dir():
             return
         names = format_list(sorted(path.name for path in out.iterdir()), 3)
-        raise ConfigError(f"out={out} holds other files ({names})", "give a new folder: out=<folder>") from None
+        raise ConfigError(f"out={out} contains other files ({names})", "set a new folder: out=<folder>") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{out / INFO} can't be read: {error}", "delete the folder, or give another out=") from error
+        raise DataError(f"{out / INFO} can't be read: {error}", "delete the folder, or set another out=") from error
     old, new = _flatten(before), _flatten(settings)
     differing = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     changed = [f"{key}: {old.get(key)} there, {new.get(key)} requested" for key in differing]
     has_crops = before.get("status") == "finished" or any(next(out.glob(f"*/**/*.{kind}"), None) for kind in FORMATS)
     if changed and has_crops and not overwrite:
-        hint = "give another out=, or overwrite=true to replace them"
-        raise DataError(f"out={out} holds crops of other settings", hint, changed[:6])
+        hint = "set another out=, or overwrite=true to replace them"
+        raise DataError(f"out={out} contains crops made with other settings", hint, changed[:6])
 
 
 def _flatten(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,8 +174,8 @@ def _check_separate(annotations: Annotations, out: Path) -> None:
     below = place.relative_to(annotations.root).parts if place.is_relative_to(annotations.root) else ()
     read_again = annotations.format == "yolo" or {"images", "annotations"} & {part.lower() for part in below}
     if inside or (below and read_again):
-        reason = f"the photos are there ({inside})" if inside else "the next reading would take the crops for photos"
-        raise ConfigError(f"out={out}: {reason}", "give a folder outside the data: out=<folder>")
+        reason = f"the photos are there ({inside})" if inside else "the crops would be read as photos next time"
+        raise ConfigError(f"out={out}: {reason}", "set a folder outside the data: out=<folder>")
 
 
 def _counts(annotations: Annotations, selected: Annotations, crops: Crops) -> dict[str, Any]:

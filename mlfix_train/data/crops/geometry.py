@@ -1,4 +1,4 @@
-"""Where a box lies in its photo: clipped at the edges, widened by a margin, wrapped around in panoramas."""
+"""The position of a box in its photo: clipped at the edges, widened by a margin, wrapped around in panoramas."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ MIN_OVERSAMPLING = 2.0
 
 
 class NotCropped(Exception):  # noqa: N818 - an outcome, not an error
-    """A box or photo that gives no crop, with its problem (see ``docs/reference.md``) and what was found."""
+    """A box or photo without a crop, with its problem (see ``docs/reference.md``) and what was found."""
 
     def __init__(self, problem: str, detail: str) -> None:
         super().__init__(problem, detail)
@@ -22,7 +22,7 @@ class NotCropped(Exception):  # noqa: N818 - an outcome, not an error
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a box lies in its photo.
+    """The position of a box in its photo.
 
     Args:
         box: as annotated.

@@ -28,7 +28,7 @@ SIDEWAYS = {transpose for orientation, transpose in EXIF_TRANSPOSES.items() if o
 
 @dataclass(frozen=True)
 class PhotoJob:
-    """What to crop out of one photo: what :class:`Annotations` says of it, and N boxes.
+    """What to crop out of one photo: its row in :class:`Annotations`, and N boxes.
 
     ``wraps`` is whether each box crosses the edge of a panorama, ``crops`` its file below the folder of crops.
     """
@@ -46,7 +46,7 @@ class PhotoJob:
 
 
 class BoxOutcome(NamedTuple):
-    """What became of one box: the annotated box in pixels, or the problem why there is no crop."""
+    """The outcome of one box: the annotated box in pixels, or the problem why there is no crop."""
 
     x_min: float = 0.0
     y_min: float = 0.0
@@ -115,7 +115,7 @@ def _orient(image: Image.Image, job: PhotoJob, spec: CropSpec) -> tuple[Image.Tr
 def _place_boxes(
     job: PhotoJob, width: int, height: int, spec: CropSpec
 ) -> tuple[list[BoxOutcome], dict[int, Placement]]:
-    """Returns the outcome of each box, and where those lie that can be cropped, by their number."""
+    """Returns the outcome of each box, and the placements of those that can be cropped, by box number."""
     sx, sy = (float(width), float(height)) if job.normalized else (1.0, 1.0)
     if spec.rescale and not job.normalized and job.width and job.height:
         sx, sy = width / job.width, height / job.height

@@ -1,4 +1,4 @@
-"""Everything that decides what a crop shows and how it is stored."""
+"""Everything that determines what a crop shows and how it is stored."""
 
 from dataclasses import dataclass
 
@@ -19,15 +19,15 @@ class CropSpec:
         aspect: squash (stretch to a square, as in the published experiment) | pad (keep the aspect ratio, with gray
             margins).
         margin: Added on each side, as a fraction of the box's width and height.
-        min_side: Boxes with fewer pixels of width or height inside the photo are not cropped.
+        min_side: Boxes whose width or height inside the photo is below this, in pixels, are not cropped.
         format: jpg | png (lossless).
-        quality: Of JPEG, 1 to 100; colors are kept at full resolution.
-        ids: What <n> is in <label>/<photo>-<n>.jpg: keys (the box's key in the source or, if it has none, a hash of its
-            corners: reordered annotations rename nothing) | positions (the box's position in the photo, from 0, as in
-            the published MTSD crops).
-        exif: Whether boxes refer to photos rotated by their EXIF orientation: apply | ignore | auto (as in the tools of
-            the format, unless only the other way fits the stated size).
-        rescale: Scale the boxes if a photo is not of the size that the annotations state (a resized copy).
+        quality: JPEG quality, 1 to 100; colors are kept at full resolution.
+        ids: What <n> stands for in <label>/<photo>-<n>.jpg: keys (the box's key in the source or, without one, a hash
+            of its corners: names stay the same if annotations are reordered) | positions (the box's position in the
+            photo, from 0, as in the published MTSD crops).
+        exif: Whether boxes refer to the photo after its EXIF rotation: apply (yes) | ignore (no) | auto (as the tools
+            of the format do, unless only the other way fits the stated size).
+        rescale: Scale the boxes if a photo is a resized copy, not of the size stated in the annotations.
         max_megapixels: Larger photos are not decoded.
     """
 
@@ -47,4 +47,4 @@ class CropSpec:
             check_choice(key, getattr(self, key), options)
         check_ranges(self, margin=(0, 10), min_side=(0, 10_000), quality=(1, 100), max_megapixels=(0.001, 100_000))
         if self.size is not None and (not isinstance(self.size, int) or not 8 <= self.size <= 1024):
-            raise ConfigError(f"size={self.size} is out of range", "give the side in pixels, 8 to 1024, or null")
+            raise ConfigError(f"size={self.size} is out of range", "set the side in pixels, 8 to 1024, or null")

@@ -16,7 +16,7 @@ def read_rows(path: Path, key: str, error_type: type[MlfixError]) -> list[tuple[
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise error_type(f"{key}={path} can't be read: {error.strerror}", "give a CSV file") from error
+        raise error_type(f"{key}={path} can't be read: {error.strerror}", "use a CSV file") from error
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -53,7 +53,7 @@ def read_json_fixes(path: Path) -> list[Record]:
 def _fiftyone_labels(content: Mapping[str, Any], path: Path) -> list[Record]:
     if "suggested_by" in content:
         hint = "use the labels.json that FiftyOne exported after the review"
-        raise FixesError(f"{path} holds suggestions of mlfix, which nobody has reviewed", hint)
+        raise FixesError(f"{path} contains suggestions of mlfix, which nobody has reviewed", hint)
     classes = content.get("classes") or []
     if not isinstance(classes, list):
         raise FixesError(f"{path}: classes is not a list", "export it again")
@@ -167,5 +167,5 @@ def cleanlab_fixes(header: Sequence[str], rows: Sequence[tuple[int, Sequence[str
             unreviewed += not answer
             records.append(_record(line, row["sample_id"], answer or INVALID, path, "" if answer else "cleanlab"))
     if unreviewed:
-        log.warning("%s: %d label issues are taken as invalid; no person has reviewed them", path, unreviewed)
+        log.warning("%s: %d label issues are treated as invalid; no person has reviewed them", path, unreviewed)
     return records

@@ -82,7 +82,7 @@ def _to_frame(
 
 
 def match_fixes(fixes: pd.DataFrame, table: pd.DataFrame, ignore: Collection[str] = ()) -> pd.DataFrame:
-    """Checks fixes (from :func:`read_fixes`) against a sample table and brings their ids into its form.
+    """Checks fixes (from :func:`read_fixes`) against a sample table and converts their ids to its form.
 
     Of :data:`IGNORABLE`, ``ignore`` names problems to ignore: ``unknown_samples`` are left out, ``new_labels`` and
     ``stale`` lines are applied, of ``conflicts`` the last line wins, ``empty_labels`` may appear.
@@ -108,7 +108,7 @@ def match_fixes(fixes: pd.DataFrame, table: pd.DataFrame, ignore: Collection[str
     emptied = sorted(set(table["label"].dropna()) - set(new[keep].dropna()))
     if emptied and "empty_labels" not in ignore:
         problem = f"{source}: the fixes leave no sample of {len(emptied)} label(s): {format_list(emptied)}"
-        raise FixesError(problem, "check them, or fixes.ignore=[empty_labels] if the label is meant to disappear")
+        raise FixesError(problem, "check them, or set fixes.ignore=[empty_labels] if the label is meant to disappear")
     return fixes
 
 
@@ -158,13 +158,13 @@ def _check_labels(fixes: pd.DataFrame, labels: list[str], source: str, ignore: C
     if len(unknown) and "new_labels" not in ignore:
         first = unknown.iloc[0]["new_label"]
         hint = f"for {first!r}: {did_you_mean(first, labels)} Or fixes.ignore=[new_labels] if it is meant to be new"
-        raise FixesError(f"{source}: {len(unknown):,} lines give a label that no sample has", hint, _lines(unknown))
+        raise FixesError(f"{source}: {len(unknown):,} lines have a new_label that no sample has", hint, _lines(unknown))
     stale = fixes[(fixes["old_label"] != "") & (fixes["old_label"] != fixes["given_label"].fillna(""))]
     if len(stale) and "stale" not in ignore:
         rows = stale.head(5).itertuples()
         raise FixesError(
-            f"{source}: {len(stale):,} lines were made for another label than the sample has now (old_label)",
-            "review these samples again, or fixes.ignore=[stale] to apply the lines anyway",
+            f"{source}: {len(stale):,} lines have an old_label that is not the sample's label in the data",
+            "review these samples again, or set fixes.ignore=[stale] to apply the lines anyway",
             [f"line {row.row}: {row.sample_id}: old_label {row.old_label!r}, now {row.given_label!r}" for row in rows],
         )
     answers = fixes.groupby("sample_id", sort=False)["new_label"].nunique()

@@ -67,7 +67,7 @@ def homographies(n: int, spec: AugmentSpec, generator: torch.Generator) -> Tenso
     """Draws the maps from output to input coordinates (both -1..1) of n images, float32 ``(n, 3, 3)`` on the CPU."""
     angle = _sometimes(_uniform(n, -spec.rotate, spec.rotate, generator), spec.p_affine, 0.0, generator)
     zoom = _sometimes(_uniform(n, 1.0, spec.zoom, generator), spec.p_affine, 1.0, generator)
-    centre = torch.rand(n, 2, generator=generator) * 2 - 1
+    center = torch.rand(n, 2, generator=generator) * 2 - 1
     warp_x = _sometimes(_uniform(n, -spec.warp, spec.warp, generator), spec.p_affine, 0.0, generator)
     warp_y = _sometimes(_uniform(n, -spec.warp, spec.warp, generator), spec.p_affine, 0.0, generator)
     radians = angle * (math.pi / 180)
@@ -75,7 +75,7 @@ def homographies(n: int, spec: AugmentSpec, generator: torch.Generator) -> Tenso
     rotation[:, 0, 0] = rotation[:, 1, 1] = radians.cos()
     rotation[:, 0, 1], rotation[:, 1, 0] = -radians.sin(), radians.sin()
     scale[:, 0, 0] = scale[:, 1, 1] = 1 / zoom
-    scale[:, :2, 2] = centre * (1 - 1 / zoom)[:, None]
+    scale[:, :2, 2] = center * (1 - 1 / zoom)[:, None]
     return rotation @ scale @ _perspective(warp_x, warp_y)
 
 

@@ -151,7 +151,7 @@ class StoreDataModule(L.LightningDataModule):
 
     @property
     def is_training(self) -> bool:
-        """Whether a trainer is at work on training batches."""
+        """Whether a trainer is processing training batches."""
         return self.trainer is not None and bool(self.trainer.training)
 
     def next_batch_seed(self) -> int:
@@ -211,7 +211,7 @@ class DataModule(StoreDataModule):
             raise DataError("fewer than two readable samples are left to train on", "add samples, or hold out fewer")
         self.val_rows = np.flatnonzero(self.held_out & readable)
         if not len(self.val_rows):
-            raise DataError("no held-out sample is readable", "repair the unreadable images")
+            raise DataError("no held-out sample is readable", "replace the unreadable images")
         given = pd.Index(self.table["label"].to_numpy()[self.val_rows])
         self.val_labels = classes.get_indexer(given).astype(np.int64)
         size, count = self.loader.batch_size, len(self.train_rows) // self.rank_and_world()[1]

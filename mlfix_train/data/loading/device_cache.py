@@ -55,7 +55,7 @@ def _copy_to(store: PixelStore, device: torch.device) -> torch.Tensor | None:
             part = slice(start, start + IMAGES_AT_A_TIME)
             images[part] = torch.from_numpy(store[part]).to(device)
     except torch.OutOfMemoryError:
-        log.warning("the images do not fit on %s after all: they are read batch by batch", device)
+        log.warning("the images do not fit on %s and are read batch by batch", device)
         return None
     return images
 
@@ -68,8 +68,8 @@ def free_memory(device: torch.device) -> int:
 class DeviceBatches:
     """Batches picked on the device, in place of a DataLoader: :class:`StoredSamples` with ``images`` for the store.
 
-    Yields ``{image: uint8 (N, 3, H, W), label: int64 (N,), index: int64 (N,)}``; ``sampler`` says which of the M rows
-    and labels make up each batch.
+    Yields ``{image: uint8 (N, 3, H, W), label: int64 (N,), index: int64 (N,)}``; ``sampler`` picks the rows and labels,
+    of M, that make up each batch.
     """
 
     def __init__(
@@ -94,5 +94,5 @@ class DeviceBatches:
             yield {"image": self._images[rows].permute(0, 3, 1, 2), "label": self._labels[part], "index": rows}
 
     def release(self) -> None:
-        """Lets go of the images: a trainer keeps its loaders after it has finished."""
+        """Releases the images: a trainer keeps its loaders after it has finished."""
         self._images = None

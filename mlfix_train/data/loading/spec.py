@@ -15,9 +15,9 @@ class LoaderSpec:
     Args:
         batch_size: Training samples per step and process.
         eval_batch_size: Held-out samples per step and process.
-        sampling: balanced (labels equally often, drawn with replacement) | shuffled (every sample once per epoch).
-        workers: Loader processes; 0 reads in the main process, which is fast from a pixel store.
-        cache_on_device: Keep all images in the memory of the device that trains: auto (on a GPU, if they fit into half
+        sampling: balanced (all labels equally often, drawn with replacement) | shuffled (every sample once per epoch).
+        workers: Loader processes; 0: read in the main process, which is fast with a pixel store.
+        cache_on_device: Keep all images in the memory of the training device: auto (on a GPU, if they fit into half
             of its free memory) | true | false. The batches are the same either way.
     """
 
@@ -36,11 +36,11 @@ class LoaderSpec:
 
 @dataclass(frozen=True)
 class AugmentSpec:
-    """How strongly training images are changed, on the device; no flips, since signs have a left and a right.
+    """How strongly training images are augmented, on the device; no flips, since left and right matter for signs.
 
     Args:
         enabled: Whether training images are augmented at all.
-        blur: Share of the images that are blurred by a Gaussian of 3 or 5 pixels, 0 to 1.
+        blur: Share of the images that get a Gaussian blur of 3 or 5 pixels, 0 to 1.
         rotate: Largest rotation, in degrees, 0 to 180.
         zoom: Largest enlargement, 1 to 4; the position of the crop is random.
         warp: Largest perspective shift of a corner, as a share of half the side, 0 to 0.4.
@@ -65,7 +65,7 @@ class AugmentSpec:
 
 @dataclass(frozen=True)
 class ViewSpec:
-    """How much the two views of an image may differ from which a sorting network learns.
+    """How much the two views of an image may differ, for a sorting network.
 
     Args:
         crop: Smallest crop, as a share of the image's area, 0.01 to 1.
@@ -74,14 +74,15 @@ class ViewSpec:
         warp: Largest perspective shift of a corner, as a share of half the side, 0 to 0.4.
         lighting: Largest change of brightness and of contrast, 0 to 0.9.
         blur: Share of the views that are blurred, 0 to 1.
-        keep_color: Leave hue and saturation alone. Keep it true where color distinguishes things, as in signs.
+        keep_color: Leave hue and saturation unchanged; for images where color matters, such as signs.
         hue: Largest shift of the hue, in degrees, 0 to 180; only without keep_color.
         saturation: Largest change of saturation, 0 to 1; only without keep_color.
         gray: Share of the views without color, 0 to 1; only without keep_color.
         flip: Share of the views that are mirrored, 0 to 1; 0 where left and right matter.
         positive_pair: image (both views are of one image) | group (the second view is of another image of the same
-            group, if there is one: the network learns from real changes of light, size and sharpness where a group
-            shows one object, as the frames of a track do; wrong where a group is a photo of different objects).
+            group, if there is one; use it where a group shows one object, such as the frames of a track: the network
+            then learns from real changes of light, size and sharpness. Wrong where a group is a photo of different
+            objects).
     """
 
     crop: float = 0.6

@@ -57,17 +57,17 @@ def crops(n: int, spec: ViewSpec, generator: torch.Generator) -> Tensor:
     area = torch.rand(n, generator=generator) * (1 - spec.crop) + spec.crop
     ratio = ((torch.rand(n, generator=generator) * 2 - 1) * math.log(spec.aspect_ratio)).exp()
     sides = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).clamp_max(1)
-    centre = (torch.rand(n, 2, generator=generator) * 2 - 1) * (1 - sides)
+    center = (torch.rand(n, 2, generator=generator) * 2 - 1) * (1 - sides)
     mirrored = torch.rand(n, generator=generator) < spec.flip
     maps = torch.eye(3).repeat(n, 1, 1)
     maps[:, 0, 0] = torch.where(mirrored, -sides[:, 0], sides[:, 0])
     maps[:, 1, 1] = sides[:, 1]
-    maps[:, :2, 2] = centre
+    maps[:, :2, 2] = center
     return maps
 
 
 def color_maps(n: int, spec: ViewSpec, generator: torch.Generator) -> Tensor:
-    """Draws float32 ``(n, 3, 3)`` on RGB that rotate and scale YIQ's color plane (hue and saturation); greys stay."""
+    """Draws float32 ``(n, 3, 3)`` on RGB that rotate and scale YIQ's color plane (hue and saturation); grays stay."""
     to_yiq = torch.tensor(YIQ)
     angle = (torch.rand(n, generator=generator) * 2 - 1) * math.radians(spec.hue)
     strength = 1 + (torch.rand(n, generator=generator) * 2 - 1) * spec.saturation
@@ -83,7 +83,7 @@ class ViewDataModule(StoreDataModule):
     """Batches ``{views: (2, N, 3, H, W), index: int64 (N,)}`` in training, else ``{image: (N, 3, H, W), index}``.
 
     All samples train: nothing is learnt from labels, so nothing has to be held out. Validation embeds a fixed draw of
-    up to :data:`MONITORED_SAMPLES` samples, so that a person can look at their neighbours.
+    up to :data:`MONITORED_SAMPLES` samples, to inspect their neighbours.
 
     Args:
         table: A sample table, with or without labels.
@@ -109,7 +109,7 @@ class ViewDataModule(StoreDataModule):
         self.train_rows = np.flatnonzero(~self.table.index.isin(self.store.unreadable))
         if len(self.train_rows) < 2:
             problem = f"{len(self.train_rows)} image(s) are readable; a sorting network learns from two or more"
-            raise DataError(problem, "add images (a few hundred are few)")
+            raise DataError(problem, "add images; a few hundred are still few")
         if self.views.positive_pair == "group" and self.table["group"].is_unique:
             hint = "set the groups (data.group=<regular expression on the sample_id>), or views.positive_pair=image"
             raise DataError("views.positive_pair=group, but every image is a group of its own", hint)

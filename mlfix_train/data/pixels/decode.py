@@ -1,4 +1,4 @@
-"""Image files to small uint8 arrays, whatever a file's colour space, bit depth, orientation or age.
+"""Decodes image files to small uint8 arrays, whatever a file's color space, bit depth, orientation or age.
 
 Worker processes import this module, so it needs no more than numpy and Pillow.
 """

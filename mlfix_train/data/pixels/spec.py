@@ -14,7 +14,7 @@ class PixelSpec:
     Args:
         size: Side of the stored square, in pixels, 8 to 1024.
         aspect: ``squash`` (stretch to the square, as in the published experiment) or ``pad`` (keep the aspect ratio,
-            with grey margins).
+            with gray margins).
         max_megapixels: Larger images count as unreadable, a guard against decompression bombs.
     """
 
@@ -25,7 +25,7 @@ class PixelSpec:
     def __post_init__(self) -> None:
         check_choice("aspect", self.aspect, ASPECTS)
         if not isinstance(self.size, int) or not 8 <= self.size <= 1024:
-            raise ConfigError(f"size={self.size} is out of range", "give the side in pixels, 8 to 1024")
+            raise ConfigError(f"size={self.size} is out of range", "set the side in pixels, 8 to 1024")
         check_range("max_megapixels", self.max_megapixels, 0, 1e6)
 
 
@@ -34,12 +34,12 @@ class PixelsConfig:
     """Section ``pixels`` of the configuration: how images are decoded, where they are kept, and how many may fail.
 
     Args:
-        size: Side of the stored square, in pixels, 8 to 1024; null: as the runs or networks involved were trained with,
-            else the command's default.
-        aspect: squash (stretch to the square) | pad (keep the aspect ratio, with grey margins).
+        size: Side of the stored square, in pixels, 8 to 1024; null: that of the runs or networks in use, else the
+            command's default.
+        aspect: squash (stretch to the square) | pad (keep the aspect ratio, with gray margins).
         max_megapixels: Larger images count as unreadable.
-        max_unreadable: Share of the images that may be unreadable, 0 to 1; a single one always may, unless this is 0.
-        cache: Folder of the decoded images.
+        max_unreadable: Share of the images that may be unreadable, 0 to 1; one is always allowed unless this is 0.
+        cache: Folder for the decoded images.
     """
 
     size: int | None = PixelSpec.size

@@ -127,7 +127,7 @@ def open_store(
 
 
 def open_if_valid(folder: Path, fingerprint: str, shape: tuple[int, ...]) -> PixelStore | None:
-    """Returns the store in ``folder`` if it is intact and has this fingerprint and shape; else logs why, ``None``."""
+    """Returns the store in ``folder`` if it is intact and has this fingerprint and shape; else logs why."""
     try:
         if not (folder / "store.json").exists():
             return None

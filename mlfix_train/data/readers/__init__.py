@@ -1,4 +1,4 @@
-"""Readers: from data as people have it to a sample table (see :mod:`mlfix_train.data.samples`).
+"""Readers: from the usual file layouts to a sample table (see :mod:`mlfix_train.data.samples`).
 
 Each module but ``files``, which they share, holds one reader: a function that takes the keys of section ``data`` and
 returns the table. A reader of your own is such a function anywhere on the Python path:

@@ -20,5 +20,5 @@ def read_crops(root: str | Path) -> pd.DataFrame:
         read_info(base, "data.root")
     if not (base / TABLE).is_file():
         hint = "set the folder that `mlfix crop` wrote; data=folder reads class folders"
-        raise DataError(f"data.root={root} holds no crops ({TABLE} is missing)", hint)
+        raise DataError(f"data.root={root} contains no crops ({TABLE} is missing)", hint)
     return read_table(base / TABLE)

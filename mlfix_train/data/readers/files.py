@@ -28,7 +28,7 @@ def check_root(root: str | Path, hint: str) -> Path:
 
 
 def find_images(base: Path) -> tuple[list[str], list[str]]:
-    """Finds the files below a folder, but hidden ones; links are followed, but not in circles.
+    """Finds the files below a folder, except hidden ones; links are followed, except in cycles.
 
     Returns:
         The images, sorted, and the other files, as POSIX paths relative to ``base``.

@@ -1,4 +1,4 @@
-"""The German Traffic Sign Recognition Benchmark as its makers offer it.
+"""The German Traffic Sign Recognition Benchmark as downloaded.
 
 Source: Stallkamp et al., "Man vs. computer: Benchmarking machine learning algorithms for traffic sign recognition",
 Neural Networks 32 (2012), and the README files of the archives.
@@ -52,7 +52,7 @@ def read_gtsrb(root: str | Path, test: str | bool = "auto") -> pd.DataFrame:
     folders = _class_folders(base)
     rows = [row for folder in folders for row in _training_rows(base, folder)]
     if not rows:
-        raise DataError(f"the class folders below data.root={root} hold no .ppm files", "unpack the archive again")
+        raise DataError(f"the class folders below data.root={root} contain no .ppm files", "unpack the archive again")
     if test is not False:
         rows += _test_rows(base, folders[0].parent, required=test is True)
     table = pd.DataFrame(rows)

@@ -13,7 +13,7 @@ DIFFICULTY = 1.0
 """Scales blur, noise, haze and how often a sign is partly hidden. At 1.0 a convnet of four layers, trained for ten
 epochs on 150 images of 32 pixels per class, classifies about 91% of held-out images correctly; at 0.9 about 93%."""
 
-Colour = tuple[int, ...]
+Color = tuple[int, ...]
 STREETS = ("sky", "foliage", "foliage", "branches", "wall", "road")
 COVERS = ("leaves", "branch", "pole", "sticker", "snow")
 LEAVES = ((52, 70, 30), (84, 92, 40), (120, 92, 40), (34, 46, 26), (150, 110, 50))
@@ -32,7 +32,7 @@ def photograph_sign(rng: np.random.Generator, name: str, size: int, difficulty: 
     _paint_neighbours(rng, scene, pose)
     _paste_sign(rng, scene, name, pose, difficulty)
     if rng.random() < 0.36 * difficulty:
-        _hide_part(rng, scene, pose)
+        _occlude(rng, scene, pose)
     return _photograph(rng, scene, size, difficulty)
 
 
@@ -49,16 +49,16 @@ def _noise(rng: np.random.Generator, size: int, *cells: int) -> np.ndarray:
     return np.asarray((np.add.reduce(layers)[..., None] / len(cells)).astype(np.float32))
 
 
-def _mix(low: Colour | np.ndarray, high: Colour, amount: np.ndarray) -> np.ndarray:
+def _mix(low: Color | np.ndarray, high: Color, amount: np.ndarray) -> np.ndarray:
     """Returns ``low`` where ``amount`` is 0 and ``high`` where it is 1, shape (size, size, 3)."""
     return np.asarray(low + np.clip(amount, 0, 1) * np.subtract(high, low, dtype=np.float32))
 
 
-def _pick(rng: np.random.Generator, colours: Sequence[Colour], spread: float = 18) -> Colour:
-    """Returns one of ``colours``, shifted at random."""
+def _pick(rng: np.random.Generator, colors: Sequence[Color], spread: float = 18) -> Color:
+    """Returns one of ``colors``, shifted at random."""
     shifts = rng.normal(0, spread, 3).tolist()
-    colour = colours[int(rng.integers(len(colours)))]
-    return tuple(min(255, max(0, int(value + shift))) for value, shift in zip(colour, shifts, strict=True))
+    color = colors[int(rng.integers(len(colors)))]
+    return tuple(min(255, max(0, int(value + shift))) for value, shift in zip(color, shifts, strict=True))
 
 
 def _background(rng: np.random.Generator, size: int) -> Image.Image:
@@ -85,12 +85,12 @@ def _clutter(rng: np.random.Generator, image: Image.Image, windows: bool) -> Non
     """Paints windows on a wall, and trunks, cars and other plain shapes anywhere."""
     draw, size = ImageDraw.Draw(image), image.width
     if windows:
-        step, colour = size * rng.uniform(0.25, 0.6), _pick(rng, (*SKIES[1:2], (40, 44, 50), (70, 76, 86)))
+        step, color = size * rng.uniform(0.25, 0.6), _pick(rng, (*SKIES[1:2], (40, 44, 50), (70, 76, 86)))
         left, top = rng.uniform(-0.4, 0.2, 2) * size
         for column in range(5):
             for row in range(5):
                 x, y = left + column * step, top + row * step
-                draw.rectangle([x, y, x + step * 0.45, y + step * 0.6], fill=colour)
+                draw.rectangle([x, y, x + step * 0.45, y + step * 0.6], fill=color)
     for _ in range(rng.integers(0, 4)):
         x, y, width, height = rng.uniform([-0.2, -0.2, 0.05, 0.05], [1, 1, 0.5, 0.5]) * size
         if rng.random() < 0.3:
@@ -137,12 +137,12 @@ def _paint_neighbours(rng: np.random.Generator, scene: Image.Image, pose: np.nda
         if rng.random() < 0.5:
             draw.rectangle([x - reach, middle - reach * 0.7, x + reach, middle + reach * 0.7], PAINTS[2])
             return
-        for radius, colour in ((reach, _pick(rng, PAINTS)), (reach * 0.75, PAINTS[2])):
-            draw.ellipse([x - radius, middle - radius, x + radius, middle + radius], colour)
+        for radius, color in ((reach, _pick(rng, PAINTS)), (reach * 0.75, PAINTS[2])):
+            draw.ellipse([x - radius, middle - radius, x + radius, middle + radius], color)
 
 
 def _paste_sign(rng: np.random.Generator, scene: Image.Image, name: str, pose: np.ndarray, difficulty: float) -> None:
-    """Pastes the sign's face, weathered and lit, in its pose."""
+    """Pastes the weathered, lit face of a sign in its pose."""
     size = scene.width
     face = sign_face(name, int(rng.integers(len(STYLES))), size * 5 // 4)
     half = face.width / 2
@@ -152,12 +152,12 @@ def _paste_sign(rng: np.random.Generator, scene: Image.Image, name: str, pose: n
     light, fade = math.exp(rng.normal(-0.05, 0.22)), rng.uniform(0, 0.36) * difficulty
     dirt = rng.normal(128, 20, 3).astype(np.float32)
     pixels = np.asarray(view, np.float32)
-    colours = (pixels[..., :3] * (1 - fade) + dirt * fade) * light
-    scene.paste(Image.fromarray(colours.clip(0, 255).astype(np.uint8)), (0, 0), view.getchannel("A"))
+    colors = (pixels[..., :3] * (1 - fade) + dirt * fade) * light
+    scene.paste(Image.fromarray(colors.clip(0, 255).astype(np.uint8)), (0, 0), view.getchannel("A"))
 
 
-def _hide_part(rng: np.random.Generator, scene: Image.Image, pose: np.ndarray) -> None:
-    """Hides a part of the sign behind leaves, a branch, a pole, a sticker or snow."""
+def _occlude(rng: np.random.Generator, scene: Image.Image, pose: np.ndarray) -> None:
+    """Hides part of the sign behind leaves, a branch, a pole, a sticker or snow."""
     draw = ImageDraw.Draw(scene)
     kind = COVERS[int(rng.integers(len(COVERS)))]
     x, y, reach = _extent(pose)
@@ -192,7 +192,7 @@ def _photograph(rng: np.random.Generator, scene: Image.Image, size: int, difficu
     distance = rng.beta(1.3, 2.6)  # 0 near to 1 far: a far sign is both blurred and coarse
     scene = scene.filter(ImageFilter.GaussianBlur((0.4 + 3.1 * distance * difficulty * rng.uniform(0.5, 1)) * unit))
     if rng.random() < 0.3 * difficulty:
-        scene = _shake(rng, scene, unit, difficulty)
+        scene = _motion_blur(rng, scene, unit, difficulty)
     if rng.random() < 0.42 * difficulty:
         coarse = max(6, round(size * (0.95 - 0.5 * distance)))
         scene = scene.resize((coarse, coarse), Image.Resampling.BOX)
@@ -203,7 +203,7 @@ def _photograph(rng: np.random.Generator, scene: Image.Image, size: int, difficu
     return (np.clip(pixels + noise, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _shake(rng: np.random.Generator, scene: Image.Image, unit: float, difficulty: float) -> Image.Image:
+def _motion_blur(rng: np.random.Generator, scene: Image.Image, unit: float, difficulty: float) -> Image.Image:
     pixels = np.asarray(scene, np.uint16)
     turn, length = rng.normal(0, 0.6), rng.uniform(2.4, 8.4) * difficulty * unit
     steps = [(math.sin(turn) * length * step, math.cos(turn) * length * step) for step in np.linspace(-0.5, 0.5, 7)]

@@ -13,22 +13,22 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Point = tuple[float, float]
 
 CANVAS = 360
-WHITE: Colour = (240, 240, 236)
-BLACK: Colour = (20, 20, 22)
-GREY: Colour = (92, 92, 94)
-YELLOW: Colour = (246, 180, 16)
-GREEN: Colour = (20, 140, 70)
+WHITE: Color = (240, 240, 236)
+BLACK: Color = (20, 20, 22)
+GREY: Color = (92, 92, 94)
+YELLOW: Color = (246, 180, 16)
+GREEN: Color = (20, 140, 70)
 
 
 class Style(NamedTuple):
-    """How one manufacturer draws signs: the two main colours, the width of a red ring and of digits (1 is usual)."""
+    """How one manufacturer draws signs: the two main colors, the width of a red ring and of digits (1 is usual)."""
 
-    red: Colour
-    blue: Colour
+    red: Color
+    blue: Color
     ring: float
     digits: float
 
@@ -52,39 +52,39 @@ class Pen:
     def _pixels(points: Sequence[Point]) -> list[Point]:
         return [(x * CANVAS / 100, y * CANVAS / 100) for x, y in points]
 
-    def disc(self, x: float, y: float, radius: float, colour: Colour) -> None:
+    def disc(self, x: float, y: float, radius: float, color: Color) -> None:
         """Fills a circle around (x, y)."""
-        self._draw.ellipse([*self._pixels([(x - radius, y - radius), (x + radius, y + radius)])], fill=colour)
+        self._draw.ellipse([*self._pixels([(x - radius, y - radius), (x + radius, y + radius)])], fill=color)
 
-    def polygon(self, points: Sequence[Point], colour: Colour, rounding: float = 0.0) -> None:
+    def polygon(self, points: Sequence[Point], color: Color, rounding: float = 0.0) -> None:
         """Fills a polygon, grown by ``rounding`` on all sides with round corners."""
-        self._draw.polygon(self._pixels(points), fill=colour)
+        self._draw.polygon(self._pixels(points), fill=color)
         if rounding:
-            self.line([*points, points[0]], 2 * rounding, colour)
+            self.line([*points, points[0]], 2 * rounding, color)
 
-    def line(self, points: Sequence[Point], width: float, colour: Colour) -> None:
+    def line(self, points: Sequence[Point], width: float, color: Color) -> None:
         """Draws a path with round corners and ends."""
-        self._draw.line(self._pixels(points), fill=colour, width=round(width * CANVAS / 100))
+        self._draw.line(self._pixels(points), fill=color, width=round(width * CANVAS / 100))
         for x, y in points:
-            self.disc(x, y, width / 2, colour)
+            self.disc(x, y, width / 2, color)
 
-    def arrow(self, points: Sequence[Point], width: float, colour: Colour) -> None:
+    def arrow(self, points: Sequence[Point], width: float, color: Color) -> None:
         """Draws a path whose last point carries an arrow head; the tip lies 1.5 widths beyond it."""
-        self.line(points, width, colour)
+        self.line(points, width, color)
         (x0, y0), (x, y) = points[-2:]
         scale = width / math.hypot(x - x0, y - y0)
         dx, dy = (x - x0) * scale, (y - y0) * scale
         barbs = [(x - 1.35 * dy, y + 1.35 * dx), (x + 1.35 * dy, y - 1.35 * dx)]
-        self.polygon([(x + 1.5 * dx, y + 1.5 * dy), *barbs], colour)
+        self.polygon([(x + 1.5 * dx, y + 1.5 * dy), *barbs], color)
 
-    def text(self, text: str, x: float, y: float, width: float, height: float, colour: Colour) -> None:
+    def text(self, text: str, x: float, y: float, width: float, height: float, color: Color) -> None:
         """Writes ``text`` stretched to a box of ``width`` by ``height`` around (x, y)."""
         box = _font().getbbox(text)
         mask = Image.new("L", (int(box[2] - box[0]), int(box[3] - box[1])))
         ImageDraw.Draw(mask).text((-box[0], -box[1]), text, fill=255, font=_font())
         mask = mask.resize((round(width * CANVAS / 100), round(height * CANVAS / 100)), Image.Resampling.BICUBIC)
         corner = (round((x - width / 2) * CANVAS / 100), round((y - height / 2) * CANVAS / 100))
-        self.image.paste(colour, (*corner, corner[0] + mask.width, corner[1] + mask.height), mask)
+        self.image.paste(color, (*corner, corner[0] + mask.width, corner[1] + mask.height), mask)
 
 
 @lru_cache(maxsize=1)
@@ -122,29 +122,29 @@ def _square(pen: Pen) -> None:
     pen.polygon([(8, 8), (92, 8), (92, 92), (8, 92)], pen.style.blue, 2)
 
 
-def _lifted(pen: Pen) -> None:
-    for radius, colour in ((49.5, WHITE), (47.5, BLACK), (45.5, WHITE)):
-        pen.disc(50, 50, radius, colour)
+def _end_stripes(pen: Pen) -> None:
+    for radius, color in ((49.5, WHITE), (47.5, BLACK), (45.5, WHITE)):
+        pen.disc(50, 50, radius, color)
     for shift in (-9, -3, 3, 9):
         pen.line([(20 + shift, 80 + shift), (80 + shift, 20 + shift)], 3, BLACK)
 
 
-def _car(pen: Pen, x: float, y: float, size: float, colour: Colour) -> None:
+def _car(pen: Pen, x: float, y: float, size: float, color: Color) -> None:
     """Draws a car seen from the front, ``size`` wide, with its wheels on y."""
-    pen.line([(x - size * 0.42, y - size * 0.25), (x + size * 0.42, y - size * 0.25)], size * 0.3, colour)
+    pen.line([(x - size * 0.42, y - size * 0.25), (x + size * 0.42, y - size * 0.25)], size * 0.3, color)
     roof = [(x - size * 0.4, y - size * 0.4), (x - size * 0.26, y - size * 0.68), (x + size * 0.26, y - size * 0.68)]
-    pen.line([*roof, (x + size * 0.4, y - size * 0.4)], size * 0.12, colour)
+    pen.line([*roof, (x + size * 0.4, y - size * 0.4)], size * 0.12, color)
     for side in (-1, 1):
-        pen.line([(x + side * size * 0.38, y - size * 0.12), (x + side * size * 0.38, y)], size * 0.16, colour)
+        pen.line([(x + side * size * 0.38, y - size * 0.12), (x + side * size * 0.38, y)], size * 0.16, color)
 
 
-def _truck(pen: Pen, x: float, y: float, size: float, colour: Colour) -> None:
+def _truck(pen: Pen, x: float, y: float, size: float, color: Color) -> None:
     """Draws a truck seen from the left side, ``size`` wide, with its wheels on y."""
     left, right, top, floor = x - size * 0.15, x + size * 0.5, y - size * 0.75, y - size * 0.15
-    pen.polygon([(left, top), (right, top), (right, floor), (left, floor)], colour)
-    pen.line([(x - size * 0.35, y - size * 0.45), (x - size * 0.35, y - size * 0.25)], size * 0.28, colour)
+    pen.polygon([(left, top), (right, top), (right, floor), (left, floor)], color)
+    pen.line([(x - size * 0.35, y - size * 0.45), (x - size * 0.35, y - size * 0.25)], size * 0.28, color)
     for wheel in (-0.34, 0.3):
-        pen.disc(x + wheel * size, floor, size * 0.14, colour)
+        pen.disc(x + wheel * size, floor, size * 0.14, color)
 
 
 def _walker(pen: Pen, x: float, y: float, height: float) -> None:
@@ -164,15 +164,15 @@ def _speed_limit(pen: Pen, digits: str) -> None:
 
 
 def _stop(pen: Pen) -> None:
-    for radius, colour in ((51.5, WHITE), (48.5, pen.style.red)):
+    for radius, color in ((51.5, WHITE), (48.5, pen.style.red)):
         corners = [math.radians(22.5 + 45 * corner) for corner in range(8)]
-        pen.polygon([(50 + radius * math.cos(turn), 50 + radius * math.sin(turn)) for turn in corners], colour)
+        pen.polygon([(50 + radius * math.cos(turn), 50 + radius * math.sin(turn)) for turn in corners], color)
     pen.text("STOP", 50, 50, 72, 30, WHITE)
 
 
 def _priority_road(pen: Pen) -> None:
-    for reach, colour in ((49, WHITE), (46, BLACK), (45, WHITE), (31, BLACK), (30, YELLOW)):
-        pen.polygon([(50, 50 - reach), (50 + reach, 50), (50, 50 + reach), (50 - reach, 50)], colour)
+    for reach, color in ((49, WHITE), (46, BLACK), (45, WHITE), (31, BLACK), (30, YELLOW)):
+        pen.polygon([(50, 50 - reach), (50 + reach, 50), (50, 50 + reach), (50 - reach, 50)], color)
 
 
 def _roundabout(pen: Pen) -> None:
@@ -193,8 +193,8 @@ FACES: dict[str, Sequence[Step]] = {
     "ahead-only": [_mandatory, _arrow([(50, 80), (50, 38)], 13, WHITE)],
     "children-crossing": [_warning, partial(_walker, x=42, y=77, height=29), partial(_walker, x=57, y=77, height=35)],
     "dangerous-curve-right": [_warning, _arrow([(43, 77), (43, 62), (46, 56), (51, 53), (56, 50)], 7, BLACK)],
-    "end-of-all-limits": [_lifted],
-    "end-of-speed-limit-80": [_lifted, lambda pen: pen.text("80", 50, 50, 54 * pen.style.digits, 38, GREY)],
+    "end-of-all-limits": [_end_stripes],
+    "end-of-speed-limit-80": [_end_stripes, lambda pen: pen.text("80", 50, 50, 54 * pen.style.digits, 38, GREY)],
     "general-caution": [
         _warning,
         _polygon([(45.5, 37), (54.5, 37), (52, 63), (48, 63)], BLACK, 1),
@@ -214,12 +214,12 @@ FACES: dict[str, Sequence[Step]] = {
     "no-overtaking": [
         _prohibition,
         lambda pen: _car(pen, 34, 61, 27, pen.style.red),
-        partial(_car, x=68, y=61, size=27, colour=BLACK),
+        partial(_car, x=68, y=61, size=27, color=BLACK),
     ],
     "no-overtaking-trucks": [
         _prohibition,
         lambda pen: _truck(pen, 36, 61, 37, pen.style.red),
-        partial(_car, x=68, y=61, size=24, colour=BLACK),
+        partial(_car, x=68, y=61, size=24, color=BLACK),
     ],
     "no-vehicles": [_prohibition],
     "parking": [_square, _text("P", 50, 50, 44, 62, WHITE)],

@@ -105,14 +105,14 @@ def _is_complete(folder: Path, wanted: dict[str, object]) -> bool:
             raise DataError(f"{path} is not a manifest of rendered signs ({problem or 'it is not an object'})", hint)
         if found != wanted:
             keys = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
-            pairs = [(key, _brief(found.get(key)), _brief(wanted.get(key))) for key in keys]
+            pairs = [(key, _short_repr(found.get(key)), _short_repr(wanted.get(key))) for key in keys]
             details = [f"{key}: {old} in the folder, {new} requested" for key, old, new in pairs]
-            raise DataError(f"{folder} holds rendered signs of other settings", hint, details)
+            raise DataError(f"{folder} contains rendered signs with other settings", hint, details)
         return name == MANIFEST
     return False
 
 
-def _brief(value: object) -> str:
+def _short_repr(value: object) -> str:
     return f"{len(value)} ({format_list(value)})" if isinstance(value, list) else str(value)
 
 

@@ -80,7 +80,7 @@ class Im2ColConv3x3(torch.autograd.Function):
         ctx.save_for_backward(padded, weight)
         ctx.stride, ctx.shape = stride, images.shape
         height, width = (-(-side // stride) for side in images.shape[-2:])
-        rows = _neighborhoods(padded, height, width, stride) @ _flatten_weight(weight).t()
+        rows = _patches(padded, height, width, stride) @ _flatten_weight(weight).t()
         return rows.view(len(images), height, width, -1).permute(0, 3, 1, 2)
 
     @staticmethod
@@ -100,12 +100,12 @@ class Im2ColConv3x3(torch.autograd.Function):
                     target += columns[:, :, :, i, j]
             image_grad = padded_grad[:, 1 : image_height + 1, 1 : image_width + 1].permute(0, 3, 1, 2)
         if ctx.needs_input_grad[1]:
-            flat = rows.t() @ _neighborhoods(padded, height, width, stride)
+            flat = rows.t() @ _patches(padded, height, width, stride)
             weight_grad = flat.view(-1, 3, 3, channels).permute(0, 3, 1, 2)
         return image_grad, weight_grad, None
 
 
-def _neighborhoods(padded: Tensor, height: int, width: int, stride: int) -> Tensor:
+def _patches(padded: Tensor, height: int, width: int, stride: int) -> Tensor:
     """Returns the 3x3 neighborhoods of padded maps ``(N, H + 2, W + 2, C)`` as rows, ``(N * h * w, 9 * C)``."""
     n, _, _, channels = padded.shape
     a, b, c, d = padded.stride()
@@ -114,5 +114,5 @@ def _neighborhoods(padded: Tensor, height: int, width: int, stride: int) -> Tens
 
 
 def _flatten_weight(weight: Tensor) -> Tensor:
-    """Returns a weight ``(O, C, 3, 3)`` as ``(O, 9 * C)``, in the order of the rows of :func:`_neighborhoods`."""
+    """Returns a weight ``(O, C, 3, 3)`` as ``(O, 9 * C)``, in the order of the rows of :func:`_patches`."""
     return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)

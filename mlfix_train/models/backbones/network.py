@@ -105,13 +105,13 @@ class Network(nn.Module):
         features = self.backbone.forward_features(images) if needs_map else self.backbone(images)  # type: ignore[operator]
         if needs_map and (features.ndim != 4 or features.shape[1] != self.features):
             wanted = f"model.head=concat_pool needs a feature map (N, {self.features}, h, w)"
-            raise ConfigError(f"{wanted}, and this backbone gives {tuple(features.shape)}", "use model.head=linear")
+            raise ConfigError(f"{wanted}, but this backbone returns {tuple(features.shape)}", "use model.head=linear")
         logits: Tensor = self.head(features)
         return logits
 
 
 def image_statistics(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and standard deviation per channel by which a backbone wants images in 0..1 normalized.
+    """Returns mean and standard deviation per channel with which a backbone expects images in 0..1 to be normalized.
 
     They are those of timm's ``pretrained_cfg``, whatever the weights come from, so that a network and whoever uses its
     weights later agree; ImageNet's for a backbone without pretrained weights.
@@ -154,7 +154,7 @@ def _backbone_error(name: str, arguments: Mapping[str, Any], error: Exception) -
 
 
 def _weights_error(name: str, reason: str) -> RunError:
-    hint = "start from random weights (model.pretrained=false recipe=scratch), or give a weights file"
+    hint = "start from random weights (model.pretrained=false recipe=scratch), or use a weights file"
     return RunError(f"the pretrained weights of {name} are unavailable: {reason}", f"{hint}: model.weights=<file>")
 
 
@@ -198,7 +198,7 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     if missing:
         count = f"{len(missing)} of the {len(wanted)} tensors of this backbone"
         problem = f"model.weights={path} lacks {count}, or has them in another shape: {format_list(missing, 3)}"
-        raise RunError(problem, "give weights of the same architecture (model.backbone, model.backbone_args)")
+        raise RunError(problem, "use weights of the same architecture (model.backbone, model.backbone_args)")
     backbone.load_state_dict(best, strict=False)
     log.info("%s: loaded %d of %d tensors of the backbone", path, len(best), len(wanted))
 
@@ -219,7 +219,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).partition("\n")[0][:200]
-        hint = "give a .safetensors file, or a torch file of tensors and plain values"
+        hint = "use a .safetensors file, or a torch file of tensors and plain values"
         raise RunError(f"the weights file {path} cannot be read: {reason}", hint) from error
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -227,5 +227,5 @@ def read_state(path: Path) -> dict[str, Tensor]:
     entries = content.items() if isinstance(content, dict) else ()
     tensors = {str(name): value for name, value in entries if isinstance(value, Tensor)}
     if not tensors:
-        raise RunError(f"the weights file {path} holds no tensors", "give a state dict or a checkpoint")
+        raise RunError(f"the weights file {path} contains no tensors", "use a state dict or a checkpoint")
     return tensors

@@ -1,1 +1,1 @@
-"""Embedders: from images to vectors whose Euclidean distances say how different the images look; one a module."""
+"""Embedders: from images to vectors whose Euclidean distances measure how different images look; one per module."""

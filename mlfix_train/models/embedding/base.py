@@ -69,7 +69,7 @@ class Embedder(Protocol):
 
 
 class TorchEmbedder(ABC):
-    """Base class of embedders: a subclass says how a batch of images becomes features.
+    """Base class of embedders: a subclass defines how a batch of images becomes features.
 
     Example::
 
@@ -193,15 +193,15 @@ def compute_features(
     """
     numbers = np.arange(len(pixels)) if rows is None else np.asarray(rows)
     if not len(numbers):
-        raise DataError("there are no images to embed", "give a folder or a slice that has some")
+        raise DataError("there are no images to embed", "use a folder or slice with images")
     for start in range(0, len(numbers), batch_size):
         batch = numbers[start : start + batch_size]
         images = torch.from_numpy(pixels[batch]).permute(0, 3, 1, 2).to(device).float().div_(255)
         features = _run(network, images, device, bfloat16).cpu().numpy()
         invalid = ~np.isfinite(features).all(1)
         if invalid.any():
-            hint = "it diverged in training, or its weights are damaged: train it again, or embed by another"
-            raise DataError(f"the network gives NaN or infinity for the image in row {batch[invalid.argmax()]}", hint)
+            hint = "it diverged in training, or its weights are damaged: train it again, or use another network"
+            raise DataError(f"the network returns NaN or infinity for the image in row {batch[invalid.argmax()]}", hint)
         if out is None:
             out = np.empty((len(numbers), features.shape[1]), np.float32)
         out[start : start + len(batch)] = features
@@ -219,4 +219,4 @@ def _run(network: Callable[[Tensor], Tensor], images: Tensor, device: str, bfloa
         if "too small" not in str(error) and "smaller" not in str(error):
             raise
         problem = f"the network cannot take images of {images.shape[-1]} px: {error}"
-        raise DataError(problem, "give a larger pixels.size") from error
+        raise DataError(problem, "set a larger pixels.size") from error

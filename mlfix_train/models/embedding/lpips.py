@@ -84,7 +84,7 @@ class LpipsFeatures(nn.Module):
 
 
 class LpipsEmbedder(TorchEmbedder):
-    """LPIPS: found in a projection, decided by the exact distance.
+    """LPIPS: neighbours are found in a projection and re-ranked by the exact distance.
 
     ``features`` are those of a trunk (:func:`load_trunk`) or of a network of your own (:func:`network_features`);
     ``spec`` gives the size of the images, and how many candidates are re-ranked.
@@ -121,7 +121,7 @@ def load_trunk(trunk: str = "alex", weights: str | Path | None = None) -> LpipsF
 
     Raises:
         ConfigError: Another trunk.
-        RunError: Weights that are unavailable or don't fit; the hint says what works without them.
+        RunError: Weights that are unavailable or don't fit; the hint names alternatives.
     """
     import lpips
 
@@ -137,7 +137,7 @@ def load_trunk(trunk: str = "alex", weights: str | Path | None = None) -> LpipsF
     if missing:
         count = f"{len(missing)} of the {len(own)} tensors of the trunk {trunk}"
         problem = f"lpips.weights={weights} lacks {count}, or has them in another shape: {format_list(missing, 3)}"
-        hint = f"give torchvision's weights of this trunk, or another lpips.trunk ({', '.join(TRUNKS)})"
+        hint = f"use torchvision's weights of this trunk, or another lpips.trunk ({', '.join(TRUNKS)})"
         raise RunError(problem, hint)
     model.net.load_state_dict(found)
     source = weights or f"torchvision's {TORCHVISION_WEIGHTS[trunk]}"
@@ -180,7 +180,7 @@ def _read_trunk(trunk: str, path: Path | None) -> dict[str, Tensor]:
     if path:
         if not path.is_file():
             hint = (
-                "give a file with the trunk's weights, or do without: by=network network=<run directory>, or by=pixels"
+                "set a file with the trunk's weights, or do without: by=network network=<run directory>, or by=pixels"
             )
             raise RunError(f"lpips.weights={path} does not exist", hint)
         return {_torchvision_name(name): value for name, value in read_state(path).items()}
@@ -192,8 +192,8 @@ def _read_trunk(trunk: str, path: Path | None) -> dict[str, Tensor]:
     except Exception as error:
         raise RunError(
             f"the weights of lpips.trunk={trunk} are unavailable: {str(error).strip() or type(error).__name__}",
-            "give a file with them (lpips.weights=<file>), or do without: by=network network=<run directory> embeds by "
-            "your own classifier or sorting network, by=pixels by the pixels",
+            "set a file with them (lpips.weights=<file>), or do without: by=network network=<run directory> embeds "
+            "with your own classifier or sorting network, by=pixels uses the pixels",
         ) from error
 
 

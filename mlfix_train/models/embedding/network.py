@@ -44,7 +44,7 @@ def load_encoder(run: str | Path, device: str = "cpu") -> TrainedEncoder:
         place = place.parent.parent
     runs = find_runs(str(place), "network")
     if len(runs) > 1:
-        raise ConfigError(f"network={run} holds {len(runs)} runs", f"name one of them, such as {runs[0].path}")
+        raise ConfigError(f"network={run} contains {len(runs)} runs", f"choose one of them, such as {runs[0].path}")
     path, status, config = runs[0].path, runs[0].status, runs[0].require()["config"]
     weights = path / "checkpoints" / "model.ckpt"
     if status != FINISHED:
@@ -54,7 +54,7 @@ def load_encoder(run: str | Path, device: str = "cpu") -> TrainedEncoder:
     settings: dict[str, Any] = config["model"]
     if not settings.get("backbone"):
         problem = f"{path} trained {settings.get('_target_', 'a model')}, which has no model.backbone"
-        hint = "give a run of a Classifier or a SortingNetwork, or embed it by an embedder of your own"
+        hint = "use a run of a Classifier or a SortingNetwork, or an embedder of your own"
         raise RunError(problem, hint)
     sorting = str(settings.get("_target_", "")).endswith(".SortingNetwork")
     pools_itself = sorting or settings.get("head") == "linear"

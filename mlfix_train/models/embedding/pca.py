@@ -53,7 +53,7 @@ def fit_projection(sample: np.ndarray, width: int, whiten: bool = False) -> Proj
     """
     check_range("width", width, 1, 65_536)
     if len(sample) < 2:
-        raise ConfigError(f"{len(sample)} image(s) are too few for a projection", "give two or more, or set width=null")
+        raise ConfigError(f"{len(sample)} image(s) are too few for a projection", "use two or more, or set width=null")
     x = torch.from_numpy(np.asarray(sample, dtype=np.float32))
     mean = x.mean(0)
     x = x - mean

@@ -17,7 +17,7 @@ class PixelEmbedder(TorchEmbedder):
 
 
 def standardize(images: Tensor) -> Tensor:
-    """Brings images ``(N, 3, H, W)`` to mean 0 and standard deviation 1, against light and contrast.
+    """Scales images ``(N, 3, H, W)`` to mean 0 and standard deviation 1, so that light and contrast do not matter.
 
     Both are over pixels and channels together; the result is ``(N, 3 * H * W)``.
     """

@@ -13,11 +13,11 @@ class LpipsSpec:
     """LPIPS, a perceptual distance between images.
 
     Args:
-        trunk: alex | vgg | squeeze; not used if a network of your own takes its place.
+        trunk: alex | vgg | squeeze; not used if network is set.
         weights: File with the trunk's weights; null: torchvision's, downloaded once.
         size: Side that images are scaled to first, px, 16 to 1024; null: as stored.
-        rerank: Candidates by the projection whose exact distance decides which are nearest, 0 to 1000; 0: the
-            projection decides.
+        rerank: Candidates that are found in the projection and re-ranked by their exact distance, 0 to 1000; 0: no
+            re-ranking.
     """
 
     trunk: str = "alex"
@@ -34,11 +34,11 @@ class LpipsSpec:
 
 @dataclass(frozen=True)
 class VisualWordsSpec:
-    """The bag of visual words, the published measure of similarity.
+    """The bag of visual words, the similarity measure of the published method.
 
     Args:
         count: Number of visual words, 2 to 100,000.
-        stage: Of the network whose feature maps are clustered: -1 is the last, -2 the one before.
+        stage: Stage of the network whose feature maps are clustered: -1 is the last, -2 the one before.
     """
 
     count: int = 1024

@@ -1,4 +1,4 @@
-"""The bag of visual words: the published measure of how alike two images are, kept for comparison.
+"""The bag of visual words: the published measure of similarity, kept for comparison.
 
 Features at every position of a feature map are scaled to length 1 and clustered; an image is the set of the clusters
 ("visual words") of its positions, a vector of zeros and ones. Sources: Collabora's MLfix (2022), after Sivic and
@@ -27,7 +27,7 @@ N_POSITIONS = 50_000
 class VisualWordsEmbedder(TorchEmbedder):
     """Bags of visual words, learned from a sample of the images.
 
-    ``trained`` is the encoder whose feature maps are clustered; ``spec`` says into how many words, and of which stage.
+    ``trained`` is the encoder whose feature maps are clustered; ``spec`` sets the number of words and the stage.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ def learn_visual_words(positions: np.ndarray, count: int = 1024, iterations: int
 
     check_range("visual_words.count", count, 1, 1_000_000)
     if not len(positions):
-        raise DataError("there are no feature-map positions to learn visual words from", "give images")
+        raise DataError("there are no feature-map positions to learn visual words from", "pass images")
     rng = np.random.default_rng(seed)
     sample = positions[rng.choice(len(positions), min(len(positions), N_POSITIONS), replace=False)]
     with warnings.catch_warnings():

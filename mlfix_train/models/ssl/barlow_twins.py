@@ -33,9 +33,9 @@ def barlow_twins_loss(z_a: Tensor, z_b: Tensor, redundancy: float = 5e-3) -> Ten
 
 
 def standardize(z: Tensor) -> Tensor:
-    """Brings each feature of ``(N, D)`` to mean 0 and (biased) variance 1 over the batch."""
-    centred = z - z.mean(0)
-    return centred * (centred.square().mean(0) + EPS).rsqrt()
+    """Scales each feature of ``(N, D)`` to mean 0 and (biased) variance 1 over the batch."""
+    centered = z - z.mean(0)
+    return centered * (centered.square().mean(0) + EPS).rsqrt()
 
 
 def gather_with_gradient(z: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ class Encoder(nn.Module):
             return list(self.backbone.forward_intermediates(self._prepare(images), intermediates_only=True))  # type: ignore[operator]
         except (AttributeError, AssertionError) as error:
             raise ConfigError(
-                f"model.backbone={self.name} gives no feature maps of its stages: {error}",
+                f"model.backbone={self.name} returns no feature maps of its stages: {error}",
                 "use pooled features, or a timm backbone with forward_intermediates, such as resnet18",
             ) from error
 

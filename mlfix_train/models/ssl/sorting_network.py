@@ -1,4 +1,4 @@
-"""The sorting network: an encoder that learns without labels, by Barlow Twins, which images look alike."""
+"""The sorting network: an encoder that learns image similarity without labels, by Barlow Twins."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -86,5 +86,5 @@ class SortingNetwork(RecipeModule):
         different = sorted(name for name in own if name not in loaded or loaded[name].shape != own[name].shape)
         if different:
             count = f"{different[0]} and {len(different) - 1} more tensors differ"
-            hint = "give the settings that it was made with, or start again with another name= (or overwrite=true)"
+            hint = "use the settings that it was trained with, or start again with another name= (or overwrite=true)"
             raise RunError(f"the checkpoint was made for another network: {count}", hint)

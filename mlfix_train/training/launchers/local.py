@@ -80,7 +80,7 @@ def run_in_processes(
                 for run, left, error in pool.wait():
                     retried = left > 0 and error is not None and not is_user_error(error)
                     if isinstance(error, WorkerDiedError):
-                        _record_death(run, error)
+                        _record_failure(run, error)
                     if retried:
                         queue.appendleft((run, left - 1))
                     attempt = Attempt(run, error, retried)
@@ -134,7 +134,7 @@ class _Pool:
             slot, run, left = self.running.pop(future)
             error = future.exception()
             if isinstance(error, BrokenExecutor):
-                error = WorkerDiedError(_cause_of_death(error))
+                error = WorkerDiedError(_exit_reason(error))
             if error is not None and not is_user_error(error):  # the process may be in a bad state
                 self.executors.pop(slot).shutdown(wait=True, kill_workers=True)
             yield run, left, error
@@ -168,14 +168,14 @@ def interrupt_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _cause_of_death(error: BrokenExecutor) -> str:
+def _exit_reason(error: BrokenExecutor) -> str:
     name = re.search(r"SIG[A-Z]+", str(error))
     cause = f"was killed by {name[0]}" if name else f"ended: {str(error).splitlines()[0]}"
     return f"its process {cause}" + (" (out of memory?)" if name and name[0] == "SIGKILL" else "")
 
 
-def _record_death(run: SweepRun, error: WorkerDiedError) -> None:
-    """Writes into ``run.json`` how a worker ended that could not do so itself."""
+def _record_failure(run: SweepRun, error: WorkerDiedError) -> None:
+    """Writes to ``run.json`` how a worker ended, if it could not do so itself."""
     directory = RunDirectory(run.path)
     with suppress(RunError):
         if directory.status not in ("", FINISHED, FAILED):

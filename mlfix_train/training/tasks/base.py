@@ -18,7 +18,7 @@ def describe_data(data: Any, held_out: int) -> dict[str, Any]:
 
 
 class TrainingTask(Protocol):
-    """What :func:`mlfix_train.training.run.train_run` has to know about the thing it trains.
+    """What :func:`mlfix_train.training.run.train_run` needs from the task that it trains.
 
     Attributes:
         kind: Value of ``kind`` in ``run.json``.
@@ -37,7 +37,7 @@ class TrainingTask(Protocol):
     def build_callback(self, directory: RunDirectory, title: str) -> Any:
         """Builds the Lightning callback that turns validation outputs into the files of a run.
 
-        Its ``has_results`` says whether a validation has ended, on any rank.
+        Its ``has_results`` is whether a validation has ended, on any rank.
         """
 
     def describe(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The classifier task: labels are learned, held-out predictions and an audit come out."""
+"""The classifier task: trains on labels, and writes held-out predictions and an audit."""
 
 from __future__ import annotations
 

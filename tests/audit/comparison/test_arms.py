@@ -226,7 +226,9 @@ def test_runs_of_one_arm_with_other_labels_are_refused_by_name() -> None:
     odd = ArmRuns(
         "original", {"seed=0": run("557ssyyy"), "seed=9": run("557ssyyy", {**GIVEN, "c": "stop", "d": "stop"})}
     )
-    with pytest.raises(RunError, match=r"original seed=9 and original seed=0 .* 2 samples have another given label"):
+    with pytest.raises(
+        RunError, match=r"original seed=9 and original seed=0 .* 2 samples have a different given label"
+    ):
         summarize(odd, FIXED, fixes())
 
 

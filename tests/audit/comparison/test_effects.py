@@ -57,17 +57,17 @@ def test_part_against_loops_with_groups_of_unequal_size(macro: bool) -> None:
     R, M = wrong.shape
     size = {label: sum(x == label for x in labels) for label in set(labels.tolist())}
     weights = [100 / len(size) / size[x] if macro else 100 / M for x in labels.tolist()]
-    centre = []
+    center = []
     for label in labels.tolist():
         alike = [wrong[r, m] for r in range(R) for m in range(M) if not macro or labels[m] == label]
-        centre.append(sum(alike) / len(alike))
-    one = error_component(wrong, np.array(weights), np.array(centre), groups, 6)
+        center.append(sum(alike) / len(alike))
+    one = error_component(wrong, np.array(weights), np.array(center), groups, 6)
     for r in range(R):
         per_label = [np.mean([wrong[r, m] for m in range(M) if labels[m] == label]) for label in sorted(size)]
         wanted = 100 * np.mean(per_label) if macro else 100 * np.mean(wrong[r])
         assert one.runs[r] == pytest.approx(wanted)
         for g in range(6):
-            cell = sum(weights[m] * (float(wrong[r, m]) - centre[m]) for m in range(M) if groups[m] == g)
+            cell = sum(weights[m] * (float(wrong[r, m]) - center[m]) for m in range(M) if groups[m] == g)
             assert one.cells[r, g] == pytest.approx(6 * cell)
     np.testing.assert_allclose(one.cells.mean(1), one.runs - one.runs.mean(), atol=1e-12)
 
@@ -195,9 +195,9 @@ def test_grouped_rows_with_one_fate_need_the_groups() -> None:
     photos = np.repeat(np.arange(30), rng.integers(1, 9, 30))
     hard = rng.random(30) < 0.3
     wrong = np.tile(hard[photos], (6, 1)) ^ (rng.random((6, len(photos))) < 0.02)
-    weights, centre = np.full(len(photos), 100 / len(photos)), np.full(len(photos), wrong.mean())
-    together = effect_variance([error_component(wrong, weights, centre, photos, 30)])
-    apart = effect_variance([error_component(wrong, weights, centre, np.arange(len(photos)), len(photos))])
+    weights, center = np.full(len(photos), 100 / len(photos)), np.full(len(photos), wrong.mean())
+    together = effect_variance([error_component(wrong, weights, center, photos, 30)])
+    apart = effect_variance([error_component(wrong, weights, center, np.arange(len(photos)), len(photos))])
     assert together is not None and apart is not None
     assert together.runs == apart.runs
     assert together.total > 2 * apart.total

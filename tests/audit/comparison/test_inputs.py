@@ -136,9 +136,9 @@ def test_runs_may_differ_in_arm_seed_and_fold() -> None:
 @pytest.mark.parametrize(
     ("change", "ignored", "problem"),
     [
-        ({"epochs": 4}, "settings", "fixed was trained with other settings than original"),
+        ({"epochs": 4}, "settings", "were trained with different settings"),
         ({"split": {"seed": 2, "fold": None}}, "settings", "split.seed: 1 -> 2"),
-        ({"fixes": "0" * 64}, "fixes", "fixed was trained with other fixes than fixes.path=f.csv"),
+        ({"fixes": "0" * 64}, "fixes", "fixed was not trained with fixes.path=f.csv"),
     ],
 )
 def test_other_differences_are_errors_unless_ignored(change: dict[str, Any], ignored: str, problem: str) -> None:
@@ -157,7 +157,7 @@ def test_runs_with_other_labels_are_errors_unless_ignored() -> None:
 
 
 def test_a_run_in_two_arms_is_an_error() -> None:
-    with pytest.raises(RunError, match="original= and fixed= name the same run: /o/seed=0"):
+    with pytest.raises(RunError, match="original= and fixed= contain the same run: /o/seed=0"):
         check_distinct({name: loaded(name, None, "/o/seed=0") for name in ("original", "fixed")})
 
 

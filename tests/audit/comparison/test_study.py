@@ -178,12 +178,14 @@ def test_unknown_samples_are_named_even_beside_removed_ones() -> None:
 
 def test_other_given_labels_are_named() -> None:
     odd = table("abacb", {**GIVEN, "s3": "b", "s5": "c"})
-    with pytest.raises(RunError, match=r"control seed=1 and original seed=0 .* 2 samples have another given.* as s3"):
+    with pytest.raises(
+        RunError, match=r"control seed=1 and original seed=0 .* 2 samples have a different given.* as s3"
+    ):
         build_study([arm("original", table()), arm("fixed", table()), arm("control", table(), odd)], fixes())
 
 
 def test_fixed_labels_in_place_of_the_given_ones_are_another_given_label() -> None:
-    with pytest.raises(RunError, match=r"1 samples have another given label, such as s1"):
+    with pytest.raises(RunError, match=r"1 samples have a different given label, such as s1"):
         build_study([arm("original", table()), arm("fixed", table("abacb", {**GIVEN, "s1": "b"}))], fixes(s1="b"))
 
 

@@ -46,13 +46,13 @@ def test_predictions_are_written_as_labels_are() -> None:
 
 
 def test_what_could_be_two_labels_is_an_error() -> None:
-    with pytest.raises(RunError, match=r"'1\.00' may be the label '1', '1\.0'"):
+    with pytest.raises(RunError, match=r"'1\.00' may be any of the labels '1', '1\.0'"):
         match(["1", "1.0"], ["1.00", "1"])
 
 
 def test_names_and_numbers_do_not_meet() -> None:
     labels = ["cat", "dog", "fox"] * 5
-    with pytest.raises(RunError, match="no prediction is any of the given labels: labels are cat, dog, fox") as error:
+    with pytest.raises(RunError, match="no prediction is one of the given labels: labels are cat, dog, fox") as error:
         match(labels, ["0", "1", "2"] * 5)
     assert "class numbers" in error.value.hint
     with pytest.raises(RunError, match="predictions Cat, Dog, Fox") as error:
@@ -63,14 +63,14 @@ def test_names_and_numbers_do_not_meet() -> None:
 def test_predictions_that_are_nearly_never_right_are_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         match(["a", "b"] * 10, ["b", "a"] * 9 + ["a", "a"])
-    assert "only 5% of the predictions are the given label" in caplog.text
+    assert "only 5% of the predictions match the given label" in caplog.text
 
 
 def test_losses() -> None:
     assert check_losses(pd.Series(["0.5", " 1e-3", "0"]), "p.csv", line).tolist() == [0.5, 0.001, 0.0]
     with pytest.raises(RunError, match=r"line 3 has the loss -0\.05, below 0 \(2 of 3 losses are\)") as error:
         check_losses(pd.Series([0.1, -0.05, -2.0]), "p.csv", line)
-    assert "turn its sign" in error.value.hint
+    assert "negate it" in error.value.hint
     for bad in ("x", "", "nan", "inf"):
         with pytest.raises(RunError, match="line 2 has the loss"):
             check_losses(pd.Series([bad]), "p.csv", line)

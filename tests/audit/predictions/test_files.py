@@ -81,7 +81,7 @@ def test_published_names_of_any_script(written) -> None:
 @pytest.mark.parametrize("path", ["1.jpg", "/1.jpg", "val//1.jpg", "val/stop/", "", "val\\stop\\1.jpg"])
 def test_a_path_without_a_labels_folder_is_refused_by_line(path: str, written) -> None:
     file = written(f",pred,loss\nval/stop/0.jpg,stop,-1\n{path},stop,-1\n")
-    with pytest.raises(RunError, match=rf"^{re.escape(str(file))}: line 3 names ") as error:
+    with pytest.raises(RunError, match=rf"^{re.escape(str(file))}: line 3 has the path ") as error:
         read_predictions_file(file)
     assert repr(path) in error.value.problem
     assert "<folder>/<label>/<file>" in error.value.hint
@@ -136,14 +136,14 @@ HEAD = "sample_id,label,pred,loss\n1,a,b,0.5\n"
         (",pred,loss\nv/a/1.jpg,,-1\n", "line 2 has no pred", "complete or remove"),
         (HEAD + "2,a,b,1\n1,a,b,1\n2,b,b,2\n", "names 2 sample(s) twice: 1, 2", "one row per sample"),
         (",pred,loss\nx/a/1.jpg,a,-1\ny/a/1.jpg,a,-1\n", "names 1 sample(s) twice: a/1.jpg", "one row per sample"),
-        (HEAD + "2,a,b,small\n", "line 3 has the loss 'small'", "a loss is a number"),
-        (HEAD + "2,a,b,\n", "line 3 has the loss ''", "a loss is a number"),
-        (HEAD + "2,a,b,nan\n", "line 3 has the loss 'nan'", "a loss is a number"),
-        (",pred,loss\nv/a/1.jpg,b,--1\n", "line 2 has the loss '--1'", "a loss is a number"),
+        (HEAD + "2,a,b,small\n", "line 3 has the loss 'small'", "losses must be finite numbers"),
+        (HEAD + "2,a,b,\n", "line 3 has the loss ''", "losses must be finite numbers"),
+        (HEAD + "2,a,b,nan\n", "line 3 has the loss 'nan'", "losses must be finite numbers"),
+        (",pred,loss\nv/a/1.jpg,b,--1\n", "line 2 has the loss '--1'", "losses must be finite numbers"),
         (HEAD + "2,a,b,1,9\n", "line 3 has 5 cells", "double quotes"),
         ("", "lacks the columns sample_id, label, pred", "predictions have the columns"),
         ("\n\n", "lacks the columns sample_id, label, pred", "predictions have the columns"),
-        ("sample_id,label,pred\n", "holds no predictions", "one row per held-out sample"),
+        ("sample_id,label,pred\n", "contains no predictions", "one row per held-out sample"),
         ("sample_id,label,pred\n1,é,b\n".encode("latin-1"), "line 2 is not UTF-8", "UTF-8"),
         ("sample_id,label,pred\n1,a,b\n".encode("utf-16"), "line 1 is UTF-16", "UTF-8"),
     ],
@@ -320,7 +320,7 @@ def test_a_matrix_that_can_not_be_used(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="row 3 has the label 3, and there are 3 columns"):
         open_predictions(path)
     np.save(tmp_path / "labels.npy", np.array(["a", "b", "a", "b"]))
-    with pytest.raises(RunError, match=r"2 different labels, there are 3 columns") as error:
+    with pytest.raises(RunError, match=r"2 different labels, but 3 columns") as error:
         open_predictions(path)
     assert "class_names.json" in error.value.hint
     (tmp_path / "class_names.json").write_text('["b", "c", "a"]')

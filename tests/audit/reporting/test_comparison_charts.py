@@ -260,7 +260,7 @@ def test_the_change_of_labels(kind: str, tmp_path: Path, drawn: list) -> None:
     assert any("3 of 5 labels" in word and word.endswith("significant (2)") for word in words)
     assert "50.0 → 59.0%  n = 1,234" in words
     dots = {line.get_xdata()[0]: line for line in drawn[0].axes[0].lines if line.get_marker() in "os"}
-    assert dots[-9.0].get_marker() != dots[3.0].get_marker(), "better and worse differ in more than colour"
+    assert dots[-9.0].get_marker() != dots[3.0].get_marker(), "better and worse differ in more than color"
     assert dots[5.0].get_markerfacecolor() == "white" != dots[3.0].get_markerfacecolor()
 
 

@@ -36,7 +36,7 @@ def pixels(height: int = 32, width: int = 32, seed: int = 0) -> np.ndarray:
 
 
 def differs(image: Image.Image) -> np.ndarray:
-    """Where an image is not the ground colour, bool ``H,W``."""
+    """Where an image is not the ground color, bool ``H,W``."""
     return (np.asarray(image) != ImageColor.getrgb(GROUND)).any(axis=2)
 
 
@@ -124,7 +124,7 @@ def test_rows_stay_apart() -> None:
         assert not drawn[top - 9 : top - 4].any()
 
 
-def test_an_image_keeps_its_aspect_and_colour() -> None:
+def test_an_image_keeps_its_aspect_and_color() -> None:
     red = np.zeros((16, 32, 3), np.uint8)
     red[..., 0] = 200
     fitted = panels.fit_image(red, 96)

@@ -14,10 +14,10 @@ from mlfix_train.audit.similarity.neighbours import nearest_neighbours
 def points(n: int = 120, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points in tracks of four near-copies, three labels by place; labels and groups."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(n // 4, 3)) * 3
+    centers = rng.normal(size=(n // 4, 3)) * 3
     groups = np.repeat(np.arange(n // 4), 4)
-    labels = (centres[:, 0] > -1).astype(np.int64) + (centres[:, 0] > 1)
-    return centres[groups] + 0.05 * rng.normal(size=(n, 3)), labels[groups], groups
+    labels = (centers[:, 0] > -1).astype(np.int64) + (centers[:, 0] > 1)
+    return centers[groups] + 0.05 * rng.normal(size=(n, 3)), labels[groups], groups
 
 
 @pytest.mark.parametrize("grouped", [True, False])

@@ -234,7 +234,7 @@ def test_samples_without_metadata_belong_to_no_value() -> None:
 def test_wrong_labels() -> None:
     refused("slices.x=sped matches none of the labels", "020, max-speed-70", x="sped")
     refused("slices.x=[ is not a valid regular expression", "re", x="[")
-    refused("slices.x names 'stopp', a label of no held-out sample", "'stop'", x=["stop", "stopp"])
+    refused("slices.x lists 'stopp', a label that no held-out sample has", "'stop'", x=["stop", "stopp"])
     refused("slices.x is an empty list", "regular expression", x=[])
 
 

@@ -83,5 +83,5 @@ def test_embeddings_of_the_same_images_in_another_order_are_rejected(tmp_path: P
     path = write_embeddings(points(5), tmp_path / "embeddings.npy")
     write_order(order(), tmp_path / "order.parquet", {"samples": samples_fingerprint(ids)})
     assert len(read_embeddings(path, 5, ids=ids)) == 5
-    with pytest.raises(DataError, match="lists these images in another order"):
+    with pytest.raises(DataError, match="lists these images in a different order"):
         read_embeddings(path, 5, ids=ids[::-1])

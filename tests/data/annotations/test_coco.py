@@ -89,7 +89,7 @@ def test_coco_files_can_be_named_and_lie_beside_their_photos(tmp_path: Path) -> 
     with pytest.raises(DataError, match="the file is missing"):
         Coco(tmp_path, "annotations/instances_minival.json").read()
     (tmp_path / "results.json").write_text("[]")
-    with pytest.raises(DataError, match="it holds a list, like files of detections"):
+    with pytest.raises(DataError, match="it is a list, like files of detections"):
         Coco(tmp_path, "results.json").read()
     (tmp_path / "valid").mkdir()
     source = tmp_path / "annotations/instances_val2017.json"

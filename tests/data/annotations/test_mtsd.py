@@ -99,7 +99,7 @@ def test_mtsd_reports_what_is_wrong_with_boxes(tmp_path: Path) -> None:
     [
         ("", "it is empty"),
         ('{"width": 3', "it is not valid JSON"),
-        ("[1, 2]", "it holds a list"),
+        ("[1, 2]", "it is a list"),
         ('{"images": [], "annotations": []}', "no width and no height and no objects; it has images, annotations"),
         ('{"width": -3, "height": 4, "objects": []}', "width is -3"),
         ('{"width": 3, "height": 4, "objects": {}}', "objects is a dict"),

@@ -58,7 +58,7 @@ def test_yolo_reports_what_is_wrong_with_lines(tmp_path: Path) -> None:
     ("yaml", "expected"),
     [
         ("names: 3", "names is 3"),
-        ("names: []", "names no classes"),
+        ("names: []", "lists no classes"),
         ("names: {a: b}", "a key that is not a number"),
         ("names: {0: ''}", "class 0 has an empty name"),
         ("names: [a, b\ntrain: 3", "is not valid YAML"),

@@ -135,9 +135,7 @@ def test_an_interrupt_ends_parent_and_workers() -> None:
     try:
         workers = [int(process.stdout.readline()) for _ in range(2)]
         output = None
-        for _ in range(
-            4
-        ):  # one that arrives within a destructor is dropped; a person presses again
+        for _ in range(4):  # one that arrives within a destructor is dropped; a person presses again
             os.killpg(process.pid, signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 output, _ = process.communicate(timeout=12)  # a job takes a minute

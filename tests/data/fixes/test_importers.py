@@ -144,7 +144,7 @@ def test_mistakes_are_named(tmp_path: Path, content: Any, message: str) -> None:
         ({"labels": {"a": 0}, "classes": 5}, "classes is not a list"),
         ({"labels": {"a": ["nan"]}}, "which is not text"),
         ({"samples": [{"filepath": "x.jpg", "ground_truth": "a"}]}, "no label in any of the fields"),
-        ({"suggested_by": "mlfix audit", "labels": {"a/1.jpg": "b"}}, "holds suggestions of mlfix"),
+        ({"suggested_by": "mlfix audit", "labels": {"a/1.jpg": "b"}}, "contains suggestions of mlfix"),
     ],
 )
 def test_odd_shapes_are_the_files_fault_and_not_ours(tmp_path: Path, content: Any, message: str) -> None:
@@ -182,5 +182,5 @@ def test_no_json_and_no_file(tmp_path: Path) -> None:
 def test_unknown_samples_and_labels_are_told(tmp_path: Path, table: pd.DataFrame) -> None:
     with pytest.raises(FixesError, match="isn't in the data"):
         changes(write(tmp_path / "f.json", {"labels": {"/pictures/signs/a/9.jpg": "b"}}), table)
-    with pytest.raises(FixesError, match="a label that no sample has"):
+    with pytest.raises(FixesError, match="a new_label that no sample has"):
         changes(write(tmp_path / "f.json", {"labels": {"/pictures/signs/a/1.jpg": "bb"}}), table)

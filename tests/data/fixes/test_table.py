@@ -118,7 +118,7 @@ def test_published_file(published_fixes: Path, caplog: pytest.LogCaptureFixture)
 
 
 def test_file_errors(write: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(FixesError, match=r"(?s)fixes.path=.*gone.csv can't be read: No such file.*give a CSV"):
+    with pytest.raises(FixesError, match=r"(?s)fixes.path=.*gone.csv can't be read: No such file.*use a CSV"):
         read_fixes(tmp_path / "gone.csv")
     with pytest.raises(FixesError, match=r"can't be read: Is a directory"):
         read_fixes(tmp_path)
@@ -183,7 +183,7 @@ def test_unknown_label(write: Callable[..., Path], table: pd.DataFrame) -> None:
     path = write("sample_id,new_label", "stop/0000.png,yeild_", "stop/0001.png,Invalid")
     says(
         error_of(path, table),
-        "2 lines give a label that no sample has",
+        "2 lines have a new_label that no sample has",
         "line 2: stop/0000.png -> 'yeild_'",
         "line 3: stop/0001.png -> 'Invalid'",
         "did you mean 'yield_'?",
@@ -198,7 +198,7 @@ def test_stale(write: Callable[..., Path], table: pd.DataFrame) -> None:
     path = write("sample_id,new_label,old_label", "stop/0000.png,yield_,stop", "stop/0001.png,yield_,parking")
     says(
         error_of(path, table),
-        "1 lines were made for another label",
+        "1 lines have an old_label that is not",
         "line 3: stop/0001.png: old_label 'parking', now 'stop'",
         "fixes.ignore=[stale]",
     )

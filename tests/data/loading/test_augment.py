@@ -195,8 +195,8 @@ def test_zoom() -> None:
     assert scale.min() >= 1 and 1.24 < scale.max() <= 1.2501
     assert abs((scale > 1).double().mean() - 0.75) < 0.035
     assert places.abs().max() <= 1 + 1e-6, "it shows nothing beyond the picture"
-    centre = matrices[:, :2, 2]
-    assert abs(centre.mean()) < 0.01 and centre.abs().max() > 0.15, "the crop's place is random"
+    center = matrices[:, :2, 2]
+    assert abs(center.mean()) < 0.01 and center.abs().max() > 0.15, "the crop's place is random"
 
 
 def test_warp_moves_corners_no_further_than_it_says() -> None:

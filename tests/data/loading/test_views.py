@@ -1,4 +1,4 @@
-"""Views and the sorting network's DataModule: geometry, colour, light, partners, and nothing that depends on luck."""
+"""Views and the sorting network's DataModule: geometry, color, light, partners, and nothing that depends on luck."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_flip_mirrors_and_is_off_by_itself() -> None:
     assert share == pytest.approx(0.25, abs=0.03)
 
 
-def test_colour_is_kept_unless_it_need_not_be() -> None:
+def test_color_is_kept_unless_it_need_not_be() -> None:
     batch = images(64)
     kept = view(batch.float() / 255, ViewSpec(**OFF), 0)
     assert torch.allclose(kept, batch.float() / 255, atol=1e-5)
@@ -83,7 +83,7 @@ def test_colour_is_kept_unless_it_need_not_be() -> None:
     assert (changed - kept).abs().mean() > 0.02
 
 
-def test_colour_maps_leave_greys_and_brightness_alone() -> None:
+def test_color_maps_leave_greys_and_brightness_alone() -> None:
     maps = color_maps(500, ViewSpec(keep_color=False, gray=0.3), generator())
     assert torch.allclose(maps @ torch.ones(3), torch.ones(500, 3), atol=2e-3)
     luma = torch.tensor([0.299, 0.587, 0.114])

@@ -70,7 +70,7 @@ def png(header: bytes, body: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
-# Colour spaces and depths
+# Color spaces and depths
 
 
 def test_rgb_of_the_right_size_is_left_alone(decode: Callable[..., np.ndarray]) -> None:
@@ -118,8 +118,8 @@ def test_palette(decode: Callable[..., np.ndarray]) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_a_transparent_colour(decode: Callable[..., np.ndarray], mode: str) -> None:
-    """PNG's tRNS chunk names one colour of an RGB or grey picture as transparent."""
+def test_a_transparent_color(decode: Callable[..., np.ndarray], mode: str) -> None:
+    """PNG's tRNS chunk names one color of an RGB or grey picture as transparent."""
     key = (0, 255, 0) if mode == "RGB" else 77
     image = Image.new(mode, (SIZE, SIZE), key)
     image.paste((9, 9, 9) if mode == "RGB" else 9, (0, 0, SIZE, 4))
@@ -156,7 +156,7 @@ def test_16_bit_of_the_other_byte_order(tmp_path: Path) -> None:
     assert abs(result.astype(int) - (wide / 65535.0 * 255)[..., None]).max() <= 1
 
 
-def test_16_bit_colour(tmp_path: Path) -> None:
+def test_16_bit_color(tmp_path: Path) -> None:
     """A PNG of 48 bits a pixel, written by hand, since Pillow can't."""
     wide = np.random.default_rng(0).integers(0, 65536, (SIZE, SIZE, 3)).astype(">u2")
 
@@ -168,7 +168,7 @@ def test_16_bit_colour(tmp_path: Path) -> None:
 
 
 def test_first_frame(decode: Callable[..., np.ndarray]) -> None:
-    frames = [Image.new("RGB", (SIZE, SIZE), colour) for colour in ("red", "lime", "blue")]
+    frames = [Image.new("RGB", (SIZE, SIZE), color) for color in ("red", "lime", "blue")]
     for name in ("x.gif", "x.webp", "x.tif"):
         how = {"lossless": True} if name == "x.webp" else {}
         assert (decode(frames[0], name, save_all=True, append_images=frames[1:], **how) == [255, 0, 0]).all(), name
@@ -243,7 +243,7 @@ def test_pad_keeps_the_shape(decode: Callable[..., np.ndarray], height: int, wid
     assert (result[~red] == GREY).all()
     rows, columns = np.flatnonzero(red.any(1)), np.flatnonzero(red.any(0))
     assert len(rows) == inner_h and len(columns) == inner_w
-    assert abs(rows[0] - (SIZE - 1 - rows[-1])) <= 1 and abs(columns[0] - (SIZE - 1 - columns[-1])) <= 1, "centred"
+    assert abs(rows[0] - (SIZE - 1 - rows[-1])) <= 1 and abs(columns[0] - (SIZE - 1 - columns[-1])) <= 1, "centered"
 
 
 @pytest.mark.parametrize("aspect", ["squash", "pad"])

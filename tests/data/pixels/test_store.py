@@ -136,8 +136,8 @@ def test_opened_again_without_decoding(table: pd.DataFrame, cache: Path, decoded
     assert open_store(relabelled, SPEC, cache).fingerprint == first.fingerprint and len(decoded) == 23
 
 
-def repaint(path: str, colour: str) -> None:
-    Image.new("RGB", Image.open(path).size, colour).save(path)
+def repaint(path: str, color: str) -> None:
+    Image.new("RGB", Image.open(path).size, color).save(path)
 
 
 def test_a_changed_picture(table: pd.DataFrame, cache: Path) -> None:

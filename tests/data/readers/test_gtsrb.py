@@ -65,7 +65,7 @@ def test_other_folders(tmp_path: Path) -> None:
         read_gtsrb(tmp_path)
     (tmp_path / "00000").mkdir()
     (tmp_path / "00001").mkdir()
-    with pytest.raises(DataError, match=r"hold no \.ppm files"):
+    with pytest.raises(DataError, match=r"contain no \.ppm files"):
         read_gtsrb(tmp_path)
     with pytest.raises(ConfigError, match=r"data\.test"):
         read_gtsrb(tmp_path, test="maybe")

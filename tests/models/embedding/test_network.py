@@ -48,7 +48,7 @@ def test_a_run_that_cannot_embed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"trained my\.Model, which has no model\.backbone"):
         load_encoder(tmp_path / "mine")
     write_run(tmp_path / "run")
-    with pytest.raises(ConfigError, match="holds 2 runs"):
+    with pytest.raises(ConfigError, match="contains 2 runs"):
         load_encoder(tmp_path)
     (tmp_path / "run/checkpoints/model.ckpt").unlink()
     with pytest.raises(RunError, match="kept no weights"):

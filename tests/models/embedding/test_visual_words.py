@@ -18,10 +18,10 @@ from mlfix_train.models.embedding.visual_words import (
 from mlfix_train.models.ssl.encoder import Encoder
 
 
-def test_words_are_the_centres_of_clusters_and_bags_are_their_sets() -> None:
+def test_words_are_the_centers_of_clusters_and_bags_are_their_sets() -> None:
     rng = np.random.default_rng(0)
-    centres = np.eye(4, dtype=np.float32)
-    places = centres[rng.integers(0, 4, 2000)] + rng.normal(0, 0.02, (2000, 4)).astype(np.float32)
+    centers = np.eye(4, dtype=np.float32)
+    places = centers[rng.integers(0, 4, 2000)] + rng.normal(0, 0.02, (2000, 4)).astype(np.float32)
     for seed in range(5):  # k-means may start twice in one cluster
         words = learn_visual_words(places, 4, seed=seed)
         if len(np.unique(words.argmax(1))) == 4:

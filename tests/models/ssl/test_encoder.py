@@ -19,18 +19,18 @@ def test_an_encoder_gives_pooled_features_and_grids() -> None:
     assert torch.allclose(encoder(x), grids[-1].mean((2, 3)), atol=1e-4)
 
 
-def test_contrast_takes_light_away_and_keeps_colour() -> None:
+def test_contrast_takes_light_away_and_keeps_color() -> None:
     encoder = Encoder("mlfix_small", contrast=True).eval()
     x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 4 - 2
     with torch.inference_mode():
         assert torch.allclose(encoder(x), encoder(3 * x + 1), atol=2e-2)
-        assert not torch.allclose(encoder(x), encoder(x.flip(1)), atol=2e-2)  # another colour
+        assert not torch.allclose(encoder(x), encoder(x.flip(1)), atol=2e-2)  # another color
 
 
 def test_a_backbone_without_grids_says_so() -> None:
     encoder = Encoder("mlfix_small")
     encoder.backbone = torch.nn.Flatten()
-    with pytest.raises(ConfigError, match="mlfix_small gives no feature maps"):
+    with pytest.raises(ConfigError, match="mlfix_small returns no feature maps"):
         encoder.feature_maps(torch.rand(1, 3, 8, 8))
 
 

@@ -44,7 +44,7 @@ def test_a_run_leaves_weights_a_panel_and_its_record(place: Path, mlfix) -> None
     weights = torch.load(run.path / "checkpoints/model.ckpt", weights_only=True)
     assert any(name.startswith("network.backbone.") for name in weights["state_dict"])
     assert "already finished, skipped" in mlfix("train", "data.root=shapes", *SORTING).out
-    assert "holds a run of other settings" in mlfix("train", "data.root=shapes", *SORTING, "views.crop=0.9").err
+    assert "contains a run with other settings" in mlfix("train", "data.root=shapes", *SORTING, "views.crop=0.9").err
 
 
 def test_without_labels_it_learns_the_very_same(place: Path, mlfix) -> None:
@@ -148,5 +148,5 @@ def test_it_learns_what_the_pixels_do_not_tell(tmp_path: Path, mlfix, monkeypatc
     keys = ["recipe.epochs=12", "model.projector_width=128", "loader.batch_size=48"]
     mlfix("train", "data.root=shapes", *SORTING, *keys)
     rows = pd.read_csv(tmp_path / "outputs/sorting/original/seed=0/metrics.csv")
-    assert rows["val_agreement"].iloc[-1] > 85  # shapes of any colour on noise: by the pixels about 60
+    assert rows["val_agreement"].iloc[-1] > 85  # shapes of any color on noise: by the pixels about 60
     assert np.isfinite(rows["train_loss"]).all()

@@ -147,11 +147,11 @@ const sections = {
     };
     pick.value = data.slices.some((s) => s.kind === "pair") ? "pair" : "";
     search.addEventListener("input", show); pick.addEventListener("change", show); show();
-    return [el("h2", { text: "Slices" }), el("p", { className: "quiet", text: "Groups of samples that can be checked at a glance, those with the most suspicion on their first screen first." }), el("div", { className: "bars" }, pick, search), box];
+    return [el("h2", { text: "Slices" }), el("p", { className: "quiet", text: "Groups of samples that can be checked at a glance, sorted by the suspicion on their first screen." }), el("div", { className: "bars" }, pick, search), box];
   },
   Confusion() {
     const m = data.matrix, box = el("div");
-    if (!m.labels.length) return [el("p", { text: "No label is suspected of standing for another." })];
+    if (!m.labels.length) return [el("p", { text: "No label is suspected to be another one." })];
     const most = Math.max(...m.cells.map((c) => c[2]));
     const lookup = new Map(m.cells.filter((c) => c[2] >= 0.05).map((c) => [`${c[0]},${c[1]}`, c]));
     const show = (cell, td) => {
@@ -201,7 +201,7 @@ const sections = {
   },
   "Near-duplicates"() {
     const groups = data.slices.filter((s) => s.kind === "duplicates");
-    if (!groups.length) return [el("h2", { text: "Near-duplicates with different labels" }), el("p", { text: data.sorted ? "There are none: near-duplicates found by mlfix sort always have the same label." : "Set order=<folder of mlfix sort> to see near-duplicates with different labels." })];
+    if (!groups.length) return [el("h2", { text: "Near-duplicates with different labels" }), el("p", { text: data.sorted ? "There are none: near-duplicates found by mlfix sort always have the same label." : "Set order=<output folder of mlfix sort> to see near-duplicates with different labels." })];
     return [el("h2", { text: "Near-duplicates with different labels" }), ...paged(groups, 30, (part) => el("div", {}, ...part.map(strip)))];
   },
   Method() {

@@ -80,7 +80,7 @@ function kernelConnection(model) {
 const KEYS = [
   ["Click, tap", "mark with the current brush, or remove the mark"], ["Drag", "mark several"], ["Shift + click", "mark from the last tile to this one"],
   ["← ↑ → ↓", "move between tiles; with Shift, select several"], ["Ctrl + click, Ctrl + A", "select a tile, or the whole group"], ["X, Delete", "mark as invalid (exclude the sample)"],
-  ["Enter", "accept the suggested label"], ["1 … 9", "give the label with this number"], ["L", "give any other label"], ["U, Backspace", "remove the mark"],
+  ["Enter", "accept the suggested label"], ["1 … 9", "set the label with this number"], ["L", "set any other label"], ["U, Backspace", "remove the mark"],
   ["Z, Y", "undo, redo (Ctrl + Z, Ctrl + Shift + Z)"], ["F", "mark the group as reviewed and go to the next"], ["N, P", "next group, previous group"],
   ["Space", "show the full image and all scores"], ["Home, End", "first and last tile of the group"], ["Page ↑ ↓", "scroll"], ["+ −", "larger, smaller tiles"],
   ["S or /, G", "search samples, find a group"], ["R", "show or hide typical images of the label"], ["B", "brighten dark images, on or off"], ["Esc", "clear the selection, close"], ["?", "this list"],
@@ -131,7 +131,7 @@ export function start(root, connection, options = {}) {
 
   async function request(kind, payload = {}) {
     const { status, response } = await connection.request(kind, { reviewer: settings.reviewer, ...payload });
-    if (status === 403) throw Object.assign(new Error("The server was restarted: open the link that it printed last."), { status });
+    if (status === 403) throw Object.assign(new Error("The server was restarted: open the new link that it printed."), { status });
     if (status >= 400 && status !== 409) throw Object.assign(new Error([response.error, response.hint].filter(Boolean).join(": ")), { status });
     return response;
   }
@@ -476,7 +476,7 @@ export function start(root, connection, options = {}) {
     const head = el("header", { style: { height: `${layout.head - 8}px` } },
       el("div.line", el("h2", { text: nameOf(g), title: view.names[g] }), facts,
         settings.group_by === "random" && el("button.plain", { text: "Draw 200 more", on: { click: drawMore } }),
-        el("button.plain.reviewed", { text: "Mark group as reviewed", title: "All labels in this group that are not marked are right; goes to the next group (F)", on: { click: () => reviewGroup(g) } })));
+        el("button.plain.reviewed", { text: "Mark group as reviewed", title: "Confirm all unmarked labels of this group and go to the next one (F)", on: { click: () => reviewGroup(g) } })));
     node.facts = facts;
     node.g = g;
     if (hasTypical()) {
