@@ -119,9 +119,8 @@ def load_arm(name: str, where: Paths) -> LoadedArm:
 def _load_runs(name: str, where: Paths) -> LoadedArm:
     states: dict[Path, dict[str, Any]] = {}
     patterns, partial = [], []
-    for pattern, matches in files.expand_paths(
-        where
-    ).items():  # a predictions file in a run directory stands for the run
+    # A predictions file in a run directory stands for the run.
+    for pattern, matches in files.expand_paths(where).items():
         only_files = bool(matches) and all(os.path.isfile(path) for path in matches)
         parents = [str(Path(path).parent) for path in matches if (Path(path).parent / "run.json").exists()]
         patterns += parents if only_files and parents else [pattern]
