@@ -28,6 +28,7 @@ from mlfix_train.audit.predictions.runs import (
     ProgressFactory,
     RunData,
     load_runs,
+    match_ids,
     mean_aum,
     mean_probabilities,
     no_progress,
@@ -128,7 +129,8 @@ class Audit:
 
         Args:
             labels: ``(N,)``, given labels: indices into the columns of ``pred_probs``, or names.
-            pred_probs: float ``(N, C)``, probabilities by models that did not train on the sample.
+            pred_probs: float ``(N, C)``, probabilities by models that did not train on the sample; the columns of a
+                DataFrame name the classes.
             embeddings: float ``(N, D)``, for evidence by nearest neighbours, which an estimate needs.
             groups: ``(N,)``, photo, track or patient of each sample; samples of one group are not independent.
             images: uint8 ``(N, H, W, 3)``, a pixel store, or N image files (decoded to 64 px into ``.pixels``).
@@ -140,7 +142,9 @@ class Audit:
         Raises:
             DataError: Arrays of different lengths, unknown labels, or rows that are not probability distributions.
         """
-        check_probabilities(pred_probs, "pred_probs")
+        if isinstance(pred_probs, pd.DataFrame):
+            class_names = [str(name) for name in pred_probs.columns] if class_names is None else class_names
+        pred_probs = check_probabilities(np.asarray(pred_probs), "pred_probs")
         n, n_classes = pred_probs.shape
         sizes = {"labels": labels, "embeddings": embeddings, "groups": groups, "images": images}
         for name, values in {**sizes, "sample_ids": sample_ids}.items():
@@ -200,6 +204,8 @@ class Audit:
             raise ConfigError("neighbours=order needs order", "set order=<output folder of mlfix sort>")
         times = {"start": time.monotonic()}
         found = runs if isinstance(runs, AuditedRuns) else load_runs(runs, labels, progress)
+        if samples is not None and found.files:
+            match_ids(found.files.values(), samples)
         held = found.held_out(progress)
         times["predictions"] = time.monotonic()
         data = open_run_data(found, held, progress, samples, pixels)
@@ -355,6 +361,9 @@ class Audit:
             marks: fixes to show in the panels, sample id to new label.
         """
         started, folder = time.monotonic(), Path(folder).expanduser()
+        if n_panels is not None and self.pixels is None:
+            for old in (folder / "panels").glob("*.png"):  # of an earlier audit, with images
+                old.unlink()
         (folder / "audit.json").unlink(missing_ok=True)  # written last: without it the directory is incomplete
         self.to_csv(folder / "ranking.csv")
         write_slices(self.slices, folder / "slices.csv")
@@ -398,6 +407,18 @@ def _encode_labels(
 ) -> tuple[np.ndarray, list[str]]:
     """Returns labels as codes, int64 ``(N,)``, and the names of the C classes."""
     values = np.asarray(labels)
+    if values.ndim != 1:
+        raise DataError(f"labels have the shape {values.shape}", "pass one label per sample: an array (N,)")
+    missing = np.flatnonzero(pd.isna(values))
+    if len(missing):
+        raise DataError(
+            f"{len(missing):,} labels are missing, the first in row {missing[0]}", "leave these samples out"
+        )
+    if values.dtype.kind == "f":
+        broken = np.flatnonzero(values % 1 != 0)
+        if len(broken):
+            raise DataError(f"row {broken[0]} has the label {values[broken[0]]}", "labels are class numbers or names")
+        values = values.astype(np.int64)
     if values.dtype.kind in "iu":
         names = [str(code) for code in range(n_classes)] if class_names is None else [str(name) for name in class_names]
         unknown = values[(values < 0) | (values >= n_classes)]

@@ -5,6 +5,7 @@ Shapes: N validation samples, B samples of a batch, C classes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from mlfix_train.audit.audit import Audit
 from mlfix_train.audit.neighbour_evidence import group_codes
@@ -22,7 +24,7 @@ from mlfix_train.audit.predictions.dynamics import MarginMeter, write_dynamics
 from mlfix_train.audit.predictions.held_out import merge_runs
 from mlfix_train.audit.predictions.outputs import OutputReader, Outputs, fixed_order
 from mlfix_train.audit.predictions.table import predictions_table, softmax, write_predictions
-from mlfix_train.audit.reporting.images import RowImages, dataset_samples, open_images
+from mlfix_train.audit.reporting.images import RowImages, dataset_root, dataset_samples, open_images
 from mlfix_train.audit.reporting.log_results import artifact_name, log_audit, log_ranking
 from mlfix_train.audit.reporting.pictures import draw_audit
 from mlfix_train.audit.reporting.trackers import find_trackers
@@ -33,7 +35,7 @@ from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.fixes.table import fixes_fingerprint, write_fixes
 from mlfix_train.data.loading.datamodule import StoreDataModule
 from mlfix_train.data.samples import make_table
-from mlfix_train.errors import DataError, check_range, format_list
+from mlfix_train.errors import ConfigError, DataError, check_range, format_list
 from mlfix_train.models.classifier import Classifier
 
 Arrays = dict[str, np.ndarray]
@@ -134,10 +136,10 @@ class AuditedData:
                 class_names=[str(name) for name in classes] if isinstance(classes, (list, tuple)) else None,
                 n_rows=n_rows,
             )
-        paths, names = folder
-        root = Path(str(getattr(getattr(dataset, "dataset", dataset), "root", "")))
-        ids = [Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else path for path in paths]
-        return cls(pd.Index(ids, dtype=object), names, RowImages(paths), n_rows=n_rows)
+        ids, paths, names = folder
+        known = len(paths) == n_rows
+        index = pd.Index(ids, dtype=object) if known else None
+        return cls(index, names, RowImages(paths) if known else None, n_rows=n_rows)
 
 
 class AuditCallback(ValidationCollector):
@@ -289,7 +291,20 @@ class AuditCallback(ValidationCollector):
         """Has the requirements of the callback checked before the first training step."""
         if stage == "fit" and not getattr(trainer, "fast_dev_run", False) and not isinstance(pl_module, Classifier):
             trainer.num_sanity_val_steps = max(trainer.num_sanity_val_steps, 1)
+        self._check_folder(trainer)
         self._reader.attach(pl_module)
+
+    def _check_folder(self, trainer: L.Trainer) -> None:
+        """Checks that results can be written to the folder, and that no other audit writes there."""
+        others = [
+            one for one in getattr(trainer, "callbacks", []) if isinstance(one, AuditCallback) and one is not self
+        ]
+        if any(one.folder.resolve() == self.folder.resolve() for one in others):
+            raise ConfigError(f"two AuditCallbacks write to {self.folder}", "pass each its own folder")
+        place = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
+        if not place.is_dir() or not os.access(place, os.W_OK):
+            what = "is a file" if place.is_file() else "can't be written to"
+            raise ConfigError(f"folder={self.folder}: {place} {what}", "pass another folder: AuditCallback(<folder>)")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Releases the module."""
@@ -312,6 +327,10 @@ class AuditCallback(ValidationCollector):
             problem = f"val_loader={self.val_loader}, but there are {len(loaders)} validation loaders"
             raise DataError(problem, f"use a number from 0 to {len(loaders) - 1}")
         loader = loaders[self.val_loader]
+        root = dataset_root(getattr(loader, "dataset", None))
+        if root is not None and self.folder.resolve().is_relative_to(root.resolve()):
+            problem = f"folder={self.folder} is in {root}, so panels would become images of the dataset"
+            raise ConfigError(problem, "pass a folder outside of it: AuditCallback(<folder>)")
         self._order, self._done = fixed_order(loader), 0
         if self._data is None:
             self._data = self._describe_data(trainer, loader)
@@ -354,6 +373,18 @@ class AuditCallback(ValidationCollector):
             return self.train_ids
         data = getattr(trainer, "datamodule", None)
         return data.table.index if isinstance(data, StoreDataModule) else None
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Forgets what the module returned before."""
+        self._reader.start_batch()
+
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Forgets what the module returned before."""
+        self._reader.start_batch()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -410,7 +441,7 @@ class AuditCallback(ValidationCollector):
                     "use shuffle=False; or add 'index' to the batch, the position of each sample in sample_ids",
                 )
             if ids is not None and self._data.n_rows != len(ids):
-                whose = "sample_ids" if self.sample_ids is not None else "rows in the DataModule's table"
+                whose = "sample_ids" if self.sample_ids is not None else "known samples"
                 problem = f"there are {len(ids):,} {whose}, the validation dataset has {self._data.n_rows:,} rows"
                 raise DataError(
                     problem, "pass one id per row of the dataset, in its order; or add 'index' to the batch"
@@ -470,7 +501,8 @@ class AuditCallback(ValidationCollector):
                 f"logits of {int(broken.sum()):,} of {len(logits):,} validation samples are NaN or infinite: {names}"
             )
             raise DataError(
-                problem, "the training diverged: lower the learning rate, or train in float32 (precision=32)"
+                problem,
+                "lower the learning rate, or train in float32 (precision=32); mask logits by -1e4 rather than -inf",
             )
         labels = pd.Series(gathered["label"], index)
         if self._last_labels is not None and not labels.equals(self._last_labels):
@@ -483,6 +515,15 @@ class AuditCallback(ValidationCollector):
         return predictions_table(ids, gathered["label"], logits, classes, self.split)
 
     # Results
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Writes and logs the audit, or warns that there was no validation to audit."""
+        if not self.has_results and trainer.limit_val_batches != 0:
+            rank_zero_warn(
+                "AuditCallback wrote nothing: no validation was complete. Train to the end of an epoch, lower "
+                "check_val_every_n_epoch or val_check_interval, or call trainer.validate."
+            )
+        super().on_train_end(trainer, pl_module)
 
     def finish(self, trainer: L.Trainer) -> None:
         """Writes and logs the audit of the last validation, on rank 0."""
@@ -502,6 +543,7 @@ class AuditCallback(ValidationCollector):
             pictures = self.audit.save(self.folder, self.n_panels)
             for tracker in trackers:
                 log_audit(tracker, self.audit, pictures, self.folder)
+            rank_zero_info(f"Audit of {len(self.predictions):,} samples: {self.folder / 'report.html'}")
         else:
             ranking = rank_samples([self.predictions])
             files.insert(1, write_ranking(ranking, self.folder / "ranking.csv"))
@@ -574,7 +616,9 @@ def unique_names(argument: str, names: Any) -> pd.Index | None:
     """
     if names is None:
         return None
-    index = pd.Index([str(name) for name in names], dtype=object)
+    if isinstance(names, (str, Mapping)):
+        raise DataError(f"{argument} is a {type(names).__name__}", "pass a list of names, in order")
+    index = pd.Index([str(name) for name in (names.tolist() if hasattr(names, "tolist") else names)], dtype=object)
     if not index.is_unique:
         repeated = index[index.duplicated()].unique()
         raise DataError(f"{argument} has {len(repeated):,} names twice: {format_list(repeated, 3)}", "make them unique")

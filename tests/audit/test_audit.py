@@ -178,3 +178,24 @@ def test_files_of_predictions(predictions: Callable[..., pd.DataFrame], tmp_path
         Audit.from_runs(tmp_path, neighbours="order")
     with pytest.raises(RunError, match="nowhere matches nothing"):
         Audit.from_runs(tmp_path / "nowhere")
+
+
+def test_arrays_as_people_have_them() -> None:
+    import torch
+
+    probabilities = np.eye(3)[[0, 1, 2, 0]] * 0.7 + 0.1
+    frame = pd.DataFrame(probabilities, columns=["a", "b", "c"])
+    for labels, given in (
+        (["a", "b", "c", "b"], frame),
+        (torch.tensor([0, 1, 2, 1]), torch.tensor(probabilities)),
+        (np.array([0.0, 1.0, 2.0, 1.0]), frame),
+    ):
+        audit = Audit.from_predictions(labels, given)  # type: ignore[arg-type]
+        assert audit.ranking["sample_id"][0] == "3"
+    for labels, problem in (
+        (np.array([0, 1, np.nan, 1]), "1 labels are missing, the first in row 2"),
+        (np.array([0, 1, 1.5, 1]), r"row 2 has the label 1\.5"),
+        (np.eye(3)[[0, 1, 2, 1]], r"labels have the shape \(4, 3\)"),
+    ):
+        with pytest.raises(DataError, match=problem):
+            Audit.from_predictions(labels, frame)

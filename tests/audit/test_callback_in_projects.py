@@ -416,3 +416,38 @@ def test_training_ids_that_do_not_fit() -> None:
         fit(AuditCallback("out", train_ids=["a", "b", "c"]), val, Module("dict"), train=train)
     with pytest.raises(MlfixError, match="training batches have no index"):
         fit(AuditCallback("out", train_ids=["a", "b", "c"]))
+
+
+def test_the_folder_is_checked_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MlfixError, match="file is a file"):
+        fit(AuditCallback("file/audit"))
+    with pytest.raises(MlfixError, match="two AuditCallbacks write to same"):
+        fit([AuditCallback("same"), AuditCallback("same", val_loader=1)], [loader(), loader()])
+    folder = image_folder(tmp_path / "photos")
+    with pytest.raises(MlfixError, match="panels would become images of the dataset"):
+        fit(AuditCallback("photos/audit"), DataLoader(folder, 5))
+
+
+def test_forward_is_taken_from_one_call_alone() -> None:
+    class Twice(Module):
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            self(batch[0])
+            self(batch[0].flip(0))
+
+    with pytest.raises(MlfixError, match=r"called module\(x\) 2 times"):
+        fit(AuditCallback("out", outputs="forward"), module=Twice())
+
+
+def test_a_training_without_a_whole_validation_is_told() -> None:
+    with pytest.warns(UserWarning, match="AuditCallback wrote nothing"):
+        fit(AuditCallback("out"), check_val_every_n_epoch=5)
+
+
+def test_names_are_lists() -> None:
+    with pytest.raises(MlfixError, match="class_names is a dict"):
+        AuditCallback("out", class_names={0: "a"})  # type: ignore[arg-type]
+    audit = AuditCallback("out", sample_ids=torch.arange(N))
+    fit(audit)
+    assert audit.predictions is not None
+    assert audit.predictions["sample_id"][7] == "7"

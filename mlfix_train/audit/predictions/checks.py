@@ -36,6 +36,22 @@ def name_key(name: str) -> str:
     return str(int(number)) if number.is_integer() and abs(number) < 2**53 else text
 
 
+def unify_blanks(labels: pd.Series, source: str) -> pd.Series:
+    """Returns labels with one spelling for those that differ by blanks around them or by their Unicode form alone."""
+    spellings: dict[str, list[str]] = {}
+    for name in labels.unique():
+        spellings.setdefault(unicodedata.normalize("NFC", name).strip(), []).append(name)
+    renamed = {name: plain for plain, names in spellings.items() if len(names) > 1 for name in names if name != plain}
+    if not renamed:
+        return labels
+    log.warning(
+        "%s: labels that differ by blanks or Unicode form are taken as one: %s",
+        source,
+        format_list(map(repr, renamed), 3),
+    )
+    return labels.map(lambda name: renamed.get(name, name))
+
+
 def match_names(labels: pd.Series, preds: pd.Series, source: str) -> pd.Series:
     """Returns predictions in the spelling of the given labels, if only blanks, ``1`` and ``1.0``, or Unicode differ.
 
@@ -144,6 +160,11 @@ def probability_columns(table: pd.DataFrame, labels: Iterable[str], source: str,
             bad = np.flatnonzero(~(np.abs(total - 1) <= TOLERANCE))
             if set(given.values()) <= set(names) and not len(bad):
                 return {name: named[name] for name in names}
+        empty = [str(named[name]) for name in names if np.isnan(shares[name][bad[0]])]
+        if empty:
+            raise RunError(
+                f"{source}: {place(bad[0])} has no number in {format_list(empty, 4)}", "complete or remove the row"
+            )
         problem = f"{source}: {place(bad[0])}: the columns {format_list(names, 4)} sum to {total[bad[0]]:.4g}"
         raise RunError(
             problem, "each row of probabilities must sum to 1: use the softmax of the logits over all classes"

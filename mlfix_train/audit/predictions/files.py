@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from mlfix_train.audit.predictions.checks import (
     check_numbers,
     check_shares,
     match_names,
+    name_key,
     probability_columns,
+    unify_blanks,
 )
 from mlfix_train.audit.predictions.table import COLUMNS, REQUIRED, check_unique, predictions_table
 from mlfix_train.audit.scores.label_scores import check_probabilities
@@ -30,6 +32,8 @@ from mlfix_train.errors import DataError, RunError, format_list
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".parquet", ".pq", ".csv", ".npy")
+MIN_RIGHT = 0.5
+"""Share of labels that must be predicted for columns to be taken in the alphabetical order of the labels."""
 LABEL_FILES = ("labels.npy", "labels.csv")
 """Files of labels that are looked for beside a matrix of probabilities."""
 SMALLEST_PROBABILITY = 1e-38
@@ -61,6 +65,8 @@ def find_prediction_files(where: Paths) -> list[Path]:
             inner = path / "predictions.parquet"
             if inner.is_file() and not (path / "run.json").exists():
                 files.append(inner)
+            elif path.is_dir() and not any(path.rglob("run.json")):
+                files += sorted(path.glob("*/predictions.parquet"))
             elif path.is_file() and path.suffix.lower() in SUFFIXES and not (path.parent / "run.json").exists():
                 files += [path] if path.suffix.lower() != ".npy" or matches == [pattern] else []
     return files
@@ -123,6 +129,8 @@ def open_predictions(path: str | Path, labels: str | Path | None = None) -> Pred
         except (OSError, ValueError) as error:
             raise RunError(f"{path} can't be read: {error}", "use a Parquet or CSV file") from error
         places = [f"row {number + 1}" for number in range(len(table))]
+    if "label" in table.columns and table["label"].map(lambda value: isinstance(value, str)).all():
+        table["label"] = unify_blanks(table["label"], str(path))
     given = set(table["label"].dropna().astype(str)) - {""} if "label" in table.columns else set()
     columns = probability_columns(table, given, str(path), places.__getitem__) if given else None
     needed = [name for name in REQUIRED if name != "pred" or (columns is None and "label_prob" not in table.columns)]
@@ -130,7 +138,7 @@ def open_predictions(path: str | Path, labels: str | Path | None = None) -> Pred
     if missing:
         raise RunError(
             f"{path} lacks the columns {format_list(missing)}; it has {format_list(table.columns, 8)}",
-            "predictions have the columns sample_id, label and pred (or are MLfix's own: paths, pred, loss)",
+            _missing_columns_hint(table, given),
         )
     if not len(table):
         raise RunError(f"{path} contains no predictions", "use a file with one row per held-out sample")
@@ -150,6 +158,19 @@ def open_predictions(path: str | Path, labels: str | Path | None = None) -> Pred
         table = _check_columns(table, path, places, published)
     table.attrs["published"] = published
     return PredictionFile(table, probabilities, list(columns or ()))
+
+
+def _missing_columns_hint(table: pd.DataFrame, labels: Collection[str]) -> str:
+    if len(table.columns) == 1 and re.search(r"[;\t]", str(table.columns[0])):
+        return "separate the columns by commas"
+    named = [name for name in labels if name in table.columns]
+    if named and len(named) < len(labels):
+        lacking = format_list(sorted(set(labels) - set(named)), 4)
+        return f"add a column of probabilities for {lacking}, or the columns pred and loss"
+    return (
+        "predictions have the columns sample_id, label and one of: a column of probabilities per class, named like the "
+        "labels; label_prob; pred and loss (or are MLfix's own: paths, pred, loss)"
+    )
 
 
 def _check_columns(table: pd.DataFrame, path: Path, places: Sequence[str], published: bool) -> pd.DataFrame:
@@ -199,7 +220,9 @@ def _open_matrix(path: Path, labels: str | Path | None) -> PredictionFile:
     if ids is None and exported.exists():
         listed = pd.read_csv(exported, dtype=str, keep_default_na=False)["sample_id"]
         ids = listed.to_numpy(dtype=object) if len(listed) == n else None
-    names = _class_names(path.parent / "class_names.json", values, n_classes, place)
+    names_file = path.parent / "class_names.json"
+    names = _class_names(names_file, values, n_classes, place)
+    guessed = not names_file.exists() and set(values) <= set(names) and names[0] != "0"
     if set(values) <= set(names):
         codes = pd.Index(names).get_indexer(pd.Index(values))
     else:
@@ -207,6 +230,12 @@ def _open_matrix(path: Path, labels: str | Path | None) -> PredictionFile:
     ids = np.array([str(row) for row in range(n)], dtype=object) if ids is None else ids
     table = _table_of(ids, codes, matrix, names)
     check_unique(table, place)
+    right = float((table["label"] == table["pred"]).mean())
+    if guessed and right < MIN_RIGHT:
+        wrong = f"{100 * (1 - right):.0f}% of the labels are not predicted"
+        problem = f"{path}: with columns in the alphabetical order of the labels, {wrong}"
+        hint = f"write the names of the columns, in order, as a JSON list: {path.parent / 'class_names.json'}"
+        raise RunError(problem, hint)
     table["pred"] = match_names(table["label"], table["pred"], str(path))
     table.attrs["published"] = False
     return PredictionFile(table, np.asarray(matrix, np.float32), names)
@@ -216,7 +245,10 @@ def _read_labels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """Returns labels as text and, if the file has them, sample ids; both object ``(N,)``."""
     try:
         if path.suffix.lower() == ".npy":
-            values = np.load(path, allow_pickle=False)
+            try:
+                values = np.load(path, allow_pickle=False)
+            except ValueError as error:
+                raise RunError(f"labels={path} is not a plain array: {error}", "save labels.astype(str)") from error
             if values.ndim != 1:
                 raise RunError(f"{path} has the shape {values.shape}", "save one label per sample: an array (N,)")
             if values.dtype.kind == "f" and (values % 1 == 0).all():
@@ -232,7 +264,11 @@ def _read_labels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     if "label" not in table.columns:
         problem = f"{path} has no column label; it has {format_list(table.columns, 8)}"
         raise RunError(problem, "use a table with label and, optionally, sample_id")
+    empty = np.flatnonzero((table["label"].isna() | (table["label"].astype(str).str.strip() == "")).to_numpy())
+    if len(empty):
+        raise RunError(f"{path}: row {empty[0] + 1} has no label", "complete it; labels are one per row of the matrix")
     ids = table["sample_id"].astype(str).to_numpy(dtype=object) if "sample_id" in table.columns else None
+    table["label"] = unify_blanks(table["label"].astype(str), str(path))
     return table["label"].astype(str).to_numpy(dtype=object), ids
 
 
@@ -248,7 +284,7 @@ def _class_names(path: Path, labels: np.ndarray, n_classes: int, source: Path) -
             raise RunError(problem, "write one name per column, or delete it")
         return names
     found = sorted(set(labels))
-    if all(name.lstrip("-").isdigit() for name in found):
+    if all(name_key(name).lstrip("-").isdigit() for name in found):
         return [str(code) for code in range(n_classes)]
     if len(found) != n_classes:
         problem = f"{source} has {len(found)} different labels, but {n_classes} columns"

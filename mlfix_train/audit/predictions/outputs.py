@@ -36,7 +36,7 @@ class OutputReader:
     def __init__(self, outputs: Outputs | None = None, class_names: list[str] | None = None) -> None:
         self.outputs, self.class_names = outputs, class_names
         self.gives_probabilities: bool | None = None
-        self._forwarded: Any = None
+        self._forwarded: list[Any] = []
         self._hook: Any = None
 
     def attach(self, module: L.LightningModule) -> None:
@@ -48,10 +48,15 @@ class OutputReader:
         """Stops recording what ``module(x)`` returns."""
         if self._hook is not None:
             self._hook.remove()
-        self._hook = self._forwarded = None
+        self._hook = None
+        self.start_batch()
+
+    def start_batch(self) -> None:
+        """Forgets what ``module(x)`` returned before the batch."""
+        self._forwarded = []
 
     def _keep(self, module: Any, arguments: Any, result: Any) -> None:
-        self._forwarded = result
+        self._forwarded.append(result)
 
     def read(self, step: str, outputs: Any, batch: Any, module: L.LightningModule) -> dict[str, Any]:
         """Returns ``logits`` (float32 ``(B, C)``), ``label`` (int64 ``(B,)``) and, where there is one, ``index``.
@@ -68,13 +73,19 @@ class OutputReader:
             DataError: There are no usable logits or labels; the hint explains what the step has to return.
         """
         found = self._find(step, outputs, batch, module)
+        if isinstance(found.get("logits"), np.ndarray):
+            found["logits"] = torch.from_numpy(found["logits"])
         logits, label = found.get("logits"), _find_labels(found, outputs, batch)
         if not isinstance(logits, Tensor):
             raise DataError(f"{step} returns {_describe(outputs)}, not logits", HOW_TO_RETURN)
         self._check_logits(step, logits)
         index = found.get("index", batch.get("index") if isinstance(batch, Mapping) else None)
         if index is not None and (not isinstance(index, Tensor) or index.is_floating_point() or index.ndim != 1):
-            index = torch.as_tensor(np.asarray(index))
+            rows = np.asarray(index.cpu() if isinstance(index, Tensor) else index)
+            if rows.dtype.kind not in "iuf":
+                problem = f"index contains {rows.reshape(-1)[0]!r}" if rows.size else "index is empty"
+                raise DataError(problem, "index must be one whole number per sample: its position in sample_ids")
+            index = torch.from_numpy(rows)
             if index.is_floating_point() or index.ndim != 1:
                 problem = f"index has the shape {tuple(index.shape)} and the type {index.dtype}"
                 raise DataError(problem, "index must be one whole number per sample: its position in sample_ids")
@@ -85,9 +96,8 @@ class OutputReader:
             )
         if label.ndim != 1 or label.is_floating_point() or label.is_complex():
             problem = f"labels have the shape {tuple(label.shape)} and the type {label.dtype}"
-            raise DataError(
-                problem, "one whole number per sample is needed: several labels per sample can't be audited"
-            )
+            hint = "labels must be one class number per sample; or return {'logits': ..., 'label': ...}"
+            raise DataError(problem, hint if label.ndim == 1 else f"{hint}; several labels per sample can't be audited")
         sizes = {"logits": len(logits), "label": len(label), **({} if index is None else {"index": len(index)})}
         if len(set(sizes.values())) > 1:
             problem = ", ".join(f"{size} {name}" for name, size in sizes.items())
@@ -104,10 +114,11 @@ class OutputReader:
         if callable(self.outputs):
             found = self.outputs(outputs, batch, module)
         elif self.outputs == FORWARD:
-            found, self._forwarded = self._forwarded, None
-            if found is None:
-                problem = f"{step} did not call module(x), so there is nothing for outputs='forward' to take"
-                raise DataError(problem, "call self(x) in the step, or pass another outputs=")
+            calls, self._forwarded = self._forwarded, []
+            if len(calls) != 1:
+                problem = f"{step} called module(x) {len(calls)} times; outputs='forward' takes the result of one call"
+                raise DataError(problem, f"call self(x) once in the step, or: {HOW_TO_RETURN}")
+            found = outputs = calls[0]
         elif self.outputs is not None:
             if not isinstance(outputs, Mapping) or self.outputs not in outputs:
                 raise DataError(f"outputs={self.outputs!r}, but {step} returns {_describe(outputs)}", HOW_TO_RETURN)
@@ -120,8 +131,9 @@ class OutputReader:
     def _check_logits(self, step: str, logits: Tensor) -> None:
         shape = tuple(logits.shape)
         if logits.ndim != 2 or shape[1] < 2 or not logits.is_floating_point():
-            hint = (
-                "logits must be (batch, classes), two or more; return a single logit z as torch.stack([-z, z], 1) / 2"
+            single = {1: "torch.stack([-z, z], 1) / 2", 2: "torch.cat([-z, z], 1) / 2"}.get(logits.ndim, "")
+            hint = "logits must be (batch, classes), two or more" + (
+                f"; return a single logit z as {single}" if single else ""
             )
             raise DataError(f"{step}: logits have the shape {shape} and the type {logits.dtype}", hint)
         if self.class_names is not None and shape[1] != len(self.class_names):

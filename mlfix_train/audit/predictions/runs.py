@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -278,7 +278,7 @@ def open_run_data(
     if samples is None and not runs.states:
         return RunData(problem="prediction files do not list images: set data.root=<folder>")
     try:
-        table = read_run_samples(runs.config) if samples is None else _match_ids(samples, held)
+        table = read_run_samples(runs.config) if samples is None else samples
         gone = held.sample_ids[~held.sample_ids.isin(table.index)]
         if len(gone):
             raise DataError(
@@ -307,34 +307,41 @@ def open_run_data(
         return RunData(table, None, str(error))
 
 
-def _match_ids(samples: pd.DataFrame, held: HeldOut) -> pd.DataFrame:
-    """Returns the sample table indexed by the ids of the predictions, if they match its images unambiguously.
+def match_ids(files: Iterable[PredictionFile], samples: pd.DataFrame) -> None:
+    """Renames the samples of prediction files to those of the sample table, if they match its images unambiguously.
 
-    They are if they are the same, the ends of paths (``a.jpg`` for ``cat/a.jpg``), or paths without suffix, each of one
-    image only; or if ids are row numbers and labels are the same in each row.
+    They do if ids are ends of its paths (``a.jpg`` for ``cat/a.jpg``) or reach above its folder, with or without
+    suffix, each for one image only; or if ids are row numbers and the labels are the same in each row.
+
+    Args:
+        files: their tables are changed.
+        samples: sample table.
     """
-    ids = held.sample_ids
+    tables = [file.table for file in files]
+    ids = pd.Index(pd.concat([table["sample_id"] for table in tables]).unique())
     if ids.isin(samples.index).all():
-        return samples
+        return
     names = [str(name) for name in samples.index]
     by_end: dict[str, set[int]] = {}
     for row, name in enumerate(names):
         for end in _path_suffixes(name):
-            by_end.setdefault(end, set()).update((row,))
-            by_end.setdefault(os.path.splitext(end)[0], set()).update((row,))
+            by_end.setdefault(end, set()).add(row)
+            by_end.setdefault(os.path.splitext(end)[0], set()).add(row)
     found: dict[int, str] = {}
-    for name in map(str, ids):  # it may begin above or below the folder of the data
+    for name in map(str, ids):
         rows = next((by_end[end] for end in _path_suffixes(name.replace("\\", "/")) if end in by_end), set())
         if len(rows) == 1:
             found.setdefault(next(iter(rows)), name)
-    if len(found) == len(ids):
-        log.info("ids of the predictions were matched to the images by the ends of their paths, such as %s", ids[0])
-        return samples.rename(index={names[row]: name for row, name in found.items()})
-    numbered = list(ids) == [str(row) for row in range(len(ids))] and len(ids) == len(samples)
-    if numbered and (samples["label"].to_numpy(dtype=object) == held.given_labels).all():
-        log.info("rows of the predictions were matched to the images in the order of their paths: all labels agree")
-        return samples.set_axis(ids.rename("sample_id"))
-    return samples
+    renamed = {name: names[row] for row, name in found.items()}
+    numbered = all(table["sample_id"].tolist() == [str(row) for row in range(len(samples))] for table in tables)
+    if len(renamed) < len(ids) and numbered:
+        given = samples["label"].to_numpy(dtype=object)
+        if all((table["label"].to_numpy(dtype=object) == given).all() for table in tables):
+            renamed = {str(row): name for row, name in enumerate(names)}
+    if len(renamed) == len(ids):
+        log.info("ids of the predictions were matched to the images, such as %s to %s", *next(iter(renamed.items())))
+        for table in tables:
+            table["sample_id"] = table["sample_id"].map(renamed)
 
 
 def _path_suffixes(path: str) -> list[str]:

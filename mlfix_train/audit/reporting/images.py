@@ -1,17 +1,20 @@
 """Images of samples from an array, files, a dataset or a pixel store, for panels and pages."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
 from mlfix_train.data.pixels.decode import GREY, UnreadableImage, decode_image, fit_square
-from mlfix_train.errors import DataError
+from mlfix_train.errors import DataError, format_list
 
 SIZE = 64
 """Side of images from files and datasets, in pixels."""
+MAX_MISSING = 0.01
+"""Share of image files that may be missing."""
 IMAGE_KEYS = ("image", "images", "img", "pixel_values", "x", "pixels")
 
 
@@ -76,11 +79,17 @@ def open_images(images: Any, count: int) -> Any:
         raise DataError(f"images is a {type(images).__name__}", hint)
     if len(images) != count:
         raise DataError(f"there are {len(images):,} images for {count:,} samples", "pass one image per sample")
-    if hasattr(images, "unreadable") or not hasattr(images, "shape"):
-        return images if hasattr(images, "unreadable") else RowImages(images)
+    if hasattr(images, "unreadable"):
+        return images
+    if not hasattr(images, "shape") or np.ndim(images) == 1:
+        source = images.tolist() if hasattr(images, "tolist") else images
+        if isinstance(source, (list, tuple)):
+            missing = [path for path in source if isinstance(path, (str, os.PathLike)) and not os.path.exists(path)]
+            if len(missing) > MAX_MISSING * count:
+                problem = f"{len(missing):,} of {count:,} image files do not exist: {format_list(missing, 3)}"
+                raise DataError(problem, "pass paths from the working directory, or absolute ones")
+        return RowImages(source)
     array = np.asarray(images)
-    if array.ndim == 1:
-        return RowImages(array.tolist())
     if array.ndim == 4 and array.shape[1] in (1, 3) and array.shape[-1] != 3:
         array = np.moveaxis(array, 1, -1)
     if array.ndim == 3 or (array.ndim == 4 and array.shape[-1] == 1):
@@ -115,18 +124,30 @@ def _to_uint8(image: Any, row: int) -> np.ndarray:
     return np.repeat(array, 3, axis=2) if array.shape[-1] == 1 else array
 
 
-def dataset_samples(dataset: Any) -> tuple[Sequence[str], list[str]] | None:
-    """Returns the image files and class names of a dataset like ``torchvision.datasets.ImageFolder``, or ``None``.
+def dataset_samples(dataset: Any) -> tuple[list[str], list[str], list[str]] | None:
+    """Returns ids, image files and class names of a dataset like ``torchvision.datasets.ImageFolder``, or ``None``.
 
-    A ``Subset`` of one will do.
+    Ids are paths relative to the dataset's ``root``. A ``Subset`` of one, or of a subset, will do.
     """
     rows = getattr(dataset, "indices", None)
     if rows is not None and hasattr(dataset, "dataset"):
         whole = dataset_samples(dataset.dataset)
-        return None if whole is None else ([whole[0][int(row)] for row in rows], whole[1])
-    samples, classes = getattr(dataset, "samples", None), getattr(dataset, "classes", None)
-    if not isinstance(samples, list) or not samples or not classes:
+        if whole is None:
+            return None
+        ids, paths, classes = whole
+        return [ids[int(row)] for row in rows], [paths[int(row)] for row in rows], classes
+    samples, names = getattr(dataset, "samples", None), getattr(dataset, "classes", None)
+    if not isinstance(samples, list) or not samples or not names:
         return None
     if not isinstance(samples[0], tuple) or len(samples[0]) != 2 or not isinstance(samples[0][0], (str, os.PathLike)):
         return None
-    return [str(path) for path, _ in samples], [str(name) for name in classes]
+    paths, root = [str(path) for path, _ in samples], Path(str(getattr(dataset, "root", "")))
+    ids = [Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else path for path in paths]
+    return ids, paths, [str(name) for name in names]
+
+
+def dataset_root(dataset: Any) -> Path | None:
+    """Returns the folder of the images of an ``ImageFolder`` or a subset of one, or ``None``."""
+    while hasattr(dataset, "dataset") and hasattr(dataset, "indices"):
+        dataset = dataset.dataset
+    return Path(str(dataset.root)) if dataset_samples(dataset) is not None and hasattr(dataset, "root") else None

@@ -196,7 +196,7 @@ def crop_tables(
     meta["clipped"] = facts["clipped"]
     panorama = photos["panorama"].to_numpy(bool) | (boxes["wraps"].to_numpy(bool) if "wraps" in boxes else False)
     meta["wraps"] = panorama & (facts["x_max"] > facts["photo_width"]).to_numpy()
-    for name in meta.select_dtypes(object).columns:  # Parquet allows one type per column
+    for name in meta.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in meta.dtypes]]:  # one type each
         if meta[name].dropna().map(type).nunique() > 1:
             meta[name] = meta[name].map(str, na_action="ignore")
         meta[name] = meta[name].where(meta[name].notna(), None)

@@ -196,7 +196,8 @@ def write_fixes(fixes: pd.DataFrame, path: str | Path) -> Path:
     path = Path(path)
     if "sample_id" not in fixes.columns:
         fixes = fixes.reset_index()
-    frame = fixes.reindex(columns=list(COLUMNS)).fillna("").astype(str)
+    frame = fixes.reindex(columns=list(COLUMNS)).astype(object)
+    frame = frame.where(frame.notna(), "").astype(str)
     # The csv module leaves a bare carriage return unquoted, and could not read it back.
     quote_all = any("\r" in cell for cell in frame.to_numpy().ravel())
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:

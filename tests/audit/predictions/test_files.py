@@ -126,8 +126,8 @@ HEAD = "sample_id,label,pred,loss\n1,a,b,0.5\n"
 @pytest.mark.parametrize(
     ("content", "problem", "hint"),
     [
-        ("sample_id,pred\n1,a\n", "lacks the columns label; it has sample_id, pred", "sample_id, label and pred"),
-        ("a;b\n1;2\n", "lacks the columns sample_id, label, pred; it has a;b", "sample_id, label and pred"),
+        ("sample_id,pred\n1,a\n", "lacks the columns label; it has sample_id, pred", "sample_id, label and one of"),
+        ("a;b\n1;2\n", "lacks the columns sample_id, label, pred; it has a;b", "separate the columns by commas"),
         (",label,sample\nx/y/1.jpg,a,b\n", "lacks the columns sample_id, pred", "MLfix's own: paths, pred, loss"),
         (HEAD + "2,,b,1\n", "line 3 has no label", "complete or remove"),
         (HEAD + "2,a,,1\n", "line 3 has no pred", "complete or remove"),
@@ -290,7 +290,8 @@ def test_the_probability_of_the_label_alone(written) -> None:
 @pytest.mark.parametrize("labels", ["numbers", "names", "csv", "beside", "floats"])
 def test_a_matrix_and_its_labels(labels: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    codes, probabilities = rng.integers(0, 3, 30), rng.dirichlet(np.ones(3), 30)
+    codes = rng.integers(0, 3, 30)
+    probabilities = 0.4 * rng.dirichlet(np.ones(3), 30) + 0.6 * np.eye(3)[codes]
     names = np.array(["cat", "dog", "fox"])[codes]
     np.save(tmp_path / "pred_probs.npy", probabilities)
     ids = [f"{i}.jpg" for i in range(30)]
@@ -319,6 +320,10 @@ def test_a_matrix_that_can_not_be_used(tmp_path: Path) -> None:
     np.save(tmp_path / "labels.npy", np.array([0, 1, 2, 3]))
     with pytest.raises(RunError, match="row 3 has the label 3, and there are 3 columns"):
         open_predictions(path)
+    np.save(tmp_path / "labels.npy", np.array(["a", "b", "a", "b"], dtype=object), allow_pickle=True)
+    with pytest.raises(RunError, match="is not a plain array") as error:
+        open_predictions(path)
+    assert "astype(str)" in error.value.hint
     np.save(tmp_path / "labels.npy", np.array(["a", "b", "a", "b"]))
     with pytest.raises(RunError, match=r"2 different labels, but 3 columns") as error:
         open_predictions(path)
@@ -341,3 +346,31 @@ def test_folders_of_the_callback_and_globs(tmp_path: Path) -> None:
     assert find_prediction_files(str(tmp_path / "*" / "*")) == wanted, "a matrix is never found by a glob"
     matrix = str(tmp_path / "fold0" / "probabilities.npy")
     assert find_prediction_files(matrix) == [Path(matrix)]
+
+
+def test_labels_that_differ_by_blanks_are_one(written, caplog: pytest.LogCaptureFixture) -> None:
+    rows = "".join(f"{i},cat,0.9,0.1\n" for i in range(5))
+    found = open_predictions(
+        written("sample_id,label,cat,dog\n" + rows + "x, cat,0.8,0.2\ny,dog ,0.3,0.7\nz,dog,0.1,0.9\n")
+    )
+    assert found.table["label"].tolist() == ["cat"] * 6 + ["dog"] * 2
+    assert "differ by blanks" in caplog.text
+
+
+def test_columns_are_not_taken_in_alphabetical_order_if_that_is_wrong(tmp_path: Path) -> None:
+    labels = [f"class{i % 12}" for i in range(120)]
+    np.save(tmp_path / "pred_probs.npy", 0.88 * np.eye(12)[[i % 12 for i in range(120)]] + 0.01)
+    np.save(tmp_path / "labels.npy", np.array(labels))
+    with pytest.raises(RunError, match=r"alphabetical order of the labels, 83% of the labels are not predicted"):
+        open_predictions(tmp_path / "pred_probs.npy")
+    pd.DataFrame({"label": [f"{i % 12}.0" for i in range(120)]}).to_csv(tmp_path / "given.csv", index=False)
+    table = open_predictions(tmp_path / "pred_probs.npy", tmp_path / "given.csv").table
+    assert (table["label"] == table["pred"]).all()
+
+
+def test_cells_and_columns_that_are_missing_are_named(written) -> None:
+    with pytest.raises(RunError, match="line 3 has no number in dog"):
+        open_predictions(written("sample_id,label,cat,dog\na,cat,0.9,0.1\nb,dog,0.2,\nc,cat,1,0\n"))
+    with pytest.raises(RunError, match="lacks the columns pred") as error:
+        open_predictions(written("sample_id,label,cat\na,cat,0.9\nb,dog,0.2\n"))
+    assert "a column of probabilities for dog" in error.value.hint

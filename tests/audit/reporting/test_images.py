@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import Subset, TensorDataset
 from torchvision.datasets import ImageFolder
 
-from mlfix_train.audit.reporting.images import RowImages, dataset_samples, open_images
+from mlfix_train.audit.reporting.images import RowImages, dataset_root, dataset_samples, open_images
 from mlfix_train.errors import DataError
 
 RED = np.zeros((3, 8, 8, 3), np.uint8)
@@ -54,6 +54,7 @@ def test_items_of_datasets(tmp_path: Path) -> None:
     pixels = np.zeros((16, 32, 3), np.uint8)
     pixels[..., 1] = 200
     Image.fromarray(pixels).save(tmp_path / "a.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     normalized = torch.from_numpy(pixels).permute(2, 0, 1).float() / 100 - 1
     items = [
         Image.fromarray(pixels),
@@ -61,7 +62,7 @@ def test_items_of_datasets(tmp_path: Path) -> None:
         {"image": torch.from_numpy(pixels).permute(2, 0, 1), "label": 1},
         [torch.from_numpy(pixels).permute(2, 0, 1) / 255],
         str(tmp_path / "a.png"),
-        tmp_path / "missing.png",
+        tmp_path / "broken.png",
         (normalized, 1),
     ]
     images = open_images(items, 7)
@@ -85,7 +86,16 @@ def test_image_folders_name_their_files(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (8, 8)).save(tmp_path / name)
     folder = ImageFolder(str(tmp_path))
-    paths = [str(tmp_path / name) for name in ("cat/a.png", "dog/b.png", "dog/c.png")]
-    assert dataset_samples(folder) == (paths, ["cat", "dog"])
-    assert dataset_samples(Subset(folder, [2, 0])) == ([paths[2], paths[0]], ["cat", "dog"])
+    ids = ["cat/a.png", "dog/b.png", "dog/c.png"]
+    paths = [str(tmp_path / name) for name in ids]
+    assert dataset_samples(folder) == (ids, paths, ["cat", "dog"])
+    part = Subset(folder, [2, 0])
+    assert dataset_samples(part) == ([ids[2], ids[0]], [paths[2], paths[0]], ["cat", "dog"])
+    assert dataset_samples(Subset(part, [1])) == ([ids[0]], [paths[0]], ["cat", "dog"])
+    assert dataset_root(Subset(part, [1])) == tmp_path
     assert dataset_samples(TensorDataset(torch.zeros(3))) is None
+
+
+def test_files_that_do_not_exist_are_named() -> None:
+    with pytest.raises(DataError, match=r"2 of 2 image files do not exist: nope/a\.png, nope/b\.png"):
+        open_images(["nope/a.png", "nope/b.png"], 2)
