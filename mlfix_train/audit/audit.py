@@ -179,6 +179,7 @@ class Audit:
         neighbours: str = "auto",
         slices: Mapping[str, SliceSpec] | None = None,
         title: str | None = None,
+        about: Mapping[str, Any] | None = None,
         progress: ProgressFactory = no_progress,
     ) -> Audit:
         """Audits the samples that finished runs held out, by all the evidence the runs left.
@@ -194,6 +195,7 @@ class Audit:
             neighbours: how neighbours are found: ``order``, ``pixels``, ``none`` or ``auto`` (the order, else pixels).
             slices: your own slices, see :func:`mlfix_train.audit.scores.slices.select_slices`.
             title: in headlines; by default the name of the runs.
+            about: further facts for ``audit.json``.
             progress: maps the description of a step to a callback that is called with (done, total).
 
         Raises:
@@ -223,7 +225,9 @@ class Audit:
             samples=None if data.samples is None else data.samples.loc[held.sample_ids],
         )
         options: dict[str, Any] = {"samples": data.samples, "pixels": data.pixels, "order": places, "slices": slices}
-        audit = cls(evidence, **options, title=title or found.title, about=_facts(found, data, order, used))
+        audit = cls(
+            evidence, **options, title=title or found.title, about=_facts(found, data, order, used) | dict(about or {})
+        )
         times["ranking"] = time.monotonic()
         laps = itertools.pairwise(times.items())
         audit.seconds = {step: round(end - start, 2) for (_, start), (step, end) in laps}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from mlfix_train.audit.predictions.runs import load_runs
 from mlfix_train.audit.reporting.log_results import log_audit
 from mlfix_train.audit.reporting.wandb import wandb_run
 from mlfix_train.audit.scores.registry import SCORES, LabelScore, registered
-from mlfix_train.commands.inputs import check_out, read_matching_fixes, read_samples
+from mlfix_train.commands.inputs import check_out, read_matching_fixes, read_samples, with_absolute_paths
 from mlfix_train.commands.progress import ProgressBar
 from mlfix_train.config.audit import AuditConfig
 from mlfix_train.config.instantiate import instantiate
@@ -50,6 +51,8 @@ def run(cfg: AuditConfig) -> pd.DataFrame:
     out = check_out(cfg.out, cfg.data if own_data else runs.config.get("data", {}))
     samples, pixels = (read_samples(cfg.data), cfg.pixels) if own_data else (None, None)
     options: dict[str, Any] = {"order": cfg.order, "neighbours": cfg.neighbours, "slices": cfg.slices}
+    if own_data:  # so that review and export find the images
+        options["about"] = {"config": with_absolute_paths({"data": dict(cfg.data), "pixels": asdict(cfg.pixels)})}
     with registered(_build_scores(cfg.scores)):
         audit = Audit.from_runs(runs, samples=samples, pixels=pixels, title=cfg.name, progress=ProgressBar, **options)
         return _save(cfg, audit, out)

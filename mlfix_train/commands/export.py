@@ -70,7 +70,8 @@ def _export_audit(cfg: ExportConfig) -> list[Path]:
     """Writes the ranking of an audit for another tool."""
     info, ranking = read_audit(str(cfg.audit))
     runs = load_runs(info["run_paths"]) if info["run_paths"] else None
-    table = read_samples(runs.states[0]["config"]["data"]) if runs else None
+    data = runs.states[0]["config"]["data"] if runs else info.get("config", {}).get("data")
+    table = read_samples(data) if data else None
     if table is not None:
         missing = ranking["sample_id"][~ranking["sample_id"].isin(table.index)]
         if len(missing):
@@ -79,7 +80,8 @@ def _export_audit(cfg: ExportConfig) -> list[Path]:
     if cfg.fixes.path is not None:
         if table is None:
             raise ConfigError(
-                "fixes.path needs the data, but this audit was made from prediction files", "remove fixes.path"
+                "fixes.path needs the data, but this audit was made from prediction files",
+                "audit them with data.root=<folder>, or remove fixes.path",
             )
         fixes = read_matching_fixes(cfg.fixes, table)
         assert fixes is not None
@@ -93,7 +95,7 @@ def _export_audit(cfg: ExportConfig) -> list[Path]:
         files = exporters.write_cleanlab(ranking, labels, out, _pred_probs(runs, ranking, labels) if runs else None)
     elif table is None:
         problem = f"audit={cfg.audit} was made from prediction files, which do not list images"
-        raise DataError(problem, "audit run directories, or export to=cleanlab")
+        raise DataError(problem, "audit them with data.root=<folder>, or export to=cleanlab")
     else:
         paths = {str(sample): str(path) for sample, path in table["path"].items()}
         if cfg.to == "fiftyone":
@@ -101,7 +103,8 @@ def _export_audit(cfg: ExportConfig) -> list[Path]:
         else:
             files = exporters.write_label_studio(ranking, paths, labels, out, cfg.url)
     print(f"exported   {len(ranking):,} samples for {cfg.to}: " + ", ".join(map(str, files)))
-    print(f"load it    {USAGE[cfg.to]}", flush=True)
+    if cfg.to != "cleanlab" or files[-1].name == "pred_probs.npy":
+        print(f"load it    {USAGE[cfg.to]}", flush=True)
     return files
 
 

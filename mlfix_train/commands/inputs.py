@@ -19,6 +19,9 @@ from mlfix_train.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
+PATHS = (("data", "root"), ("data", "file"), ("pixels", "cache"), ("fixes", "path"))
+"""Settings that ``run.json`` records as absolute paths, so that other commands find the files from any folder."""
+
 
 def source_name(data: Mapping[str, Any]) -> str:
     """Returns what errors call the data, such as ``data.root=photos``."""
@@ -105,3 +108,13 @@ def check_out(out: str, data: Mapping[str, Any]) -> Path:
                 "set a folder outside it: out=<folder>",
             )
     return place
+
+
+def with_absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns settings with absolute paths, so that other commands find the files from any folder."""
+    for section, key in PATHS:
+        if settings.get(section, {}).get(key):
+            path = Path(str(settings[section][key])).expanduser()
+            if section != "data" or path.exists():  # a reader of one's own may take a file relative to its root
+                settings[section][key] = str(path.absolute())
+    return settings

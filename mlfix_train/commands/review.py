@@ -128,7 +128,7 @@ def open_configured_session(cfg: ReviewConfig) -> ReviewSession:
     summary, ranking = read_audit(cfg.audit) if cfg.audit is not None else ({}, None)
     data, pixels = cfg.data, cfg.pixels
     if not cfg.has_data:
-        run_config = _run_config(cfg, summary["run_paths"])
+        run_config = summary.get("config") or _run_config(cfg, summary["run_paths"])
         data, pixels = run_config["data"], PixelsConfig(**run_config["pixels"])
         if cfg.pixels.size is not None:
             pixels = replace(pixels, size=cfg.pixels.size)

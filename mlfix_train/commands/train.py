@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -23,7 +22,13 @@ from hydra.utils import get_object
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from mlfix_train.commands.inputs import draw_configured_split, read_matching_fixes, read_samples, source_name
+from mlfix_train.commands.inputs import (
+    draw_configured_split,
+    read_matching_fixes,
+    read_samples,
+    source_name,
+    with_absolute_paths,
+)
 from mlfix_train.commands.progress import ProgressBar, format_duration
 from mlfix_train.config.instantiate import instantiate, instantiate_later
 from mlfix_train.config.overrides import assign
@@ -52,8 +57,6 @@ LATER = {"optimizer": ("params",), "scheduler": ("optimizer", *STEP_ARGUMENTS)}
 """Parts of a model that are built once there are parameters, and the arguments that they get then."""
 NEEDED_OF_DATA = ("table", "labels", "held_out", "arm", "train_dataloader", "val_dataloader")
 """What a DataModule has to offer for a run."""
-PATHS = (("data", "root"), ("data", "file"), ("pixels", "cache"), ("fixes", "path"))
-"""Settings that ``run.json`` records as absolute paths, so that other commands find the files from any folder."""
 
 
 def run(cfg: TrainConfig) -> RunDirectory:
@@ -187,7 +190,7 @@ def build_options(cfg: TrainConfig, directory: RunDirectory, task: TrainingTask)
         callbacks=_build_each(cfg.callbacks, "callbacks", {"dirpath": directory.path / "checkpoints"}, L.Callback),
         build_loggers=lambda state: build_loggers(cfg, directory, state),
         identity=run_identity(settings, processes, task.identity(settings)),
-        config=_with_absolute_paths(settings),
+        config=with_absolute_paths(settings),
         overwrite=cfg.overwrite,
         keep=cfg.checkpoint.keep,
         on_epoch=None if terminal else partial(print_epoch, label),
@@ -271,15 +274,6 @@ def _accepted(section: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str,
     except (TypeError, ValueError):
         return {}
     return {name: value for name, value in extra.items() if name in parameters}
-
-
-def _with_absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
-    for section, key in PATHS:
-        if settings[section].get(key):
-            path = Path(str(settings[section][key])).expanduser()
-            if section != "data" or path.exists():  # a reader of one's own may take a file relative to its root
-                settings[section][key] = str(path.absolute())
-    return settings
 
 
 def _decoding_progress() -> Callable[[int, int], None] | None:

@@ -68,7 +68,7 @@ def test_a_matrix_whose_rows_are_the_sorted_images(mlfix: Any, project: Path) ->
     done = mlfix("audit", "runs=pred_probs.npy", "data.root=photos", "out=b", "logger=none")
     assert done.code == 1, "the order of the rows is not that of the images"
     assert "the data lacks 60 of the 60 audited samples: 0, 1, 2" in done.err
-    assert "sample_id is the image's path" in done.err
+    assert "labels=<CSV with sample_id and label>" in done.err
 
 
 def test_numbers_and_labels_of_their_own_file(mlfix: Any, project: Path) -> None:
@@ -126,3 +126,24 @@ def test_compare_judges_the_same_files_in_the_same_way(mlfix: Any, project: Path
     done = mlfix("compare", "original=o-0.csv", "fixed=f-0.csv", "fixes.path=fixes.csv", "out=c", "logger=none")
     assert done.code == 1
     assert "line 2 has the loss -0.1, below 0" in done.err
+
+
+def test_review_and_export_find_the_images_of_the_audit(mlfix: Any, project: Path) -> None:
+    from mlfix_train.commands.review import open_configured_session
+    from mlfix_train.config.compose import load
+
+    table = pd.read_csv("p.csv")
+    table["sample_id"] = "photos/" + table["sample_id"]
+    table.to_csv("q.csv", index=False)
+    assert mlfix("audit", "runs=q.csv", "data.root=photos", "out=a", "logger=none").code == 0
+    assert found(project / "a") == WRONG, "samples are named as the images are"
+    for keys in ([], ["data.root=photos"]):
+        session = open_configured_session(load("review", ["audit=a", f"out=r{len(keys)}", "order=none", *keys]))
+        assert len(session.samples) == 60
+        session.close()
+    done = mlfix("export", "audit=a", "to=fiftyone", "out=e")
+    assert done.code == 0, done.err
+    assert json.loads((project / "e/labels.json").read_text())["labels"]
+    done = mlfix("export", "audit=a", "to=cleanlab", "out=c")
+    assert done.code == 0
+    assert "find_label_issues" not in done.out, "there is no pred_probs.npy"

@@ -283,7 +283,7 @@ def open_run_data(
         if len(gone):
             raise DataError(
                 f"the data lacks {len(gone):,} of the {len(held):,} audited samples: {format_list(gone, 3)}",
-                "use the data that was audited; sample_id is the image's path in the folder",
+                _how_to_name_samples(held),
                 [] if samples is None else [f"the data has {format_list(samples.index, 3)}"],
             )
     except MlfixError as error:
@@ -305,6 +305,15 @@ def open_run_data(
         return RunData(table, open_store(table, spec, settings.cache, max_unreadable=limit, progress=report))
     except MlfixError as error:
         return RunData(table, None, str(error))
+
+
+def _how_to_name_samples(held: HeldOut) -> str:
+    if held.sample_ids[0] == "0":
+        return (
+            "rows of a matrix are matched to images by their labels: set labels=<CSV with sample_id and label>, or "
+            "write the names of the classes to class_names.json beside the matrix"
+        )
+    return "use the data that was audited; sample_id is the image's path in the folder"
 
 
 def match_ids(files: Iterable[PredictionFile], samples: pd.DataFrame) -> None:
