@@ -212,7 +212,7 @@ def test_kill_and_restart_lose_nothing(process: Callable[..., Server], page: Pag
     page.until("document.querySelector('.saved').textContent.includes('not saved')")
     again = process(server.port)
     assert fixes_of(tmp_path / "out/fixes.csv") == dict.fromkeys(ids[:5], "invalid")
-    page.until("document.querySelector('.saved').textContent.includes('the link that')")
+    page.until("document.querySelector('.saved').textContent.includes('open the new link')")
     page.place.on("dialog", lambda dialog: dialog.accept())
     page.open(again.link)  # as the page says
     page.saved()

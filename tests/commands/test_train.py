@@ -181,6 +181,7 @@ def test_two_processes_give_the_same_predictions_table_as_one(
     pd.testing.assert_frame_equal(again, whole, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_run(shapes: Path, tmp_path: Path) -> None:
     keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "trainer.devices=2", "trainer.strategy=ddp")
     process = start("train", "-m", *keys, "seed=0,1", cwd=tmp_path)
