@@ -451,3 +451,14 @@ def test_names_are_lists() -> None:
     fit(audit)
     assert audit.predictions is not None
     assert audit.predictions["sample_id"][7] == "7"
+
+
+def test_logits_in_training_and_probabilities_in_validation() -> None:
+    names = [f"train-{i}" for i in range(N)]
+    dynamics = {}
+    for gives in ("dict", "probabilities"):
+        L.seed_everything(0, verbose=False)
+        train = DataLoader(Rows(list(range(N)), 1), 8)
+        fit(AuditCallback(gives, train_ids=names), DataLoader(Rows(list(range(N))), 8), Module(gives), train=train)
+        dynamics[gives] = pd.read_parquet(f"{gives}/dynamics.parquet")
+    pd.testing.assert_frame_equal(dynamics["dict"], dynamics["probabilities"])

@@ -35,7 +35,7 @@ class OutputReader:
 
     def __init__(self, outputs: Outputs | None = None, class_names: list[str] | None = None) -> None:
         self.outputs, self.class_names = outputs, class_names
-        self.gives_probabilities: bool | None = None
+        self._gives_probabilities: dict[str, bool] = {}  # by step: some give logits in training alone
         self._forwarded: list[Any] = []
         self._hook: Any = None
 
@@ -103,9 +103,11 @@ class OutputReader:
             problem = ", ".join(f"{size} {name}" for name, size in sizes.items())
             raise DataError(f"{step}: {problem} of one batch", "return one row per sample of the batch, in its order")
         logits = logits.detach().float()
-        if self.gives_probabilities is None:
-            self.gives_probabilities = _are_probabilities(logits)
-        found = {"logits": logits.clamp_min(1e-38).log() if self.gives_probabilities else logits, "label": label.long()}
+        if step not in self._gives_probabilities:
+            self._gives_probabilities[step] = _are_probabilities(logits)
+        if self._gives_probabilities[step]:
+            logits = logits.clamp_min(1e-38).log()
+        found = {"logits": logits, "label": label.long()}
         return found if index is None else {**found, "index": index.long()}
 
     def _find(self, step: str, outputs: Any, batch: Any, module: L.LightningModule) -> dict[str, Any]:
