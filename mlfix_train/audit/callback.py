@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,131 +15,29 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from mlfix_train.audit.audit import Audit
+from mlfix_train.audit.audited_data import AuditedData, unique_names
 from mlfix_train.audit.neighbour_evidence import group_codes
 from mlfix_train.audit.predictions.dynamics import MarginMeter, write_dynamics
 from mlfix_train.audit.predictions.held_out import merge_runs
 from mlfix_train.audit.predictions.outputs import OutputReader, Outputs, fixed_order
 from mlfix_train.audit.predictions.table import predictions_table, softmax, write_predictions
-from mlfix_train.audit.reporting.images import RowImages, dataset_root, dataset_samples, open_images
+from mlfix_train.audit.reporting.images import dataset_root, open_images
 from mlfix_train.audit.reporting.log_results import artifact_name, log_audit, log_ranking
 from mlfix_train.audit.reporting.pictures import draw_audit
 from mlfix_train.audit.reporting.trackers import find_trackers
 from mlfix_train.audit.reporting.wandb import IMAGES_PER_TABLE
 from mlfix_train.audit.scores.ranking import rank_samples, write_ranking
 from mlfix_train.audit.scores.registry import Evidence
+from mlfix_train.audit.validation_collector import Arrays, ValidationCollector, gather_on_rank_zero
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.fixes.table import fixes_fingerprint, write_fixes
 from mlfix_train.data.loading.datamodule import StoreDataModule
 from mlfix_train.data.samples import make_table
 from mlfix_train.errors import ConfigError, DataError, check_range, format_list
 from mlfix_train.models.classifier import Classifier
-
-Arrays = dict[str, np.ndarray]
-
-
-class ValidationCollector(L.Callback):
-    """Collects outputs of ``validation_step`` over an epoch; the base of callbacks that process all of them at once.
-
-    Subclasses name the ``keys`` of the outputs (tensors of one row per sample) and take the arrays in
-    ``on_validation_epoch_end``. ``finish`` writes results, at the end of a training and of ``trainer.validate``.
-    """
-
-    keys: tuple[str, ...] = ("index",)
-
-    def __init__(self) -> None:
-        self._batches: list[Arrays] = []
-
-    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Starts a new collection."""
-        self._batches = []
-
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Copies the outputs of a batch to the CPU, floating-point ones as float32."""
-        tensors = {key: outputs[key].detach() for key in self.keys}
-        self._batches.append(
-            {key: (x.float() if x.is_floating_point() else x).cpu().numpy() for key, x in tensors.items()}
-        )
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Writes and logs the results of the last validation of a training."""
-        self.finish(trainer)
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Writes and logs the results of ``trainer.validate``."""
-        if trainer.state.fn == TrainerFn.VALIDATING:
-            self.finish(trainer)
-
-    def finish(self, trainer: L.Trainer) -> None:
-        """Writes and logs the results of the last validation, on rank 0."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class AuditedData:
-    """What is known about the samples that a training validates, from its DataModule and its dataset.
-
-    Attributes:
-        sample_ids: the samples that ``index`` counts; ``None``: only their numbers are known.
-        class_names: in the order of the logits.
-        images: rows as in ``sample_ids``, see :class:`mlfix_train.audit.reporting.images.Images`.
-        groups: object ``(N,)``, likewise.
-        n_rows: rows of the validation dataset, if known.
-        arm: what the training learns from, see :mod:`mlfix_train.data.arms`.
-        all_fixes: the fixes that are known.
-    """
-
-    sample_ids: pd.Index | None = None
-    class_names: list[str] | None = None
-    images: Any = None
-    groups: np.ndarray | None = None
-    n_rows: int | None = None
-    arm: str = "original"
-    all_fixes: pd.DataFrame | None = None
-
-    @property
-    def fixes(self) -> pd.DataFrame | None:
-        """The fixes that the training used."""
-        return None if self.arm == "original" else self.all_fixes
-
-    @classmethod
-    def find(cls, datamodule: Any, dataset: Any) -> AuditedData:
-        """Reads the samples of a DataModule with a sample ``table``, or of an ``ImageFolder``."""
-        n_rows = len(dataset) if hasattr(dataset, "__len__") else None
-        table, labels = getattr(datamodule, "table", None), getattr(datamodule, "labels", None)
-        if isinstance(table, pd.DataFrame):
-            arm, groups = getattr(datamodule, "arm", None), table.get("group")
-            return cls(
-                sample_ids=pd.Index([str(name) for name in table.index], dtype=object),
-                class_names=None if labels is None else [str(name) for name in labels],
-                images=getattr(datamodule, "store", None),
-                groups=None if groups is None else groups.to_numpy(dtype=object),
-                n_rows=n_rows,
-                arm=getattr(arm, "name", "original"),
-                all_fixes=getattr(arm, "fixes", None),
-            )
-        folder = dataset_samples(dataset)
-        if folder is None:
-            classes = getattr(dataset, "classes", None)
-            return cls(
-                class_names=[str(name) for name in classes] if isinstance(classes, (list, tuple)) else None,
-                n_rows=n_rows,
-            )
-        ids, paths, names = folder
-        known = len(paths) == n_rows
-        index = pd.Index(ids, dtype=object) if known else None
-        return cls(index, names, RowImages(paths) if known else None, n_rows=n_rows)
 
 
 class AuditCallback(ValidationCollector):
@@ -601,46 +499,3 @@ class AuditCallback(ValidationCollector):
         names = self._data.class_names or [str(code) for code in range(self._logits.shape[1])]
         dynamics = meter.table(ids, names)
         return [write_dynamics(dynamics, self.folder / "dynamics.parquet")] if len(dynamics) else []
-
-
-def datamodule_of(trainer: L.Trainer) -> Any:
-    """Returns the DataModule of a training."""
-    return trainer.datamodule  # type: ignore[attr-defined]
-
-
-def unique_names(argument: str, names: Any) -> pd.Index | None:
-    """Returns names as an index of text.
-
-    Raises:
-        DataError: A name occurs twice.
-    """
-    if names is None:
-        return None
-    if isinstance(names, (str, Mapping)):
-        raise DataError(f"{argument} is a {type(names).__name__}", "pass a list of names, in order")
-    index = pd.Index([str(name) for name in (names.tolist() if hasattr(names, "tolist") else names)], dtype=object)
-    if not index.is_unique:
-        repeated = index[index.duplicated()].unique()
-        raise DataError(f"{argument} has {len(repeated):,} names twice: {format_list(repeated, 3)}", "make them unique")
-    return index
-
-
-def gather_on_rank_zero(batches: Sequence[Arrays]) -> Arrays | None:
-    """Concatenates the batches of all processes on rank 0, which keeps each ``index`` once, in ascending order.
-
-    Args:
-        batches: arrays of this process with the same keys, among them ``index``, int64 ``(B,)``.
-
-    Returns:
-        The same keys with N distinct samples; ``None`` on all other ranks, which receive nothing.
-    """
-    own = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        rank_zero = torch.distributed.get_rank() == 0
-        received: list[Any] | None = [None] * torch.distributed.get_world_size() if rank_zero else None
-        torch.distributed.gather_object(own, received, dst=0)
-        if received is None:
-            return None
-        own = {key: np.concatenate([arrays[key] for arrays in received]) for key in own}
-    _, first = np.unique(own["index"], return_index=True)
-    return {key: values[first] for key, values in own.items()}

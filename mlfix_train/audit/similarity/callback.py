@@ -9,11 +9,11 @@ import lightning as L
 import numpy as np
 import pandas as pd
 
-from mlfix_train.audit.callback import ValidationCollector, datamodule_of, gather_on_rank_zero
 from mlfix_train.audit.reporting.panels import Tile, draw_panel, save_panel
 from mlfix_train.audit.reporting.pictures import Picture
 from mlfix_train.audit.reporting.trackers import find_trackers
 from mlfix_train.audit.similarity.neighbours import nearest_neighbours
+from mlfix_train.audit.validation_collector import ValidationCollector, datamodule_of, gather_on_rank_zero
 from mlfix_train.models.embedding.base import unit_rows
 
 N_QUERIES, N_NEIGHBOURS = 12, 8  # rows of the panel, and neighbours in each

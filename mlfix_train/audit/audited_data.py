@@ -1,0 +1,86 @@
+"""What is known about the samples that a training validates. Shapes: N samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlfix_train.audit.reporting.images import RowImages, dataset_samples
+from mlfix_train.errors import DataError, format_list
+
+
+@dataclass(frozen=True)
+class AuditedData:
+    """What is known about the samples that a training validates, from its DataModule and its dataset.
+
+    Attributes:
+        sample_ids: the samples that ``index`` counts; ``None``: only their numbers are known.
+        class_names: in the order of the logits.
+        images: rows as in ``sample_ids``, see :class:`mlfix_train.audit.reporting.images.Images`.
+        groups: object ``(N,)``, likewise.
+        n_rows: rows of the validation dataset, if known.
+        arm: what the training learns from, see :mod:`mlfix_train.data.arms`.
+        all_fixes: the fixes that are known.
+    """
+
+    sample_ids: pd.Index | None = None
+    class_names: list[str] | None = None
+    images: Any = None
+    groups: np.ndarray | None = None
+    n_rows: int | None = None
+    arm: str = "original"
+    all_fixes: pd.DataFrame | None = None
+
+    @property
+    def fixes(self) -> pd.DataFrame | None:
+        """The fixes that the training used."""
+        return None if self.arm == "original" else self.all_fixes
+
+    @classmethod
+    def find(cls, datamodule: Any, dataset: Any) -> AuditedData:
+        """Reads the samples of a DataModule with a sample ``table``, or of an ``ImageFolder``."""
+        n_rows = len(dataset) if hasattr(dataset, "__len__") else None
+        table, labels = getattr(datamodule, "table", None), getattr(datamodule, "labels", None)
+        if isinstance(table, pd.DataFrame):
+            arm, groups = getattr(datamodule, "arm", None), table.get("group")
+            return cls(
+                sample_ids=pd.Index([str(name) for name in table.index], dtype=object),
+                class_names=None if labels is None else [str(name) for name in labels],
+                images=getattr(datamodule, "store", None),
+                groups=None if groups is None else groups.to_numpy(dtype=object),
+                n_rows=n_rows,
+                arm=getattr(arm, "name", "original"),
+                all_fixes=getattr(arm, "fixes", None),
+            )
+        folder = dataset_samples(dataset)
+        if folder is None:
+            classes = getattr(dataset, "classes", None)
+            return cls(
+                class_names=[str(name) for name in classes] if isinstance(classes, (list, tuple)) else None,
+                n_rows=n_rows,
+            )
+        ids, paths, names = folder
+        known = len(paths) == n_rows
+        index = pd.Index(ids, dtype=object) if known else None
+        return cls(index, names, RowImages(paths) if known else None, n_rows=n_rows)
+
+
+def unique_names(argument: str, names: Any) -> pd.Index | None:
+    """Returns names as an index of text.
+
+    Raises:
+        DataError: A name occurs twice.
+    """
+    if names is None:
+        return None
+    if isinstance(names, (str, Mapping)):
+        raise DataError(f"{argument} is a {type(names).__name__}", "pass a list of names, in order")
+    index = pd.Index([str(name) for name in (names.tolist() if hasattr(names, "tolist") else names)], dtype=object)
+    if not index.is_unique:
+        repeated = index[index.duplicated()].unique()
+        raise DataError(f"{argument} has {len(repeated):,} names twice: {format_list(repeated, 3)}", "make them unique")
+    return index
