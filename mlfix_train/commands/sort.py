@@ -17,13 +17,14 @@ from mlfix_train.audit.similarity.near_duplicates import (
     near_duplicate_threshold,
 )
 from mlfix_train.audit.similarity.seriation import summarize_path
+from mlfix_train.commands.embedders import build_embedder, select_device
 from mlfix_train.commands.inputs import check_out, draw_configured_split, read_samples
 from mlfix_train.commands.progress import ProgressBar, format_duration
-from mlfix_train.config.instantiate import instantiate
 from mlfix_train.config.sort import SortConfig
 from mlfix_train.data.files.atomic import atomic_path
+from mlfix_train.data.pixels.sizes import stored_size
 from mlfix_train.data.pixels.store import PixelStore, open_store
-from mlfix_train.errors import ConfigError, DataError
+from mlfix_train.errors import DataError
 from mlfix_train.models.embedding.base import Embedder
 from mlfix_train.models.embedding.lpips import LpipsEmbedder, check_size, load_trunk, network_features
 from mlfix_train.models.embedding.network import NetworkEmbedder, load_encoder
@@ -45,10 +46,13 @@ def run(cfg: SortConfig) -> pd.DataFrame:
         are also written below ``out``.
     """
     started = time.monotonic()
-    out, device = check_out(cfg.out, cfg.data), _select_device(cfg.device)
+    out, device = check_out(cfg.out, cfg.data), select_device(cfg.device)
     table = read_samples(cfg.data)
     embedder = None if cfg.kind == "embeddings" else _build_embedder(cfg, device)
-    spec = cfg.pixels.spec((embedder.image_size if embedder else None) or DEFAULT_SIZE)
+    size = (embedder.image_size if embedder else None) or DEFAULT_SIZE
+    if cfg.kind == "pretrained" and not cfg.has_own_embedder and cfg.pixels.size is None:
+        size = stored_size(table, size)
+    spec = cfg.pixels.spec(size)
     cache, max_unreadable = Path(cfg.pixels.cache).expanduser(), cfg.pixels.max_unreadable
     with ProgressBar("decoding images") as progress:
         store = open_store(table, spec, cache, max_unreadable=max_unreadable, progress=progress)
@@ -119,8 +123,8 @@ def _embed(
 
 
 def _build_embedder(cfg: SortConfig, device: str) -> Embedder:
-    if cfg.embedder is not None:
-        return pipeline.check_embedder(instantiate(cfg.embedder, "embedder"))
+    if cfg.has_own_embedder or cfg.kind == "pretrained":
+        return build_embedder(cfg.embedder, device, cfg.width)
     if cfg.kind == "pixels":
         return PixelEmbedder(cfg.width, device)
     trained = load_encoder(cfg.network, device) if cfg.network else None
@@ -133,16 +137,6 @@ def _build_embedder(cfg: SortConfig, device: str) -> Embedder:
     if cfg.kind == "network":
         return NetworkEmbedder(trained, cfg.width, device)
     return VisualWordsEmbedder(trained, cfg.visual_words, cfg.width, device)
-
-
-def _select_device(device: str) -> str:
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device={device}: torch finds no GPU", "set device=cpu")
-    return device
 
 
 def _draw_split(cfg: SortConfig, table: pd.DataFrame) -> np.ndarray | None:

@@ -1,8 +1,11 @@
 """Sections that several commands share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
+
+from mlfix_train.errors import ConfigError, did_you_mean
+from mlfix_train.models.embedding.settings import PretrainedSpec
 
 
 @dataclass
@@ -29,3 +32,21 @@ def has_data(data: Mapping[str, Any]) -> bool:
     """Whether section ``data`` names data: a root, a file, or a reader that needs neither."""
     is_folder = str(data.get("_target_", "")).endswith("read_folder")
     return bool(data.get("root") or data.get("file")) or (bool(data) and not is_folder)
+
+
+def pretrained_spec(embedder: Mapping[str, Any] | None) -> PretrainedSpec:
+    """Returns the settings of a pretrained network in section ``embedder``, which has no ``_target_``.
+
+    Raises:
+        ConfigError: A key that it does not have, with the nearest one, or a value out of range.
+    """
+    section, keys = embedder or {}, [one.name for one in fields(PretrainedSpec)]
+    for key in section:
+        if key not in keys:
+            guess = did_you_mean(f"embedder.{key}", [f"embedder.{one}" for one in keys])
+            hint = f"{guess} An embedder of your own needs embedder._target_"
+            raise ConfigError(f"unknown key embedder.{key}", hint)
+    try:
+        return PretrainedSpec(**section)
+    except ConfigError as error:
+        raise ConfigError(f"embedder.{error.problem}", error.hint) from error

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlfix_train.audit.scores.slices import compile_regex
+from mlfix_train.config.sections import pretrained_spec
 from mlfix_train.data.pixels.spec import PixelsConfig
 from mlfix_train.data.splits import SplitSpec
 from mlfix_train.errors import ConfigError, check_choice, check_range
@@ -37,11 +38,14 @@ class SortConfig:
 
     Args:
         data: The samples; any reader, set by _target_.
-        by: How similarity is measured: pixels | network | visual_words | lpips | embeddings | auto (embeddings or
-            network if set, else pixels).
+        by: How similarity is measured: pixels | pretrained | network | visual_words | lpips | embeddings | auto
+            (embeddings or network if set, pretrained if a key of embedder is, else pixels).
         network: Run directory of a sorting network or a classifier; for by=network, by=visual_words, and by=lpips
             without a trunk.
-        embedder: Your own embedder, set by _target_, instead of by.
+        embedder: The network of by=pretrained. embedder.name: a timm model, such as vit_small_patch14_dinov2.lvd142m
+            (EfficientNet-Lite0 by default, whose weights come with the extra pretrained). embedder.weights: a file with
+            its weights, instead of timm's. embedder.size: side that images are scaled to, px. Or your own embedder,
+            embedder._target_, instead of by.
         embeddings: embeddings.npy of an earlier sort, or a file with your own (N, D) array, one row per sample.
         width: Dimensions that embeddings are projected to (principal components), 1 to 65,536; null: no projection.
         out: Output folder: embeddings.npy, order.parquet, duplicates.csv, sort.json and panels/.
@@ -86,6 +90,12 @@ class SortConfig:
             if not isinstance(value, dict) and value is not None:
                 raise ConfigError(f"{key}={value} is a value, not a section", f"set its keys: {key}.<key>=...")
         check_choice("by", self.by, KINDS)
+        if self.embedder and not self.has_own_embedder:
+            pretrained_spec(self.embedder)
+            if self.kind != "pretrained":
+                key, value = next(iter(self.embedder.items()))
+                problem = f"embedder.{key}={value} belongs to by=pretrained, but similarity is measured by {self.kind}"
+                raise ConfigError(problem, "set by=pretrained, or leave it out")
         for by, key in (("network", "network"), ("visual_words", "network"), ("embeddings", "embeddings")):
             if self.by == by and not getattr(self, key):
                 raise ConfigError(f"by={by} needs {key}", f"set {key}=<...>, or by=pixels, which needs no other key")
@@ -107,4 +117,11 @@ class SortConfig:
         """What similarity is measured by: one of :data:`KINDS` other than ``auto``."""
         if self.by != "auto":
             return self.by
-        return "embeddings" if self.embeddings else "network" if self.network else "pixels"
+        if self.embeddings or self.network:
+            return "embeddings" if self.embeddings else "network"
+        return "pretrained" if self.embedder and not self.has_own_embedder else "pixels"
+
+    @property
+    def has_own_embedder(self) -> bool:
+        """Whether the embedder is the user's own, instead of what ``by`` says."""
+        return bool(self.embedder) and "_target_" in self.embedder

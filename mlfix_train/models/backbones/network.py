@@ -4,13 +4,11 @@ Shapes: N images of H x W pixels, C classes, D channels of a feature map of h x 
 """
 
 import logging
-import os
-import socket
-import urllib.request
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import timm
 import torch
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 
 import mlfix_train.models.backbones.small  # noqa: F401 - registers mlfix_small
 from mlfix_train.errors import ConfigError, RunError, check_choice, did_you_mean, format_list
+from mlfix_train.models.backbones.hub import cached_weights, why_unreachable
 
 log = logging.getLogger(__name__)
 
@@ -111,14 +110,14 @@ class Network(nn.Module):
 
 
 def image_statistics(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and standard deviation per channel with which a backbone expects images in 0..1 to be normalized.
+    """Returns the mean and standard deviation per channel (of images from 0 to 1) that a backbone's input has to have.
 
-    They are those of timm's ``pretrained_cfg``, whatever the weights come from, so that a network and whoever uses its
-    weights later agree; ImageNet's for a backbone without pretrained weights.
+    They are those of timm's ``pretrained_cfg``, also where the weights are not timm's, so that everyone who loads the
+    weights uses the same ones; ImageNet's where the backbone has none.
     """
     config = getattr(backbone, "pretrained_cfg", None) or {}
     mean, std = config.get("mean") or IMAGENET_DEFAULT_MEAN, config.get("std") or IMAGENET_DEFAULT_STD
-    if len(mean) != 3 or len(std) != 3:  # made for images of another number of channels
+    if len(mean) != 3 or len(std) != 3:  # for images of another number of channels
         mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     return tuple(map(float, mean)), tuple(map(float, std))
 
@@ -133,10 +132,9 @@ def create_backbone(
     if not timm.is_model(name.split(".", maxsplit=1)[0]):
         raise ConfigError(f"model.backbone={name} is not a timm model", did_you_mean(name, timm.list_models()))
     pretrained = pretrained and not weights
-    if pretrained:
-        _require_hub(name)
+    source = _find_weights(name) if pretrained else {}
     try:
-        backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
+        backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, **{**source, **arguments})
     except Exception as error:
         if not pretrained or isinstance(error, (TypeError, AssertionError)) or "tag" in str(error):
             raise _backbone_error(name, arguments, error) from error
@@ -158,35 +156,56 @@ def _weights_error(name: str, reason: str) -> RunError:
     return RunError(f"the pretrained weights of {name} are unavailable: {reason}", f"{hint}: model.weights=<file>")
 
 
-def _require_hub(name: str) -> None:
-    """Fails at once if the hub's host name cannot be resolved; the hub's own client retries for most of a minute."""
-    from huggingface_hub import try_to_load_from_cache
+def _find_weights(name: str) -> dict[str, Any]:
+    """Returns the arguments of ``timm.create_model`` that take weights from a cache; none if the hub has to send them.
 
+    Fails within seconds if the hub cannot be reached, either.
+    """
     try:
         config = timm.get_pretrained_cfg(name)
     except RuntimeError as error:
         raise _backbone_error(name, {}, error) from error
-    if config is None or not config.hf_hub_id or urllib.request.getproxies():
-        return
-    host = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname or ""
-    try:
-        socket.getaddrinfo(host, 443)
-    except OSError as error:
-        if not isinstance(try_to_load_from_cache(config.hf_hub_id, "model.safetensors"), str):
-            raise _weights_error(name, f"{host} cannot be reached ({error.strerror})") from error
+    if config is None or not config.has_weights:
+        return {}
+    if file := cached_weights(config):
+        return {"pretrained_cfg_overlay": {"file": str(file), "custom_load": False}}
+    if reason := why_unreachable(config):
+        raise _weights_error(name, reason)
+    return {}
 
 
-def load_backbone(backbone: nn.Module, path: Path) -> None:
+def load_backbone(
+    backbone: nn.Module,
+    path: Path,
+    key: str = "model.weights",
+    hint: str = "use weights of the same architecture (model.backbone, model.backbone_args)",
+) -> None:
     """Loads weights from a file into a backbone of timm; tensors of a head are ignored.
 
-    ``path`` is a ``.safetensors`` or torch file: a state dict, a checkpoint of ours or of another trainer. Names may
-    carry a prefix, such as ``network.backbone.``.
+    ``path`` is a ``.safetensors`` or torch file: a state dict, a checkpoint of ours or of another trainer, or the
+    original authors' where timm converts them. Names may carry a prefix, such as ``network.backbone.``. ``key`` is what
+    the configuration calls the file, for errors, and ``hint`` what to do about one that does not fit.
 
     Raises:
         RunError: The file is missing, unreadable, or lacks a tensor of the backbone.
     """
-    found = read_state(path)
+    found = read_state(path, key)
     wanted = backbone.state_dict()
+    best, missing = _match(found, wanted)
+    convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)  # timm's, for originals
+    if missing and convert is not None:
+        with suppress(Exception):  # it may stumble over weights of another network
+            best, missing = min((best, missing), _match(convert(found, backbone), wanted), key=lambda one: len(one[1]))
+    if missing:
+        count = f"{len(missing)} of the {len(wanted)} tensors of this backbone"
+        problem = f"{key}={path} lacks {count}, or has them in another shape: {format_list(missing, 3)}"
+        raise RunError(problem, hint)
+    backbone.load_state_dict(best, strict=False)
+    log.info("%s: loaded %d of %d tensors of the backbone", path, len(best), len(wanted))
+
+
+def _match(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Returns the tensors that fit a backbone by name, less a common prefix, and shape; and the names of the others."""
     prefixes = {key[: -len(name)] for name in wanted for key in found if key.endswith(name)} or {""}
 
     def fitting(prefix: str) -> dict[str, Tensor]:
@@ -194,23 +213,19 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
         return {name: tensor for name, tensor in named.items() if tensor.shape == wanted[name].shape}
 
     best = max((fitting(prefix) for prefix in sorted(prefixes, key=len)[:50]), key=len)
-    missing = sorted(name for name in set(wanted) - set(best) if not name.endswith("num_batches_tracked"))
-    if missing:
-        count = f"{len(missing)} of the {len(wanted)} tensors of this backbone"
-        problem = f"model.weights={path} lacks {count}, or has them in another shape: {format_list(missing, 3)}"
-        raise RunError(problem, "use weights of the same architecture (model.backbone, model.backbone_args)")
-    backbone.load_state_dict(best, strict=False)
-    log.info("%s: loaded %d of %d tensors of the backbone", path, len(best), len(wanted))
+    return best, sorted(name for name in set(wanted) - set(best) if not name.endswith("num_batches_tracked"))
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path, key: str = "model.weights") -> dict[str, Tensor]:
     """Returns the tensors of a weights file by name, also from below ``state_dict`` or ``model``.
+
+    ``key`` is what the configuration calls the file, for errors.
 
     Raises:
         RunError: The file is missing, damaged, or holds more than tensors and plain values.
     """
     if not path.is_file():
-        raise RunError(f"the weights file {path} does not exist", "check model.weights")
+        raise RunError(f"the weights file {path} does not exist", f"check {key}")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -221,9 +236,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
         reason = (str(error).strip() or type(error).__name__).partition("\n")[0][:200]
         hint = "use a .safetensors file, or a torch file of tensors and plain values"
         raise RunError(f"the weights file {path} cannot be read: {reason}", hint) from error
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
+    for section in ("state_dict", "model", "model_state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(section), dict):
+            content = content[section]
     entries = content.items() if isinstance(content, dict) else ()
     tensors = {str(name): value for name, value in entries if isinstance(value, Tensor)}
     if not tensors:

@@ -136,8 +136,21 @@ class TorchEmbedder(ABC):
         if length <= self.width and not self.whiten:
             return
         count = min(len(drawn), max(64, min(N_FIT + N_TEST, int(FIT_BYTES / (4 * length)))))
-        features = self.features(pixels, np.sort(drawn[:count]), bfloat16=bfloat16)[rng.permutation(count)]
+        self._fit_projection(self.features(pixels, np.sort(drawn[:count]), bfloat16=bfloat16)[rng.permutation(count)])
+
+    def fit_to_features(self, features: np.ndarray, seed: int = 0) -> None:
+        """Fits the projection to features ``(N, D)`` that have been computed, instead of :meth:`fit`."""
+        count, length = min(len(features), N_FIT + N_TEST), features.shape[1]
+        if self.width is None or len(features) < 3 or (length <= self.width and not self.whiten):
+            return
+        rows = np.random.default_rng(seed).choice(len(features), count, replace=False)
+        self._fit_projection(np.asarray(features[np.sort(rows)], np.float32)[np.argsort(np.argsort(rows))])
+
+    def _fit_projection(self, features: np.ndarray) -> None:
+        """Fits the projection to shuffled features, and measures its error on a fifth of them."""
+        count, length = features.shape
         n_test = max(2, count // 5)
+        assert self.width is not None
         self.projection = fit_projection(features[n_test if count - n_test >= 2 else 0 :], self.width, self.whiten)
         if self.whiten:
             self.notes["variance_kept"] = round(self.projection.variance_kept, 4)

@@ -1,11 +1,37 @@
-"""Settings of embedders: the sections ``lpips`` and ``visual_words`` of ``mlfix sort``. Does not import torch."""
+"""Settings of embedders: the sections ``embedder``, ``lpips`` and ``visual_words``. Does not import torch."""
 
 from dataclasses import dataclass
 
-from mlfix_train.errors import check_choice, check_range
+from mlfix_train.errors import ConfigError, check_choice, check_range
 
-EMBEDDERS = ("pixels", "network", "visual_words", "lpips")
+EMBEDDERS = ("pixels", "pretrained", "network", "visual_words", "lpips")
 TRUNKS = ("alex", "vgg", "squeeze")
+
+
+@dataclass(frozen=True)
+class PretrainedSpec:
+    """A network with pretrained weights, as it comes.
+
+    Args:
+        name: A timm model, such as vit_small_patch14_dinov2.lvd142m; null: EfficientNet-Lite0, whose weights are those
+            of the extra pretrained.
+        weights: File with its weights; null: timm's, from the caches of this machine or the model hub.
+        size: Side that images are scaled to first, px, 16 to 1024; null: the network's own, 160 for EfficientNet-Lite0.
+    """
+
+    name: str | None = None
+    weights: str | None = None
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("name", "weights"):
+            value = getattr(self, key)
+            if value is not None and (not isinstance(value, str) or not value.strip()):
+                raise ConfigError(f"{key}={value} is not text", f"set {key}=<...>, or leave it out")
+        if self.size is not None:
+            check_range("size", self.size, 16, 1024)
+            if not isinstance(self.size, int):
+                raise ConfigError(f"size={self.size} is not an integer", "use an integer")
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,20 @@ def test_weights_take_the_place_of_the_hub(tmp_path: Path) -> None:
     Network("mlfix_small", 5, pretrained=True, weights=tmp_path / "w.pt")
 
 
+def test_weights_in_the_hubs_cache_need_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: pytest.fail("it asks the hub"))
+    torch.manual_seed(7)
+    donor = shaken(create_backbone("resnet18", False, {"global_pool": ""}))
+    folder = tmp_path / "models--timm--resnet18.a1_in1k"
+    (folder / "snapshots/abc").mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs/main").write_text("abc")
+    classifier = {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
+    save_file({**donor.state_dict(), **classifier}, folder / "snapshots/abc/model.safetensors")
+    assert same_backbone(Network("resnet18", 5, "concat_pool", pretrained=True), donor)
+
+
 # --- weights files ---
 
 

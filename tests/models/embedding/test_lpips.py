@@ -60,7 +60,7 @@ def test_squared_distances_are_the_packages(trunk: str, weighted: bool) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("trunk", TRUNKS)
+@pytest.mark.parametrize("trunk", [pytest.param("vgg", marks=pytest.mark.slow), *(t for t in TRUNKS if t != "vgg")])
 def test_weights_come_from_torchvisions_file_or_the_packages(trunk: str, tmp_path: Path) -> None:
     torch.manual_seed(3)
     source = MODELS[trunk](weights=None)
