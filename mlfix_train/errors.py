@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
+import sys
+import traceback
 from collections.abc import Iterable, Sequence
 
 
@@ -65,6 +68,19 @@ def describe_os_error(error: OSError, key: str, folder: str = "") -> MlfixError:
     else:
         hint = "set MLFIX_TRACEBACK=1 to see where it happened"
     return MlfixError(f"{where}{error.strerror or error}", hint)
+
+
+def own_code(error: BaseException) -> str:
+    """Returns the line of the user's own code that an error comes from; empty if it comes from this package."""
+    package = os.path.dirname(os.path.abspath(__file__))
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        place = os.path.abspath(frame.filename)
+        if place.startswith(package + os.sep):
+            return ""
+        library = place.startswith((sys.base_prefix + os.sep, sys.prefix + os.sep)) or "site-packages" in place
+        if not library and os.path.isfile(place):
+            return f"{place}, line {frame.lineno}"
+    return ""
 
 
 def nearest(word: str, options: Iterable[str], n: int = 1) -> list[str]:

@@ -213,7 +213,7 @@ def full_epoch(bench: Bench) -> None:
         model = build_module(cfg, labels=data.labels)
         directory = RunDirectory(work / "run")
         directory.path.mkdir()
-        audit = AuditCallback(directory.path, "benchmark", n_panels=0)
+        audit = AuditCallback(directory.path, "benchmark", n_panels=0, report=False)
         recorder = MetricsRecorder(directory.path / "metrics.csv")
         fit = build_trainer(directory, 2, cfg.trainer, callbacks=[audit, recorder])
         begin = time.perf_counter()

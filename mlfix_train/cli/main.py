@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from mlfix_train import COMMANDS, __version__
-from mlfix_train.errors import ConfigError, MlfixError, did_you_mean
+from mlfix_train.errors import ConfigError, MlfixError, did_you_mean, own_code
 
 UNEXPECTED = 70
 """Exit code of a bug in mlfix-train (``EX_SOFTWARE`` of sysexits.h)."""
@@ -43,27 +43,12 @@ def run_safely(command: str, arguments: list[str]) -> int:
         import traceback
 
         traceback.print_exc()
-        place = _own_code(error)
+        place = own_code(error)
         if place:
             print(f"mlfix: the error comes from {place}, not from mlfix-train", file=sys.stderr)
             return 1
         print("mlfix: this is a bug in mlfix-train; please report it with the lines above", file=sys.stderr)
         return UNEXPECTED
-
-
-def _own_code(error: BaseException) -> str:
-    """Returns the line of the user's own code that an error comes from; empty if it comes from this package."""
-    import traceback
-
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        place = os.path.abspath(frame.filename)
-        if place.startswith(package + os.sep):
-            return ""
-        library = place.startswith((sys.base_prefix + os.sep, sys.prefix + os.sep)) or "site-packages" in place
-        if not library and os.path.isfile(place):
-            return f"{place}, line {frame.lineno}"
-    return ""
 
 
 def run(command: str, arguments: list[str]) -> int:

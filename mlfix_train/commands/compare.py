@@ -15,6 +15,7 @@ from mlfix_train.audit.reporting.log_results import log_comparison
 from mlfix_train.audit.reporting.wandb import wandb_run
 from mlfix_train.commands.inputs import read_samples
 from mlfix_train.config.compare import CompareConfig
+from mlfix_train.data.arms import excludes_samples
 from mlfix_train.data.fixes.table import match_fixes, read_fixes
 from mlfix_train.data.readers.files import group_names
 from mlfix_train.errors import MlfixError, RunError, format_list
@@ -33,8 +34,10 @@ def run(cfg: CompareConfig) -> dict[str, Any]:
     """
     given = {"original": cfg.original, "fixed": cfg.fixed, "control": cfg.control}
     arms = {name: load_arm(name, where) for name, where in given.items() if where is not None}
+    without = _without_idle_control(arms, str(cfg.fixes.path))
     check_distinct(arms, cfg.ignore)
     samples, notes = _sample_table(arms)
+    notes += without
     fixes = _match_fixes(cfg, arms["original"], samples)
     check_comparable(arms, None if samples is None else fixes, cfg.ignore, cfg.fixes.path)
     metadata = samples if cfg.samples is None else read_metadata(cfg.samples)
@@ -54,6 +57,16 @@ def run(cfg: CompareConfig) -> dict[str, Any]:
     _log(cfg, comparison.summary, out, charts)
     _print_summary(comparison.summary, out, charts)
     return comparison.summary
+
+
+def _without_idle_control(arms: dict[str, LoadedArm], fixes_path: str) -> list[str]:
+    """Removes the control arm if it is the same as the original one, since no fix excludes a sample; returns a note."""
+    if "control" not in arms or excludes_samples(read_fixes(fixes_path)):
+        return []
+    del arms["control"]
+    note = "the control arm is left out: the fixes mark no sample as invalid, so it excluded nothing"
+    log.warning("%s", note)
+    return [note]
 
 
 def _sample_table(arms: Mapping[str, LoadedArm]) -> tuple[pd.DataFrame | None, list[str]]:

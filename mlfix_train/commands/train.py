@@ -34,7 +34,7 @@ from mlfix_train.config.instantiate import instantiate, instantiate_later
 from mlfix_train.config.overrides import assign
 from mlfix_train.config.paths import config_dir
 from mlfix_train.config.train import TrainConfig
-from mlfix_train.data.arms import Arm
+from mlfix_train.data.arms import Arm, warn_if_only_relabelled
 from mlfix_train.data.loading.datamodule import DataModule
 from mlfix_train.data.loading.views import ViewDataModule
 from mlfix_train.data.runs import RunDirectory
@@ -103,6 +103,8 @@ def _classifier_task(cfg: TrainConfig) -> TrainingTask:
     require_labels(table, source_name(cfg.data))
     held_out = draw_configured_split(cfg.split, table, cfg.data)
     arm = Arm(cfg.arm, read_matching_fixes(cfg.fixes, table))
+    if arm.name == "control" and arm.fixes is not None:
+        warn_if_only_relabelled(arm.fixes)
     arguments = {"table": table, "held_out": held_out, "cache": cfg.pixels.cache, "arm": arm, **_loading(cfg)}
     data = _build_datamodule(cfg, {**arguments, "augmentation": cfg.augment})
     return ClassifierTask(data, lambda labels: build_module(cfg, labels=labels), asdict(cfg.audit))
@@ -260,7 +262,7 @@ def _build_nested(value: Any, key: str, facts: Mapping[str, Any]) -> Any:
 
 
 def _target(section: Mapping[str, Any]) -> Any:
-    """Returns what ``_target_`` names; ``None`` if it cannot be imported, which :func:`instantiate` then reports."""
+    """Returns the class or function of ``_target_``; ``None`` if it cannot be imported, as :func:`instantiate` says."""
     try:
         return get_object(str(section.get("_target_")))
     except Exception:

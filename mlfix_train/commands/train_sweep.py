@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ from mlfix_train.commands.train import command_line, run
 from mlfix_train.config.compose import load
 from mlfix_train.config.sweep import plan_sweep
 from mlfix_train.config.train import TrainConfig
+from mlfix_train.data.arms import warn_if_only_relabelled
+from mlfix_train.data.fixes.table import read_fixes
 from mlfix_train.data.runs import FAILED, FINISHED
-from mlfix_train.errors import MlfixError, RunError, describe_os_error
+from mlfix_train.errors import MlfixError, RunError, describe_os_error, own_code
 from mlfix_train.training.launchers.local import WorkerDiedError, run_in_processes
 from mlfix_train.training.launchers.serial import run_serially, train_with_retries
-from mlfix_train.training.sweep import Attempt, SweepRun, all_finished, count_workers, sweep_states
+from mlfix_train.training.run import run_path
+from mlfix_train.training.sweep import Attempt, SweepRun, all_finished, count_workers, is_user_error, sweep_states
 
 
 def sweep(
@@ -47,6 +51,8 @@ def sweep(
     """
     runs = plan_sweep(overrides)
     cfg: TrainConfig = load("train", runs[0].overrides)
+    if any("arm=control" in one.overrides for one in runs) and cfg.fixes.path is not None:
+        warn_if_only_relabelled(read_fixes(str(cfg.fixes.path)))
     processes, gpus = count_workers(cfg.jobs, cfg.runs_per_device, torch.cuda.device_count() if cfg.jobs != 1 else 0)
     failed = 0
     try:
@@ -70,8 +76,20 @@ def sweep(
 def train_sweep_run(sweep_run: SweepRun) -> None:
     """Trains one run of a sweep; called in this process or in a worker."""
     cfg: TrainConfig = load("train", sweep_run.overrides)
-    with command_line(sweep_run.overrides):
+    with command_line(sweep_run.overrides), name_own_code():
         run(replace(cfg, report="line") if cfg.report == "auto" else cfg)
+
+
+@contextmanager
+def name_own_code() -> Iterator[None]:
+    """Adds to an unexpected error the line of the user's code that it comes from, as a note that survives pickling."""
+    try:
+        yield
+    except Exception as error:
+        place = "" if is_user_error(error) else own_code(error)
+        if place:
+            error.add_note(f"the error comes from {place}, not from mlfix-train")
+        raise
 
 
 def attempt_composed(cfg: Any) -> list[MlfixError]:
@@ -80,12 +98,19 @@ def attempt_composed(cfg: Any) -> list[MlfixError]:
     Returns:
         What stopped it, if anything did; the other runs of the sweep are trained nevertheless.
     """
-    place = SweepRun(Path(str(cfg.outputs)) / str(cfg.name))
+    fold = cfg.split.fold if cfg.split.folds is not None else None
+    place = SweepRun(run_path(str(cfg.outputs), str(cfg.name), str(cfg.arm), cfg.seed, fold))
     retries = int(cfg.get("retries") or 0)
-    error = train_with_retries(place, lambda _: run_composed("train", cfg), retries, _PRINTER).error
+
+    def train(_: SweepRun) -> None:
+        with name_own_code():
+            run_composed("train", cfg)
+
+    error = train_with_retries(place, train, retries, _PRINTER).error
     if error is None or isinstance(error, MlfixError):
         return [] if error is None else [error]
-    return [RunError(f"{type(error).__name__}: {error}", "see the traceback above; the same command tries again")]
+    problem = f"{place.path}: {type(error).__name__}: {error}"
+    return [RunError(problem, "see the traceback above; the same command tries again")]
 
 
 class _AttemptPrinter:
@@ -118,7 +143,8 @@ class _AttemptPrinter:
             message = f"{path}: {error if isinstance(error, WorkerDiedError) else 'interrupted'}{again}"
         else:
             traceback.print_exception(error)
-            message = f"{path}: {type(error).__name__}: {error}{again}"
+            reason = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
+            message = f"mlfix train: {path}: {reason}{again}"
         print(message, file=sys.stderr, flush=True)
 
 
@@ -144,7 +170,8 @@ def print_sweep(paths: Sequence[Path]) -> bool:
         if state.get("status") == FAILED:
             lines = str(state.get("error") or "").splitlines() or [""]
             print(f"failed     {path}: {lines[0][:200]}")
-            print("\n".join(f"           {line.strip()}" for line in lines if line.strip().startswith("->")))
+            for hint in (line.strip() for line in lines if line.strip().startswith("->")):
+                print(f"           {hint}")
     complete = all_finished(states.values())
     if not complete:
         print("           the same command continues with the unfinished ones")

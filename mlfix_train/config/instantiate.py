@@ -1,7 +1,8 @@
-"""Builds the object that a section's ``_target_`` names."""
+"""Builds objects from configuration sections with ``_target_``, as Hydra does, with errors that name the key."""
 
 import inspect
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ SPECIAL = ("_target_", "_args_", "_convert_", "_recursive_", "_partial_")
 
 
 def instantiate(section: Mapping[str, Any], key: str, **extra: Any) -> Any:
-    """Builds the object that ``_target_`` names from the section's other keys and ``extra``; nested targets too.
+    """Calls the section's ``_target_`` with its other keys and ``extra`` as arguments; nested targets are built first.
 
     ``key`` is what the configuration calls the section, for errors; ``extra`` is passed on as it is.
 
@@ -32,10 +33,16 @@ def instantiate(section: Mapping[str, Any], key: str, **extra: Any) -> Any:
     except InstantiationException as error:
         cause = error.__cause__
         raise cause if isinstance(cause, Exception) else error from error
+    except TypeError as error:  # of a class without an __init__ of its own, whose base class accepts anything
+        found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if found is None or found[1] not in {*section, *extra}:
+            raise
+        problem = f"unknown key {key}.{found[1]}: {name} does not take it"
+        raise ConfigError(problem, f"add it to {name}.__init__, or leave it out") from error
 
 
 def instantiate_later(section: Mapping[str, Any], key: str, later: Sequence[str]) -> Any:
-    """Returns what ``_target_`` names with the section's other keys set, to be called with the arguments ``later``.
+    """Returns the section's ``_target_`` with its other keys bound, to be called with the arguments ``later``.
 
     Raises:
         ConfigError: The target cannot be imported, or does not take these arguments.

@@ -1,5 +1,6 @@
 """Arms: what a run trains on. ``original``, ``fixed``, and ``control``: fewer samples, but no fixes."""
 
+import logging
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,6 +9,8 @@ import pandas as pd
 from mlfix_train.data.fixes.table import apply_fixes
 from mlfix_train.data.samples import INVALID
 from mlfix_train.errors import FixesError, check_choice
+
+log = logging.getLogger(__name__)
 
 ARMS = ("original", "fixed", "control")
 
@@ -18,6 +21,20 @@ class Arm:
 
     name: str = "original"
     fixes: pd.DataFrame | None = field(default=None, repr=False)
+
+
+def excludes_samples(fixes: pd.DataFrame) -> bool:
+    """Returns whether the fixes mark any sample invalid; if not, ``control`` trains on the same as ``original``."""
+    return bool((fixes["new_label"] == INVALID).any())
+
+
+def warn_if_only_relabelled(fixes: pd.DataFrame) -> None:
+    """Logs that the control arm excludes nothing, if that is so."""
+    if not excludes_samples(fixes):
+        log.warning(
+            "arm=control excludes nothing, because no sample is marked invalid in the fixes: it trains like "
+            "arm=original, and mlfix compare leaves it out"
+        )
 
 
 def training_rows(

@@ -94,27 +94,25 @@ def _whole_groups(groups: np.ndarray, wanted: int, rng: np.random.Generator) -> 
 
 
 def plant_similar(
-    table: pd.DataFrame, fraction: float, rivals: Sequence[str], likeness: np.ndarray, seed: int = 0
+    table: pd.DataFrame, fraction: float, confused_with: Sequence[str], similarity: np.ndarray, seed: int = 0
 ) -> pd.DataFrame:
     """Relabels a share of the samples with the label of what they resemble, as people make mistakes.
 
-    ``rivals`` (N,) are labels that each sample may be mistaken for. A sample is drawn with probability in proportion to
-    its ``likeness`` (N,), 0 or more; the share is of those above 0.
+    ``confused_with`` (N,) is the label that each sample may be mistaken for. A sample is drawn with a probability in
+    proportion to its ``similarity`` (N,), 0 or more, to images of that label; the share is of those above 0.
 
     Raises:
         ConfigError: A fraction out of range.
-        DataError: A rival that is the sample's own label, or likeness below 0.
+        DataError: A sample would be confused with its own label, or a similarity is below 0.
     """
     check_range("fraction", fraction, 0, 1)
-    new, weight = np.asarray(rivals, dtype=object), np.asarray(likeness, dtype=np.float64)
+    new, weight = np.asarray(confused_with, dtype=object), np.asarray(similarity, dtype=np.float64)
     if not (weight >= 0).all():
-        raise DataError("likeness has numbers below 0 or NaN", "use 0 for samples that are never mistaken")
+        raise DataError("similarity has numbers below 0 or NaN", "use 0 for samples that are never mistaken")
     candidates = np.flatnonzero(weight)
     same = candidates[new[candidates] == table["label"].to_numpy(dtype=object)[candidates]]
     if len(same):
-        raise DataError(
-            f"{table.index[same[0]]} is to be mistaken for its own label", "use another label, or likeness 0"
-        )
+        raise DataError(f"{table.index[same[0]]} is confused with its own label", "use another label, or similarity 0")
     rng = np.random.default_rng([seed, 3])
     # The largest keys are a draw without replacement in proportion to the weights (Efraimidis and Spirakis 2006).
     keys = np.log(rng.random(len(candidates))) / weight[candidates]

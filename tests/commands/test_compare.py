@@ -92,6 +92,21 @@ def test_mistakes_are_one_clear_message(change: list[str], told: str, study: Pat
     assert "Traceback" not in answer.err
 
 
+def test_a_control_arm_that_excludes_nothing_is_left_out(study: Path, tmp_path: Path, mlfix) -> None:
+    (tmp_path / "fixes.csv").write_text("sample_id,new_label\ndisc/900.png,square\ndisc/901.png,square\n")
+    base = [f"data.root={study}/shapes", f"outputs={tmp_path}/o", *FAST, f"fixes.path={tmp_path}/fixes.csv"]
+    trained = mlfix("train", "-m", *base, "recipe.epochs=1", "seed=0,1", "arm=original,fixed,control")
+    assert trained.code == 0, trained.err
+    assert "arm=control excludes nothing" in trained.err.split("epoch 1")[0], "before anything is trained"
+    arms = [f"{arm}={tmp_path}/o/default/{arm}" for arm in ("original", "fixed", "control")]
+    answer = mlfix("compare", *arms, f"fixes.path={tmp_path}/fixes.csv", f"out={tmp_path}/x", "logger=none")
+    assert answer.code == 0, answer.err
+    assert "the control arm is left out" in answer.err
+    summary = json.loads((tmp_path / "x/summary.json").read_text())
+    assert "control" not in summary["slices"]["all"]
+    assert any("control arm is left out" in note for note in summary["notes"])
+
+
 def test_arms_must_differ_in_nothing_but_the_fixes(study: Path, tmp_path: Path, mlfix) -> None:
     base = (f"data.root={study}/shapes", f"outputs={tmp_path}/o", *FAST, "arm=fixed")
     assert mlfix("train", *base, f"fixes.path={study}/fixes.csv", "recipe.epochs=1", "name=short").code == 0

@@ -56,6 +56,13 @@ class Silent(L.LightningModule):
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), 1e-2)
 
+class NoInit(Silent):
+    __init__ = L.LightningModule.__init__
+
+class Fails(Silent):
+    def training_step(self, batch, batch_idx):
+        raise RuntimeError("my own mistake")
+
 class NoValidation(Silent):
     validation_step = L.LightningModule.validation_step
 
@@ -172,6 +179,31 @@ def test_modules_that_do_not_do(mlfix: Any, project: Path) -> None:
         assert done.code in (1, 2), done.err
         assert problem in done.err
         assert "Traceback" not in done.err
+
+
+def test_an_argument_that_a_module_without_init_does_not_take(mlfix: Any, project: Path) -> None:
+    Path("conf/model").mkdir(parents=True)
+    Path("conf/model/mine.yaml").write_text("_target_: mine.NoInit\nwidth: 4\n")
+    done = train(mlfix, f"hydra.searchpath=[file://{project}/conf]", "model=mine")
+    assert done.code == 2, done.err
+    assert "unknown key model.width: mine.NoInit does not take it" in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("launcher", ["own", "hydra"])
+def test_a_sweep_names_the_run_that_the_users_code_stopped(mlfix: Any, project: Path, launcher: str) -> None:
+    Path("conf/model").mkdir(parents=True)
+    Path("conf/model/mine.yaml").write_text("_target_: mine.Fails\n")
+    by_hydra = ["hydra/launcher=basic"] if launcher == "hydra" else []
+    keys = ("-m", *by_hydra, f"hydra.searchpath=[file://{project}/conf]", "model=mine", "seed=0,1", "retries=0")
+    done = train(mlfix, *keys)
+    assert done.code == 1
+    line = MINE.splitlines().index('        raise RuntimeError("my own mistake")') + 1
+    for seed in (0, 1):
+        path = RUN.with_name(f"seed={seed}")
+        place = f"{project}/mine.py, line {line}, not from mlfix-train"
+        assert f"{path}: RuntimeError: my own mistake; the error comes from {place}" in done.err
+    assert done.err.count('raise RuntimeError("my own mistake")') >= 2, "the lines of the traceback stay"
 
 
 def predictions() -> None:

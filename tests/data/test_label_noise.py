@@ -111,26 +111,26 @@ def test_whole_tracks_are_mislabelled_alike() -> None:
         assert abs(wrong[table["label"] == name].mean() - 0.2) < 0.05
 
 
-def test_similar_images_are_mistaken_in_proportion_to_their_likeness() -> None:
+def test_similar_images_are_mistaken_in_proportion_to_their_similarity() -> None:
     table = grouped()
-    rivals = ["speed-limit-50" if label == "speed-limit-30" else "speed-limit-30" for label in table["label"]]
-    likeness = np.where(np.arange(400) < 200, 9.0, 1.0)
-    likeness[:20] = 0
+    confused_with = ["speed-limit-50" if label == "speed-limit-30" else "speed-limit-30" for label in table["label"]]
+    similarity = np.where(np.arange(400) < 200, 9.0, 1.0)
+    similarity[:20] = 0
     counts = np.zeros(400)
     for seed in range(200):
-        planted = plant_similar(table, 0.1, rivals, likeness, seed)
+        planted = plant_similar(table, 0.1, confused_with, similarity, seed)
         wrong = (planted["label"] != planted[TRUE_LABEL]).to_numpy()
         assert wrong.sum() == 38
-        assert (planted["label"].to_numpy()[wrong] == np.array(rivals)[wrong]).all()
+        assert (planted["label"].to_numpy()[wrong] == np.array(confused_with)[wrong]).all()
         counts += wrong
     assert not counts[:20].any()
     assert 4 < counts[20:200].mean() / counts[200:].mean() < 9, "nine times as likely, less what is drawn already"
-    pd.testing.assert_frame_equal(planted, plant_similar(table, 0.1, rivals, likeness, 199))
+    pd.testing.assert_frame_equal(planted, plant_similar(table, 0.1, confused_with, similarity, 199))
 
 
 def test_a_rival_that_is_the_own_label_is_refused() -> None:
     table = grouped(30)
-    with pytest.raises(DataError, match="s000 is to be mistaken for its own label"):
+    with pytest.raises(DataError, match="s000 is confused with its own label"):
         plant_similar(table, 0.1, list(table["label"]), np.ones(30))
     with pytest.raises(DataError, match="below 0 or NaN"):
         plant_similar(table, 0.1, ["x"] * 30, np.full(30, np.nan))

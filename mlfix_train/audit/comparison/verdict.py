@@ -78,8 +78,8 @@ TEXTS = {
         "signs of an effect but no proof: {size}, with too few runs to test",
     ),
     Verdict.CONDITIONAL_ON_SAMPLES: (
-        "{fact} after training on the fixed labels. On these very images that is more than chance between runs "
-        "can explain ({sure}); for other images of this kind an effect is not shown, since the interval contains 0. "
+        "{fact} after training on the fixed labels. On these very images the variation between runs alone does "
+        "not explain it ({sure}); for other images of this kind an effect is not shown, since the interval contains 0. "
         "{more_runs}",
         "{gain} on these very images, not shown for other images{sure}",
     ),

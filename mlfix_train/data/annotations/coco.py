@@ -153,7 +153,7 @@ class Coco(AnnotationFormat):
         return found
 
     def _image_folder(self, path: Path, content: Mapping[str, Any], split: str) -> Path:
-        """Returns the folder that holds most of a sample of the photos."""
+        """Returns the folder that contains most of the photos, judged by about 20 of them."""
         root = self.folder
         if self.images:
             return Path(os.path.normpath(root / Path(self.images).expanduser()))
@@ -167,12 +167,12 @@ class Coco(AnnotationFormat):
 
 def _schema_problem(content: Any) -> str:
     if isinstance(content, list):
-        return "it is a list, like files of detections, instead of images, annotations and categories"
+        return "it is a list, as files of detections are, not an object with images, annotations and categories"
     if not isinstance(content, Mapping):
         return f"it is a {type(content).__name__}"
     missing = [name for name in SECTIONS if not isinstance(content.get(name), list)]
     if missing:
-        return f"it has no list {' and no list '.join(missing)}; it has {format_list(content, 6) or 'nothing'}"
+        return f"it lacks the lists {' and '.join(missing)}; it has {format_list(content, 6) or 'nothing'}"
     for name in SECTIONS:
         for place, row in enumerate(content[name]):
             if not isinstance(row, Mapping) or (name != "annotations" and "id" not in row):

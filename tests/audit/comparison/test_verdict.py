@@ -118,7 +118,7 @@ SENTENCES = {
     Verdict.CONDITIONAL_ON_SAMPLES: [
         "On speed, ",
         LESS,
-        "On these very images that is more than chance between runs can explain",
+        "On these very images the variation between runs alone does not explain it",
         "(95% interval −0.50 to 2.50, p = 0.010)",
         "an effect is not shown, since the interval contains 0.",
     ],

@@ -63,8 +63,8 @@ def test_coco_reports_what_is_wrong_with_boxes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"images": None}, "no list images"),
-        ({"annotations": {}, "categories": 3}, "no list annotations and no list categories"),
+        ({"images": None}, "lacks the lists images"),
+        ({"annotations": {}, "categories": 3}, "it lacks the lists annotations and categories"),
         ({"images": [{"id": 1}]}, "images[0] (id 1) has no file_name"),
         ({"images": [{"file_name": "p.jpg"}]}, "not an object with an id"),
         ({"images": [{"id": 1, "file_name": "p.jpg"}, {"id": 1, "file_name": "q.jpg"}]}, "image id 1 is used twice"),
@@ -89,7 +89,7 @@ def test_coco_files_can_be_named_and_lie_beside_their_photos(tmp_path: Path) -> 
     with pytest.raises(DataError, match="the file is missing"):
         Coco(tmp_path, "annotations/instances_minival.json").read()
     (tmp_path / "results.json").write_text("[]")
-    with pytest.raises(DataError, match="it is a list, like files of detections"):
+    with pytest.raises(DataError, match="it is a list, as files of detections are"):
         Coco(tmp_path, "results.json").read()
     (tmp_path / "valid").mkdir()
     source = tmp_path / "annotations/instances_val2017.json"
@@ -110,7 +110,7 @@ def test_coco_reports_which_files_it_leaves_out_and_why(tmp_path: Path) -> None:
     folder = tmp_path / "annotations"
     for split in ("train", "val"):
         (folder / f"instances_{split}2017.json").rename(folder / f"{split}2017.json")
-    assert any("captions.json: it has no list images" in note for note in Coco(tmp_path).read().notes)
+    assert any("captions.json: it lacks the lists images" in note for note in Coco(tmp_path).read().notes)
     (folder / "train2017.json").write_text((folder / "train2017.json").read_text()[:-30])
     with pytest.raises(DataError, match=r"train2017\.json: it is not valid JSON"):
         Coco(tmp_path).read()
