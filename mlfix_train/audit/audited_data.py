@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlfix_train.audit.reporting.images import RowImages, dataset_samples
+from mlfix_train.audit.reporting.images import RowImages, dataset_classes, dataset_samples, is_made_of_others
 from mlfix_train.errors import DataError, format_list
 
 
@@ -23,6 +23,8 @@ class AuditedData:
         images: rows as in ``sample_ids``, see :class:`mlfix_train.audit.reporting.images.Images`.
         groups: object ``(N,)``, likewise.
         n_rows: rows of the validation dataset, if known.
+        of_parts: whether ``sample_ids`` are the rows of a ``Subset`` or ``ConcatDataset``, which may not be what an
+            ``index`` in the batch counts.
         arm: what the training learns from, see :mod:`mlfix_train.data.arms`.
         all_fixes: the fixes that are known.
     """
@@ -32,6 +34,7 @@ class AuditedData:
     images: Any = None
     groups: np.ndarray | None = None
     n_rows: int | None = None
+    of_parts: bool = False
     arm: str = "original"
     all_fixes: pd.DataFrame | None = None
 
@@ -42,7 +45,7 @@ class AuditedData:
 
     @classmethod
     def find(cls, datamodule: Any, dataset: Any) -> AuditedData:
-        """Reads the samples of a DataModule with a sample ``table``, or of an ``ImageFolder``."""
+        """Reads the samples of a DataModule with a sample ``table``, or of an ``ImageFolder`` or parts of some."""
         n_rows = len(dataset) if hasattr(dataset, "__len__") else None
         table, labels = getattr(datamodule, "table", None), getattr(datamodule, "labels", None)
         if isinstance(table, pd.DataFrame):
@@ -58,15 +61,12 @@ class AuditedData:
             )
         folder = dataset_samples(dataset)
         if folder is None:
-            classes = getattr(dataset, "classes", None)
-            return cls(
-                class_names=[str(name) for name in classes] if isinstance(classes, (list, tuple)) else None,
-                n_rows=n_rows,
-            )
+            return cls(class_names=dataset_classes(dataset) or None, n_rows=n_rows)
         ids, paths, names = folder
-        known = len(paths) == n_rows
-        index = pd.Index(ids, dtype=object) if known else None
-        return cls(index, names, RowImages(paths) if known else None, n_rows=n_rows)
+        if len(paths) != n_rows:
+            return cls(class_names=names or None, n_rows=n_rows)
+        index, of_parts = pd.Index(ids, dtype=object), is_made_of_others(dataset)
+        return cls(index, names or None, RowImages(paths), n_rows=n_rows, of_parts=of_parts)
 
 
 def unique_names(argument: str, names: Any) -> pd.Index | None:

@@ -16,25 +16,28 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch.utils.data import IterableDataset
 
 from mlfix_train.audit.audit import Audit
 from mlfix_train.audit.audited_data import AuditedData, unique_names
-from mlfix_train.audit.neighbour_evidence import group_codes
+from mlfix_train.audit.embedded import group_codes
 from mlfix_train.audit.predictions.dynamics import MarginMeter, write_dynamics
 from mlfix_train.audit.predictions.held_out import merge_runs
-from mlfix_train.audit.predictions.outputs import OutputReader, Outputs, fixed_order
+from mlfix_train.audit.predictions.outputs import OutputReader, Outputs, check_scale, fixed_order
 from mlfix_train.audit.predictions.table import predictions_table, softmax, write_predictions
-from mlfix_train.audit.reporting.images import dataset_root, open_images
+from mlfix_train.audit.reporting.images import dataset_roots, open_images
 from mlfix_train.audit.reporting.log_results import artifact_name, log_audit, log_ranking
 from mlfix_train.audit.reporting.pictures import draw_audit
 from mlfix_train.audit.reporting.trackers import find_trackers
 from mlfix_train.audit.reporting.wandb import IMAGES_PER_TABLE
+from mlfix_train.audit.scores.image_properties import measure_samples
 from mlfix_train.audit.scores.ranking import rank_samples, write_ranking
 from mlfix_train.audit.scores.registry import Evidence
 from mlfix_train.audit.validation_collector import Arrays, ValidationCollector, gather_on_rank_zero
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.fixes.table import fixes_fingerprint, write_fixes
 from mlfix_train.data.loading.datamodule import StoreDataModule
+from mlfix_train.data.pixels.store import PixelStore
 from mlfix_train.data.samples import make_table
 from mlfix_train.errors import ConfigError, DataError, check_range, format_list
 from mlfix_train.models.classifier import Classifier
@@ -59,19 +62,21 @@ class AuditCallback(ValidationCollector):
     ``<log_prefix>/loss`` (nats), exact over all processes. Works with several devices (each sample counts once; logits
     are gathered on rank 0 only), gradient accumulation, several validation loaders and resumed trainings.
 
-    **Logits**: ``validation_step`` returns them, alone or as ``logits`` in a dict; or see ``outputs``.
+    **Logits**: ``validation_step`` returns them, alone or as ``logits`` in a dict; or see ``outputs``. Probabilities
+    that sum to 1 will do; logits of -inf exclude classes.
     **Labels**: ``label`` in the same dict, the second item of the batch, or ``label`` in the batch.
     **Which sample a row is**: ``index`` (a number per sample, its place in ``sample_ids``) in that dict or the batch;
     without it, the order of a validation loader that does not shuffle.
 
     What is missing or does not fit is a :class:`~mlfix_train.errors.MlfixError` before the first training step: where
-    the Trainer does no sanity check, one batch is validated for that.
+    the Trainer does no sanity check, one batch is validated for that. Sigmoid outputs of fewer than 10 classes are an
+    error after the first whole validation, since the logits of an untrained network may look the same.
 
     Args:
         folder: where the results go.
         title: name of the training in headlines; by default the folder's name.
-        sample_ids: N distinct names of the validation samples. By default the files of an ``ImageFolder``, the
-            DataModule's ``table``, or row numbers.
+        sample_ids: N distinct names of the validation samples. By default the files of an ``ImageFolder`` (also in a
+            ``Subset`` or ``ConcatDataset``), the DataModule's ``table``, or row numbers.
         class_names: C names, in the order of the logits. By default the dataset's ``classes``, the DataModule's
             ``labels``, or numbers.
         images: images of the N samples: an array, paths or a dataset, see
@@ -172,6 +177,7 @@ class AuditCallback(ValidationCollector):
         self._reader = OutputReader(outputs)
         self._data: AuditedData | None = None
         self._order: np.ndarray | None = None
+        self._is_stream = False
         self._done = 0
         self._logits: np.ndarray | None = None
         self._last_labels: pd.Series | None = None
@@ -225,11 +231,12 @@ class AuditCallback(ValidationCollector):
             problem = f"val_loader={self.val_loader}, but there are {len(loaders)} validation loaders"
             raise DataError(problem, f"use a number from 0 to {len(loaders) - 1}")
         loader = loaders[self.val_loader]
-        root = dataset_root(getattr(loader, "dataset", None))
-        if root is not None and self.folder.resolve().is_relative_to(root.resolve()):
-            problem = f"folder={self.folder} is in {root}, so panels would become images of the dataset"
-            raise ConfigError(problem, "pass a folder outside of it: AuditCallback(<folder>)")
+        for root in dataset_roots(getattr(loader, "dataset", None)):
+            if self.folder.resolve().is_relative_to(root.resolve()):
+                problem = f"folder={self.folder} is in {root}, so panels would become images of the dataset"
+                raise ConfigError(problem, "pass a folder outside of it: AuditCallback(<folder>)")
         self._order, self._done = fixed_order(loader), 0
+        self._is_stream = isinstance(getattr(loader, "dataset", None), IterableDataset)
         if self._data is None:
             self._data = self._describe_data(trainer, loader)
             self._reader.class_names = self._data.class_names
@@ -240,14 +247,21 @@ class AuditCallback(ValidationCollector):
         if self.sample_ids is not None:
             same = data.sample_ids is not None and self.sample_ids.equals(data.sample_ids)
             same_rows = data.sample_ids is not None and data.n_rows == len(data.sample_ids) == len(self.sample_ids)
-            data = replace(data, sample_ids=self.sample_ids)
+            data = replace(data, sample_ids=self.sample_ids, of_parts=False)
             if not same and not same_rows:  # images and groups of other samples
                 data = replace(data, images=None, groups=None)
         elif data.sample_ids is None and data.n_rows is not None:
             data = replace(data, sample_ids=pd.Index([str(row) for row in range(data.n_rows)], dtype=object))
+        elif data.sample_ids is not None and not data.sample_ids.is_unique:
+            twice = data.sample_ids[data.sample_ids.duplicated()].unique()
+            problem = f"{len(twice):,} images are in the validation dataset twice: {format_list(twice, 3)}"
+            raise DataError(problem, "remove the copies, or pass sample_ids=: one distinct name per row")
         count = 0 if data.sample_ids is None else len(data.sample_ids)
         if self.class_names is not None:
             data = replace(data, class_names=list(self.class_names))
+        elif data.of_parts and data.class_names is None:
+            hint = "pass class_names=, in the order of the logits, and labels that count them"
+            raise DataError("the parts of the validation dataset have different classes", hint)
         if self.images is not None:
             data = replace(data, images=open_images(self.images, count))
         if self.groups is not None:
@@ -334,10 +348,12 @@ class AuditCallback(ValidationCollector):
         n, ids = len(arrays["label"]), self._data.sample_ids
         if "index" not in arrays:
             if self._order is None:
-                raise DataError(
-                    "rows can't be matched to samples: the validation loader shuffles or has an order of its own",
-                    "use shuffle=False; or add 'index' to the batch, the position of each sample in sample_ids",
-                )
+                reason = "the validation loader shuffles or has an order of its own"
+                hint = "use shuffle=False; or add 'index' to the batch, the position of each sample in sample_ids"
+                if self._is_stream:
+                    reason = "an IterableDataset has no order that can be relied on"
+                    hint = "add 'index' to the batch, the position of each sample in sample_ids (its number without)"
+                raise DataError(f"rows can't be matched to samples: {reason}", hint)
             if ids is not None and self._data.n_rows != len(ids):
                 whose = "sample_ids" if self.sample_ids is not None else "known samples"
                 problem = f"there are {len(ids):,} {whose}, the validation dataset has {self._data.n_rows:,} rows"
@@ -348,6 +364,13 @@ class AuditCallback(ValidationCollector):
             if len(arrays["index"]) != n:
                 problem = f"batches hold more rows than the validation dataset ({len(self._order):,})"
                 raise DataError(problem, "return one row of logits per sample; or add 'index' to the batch")
+        elif self._data.of_parts:
+            rows = None if self._order is None else self._order[self._done : self._done + n]
+            if rows is None or not np.array_equal(rows, arrays["index"]):
+                raise DataError(
+                    "the batches of a Subset or ConcatDataset have an index that may count other rows than its own",
+                    "pass sample_ids=: the names of the samples that index counts, from 0",
+                )
         self._done += n
         index, n_classes = arrays["index"], arrays["logits"].shape[1]
         if n and (index.min() < 0 or (ids is not None and index.max() >= len(ids))):
@@ -364,7 +387,11 @@ class AuditCallback(ValidationCollector):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Builds the predictions on rank 0, and logs error and loss on all ranks."""
-        if trainer.sanity_checking or not self._batches:
+        if not self._batches:
+            return
+        if trainer.sanity_checking:
+            if not isinstance(pl_module, Classifier):
+                check_scale(np.concatenate([batch["logits"] for batch in self._batches]), is_trained=False)
             return
         seen = np.concatenate([batch["index"] for batch in self._batches])
         gathered, self._batches = gather_on_rank_zero(self._batches), []
@@ -376,6 +403,8 @@ class AuditCallback(ValidationCollector):
                     f"{int((counts > 1).sum()):,} samples were validated twice, such as index {values[counts > 1][0]}"
                 )
                 raise DataError(problem, "index has to be unique: the position of each sample in sample_ids")
+            if not isinstance(pl_module, Classifier):
+                check_scale(gathered["logits"], is_trained=True)
             table = self.predictions = self._predict(gathered)
             self._audit = None
             error = float(100 * (table["pred"] != table["label"]).mean())
@@ -398,10 +427,8 @@ class AuditCallback(ValidationCollector):
             problem = (
                 f"logits of {int(broken.sum()):,} of {len(logits):,} validation samples are NaN or infinite: {names}"
             )
-            raise DataError(
-                problem,
-                "lower the learning rate, or train in float32 (precision=32); mask logits by -1e4 rather than -inf",
-            )
+            hint = "lower the learning rate, or train in float32 (precision=32); -inf may exclude some classes, not all"
+            raise DataError(problem, hint)
         labels = pd.Series(gathered["label"], index)
         if self._last_labels is not None and not labels.equals(self._last_labels):
             raise DataError(
@@ -468,7 +495,10 @@ class AuditCallback(ValidationCollector):
                 samples = make_table(list(ids), list(ids), label.tolist(), own_groups, source="the validation samples")
                 groups = None if data.groups is None else group_codes(samples.loc[held.sample_ids, "group"])
             known = None if samples is None else samples.loc[held.sample_ids]
-            evidence = Evidence(held, groups=groups, samples=known)
+            properties = None
+            if samples is not None and isinstance(data.images, (PixelStore, np.ndarray)):
+                properties = measure_samples(data.images, samples).loc[held.sample_ids]
+            evidence = Evidence(held, groups=groups, samples=known, image_properties=properties)
             self._audit = Audit(evidence, samples=samples, pixels=data.images, title=self.title)
         return self._audit
 

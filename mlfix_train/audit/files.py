@@ -16,6 +16,7 @@ from mlfix_train.audit.reporting.exporters import SCORES
 from mlfix_train.errors import DataError, format_list
 
 TEXT = ("sample_id", "given_label", "predicted_label", "suggested_label", "slice")
+OPTIONAL_TEXT = ("fault",)
 
 
 def read_audit(folder: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -33,7 +34,9 @@ def read_audit(folder: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
     path = Path(folder).expanduser()
     try:
         about = json.loads((path / "audit.json").read_text(encoding="utf-8"))
-        ranking = pd.read_csv(path / "ranking.csv", keep_default_na=False, dtype=dict.fromkeys(TEXT, str))
+        ranking = pd.read_csv(
+            path / "ranking.csv", keep_default_na=False, dtype=dict.fromkeys((*TEXT, *OPTIONAL_TEXT), str)
+        )
     except FileNotFoundError as error:
         raise DataError(
             f"audit={folder} contains no audit: {Path(error.filename).name} is missing",
@@ -49,6 +52,6 @@ def read_audit(folder: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
         )
         raise DataError(f"audit={folder} is incomplete: {problem}", "run the audit again")
     ranking["is_label_issue"] = ranking["is_label_issue"].astype(str) == "True"
-    numbers = [name for name in ranking.columns if name not in (*TEXT, "is_label_issue")]
+    numbers = [name for name in ranking.columns if name not in (*TEXT, *OPTIONAL_TEXT, "is_label_issue")]
     ranking[numbers] = ranking[numbers].apply(pd.to_numeric, errors="coerce")
     return about, ranking

@@ -59,7 +59,7 @@ def run(cfg: DemoConfig) -> dict[str, Any]:
     for fold in range(cfg.folds):
         _train(cfg, out, "audit", "original", 0, f"split.folds={cfg.folds}", f"split.fold={fold}")
     folders = [assign("runs", out / "runs/audit"), assign("order", out / "sort"), assign("out", out / "audit")]
-    ranking = run_command("audit", *folders, "logger=none", f"slices.speed={SPEED}")
+    ranking = run_command("audit", *folders, "by=order", "logger=none", f"slices.speed={SPEED}")
 
     heading(f"Review: a simulated person checks the {cfg.budget} most suspicious and marks the wrong ones as invalid")
     fixes, found = simulate_review(ranking, table, cfg.budget)

@@ -29,6 +29,11 @@ def source_name(data: Mapping[str, Any]) -> str:
     return f"data.{key}={data.get(key, '')}"
 
 
+def source_title(data: Mapping[str, Any]) -> str:
+    """Returns the name of the data's folder or file, for headlines."""
+    return Path(str(data.get("file") or data.get("root") or "audit")).expanduser().resolve().stem
+
+
 def read_samples(data: Mapping[str, Any]) -> pd.DataFrame:
     """Reads the sample table that section ``data`` describes.
 

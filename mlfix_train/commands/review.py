@@ -6,6 +6,7 @@ It does not load torch: images are put in order by a process of its own.
 import contextlib
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -95,10 +96,11 @@ def _print_summary(session: ReviewSession) -> None:
         f"reviewed   {progress['reviewed']:,} of {progress['samples']:,} samples: {progress['marked']:,} marked, "
         f"{progress['invalid']:,} of them invalid"
     )
-    rate = progress["random_sample"]
-    if rate and rate["interval"]:
-        interval = "95% interval {}% to {}%".format(*rate["interval"])
-        print(f"errors     {rate['rate']}% of all labels ({interval}), from {rate['reviewed']:,} random samples")
+    found = progress["estimate"]
+    if found is not None:
+        low, high = found["interval"]
+        interval = f"95% interval {math.floor(low):,} to {math.ceil(high):,}"
+        print(f"wrong      about {found['wrong']:,.0f} labels in all ({interval}), from {found['judged']:,} judged")
     print(f"fixes      {session.fixes_path}", flush=True)
 
 

@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 
 from mlfix_train.audit.audit import Audit
+from mlfix_train.audit.embedded import predict_out_of_fold
 from mlfix_train.audit.files import read_audit
 from mlfix_train.audit.predictions.held_out import merge_runs
 from mlfix_train.audit.predictions.table import predictions_table
+from mlfix_train.audit.reporting.text import next_step
 from mlfix_train.audit.scores.knn import neighbours_needed, score_neighbours
 from mlfix_train.audit.scores.ranking import rank
 from mlfix_train.audit.scores.registry import Evidence
@@ -48,25 +50,38 @@ def test_arrays_are_ranked_like_runs_of_the_same_predictions(problem: Problem) -
     held = merge_runs([predictions_table(problem.ids, problem.labels, problem.logits, list("0123"))], list("0123"))
     found = nearest_neighbours(problem.embeddings, neighbours_needed(None))
     near = score_neighbours(found, held.labels[np.argsort(held.rows_of(problem.ids))])
-    wanted = rank(Evidence(held, neighbours=near, probabilities=problem.pred_probs))
-    assert audit.kinds == wanted.kinds == ["held_out", "neighbour"]
+    layer = predict_out_of_fold(problem.embeddings, problem.labels, 4)
+    wanted = rank(Evidence(held, neighbours=near, probabilities=problem.pred_probs, probe_logits=layer))
+    assert set(audit.kinds) == {"pred_probs", "probe", "neighbours"}
+    assert list(audit.kinds.values()) == list(wanted.kinds.values())
     assert audit.ranking["sample_id"].tolist() == wanted.table["sample_id"].tolist()
     np.testing.assert_allclose(audit.ranking["suspicion"], wanted.table["suspicion"], atol=1e-4)
     head = audit.ranking["sample_id"].head(problem.wrong.sum()).astype(int)
     assert problem.wrong[head].mean() > 0.8
-    assert audit.estimate is not None
-    low, high = audit.estimate.interval
-    assert low <= problem.wrong.sum() <= high
 
 
-def test_the_estimate_needs_several_kinds_of_evidence(problem: Problem) -> None:
+def test_embeddings_alone_are_enough(problem: Problem) -> None:
+    audit = Audit.from_predictions(problem.labels, embeddings=problem.embeddings)
+    assert set(audit.kinds) == {"probe", "neighbours"}
+    head = audit.ranking["sample_id"].head(problem.wrong.sum()).astype(int)
+    assert problem.wrong[head].mean() > 0.7
+    named = Audit.from_predictions([f"class {code}" for code in problem.labels], embeddings=problem.embeddings)
+    assert named.ranking["sample_id"].tolist() == audit.ranking["sample_id"].tolist()
+    with pytest.raises(DataError, match="neither pred_probs nor embeddings"):
+        Audit.from_predictions(problem.labels)
+    with pytest.raises(DataError, match="the same label"):
+        Audit.from_predictions(np.zeros(2000, int), embeddings=problem.embeddings)
+    broken = problem.embeddings.copy()
+    broken[7] = np.nan
+    with pytest.raises(DataError, match="first is row 7"):
+        Audit.from_predictions(problem.labels, embeddings=broken)
+
+
+def test_without_a_look_at_labels_it_is_not_told_how_many_are_wrong(problem: Problem) -> None:
     audit = Audit.from_predictions(problem.labels, problem.pred_probs)
-    assert audit.estimate is None and audit.kinds == ["held_out"]
-    assert any("not estimated" in note for note in audit.notes)
+    assert audit.estimate is None and audit.kinds == {"pred_probs": 1.0}
+    assert "can't be told before" in next_step(audit.about)
     assert any("given no images" in note for note in audit.notes)
-    few = slice(0, 500)
-    audit = Audit.from_predictions(problem.labels[few], problem.pred_probs[few], problem.embeddings[few])
-    assert audit.estimate is None, "fewer than 1,000 samples"
 
 
 def test_names_of_classes_whatever_their_order(problem: Problem) -> None:
@@ -87,7 +102,7 @@ def test_groups_give_twins_and_probabilities_of_zero_are_taken(problem: Problem)
     groups = [f"track {row // 5}" for row in range(len(problem.labels))]
     sure = np.eye(4)[problem.true]
     audit = Audit.from_predictions(problem.labels, sure, problem.embeddings, groups)
-    assert audit.kinds == ["held_out", "neighbour", "twin"]
+    assert set(audit.kinds) == {"pred_probs", "probe", "neighbours", "twin"}
     assert np.isfinite(audit.ranking["loss"]).all()
     assert audit.evidence.groups is not None
 
@@ -95,12 +110,12 @@ def test_groups_give_twins_and_probabilities_of_zero_are_taken(problem: Problem)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": [0, 1]}, "labels has 2 rows, pred_probs 2,000"),
+        ({"labels": [0, 1]}, "labels has 2 rows, not 2,000"),
         ({"embeddings": np.zeros((3, 2))}, "embeddings has 3 rows"),
         ({"groups": ["a"]}, "groups has 1 rows"),
         ({"labels": np.full(2000, 4)}, "2,000 labels match no column of pred_probs, such as 4"),
         ({"labels": ["x"] * 2000, "class_names": list("abcd")}, "such as x"),
-        ({"labels": ["x"] * 2000}, "there are 1 class names, but pred_probs has 4 columns"),
+        ({"labels": ["x"] * 2000}, "there are 1 class names, but 4 columns in pred_probs"),
         ({"class_names": list("abc")}, "there are 3 class names"),
         ({"pred_probs": np.ones((2000, 4))}, "pred_probs: row 0 is not a probability distribution"),
     ],
@@ -120,7 +135,7 @@ def test_what_is_saved_is_read_back(problem: Problem, tmp_path: Path) -> None:
     assert {"worst.png", "loss.png", "errors.png"} <= {picture.path.name for picture in pictures}
     about, ranking = read_audit(tmp_path / "audit")
     assert about["ranked"] == len(ranking) == 2000 and about["label_names"] == list("0123")
-    assert audit.estimate is not None and about["estimates"]["wrong"] == audit.estimate.wrong
+    assert audit.estimate is None and about["estimates"] == {}
     pd.testing.assert_frame_equal(ranking, audit.ranking, check_dtype=False, rtol=1e-6)
     slices = pd.read_csv(tmp_path / "audit/slices.csv")
     assert {"pair", "label", "slice"} == set(slices["kind"]) and "zero" in set(slices["name"])
@@ -174,8 +189,8 @@ def test_files_of_predictions(predictions: Callable[..., pd.DataFrame], tmp_path
     assert set(audit.ranking["runs"]) == {2}
     assert audit.title == f"{tmp_path.name}, 2 runs"
     assert audit.about["images"] == "prediction files do not list images: set data.root=<folder>"
-    with pytest.raises(ConfigError, match="neighbours=order needs order"):
-        Audit.from_runs(tmp_path, neighbours="order")
+    with pytest.raises(ConfigError, match="by=order needs order"):
+        Audit.from_runs(tmp_path, by="order")
     with pytest.raises(RunError, match="nowhere matches nothing"):
         Audit.from_runs(tmp_path / "nowhere")
 
@@ -199,3 +214,18 @@ def test_arrays_as_people_have_them() -> None:
     ):
         with pytest.raises(DataError, match=problem):
             Audit.from_predictions(labels, frame)
+
+
+def test_unknown_predictions_count_as_neither_right_nor_wrong(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = [f"{i}.jpg" for i in range(40)]
+    table = pd.DataFrame({"sample_id": names, "label": ["cat", "dog"] * 20, "label_prob": rng.random(40)})
+    table.to_csv(tmp_path / "p.csv", index=False)
+    audit = Audit.from_runs(tmp_path / "p.csv")
+    below = int((table["label_prob"] < 0.5).sum())
+    assert audit.about["predicted_differently"] == 0
+    assert audit.about["held_out_error"] is None
+    assert (audit.about["labels"], audit.about["label_names"]) == (2, ["cat", "dog"])
+    assert any(f"predicted label of {below} samples is unknown" in note for note in audit.notes)
+    audit.save(tmp_path / "out", n_panels=0)
+    assert json.loads((tmp_path / "out/audit.json").read_text())["held_out_error"] is None

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from mlfix_train import AuditCallback, MlfixError
 
@@ -68,6 +68,11 @@ class Module(L.LightningModule):
             "single": logits[:, 0],
             "short": logits[:-1],
             "nan": nan,
+            "sigmoid": logits.sigmoid(),
+            "many sigmoids": logits.sigmoid().repeat(1, 4),
+            "rounded": logits.softmax(1).bfloat16(),
+            "masked": logits.masked_fill(torch.arange(3) == 2, -torch.inf),
+            "masked all": torch.full_like(logits, -torch.inf),
         }[self.gives]
 
     def configure_optimizers(self) -> Any:
@@ -224,6 +229,45 @@ def test_an_image_folder_names_its_samples_labels_and_images(tmp_path: Path) -> 
     assert half.predictions["sample_id"].tolist() == [folder_id(folder, i) for i in (5, 0, 7)]
 
 
+def test_an_image_folder_is_found_in_subsets_and_concatenations(tmp_path: Path) -> None:
+    first, second = image_folder(tmp_path / "photos/a"), image_folder(tmp_path / "photos/b")
+    data = ConcatDataset([Subset(first, [5, 0, 7]), Subset(ConcatDataset([first, second]), [13, 20])])
+    audit = AuditCallback("out")
+    fit(audit, DataLoader(data, 2))
+    assert audit.predictions is not None
+    assert audit.audit is not None
+    ids = [f"a/{folder_id(first, i)}" for i in (5, 0, 7)] + [f"b/{folder_id(second, i)}" for i in (1, 8)]
+    assert audit.predictions["sample_id"].tolist() == ids
+    assert audit.predictions["label"].tolist() == [name.split("/")[1] for name in ids]
+    shade = 20 * int(Path(ids[3]).stem)
+    assert audit.audit.images(ids[3:4])[0, 32, 32].tolist() == [shade, 0, 0]
+
+
+def test_datasets_of_which_names_or_classes_can_not_be_known(tmp_path: Path) -> None:
+    first, second = image_folder(tmp_path / "a"), image_folder(tmp_path / "b")
+    with pytest.raises(MlfixError, match=r"1 images are in the validation dataset twice: .*cat/00.png") as caught:
+        fit(AuditCallback("out"), DataLoader(ConcatDataset([first, Subset(first, [0])]), 5))
+    assert "sample_ids=" in caught.value.hint
+    second.classes = ["cat", "dog", "wolf"]
+    with pytest.raises(MlfixError, match="parts of the validation dataset have different classes") as caught:
+        fit(AuditCallback("out"), DataLoader(ConcatDataset([first, second]), 5))
+    assert "class_names=" in caught.value.hint
+
+    class Indexed(type(first)):  # type: ignore[misc]
+        def __getitem__(self, row: int) -> Any:
+            x, y = super().__getitem__(row)
+            return {"x": x, "y": y, "index": row}
+
+    whole = Indexed(first.root, transform=first.transform)
+    with pytest.raises(MlfixError, match="an index that may count other rows") as caught:
+        fit(AuditCallback("out"), DataLoader(Subset(whole, [3, 1]), 2), Module("dict"))
+    assert "sample_ids=" in caught.value.hint
+    audit = AuditCallback("given", sample_ids=[folder_id(whole, i) for i in range(12)])
+    fit(audit, DataLoader(Subset(whole, [3, 1]), 2), Module("dict"))
+    assert audit.predictions is not None
+    assert set(audit.predictions["sample_id"]) == {folder_id(whole, 3), folder_id(whole, 1)}
+
+
 def folder_id(folder: Any, row: int) -> str:
     return Path(folder.samples[row][0]).relative_to(folder.root).as_posix()
 
@@ -270,6 +314,7 @@ def test_a_resumed_training_continues_its_margins() -> None:
     pd.testing.assert_frame_equal(run("broken", 3, ckpt_path="broken/last.ckpt"), whole)
 
 
+@pytest.mark.slow  # test_validation_collector gathers over two processes, too
 def test_two_processes_hold_every_sample_once(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(
@@ -348,6 +393,7 @@ def bad(audit: dict[str, Any] | None = None, val: Any = None, gives: str = "logi
         ({}, "named", "a dict with scores, loss"),
         ({}, "single", r"logits have the shape \(8,\)"),
         ({}, "short", "7 logits, 8 label of one batch"),
+        ({}, "many sigmoids", "as a sigmoid does, .* neither logits nor probabilities"),
         ({"val_loader": 2}, "logits", "val_loader=2, but there are 1 validation loaders"),
     ],
 )
@@ -365,7 +411,8 @@ def test_an_order_that_can_not_be_known_is_not_believed(kind: str) -> None:
         "stream": DataLoader(Stream(), 8),
         "sampler": DataLoader(data, 8, sampler=torch.utils.data.WeightedRandomSampler(torch.ones(N), N)),
     }
-    assert "shuffle=False" in bad({"sample_ids": IDS}, loaders[kind])
+    remedy = "an IterableDataset has no order" if kind == "stream" else "shuffle=False"
+    assert remedy in bad({"sample_ids": IDS}, loaders[kind])
 
 
 def test_a_dataset_that_shuffles_by_itself_is_found_out() -> None:
@@ -399,6 +446,37 @@ def test_nan_logits_name_samples() -> None:
     with pytest.raises(MlfixError, match=r"6 of 42 validation samples are NaN.*photo-01.jpg, photo-09.jpg") as caught:
         fit(AuditCallback("out", sample_ids=IDS), module=Module("nan"))
     assert "learning rate" in caught.value.hint
+
+
+def test_sigmoid_outputs_of_few_classes_are_found_out_after_the_first_epoch() -> None:
+    audit = AuditCallback("out", sample_ids=IDS)
+    with pytest.raises(MlfixError, match="neither logits nor probabilities") as caught:
+        fit(audit, module=Module("sigmoid"))
+    assert "before the sigmoid" in caught.value.hint and "log_softmax" in caught.value.hint
+
+
+def test_probabilities_of_half_precision_are_still_probabilities() -> None:
+    module, audit = Module("rounded"), AuditCallback("out", sample_ids=IDS)
+    fit(audit, module=module)
+    assert audit.predictions is not None
+    np.testing.assert_allclose(audit.predictions["loss"], expected(module)[0], atol=0.02)
+
+
+def test_excluded_classes_have_no_probability() -> None:
+    module, audit = Module("masked"), AuditCallback("out", sample_ids=IDS, class_names=CLASSES, probabilities=True)
+    fit(audit, module=module)
+    assert audit.predictions is not None
+    x, y = tensors()
+    with torch.no_grad():
+        loss = F.cross_entropy(module(x)[:, :2], y.clamp_max(1), reduction="none").numpy()
+    possible = (y < 2).numpy()
+    np.testing.assert_allclose(audit.predictions["loss"][possible], loss[possible], rtol=1e-4, atol=1e-5)
+    assert (audit.predictions["loss"][~possible] > 80).all(), "the label is one of the excluded classes"
+    assert np.isfinite(audit.predictions["loss"]).all()
+    assert not set(audit.predictions["pred"]) & {"fox"}
+    assert not np.load("out/probabilities.npy")[:, 2].any()
+    with pytest.raises(MlfixError, match="NaN or infinite"):
+        fit(AuditCallback("all"), module=Module("masked all"))
 
 
 def test_no_validation_is_an_error_unless_it_was_turned_off() -> None:

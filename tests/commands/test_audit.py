@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ def audited(place: Path) -> Path:
             f"out={place}/audit",
             "logger=none",
             "n_panels=3",
+            "by=pixels",
             "slices.round=disc",
             "slices.light={column: light, values: [night]}",
         ],
@@ -57,10 +59,31 @@ def read_ranking(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "ranking.csv", keep_default_na=False, na_values=[""])
 
 
+def test_a_review_tells_how_many_are_wrong(place: Path, audited: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, ids = place / "review", read_ranking(audited)["sample_id"].tolist()
+    folder.mkdir()
+    fixes = [f"{name},invalid" for name in WRONG]
+    (folder / "fixes.csv").write_text("\n".join(["sample_id,new_label", *fixes]) + "\n")
+    (folder / "journal.jsonl").write_text(json.dumps({"mlfix": "review", "version": 2}) + "\n")
+    (folder / "seen.jsonl").write_text(json.dumps({"seen": ids, "random": True}) + "\n")
+    keys = [f"runs={place}/o", "logger=none", "n_panels=0", f"out={place}/judged"]
+    assert cli.run("audit", [*keys, f"review={folder}"]) == 0
+    assert (
+        f"about 6 labels (95% interval 6 to 6), 4.96% of the ranked, from {len(ids)} judged" in capsys.readouterr().out
+    )
+    about = json.loads((place / "judged" / "audit.json").read_text())
+    found = about["estimates"]
+    assert (found["judged"], found["judged_wrong"], found["wrong"]) == (len(ids), 6, 6)
+    suspicion = read_ranking(place / "judged")["suspicion"]
+    assert suspicion.is_monotonic_decreasing and 3 < suspicion.sum() < 12
+    assert cli.run("audit", [*keys, f"review={place}/nowhere"]) == 1
+    assert "nowhere is not a folder" in capsys.readouterr().err
+
+
 def test_all_kinds_of_evidence_find_the_planted_errors(audited: Path) -> None:
     ranking = read_ranking(audited)
     about = json.loads((audited / "audit.json").read_text())
-    assert about["evidence"] == ["held_out", "dynamics", "neighbour"]
+    assert set(about["evidence"]) == {"runs", "neighbours", "dynamics"}, "by=pixels: no linear layer"
     assert about["neighbours"] == "the pixels"
     assert about["confident_learning"] >= 3, "the runs kept their probabilities"
     assert (about["ranked"], about["samples"], about["unranked"]) == (len(ranking), 121, 121 - len(ranking))
@@ -94,8 +117,10 @@ def test_slices_panels_and_the_summary(audited: Path, place: Path, mlfix: Any) -
     assert {"round", "light"} <= set(slices["name"])
     assert slices["first_screen"].is_monotonic_decreasing
     assert len(list((audited / "panels").glob("0*.png"))) >= 6
-    answer = mlfix("audit", f"runs={place}/o", f"out={place}/again", "logger=none", "n_panels=1", "neighbours=none")
-    assert "evidence   held-out predictions, training dynamics (in-sample)\n" in answer.out
+    answer = mlfix("audit", f"runs={place}/o", f"out={place}/again", "logger=none", "n_panels=1", "by=none")
+    assert re.search(
+        r"evidence   predictions of runs 1.00, training dynamics \(in-sample\) 0.\d\d \(weights\)\n", answer.out
+    )
     judged = "lonely" in read_ranking(place / "again")["given_label"].values
     assert ("unseen     1 label(s) with a single sample or group" in answer.out) == judged
 
@@ -154,8 +179,8 @@ def test_other_data_other_labels_and_damaged_probabilities_are_errors(place: Pat
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        (["neighbours=order"], "neighbours=order needs order"),
-        (["neighbours=near"], "neighbours=near"),
+        (["by=order"], "by=order needs order"),
+        (["by=near"], "by=near"),
         (["slices=3"], "slices is a section, not a single value"),
         (["slices.x=zebra"], "matches none of the labels"),
         (["slices.x={column: none, values: [1]}"], "no column 'none'"),
@@ -183,7 +208,8 @@ def test_prediction_files_alone_are_enough(place: Path, tmp_path: Path, mlfix: A
     answer = mlfix("audit", f"runs={tmp_path}/p-*.csv", f"out={tmp_path}/a", "logger=none")
     assert answer.code == 0, answer.err
     ranking = read_ranking(tmp_path / "a")
-    np.testing.assert_allclose(ranking["suspicion"], -np.expm1(-ranking["loss"]), atol=1e-8)
+    np.testing.assert_allclose(ranking["pooled_loss"], ranking["loss"], rtol=1e-5, atol=1e-8)
+    assert ranking["loss"].is_monotonic_decreasing
     assert ranking["margin"].isna().all()
     assert "unseen  " not in answer.out, "files don't say what was trained on"
     assert mlfix("export", f"audit={tmp_path}/a", "to=fiftyone", f"out={tmp_path}/f").code == 1

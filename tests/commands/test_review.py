@@ -277,16 +277,22 @@ def test_touch(serve: Serve, browser: Any, tmp_path: Path) -> None:
     context.close()
 
 
-def test_a_random_sample_gives_a_rate(serve: Serve, page: Page) -> None:
+def test_a_sample_tells_how_many_are_wrong(serve: Serve, page: Page) -> None:
     page.open(serve().link)
-    page.place.click("role=button[name='Review a random sample']")
-    page.until(f"{REVIEW}.view().names[0] === 'Random sample'")
+    page.place.click("role=button[name='Judge a sample']")
+    page.until(f"{REVIEW}.view().names[0] === 'Sample to judge'")
     page.ready()
-    assert page.ask(".view().count") == 200
+    assert page.ask(".view().count") == 100 and page.sample(0)["suspicion"] is None
     page.click(1)
     page.press("f")
     page.saved()
-    page.until("document.querySelector('.random b')?.textContent.includes('0.5% wrong')")
+    page.until("document.querySelector('.count')?.textContent.includes('from 100 judged, 1 of them wrong')")
+    assert "wrong label" in page.place.inner_text(".count b") and "1 in 20" in page.place.inner_text(".count")
+    page.place.click("role=button[name='Back to the groups']")
+    page.until(f"{REVIEW}.view().names.length === 3")
+    page.ready()
+    assert 0 < page.sample(0)["suspicion"] < 0.9, "calibrated; the audit said 0.97"
+    assert "expected wrong (" in page.place.inner_text("header small >> nth=0")
 
 
 def test_labels_are_text_whatever_they_hold(browser: Any, tmp_path: Path) -> None:

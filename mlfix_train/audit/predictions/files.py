@@ -24,7 +24,13 @@ from mlfix_train.audit.predictions.checks import (
     probability_columns,
     unify_blanks,
 )
-from mlfix_train.audit.predictions.table import COLUMNS, REQUIRED, check_unique, predictions_table
+from mlfix_train.audit.predictions.table import (
+    COLUMNS,
+    REQUIRED,
+    SMALLEST_PROBABILITY,
+    check_unique,
+    predictions_table,
+)
 from mlfix_train.audit.scores.label_scores import check_probabilities
 from mlfix_train.data.files.csv_rows import read_rows
 from mlfix_train.errors import DataError, RunError, format_list
@@ -36,8 +42,6 @@ MIN_RIGHT = 0.5
 """Share of labels that must be predicted for columns to be taken in the alphabetical order of the labels."""
 LABEL_FILES = ("labels.npy", "labels.csv")
 """Files of labels that are looked for beside a matrix of probabilities."""
-SMALLEST_PROBABILITY = 1e-38
-"""Probabilities are raised to this before their logarithm is taken."""
 PUBLISHED_PHOTO = r"^(?:(?s:.*)/)?([^/]+)-\d+\.[A-Za-z]+$|^"
 """The photo in the names of MLfix's crops, ``<photo>-<n>.jpg``; other samples are a group of their own."""
 Paths = str | Path | Sequence[str | Path]
@@ -180,6 +184,12 @@ def _check_columns(table: pd.DataFrame, path: Path, places: Sequence[str], publi
             table[name] = check_shares(table[name], str(path), places.__getitem__)
     if "pred" not in table.columns:
         table["pred"] = np.where(table["label_prob"] >= 0.5, table["label"], "")
+        unknown = int((table["pred"] == "").sum())
+        if unknown:
+            text = (
+                "%s: what is predicted for %s of %s samples is unknown: label_prob is below 0.5, and there is no pred"
+            )
+            log.warning(text, path, f"{unknown:,}", f"{len(table):,}")
     table["pred"] = match_names(table["label"], table["pred"], str(path))
     if "loss" in table.columns:
         losses = table["loss"]

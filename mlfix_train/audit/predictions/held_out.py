@@ -25,9 +25,11 @@ class HeldOut:
         predicted: int64 ``(N,)``, what most runs predict. Ties go to the higher probability, then to the lower code.
         scores: float64 ``(N,)`` each, means over the runs: ``loss`` (nats), ``self_confidence`` (probability of the
             given label), ``margin`` (logits), ``normalized_margin`` (0 to 1, as in cleanlab), ``one_minus_margin`` (1 -
-            normalized margin, exact near 0; 1 - self-confidence if the runs have no margins), ``predicted_prob`` (of
-            ``predicted``, over the runs that predict it and record it). NaN where no run records it.
-        disagreement: float64 ``(N,)``, share of the runs that do not predict the given label.
+            normalized margin, exact near 0; 1 - self-confidence if the runs have no margins), ``not_self`` (1 -
+            self-confidence, exact near 0), ``predicted_prob`` (of ``predicted``, over the runs that predict it and
+            record it). NaN where no run records it.
+        disagreement: float64 ``(N,)``, share of the runs that do not predict the given label; NaN where the prediction
+            of one is unknown.
         n_runs: int64 ``(N,)``, runs that held the sample out.
     """
 
@@ -48,12 +50,24 @@ class HeldOut:
         names: np.ndarray = np.asarray(self.class_names, dtype=object)[self.labels]
         return names
 
+    @property
+    def is_unknown(self) -> np.ndarray:
+        """Whether no prediction is recorded, bool ``(N,)``: the class name is empty."""
+        unknown: np.ndarray = np.asarray(self.class_names, dtype=object)[self.predicted] == ""
+        return unknown
+
+    @property
+    def is_contradicted(self) -> np.ndarray:
+        """Whether a prediction is recorded that is not the given label, bool ``(N,)``."""
+        contradicted: np.ndarray = (self.predicted != self.labels) & ~self.is_unknown
+        return contradicted
+
     def rows_of(self, sample_ids: Sequence[str] | np.ndarray | pd.Series) -> np.ndarray:
         """Returns the row of each sample id, int64; -1 for samples that no run held out."""
         return self.sample_ids.get_indexer(pd.Index(np.asarray(sample_ids, dtype=object)))
 
 
-MEANS = ("loss", "self_confidence", "margin", "one_minus_margin")
+MEANS = ("loss", "self_confidence", "margin", "one_minus_margin", "not_self")
 SUMS = (*MEANS, "runs", "disagreement")
 
 
@@ -85,7 +99,8 @@ def merge_runs(runs: Iterable[pd.DataFrame], class_names: Sequence[str] = ()) ->
             given = np.concatenate([given, label[new]])
             sums = {name: np.concatenate([values, np.zeros(len(new))]) for name, values in sums.items()}
         conflicting.update(ids[rows[given[rows] != label]])
-        for name, values in _scores(run, label != pred).items():
+        wrong = np.where(run["pred"] == "", np.nan, label != pred)
+        for name, values in _scores(run, wrong).items():
             np.add.at(sums[name], rows, values)
         votes.append((rows, pred, _column(run, "prob")))
     if not votes:
@@ -139,7 +154,7 @@ def _column(run: pd.DataFrame, name: str) -> np.ndarray:
 
 
 def _scores(run: pd.DataFrame, wrong: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the values of one run to be summed up, float64, one per row."""
+    """Returns the values of one run to be summed up, float64, one per row; ``wrong`` is NaN where it is unknown."""
     loss = np.maximum(run["loss"].to_numpy(dtype=np.float64), 0.0)
     own = _column(run, "label_prob") if "label_prob" in run.columns else np.exp(-loss)
     margin = _column(run, "margin")
@@ -149,9 +164,10 @@ def _scores(run: pd.DataFrame, wrong: np.ndarray) -> dict[str, np.ndarray]:
         "loss": loss,
         "self_confidence": own,
         "margin": margin,
+        "not_self": not_own,
         "one_minus_margin": np.where(np.isnan(margin), not_own, (not_own + best_other) / 2),
         "runs": np.ones(len(run)),
-        "disagreement": wrong.astype(np.float64),
+        "disagreement": wrong,
     }
 
 

@@ -3,6 +3,7 @@
 Shapes: B samples of a batch, C classes.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,12 +13,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, SequentialSampler
 
+from mlfix_train.audit.predictions.table import SMALLEST_PROBABILITY
 from mlfix_train.errors import DataError, format_list
 
 Outputs = str | Callable[[Any, Any, L.LightningModule], Any]
 """Where logits come from: a key of what the step returns, ``"forward"``, or ``f(step_outputs, batch, module)``, which
 returns logits ``(B, C)`` or a dict with ``logits`` and, optionally, ``label`` and ``index``."""
 FORWARD = "forward"
+MIN_CLASSES = 10
+"""So many logits of an untrained network are all above 0 once in 1,000 times."""
 LABEL_KEYS = ("label", "labels", "target", "targets", "y")
 HOW_TO_RETURN = (
     "return {'logits': logits} from the step, or pass AuditCallback(outputs=...): a key of what the step returns, "
@@ -61,7 +65,8 @@ class OutputReader:
     def read(self, step: str, outputs: Any, batch: Any, module: L.LightningModule) -> dict[str, Any]:
         """Returns ``logits`` (float32 ``(B, C)``), ``label`` (int64 ``(B,)``) and, where there is one, ``index``.
 
-        ``index`` is an int64 tensor ``(B,)``. The tensors stay on their device.
+        ``index`` is an int64 tensor ``(B,)``. The tensors stay on their device. Logits of -inf become finite, with a
+        probability of about 1e-38, unless all of a row are.
 
         Args:
             step: name of the step, for errors.
@@ -102,11 +107,15 @@ class OutputReader:
         if len(set(sizes.values())) > 1:
             problem = ", ".join(f"{size} {name}" for name, size in sizes.items())
             raise DataError(f"{step}: {problem} of one batch", "return one row per sample of the batch, in its order")
+        tolerance = max(1e-3, torch.finfo(logits.dtype).eps)  # softmax in bfloat16 sums to 1 within 0.004
         logits = logits.detach().float()
         if step not in self._gives_probabilities:
-            self._gives_probabilities[step] = _are_probabilities(logits)
+            self._gives_probabilities[step] = _are_probabilities(logits, tolerance)
         if self._gives_probabilities[step]:
-            logits = logits.clamp_min(1e-38).log()
+            logits = logits.clamp_min(SMALLEST_PROBABILITY).log()
+        else:  # excluded classes: as if their probability were the smallest one
+            lowest = logits.amax(1, keepdim=True) + math.log(SMALLEST_PROBABILITY)
+            logits = torch.where(torch.isneginf(logits), lowest, logits)
         found = {"logits": logits, "label": label.long()}
         return found if index is None else {**found, "index": index.long()}
 
@@ -155,10 +164,36 @@ def _find_labels(found: Mapping[str, Any], outputs: Any, batch: Any) -> Any:
     return None
 
 
-def _are_probabilities(logits: Tensor) -> bool:
+def _are_probabilities(logits: Tensor, tolerance: float) -> bool:
     """Whether all rows are probability distributions, which logits never are by chance."""
     sums = logits.sum(1)
-    return bool((logits >= 0).all() and ((sums - 1).abs() < 1e-3).all())
+    return bool((logits >= 0).all() and ((sums - 1).abs() < tolerance).all())
+
+
+def check_scale(logits: np.ndarray, is_trained: bool) -> None:
+    """Checks that logits are not sigmoid outputs: numbers from 0 to 1, which do not sum to 1.
+
+    Logits of a network that has not learned yet may all be within 0 to 1 by chance if there are few classes, so those
+    are checked only once it has.
+
+    Args:
+        logits: float ``(N, C)``.
+        is_trained: whether they are those of a whole validation, rather than of the first batches.
+
+    Raises:
+        DataError: All of them are within 0 to 1, and they are not all the same.
+    """
+    if not logits.size or not (is_trained or logits.shape[1] >= MIN_CLASSES):
+        return
+    low, high = float(logits.min()), float(logits.max())
+    if 0 <= low < high <= 1:
+        sums = logits.sum(1)
+        raise DataError(
+            f"validation_step returns numbers from {low:.3g} to {high:.3g}, as a sigmoid does, and rows that sum to "
+            f"{sums.min():.3g} to {sums.max():.3g}: neither logits nor probabilities",
+            "return the logits before the sigmoid, or probabilities that sum to 1 (p / p.sum(1, keepdim=True)), or "
+            "select them with AuditCallback(outputs=...); if these are logits, return logits.log_softmax(1)",
+        )
 
 
 def _describe(value: Any) -> str:

@@ -21,6 +21,8 @@ from mlfix_train.errors import RunError, format_list
 COLUMNS = ("sample_id", "split", "label", "pred", "loss", "prob", "label_prob", "margin")
 REQUIRED = ("sample_id", "label", "pred")
 """Columns that any table of predictions needs."""
+SMALLEST_PROBABILITY = 1e-38
+"""Probabilities are raised to this before their logarithm is taken."""
 
 
 def score_logits(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:

@@ -69,8 +69,22 @@ def annotate_row(axes: Axes, row: int, text: str) -> None:
 def label_axes(axes: Axes, x: str, y: str = "") -> None:
     """Labels the axes."""
     style: dict[str, Any] = {"size": 9.5, "color": INK, "family": FONT, "parse_math": False}
-    axes.set_xlabel(fit(x, 9.5, 4.0), **style)
+    axes.set_xlabel(fit(x, 9.5, 5.5), **style)
     axes.set_ylabel(printable(y), **style)
+
+
+def label_percent_axis(axes: Axes, text: str) -> None:
+    """Labels an axis of percentages; where it ends short of 0 or 100, a break marks it and the label says where."""
+    low, high = axes.get_xlim()
+    for place, short in ((0.0, low > 0), (1.0, high < 100)):
+        if short:
+            style: dict[str, Any] = {"size": 9, "color": GREY, "family": FONT, "va": "center", "ha": "center"}
+            axes.text(place, 0.0, "//", transform=axes.transAxes, clip_on=False, **style)
+    if low > 0:
+        text += f"; the axis starts at {low:.3g}%"
+    elif high < 100:
+        text += f"; the axis ends at {high:.3g}%"
+    label_axes(axes, text)
 
 
 def fit(text: str, points: float, inches: float, bold: bool = False) -> str:

@@ -120,5 +120,5 @@ def error_per_label(
     for row, index in enumerate(order):
         chart_style.annotate_row(axes, row, f"n = {counts[index]:,.0f}")
     axes.set_xlim(-1.0, min(101.0, 1.05 * float(intervals.max()) + 1))
-    chart_style.label_axes(axes, "error (%), with 95% Wilson interval")
+    chart_style.label_percent_axis(axes, "error (%), with 95% Wilson interval")
     return chart_style.save(figure, path)

@@ -60,7 +60,7 @@ def arms_histogram(
         chart_style.annotate_row(axes, row, f"{values.mean():.2f} ± {sd}\n{_runs_text(values)}")
     chart_style.label_rows(axes, [text for text, *_ in rows], 9.5)
     axes.set_ylim(len(rows) - 0.45, -0.62)
-    chart_style.label_axes(axes, "error of a run (%); ± standard deviation")
+    chart_style.label_percent_axis(axes, "error of a run (%); ± standard deviation")
     return chart_style.save(figure, path, svg)
 
 
@@ -76,7 +76,7 @@ def _arms_dots(arms: Mapping[str, np.ndarray], path: PathLike, title: str, svg: 
         chart_style.annotate_row(axes, row, f"{values.mean():.2f}  ({_runs_text(values)})")
     chart_style.label_rows(axes, list(arms), 9.5)
     axes.margins(x=0.06)
-    chart_style.label_axes(axes, "error of a run (%)")
+    chart_style.label_percent_axis(axes, "error of a run (%)")
     return chart_style.save(figure, path, svg)
 
 
@@ -118,7 +118,7 @@ def waterfall(result: Mapping[str, Any], path: PathLike, title: str, svg: PathLi
     chart_style.label_rows(axes, [*names, "fixed arm, clean labels"], 9.5)
     low, high = axes.get_xlim()
     axes.set_xlim(low - 0.04 * (high - low), high + 0.04 * (high - low))
-    chart_style.label_axes(axes, "held-out error (%)")
+    chart_style.label_percent_axis(axes, "held-out error (%)")
     return chart_style.save(figure, path, svg)
 
 
@@ -152,5 +152,12 @@ def label_dots(
         chart_style.annotate_row(axes, position, f"{row['before']:.1f} → {row['after']:.1f}%  n = {row['rows']:,}")
     chart_style.label_rows(axes, [str(row["label"]) for row in shown], 8.5)
     axes.set_xlim(-1.06 * limit, 1.06 * limit)
-    chart_style.label_axes(axes, "training effect (points; right of 0 is better)")
+    text = "training effect (points; right of 0 is better"
+    cut = False
+    for position, row in enumerate(shown):
+        for end in (end for end in row["ci95"] or () if abs(end) > 1.06 * limit):
+            arrow = ">" if end > 0 else "<"
+            axes.plot(np.sign(end) * 1.04 * limit, position, arrow, color=GREY, markersize=5, clip_on=False)
+            cut = True
+    chart_style.label_axes(axes, f"{text}; arrows: the interval goes on)" if cut else f"{text})")
     return chart_style.save(figure, path, svg)

@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
+from torch.utils.data import ConcatDataset
 
 from mlfix_train.data.pixels.decode import GREY, UnreadableImage, decode_image, fit_square
 from mlfix_train.errors import DataError, format_list
@@ -124,30 +126,64 @@ def _to_uint8(image: Any, row: int) -> np.ndarray:
     return np.repeat(array, 3, axis=2) if array.shape[-1] == 1 else array
 
 
+def is_made_of_others(dataset: Any) -> bool:
+    """Returns whether a dataset consists of rows of others, like ``Subset`` and ``ConcatDataset``."""
+    return _is_subset(dataset) or isinstance(dataset, ConcatDataset)
+
+
 def dataset_samples(dataset: Any) -> tuple[list[str], list[str], list[str]] | None:
     """Returns ids, image files and class names of a dataset like ``torchvision.datasets.ImageFolder``, or ``None``.
 
-    Ids are paths relative to the dataset's ``root``. A ``Subset`` of one, or of a subset, will do.
+    Ids are paths relative to the dataset's ``root``. A ``Subset`` or ``ConcatDataset`` of such will do, to any depth;
+    with several roots, ids are relative to the folder that contains them all. Class names are empty if parts differ.
     """
-    rows = getattr(dataset, "indices", None)
-    if rows is not None and hasattr(dataset, "dataset"):
-        whole = dataset_samples(dataset.dataset)
-        if whole is None:
+    paths, roots = _image_files(dataset), [str(root) for root in dataset_roots(dataset)]
+    if paths is None:
+        return None
+    if len(roots) > 1:
+        root = Path(os.path.commonpath([os.path.abspath(one) for one in roots]))
+        ids = [Path(os.path.abspath(path)).relative_to(root).as_posix() for path in paths]
+    else:
+        root = Path(*roots)
+        ids = [Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else path for path in paths]
+    return ids, paths, dataset_classes(dataset)
+
+
+def dataset_roots(dataset: Any) -> list[Path]:
+    """Returns the folders of the images of an ``ImageFolder``, or of those that a dataset is made of."""
+    if is_made_of_others(dataset):
+        return list(dict.fromkeys(root for part in _parts(dataset) for root in dataset_roots(part)))
+    return [Path(str(dataset.root))] if _image_files(dataset) is not None and hasattr(dataset, "root") else []
+
+
+def dataset_classes(dataset: Any) -> list[str]:
+    """Returns the ``classes`` of a dataset, or of its parts; empty if they are unknown, or differ between parts."""
+    if is_made_of_others(dataset):
+        found = [dataset_classes(part) for part in _parts(dataset)]
+        return found[0] if found and all(one == found[0] for one in found) else []
+    classes = getattr(dataset, "classes", None)
+    return [str(name) for name in classes] if isinstance(classes, (list, tuple)) else []
+
+
+def _is_subset(dataset: Any) -> bool:
+    return hasattr(dataset, "dataset") and getattr(dataset, "indices", None) is not None
+
+
+def _parts(dataset: Any) -> list[Any]:
+    return [dataset.dataset] if _is_subset(dataset) else list(dataset.datasets)
+
+
+def _image_files(dataset: Any) -> list[str] | None:
+    """Returns the image file of each row, if they are known."""
+    if is_made_of_others(dataset):
+        files = [_image_files(part) for part in _parts(dataset)]
+        known = [paths for paths in files if paths is not None]
+        if len(known) < len(files):
             return None
-        ids, paths, classes = whole
-        return [ids[int(row)] for row in rows], [paths[int(row)] for row in rows], classes
-    samples, names = getattr(dataset, "samples", None), getattr(dataset, "classes", None)
-    if not isinstance(samples, list) or not samples or not names:
+        return [known[0][int(row)] for row in dataset.indices] if _is_subset(dataset) else [*chain(*known)]
+    samples = getattr(dataset, "samples", None)
+    if not isinstance(samples, list) or not samples or not dataset_classes(dataset):
         return None
     if not isinstance(samples[0], tuple) or len(samples[0]) != 2 or not isinstance(samples[0][0], (str, os.PathLike)):
         return None
-    paths, root = [str(path) for path, _ in samples], Path(str(getattr(dataset, "root", "")))
-    ids = [Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else path for path in paths]
-    return ids, paths, [str(name) for name in names]
-
-
-def dataset_root(dataset: Any) -> Path | None:
-    """Returns the folder of the images of an ``ImageFolder`` or a subset of one, or ``None``."""
-    while hasattr(dataset, "dataset") and hasattr(dataset, "indices"):
-        dataset = dataset.dataset
-    return Path(str(dataset.root)) if dataset_samples(dataset) is not None and hasattr(dataset, "root") else None
+    return [str(path) for path, _ in samples]

@@ -46,8 +46,8 @@ def log_audit(tracker: Tracker, audit: Audit, pictures: Sequence[Picture], folde
     tracker.log_pictures(pictures)
     if audit.pixels is not None:
         log_ranking(tracker, audit.ranking, audit.images, IMAGES_PER_TABLE)
-    rows = [[one.kind, one.name, len(one.rows), one.expected, one.screen] for one in audit.slices]
-    tracker.log_table("audit/slices", ["kind", "name", "samples", "suspicion", "first screen"], rows)
+    rows = [[one.kind, one.name, len(one.rows), one.expected, one.screen, one.score] for one in audit.slices]
+    tracker.log_table("audit/slices", ["kind", "name", "samples", "suspicion", "first screen", "score"], rows)
     figures = {"audit/ranked": about["ranked"], "audit/issues": about["issues"]}
     estimates = about["estimates"]
     if estimates:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from mlfix_train.audit.reporting import charts
 from mlfix_train.audit.reporting.panels import Tile, draw_panel, save_panel
+from mlfix_train.audit.reporting.text import cut_middle
 from mlfix_train.audit.scores.slices import Slice, first_slices, rank_slices, slug
 
 ImageSource = Callable[[list[str]], np.ndarray]
@@ -22,10 +23,13 @@ SECTIONS = {
     "label": "suspicious labels",
     "slice": "your slices",
     "duplicates": "near-duplicates",
+    "fault": "other faults",
 }
 """Section of a tracker for the panels of each kind of slice."""
 MAX_TILES = 108
 """Number of samples on a panel."""
+KEY_LABEL = 40
+"""Characters of a label in the name of a picture; trackers cut long names at their ends, where labels differ."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +41,20 @@ class Picture:
     caption: str
 
 
-def tiles_of(ranking: pd.DataFrame, images: ImageSource, marks: Mapping[str, str] | None = None) -> list[Tile]:
-    """Returns a tile for each row of a ranking: given and suggested label, suspicion, loss, and fix."""
-    columns = ("sample_id", "given_label", "suggested_label", "suspicion", "loss")
+def tiles_of(
+    ranking: pd.DataFrame,
+    images: ImageSource,
+    marks: Mapping[str, str] | None = None,
+    captions: Sequence[str] | None = None,
+) -> list[Tile]:
+    """Returns a tile for each row of a ranking: given and suggested label, suspicion, loss (or a caption), and fix."""
+    columns = ("sample_id", "given_label", "suggested_label", "suspicion")
     rows = zip(images(ranking["sample_id"].tolist()), *(ranking[name].tolist() for name in columns), strict=True)
     fixes = marks or {}
+    lines = [f"loss {loss:.2f}" for loss in ranking["loss"]] if captions is None else captions
     return [
-        Tile(image, str(given), str(suggested), min(max(suspicion, 0.0), 1.0), f"loss {loss:.2f}", fixes.get(sample))
-        for image, sample, given, suggested, suspicion, loss in rows
+        Tile(image, str(given), str(suggested), min(max(suspicion, 0.0), 1.0), caption, fixes.get(sample))
+        for caption, (image, sample, given, suggested, suspicion) in zip(lines, rows, strict=True)
     ]
 
 
@@ -83,33 +93,47 @@ def draw_audit(
     for number, one in enumerate(chosen, start=1):
         rows = ranking.iloc[one.rows]
         path = folder / f"{number:02d}-{slug(one.name)}.png"
-        _draw_panel(rows, images, path, slice_title(one), title, marks, order)
-        mean = one.expected / max(len(rows), 1)
-        caption = f"{slice_title(one)}: {len(rows):,} samples, suspicion {mean:.2f} on average"
-        pictures.append(Picture(_picture_key(one), path, caption))
+        if one.kind == "fault":
+            _draw_fault(one, rows, images, path, title, marks)
+            caption = f"{slice_title(one, KEY_LABEL)}: {len(rows):,} samples. {one.description}"
+        else:
+            _draw_panel(rows, images, path, slice_title(one), title, marks, order)
+            mean = one.expected / max(len(rows), 1)
+            caption = f"{slice_title(one, KEY_LABEL)}: {len(rows):,} samples, suspicion {mean:.2f} on average"
+        key = _picture_key(one)
+        key = key if all(key != picture.key for picture in pictures) else f"{key} ({number})"
+        pictures.append(Picture(key, path, caption))
     losses = ranking["loss"].to_numpy(dtype=np.float64)
-    wrong = (ranking["predicted_label"] != ranking["given_label"]).to_numpy()
+    predicted = ranking["predicted_label"]
+    wrong = ((predicted != ranking["given_label"]) & (predicted != "")).to_numpy()
     histogram = charts.loss_histogram(losses, wrong, folder / "loss.png", f"Loss of every held-out sample, {title}")
+    pictures.append(Picture("audit/loss of every sample", histogram, "loss of every held-out sample"))
+    if ranking["disagreement"].isna().any():  # predictions are unknown
+        (folder / "errors.png").unlink(missing_ok=True)
+        return pictures
     by_label = ranking.groupby("given_label")["disagreement"].agg(["mean", "size"])
     percent, counts = 100 * by_label["mean"].to_numpy(), by_label["size"].to_numpy()
     headline = f"Held-out error by given label, {title}"
     errors = charts.error_per_label(list(by_label.index), percent, counts, folder / "errors.png", headline)
-    pictures.append(Picture("audit/loss of every sample", histogram, "loss of every held-out sample"))
     pictures.append(Picture("audit/error by label", errors, "held-out error by given label"))
     return pictures
 
 
-def slice_title(one: Slice) -> str:
-    """Returns the headline of a slice."""
+def slice_title(one: Slice, limit: int = 10_000) -> str:
+    """Returns the headline of a slice, its labels cut in the middle to ``limit`` characters."""
     if one.kind == "pair":
-        given, _, suggested = one.name.partition(" → ")
+        given, suggested = (cut_middle(label, limit) for label in one.name.split(" → ", 1))
         return f"Given {given}, suggested {suggested}"
-    return {"label": f"Given {one.name}", "duplicates": f"Near-duplicates, {one.name}"}.get(one.kind, one.name)
+    name = cut_middle(one.name, limit)
+    if one.kind == "fault":
+        name = name if one.score == "overlap" else f"{name[:1].upper()}{name[1:]}"
+        return f"{name}: {one.score} from {one.threshold:.2f}"
+    return {"label": f"Given {name}", "duplicates": f"Near-duplicates, {name}"}.get(one.kind, name)
 
 
 def _picture_key(one: Slice) -> str:
     """Returns the name of a slice in a tracker: a section for its kind, then the labels that it shows."""
-    name = re.sub(r"[^-+ ,()→\w]+", "-", slice_title(one))
+    name = re.sub(r"[^-+ ,()→…\w]+", "-", slice_title(one, KEY_LABEL))
     return f"{SECTIONS[one.kind]}/{name}"
 
 
@@ -132,3 +156,15 @@ def _draw_panel(
     tiles = tiles_of(shown, images, marks)
     tiles += [tiles[-1]] * (count - len(tiles)) if tiles else []
     return save_panel(draw_panel(tiles, headline, f"{title}, {note}", max_tiles=MAX_TILES), path)
+
+
+def _draw_fault(
+    one: Slice, rows: pd.DataFrame, images: ImageSource, path: Path, title: str, marks: Mapping[str, str] | None
+) -> Path:
+    """Draws the worst samples of a fault, with their scores; the note of the panel still counts all of them."""
+    shown = rows.head(MAX_TILES)
+    values = [] if one.values is None else one.values[: len(shown)].tolist()
+    captions = [f"{one.score.replace('_', ' ')} {value:.3g}" for value in values]
+    tiles = tiles_of(shown, images, marks, captions)
+    tiles += [tiles[-1]] * (len(rows) - len(tiles)) if tiles else []
+    return save_panel(draw_panel(tiles, slice_title(one), f"{title}, worst first", max_tiles=MAX_TILES), path)

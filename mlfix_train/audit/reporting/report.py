@@ -1,4 +1,4 @@
-"""The audit as one self-contained HTML page: overview, worst samples, slices, confusions, labels, near-duplicates.
+"""The audit as one self-contained HTML page: overview, worst samples, slices, confusions, labels, other faults.
 
 The page holds its data as JSON and its images as sprite sheets, opens from disk, and draws only what is in view. Its
 looks and its script are in ``templates/report.*``.
@@ -22,6 +22,7 @@ from PIL import Image, features
 from mlfix_train.audit.reporting.panels import fit_image
 from mlfix_train.audit.reporting.pictures import ImageSource, slice_title
 from mlfix_train.audit.reporting.templates import FOLDER, render
+from mlfix_train.audit.reporting.text import next_step
 from mlfix_train.audit.scores.registry import SCORES
 from mlfix_train.audit.scores.slices import Slice
 from mlfix_train.data.files.atomic import atomic_path
@@ -36,7 +37,7 @@ MIN_SIDE, MAX_SIDE = 32, 64
 """Side of a tile on a sprite sheet, px."""
 WORST, PER_LABEL, TYPICAL = 600, 18, 9
 """Number of samples shown of the whole ranking, and of each label: the most suspicious and the most typical."""
-SLICE_LIMITS = {"slice": (None, 60), "duplicates": (150, 12), "pair": (400, 24)}
+SLICE_LIMITS = {"fault": (60, 36), "slice": (None, 60), "duplicates": (150, 12), "pair": (400, 24)}
 """Kind of slice to the number of slices shown (``None``: all), and of samples of each; in order of precedence."""
 MATRIX_LABELS = 40
 """Number of labels in the confusion matrix."""
@@ -81,6 +82,7 @@ def write_report(
         "type": media_type,
         "sheets": len(sheets),
         "notes": list(notes),
+        "next": next_step(about),
         "sorted": by_sorting,
     }
     script = (FOLDER / "report.js").read_text(encoding="utf-8")
@@ -123,7 +125,8 @@ class _PageData:
             for kind, (n_slices, n_samples) in SLICE_LIMITS.items()
             for one in self.by_kind[kind][:n_slices]
         }
-        differs = (ranking["predicted_label"] != ranking["given_label"]).to_numpy()
+        predicted = ranking["predicted_label"]
+        differs = ((predicted != ranking["given_label"]) & (predicted != "")).to_numpy()
         issues = ranking["is_label_issue"].to_numpy(dtype=bool)
         self.labels = []
         for one in self.by_kind["label"]:
@@ -139,6 +142,7 @@ class _PageData:
                 "samples": len(one.rows),
                 "expected": round(one.expected, 3),
                 "tiles": shown[id(one)],
+                **({} if one.values is None else {"fault": one.name, "values": _values(one, len(shown[id(one)]))}),
             }
             for one in slices
             if id(one) in shown
@@ -191,6 +195,11 @@ class _PageData:
             if first in number and second in number
         ]
         return names, cells
+
+
+def _values(one: Slice, count: int) -> list[float | None]:
+    """Returns the scores of the first samples of a fault; tiles are only ever left out at the end."""
+    return [] if one.values is None else [_four_digits(value) for value in one.values[:count].tolist()]
 
 
 def _four_digits(value: float) -> float | None:

@@ -1,14 +1,18 @@
-"""Labels as drawn text: measured, shortened so that they stay distinct, and safe whatever characters they contain."""
+"""Text of reports: labels that are measured, shortened so that they stay distinct, and safe to draw; the next step."""
 
 import functools
 import itertools
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from PIL import ImageFont
+
+JUDGED = 100
+"""Samples to judge before the number of wrong labels can be told."""
 
 
 def _font_file(bold: bool = False) -> Path:
@@ -64,6 +68,14 @@ def shorten(text: str, width_px: float, font: ImageFont.FreeTypeFont, tail: floa
     return cut(low) if low or font.getlength("…") <= width_px else ""
 
 
+def cut_middle(text: str, limit: int) -> str:
+    """Returns ``text`` in at most ``limit`` characters: its two ends around an ellipsis, where labels differ."""
+    if len(text) <= limit:
+        return text
+    end = round(0.6 * (limit - 1))
+    return f"{text[: limit - 1 - end]}…{text[len(text) - end :]}"
+
+
 def shorten_all(texts: Iterable[str], width_px: float, font: ImageFont.FreeTypeFont) -> dict[str, str]:
     """Returns the short form of each text; where several would look the same, they are cut elsewhere."""
     short = {text: shorten(text, width_px, font) for text in dict.fromkeys(texts)}
@@ -87,3 +99,27 @@ def shorten_all(texts: Iterable[str], width_px: float, font: ImageFont.FreeTypeF
                 if len({short[text] for text in group}) == len(group):
                     break
     return short
+
+
+def next_step(about: Mapping[str, Any]) -> str:
+    """Returns in a sentence or two what to do after an audit: the first line of the report and of the summary.
+
+    Args:
+        about: the content of ``audit.json``, see :attr:`mlfix_train.audit.audit.Audit.about`.
+    """
+    estimates, ranked = about.get("estimates") or {}, int(about["ranked"])
+    if estimates.get("clear"):
+        found = estimates["review_yield"]
+        if not found["stop_rank"]:
+            return "No label stands out as wrong. Judge a random sample on the review page to be sure."
+        samples = "the first sample" if found["stop_rank"] == 1 else f"the first {found['stop_rank']:,} samples"
+        return (
+            f"Review {samples} of the ranking: about {found['expected_found']:,.0f} of the "
+            f"{estimates['wrong']:,.0f} wrong labels expected are among them."
+        )
+    if ranked <= JUDGED:
+        return "Review the whole ranking from the top: it is short."
+    return (
+        f"Judge the sample of {JUDGED} that the review page draws, then review from the top: how many labels are "
+        "wrong, and how far down to go, can't be told before."
+    )

@@ -5,10 +5,10 @@ The first line of ``journal.jsonl`` identifies the file. Each further line is an
 
 - ``mark``: ``marks`` is a list of ``[sample_id, given label, new label]``; the new label is ``invalid``, or ``null``
   where a mark was removed;
-- ``review``: the samples ``sample_ids`` were marked as reviewed (``random_ids``: as part of the random sample);
+- ``review``: the samples ``sample_ids`` were marked as reviewed (``random_ids``: as part of the sample to judge);
 - ``undo``, ``redo``: as ``mark`` or ``review``; ``target`` is the revision that was undone or redone;
 - ``import``: ``marks`` from a fixes file, each with reviewer, time and note; ``source`` names the file;
-- ``draw``: ``sample_ids`` were added to the random sample.
+- ``draw``: ``sample_ids`` were added to the sample to judge.
 
 ``request_id`` is that of the request that caused an entry, if it had one.
 """

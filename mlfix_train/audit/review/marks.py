@@ -70,9 +70,9 @@ class MarkStore:
         self.marks = np.full(n, NONE, np.int32)  # code of a label, INVALID_CODE, or NONE
         self.revisions = np.zeros(n, np.int64)  # revision that last changed each sample, 0 for none
         self.group_reviewed = np.zeros(n, bool)  # whether a group with the sample was marked as reviewed
-        self.random_reviewed = np.zeros(n, bool)  # the same in the random sample
+        self.random_reviewed = np.zeros(n, bool)  # the same in the sample to judge
         self.authors: dict[int, Author] = {}  # of the samples that are or were marked, by row
-        self.drawn: list[int] = []  # rows of the random sample, in order
+        self.drawn: list[int] = []  # rows of the sample to judge, in order
         self.sources: set[str] = set()  # fixes files that were imported
         self.requests: dict[str, list[int]] = {}  # ids of answered requests, with the rows they touched
         self.missing: set[str] = set()  # ids that the journal marks and the data no longer have
@@ -126,7 +126,7 @@ class MarkStore:
     ) -> Outcome:
         """Records that samples were reviewed: those without a mark have the right label.
 
-        ``random``: whether they were reviewed in the random sample; for the other arguments see :meth:`mark`.
+        ``random``: whether they were reviewed in the sample to judge; for the other arguments see :meth:`mark`.
         """
         with self.lock:
             if request_id in self.requests:
@@ -139,7 +139,7 @@ class MarkStore:
             return Outcome(reviewed=new)
 
     def draw(self, rows: Sequence[int], reviewer: str) -> None:
-        """Adds rows to the random sample."""
+        """Adds rows to the sample to judge."""
         with self.lock:
             self._record("draw", reviewer, sample_ids=self._ids(rows))
 
@@ -166,7 +166,11 @@ class MarkStore:
             else:
                 more = {"sample_ids": self._ids(last.reviewed), "random_ids": self._ids(last.random)}
             self._record(action, reviewer, request_id, target=last.revision, **more)
-            message = "" if moves or not last.moves else f"Nothing left to {action}: it was changed since."
+            message = (
+                ""
+                if moves or not last.moves
+                else f"Nothing to {action}: these marks were changed again in the meantime."
+            )
             return Outcome([move.row for move in moves], conflicts, last.reviewed, message)
 
     def steps(self, reviewer: str) -> tuple[int, int]:

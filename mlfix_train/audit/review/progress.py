@@ -3,13 +3,15 @@
 A sample is **reviewed** when it was on the screen, is in a group marked as reviewed, or is marked. Shapes: N samples.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,9 +22,11 @@ from mlfix_train.audit.review.samples import Samples
 from mlfix_train.audit.scores.estimates import STOP_PROBABILITY
 from mlfix_train.data.files.atomic import atomic_path
 
+if TYPE_CHECKING:
+    from mlfix_train.audit.review.calibration import CalibratedReview
+
 log = logging.getLogger(__name__)
 
-PRIOR_COUNT = 5.0  # weight of the audit's estimate against what is found, as a number of wrong labels
 RECENT = 200
 """Reviewed samples before the share of marked ones is used, and samples that it is taken over without an audit."""
 WINDOW, SLOT = 600.0, 15.0
@@ -37,7 +41,7 @@ class SeenLog:
     def __init__(self, path: Path, samples: Samples) -> None:
         self.samples = samples
         self.seen = np.zeros(len(samples), bool)
-        self.seen_in_random = np.zeros(len(samples), bool)  # seen and scrolled past in the random sample
+        self.seen_in_random = np.zeros(len(samples), bool)  # seen and scrolled past in the sample to judge
         self.order: list[int] = []  # rows in the order in which they were first seen
         content = path.read_bytes() if path.exists() else b""
         for number, line in enumerate(content.split(b"\n"), start=1):
@@ -55,7 +59,7 @@ class SeenLog:
             append_line(self._file, sync=False)
 
     def add(self, rows: Sequence[int], random: bool = False) -> list[int]:
-        """Records that rows were on the screen (``random``: in the random sample), and returns those not seen before.
+        """Records that rows were on the screen (``random``: in the sample to judge), and returns those not seen before.
 
         Raises:
             OSError: It could not be written; nothing is recorded.
@@ -108,8 +112,17 @@ def reviewed_mask(store: MarkStore, seen: np.ndarray) -> np.ndarray:
     return np.asarray(seen | store.group_reviewed | store.is_marked)
 
 
-def summarize(samples: Samples, store: MarkStore, seen_log: SeenLog, pace: Pace) -> dict[str, Any]:
+def summarize(
+    samples: Samples, store: MarkStore, seen_log: SeenLog, pace: Pace, calibrated: CalibratedReview | None = None
+) -> dict[str, Any]:
     """Summarizes the progress of a review.
+
+    Args:
+        samples: of the review.
+        store: its marks.
+        seen_log: samples that were on the screen.
+        pace: of the reviewer.
+        calibrated: what the judgements say about all labels.
 
     Returns:
         A dict with
@@ -117,11 +130,17 @@ def summarize(samples: Samples, store: MarkStore, seen_log: SeenLog, pace: Pace)
         - ``samples``, ``reviewed``, ``marked``, ``invalid``: numbers of samples;
         - ``per_minute``: samples seen and samples marked per minute;
         - ``marked_percent``: of the reviewed samples, ``None`` before any;
-        - ``expected``: wrong labels the audit expected among the reviewed, ``None`` unless suspicion is calibrated;
-        - ``remaining``: wrong labels expected among the rest, corrected by how the marks compare with ``expected``;
+        - ``expected``: wrong labels expected among the reviewed before they were, ``None`` unless suspicion is
+          calibrated;
+        - ``remaining``: wrong labels expected among the rest, by the judgements, else by the audit;
         - ``worth_reviewing``: samples of the rest whose label is wrong with a probability of at least 5%;
         - ``keep_going``: ``True``, ``False``, or ``None`` where it is not known; ``message``: that in a sentence;
-        - ``random_sample``: see :func:`error_rate`.
+        - ``random_sample``: the sample to judge: ``drawn``, ``reviewed``, ``wrong``; and what it says about all labels:
+          ``rate`` (percent), ``interval`` (95%, percent) and ``wrong_in_all`` (the interval as numbers of samples);
+          ``None`` if none was drawn;
+        - ``estimate``: what the judgements say, ``None`` before there are enough: ``judged``, ``judged_wrong``,
+          ``samples``, ``wrong``, ``interval``, ``share`` and ``share_interval`` (percent), and ``stop_rank``, down to
+          which at least 1 in 20 is expected to be wrong (``None`` without an audit).
     """
     marked = store.is_marked
     reviewed = reviewed_mask(store, seen_log.seen)
@@ -133,16 +152,24 @@ def summarize(samples: Samples, store: MarkStore, seen_log: SeenLog, pace: Pace)
         "invalid": int((store.marks == INVALID_CODE).sum()),
         "per_minute": [round(rate, 1) for rate in pace.rates()],
         "marked_percent": round(100 * n_marked / n_reviewed, 2) if n_reviewed else None,
-        **dict.fromkeys(("expected", "remaining", "worth_reviewing", "keep_going")),
+        **dict.fromkeys(("expected", "remaining", "worth_reviewing", "keep_going", "estimate")),
         "random_sample": error_rate(store, seen_log.seen_in_random),
     }
-    if samples.calibrated:
+    if calibrated is not None:
+        probability = np.nan_to_num(calibrated.probability)
+        left = ~(reviewed | calibrated.judged | marked)
+        worth = int((probability[left] >= STOP_PROBABILITY).sum())
+        progress["estimate"] = _summarize_estimate(calibrated)
+        progress |= {
+            "expected": round(float(probability[reviewed].sum()), 1),
+            "remaining": max(round(calibrated.estimate.wrong - int(marked[samples.rank >= 0].sum()), 1), 0.0),
+            "worth_reviewing": worth,
+            "keep_going": worth > 0,
+        }
+    elif samples.calibrated:
         suspicion = np.nan_to_num(samples.suspicion.astype(np.float64))
         expected = float(suspicion[reviewed].sum())
-        # Until something was marked, or a group marked as reviewed, seen samples are no evidence about the audit.
-        has_evidence = (n_marked > 0 and n_reviewed >= RECENT) or bool(store.group_reviewed.any())
-        factor = (n_marked + PRIOR_COUNT) / (expected + PRIOR_COUNT) if has_evidence else 1.0
-        rest = np.minimum(suspicion[~reviewed] * factor, 1)
+        rest = suspicion[~reviewed]
         worth = int((rest >= STOP_PROBABILITY).sum())
         progress |= {
             "expected": round(expected, 1),
@@ -152,8 +179,35 @@ def summarize(samples: Samples, store: MarkStore, seen_log: SeenLog, pace: Pace)
         }
     elif n_reviewed >= RECENT and len(seen_log.order) >= RECENT:
         progress["keep_going"] = bool(marked[seen_log.order[-RECENT:]].mean() >= STOP_PROBABILITY)
+    drawn, found = progress["random_sample"], progress["estimate"]
+    if drawn is not None and (samples.rank >= 0).any():  # the sample is stratified by rank: its own rate is not theirs
+        rate, interval, wrong_in_all = None, None, None
+        if found is not None:
+            rate, interval = found["share"], found["share_interval"]
+            wrong_in_all = [int(np.floor(found["interval"][0])), int(np.ceil(found["interval"][1]))]
+        progress["random_sample"] = {**drawn, "rate": rate, "interval": interval, "wrong_in_all": wrong_in_all}
+    elif drawn is not None and drawn["interval"]:
+        progress["estimate"] = {
+            **{"judged": drawn["reviewed"], "judged_wrong": drawn["wrong"], "samples": len(samples)},
+            **{"wrong": round(drawn["rate"] * len(samples) / 100, 1), "interval": drawn["wrong_in_all"]},
+            **{"share": drawn["rate"], "share_interval": drawn["interval"], "stop_rank": None},
+        }
     progress["message"] = _message(progress)
     return progress
+
+
+def _summarize_estimate(calibrated: CalibratedReview) -> dict[str, Any]:
+    estimate, n = calibrated.estimate, int(np.isfinite(calibrated.probability).sum())
+    return {
+        "judged": estimate.judged,
+        "judged_wrong": estimate.judged_wrong,
+        "samples": n,
+        "wrong": estimate.wrong,
+        "interval": estimate.interval,
+        "share": estimate.share,
+        "share_interval": [round(100 * end / n, 3) for end in estimate.interval],
+        "stop_rank": estimate.review_yield["stop_rank"],
+    }
 
 
 def _message(progress: dict[str, Any]) -> str:
@@ -173,10 +227,10 @@ def _message(progress: dict[str, Any]) -> str:
 
 
 def error_rate(store: MarkStore, seen_in_random: np.ndarray) -> dict[str, Any] | None:
-    """Estimates the error rate of the data set from the random sample, without bias.
+    """Estimates the error rate of the data set from a random sample that was not stratified, without bias.
 
-    Samples reviewed elsewhere, for their suspicion, do not count. A sample counts once it was scrolled past or
-    marked as reviewed in the random sample, and only before the first that was not.
+    Samples reviewed elsewhere do not count. A sample counts once it was scrolled past or marked as reviewed in the
+    view of the sample, and only before the first that was not.
 
     Returns:
         ``drawn``, ``reviewed``, ``wrong``, ``rate`` (percent), ``interval`` (95%, exact: Clopper and Pearson 1934;
@@ -201,8 +255,8 @@ def error_rate(store: MarkStore, seen_in_random: np.ndarray) -> dict[str, Any] |
     return estimate | {"wrong_in_all": [int(np.floor(low * n_samples)), int(np.ceil(high * n_samples))]}
 
 
-def draw_random(n_samples: int, drawn: Sequence[int], count: int, seed: int) -> list[int]:
-    """Draws up to ``count`` further rows for the random sample, without repeats; deterministic for a seed."""
+def draw_random(n_samples: int, drawn: Sequence[int], count: int, seed: int = 0) -> list[int]:
+    """Draws up to ``count`` further rows at random, without repeats; deterministic for a seed."""
     permutation = np.random.default_rng([seed, n_samples]).permutation(n_samples)
     rows: list[int] = permutation[~np.isin(permutation, drawn)][:count].tolist()
     return rows

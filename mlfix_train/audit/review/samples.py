@@ -15,6 +15,8 @@ from mlfix_train.data.samples import COLUMNS as TABLE_COLUMNS
 from mlfix_train.data.samples import label_list
 
 NONE = -1  # code of a missing label, row or mark
+FAULT = "other faults"
+"""Column of the faults that the audit found beside wrong labels; a view that groups by it shows only these samples."""
 N_TYPICAL = 8  # typical images of each label
 N_CANDIDATES = 64
 """Typical images are chosen from this many of the least suspicious samples of a label (or a quarter, if more)."""
@@ -37,10 +39,11 @@ class Samples:
     predicted: np.ndarray  # codes of the labels predicted by held-out models, NONE outside the audit
     suggested: np.ndarray  # codes of the labels that the audit suggests; the given label where it agrees
     suspicion: np.ndarray  # 0 to 1, higher is more likely wrong; NaN outside the audit
+    rank: np.ndarray  # int32, by falling suspicion from 0; NONE outside the audit
     is_label_issue: np.ndarray  # bool, whether the audit flags the label
     calibrated: bool  # whether suspicion is a probability, so that its sum estimates a number of wrong labels
     groups: np.ndarray  # codes of the photo or track
-    columns: dict[str, tuple[np.ndarray, list[str]]]  # metadata: name to codes and the text of each code
+    columns: dict[str, tuple[np.ndarray, list[str]]]  # metadata and FAULT: name to codes and the text of each code
     scores: dict[str, np.ndarray]  # single scores of the audit by name
     position: np.ndarray | None = None  # in the visual order of all images
     label_position: np.ndarray | None = None  # in the visual order of the label's images
@@ -78,7 +81,8 @@ class Samples:
     def details(self, row: int) -> Mapping[str, float | str]:
         """Returns the scores and metadata of one sample, in the order of the table."""
         scores = {name: float(f"{values[row]:.4g}") for name, values in self.scores.items() if np.isfinite(values[row])}
-        return {**scores, **{name: texts[codes[row]] for name, (codes, texts) in self.columns.items()}}
+        texts = {name: texts[codes[row]] for name, (codes, texts) in self.columns.items() if texts[codes[row]]}
+        return {**scores, **texts}
 
 
 def make_samples(
@@ -112,17 +116,32 @@ def make_samples(
         predicted=encode(ranked["predicted_label"]),
         suggested=encode(ranked["suggested_label"]),
         suspicion=_floats(ranked["suspicion"]),
+        rank=_ranks(ranking, ranked),
         is_label_issue=ranked["is_label_issue"].eq(True).to_numpy(dtype=bool),
         calibrated=calibrated and ranking is not None,
         groups=pd.factorize(table["group"])[0].astype(np.int32),
         columns=_metadata(table),
         scores={str(name): _floats(numeric[name]) for name in numeric if name not in NOT_SCORES},
     )
+    if "fault" in ranked and ranked["fault"].fillna("").ne("").any():
+        codes, texts = pd.factorize(ranked["fault"].fillna("").astype(str), sort=False)
+        samples.columns = {FAULT: (codes.astype(np.int32), list(texts)), **samples.columns}
     if order is not None:
         placed = order.reindex(table.index)
         samples.position, samples.label_position = _positions(placed["position"]), _positions(placed["label_position"])
         samples.outlier_score = _floats(placed["label_outlier_score"].fillna(placed["outlier_score"]))
     return samples
+
+
+def _ranks(ranking: pd.DataFrame | None, ranked: pd.DataFrame) -> np.ndarray:
+    """Returns the place of each sample in the ranking, equally suspicious ones as there; int32, from 0."""
+    ranks = np.full(len(ranked), NONE, np.int32)
+    if ranking is not None:
+        suspicion = pd.to_numeric(ranked["suspicion"], errors="coerce").to_numpy(np.float64)
+        place = pd.Index(ranking["sample_id"].drop_duplicates()).get_indexer(ranked.index)
+        order = np.lexsort((place, -suspicion))[: np.isfinite(suspicion).sum()]  # NaN comes last
+        ranks[order] = np.arange(len(order))
+    return ranks
 
 
 def _floats(values: pd.Series) -> np.ndarray:

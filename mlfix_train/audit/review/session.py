@@ -12,7 +12,7 @@ import threading
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ import pandas as pd
 
 from mlfix_train.audit.review import requests
 from mlfix_train.audit.review import sprites as sheets
+from mlfix_train.audit.review.calibration import CalibratedReview, Calibrator
 from mlfix_train.audit.review.fixes_file import FixesFile, open_fixes
 from mlfix_train.audit.review.journal import Journal
 from mlfix_train.audit.review.marks import Author, MarkStore, Outcome
-from mlfix_train.audit.review.progress import Pace, ReviewerStates, SeenLog, draw_random, reviewed_mask, summarize
+from mlfix_train.audit.review.progress import Pace, ReviewerStates, SeenLog, reviewed_mask, summarize
 from mlfix_train.audit.review.requests import RequestError
 from mlfix_train.audit.review.samples import N_TYPICAL, NONE, Samples, make_samples, typical_images
 from mlfix_train.audit.review.sprites import Sprites
@@ -37,7 +38,7 @@ from mlfix_train.errors import DataError, MlfixError, did_you_mean
 log = logging.getLogger(__name__)
 
 N_SUGGESTIONS = 9  # labels suggested for a group, one per digit key
-DRAW_COUNT = 200  # samples drawn at a time for the random sample
+DRAW_COUNT = 100  # samples drawn at a time for the sample to judge
 LABELS_PER_SHEET = 32  # labels whose typical images share a sheet, one label per line
 MAX_VIEWS = 24  # views kept in memory
 REQUESTS = (
@@ -70,6 +71,7 @@ class ReviewSession:
         self.fixes_path = self.fixes.path
         self.reviewer_states = ReviewerStates(self.fixes_path.with_name("reviewer_state.json"))
         self.typical = typical_images(self.samples)
+        self.calibrator = Calibrator(self.samples, self.store, self.seen_log)
         self._paces: defaultdict[str, Pace] = defaultdict(Pace)  # by reviewer
         self._views: OrderedDict[str, View] = OrderedDict()
         self._views_lock = threading.Lock()
@@ -160,9 +162,24 @@ class ReviewSession:
             "sizes": np.diff(view.starts).tolist(),
             "given": view.given.tolist(),
             "other": view.other.tolist(),
-            "expected": [round(float(value), 2) for value in view.expected],
+            **self._expected(view, self.calibrator.calibrated()),
             **self._group_counts(view),
         }
+
+    def _expected(self, view: View, calibrated: CalibratedReview | None) -> Response:
+        """Returns the wrong labels expected in each group of a view, and their intervals where there are any."""
+        if calibrated is None:
+            return {"expected": [round(float(value), 2) for value in view.expected], "intervals": None}
+        count, rows = len(view.names), view.rows
+        expected = np.bincount(view.group_of, np.nan_to_num(calibrated.probability[rows]), count)
+        intervals: list[list[float] | None] = [None] * count
+        is_whole = view.spec == replace(ViewSpec(), group_order=view.spec.group_order, sort_by=view.spec.sort_by)
+        if is_whole:  # each group holds all samples of a label
+            for group, code in enumerate(view.given.tolist()):
+                row = calibrated.estimate.labels.get(self.samples.label(code))
+                if row is not None:
+                    expected[group], intervals[group] = row["wrong"], row["interval"]
+        return {"expected": [round(float(value), 2) for value in expected], "intervals": intervals}
 
     def _group_counts(self, view: View) -> Response:
         """Returns how many samples of each group are reviewed and marked."""
@@ -200,6 +217,9 @@ class ReviewSession:
         else:
             predicted, suggested = samples.predicted[rows].tolist(), samples.suggested[rows].tolist()
             values = samples.suspicion[rows].tolist()
+            calibrated = self.calibrator.latest
+            if calibrated is not None:
+                values = calibrated.probability[rows].tolist()
             suspicion = [None if math.isnan(value) else round(value, 3) for value in values]
         return {
             "rows": rows.tolist(),
@@ -334,16 +354,21 @@ class ReviewSession:
         """Returns the progress of the review (:func:`progress.summarize`), and of each group of a view."""
         reviewer = self._reviewer(payload)
         view = self._views.get(str(payload.get("view")))
+        calibrated = self.calibrator.calibrated()
         with self.store.lock:
-            summary = summarize(self.samples, self.store, self.seen_log, self._paces[reviewer])
-            groups = {} if view is None else self._group_counts(view)
+            summary = summarize(self.samples, self.store, self.seen_log, self._paces[reviewer], calibrated)
+            groups = {}
+            if view is not None:
+                expected = self._expected(view, calibrated)
+                groups = {**self._group_counts(view), "expected_in_groups": expected["expected"]}
+                groups["intervals"] = expected["intervals"]
         return {**summary, "sprites_ready": list(self.sprites_ready), **groups}
 
     def draw(self, payload: Payload) -> Response:
-        """Adds samples to the random sample."""
+        """Adds samples to the sample to judge."""
         count = requests.parse_int(payload, "count", 1, 100_001) if "count" in payload else DRAW_COUNT
         with self.store.lock:
-            rows = draw_random(len(self.samples), self.store.drawn, count, seed=0)
+            rows = self.calibrator.draw(count)
             if rows:
                 self.store.draw(rows, self._reviewer(payload))
         return {"drawn": len(self.store.drawn), "new": len(rows)}
@@ -460,7 +485,7 @@ def _notes(
     uncalibrated = ranking is not None and samples.audited and not samples.calibrated
     notes = {
         f"{missing:,} of {len(table):,} samples are not in the audit: nothing is known about them.": missing,
-        "The audit does not estimate how many labels are wrong, so the page does not either.": uncalibrated,
+        "The audit alone can't tell how many labels are wrong: judge a sample of 100, and the page can.": uncalibrated,
         f"{unreadable:,} images cannot be read and are shown grey.": unreadable,
         "The images have no labels: mark what should be excluded.": not label_list(table),
     }

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from mlfix_train.audit.review.samples import NONE, Samples, natural_sort_key
+from mlfix_train.audit.review.samples import FAULT, NONE, Samples, natural_sort_key
 from mlfix_train.errors import check_choice
 
 SCREEN_SIZE = 60  # samples of a group seen at once; groups are ordered by the suspicion that these hold
@@ -27,8 +27,8 @@ class ViewSpec:
     """What to show.
 
     Args:
-        group_by: ``label``, ``pair`` (given and predicted label), ``all`` (one group), ``random`` (the random sample,
-            in random order), or ``column:<name>`` of the metadata.
+        group_by: ``label``, ``pair`` (given and predicted label), ``all`` (one group), ``random`` (the sample
+            to judge, in random order), or ``column:<name>`` of the metadata.
         sort_by: Order inside a group: ``suspicion`` (most suspicious first), ``visual`` (similar images side by side),
             or ``both`` (bands of falling suspicion, each twice as long as the one before, in visual order inside).
         group_order: ``suspicion`` (the groups whose first screen holds most suspicion first) or ``name``.
@@ -93,14 +93,17 @@ def make_view(
 ) -> View:
     """Selects, groups and orders samples.
 
-    ``marks`` (int32) and ``reviewed`` (bool) are ``(N,)``; ``drawn`` are the rows of the random sample in their order.
+    ``marks`` (int32) and ``reviewed`` (bool) are ``(N,)``; ``drawn`` are the rows of the sample to judge, in order.
     """
     if spec.group_by == "random":
         rows = np.asarray([] if drawn is None else drawn, np.int32)
         missing = np.full(1, NONE, np.int32)
         expected = np.array([np.nansum(samples.suspicion[rows])])
-        return View(spec, rows, np.array([0, len(rows)]), missing, missing, ["Random sample"], expected)
+        return View(spec, rows, np.array([0, len(rows)]), missing, missing, ["Sample to judge"], expected)
     rows = np.flatnonzero(_filter(samples, spec, marks, reviewed)).astype(np.int32)
+    if spec.group_by == f"column:{FAULT}":
+        codes, texts = samples.columns[FAULT]
+        rows = rows[np.array([bool(text) for text in texts])[codes[rows]]]
     keys, given, other, names = _groups(samples, spec.group_by, rows)
     suspicion = np.nan_to_num(samples.suspicion[rows], nan=-1)
 

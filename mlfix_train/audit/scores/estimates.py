@@ -6,11 +6,14 @@ Shapes: N samples, C classes.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlfix_train.audit.scores.suspicion import Mixture, fit_mixture
+
+if TYPE_CHECKING:
+    from mlfix_train.audit.scores.calibration import Calibration
 
 BOOTSTRAP_DRAWS = 100
 """Bootstrap samples behind an interval."""
@@ -37,6 +40,8 @@ class Estimate:
         share: ``wrong`` in percent of the ranked samples.
         labels: by given label: ``samples``, ``wrong`` and its 95% ``interval``.
         review_yield: see :func:`review_yield`.
+        judged: number of labels that a person judged and that it was estimated from; 0: from the evidence alone.
+        judged_wrong: those of them that are wrong.
     """
 
     clear: bool
@@ -45,6 +50,8 @@ class Estimate:
     share: float
     labels: dict[str, dict[str, Any]]
     review_yield: dict[str, Any]
+    judged: int = 0
+    judged_wrong: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the estimate as ``audit.json`` holds it."""
@@ -79,33 +86,6 @@ def bootstrap_counts(
     return total, by_label
 
 
-def counts_in_range(
-    suspicion: np.ndarray,
-    ends: tuple[float, float],
-    labels: np.ndarray,
-    n_classes: int,
-    groups: np.ndarray | None = None,
-    seed: int = 0,
-) -> Counts:
-    """Draws the number of wrong labels uniformly from a range, for when nothing more is known.
-
-    Args:
-        suspicion: ``(N,)``, probabilities that a label is wrong.
-        ends: least and greatest number of wrong labels over all samples.
-        labels: int64 ``(N,)``, given labels.
-        n_classes: C.
-        groups: int64 ``(N,)``, resampled as a whole for the counts by label; ``None`` if each sample is its own group.
-        seed: seed of the draws.
-    """
-    rng = np.random.default_rng(seed)
-    by_label = np.empty((BOOTSTRAP_DRAWS, n_classes))
-    expected = max(float(suspicion.sum()), 1e-9)
-    for draw, scale in enumerate(np.linspace(*ends, BOOTSTRAP_DRAWS) / expected):
-        weights = _poisson_weights(rng, len(suspicion), groups)
-        by_label[draw] = scale * np.bincount(labels, weights=weights * suspicion, minlength=n_classes)
-    return np.linspace(*ends, BOOTSTRAP_DRAWS), by_label
-
-
 def _poisson_weights(rng: np.random.Generator, n: int, groups: np.ndarray | None) -> np.ndarray:
     """Returns bootstrap weights ``(N,)``, one draw per group."""
     drawn = rng.poisson(1.0, n if groups is None else int(groups.max(initial=-1)) + 1)
@@ -124,11 +104,49 @@ def estimate_wrong_labels(
         counts: from :func:`bootstrap_counts`, or from :func:`counts_in_range` if not ``clear``.
         clear: whether wrong labels are separated from hard images.
     """
-    total, by_label = counts
-    samples = np.bincount(labels, minlength=len(class_names))
     wrong = np.bincount(labels, weights=suspicion, minlength=len(class_names))
-    low, high = np.quantile(by_label, [0.025, 0.975], axis=0)
-    rows = {
+    ends = np.quantile(counts[0], [0.025, 0.975] if clear else [0, 1])
+    expected = float(suspicion.sum())
+    return Estimate(
+        clear=clear,
+        wrong=round(expected, 1),
+        interval=[round(float(end), 1) for end in ends],
+        share=round(100 * expected / max(len(labels), 1), 3),
+        labels=_by_label(labels, class_names, wrong, np.quantile(counts[1], [0.025, 0.975], axis=0)),
+        review_yield=review_yield(-np.sort(-suspicion)),
+    )
+
+
+def estimate_by_judgements(calibration: Calibration, labels: np.ndarray, class_names: list[str]) -> Estimate:
+    """Returns what judged labels say about all of them.
+
+    Args:
+        calibration: from :func:`mlfix_train.audit.scores.calibration.calibrate`.
+        labels: int64 ``(N,)``, given labels.
+        class_names: the C classes.
+    """
+    from mlfix_train.audit.scores.calibration import count_interval
+
+    by_label = calibration.counts[1]
+    return Estimate(
+        clear=True,
+        wrong=round(calibration.wrong, 1),
+        interval=[round(end, 1) for end in calibration.interval],
+        share=round(100 * calibration.wrong / max(len(labels), 1), 3),
+        labels=_by_label(labels, class_names, np.median(by_label, axis=0), count_interval(by_label)),
+        review_yield=review_yield(-np.sort(-calibration.probability)),
+        judged=calibration.judged,
+        judged_wrong=calibration.judged_wrong,
+    )
+
+
+def _by_label(
+    labels: np.ndarray, class_names: list[str], wrong: np.ndarray, ends: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """Returns samples, wrong labels ``(C,)`` and the ends of their intervals ``(2, C)``, by the label's name."""
+    samples = np.bincount(labels, minlength=len(class_names))
+    low, high = ends
+    return {
         name: {
             "samples": int(samples[i]),
             "wrong": round(float(wrong[i]), 2),
@@ -137,16 +155,6 @@ def estimate_wrong_labels(
         for i, name in enumerate(class_names)
         if samples[i]
     }
-    ends = np.quantile(total, [0.025, 0.975] if clear else [0, 1])
-    expected = float(suspicion.sum())
-    return Estimate(
-        clear=clear,
-        wrong=round(expected, 1),
-        interval=[round(float(end), 1) for end in ends],
-        share=round(100 * expected / max(len(labels), 1), 3),
-        labels=rows,
-        review_yield=review_yield(-np.sort(-suspicion)),
-    )
 
 
 def review_yield(suspicion: np.ndarray) -> dict[str, Any]:

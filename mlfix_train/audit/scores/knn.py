@@ -88,6 +88,7 @@ class NeighbourScores:
     """Evidence from similar images about the given labels.
 
     Attributes:
+        votes: votes of similar images of other groups.
         scores: float32 ``(N,)`` each, 0 to 1, higher is worse, NaN if nobody votes: ``neighbour_disagreement`` (of
             other groups) and, if there are groups, ``twin_disagreement`` (of any group).
         label: int64 ``(N,)``, the label with the most votes of both; -1 if nobody votes.
@@ -95,6 +96,7 @@ class NeighbourScores:
         outlierness: float32 ``(N,)``, relative distance to the nearest images; 1 is usual, higher is more unusual.
     """
 
+    votes: KnnVote
     scores: dict[str, np.ndarray]
     label: np.ndarray
     share: np.ndarray
@@ -108,7 +110,12 @@ class NeighbourScores:
             return np.where(missing, default, values[rows]).astype(values.dtype)
 
         scores = {name: pick(values, np.nan) for name, values in self.scores.items()}
-        return NeighbourScores(scores, pick(self.label, -1), pick(self.share, 0), pick(self.outlierness, np.nan))
+        votes = KnnVote(
+            np.where(missing[:, None], -1, self.votes.label[rows]),
+            np.where(missing[:, None], 0, self.votes.weight[rows]).astype(np.float32),
+            pick(self.votes.count, 0),
+        )
+        return NeighbourScores(votes, scores, pick(self.label, -1), pick(self.share, 0), pick(self.outlierness, np.nan))
 
 
 def neighbours_needed(groups: np.ndarray | None, k: int = K_VOTES, limit: int = K_MAX) -> int:
@@ -128,7 +135,8 @@ def score_neighbours(
         groups: int64 ``(N,)``, photo or track of each; ``None`` if every image is its own group.
         k: neighbours that vote.
     """
-    sources = {"neighbour_disagreement": weighted_knn_vote(neighbours, labels, groups, k)}
+    votes_of_others = weighted_knn_vote(neighbours, labels, groups, k)
+    sources = {"neighbour_disagreement": votes_of_others}
     if groups is not None:
         sources["twin_disagreement"] = weighted_knn_vote(neighbours, labels, None, k)
     scores = {
@@ -142,4 +150,4 @@ def score_neighbours(
     )
     label, share = pooled.majority()
     outlierness = relative_distance(neighbours).astype(np.float32)
-    return NeighbourScores(scores, label, share / len(sources), outlierness)
+    return NeighbourScores(votes_of_others, scores, label, share / len(sources), outlierness)

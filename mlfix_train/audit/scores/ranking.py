@@ -27,15 +27,16 @@ from mlfix_train.audit.scores.estimates import (
     MAX_INTERVAL_RATIO,
     Estimate,
     bootstrap_counts,
-    counts_in_range,
     estimate_wrong_labels,
 )
 from mlfix_train.audit.scores.registry import SCORES, Evidence
-from mlfix_train.audit.scores.suspicion import combine_log_ranks, fit_mixture, sigmoid_between_ranks
+from mlfix_train.audit.scores.suspicion import combine_log_ranks, fit_mixture, suspicion_by_rank
 from mlfix_train.data.files.atomic import atomic_path
 
 MIN_SAMPLES = 1000
 """Wrong labels are counted from this number of samples on; with fewer, the suspicion only orders them."""
+SMALL_CHANCE = 0.01
+"""Labels with a smaller chance by all predictions are called issues where nothing better is known."""
 
 
 def ranking_columns() -> list[str]:
@@ -50,14 +51,14 @@ class Ranking:
 
     Attributes:
         table: rows with :func:`ranking_columns`, most suspicious first.
-        kinds: the kinds of evidence that were combined.
-        estimate: how many labels are wrong and how far to review; ``None`` if there is one kind of evidence only, or
-            fewer than :data:`MIN_SAMPLES` samples.
+        kinds: weight of each kind of evidence; see :mod:`mlfix_train.audit.scores.pooling` and ``suspicion``.
+        estimate: how many labels are wrong and how far to review; ``None`` where that can't be told without judging
+            some: wrong labels don't stand apart, or there are fewer than :data:`MIN_SAMPLES` samples.
         confident_issues: number of wrong labels by confident learning; ``None`` without all probabilities.
     """
 
     table: pd.DataFrame
-    kinds: list[str]
+    kinds: dict[str, float]
     estimate: Estimate | None = None
     confident_issues: int | None = None
 
@@ -83,98 +84,66 @@ def rank_samples(runs: Iterable[pd.DataFrame]) -> pd.DataFrame:
 def rank(evidence: Evidence, seed: int = 0) -> Ranking:
     """Ranks samples by all the evidence there is.
 
-    With one kind of evidence, the suspicion is that kind's score. Several kinds are combined (see
-    :mod:`mlfix_train.audit.scores.suspicion`), and the suspicion estimates the probability that the label is wrong.
+    Predictions that have not seen the label are pooled (see :mod:`mlfix_train.audit.scores.pooling`) and combined with
+    evidence that has (see :mod:`mlfix_train.audit.scores.suspicion`). The suspicion is the probability that the label
+    is wrong if there is an ``estimate``; else it only orders the samples.
 
     Args:
         evidence: of N samples.
         seed: seed of the intervals.
     """
     held = evidence.held_out
-    estimate = None
-    others = _other_kinds(evidence)
-    if others:
-        cells = None
-        if evidence.groups is not None:
-            cells = np.unique(evidence.groups * len(held.class_names) + held.labels, return_inverse=True)[1]
-        models = {name: held.scores[name] for name in ("loss", "one_minus_margin")}
-        combined = combine_log_ranks(models, others, cells)
-        suspicion, estimate = _calibrate(evidence, combined, seed)
-    else:
-        combined = suspicion = held.scores["one_minus_margin"]
+    others, cells = _other_kinds(evidence), None
+    if evidence.groups is not None:
+        cells = np.unique(evidence.groups * len(held.class_names) + held.labels, return_inverse=True)[1]
+    shares, total = evidence.pool.weights, sum(evidence.pool.weights.values()) or 1.0
+    worth = {"dynamics": shares.get(evidence.predictor, 0.0) / total}
+    loss = evidence.pool.loss
+    if evidence.unlearned is not None:
+        loss = np.where(evidence.unlearned, np.nan, loss)
+    combined, weights = combine_log_ranks(loss, others, cells, worth)
+    suspicion, estimate = _calibrate(evidence, combined, bool(others), seed)
     by_id = np.empty(len(held), np.int64)
     by_id[np.argsort(held.sample_ids.to_numpy(), kind="stable")] = np.arange(len(held))
-    order = np.lexsort((by_id, -held.scores["loss"], -combined))
+    order = np.lexsort((by_id, -evidence.pool.loss, -combined))
     table = _table(evidence, combined, suspicion).iloc[order].reset_index(drop=True)
     table["rank"] = np.arange(1, len(table) + 1)
     confident = None
     if evidence.probabilities is not None:
         confident = label_scores.count_label_issues(evidence.probabilities, held.labels)
-    return Ranking(table[ranking_columns()], ["held_out", *others], estimate, confident)
+    return Ranking(table[ranking_columns()], {**evidence.pool.weights, **weights}, estimate, confident)
 
 
 def _other_kinds(evidence: Evidence) -> dict[str, np.ndarray]:
     """Returns the scores that are combined with the held-out predictions, by kind of evidence; higher is worse."""
-    kinds = {score.combine_as: score.badness(evidence) for score in SCORES if score.combine_as}
+    kinds = {score.combine_as: score.oriented(evidence) for score in SCORES if score.combine_as}
     return {kind: values for kind, values in kinds.items() if values is not None}
 
 
-def _calibrate(evidence: Evidence, combined: np.ndarray, seed: int) -> tuple[np.ndarray, Estimate | None]:
-    """Turns combined evidence into suspicions, and estimates the number of wrong labels if there are enough samples.
+def _calibrate(evidence: Evidence, combined: np.ndarray, others: bool, seed: int) -> tuple[np.ndarray, Estimate | None]:
+    """Turns combined evidence into suspicions, and estimates the number of wrong labels where they stand apart.
 
-    If wrong labels are not separated from hard images, their number is between those that are and those that two kinds
-    of evidence contradict; the middle is taken.
+    They stand apart if several kinds of evidence make a bump in the histogram whose size the bootstrap confirms. If
+    not, the suspicion only orders the labels: it is 0.5 at the rank that says how many labels the pooled predictions
+    leave nearly no chance.
     """
-    held, groups = evidence.held_out, evidence.groups
-    classes, contradicted = len(held.class_names), float(max(_contradicted(evidence).sum(), 1))
-    if len(held) < MIN_SAMPLES:
-        return sigmoid_between_ranks(combined, contradicted / 4, contradicted, contradicted / 2), None
-    mixture = fit_mixture(combined)
-    counts = bootstrap_counts(combined, mixture, held.labels, classes, groups, seed)
-    low, high = np.quantile(counts[0], [0.025, 0.975])
-    clear = bool(0 < high <= MAX_INTERVAL_RATIO * low)
-    if clear:
-        suspicion = mixture.probability(combined)
-    else:
-        separated = min(max(mixture.count, 0.0), contradicted)
-        suspicion = sigmoid_between_ranks(combined, max(separated, 1.0), contradicted, (separated + contradicted) / 2)
-        ends = (min(float(low), separated), contradicted)
-        counts = counts_in_range(suspicion, ends, held.labels, classes, groups, seed)
-    return suspicion, estimate_wrong_labels(suspicion, held.labels, held.class_names, counts, clear)
-
-
-def _contradicted(evidence: Evidence) -> np.ndarray:
-    """Returns whether both sides contradict a label: models that never saw it, and evidence that did; bool ``(N,)``."""
-    held = evidence.held_out
-    contradicted = np.asarray(held.predicted != held.labels)
-    if evidence.aum is not None and not np.isnan(evidence.aum).all():
-        contradicted &= evidence.aum < 0
-    elif evidence.neighbours is not None:
-        contradicted &= np.nan_to_num(list(evidence.neighbours.scores.values())[-1], nan=1.0) > 0.5
-    return contradicted
+    held, groups, pool = evidence.held_out, evidence.groups, evidence.pool
+    if others and len(held) >= MIN_SAMPLES:
+        mixture = fit_mixture(combined)
+        counts = bootstrap_counts(combined, mixture, held.labels, len(held.class_names), groups, seed)
+        low, high = np.quantile(counts[0], [0.025, 0.975])
+        if 0 < high <= MAX_INTERVAL_RATIO * low:
+            suspicion = mixture.probability(combined)
+            return suspicion, estimate_wrong_labels(suspicion, held.labels, held.class_names, counts)
+    n_issues = float(max(((pool.loss > -np.log(SMALL_CHANCE)) & (pool.other_prob > 0.5)).sum(), 1))
+    return suspicion_by_rank(combined, n_issues), None
 
 
 def suggest_labels(evidence: Evidence) -> np.ndarray:
-    """Returns the best supported label other than the given one, int64 ``(N,)``; -1 where there is none.
-
-    Candidates are the prediction of the runs (the likeliest other label if there are all probabilities) and the label
-    of most neighbours. Each counts with its probability or share of votes.
-    """
-    held = evidence.held_out
-    if evidence.probabilities is not None:
-        candidates = [label_scores.best_other(evidence.probabilities, held.labels)]
-    else:
-        prob = np.nan_to_num(held.scores["predicted_prob"], nan=0.5)
-        candidates = [(held.predicted, np.maximum(prob, 1e-6))]
-    if evidence.neighbours is not None:
-        candidates.append((evidence.neighbours.label, evidence.neighbours.share))
-    best, support = np.full(len(held), -1, np.int64), np.zeros(len(held))
-    unknown = held.class_names.index("") if "" in held.class_names else -1  # no recorded prediction
-    for label, _ in candidates:
-        weight = np.sum([np.where(other == label, share, 0.0) for other, share in candidates], axis=0)
-        better = (label >= 0) & (label != held.labels) & (label != unknown) & (weight > support)
-        best[better], support[better] = label[better], weight[better]
-    return best
+    """Returns the likeliest label other than the given one, by all predictions pooled, int64 ``(N,)``; -1 for none."""
+    names = evidence.held_out.class_names
+    unknown = names.index("") if "" in names else -1  # no recorded prediction
+    return np.where(evidence.pool.other == unknown, -1, evidence.pool.other)
 
 
 def _table(evidence: Evidence, combined: np.ndarray, suspicion: np.ndarray) -> pd.DataFrame:
@@ -182,7 +151,10 @@ def _table(evidence: Evidence, combined: np.ndarray, suspicion: np.ndarray) -> p
     held = evidence.held_out
     names = np.asarray(held.class_names, dtype=object)
     suggested = suggest_labels(evidence)
-    contradicted = (suggested >= 0) & ((suspicion >= 0.5) | (held.predicted != held.labels))
+    likelier = np.log(np.maximum(evidence.pool.other_prob, 1e-300)) > -evidence.pool.loss
+    if evidence.is_recorded_only:
+        likelier = held.is_contradicted
+    contradicted = (suggested >= 0) & ((suspicion >= 0.5) | likelier)
     suggested = np.where(contradicted, suggested, held.labels)
     scores = {score.name: score.values(evidence) for score in SCORES}
     table = pd.DataFrame(

@@ -14,13 +14,18 @@ Shapes: N samples, C classes.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from mlfix_train.audit.predictions.held_out import HeldOut
+from mlfix_train.audit.predictions.table import score_logits
+from mlfix_train.audit.scores import pooling
+from mlfix_train.audit.scores.image_properties import PROPERTIES as IMAGE_PROPERTIES
 from mlfix_train.audit.scores.knn import NeighbourScores
 from mlfix_train.audit.scores.label_scores import confident_score, confident_thresholds
+from mlfix_train.audit.scores.pooling import Pool
 from mlfix_train.errors import DataError, check_choice
 
 
@@ -33,8 +38,13 @@ class Evidence:
         aum: float ``(N,)``, area under the margin in training; NaN where a sample was never trained on.
         neighbours: scores by the labels of similar images.
         probabilities: float ``(N, C)``, mean held-out probabilities.
+        probe_logits: float ``(N, C)``, by a linear layer on features of the images, fitted out of fold.
+        predictor: what made the held-out predictions, such as ``runs``.
+        unlearned: bool ``(N,)``, labels that no model could learn before predicting them, for all their samples are of
+            one group; held-out predictions say nothing about them.
         groups: int64 ``(N,)``, photo or track of each sample; ``None`` if every sample is its own group.
         samples: sample table of the N samples, with their ``path``, ``group`` and metadata.
+        image_properties: what :func:`mlfix_train.audit.scores.image_properties.measure_samples` found; N rows.
     """
 
     held_out: HeldOut
@@ -43,6 +53,30 @@ class Evidence:
     probabilities: np.ndarray | None = None
     groups: np.ndarray | None = None
     samples: pd.DataFrame | None = None
+    probe_logits: np.ndarray | None = None
+    predictor: str = "runs"
+    unlearned: np.ndarray | None = None
+    image_properties: pd.DataFrame | None = None
+
+    @property
+    def is_recorded_only(self) -> bool:
+        """Whether all that is known is what runs recorded: loss, prediction and its probability."""
+        return self.probabilities is None and self.probe_logits is None and self.neighbours is None
+
+    @cached_property
+    def pool(self) -> Pool:
+        """All held-out predictions pooled, see :mod:`mlfix_train.audit.scores.pooling`."""
+        n_classes = len(self.held_out.class_names)
+        if self.is_recorded_only:
+            return pooling.of_recorded(self.held_out, self.predictor)
+        kinds = {self.predictor: pooling.of_held_out(self.held_out)}
+        if self.probabilities is not None:
+            kinds = {self.predictor: pooling.of_probabilities(self.probabilities)}
+        if self.probe_logits is not None:
+            kinds["probe"] = pooling.of_logits(self.probe_logits)
+        if self.neighbours is not None:
+            kinds["neighbours"] = pooling.of_votes(self.neighbours.votes, n_classes)
+        return pooling.pool_predictions(kinds, self.held_out.labels, n_classes)
 
 
 @dataclass(frozen=True)
@@ -99,8 +133,8 @@ class LabelScore:
             raise DataError(problem, "return one number per held-out sample, in the order of evidence.held_out")
         return found
 
-    def badness(self, evidence: Evidence) -> np.ndarray | None:
-        """Returns the score, negated if lower is worse, float ``(N,)``; ``None`` without its evidence."""
+    def oriented(self, evidence: Evidence) -> np.ndarray | None:
+        """Returns the score such that higher is worse, float ``(N,)``; ``None`` without its evidence."""
         values = self.values(evidence)
         return values if values is None or self.higher_is_worse else -values
 
@@ -119,12 +153,35 @@ def _confident_score(evidence: Evidence) -> np.ndarray:
     return confident_score(evidence.probabilities, labels, confident_thresholds(evidence.probabilities, labels))
 
 
+def _probe_loss(evidence: Evidence) -> np.ndarray:
+    assert evidence.probe_logits is not None
+    scores: np.ndarray = score_logits(evidence.probe_logits, evidence.held_out.labels)["loss"]
+    return scores
+
+
+def _image_property(name: str) -> Callable[[Evidence], np.ndarray]:
+    return lambda evidence: evidence.image_properties[name].to_numpy()  # type: ignore[index]
+
+
 def _aum(evidence: Evidence) -> np.ndarray | None:
     return None if evidence.aum is None or np.isnan(evidence.aum).all() else evidence.aum
 
 
 SCORES: list[LabelScore] = [
     LabelScore("loss", _held_out("loss"), True, "Cross-entropy of the given label in nats."),
+    LabelScore(
+        "pooled_loss",
+        lambda evidence: evidence.pool.loss,
+        True,
+        "Cross-entropy of the given label by all held-out predictions and neighbours together, nats.",
+    ),
+    LabelScore(
+        "probe_loss",
+        _probe_loss,
+        True,
+        "Cross-entropy of the given label by a linear layer on features of the images, out of fold, nats.",
+        needs=("probe_logits",),
+    ),
     LabelScore("margin", _held_out("margin"), False, "Logit of the given label minus the best other logit."),
     LabelScore("self_confidence", _held_out("self_confidence"), False, "Probability of the given label, 0 to 1."),
     LabelScore("normalized_margin", _held_out("normalized_margin"), False, "cleanlab's normalized margin, 0 to 1."),
@@ -143,8 +200,7 @@ SCORES: list[LabelScore] = [
         _neighbours("neighbour_disagreement"),
         True,
         "Weighted share of similar images of other groups that have another label, 0 to 1.",
-        "neighbour",
-        ("neighbours",),
+        needs=("neighbours",),
     ),
     LabelScore(
         "twin_disagreement",
@@ -166,6 +222,12 @@ SCORES: list[LabelScore] = [
         lambda evidence: evidence.held_out.disagreement,
         True,
         "Share of the runs predicting another label.",
+    ),
+    *(
+        LabelScore(
+            name, _image_property(name), True, f"{text} Says nothing about the label.", needs=("image_properties",)
+        )
+        for name, text in IMAGE_PROPERTIES.items()
     ),
 ]
 """All scores, in the order of the columns of a ranking."""

@@ -6,6 +6,7 @@ own ones. Shapes: N samples.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.errors import ConfigError, did_you_mean, format_list
 
 ALL = "all"
-KINDS = ("pair", "label", "slice", "duplicates")
+KINDS = ("pair", "label", "slice", "duplicates", "fault")
 MOST_VALUES = 50
 """``{column: c}`` makes a slice for each value of a column with at most this many."""
 SCREEN = 108
@@ -33,12 +34,16 @@ class Slice:
     """Samples that are reviewed together.
 
     Attributes:
-        kind: ``pair`` (given and suggested label), ``label``, ``slice`` (the user's own) or ``duplicates``
-            (near-duplicates with different labels).
+        kind: ``pair`` (given and suggested label), ``label``, ``slice`` (the user's own), ``duplicates``
+            (near-duplicates with different labels) or ``fault`` (see :mod:`mlfix_train.audit.scores.faults`).
         name: such as ``60 → 80``.
-        rows: int64, rows of the ranking, most suspicious first.
+        rows: int64, rows of the ranking, most suspicious first; of a fault, the worst by its own score first.
         expected: sum of the suspicions of all samples; the number of wrong labels expected if these are probabilities.
         screen: the same of the first :data:`SCREEN` samples.
+        score: what a fault is judged by, a column of the ranking; empty for other slices.
+        threshold: smallest such score that counts; NaN for other slices.
+        values: float64, the scores of ``rows``; ``None`` for other slices.
+        description: what the samples of a fault are, in a sentence.
     """
 
     kind: str
@@ -46,6 +51,10 @@ class Slice:
     rows: np.ndarray
     expected: float
     screen: float
+    score: str = ""
+    threshold: float = math.nan
+    values: np.ndarray | None = None
+    description: str = ""
 
 
 def rank_slices(
@@ -71,7 +80,16 @@ def rank_slices(
         mixed = given.groupby(codes.to_numpy()).transform("nunique").to_numpy() > 1
         names = codes.where(mixed).map("group {:.0f}".format, na_action="ignore")
         slices += _slice_by("duplicates", names, suspicion)
+    return _most_suspicious_first(slices)
+
+
+def _most_suspicious_first(slices: Sequence[Slice]) -> list[Slice]:
     return sorted(slices, key=lambda one: (-one.screen, KINDS.index(one.kind), one.name))
+
+
+def update_slices(slices: Sequence[Slice], suspicion: np.ndarray) -> list[Slice]:
+    """Returns slices by a new suspicion of the N samples, in its order."""
+    return _most_suspicious_first([_slice(one.kind, one.name, one.rows, suspicion) for one in slices])
 
 
 def _slice_by(kind: str, values: pd.Series, suspicion: np.ndarray) -> list[Slice]:
@@ -86,22 +104,38 @@ def _slice(kind: str, name: str, rows: np.ndarray, suspicion: np.ndarray) -> Sli
 
 def first_slices(slices: Sequence[Slice], count: int) -> list[Slice]:
     """Returns the first ``count`` slices of each kind, in the order of :data:`KINDS`."""
-    return [one for kind in KINDS for one in [s for s in slices if s.kind == kind and s.screen > 0][:count]]
+    return [
+        one for kind in KINDS for one in [s for s in slices if s.kind == kind and (s.screen > 0 or s.score)][:count]
+    ]
 
 
 def write_slices(slices: Sequence[Slice], path: str | Path) -> Path:
-    """Writes slices as CSV with the columns kind, name, samples, suspicion, first_screen; returns the path."""
-    rows = [(one.kind, one.name, len(one.rows), one.expected, one.screen) for one in slices]
-    table = pd.DataFrame(rows, columns=["kind", "name", "samples", "suspicion", "first_screen"])
+    """Writes slices as CSV, see :func:`slices_table`; returns the path."""
     with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.4g")
+        slices_table(slices).to_csv(temporary, index=False, float_format="%.4g")
     return Path(path)
 
 
+def slices_table(slices: Sequence[Slice]) -> pd.DataFrame:
+    """Returns the columns kind, name, samples, suspicion, first_screen, and of faults their score, threshold, worst."""
+    rows = [
+        (one.kind, one.name, len(one.rows), one.expected, one.screen, one.score, one.threshold, _worst(one))
+        for one in slices
+    ]
+    columns = ["kind", "name", "samples", "suspicion", "first_screen", "score", "threshold", "worst"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _worst(one: Slice) -> float:
+    return math.nan if one.values is None else float(one.values[0])
+
+
 def slug(name: str, limit: int = 60) -> str:
-    """Returns ``name`` as part of a file name: letters, digits, dots and dashes."""
+    """Returns ``name`` as part of a file name: letters, digits, dots and dashes; a long one is cut in the middle."""
     text = re.sub(r"[^\w.-]+", "-", name.replace(" → ", "--as--")).strip("-.")
-    return text[:limit] or "slice"
+    if len(text) > limit:  # labels of a family differ near their ends
+        text = f"{text[: limit // 2 - 1]}-{text[len(text) - limit // 2 :]}"
+    return text or "slice"
 
 
 def select_slices(

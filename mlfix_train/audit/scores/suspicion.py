@@ -1,24 +1,21 @@
 """Suspicion: several kinds of evidence combined into one ranking, and into the probability that a label is wrong.
 
-Models that never saw a label contradict it if it is wrong, but also if the image is hard. Evidence that has seen the
-label tells the two apart: training dynamics (does the label contradict what the model learns elsewhere?) and similar
-images (do they have the same label?). So the two sides are multiplied:
+Two sides are added up, each as log ranks, r = -log(rank / N), so units and scales don't matter:
 
-    evidence = sqrt(h * (r_1 + r_2 + ...)),
+    evidence = h + w_1 r_1 + w_2 r_2 + ...
 
-where h comes from the held-out predictions and r_k from each other kind. Both are log ranks, r = -log(rank / N), so
-units and scales don't matter and nothing has to be tuned. h is the mean of the log ranks of the loss (how little the
-model believes the label) and of 1 - the normalized margin (how much it believes another one), averaged over the samples
-of one group (track, photo) with the same label: if a model contradicts all frames of a track, each frame becomes more
-suspicious, and one hard frame among easy ones less so.
+h comes from predictions that have not seen the label (see :mod:`mlfix_train.audit.scores.pooling`), averaged over the
+samples of one group (track, photo) with the same label: if a model contradicts all frames of a track, each frame
+becomes more suspicious, and one hard frame among easy ones less so. r_k comes from each kind of evidence that has seen
+the label: training dynamics (does the label contradict what the model learns elsewhere?) and twins (do near-copies have
+the same label?). Its weight is its correlation with h, so evidence that is blind here does no harm (of log ranks, which
+stress the top: the top-down correlation of Iman and Conover, 1987). Dynamics count no more than the share that the same
+runs' predictions have in the pool.
 
 The histogram of the evidence shows a falling bulk of correct labels and, if the kinds of evidence agree, a bump of
 wrong ones. A two-component mixture fitted to its upper part turns evidence into the probability that a label is wrong
 (the local false discovery rate of Efron, "Large-Scale Inference", 2010, with a bump of known shape beside the null).
-
-If wrong labels are not separated from hard images, there is no bump to fit, and fits from different starting points
-disagree. Then all we know is a range for their number: at least those in the bump, at most those that both sides
-contradict. The suspicion then falls from 0.9 to 0.1 between these two ranks.
+If there is no such bump, how many labels are wrong can't be told without looking at some.
 
 Shapes: N samples, B histogram bins.
 """
@@ -59,31 +56,45 @@ def log_ranks(scores: np.ndarray) -> np.ndarray:
 
 
 def combine_log_ranks(
-    held_out: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray], cells: np.ndarray | None = None
-) -> np.ndarray:
-    """Combines scores of held-out predictions with scores that have seen the labels; see the module's docstring.
+    held_out: np.ndarray,
+    others: Mapping[str, np.ndarray],
+    cells: np.ndarray | None = None,
+    worth: Mapping[str, float] | None = None,
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Combines a score of held-out predictions with scores that have seen the labels; see the module's docstring.
 
     Args:
-        held_out: scores by models that did not train on the sample, ``(N,)`` each, higher is worse. Their log ranks are
-            averaged.
-        others: one or more further scores, ``(N,)`` each, higher is worse; NaN where there is no evidence.
+        held_out: score by models that did not train on the sample, ``(N,)``, higher is worse.
+        others: further scores, ``(N,)`` each, higher is worse; NaN where there is no evidence.
         cells: int64 ``(N,)``, codes of (group, label) pairs; ``None`` if every sample is its own group.
+        worth: factors of the weights, 0 to 1; 1 where one is missing.
 
     Returns:
-        Evidence, float64 ``(N,)``, 0 and up, higher is worse.
+        Evidence, float64 ``(N,)``, 0 and up, higher is worse; and the weight of each further score, 0 to 1.
 
     Raises:
-        DataError: No other scores, or scores of different lengths.
+        DataError: Scores of different lengths.
     """
-    lengths = {name: len(values) for name, values in {**held_out, **others}.items()}
-    if not others or not held_out or len(set(lengths.values())) != 1:
+    lengths = {"held_out": len(held_out)} | {name: len(values) for name, values in others.items()}
+    if len(set(lengths.values())) != 1:
         found = format_list(f"{name} {length}" for name, length in lengths.items())
-        raise DataError(f"scores can't be combined: {found}", "pass two or more, with a number for each sample")
-    own = np.mean([log_ranks(values) for values in held_out.values()], axis=0)
+        raise DataError(f"scores can't be combined: {found}", "pass a number for each sample")
+    evidence = log_ranks(held_out)
     if cells is not None:
-        own = (np.bincount(cells, weights=own) / np.maximum(np.bincount(cells), 1))[cells]
-    evidence: np.ndarray = np.sqrt(own * np.sum([log_ranks(values) for values in others.values()], axis=0))
-    return evidence
+        evidence = (np.bincount(cells, weights=evidence) / np.maximum(np.bincount(cells), 1))[cells]
+    own, weights = evidence.copy(), {}
+    for name, values in others.items():
+        ranks = log_ranks(values)
+        weights[name] = _agreement(ranks, own) * (worth or {}).get(name, 1.0)
+        evidence += weights[name] * ranks
+    return evidence, weights
+
+
+def _agreement(a: np.ndarray, b: np.ndarray) -> float:
+    """Returns the correlation, 0 if it is negative or not defined."""
+    if a.std() < 1e-12 or b.std() < 1e-12:
+        return 0.0
+    return float(max(np.corrcoef(a, b)[0, 1], 0.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,31 +186,15 @@ def _maximize_likelihood(counts: np.ndarray, starts: list[np.ndarray]) -> np.nda
     return best
 
 
-def sigmoid_between_ranks(evidence: np.ndarray, low: float, high: float, expected: float) -> np.ndarray:
-    """Returns suspicions that fall from about 0.9 at rank ``low`` to 0.1 at rank ``high``, with a given sum.
+def suspicion_by_rank(evidence: np.ndarray, n_issues: float) -> np.ndarray:
+    """Returns a suspicion that only orders labels, float64 ``(N,)``, 0 to 1, higher is worse: m / (m + rank).
 
-    Args:
-        evidence: ``(N,)``, from :func:`combine_log_ranks`.
-        low: number of labels that are certainly wrong.
-        high: number of labels that may be wrong, more than ``low``.
-        expected: sum of the suspicions, below N.
-
-    Returns:
-        Suspicions, float64 ``(N,)``, 0 to 1.
+    It is 0.5 at rank m = ``n_issues``; equal evidence gives equal suspicion.
     """
-    from scipy.optimize import brentq
+    from scipy.stats import rankdata
 
-    n = len(evidence)
-    ordered = -np.sort(-evidence)
-    first, last = (ordered[min(max(round(rank) - 1, 0), n - 1)] for rank in (low, high))
-    slope = 2 * np.log(9.0) / max(first - last, 0.2 * ordered.std() + 1e-9)
-    target = min(max(expected, 1e-3), n - 1e-3)
-
-    def excess(middle: float) -> float:
-        return float(_sigmoid(slope * (evidence - middle)).sum() - target)
-
-    margin = 50 / slope
-    return _sigmoid(slope * (evidence - brentq(excess, ordered[-1] - margin, ordered[0] + margin)))
+    suspicion: np.ndarray = n_issues / (n_issues + rankdata(-evidence))
+    return suspicion
 
 
 def _sigmoid(log_odds: np.ndarray) -> np.ndarray:

@@ -26,13 +26,15 @@ def perturbed(images: np.ndarray) -> np.ndarray:
     return (x * 1.03).round().clip(0, 255).astype(np.uint8)
 
 
-def near_duplicate_threshold(pixels: Any, rows: np.ndarray, embedder: Embedder, seed: int = 0) -> float:
+def near_duplicate_threshold(
+    pixels: Any, rows: np.ndarray, embedder: Embedder, seed: int = 0, count: int = N_PERTURBED
+) -> float:
     """Returns the lower quartile of the distances between sampled images and their slightly perturbed copies.
 
-    ``pixels[rows]`` is uint8 ``(N, H, W, 3)``; the embedder is fitted.
+    ``pixels[rows]`` is uint8 ``(N, H, W, 3)``; the embedder is fitted; ``count`` images are sampled.
     """
     rng = np.random.default_rng(seed)
-    images = pixels[np.sort(rng.choice(rows, min(N_PERTURBED, len(rows)), replace=False))]
+    images = pixels[np.sort(rng.choice(rows, min(count, len(rows)), replace=False))]
     original, copies = embedder.features(images), embedder.features(perturbed(images))
     if not embedder.n_candidates:
         original, copies = embedder.project(original), embedder.project(copies)

@@ -24,10 +24,11 @@ from mlfix_train.audit.similarity.seriation import insert_new, outlier_score, se
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.files.system import available_memory
 from mlfix_train.errors import ConfigError, DataError, format_list
-from mlfix_train.models.embedding.base import Embedder, Progress
+from mlfix_train.models.embedding.base import Embedder, Progress, TorchEmbedder
 
 N_NEIGHBORS = 10
 BATCHES_PER_BLOCK = 32  # batches embedded between two points from which an interrupted run can continue
+FEATURE_BATCHES = 4  # the same for the features of large networks
 
 
 class Images(Protocol):
@@ -150,6 +151,69 @@ def embed_and_search(
             np.savez(file, **kept)
         _remove_unfinished(folder)
     return found
+
+
+def embed_features(
+    pixels: Images,
+    rows: np.ndarray,
+    embedder: Embedder,
+    *,
+    folder: Path | None = None,
+    batch_size: int = 256,
+    bfloat16: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Returns the features of images, float16 ``(N, D)``, and fits the embedder to them.
+
+    Args:
+        pixels: images by row number.
+        rows: int64 ``(N,)``, the rows to embed.
+        embedder: turns images into embeddings; it is fitted here.
+        folder: where ``features.npy`` is kept for the next call with the same images and embedder, and from where an
+            interrupted call goes on; ``None`` keeps nothing.
+        batch_size: images embedded at a time.
+        bfloat16: compute features in bfloat16 if the embedder supports it.
+        seed: of what the embedder samples.
+        progress: called with (images embedded, images in all).
+    """
+    bfloat16 = bfloat16 and embedder.supports_bfloat16
+    fits_later = isinstance(embedder, TorchEmbedder)
+    if not fits_later:
+        embedder.fit(pixels, rows, seed=seed, bfloat16=bfloat16)
+    inputs = [embedder.fingerprint, str(pixels.fingerprint), "features", bfloat16]
+    key = hashlib.sha256(json.dumps(inputs).encode() + np.asarray(rows, np.int64).tobytes()).hexdigest()
+    found = None if folder is None else _read_features(folder, key, len(rows))
+    if found is None:
+
+        def embed(block: np.ndarray, done: int, out: np.ndarray) -> None:
+            report = None if progress is None else lambda count, _: progress(done + count, len(rows))
+            out[:] = embedder.features(pixels, block, batch_size=batch_size, bfloat16=bfloat16, progress=report)
+
+        width = embedder.features(pixels, rows[:1], bfloat16=bfloat16).shape[1]
+        found = _embed_in_blocks(embed, rows, FEATURE_BATCHES * batch_size, width, np.float16, folder, key)
+        if folder is not None:
+            found = np.array(found)
+            write_embeddings(found, folder / "features.npy")
+            with atomic_path(folder / "features.json") as temporary:
+                temporary.write_text(json.dumps({"key": key, "crc32": zlib.crc32(found.tobytes())}))
+            _remove_unfinished(folder)
+    if isinstance(embedder, TorchEmbedder):
+        embedder.fit_to_features(found, seed)
+    return found
+
+
+def _read_features(folder: Path, key: str, count: int) -> np.ndarray | None:
+    """Returns the features that an earlier call with the same key kept, if they are complete and unchanged."""
+    try:
+        facts = json.loads((folder / "features.json").read_text())
+        features = np.load(folder / "features.npy", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    is_same = (
+        isinstance(facts, dict) and facts.get("key") == key and facts.get("crc32") == zlib.crc32(features.tobytes())
+    )
+    return features if is_same and len(features) == count else None
 
 
 def _embed_in_blocks(

@@ -278,13 +278,16 @@ def test_a_column_per_class_gives_all_scores(written) -> None:
     assert table["camera"].tolist() == ["x", "y", "x"]
 
 
-def test_the_probability_of_the_label_alone(written) -> None:
+def test_the_probability_of_the_label_alone(written, caplog) -> None:
     table = open_predictions(written("sample_id,label,label_prob\na,x,0.9\nb,y,0.25\n")).table
+    assert "what is predicted for 1 of 2 samples is unknown" in caplog.text
     assert table["pred"].tolist() == ["x", ""], "below a half the prediction is not known"
     np.testing.assert_allclose(table["loss"], -np.log([0.9, 0.25]))
     ranking = rank_samples([table])
     assert ranking["sample_id"].tolist() == ["b", "a"]
     assert ranking["suggested_label"].tolist() == ["y", "x"], "nothing is suggested that nobody said"
+    assert ranking["predicted_label"].tolist() == ["", "x"]
+    np.testing.assert_array_equal(ranking["disagreement"], [np.nan, 0])
 
 
 @pytest.mark.parametrize("labels", ["numbers", "names", "csv", "beside", "floats"])

@@ -131,6 +131,8 @@ def test_error_per_label_shows_the_worst_first(tmp_path: Path, drawn: list) -> N
     assert words.count("n = 25") == 12
     dots = drawn[0].axes[0].lines[0]
     np.testing.assert_allclose(dots.get_xdata(), errors[399:387:-1])
+    assert "//" in words
+    assert any("the axis ends at 6" in word for word in words), "it is cut short of 100%"
 
 
 def test_labels_in_any_script_fit(tmp_path: Path, drawn: list) -> None:

@@ -264,6 +264,14 @@ def test_the_change_of_labels(kind: str, tmp_path: Path, drawn: list) -> None:
     assert dots[5.0].get_markerfacecolor() == "white" != dots[3.0].get_markerfacecolor()
 
 
+def test_an_interval_that_leaves_the_axis_ends_in_an_arrow(tmp_path: Path, drawn: list) -> None:
+    rows = [label_row("wide", 2.0, [-1.0, 90.0]), label_row("narrow", 1.0, [0.5, 1.5])]
+    charts.label_dots(rows, tmp_path / "labels.png", "title")
+    markers = [line.get_marker() for line in drawn[0].axes[0].lines]
+    assert (markers.count(">"), markers.count("<")) == (1, 0)
+    assert any("arrows: the interval goes on" in text for text in texts(drawn[0]))
+
+
 def test_what_is_shown_goes_before_what_is_larger(tmp_path: Path, drawn: list) -> None:
     rows = [label_row(f"l{i}", 30.0 - i, [-1.0, 60.0]) for i in range(9)] + [label_row("sure", 1.0, [0.5, 1.5], True)]
     charts.label_dots(rows, tmp_path / "labels.png", "title", max_labels=4)
@@ -292,7 +300,9 @@ def test_nothing_changed_gives_no_chart(tmp_path: Path) -> None:
 def test_few_runs_are_shown_with_their_mean(tmp_path: Path, drawn: list) -> None:
     runs = {"original_on_clean": [7.0, 8.0, 9.0], "fixed_on_clean": [4.126]}
     charts.arms_histogram(runs, tmp_path / "arms.png", "title")
-    assert {"8.00  (3 runs)", "4.13  (1 run)", "error of a run (%)"} <= set(texts(drawn[0]))
+    found = texts(drawn[0])
+    assert {"8.00  (3 runs)", "4.13  (1 run)", "//"} <= set(found)
+    assert any(text.startswith("error of a run (%); the axis starts at 3.8") for text in found), "the axis is cut"
     assert [line.get_xdata().tolist() for line in drawn[0].axes[0].lines] == list(runs.values())
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import Subset, TensorDataset
 from torchvision.datasets import ImageFolder
 
-from mlfix_train.audit.reporting.images import RowImages, dataset_root, dataset_samples, open_images
+from mlfix_train.audit.reporting.images import RowImages, dataset_roots, dataset_samples, open_images
 from mlfix_train.errors import DataError
 
 RED = np.zeros((3, 8, 8, 3), np.uint8)
@@ -92,7 +92,7 @@ def test_image_folders_name_their_files(tmp_path: Path) -> None:
     part = Subset(folder, [2, 0])
     assert dataset_samples(part) == ([ids[2], ids[0]], [paths[2], paths[0]], ["cat", "dog"])
     assert dataset_samples(Subset(part, [1])) == ([ids[0]], [paths[0]], ["cat", "dog"])
-    assert dataset_root(Subset(part, [1])) == tmp_path
+    assert dataset_roots(Subset(part, [1])) == [tmp_path]
     assert dataset_samples(TensorDataset(torch.zeros(3))) is None
 
 

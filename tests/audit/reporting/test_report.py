@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,9 @@ from pages import CHROMIUM, NO_BROWSER
 from mlfix_train.audit.predictions.held_out import merge_runs
 from mlfix_train.audit.predictions.table import predictions_table
 from mlfix_train.audit.reporting import report
+from mlfix_train.audit.reporting.text import next_step
+from mlfix_train.audit.scores.estimates import estimate_wrong_labels
+from mlfix_train.audit.scores.faults import Fault, fault_slices
 from mlfix_train.audit.scores.ranking import rank
 from mlfix_train.audit.scores.registry import Evidence
 from mlfix_train.audit.scores.slices import rank_slices
@@ -60,7 +64,7 @@ def dom(path: Path, section: str = "") -> str:
         pytest.skip(NO_BROWSER)
     options = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--virtual-time-budget=9000")
     profile = f"--user-data-dir={path.parent / 'profile'}"
-    command = [CHROMIUM, *options, profile, "--dump-dom", f"{path.as_uri()}#{section}"]
+    command = [CHROMIUM, *options, profile, "--dump-dom", f"{path.as_uri()}#{quote(section)}"]
     return subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
 
 
@@ -101,7 +105,7 @@ def test_labels_are_text_whatever_they_hold(tmp_path: Path) -> None:
         seen = dom(path, section)
         assert "<title>Audit: a &lt;b&gt;title&lt;/b&gt;</title>" in seen
         assert "<img" not in seen
-    assert html.escape(EVIL, quote=False) in seen
+    assert html.escape(EVIL, quote=False) in seen.replace("</span><span>", "")
 
 
 SECTIONS = {
@@ -111,6 +115,7 @@ SECTIONS = {
     "Confusion": "Given (rows)",
     "Labels": "predicted differently",
     "Near-duplicates": "Set order=",
+    "Other faults": "They are not evidence against a label",
     "Method": "Held-out predictions",
 }
 
@@ -146,8 +151,12 @@ def test_pictures_stop_where_the_room_ends(tmp_path: Path) -> None:
 
 
 def test_without_pictures_and_with_estimates(tmp_path: Path) -> None:
-    rng = np.random.default_rng(1)
-    path = write(tmp_path, ["a", "b"], 2000, None, aum=rng.normal(size=2000))
+    table, about = audit(["a", "b"], 2000)
+    suspicion = table["suspicion"].to_numpy()
+    counts = (np.array([40.0, 60.0]), np.array([[20.0, 20.0], [30.0, 30.0]]))
+    labels = pd.factorize(table["given_label"], sort=True)[0]
+    about["estimates"] = estimate_wrong_labels(suspicion, labels, ["a", "b"], counts).to_dict()
+    path = report.write_report(tmp_path / "report.html", "a", about, table, rank_slices(table), None, ["n < 3"])
     data = data_of(path)
     assert (data["pictures"], data["sheets"]) == (0, 0)
     assert data["estimates"]["interval"]
@@ -219,3 +228,49 @@ def test_the_page_tells_no_paths_of_this_machine(tmp_path: Path) -> None:
     }
     path = report.write_report(tmp_path / "r.html", "t", about, table, rank_slices(table), noise)
     assert "/somewhere/of/mine" not in path.read_text()
+
+
+def test_other_faults_are_shown_with_score_and_threshold(tmp_path: Path) -> None:
+    table, about = audit(["a", "b", "c"], 60)
+    fault = Fault("dark", "dark", "darkness", 0.9, np.array([7, 3]), np.array([0.97, 0.93]), 60, "Hardly any light.")
+    nothing = Fault("bright", "bright", "brightness", 0.9, np.empty(0, int), np.empty(0), 60, "Much light.")
+    about["faults"] = [fault.to_dict(), nothing.to_dict()]
+    slices = rank_slices(table) + fault_slices([fault, nothing], table)
+    path = report.write_report(tmp_path / "r.html", "t", about, table, slices, noise)
+    data = data_of(path)
+    shown = next(one for one in data["slices"] if one["kind"] == "fault")
+    assert [data["tiles"][t][0] for t in shown["tiles"]] == table["sample_id"].iloc[[7, 3]].tolist()
+    assert shown["values"] == [0.97, 0.93]
+    seen = dom(path, "Other faults")
+    for text in ("2 of 60 samples, darkness from 0.900", "Hardly any light.", "darkness 0.970", "darkness 0.930"):
+        assert text in seen
+    assert "Looked for and not found: bright (brightness from 0.900)." in seen
+    assert "Other faults: dark (2)." in dom(path)
+
+
+def test_the_page_begins_with_what_to_do_next(tmp_path: Path) -> None:
+    table, about = audit(["a", "b", "c"], 300)
+    path = report.write_report(tmp_path / "r.html", "t", about, table, rank_slices(table), noise)
+    assert data_of(path)["next"] == next_step(about)
+    body = dom(path)
+    assert body[body.index("<main") :].startswith(f'<main id="view"><p class="next">{next_step(about)}</p>')
+
+
+def test_names_are_cut_in_the_middle(tmp_path: Path) -> None:
+    if CHROMIUM is None:
+        pytest.skip(NO_BROWSER)
+    playwright = pytest.importorskip("playwright.sync_api")
+    names = [f"regulatory--maximum-speed-limit-{speed}--g1" for speed in (60, 80)]
+    path = write(tmp_path, names, 100)
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 390, "height": 700})
+        for section in ("Worst", "Labels"):
+            page.goto("about:blank")
+            page.goto(f"{path.as_uri()}#{section}")
+            inside = """node => { const tail = node.lastElementChild.getBoundingClientRect();
+                return tail.right <= node.getBoundingClientRect().right + 1 && tail.width > 30
+                    && /(60|80)--g1$/.test(node.textContent); }"""
+            assert page.locator(".cut").first.evaluate(inside), section
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390, "nothing is wider than the screen"
+        browser.close()

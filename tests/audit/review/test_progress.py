@@ -44,12 +44,7 @@ def test_counts_and_what_remains(tmp_path: Path) -> None:
     assert (response["reviewed"], response["marked"], response["invalid"]) == (350, 50, 50) and response[
         "marked_percent"
     ] == pytest.approx(100 / 7, abs=0.01)
-    suspicion = session.samples.suspicion.astype(float)
-    factor = (50 + 5) / (suspicion[:350].sum() + 5)
-    assert (
-        response["remaining"] == pytest.approx(np.minimum(suspicion[350:] * factor, 1).sum(), abs=0.1)
-        and response["keep_going"]
-    )
+    assert response["remaining"] == pytest.approx(50, abs=4) and response["keep_going"], "by the judgements"
     session.handle("seen", {"rows": list(range(350, 700))})
     mark(session, *((name, "invalid") for name in wrong[50:]))
     response = session.handle("progress", {})
@@ -82,31 +77,35 @@ def test_without_an_audit_recent_marks_decide(tmp_path: Path) -> None:
     assert session.handle("progress", {})["keep_going"] is True
 
 
-def test_random_sample_counts_only_in_its_own_view(tmp_path: Path) -> None:
+def test_a_random_sample_without_an_audit_counts_only_in_its_own_view(tmp_path: Path) -> None:
     table = table_of(3000)
-    session = open_session(tmp_path, table)
+    session = open_session(tmp_path, table, audit=False)
     session.handle("seen", {"rows": list(range(0, 3000, 7))})
-    mark(session, *((name, "invalid") for name in table.index[::7]))  # everything suspicious was found
+    mark(session, *((name, "invalid") for name in table.index[::7]))
     view = session.handle("view", {"group_by": "random"})
-    rate = session.handle("progress", {})["random_sample"]
-    assert rate["drawn"] == 200 and rate["reviewed"] == 0 and rate["rate"] is None, (
-        "what was marked elsewhere does not count"
-    )
+    response = session.handle("progress", {})
+    rate = response["random_sample"]
+    assert rate["drawn"] == 100 and rate["reviewed"] == 0 and rate["rate"] is None, "marked elsewhere does not count"
+    assert response["estimate"] is None
     rows = session.handle("block", {"view": view["view"], "number": 0})["rows"]
-    assert rows == session.store.drawn and len(set(rows)) == 200
+    assert rows == session.store.drawn and len(set(rows)) == 100
     session.handle("seen", {"rows": rows[:50] + rows[60:80], "random": True})
-    rate = session.handle("progress", {})["random_sample"]
+    response = session.handle("progress", {})
+    rate, estimate = response["random_sample"], response["estimate"]
     wrong = sum(row % 7 == 0 for row in rows[:50])
     assert rate["reviewed"] == 50 and rate["wrong"] == wrong and rate["rate"] == pytest.approx(2 * wrong)
     interval = binomtest(wrong, 50).proportion_ci(0.95, method="exact")
     assert rate["interval"] == pytest.approx([100 * interval.low, 100 * interval.high], abs=1e-3)
+    assert estimate["wrong"] == pytest.approx(60 * wrong) and estimate["interval"] == rate["wrong_in_all"]
     session.handle("review_group", {"view": view["view"], "group": 0})
-    assert session.handle("progress", {})["random_sample"]["reviewed"] == 200
+    assert session.handle("progress", {})["random_sample"]["reviewed"] == 100
     session.handle("undo", {})
     assert session.handle("progress", {})["random_sample"]["reviewed"] == 50, "an undone action does not count"
     session.close()
-    again = open_session(tmp_path, table)
+    again = open_session(tmp_path, table, audit=False)
     assert again.handle("progress", {})["random_sample"]["reviewed"] == 50 and again.store.drawn == rows
+    again.handle("draw", {"count": 30})
+    assert again.store.drawn[:100] == rows and len(set(again.store.drawn)) == 130
 
 
 def test_rate_is_unbiased_and_its_interval_covers() -> None:

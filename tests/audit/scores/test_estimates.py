@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from score_helpers import combine, random_scores
 
-from mlfix_train.audit.scores.estimates import bootstrap_counts, counts_in_range, estimate_wrong_labels, review_yield
-from mlfix_train.audit.scores.suspicion import fit_mixture, sigmoid_between_ranks
+from mlfix_train.audit.scores.estimates import bootstrap_counts, estimate_wrong_labels, review_yield
+from mlfix_train.audit.scores.suspicion import fit_mixture
 
 
 def test_intervals_contain_the_truth_and_groups_widen_them() -> None:
@@ -36,15 +36,3 @@ def test_reviewing_is_worthwhile_while_one_in_twenty_is_wrong() -> None:
     assert found["curve"][0] == [1, 1.0]
     assert found["curve"][-1][0] == 6
     assert review_yield(np.array([0.01]))["stop_rank"] == 0
-
-
-def test_counts_in_a_range_span_the_range() -> None:
-    evidence = np.random.default_rng(0).gamma(2, size=5000)
-    suspicion = sigmoid_between_ranks(evidence, 20, 200, 110)
-    labels = np.arange(5000) % 3
-    total, by_label = counts_in_range(suspicion, (20, 200), labels, 3, None)
-    assert (total[0], total[-1]) == (20, 200)
-    np.testing.assert_allclose(by_label.sum(1), total, rtol=0.5)
-    estimate = estimate_wrong_labels(suspicion, labels, list("abc"), (total, by_label), clear=False)
-    assert estimate.interval == [20, 200] and estimate.wrong == pytest.approx(110, abs=0.1)
-    assert estimate.to_dict()["review_yield"] == review_yield(np.sort(suspicion)[::-1])

@@ -80,7 +80,16 @@ def test_named_slices_and_near_duplicates_that_differ() -> None:
 def test_slices_on_disk(tmp_path: Path) -> None:
     found = rank_slices(doubts([("a", 'b, "x"', 0.9), ("b", "b", 0.4)]))
     table = pd.read_csv(write_slices(found, tmp_path / "new" / "slices.csv"))
-    assert list(table.columns) == ["kind", "name", "samples", "suspicion", "first_screen"]
+    assert list(table.columns) == [
+        "kind",
+        "name",
+        "samples",
+        "suspicion",
+        "first_screen",
+        "score",
+        "threshold",
+        "worst",
+    ]
     assert table["name"].tolist() == ['a → b, "x"', "a", "b"]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from score_helpers import combine, random_scores
 
-from mlfix_train.audit.scores.suspicion import combine_log_ranks, fit_mixture, log_ranks, sigmoid_between_ranks
+from mlfix_train.audit.scores.suspicion import combine_log_ranks, fit_mixture, log_ranks, suspicion_by_rank
 from mlfix_train.errors import DataError
 
 
@@ -24,14 +24,21 @@ def test_the_combination_against_a_loop() -> None:
             return 1.0
         return -math.log((1 + (known > values[i]).sum() + ((known == values[i]).sum() - 1) / 2) / len(known))
 
-    found, grouped = combine_log_ranks({"a": a}, {"b": b, "c": c}), combine_log_ranks({"a": a}, {"b": b, "c": c}, cells)
-    both = combine_log_ranks({"a": a, "c": c}, {"b": b})
-    for i in range(30):
-        rest = log_rank(b, i) + log_rank(c, i)
-        assert found[i] == pytest.approx(math.sqrt(log_rank(a, i) * rest))
-        assert both[i] == pytest.approx(math.sqrt((log_rank(a, i) + log_rank(c, i)) / 2 * log_rank(b, i)))
-        own = [log_rank(a, j) for j in range(30) if cells[j] == cells[i]]
-        assert grouped[i] == pytest.approx(math.sqrt(sum(own) / 3 * rest))
+    def correlation(x: list[float], y: list[float]) -> float:
+        dx, dy = (np.array(z) - np.mean(z) for z in (x, y))
+        return max(float((dx * dy).sum()) / math.sqrt(float((dx**2).sum() * (dy**2).sum())), 0.0)
+
+    ranks = {name: [log_rank(values, i) for i in range(30)] for name, values in (("a", a), ("b", b), ("c", c))}
+    grouped = [sum(ranks["a"][j] for j in range(30) if cells[j] == cells[i]) / 3 for i in range(30)]
+    for own, codes in ((ranks["a"], None), (grouped, cells)):
+        found, weights = combine_log_ranks(a, {"b": b, "c": c}, codes)
+        for name in "bc":
+            assert weights[name] == pytest.approx(correlation(ranks[name], own))
+        for i in range(30):
+            assert found[i] == pytest.approx(own[i] + weights["b"] * ranks["b"][i] + weights["c"] * ranks["c"][i])
+    assert combine_log_ranks(a, {"b": a}, None, {"b": 0.25})[1] == {"b": pytest.approx(0.25)}
+    constant, weights = combine_log_ranks(a, {"b": np.zeros(30)})
+    assert weights == {"b": 0} and constant[4] == pytest.approx(ranks["a"][4])
     assert (log_ranks(np.full(4, np.nan)) == 1).all()
 
 
@@ -52,10 +59,8 @@ def test_the_combination_finds_more_than_any_of_its_parts() -> None:
 
 
 def test_scores_of_different_lengths_are_refused() -> None:
-    with pytest.raises(DataError, match="a 3, b 4"):
-        combine_log_ranks({"a": np.zeros(3)}, {"b": np.zeros(4)})
-    with pytest.raises(DataError, match="can't be combined: a 3"):
-        combine_log_ranks({"a": np.zeros(3)}, {})
+    with pytest.raises(DataError, match="held_out 3, b 4"):
+        combine_log_ranks(np.zeros(3), {"b": np.zeros(4)})
 
 
 @pytest.mark.parametrize("wrong", [60, 200, 800])
@@ -84,13 +89,10 @@ def test_suspicion_rises_with_the_evidence_everywhere() -> None:
     assert ((suspicion >= 0) & (suspicion <= 1)).all()
 
 
-def test_suspicion_between_two_ranks() -> None:
-    rng = np.random.default_rng(0)
-    evidence = rng.gamma(2, size=5000)
-    suspicion = sigmoid_between_ranks(evidence, 20, 200, 110)
+def test_a_suspicion_that_only_orders() -> None:
+    evidence = np.random.default_rng(0).gamma(2, size=5000)
+    suspicion = suspicion_by_rank(evidence, 20)
     order = np.argsort(-evidence)
-    assert suspicion.sum() == pytest.approx(110, abs=0.01)
-    assert (np.diff(suspicion[order]) <= 0).all()
-    assert suspicion[order[19]] > 0.75 > 0.35 > suspicion[order[199]]
-    assert sigmoid_between_ranks(np.zeros(10), 1, 1, 1).sum() == pytest.approx(1, abs=1e-3), "all equal"
-    assert sigmoid_between_ranks(np.array([3.0]), 1, 5, 4).shape == (1,)
+    assert suspicion[order[19]] == 0.5
+    assert (np.diff(suspicion[order]) < 0).all() and (np.diff(1 - suspicion[order]) > 0).all()
+    assert len(set(suspicion_by_rank(np.zeros(10), 1))) == 1

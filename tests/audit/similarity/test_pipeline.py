@@ -22,6 +22,7 @@ from mlfix_train.audit.similarity.neighbours import nearest_neighbours
 from mlfix_train.audit.similarity.pipeline import (
     check_embedder,
     embed_and_search,
+    embed_features,
     order_images,
     search_embeddings,
 )
@@ -90,6 +91,24 @@ def test_an_interrupted_run_continues_and_a_finished_one_is_reused(tmp_path: Pat
     assert (
         again.neighbours.index == found.neighbours.index
     ).all() and again.neighbours.recall == found.neighbours.recall
+
+
+def test_features_go_on_after_an_interruption_and_are_kept(tmp_path: Path) -> None:
+    pixels, rows = make_pixels(), np.arange(70)
+    first = FlatPixels(interrupt_at=3)
+    with pytest.raises(KeyboardInterrupt):
+        embed_features(pixels, rows, first, folder=tmp_path, batch_size=8)
+    second = FlatPixels()
+    found = embed_features(pixels, rows, second, folder=tmp_path, batch_size=8)
+    assert first.embedded == [32, 32] and second.embedded == [6]
+    assert not list(tmp_path.glob(".unfinished-*"))
+    whole = embed_features(pixels, rows, FlatPixels())
+    assert found.dtype == np.float16 and (found == whole).all()
+    third = FlatPixels()
+    assert (embed_features(pixels, rows, third, folder=tmp_path) == found).all() and not third.embedded
+    np.save(tmp_path / "features.npy", found + 1)
+    fourth = FlatPixels()
+    assert (embed_features(pixels, rows, fourth, folder=tmp_path) == found).all() and fourth.embedded, "damaged"
 
 
 def test_what_was_kept_is_not_reused_for_other_inputs_or_if_damaged(tmp_path: Path) -> None:

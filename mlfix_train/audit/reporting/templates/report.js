@@ -24,6 +24,12 @@ const whole = (x) => Math.round(x).toLocaleString("en");
 const about = (x) => (x >= 10 ? whole(x) : x >= 0.05 ? x.toFixed(1) : "0");
 const counted = data.estimates.wrong !== undefined;
 const expectedText = counted ? "expected wrong" : "total suspicion";
+const TAIL = 9; // characters at the end of a name that are never cut: labels of a family differ there
+/** Text that is cut in the middle where it doesn't fit. */
+function cut(text, className = "", title = text) {
+  const letters = Array.from(text), n = letters.length > 2 * TAIL ? TAIL : Math.floor(letters.length / 2);
+  return el("span", { className: `cut ${className}`.trim(), title }, el("span", { text: letters.slice(0, -n || undefined).join("") }), n ? el("span", { text: letters.slice(-n).join("") }) : null);
+}
 const label = (i) => (i < 0 ? "" : data.labels[i]);
 
 function sheet(i) {
@@ -50,24 +56,25 @@ function paint(node, t) {
 }
 function brighten(node) {
   const more = Math.min(4, Math.max(1, 105 / (data.brightness[node.painted] + 1)));
-  node.style.filter = bright.checked ? `brightness(${more.toFixed(2)})` : "";
+  node.style.filter = bright.checked && !node.asIs ? `brightness(${more.toFixed(2)})` : "";
 }
-function picture(t) {
+function picture(t, asIs) {
   const node = el("span", { className: "pic" });
+  node.asIs = asIs; // what is dark or bright must look so
   if (t < data.pictures) { node.tile = t; watch.observe(node); }
   return node;
 }
-function tile(t) {
+function tile(t, caption) {
   const [, given, suggested, suspicion] = data.tiles[t];
   const other = suggested !== given && suggested >= 0;
   const words = `${data.tiles[t][0]}\ngiven: ${label(given)}` + (other ? `\nsuggested: ${label(suggested)}` : "");
   return el("button", { className: "tile", title: words, on: { click: () => enlarge(t) } },
-    picture(t),
+    picture(t, Boolean(caption)),
     el("span", { className: "bar" }, el("i", { style: { width: `${100 * suspicion}%` } })),
-    el("span", { className: "name", text: label(given) }),
-    el("span", { className: "sug", text: other ? "→ " + label(suggested) : "" }));
+    cut(label(given), "name", ""),
+    caption ? el("span", { className: "score", text: caption }) : cut(other ? "→ " + label(suggested) : "", "sug", ""));
 }
-const tiles = (list) => el("div", { className: "tiles" }, ...list.map(tile));
+const tiles = (list, captions = []) => el("div", { className: "tiles" }, ...list.map((t, i) => tile(t, captions[i])));
 
 function enlarge(t) {
   const row = data.tiles[t], dialog = document.getElementById("large");
@@ -104,7 +111,7 @@ function curve(reviewYield, total) {
     chart.append(svg("line", { x1: x(reviewYield.stop_rank), x2: x(reviewYield.stop_rank), y1: 8, y2: low, class: "mark" }),
       svg("text", { x: x(reviewYield.stop_rank) + (left_of ? -6 : 6), y: low - 8, "text-anchor": left_of ? "end" : "start" }, `worth reviewing: ${whole(reviewYield.stop_rank)}`));
   }
-  chart.append(svg("text", { x: (w + left) / 2, y: h - 2, "text-anchor": "middle" }, "samples reviewed, from the top of the ranking"));
+  chart.append(svg("text", { x: (w + left) / 2, y: h - 2, "text-anchor": "middle" }, "samples reviewed, from the top of the ranking (log scale)"));
   return chart;
 }
 
@@ -116,10 +123,15 @@ const sections = {
       facts.push(fact(`≈ ${whole(e.wrong)}`, `wrong labels (estimate); ${e.clear ? "95% interval" : "between"} ${whole(e.interval[0])} ${e.clear ? "to" : "and"} ${whole(e.interval[1])}; ${e.share.toFixed(1)}% of the ranked samples`),
         fact(whole(e.review_yield.stop_rank), `samples worth reviewing: ${about(e.review_yield.expected_found)} wrong labels expected among them, ${about(e.review_yield.expected_left)} beyond`));
     }
-    facts.push(fact(whole(a.issues), "label issues: more likely wrong than right, with another label suggested"),
-      fact(whole(a.ranked), `of ${whole(a.samples)} samples ranked, by ${a.runs} run${a.runs > 1 ? "s" : ""} that held them out; ${a.labels} labels`));
-    nodes.push(el("div", { className: "facts" }, ...facts));
+    facts.push(fact(whole(a.issues), counted ? "label issues: more likely wrong than right, with another label suggested" : "label issues: all predictions together leave the given label hardly a chance, and suggest another"),
+      fact(whole(a.ranked), `of ${whole(a.samples)} samples ranked, ${a.runs ? `by ${a.runs} run${a.runs > 1 ? "s" : ""} that held them out` : "out of fold, without training"}; ${a.labels} labels`));
+    nodes.push(el("p", { className: "next", text: data.next }), el("div", { className: "facts" }, ...facts));
     for (const note of data.notes) nodes.push(el("div", { className: "note", text: note }));
+    const faults = (a.faults || []).filter((f) => f.samples);
+    if (faults.length) {
+      const words = faults.map((f) => (f.score === "overlap" ? `${f.name} (may be one label)` : `${f.name} (${whole(f.samples)})`));
+      nodes.push(el("p", {}, `Other faults: ${words.slice(0, 8).join(", ")}${words.length > 8 ? ", …" : ""}. `, el("a", { href: "#" + encodeURIComponent("Other faults"), text: "See them" })));
+    }
     nodes.push(el("h2", { text: "Start here" }), el("p", { className: "quiet", text: "The most suspicious labels. Below each image: its suspicion (bar), the given label and, in blue, the suggested label." }),
       tiles(data.worst.slice(0, 40)));
     if (e.wrong !== undefined) {
@@ -128,7 +140,7 @@ const sections = {
       nodes.push(el("div", { className: "two" },
         el("div", {}, el("h2", { text: "What a review would find" }), el("p", { className: "quiet", text: "Expected number of wrong labels among the top samples of the ranking." }), curve(e.review_yield, e.wrong)),
         el("div", {}, el("h2", { text: "Wrong labels by given label" }), el("p", { className: "quiet", text: "Expected number of wrong labels, with its range." }),
-          ...top.map(([name, row]) => el("div", { className: "hbar" }, el("span", { text: name, title: name }),
+          ...top.map(([name, row]) => el("div", { className: "hbar" }, cut(name),
             el("div", {}, el("i", { style: { width: `${(100 * row.wrong) / most}%` } })),
             el("span", { text: `${about(row.wrong)} (${about(row.interval[0])} to ${about(row.interval[1])})` }))))));
     }
@@ -136,7 +148,7 @@ const sections = {
   },
   Worst() { return [el("h2", { text: "The most suspicious samples" }), ...paged(data.worst, 120, tiles)]; },
   Slices() {
-    const kinds = { pair: "given and suggested label", label: "given label", slice: "your slices", duplicates: "near-duplicates" };
+    const kinds = { pair: "given and suggested label", label: "given label", slice: "your slices", duplicates: "near-duplicates", fault: "other faults" };
     const box = el("div"), search = el("input", { type: "search", placeholder: "Search names", "aria-label": "Search names" });
     const pick = el("select", { "aria-label": "Kind of slice" }, el("option", { value: "", text: "all kinds" }),
       ...Object.keys(kinds).filter((k) => data.slices.some((s) => s.kind === k)).map((k) => el("option", { value: k, text: "by " + kinds[k] })));
@@ -160,7 +172,7 @@ const sections = {
       const s = data.slices[cell[3]];
       box.replaceChildren(s ? strip(s) : el("p", { className: "quiet", text: "This page has no images for this cell; its samples are in ranking.csv." }));
     };
-    const body = m.labels.map((given, i) => el("tr", {}, el("th", { text: label(given), title: label(given) }), ...m.labels.map((other, j) => {
+    const body = m.labels.map((given, i) => el("tr", {}, el("th", {}, cut(label(given))), ...m.labels.map((other, j) => {
       const cell = lookup.get(`${i},${j}`);
       if (i === j) return el("td", { className: "own" });
       if (!cell) return el("td");
@@ -182,7 +194,7 @@ const sections = {
       const found = data.table.filter((r) => label(r[0]).toLowerCase().includes(words));
       none.hidden = found.length > 0;
       body.replaceChildren(...found.map((r) => {
-        const row = el("tr", { tabIndex: 0 }, el("td", { text: label(r[0]), title: label(r[0]) }), el("td", { text: whole(r[1]) }), el("td", { text: about(r[2]) }),
+        const row = el("tr", { tabIndex: 0 }, el("td", {}, cut(label(r[0]))), el("td", { text: whole(r[1]) }), el("td", { text: about(r[2]) }),
           el("td", { text: r[3] ? `${about(r[3][0])} to ${about(r[3][1])}` : "" }), el("td", { text: whole(r[4]) }), el("td", { text: `${(100 * r[5]).toFixed(1)}%` }));
         const open = () => {
           if (row.nextSibling && row.nextSibling.classList.contains("inside")) { row.nextSibling.remove(); row.classList.remove("open"); return; }
@@ -203,6 +215,20 @@ const sections = {
     const groups = data.slices.filter((s) => s.kind === "duplicates");
     if (!groups.length) return [el("h2", { text: "Near-duplicates with different labels" }), el("p", { text: data.sorted ? "There are none: near-duplicates found by mlfix sort always have the same label." : "Set order=<output folder of mlfix sort> to see near-duplicates with different labels." })];
     return [el("h2", { text: "Near-duplicates with different labels" }), ...paged(groups, 30, (part) => el("div", {}, ...part.map(strip)))];
+  },
+  "Other faults"() {
+    const faults = data.about.faults || [], nodes = [el("h2", { text: "Other faults" }), el("p", { className: "quiet", text: "They are not evidence against a label. An image counts if its score is bad in itself and unusual in this data set; the worst come first." })];
+    if (!data.pictures) nodes.push(el("p", { text: "Without images, dark, bright, blurred, nearly empty and odd-shaped ones are not looked for." }));
+    for (const f of faults.filter((one) => one.samples)) {
+      const s = data.slices.find((one) => one.kind === "fault" && one.fault === f.name);
+      const pair = f.score === "overlap", captions = pair || !s ? [] : s.values.map((v) => `${f.score} ${v.toPrecision(3)}`);
+      const count = `${whole(f.samples)} of ${whole(f.checked)} samples, ${f.score} from ${f.threshold.toPrecision(3)}` + (pair ? `, here ${f.worst.toPrecision(3)}` : "");
+      nodes.push(el("div", { className: "strip" }, el("h3", {}, el("span", { text: pair ? `${f.name}: may be one label` : f.name[0].toUpperCase() + f.name.slice(1) }), el("small", { text: count + (s && s.tiles.length < s.samples ? `; first ${s.tiles.length} shown` : "") })),
+        el("p", { className: "quiet", text: f.description }), s ? tiles(s.tiles, captions) : null));
+    }
+    const none = faults.filter((one) => !one.samples).map((f) => `${f.name} (${f.score} from ${f.threshold.toPrecision(3)})`);
+    if (none.length) nodes.push(el("p", { className: "quiet", text: `Looked for and not found: ${none.join(", ")}.` }));
+    return nodes;
   },
   Method() {
     return [document.getElementById("method").content.cloneNode(true)];

@@ -22,8 +22,15 @@ function el(name, options, ...children) {
 }
 const formatCount = (x) => Math.round(x).toLocaleString("en");
 const formatEstimate = (x) => (x >= 10 ? formatCount(x) : x >= 0.05 ? x.toFixed(1) : "0");
+const formatRange = ([low, high]) => `${formatCount(Math.floor(low))} to ${formatCount(Math.ceil(high))}`;
+const formatShare = (x) => (x >= 9.95 ? formatCount(x) : x.toFixed(x >= 0.095 ? 1 : 2));
 const windowId = `${Date.now().toString(36)}${Math.random().toString(36).slice(2, 8)}`; // this window
 let requestCount = 0;
+/** Text that is cut in the middle where it doesn't fit: labels of a family differ near their ends. */
+function cutMiddle(text) {
+  const letters = Array.from(text), n = letters.length > 18 ? 9 : Math.floor(letters.length / 2);
+  return n ? [el("span", letters.slice(0, -n).join("")), el("span", letters.slice(-n).join(""))] : [el("span", text)];
+}
 const plural = (n, markText) => `${formatCount(n)} ${markText}${n === 1 ? "" : "s"}`;
 const percent = (x) => `${Math.round(100 * x)}%`;
 const clamp = (x, low, high) => Math.max(low, Math.min(high, x));
@@ -127,6 +134,7 @@ export function start(root, connection, options = {}) {
     } catch { /* without storage the page still works */ }
     return null;
   }
+  const calibrated = () => session.calibrated || !!view?.intervals; // whether suspicion is a probability
   const labelOf = (code) => (code === INVALID ? "invalid" : code < 0 ? "" : session.labels[code]);
 
   async function request(kind, payload = {}) {
@@ -474,8 +482,8 @@ export function start(root, connection, options = {}) {
     const node = el("section", { style: { top: `${layout.tops[g]}px`, height: `${layout.tops[g + 1] - layout.tops[g]}px` } });
     const facts = el("small");
     const head = el("header", { style: { height: `${layout.head - 8}px` } },
-      el("div.line", el("h2", { text: nameOf(g), title: view.names[g] }), facts,
-        settings.group_by === "random" && el("button.plain", { text: "Draw 200 more", on: { click: drawMore } }),
+      el("div.line", el("h2.cut", { title: view.names[g] }, ...cutMiddle(nameOf(g))), facts,
+        settings.group_by === "random" && el("button.plain", { text: "Draw 100 more", on: { click: drawMore } }),
         el("button.plain.reviewed", { text: "Mark group as reviewed", title: "Confirm all unmarked labels of this group and go to the next one (F)", on: { click: () => reviewGroup(g) } })));
     node.facts = facts;
     node.g = g;
@@ -491,7 +499,7 @@ export function start(root, connection, options = {}) {
   }
   function updateFacts(node) {
     const g = node.g, parts = [plural(view.sizes[g], "sample")];
-    if (session.calibrated && settings.group_by !== "random") parts.push(`≈ ${formatEstimate(view.expected[g])} expected wrong`);
+    if (calibrated() && settings.group_by !== "random") parts.push(`≈ ${formatEstimate(view.expected[g])} expected wrong${view.intervals?.[g] ? ` (${formatRange(view.intervals[g])})` : ""}`);
     if (view.group_marked[g]) parts.push(`${formatCount(view.group_marked[g])} marked`);
     if (view.group_reviewed[g] >= view.sizes[g]) parts.push("all reviewed");
     else if (view.group_reviewed[g]) parts.push(`${formatCount(view.group_reviewed[g])} reviewed`);
@@ -548,9 +556,9 @@ export function start(root, connection, options = {}) {
     for (let n = first; n < last; n++) {
       const g = shownGroups[n], done = view.group_reviewed[g] >= view.sizes[g];
       rows.push(el("button", { className: `row${g === currentSideGroup ? " now" : ""}${done ? " done" : ""}`, role: "option", "aria-selected": String(g === currentSideGroup), style: { top: `${n * SIDE_ROW}px` }, title: view.names[g], on: { click: () => { goToGroup(g); scroller.focus(); } } },
-        el("span.name", nameOf(g)), el("span.count", { text: done ? "✓" : view.group_marked[g] ? `${formatCount(view.group_marked[g])} ✕` : "" }),
+        el("span.name.cut", ...cutMiddle(nameOf(g))), el("span.count", { text: done ? "✓" : view.group_marked[g] ? `${formatCount(view.group_marked[g])} ✕` : "" }),
         el("span.meter", { title: `${formatCount(view.group_reviewed[g])} of ${formatCount(view.sizes[g])} reviewed` }, el("i", { style: { width: `${(100 * view.group_reviewed[g]) / view.sizes[g]}%` } })),
-        el("span.count", { text: session.audited && settings.group_by !== "random" ? (view.expected[g] >= 0.05 ? `≈ ${formatEstimate(view.expected[g])}` : "") : formatCount(view.sizes[g]), title: session.calibrated ? "wrong labels expected" : "" })));
+        el("span.count", { text: session.audited && settings.group_by !== "random" ? (view.expected[g] >= 0.05 ? `≈ ${formatEstimate(view.expected[g])}` : "") : formatCount(view.sizes[g]), title: calibrated() ? `wrong labels expected${view.intervals?.[g] ? `, 95% interval ${formatRange(view.intervals[g])}` : ""}` : "" })));
     }
     listInner.replaceChildren(...rows);
   }
@@ -574,7 +582,7 @@ export function start(root, connection, options = {}) {
       let response;
       try { response = await request("progress", { view: view?.view }); } catch { return; } // the queue reports connection problems
       lastProgress = response;
-      if (response.group_reviewed && view && response.group_reviewed.length === view.sizes.length) { Object.assign(view, { group_reviewed: response.group_reviewed, group_marked: response.group_marked }); drawSideRows(); for (const node of sections.values()) updateFacts(node); }
+      if (response.group_reviewed && view && response.group_reviewed.length === view.sizes.length) { Object.assign(view, { group_reviewed: response.group_reviewed, group_marked: response.group_marked, expected: response.expected_in_groups, intervals: response.intervals }); drawSideRows(); for (const node of sections.values()) updateFacts(node); }
       drawCard();
     }, ms);
   }
@@ -584,7 +592,7 @@ export function start(root, connection, options = {}) {
     const facts = [[formatCount(p.marked), "marked"], [p.marked_percent === null ? "–" : `${p.marked_percent < 10 ? p.marked_percent.toFixed(1) : Math.round(p.marked_percent)}%`, "of reviewed"]];
     if (p.remaining !== null) facts.push([`≈ ${formatCount(p.remaining)}`, "wrong left"]);
     else facts.push([formatEstimate(p.per_minute[1]), "marks per minute"]);
-    const r = p.random_sample, busy = p.sprites_ready[1] && p.sprites_ready[0] < p.sprites_ready[1];
+    const r = p.random_sample, e = p.estimate, busy = p.sprites_ready[1] && p.sprites_ready[0] < p.sprites_ready[1];
     const who = el("input.who", { value: settings.reviewer, "aria-label": "your name, as saved in the fixes", title: "your name, as saved in the fixes", maxLength: 80, spellcheck: false, on: { change: (e) => { rename(e.target); } } });
     const focused = document.activeElement?.className === "who";
     if (focused) return;
@@ -594,11 +602,22 @@ export function start(root, connection, options = {}) {
       el("div.facts", ...facts.map(([number, message]) => el("div", {}, el("b", number), el("span", message)))),
       el("p", { className: p.keep_going === false ? "message stop" : "message", text: p.message }),
       el("p.pace", { text: `${formatCount(p.per_minute[0])} seen, ${formatEstimate(p.per_minute[1])} marked per minute${busy ? ` · images ${Math.round((100 * p.sprites_ready[0]) / p.sprites_ready[1])}% ready` : ""}` }),
-      r && r.rate !== null
-        ? el("p.random", el("b", `${r.rate.toFixed(1)}% wrong`), ` (${r.interval[0].toFixed(1)} to ${r.interval[1].toFixed(1)}%): ${r.wrong} of ${r.reviewed} random samples`, r.reviewed < r.drawn ? `, ${r.drawn - r.reviewed} left` : "")
-        : el("p.random", r ? `A random sample of ${r.drawn} is ready: review it from the top.` : "How many labels are wrong in all? A random sample gives an unbiased estimate.", " "),
-      el("button.plain", { text: settings.group_by === "random" ? "Back to the groups" : r ? "Continue the random sample" : "Review a random sample", on: { click: () => { settings.group_by = settings.group_by === "random" ? settings.before || "label" : ((settings.before = settings.group_by), "random"); drawBar(); openView(); } } }),
+      el("div.count", ...countText(r, e)),
+      el("button.plain", { text: settings.group_by === "random" ? "Back to the groups" : !r ? "Judge a sample" : r.reviewed < r.drawn ? "Continue the sample" : "Show the sample", on: { click: () => { settings.group_by = settings.group_by === "random" ? settings.before || "label" : ((settings.before = settings.group_by), "random"); drawBar(); openView(); } } }),
       el("label.name", el("span", "reviewer"), who));
+  }
+  /** What the judgements say about all labels, or how to make them say it. */
+  function countText(sample, estimate) {
+    const left = sample ? sample.drawn - sample.reviewed : 0;
+    if (!estimate) {
+      return [el("p.quiet", sample ? `Judge the sample from the top: ${sample.reviewed} of ${sample.drawn} judged.` : `How many labels are wrong? Judge 100 drawn ${session.audited ? "from all ranks" : "at random"}, and the page can tell.`)];
+    }
+    const [low, high] = estimate.share_interval;
+    return [
+      el("p", el("b", `About ${plural(estimate.wrong, "wrong label")} in all`), ` (${formatRange(estimate.interval)}), ${formatShare(estimate.share)}% (${formatShare(low)} to ${formatShare(high)}%)`),
+      el("p.quiet", { title: "95% interval", text: `from ${formatCount(estimate.judged)} judged, ${formatCount(estimate.judged_wrong)} of them wrong${left ? `; ${formatCount(left)} of the sample left` : ""}` }),
+      estimate.stop_rank !== null && el("p", estimate.stop_rank ? `Review down to rank ${formatCount(estimate.stop_rank)}: below, fewer than 1 in 20 is wrong.` : "Nowhere in the ranking are more than 1 in 20 wrong."),
+    ].filter(Boolean);
   }
   async function rename(field) {
     const before = settings.reviewer;
@@ -609,18 +628,18 @@ export function start(root, connection, options = {}) {
     fetchChanges();
     progressSoon(50);
   }
-  async function drawMore() { try { await request("draw", { count: 200 }); await openView(currentPosition()); } catch (error) { showProblem(error); } }
+  async function drawMore() { try { await request("draw", { count: 100 }); await openView(currentPosition()); } catch (error) { showProblem(error); } }
 
   // --- toolbar -------------------------------------------------------------------------------------------------
   function drawBar() {
-    const by = [["label", "label"], ...(session.audited ? [["pair", "label and prediction"]] : []), ["all", "no groups"], ...session.columns.map((name) => [`column:${name}`, name]), ["random", "random sample"]];
+    const by = [["label", "label"], ...(session.audited ? [["pair", "label and prediction"]] : []), ["all", "no groups"], ...session.columns.map((name) => [`column:${name}`, name]), ["random", "sample to judge"]];
     const within = [...(session.audited ? [["suspicion", "suspicion"]] : []), ["visual", session.sorted ? "similarity" : "file order"], ...(session.audited && session.sorted ? [["both", "suspicion + similarity"]] : [])];
     const search = el("input", { type: "search", placeholder: "Search ids and labels", "aria-label": "Search ids and labels", value: settings.search, on: { keydown: (e) => { if (e.key === "Enter") e.target.blur(); }, change: (e) => { settings.search = e.target.value; openView(); } } });
     const size = el("input", { type: "range", min: 32, max: 224, step: 4, value: settings.size, "aria-label": "tile size", title: "tile size (+ −)", on: { input: (e) => resize(+e.target.value), change: () => scroller.focus({ preventScroll: true }) } });
     toolbar.search = search;
     toolbar.size = size;
     const segments = [["all", "All"], ["marked", "Marked"], ["unmarked", "Unmarked"], ...(session.audited ? [["suspicious", "Suspicious"]] : []), ["unreviewed", "Not reviewed"]];
-    toolbar.replaceChildren(el("h1", { text: session.title, title: session.title }), dropdown("group_by", "Group by", by), dropdown("group_order", "Order groups", [["suspicion", session.audited ? "most suspicious first" : "as in the data"], ["name", "by name"]]), dropdown("sort_by", "Sort by", within),
+    toolbar.replaceChildren(el("h1.cut", { title: session.title }, ...cutMiddle(session.title)), dropdown("group_by", "Group by", by), dropdown("group_order", "Order groups", [["suspicion", session.audited ? "most suspicious first" : "as in the data"], ["name", "by name"]]), dropdown("sort_by", "Sort by", within),
       el("div.segments", { role: "radiogroup", "aria-label": "Show" }, ...segments.map(([value, text]) => el("button", { text, role: "radio", "aria-checked": String(settings.filter === value), on: { click: () => { settings.filter = value; drawBar(); openView(); } } }))),
       search, size, el("div.icons", icon("◐", "brighten dark images (B)", () => toggle("brighten"), settings.brighten), icon("▤", "typical images of the label (R)", () => toggle("typical"), settings.typical),
       icon({ auto: "◑", light: "☀", dark: "☾" }[settings.theme], `color theme: ${settings.theme}`, () => { settings.theme = { auto: "dark", dark: "light", light: "auto" }[settings.theme]; theme(); drawBar(); }), icon("?", "keyboard shortcuts (?)", showHelp)));
@@ -914,7 +933,7 @@ export function start(root, connection, options = {}) {
       const of = view.view;
       request("group", { view: of, group: g }).then((response) => { if (view.view === of) { suggestions.set(g, response.suggestions); drawBrushes(); } }).catch(() => suggestions.delete(g));
     }
-    const chip = (code, key, text) => el("button", { className: `chip${brush === code ? " on" : ""}${code === INVALID ? " out" : ""}`, "aria-pressed": String(brush === code), title: `${key} marks the current image; click to use as the brush`, on: { click: () => { brush = code; drawBrushes(); } } }, el("kbd", key), el("span", text));
+    const chip = (code, key, text) => el("button", { className: `chip${brush === code ? " on" : ""}${code === INVALID ? " out" : ""}`, "aria-pressed": String(brush === code), title: `${key} marks the current image; click to use as the brush`, on: { click: () => { brush = code; drawBrushes(); } } }, el("kbd", key), el("span.cut", ...cutMiddle(text)));
     const other = el("button.chip", { title: "any other label (L)", on: { click: openLabelDialog } }, el("kbd", "L"), "other…");
     const nodes = [chip(INVALID, "X", "invalid"), other, ...suggestedLabels().map((code, n) => chip(code, String(n + 1), labelOf(code)))];
     if (brush >= 0 && !suggestedLabels().includes(brush)) nodes.splice(2, 0, chip(brush, "·", labelOf(brush)));
@@ -1143,7 +1162,7 @@ export function start(root, connection, options = {}) {
 
   // --- samples seen ----------------------------------------------------------------------------------
   // A sample counts as seen once it was on the screen and scrolled out of it, for until then it may still be marked. In the
-  // random sample only scrolling down counts, so that the reviewed part has no gaps.
+  // sample to judge only scrolling down counts, so that the judged part has no gaps.
   function tick() {
     if (!view || document.hidden || closed || !layout.shown) { ticksOnScreen = new Map(); return; }
     const top = scroller.scrollTop, now = new Map(), random = settings.group_by === "random";

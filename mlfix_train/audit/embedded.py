@@ -1,0 +1,255 @@
+"""Embedded images as evidence: a linear layer fitted out of fold, the votes of similar images, an order, duplicates.
+
+Shapes: N samples, M of them with an image and a label, D features, E dimensions of the embeddings, C classes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mlfix_train.audit.scores import pooling
+from mlfix_train.audit.scores.knn import NeighbourScores, neighbours_needed, score_neighbours
+from mlfix_train.audit.similarity.near_duplicates import find_near_duplicates, near_duplicate_threshold
+from mlfix_train.audit.similarity.neighbours import nearest_neighbours
+from mlfix_train.audit.similarity.order_files import read_embeddings, read_order
+from mlfix_train.audit.similarity.pipeline import EmbeddedImages, embed_and_search, embed_features, order_images
+from mlfix_train.data.pixels.store import PixelStore
+from mlfix_train.data.splits import stratified_parts
+from mlfix_train.errors import DataError
+from mlfix_train.models.backbones import efficientnet_lite0 as lite0
+from mlfix_train.models.embedding.base import Embedder
+from mlfix_train.models.linear_probe import OutOfFoldProbe
+
+log = logging.getLogger(__name__)
+
+N_FOLDS = 5
+N_PERTURBED = 64
+"""Images whose perturbed copies tell how near near-duplicates are."""
+
+
+@dataclass(frozen=True)
+class EmbeddedSamples:
+    """Images of a sample table, embedded once.
+
+    Attributes:
+        rows: int64 ``(M,)``, rows of the sample table that have an image.
+        features: float ``(M, D)``, for the linear layer.
+        found: embeddings ``(M, E)`` and the nearest neighbours of each.
+        used: what they were embedded by, for reports.
+        learned: whether a network learned the features, so that a linear layer on them is worth fitting beside runs.
+    """
+
+    rows: np.ndarray
+    features: np.ndarray
+    found: EmbeddedImages
+    used: str
+    learned: bool = True
+
+
+def embed_samples(
+    samples: pd.DataFrame,
+    pixels: PixelStore,
+    embedder: Embedder,
+    *,
+    folder: Path | None = None,
+    bfloat16: bool = False,
+    device: str = "cpu",
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> EmbeddedSamples:
+    """Embeds all images that can be read, and finds the neighbours of each.
+
+    Args:
+        samples: sample table.
+        pixels: its images, rows as in the table.
+        embedder: turns images into features and embeddings; it is fitted here.
+        folder: keeps the features, see :func:`mlfix_train.audit.similarity.pipeline.embed_features`.
+        bfloat16: compute features in bfloat16 if the embedder supports it.
+        device: where neighbours are searched.
+        seed: of what is sampled.
+        progress: called with (images embedded, images in all).
+
+    Raises:
+        DataError: No image can be read, or all are embedded alike.
+    """
+    rows = np.flatnonzero(~samples.index.isin(pixels.unreadable))
+    if len(rows) < 3:
+        raise DataError(f"{len(rows)} of {len(samples):,} images can be read", "an audit needs three or more")
+    options = {"folder": folder, "bfloat16": bfloat16, "seed": seed, "progress": progress}
+    features = embed_features(pixels, rows, embedder, **options)  # type: ignore[arg-type]
+    blocks = range(0, len(rows), 8192)
+    embeddings = np.concatenate([embedder.project(np.asarray(features[i : i + 8192], np.float32)) for i in blocks])
+    if float(embeddings.std(0).max()) < 1e-7:
+        raise DataError("all images are embedded alike", "check that they are different pictures")
+    neighbours = nearest_neighbours(embeddings, _count(samples, rows), device, seed=seed)
+    return EmbeddedSamples(rows, features, EmbeddedImages(embeddings, neighbours, ""), embedder.name)
+
+
+def given_embeddings(samples: pd.DataFrame, embeddings: np.ndarray, used: str = "the embeddings") -> EmbeddedSamples:
+    """Returns the same for embeddings that exist, float ``(N, D)``, one row per sample."""
+    rows = np.arange(len(samples))
+    neighbours = nearest_neighbours(embeddings, _count(samples, rows))
+    return EmbeddedSamples(rows, embeddings, EmbeddedImages(np.asarray(embeddings, np.float32), neighbours, ""), used)
+
+
+def read_order_embeddings(order: str | Path, samples: pd.DataFrame) -> EmbeddedSamples:
+    """Reads the embeddings of ``mlfix sort`` from its output directory.
+
+    Raises:
+        DataError: No order, or one of other samples.
+    """
+    path = Path(order).expanduser()
+    folder = path if path.is_dir() else path.parent
+    found = read_order(path, samples.index, partial=True)
+    stored = pd.Index(pd.read_parquet(folder / "order.parquet", columns=["sample_id"])["sample_id"])
+    embeddings = read_embeddings(folder / "embeddings.npy", len(stored), "order")[stored.get_indexer(found.index)]
+    used = str(found.attrs.get("used", "the embeddings of the order"))
+    embedded = given_embeddings(samples.loc[found.index], embeddings, used)
+    return replace(embedded, rows=samples.index.get_indexer(found.index), learned=False)
+
+
+def embed_pixels(
+    samples: pd.DataFrame, pixels: PixelStore, progress: Callable[[int, int], None] | None = None
+) -> EmbeddedSamples:
+    """Compares images by their pixels, which needs no network."""
+    from mlfix_train.models.embedding.pixels import PixelEmbedder
+
+    rows = np.flatnonzero(~samples.index.isin(pixels.unreadable))
+    if len(rows) < 3:
+        raise DataError(f"{len(rows)} of {len(samples):,} images can be read", "an audit needs three or more")
+    found = embed_and_search(pixels, rows, PixelEmbedder(), n_neighbours=_count(samples, rows), progress=progress)
+    return EmbeddedSamples(rows, found.embeddings, found, "the pixels", learned=False)
+
+
+def _count(samples: pd.DataFrame, rows: np.ndarray) -> int:
+    return neighbours_needed(group_codes(samples["group"].iloc[rows]))
+
+
+def group_codes(groups: pd.Series) -> np.ndarray | None:
+    """Returns groups as codes, int64; ``None`` if every sample is its own group."""
+    codes = pd.factorize(groups)[0]
+    return codes if len(codes) and codes.max() + 1 < len(codes) else None
+
+
+def label_codes(samples: pd.DataFrame, class_names: list[str]) -> np.ndarray:
+    """Returns labels as indices into ``class_names``, int64 ``(N,)``; -1 for others and for none."""
+    return pd.Index(class_names).get_indexer(pd.Index(samples["label"].fillna("").to_numpy(dtype=object)))
+
+
+def has_pretrained() -> bool:
+    """Returns whether a pretrained network is at hand without a model hub."""
+    return lite0.has_package()
+
+
+def load_default_embedder() -> Embedder:
+    """Returns the pretrained network that is at hand, see :mod:`mlfix_train.models.embedding.pretrained`."""
+    from mlfix_train.models.embedding.pretrained import load_pretrained
+
+    return load_pretrained()
+
+
+def predict_out_of_fold(
+    features: np.ndarray,
+    labels: np.ndarray,
+    n_classes: int,
+    groups: np.ndarray | None = None,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Predicts labels by a linear layer on features, fitted on the other folds.
+
+    It is fitted twice, the second time without the labels that confident learning doubts after the first (Northcutt,
+    Jiang and Chuang, "Confident learning", 2021: learning with pruned labels).
+
+    Args:
+        features: float ``(N, D)``.
+        labels: int64 ``(N,)``, given labels.
+        n_classes: C.
+        groups: int64 ``(N,)``, photo or track of each; all samples of a group are in one fold.
+        seed: of the folds.
+        device: where it computes.
+        progress: called with (steps done, steps in all).
+
+    Returns:
+        Logits, float32 ``(N, C)``; higher is likelier.
+
+    Raises:
+        DataError: Features that are NaN or all alike, or fewer than two groups or labels.
+    """
+    if len(np.unique(labels)) < 2:
+        raise DataError("all samples have the same label, so none can be told wrong", "audit two or more labels")
+    units = np.arange(len(labels)) if groups is None else groups
+    n_folds = min(N_FOLDS, len(np.unique(units)))
+    if n_folds < 2:
+        raise DataError("all samples are of one group, so none can be held out", "use two or more groups, or none")
+    folds = stratified_parts(labels.astype(str), units, np.full(n_folds, 1 / n_folds), seed)
+    folds = np.unique(folds, return_inverse=True)[1]
+    probe = OutOfFoldProbe(features, labels, n_classes, folds, device)
+    report = progress or (lambda done, total: None)
+    first = probe.fit(progress=lambda done, total: report(done, 2 * total))
+    pool = pooling.pool_predictions({"probe": pooling.of_logits(first.logits)}, labels, n_classes)
+    log.debug(
+        "linear layer: strength %g, %.4f nats, %d labels left out", first.strength, first.loss, pool.doubted.sum()
+    )
+    if not pool.doubted.any():
+        report(1, 1)
+        return first.logits
+    keep, steps = ~pool.doubted, lambda done, total: report(total + done, 2 * total)
+    return probe.fit(keep, first.strength, progress=steps).logits
+
+
+def probe_logits(
+    embedded: EmbeddedSamples,
+    samples: pd.DataFrame,
+    class_names: list[str],
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predicts the labels of embedded samples out of fold.
+
+    Returns:
+        Rows of the sample table that have a label and an image, int64 ``(M,)``, and their logits, float32 ``(M, C)``.
+    """
+    codes = label_codes(samples.iloc[embedded.rows], class_names)
+    known = np.flatnonzero(codes >= 0)
+    rows = embedded.rows[known]
+    groups = group_codes(samples["group"].iloc[rows])
+    features = embedded.features if len(known) == len(codes) else embedded.features[known]
+    return rows, predict_out_of_fold(features, codes[known], len(class_names), groups, progress=progress)
+
+
+def neighbour_scores(embedded: EmbeddedSamples, samples: pd.DataFrame, class_names: list[str]) -> NeighbourScores:
+    """Scores the labels of embedded samples by those of their nearest neighbours, rows as in ``embedded``."""
+    table = samples.iloc[embedded.rows]
+    return score_neighbours(embedded.found.neighbours, label_codes(table, class_names), group_codes(table["group"]))
+
+
+def order_samples(
+    embedded: EmbeddedSamples,
+    samples: pd.DataFrame,
+    pixels: PixelStore,
+    embedder: Embedder | None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Puts embedded samples in visual order and finds near-duplicates.
+
+    Returns:
+        The order, with the columns of :mod:`mlfix_train.audit.similarity.order_files` and indexed by ``sample_id``, and
+        the near-duplicates, see :func:`mlfix_train.audit.similarity.near_duplicates.duplicates_table`.
+    """
+    table = samples.iloc[embedded.rows]
+    order = order_images(embedded.found, table, progress=progress)
+    threshold = (
+        0.0 if embedder is None else near_duplicate_threshold(pixels, embedded.rows, embedder, count=N_PERTURBED)
+    )
+    order["duplicate_group"], duplicates = find_near_duplicates(
+        pixels, embedded.rows, embedded.found.neighbours, table, threshold
+    )
+    return order.set_index("sample_id", drop=False), duplicates

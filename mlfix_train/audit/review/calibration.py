@@ -1,0 +1,110 @@
+"""What the judgements of a review say about all labels: see :mod:`mlfix_train.audit.scores.calibration`.
+
+Shapes: N samples, R of them ranked by an audit, C labels.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlfix_train.audit.judgements import counts_as_judged
+from mlfix_train.audit.review.marks import MarkStore
+from mlfix_train.audit.review.progress import SeenLog, draw_random, reviewed_mask
+from mlfix_train.audit.review.samples import Samples
+from mlfix_train.audit.scores.calibration import calibrate, draw_to_judge
+from mlfix_train.audit.scores.estimates import Estimate, estimate_by_judgements
+
+MIN_JUDGED = 10
+"""Fewer judged labels are not worth a number."""
+MAX_AGE = 5.0
+"""Seconds for which a calibration is kept while samples are only scrolled past."""
+
+
+@dataclass(frozen=True, eq=False)
+class CalibratedReview:
+    """What judgements say.
+
+    Attributes:
+        estimate: how many labels are wrong.
+        probability: float64 ``(N,)``, that each label is wrong by its rank; NaN outside the audit.
+        judged: bool ``(N,)``, labels that were judged.
+    """
+
+    estimate: Estimate
+    probability: np.ndarray
+    judged: np.ndarray
+
+
+class Calibrator:
+    """Calibrates the ranking of a review by its judgements, again whenever these have changed."""
+
+    def __init__(self, samples: Samples, store: MarkStore, seen_log: SeenLog) -> None:
+        self.samples, self.store, self.seen_log = samples, store, seen_log
+        ranked = np.flatnonzero(samples.rank >= 0)
+        self.ranked = ranked[np.argsort(samples.rank[ranked], kind="stable")]  # rows, most suspicious first
+        self.evidence = -np.arange(len(self.ranked), dtype=np.float64)
+        groups = samples.groups[self.ranked]
+        self._groups = groups if len(groups) and len(np.unique(groups)) < len(groups) else None
+        self._lock = threading.Lock()
+        self._decided: tuple[bytes, ...] = ()
+        self._judged, self._time = b"", 0.0
+        self._found: CalibratedReview | None = None
+
+    def draw(self, count: int) -> list[int]:
+        """Draws further rows to judge: stratified by rank; at random where there is no ranking."""
+        drawn = np.asarray(self.store.drawn, np.int64)
+        if not len(self.ranked):
+            return draw_random(len(self.samples), drawn.tolist(), count)
+        ranks = self.samples.rank[drawn]
+        rows: list[int] = self.ranked[draw_to_judge(self.evidence, count, judged=ranks[ranks >= 0])].tolist()
+        return rows
+
+    def judged(self) -> np.ndarray:
+        """Returns which samples were judged, bool ``(N,)``: in the sample to judge, or in an ordinary review."""
+        store, seen = self.store, self.seen_log
+        judged = seen.seen_in_random | store.random_reviewed
+        reviewed = reviewed_mask(store, seen.seen)
+        by_group = store.group_reviewed & ~store.random_reviewed
+        if counts_as_judged(int(store.is_marked.sum()), int(reviewed.sum()), bool(by_group.any())):
+            judged = judged | seen.seen
+        return np.asarray(judged | store.group_reviewed)
+
+    @property
+    def latest(self) -> CalibratedReview | None:
+        """What the judgements said when :meth:`calibrated` was called last."""
+        return self._found
+
+    def calibrated(self) -> CalibratedReview | None:
+        """Returns what the judgements say; ``None`` without an audit, or with fewer than :data:`MIN_JUDGED`.
+
+        After a mark it is always up to date; samples that were only scrolled past count at most :data:`MAX_AGE` later.
+        """
+        if not len(self.ranked):
+            return None
+        with self.store.lock:
+            judged, marked = self.judged(), self.store.is_marked.copy()
+            decided = marked.tobytes(), self.store.group_reviewed.tobytes(), self.seen_log.seen_in_random.tobytes()
+        with self._lock:
+            is_recent = decided == self._decided and time.monotonic() - self._time < MAX_AGE
+            if not is_recent and (decided, judged.tobytes()) != (self._decided, self._judged):
+                self._found = self._calibrate(judged, marked)
+                self._decided, self._judged, self._time = decided, judged.tobytes(), time.monotonic()
+            return self._found
+
+    def _calibrate(self, judged: np.ndarray, marked: np.ndarray) -> CalibratedReview | None:
+        rows, samples = self.ranked, self.samples
+        looked_at = np.flatnonzero(judged[rows])
+        if len(looked_at) < MIN_JUDGED:
+            return None
+        found = np.flatnonzero(marked[rows] & ~judged[rows])
+        labels, n_classes = samples.given[rows].astype(np.int64), len(samples.labels)
+        result = calibrate(
+            self.evidence, looked_at, marked[rows][looked_at], labels, n_classes, self._groups, found=found
+        )
+        probability = np.full(len(samples), np.nan)
+        probability[rows] = result.probability
+        return CalibratedReview(estimate_by_judgements(result, labels, samples.labels), probability, judged)
