@@ -240,7 +240,10 @@ class Audit:
         step = progress("decoding images")
         store = open_store(samples, pixels.spec(size), cache, max_unreadable=pixels.max_unreadable, progress=step)
         times["data"] = time.monotonic()
-        found = _embed(samples, store, embedder, folder, progress)
+        if by_pixels:
+            found = embedded.embed_pixels(samples, store, progress("embedding images"))
+        else:
+            found = _embed(samples, store, embedder, folder, progress)
         times["embedding"] = time.monotonic()
         names = sorted({str(label) for label in samples["label"].dropna()})
         rows, logits = embedded.probe_logits(found, samples, names, progress("fitting a linear layer"))
@@ -593,6 +596,9 @@ def _encode_labels(
             raise DataError(f"row {broken[0]} has the label {values[broken[0]]}", "labels are class numbers or names")
         values = values.astype(np.int64)
     if n_classes is None:
+        if values.dtype.kind in "iu" and (values < 0).any():
+            row = int(np.flatnonzero(values < 0)[0])
+            raise DataError(f"row {row} has the label {values[row]}", "leave out samples without a label")
         n_classes = len(class_names) if class_names is not None else len(np.unique(values))
         if class_names is None:
             values = values.astype(str)

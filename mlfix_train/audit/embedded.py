@@ -176,7 +176,7 @@ def predict_out_of_fold(
         groups: int64 ``(N,)``, photo or track of each; all samples of a group are in one fold.
         seed: of the folds.
         device: where it computes.
-        progress: called with (steps done, steps in all).
+        progress: called with (fits done, fits in all).
 
     Returns:
         Logits, float32 ``(N, C)``; higher is likelier.
@@ -194,16 +194,17 @@ def predict_out_of_fold(
     folds = np.unique(folds, return_inverse=True)[1]
     probe = OutOfFoldProbe(features, labels, n_classes, folds, device)
     report = progress or (lambda done, total: None)
-    first = probe.fit(progress=lambda done, total: report(done, 2 * total))
+    first = probe.fit()
+    report(1, 2)
     pool = pooling.pool_predictions({"probe": pooling.of_logits(first.logits)}, labels, n_classes)
     log.debug(
         "linear layer: strength %g, %.4f nats, %d labels left out", first.strength, first.loss, pool.doubted.sum()
     )
-    if not pool.doubted.any():
-        report(1, 1)
-        return first.logits
-    keep, steps = ~pool.doubted, lambda done, total: report(total + done, 2 * total)
-    return probe.fit(keep, first.strength, progress=steps).logits
+    logits = first.logits
+    if pool.doubted.any():
+        logits = probe.fit(~pool.doubted, first.strength).logits
+    report(2, 2)
+    return logits
 
 
 def probe_logits(

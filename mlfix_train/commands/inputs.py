@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,9 @@ def check_out(out: str, data: Mapping[str, Any]) -> Path:
     place = Path(out).expanduser()
     if place.is_file():
         raise ConfigError(f"out={out} is a file", "set a folder: out=<folder>")
+    parent = next((path for path in (place, *place.absolute().parents) if path.exists()), place)
+    if not os.access(parent, os.W_OK):
+        raise ConfigError(f"out={out}: {parent} is not writable", "choose a folder you can write to: out=<folder>")
     if str(data.get("_target_", "")).endswith("read_folder") and data.get("root"):
         root = Path(str(data["root"])).expanduser().resolve()
         if place.resolve().is_relative_to(root):

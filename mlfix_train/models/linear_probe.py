@@ -8,7 +8,6 @@ left out are likeliest.
 Shapes: N samples, D features, C classes, F folds.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +16,6 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from mlfix_train.errors import DataError
-
-Progress = Callable[[int, int], None]
 
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 """Strengths of the penalty that are tried, from the strongest, for features whose mean squared length is 1."""
@@ -95,7 +92,6 @@ class OutOfFoldProbe:
         keep: np.ndarray | None = None,
         strength: float | None = None,
         seed: int = 0,
-        progress: Progress | None = None,
     ) -> OutOfFold:
         """Fits all folds.
 
@@ -103,12 +99,11 @@ class OutOfFoldProbe:
             keep: bool ``(N,)``, samples to learn from; all by default. The others are predicted all the same.
             strength: of the penalty; by default the one with the lowest loss on held-out samples.
             seed: of the sample on which the strength is chosen.
-            progress: called with (steps done, steps in all).
         """
         learned = np.ones(len(self.folds), bool) if keep is None else keep
         if strength is None:
             strength = self._choose_strength(learned, seed)
-        weights, _ = self._optimize(np.arange(len(self.folds)), learned, strength, None, progress)
+        weights, _ = self._optimize(np.arange(len(self.folds)), learned, strength, None)
         logits = self._held_out_logits(np.arange(len(self.folds)), weights)
         loss = float(torch.nn.functional.cross_entropy(logits, self.labels))
         return OutOfFold(logits.cpu().numpy(), strength, loss)
@@ -120,7 +115,7 @@ class OutOfFoldProbe:
         judged = torch.as_tensor(np.flatnonzero(learned[rows]), device=self._x.device)
 
         def held_out_loss(strength: float, start: Tensor | None) -> tuple[float, Tensor]:
-            weights, _ = self._optimize(rows, learned, strength, start, None)
+            weights, _ = self._optimize(rows, learned, strength, start)
             logits = self._held_out_logits(rows, weights)[judged]
             return float(torch.nn.functional.cross_entropy(logits, self.labels[rows][judged])), weights
 
@@ -137,7 +132,7 @@ class OutOfFoldProbe:
         return best
 
     def _optimize(
-        self, rows: np.ndarray, learned: np.ndarray, strength: float, start: Tensor | None, progress: Progress | None
+        self, rows: np.ndarray, learned: np.ndarray, strength: float, start: Tensor | None
     ) -> tuple[Tensor, float]:
         """Minimizes the loss of all folds; returns weights ``(D + 1, F * C)`` and the loss."""
         device = self._x.device
@@ -158,10 +153,8 @@ class OutOfFoldProbe:
             [inner], max_iter=MAX_STEPS, history_size=10, tolerance_grad=1e-6, tolerance_change=1e-8,
             line_search_fn="strong_wolfe",
         )  # fmt: skip
-        steps = 0
 
         def closure() -> Tensor:
-            nonlocal steps
             weights = (inner * scale).detach()
             gradient, loss = torch.zeros_like(weights), torch.zeros((), device=device)
             for begin in range(0, len(index), BLOCK):
@@ -176,14 +169,9 @@ class OutOfFoldProbe:
                 gradient[:-1] += x.T @ flat
                 gradient[-1] += flat.sum(0)
             inner.grad = gradient * scale + penalty * inner.detach()
-            steps += 1
-            if progress:
-                progress(min(steps, MAX_STEPS), MAX_STEPS)
             return loss + (penalty * inner.detach().square()).sum() / 2
 
         loss = float(optimizer.step(closure))  # type: ignore[no-untyped-call]
-        if progress:
-            progress(MAX_STEPS, MAX_STEPS)
         return (inner * scale).detach(), loss
 
     def _held_out_logits(self, rows: np.ndarray, weights: Tensor) -> Tensor:

@@ -69,6 +69,8 @@ def test_embeddings_alone_are_enough(problem: Problem) -> None:
     assert named.ranking["sample_id"].tolist() == audit.ranking["sample_id"].tolist()
     with pytest.raises(DataError, match="neither pred_probs nor embeddings"):
         Audit.from_predictions(problem.labels)
+    with pytest.raises(DataError, match="row 0 has the label -1"):
+        Audit.from_predictions(problem.labels - 1 - problem.labels[0], embeddings=problem.embeddings)
     with pytest.raises(DataError, match="the same label"):
         Audit.from_predictions(np.zeros(2000, int), embeddings=problem.embeddings)
     broken = problem.embeddings.copy()
