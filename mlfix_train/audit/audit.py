@@ -207,6 +207,7 @@ class Audit:
         embedder: Embedder | None = None,
         by_pixels: bool = False,
         folder: str | Path | None = None,
+        bfloat16: bool = False,
         slices: Mapping[str, SliceSpec] | None = None,
         title: str = "audit",
         about: Mapping[str, Any] | None = None,
@@ -221,6 +222,7 @@ class Audit:
                 :func:`mlfix_train.models.embedding.pretrained.load_pretrained`), else their pixels.
             by_pixels: compare images by their pixels though a pretrained network is at hand.
             folder: where the features are kept for the next time, and an interrupted audit goes on.
+            bfloat16: compute features in bfloat16, which is faster where the processor has units for it.
             slices: your own slices, see :func:`mlfix_train.audit.scores.slices.select_slices`.
             title: in headlines.
             about: further facts for ``audit.json``.
@@ -243,7 +245,7 @@ class Audit:
         if by_pixels:
             found = embedded.embed_pixels(samples, store, progress("embedding images"))
         else:
-            found = _embed(samples, store, embedder, folder, progress)
+            found = _embed(samples, store, embedder, folder, bfloat16, progress)
         times["embedding"] = time.monotonic()
         names = sorted({str(label) for label in samples["label"].dropna()})
         rows, logits = embedded.probe_logits(found, samples, names, progress("fitting a linear layer"))
@@ -287,6 +289,7 @@ class Audit:
         by: str = "auto",
         embedder: Embedder | None = None,
         folder: str | Path | None = None,
+        bfloat16: bool = False,
         slices: Mapping[str, SliceSpec] | None = None,
         title: str | None = None,
         about: Mapping[str, Any] | None = None,
@@ -307,6 +310,7 @@ class Audit:
                 that is at hand).
             embedder: your own embedder, used as a pretrained one is.
             folder: where its features are kept for the next time.
+            bfloat16: compute features in bfloat16, which is faster where the processor has units for it.
             slices: your own slices, see :func:`mlfix_train.audit.scores.slices.select_slices`.
             title: in headlines; by default the name of the runs.
             about: further facts for ``audit.json``.
@@ -329,7 +333,7 @@ class Audit:
         places = None if order is None else _read_places(order, data, held)
         images = None
         if data.samples is not None:
-            images = _embed_by(by, data, order, embedder, folder, progress)
+            images = _embed_by(by, data, order, embedder, folder, bfloat16, progress)
         times["neighbours"] = time.monotonic()
         evidence = Evidence(
             held,
@@ -641,6 +645,7 @@ def _embed(
     pixels: PixelStore,
     embedder: Embedder | None,
     folder: str | Path | None,
+    bfloat16: bool,
     progress: ProgressFactory,
 ) -> EmbeddedSamples:
     """Embeds images by a network, or by their pixels."""
@@ -650,7 +655,7 @@ def _embed(
         return embedded.embed_pixels(samples, pixels, step)
     log.info("embedding images by %s", embedder.name)
     place = None if folder is None else Path(folder).expanduser()
-    return embedded.embed_samples(samples, pixels, embedder, folder=place, progress=step)
+    return embedded.embed_samples(samples, pixels, embedder, folder=place, bfloat16=bfloat16, progress=step)
 
 
 def _embed_by(
@@ -659,6 +664,7 @@ def _embed_by(
     order: str | Path | None,
     embedder: Embedder | None,
     folder: str | Path | None,
+    bfloat16: bool,
     progress: ProgressFactory,
 ) -> EmbeddedSamples | None:
     """Embeds the images of runs; ``None`` if there are none to embed, or too few."""
@@ -675,7 +681,7 @@ def _embed_by(
         return None
     if by == "pixels":
         return embedded.embed_pixels(data.samples, data.pixels, progress("embedding images"))
-    return _embed(data.samples, data.pixels, embedder or embedded.load_default_embedder(), folder, progress)
+    return _embed(data.samples, data.pixels, embedder or embedded.load_default_embedder(), folder, bfloat16, progress)
 
 
 def _with_images(

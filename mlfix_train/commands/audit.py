@@ -17,7 +17,7 @@ from mlfix_train.audit.reporting.log_results import log_audit
 from mlfix_train.audit.reporting.text import next_step
 from mlfix_train.audit.reporting.wandb import wandb_run
 from mlfix_train.audit.scores.registry import SCORES, LabelScore, registered
-from mlfix_train.commands.embedders import build_embedder, select_device
+from mlfix_train.commands.embedders import build_embedder, computes_in_bfloat16, select_device
 from mlfix_train.commands.inputs import (
     check_out,
     read_matching_fixes,
@@ -68,6 +68,7 @@ def run(cfg: AuditConfig) -> pd.DataFrame:
         out = check_out(cfg.out, cfg.data if own_data else runs.config.get("data", {}))
         samples, pixels = (read_samples(cfg.data), cfg.pixels) if own_data else (None, None)
         options: dict[str, Any] = {"by": cfg.by, "slices": cfg.slices, "folder": out}
+        options["bfloat16"] = computes_in_bfloat16(select_device(cfg.device))
         if cfg.by in ("auto", "pretrained", "network"):
             options["embedder"] = _build_embedder(cfg)
             options["by"] = "auto" if cfg.by == "auto" else "pretrained"
@@ -89,6 +90,7 @@ def _audit_samples(cfg: AuditConfig) -> pd.DataFrame:
         embedder=embedder,
         by_pixels=cfg.by == "pixels",
         folder=out,
+        bfloat16=computes_in_bfloat16(select_device(cfg.device)),
         slices=cfg.slices,
         title=cfg.name or source_title(cfg.data),
         progress=ProgressBar,

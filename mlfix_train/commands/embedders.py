@@ -29,6 +29,13 @@ def build_embedder(section: Mapping[str, Any] | None, device: str = "cpu", width
     return load_pretrained(pretrained_spec(section), device, width)
 
 
+def computes_in_bfloat16(device: str) -> bool:
+    """Returns whether bfloat16 is the quicker precision on a device."""
+    from mlfix_train.training.trainer import best_precision
+
+    return best_precision("gpu" if device.startswith("cuda") else device) == "bf16-mixed"
+
+
 def select_device(device: str) -> str:
     """Returns the device that ``device`` names, ``auto`` being a GPU where there is one.
 

@@ -17,7 +17,7 @@ from mlfix_train.audit.similarity.near_duplicates import (
     near_duplicate_threshold,
 )
 from mlfix_train.audit.similarity.seriation import summarize_path
-from mlfix_train.commands.embedders import build_embedder, select_device
+from mlfix_train.commands.embedders import build_embedder, computes_in_bfloat16, select_device
 from mlfix_train.commands.inputs import check_out, draw_configured_split, read_samples
 from mlfix_train.commands.progress import ProgressBar, format_duration
 from mlfix_train.config.sort import SortConfig
@@ -30,7 +30,6 @@ from mlfix_train.models.embedding.lpips import LpipsEmbedder, check_size, load_t
 from mlfix_train.models.embedding.network import NetworkEmbedder, load_encoder
 from mlfix_train.models.embedding.pixels import PixelEmbedder
 from mlfix_train.models.embedding.visual_words import VisualWordsEmbedder
-from mlfix_train.training.trainer import best_precision
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +115,7 @@ def _embed(
         given = order_files.read_embeddings(Path(str(cfg.embeddings)).expanduser(), len(rows), ids=ids)
         order_files.write_embeddings(given, out / "embeddings.npy")
         return pipeline.search_embeddings(given, device=device, seed=cfg.seed)
-    bfloat16 = best_precision("gpu" if device.startswith("cuda") else device) == "bf16-mixed"
+    bfloat16 = computes_in_bfloat16(device)
     options: dict[str, Any] = {"batch_size": cfg.batch_size, "bfloat16": bfloat16, "device": device}
     with ProgressBar("embedding images") as progress:
         return pipeline.embed_and_search(store, rows, embedder, folder=out, seed=cfg.seed, progress=progress, **options)
