@@ -70,29 +70,33 @@ def main() -> None:
             _print(f"{noise}, {fraction:.0%}", results)
 
 
+def _train_folds(options: argparse.Namespace, runs: Path, *keys: str) -> None:
+    """Trains the small network out of fold, keeping all probabilities."""
+    _mlfix(
+        "train",
+        "-m",
+        *keys,
+        "model=small",
+        f"recipe.epochs={options.epochs}",
+        "pixels.size=32",
+        "sweep=out_of_fold",
+        "audit.probabilities=true",
+        "audit.n_panels=0",
+        "checkpoint.keep=none",
+        "logger=none",
+        f"name={runs.name}",
+        f"outputs={runs.parent}",
+        f"jobs={options.jobs}",
+    )
+
+
 def _people(options: argparse.Namespace) -> None:
     """Audits labels that people got wrong, without and with runs, and prints a table of each."""
     truth = pd.read_csv(options.truth, keep_default_na=False).set_index("sample_id")["true_label"]
     audits = {"without runs": ["audit", f"data.root={options.data}"]}
     if options.epochs:
         runs = options.work / "outputs" / "people"
-        _mlfix(
-            "train",
-            "-m",
-            f"data.root={options.data}",
-            "model=small",
-            f"recipe.epochs={options.epochs}",
-            "pixels.size=32",
-            "sweep=out_of_fold",
-            "split.folds=3",
-            "audit.probabilities=true",
-            "audit.n_panels=0",
-            "checkpoint.keep=none",
-            "logger=none",
-            f"name={runs.name}",
-            f"outputs={runs.parent}",
-            f"jobs={options.jobs}",
-        )
+        _train_folds(options, runs, f"data.root={options.data}", "split.folds=3")
         audits["runs alone"] = ["audit", f"runs={runs}", "by=none"]
         audits["runs and images"] = ["audit", f"runs={runs}"]
     for title, arguments in audits.items():
@@ -212,24 +216,7 @@ def _one(options: argparse.Namespace, clean: pd.DataFrame, noise: str, fraction:
     if not (work / f"{name}.csv").exists():
         write_table(_plant(options, clean, noise, fraction, seed), work / f"{name}.csv")
     runs = work / "outputs" / f"{'signs' if options.data == 'signs' else 'gtsrb'}-{name}"
-    _mlfix(
-        "train",
-        "-m",
-        "data=table",
-        f"data.file={work / f'{name}.csv'}",
-        "model=small",
-        "loader.batch_size=64",
-        f"recipe.epochs={options.epochs}",
-        "pixels.size=32",
-        "sweep=out_of_fold",
-        "audit.probabilities=true",
-        "audit.n_panels=0",
-        "checkpoint.keep=none",
-        "logger=none",
-        f"name={runs.name}",
-        f"outputs={runs.parent}",
-        f"jobs={options.jobs}",
-    )
+    _train_folds(options, runs, "data=table", f"data.file={work / f'{name}.csv'}", "loader.batch_size=64")
     out = work / f"audit-{name}"
     _mlfix(
         "audit",
