@@ -67,10 +67,10 @@ def count_step(network: Any, images: torch.Tensor) -> tuple[int, int]:
     return int(counter.get_total_flops()), 3 * sum(sizes) + 4 * sum(map(torch.Tensor.numel, weights)) * (2 + 2 + 6)
 
 
-def device_limits(device: torch.device) -> tuple[float, float]:
+def device_limits(device: torch.device, toy: bool = False) -> tuple[float, float]:
     """Returns the most that a device was seen to compute (FLOP/s, bfloat16) and to copy (bytes/s, both ways)."""
     on_gpu = device.type == "cuda"
-    side = 8192 if on_gpu else 2048
+    side = 8192 if on_gpu else 256 if toy else 2048
     a = torch.randn(side, side, device=device, dtype=torch.bfloat16)
     compute = 2 * side**3 / _fastest(lambda: a @ a, device)
     source = torch.empty(1 << (30 if on_gpu else 28), dtype=torch.uint8, device=device)

@@ -405,7 +405,7 @@ class AuditCallback(ValidationCollector):
                 raise DataError(problem, "index has to be unique: the position of each sample in sample_ids")
             if not isinstance(pl_module, Classifier):
                 check_scale(gathered["logits"], is_trained=True)
-            table = self.predictions = self._predict(gathered)
+            table = self.predictions = self._predict(gathered, pl_module)
             self._audit = None
             error = float(100 * (table["pred"] != table["label"]).mean())
             metrics = {f"{self.log_prefix}/error": error, f"{self.log_prefix}/loss": float(table["loss"].mean())}
@@ -416,7 +416,7 @@ class AuditCallback(ValidationCollector):
         if due and epochs < (trainer.max_epochs or 0) and self.predictions is not None:
             self._draw(trainer, rank_samples([self.predictions]))
 
-    def _predict(self, gathered: Arrays) -> pd.DataFrame:
+    def _predict(self, gathered: Arrays, pl_module: L.LightningModule) -> pd.DataFrame:
         """Returns the predictions of a validation."""
         assert self._data is not None
         data, logits, index = self._data, gathered["logits"], gathered["index"]
@@ -428,7 +428,7 @@ class AuditCallback(ValidationCollector):
                 f"logits of {int(broken.sum()):,} of {len(logits):,} validation samples are NaN or infinite: {names}"
             )
             hint = "lower the learning rate, or train in float32 (precision=32); -inf may exclude some classes, not all"
-            raise DataError(problem, hint)
+            raise DataError(problem, getattr(pl_module, "divergence_hint", hint))
         labels = pd.Series(gathered["label"], index)
         if self._last_labels is not None and not labels.equals(self._last_labels):
             raise DataError(

@@ -23,7 +23,7 @@ class Classifier(RecipeModule):
     Args:
         labels: Names of the C classes, in the order of the logits.
         backbone, head, pretrained, weights, backbone_args, channels_last: See :class:`Network`.
-        recipe, seed, fast_convs, compile, optimizer, scheduler: See :class:`RecipeModule`.
+        recipe, seed, fast_convs, compile, cuda_graph, optimizer, scheduler: See :class:`RecipeModule`.
 
     Raises:
         ConfigError: An unknown backbone or head, or arguments that don't fit it.
@@ -41,13 +41,14 @@ class Classifier(RecipeModule):
         backbone_args: Mapping[str, Any] | None = None,
         channels_last: bool = True,
         fast_convs: bool | str = "auto",
-        compile: bool | str = "auto",
+        compile: bool = False,
+        cuda_graph: bool | str = "auto",
         seed: int = 0,
         optimizer: Callable[..., Optimizer] | None = None,
         scheduler: Callable[..., Any] | None = None,
     ) -> None:
         network = Network(backbone, len(labels), head, pretrained, weights, backbone_args, channels_last)
-        super().__init__(network, recipe, seed, fast_convs, compile, optimizer, scheduler)
+        super().__init__(network, recipe, seed, fast_convs, compile, optimizer, scheduler, cuda_graph)
         self.labels = list(labels)
 
     @property

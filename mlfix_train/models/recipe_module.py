@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mlfix_train.errors import ConfigError, RunError
 from mlfix_train.models.backbones.fast_convs import has_amx, use_fast_convs
-from mlfix_train.models.compile import Forward, maybe_compile
+from mlfix_train.models.compile import Forward, maybe_compile, maybe_graph
 from mlfix_train.models.recipes import Recipe
 from mlfix_train.models.schedules import build_optimizer, epoch_seed
 
@@ -30,7 +30,9 @@ class RecipeModule(L.LightningModule):
         seed: Of dropout and whatever else draws from torch's generator in a training step; with the epoch and the
             process, so that a resumed run draws what it would have drawn.
         fast_convs: Compute small convolutions as matrix products: true, false, or ``auto``, on CPUs with AMX.
-        compile: Compile the network: true, false, or ``auto``, see :func:`mlfix_train.models.compile.maybe_compile`.
+        compile: Compile the network, see :func:`mlfix_train.models.compile.maybe_compile`.
+        cuda_graph: Record the training step as CUDA graphs: true, false, or ``auto``: on one GPU, unless it is
+            compiled; see :func:`mlfix_train.models.compile.maybe_graph`.
         optimizer: Makes an optimizer from the parameters, in place of the recipe's AdamW and cycles; of the recipe, the
             epochs and label smoothing still count. ``functools.partial(torch.optim.SGD, lr=0.1)`` for example.
         scheduler: Makes a learning-rate schedule from the optimizer, stepped after each batch; it gets the number of
@@ -38,7 +40,8 @@ class RecipeModule(L.LightningModule):
 
     Attributes:
         mean, std: Per channel, images in 0..1 are normalized by them before they go into the network.
-        compiled: Compiled forward pass of ``network``, once a training has begun; ``None`` runs it eagerly.
+        fast_step: Forward pass of ``network`` in a training step, compiled or as a CUDA graph, once a training has
+            begun; ``None`` runs it eagerly.
 
     Raises:
         ConfigError: A value that one of the keys does not take.
@@ -50,12 +53,15 @@ class RecipeModule(L.LightningModule):
         recipe: Recipe | Mapping[str, Any] | None,
         seed: int,
         fast_convs: bool | str,
-        compile: bool | str,
+        compile: bool,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         scheduler: Callable[..., Any] | None = None,
+        cuda_graph: bool | str = "auto",
     ) -> None:
         super().__init__()
-        for key, value in (("fast_convs", fast_convs), ("compile", compile)):
+        if compile is not True and compile is not False:
+            raise ConfigError(f"model.compile={compile} is not true or false", "use true or false")
+        for key, value in (("fast_convs", fast_convs), ("cuda_graph", cuda_graph)):
             if value is not True and value is not False and value != "auto":
                 raise ConfigError(f"model.{key}={value} is not auto, true or false", "use auto, true or false")
         if scheduler is not None and optimizer is None:
@@ -66,8 +72,9 @@ class RecipeModule(L.LightningModule):
         self.network = network
         self.mean, self.std = network.mean, network.std
         self.recipe = recipe if isinstance(recipe, Recipe) else Recipe(**(recipe or {}))
-        self.seed, self.compile_wanted = seed, compile
-        self.compiled: Forward | None = None
+        self.seed, self.compile_wanted, self.graph_wanted = seed, compile, cuda_graph
+        self.fast_step: Forward | None = None
+        self._is_prepared = False
         if fast_convs is True or (fast_convs == "auto" and has_amx()):
             use_fast_convs(network)
 
@@ -86,30 +93,41 @@ class RecipeModule(L.LightningModule):
         raise NotImplementedError
 
     def run_step(self, images: Tensor) -> Tensor:
-        """Runs the network on the images of a training step, compiled if that is set."""
-        return self(images) if self.compiled is None else self.compiled(images)
+        """Runs the network on the images of a training step, compiled or as a CUDA graph if that is set."""
+        return self(images) if self.fast_step is None else self.fast_step(images)
 
     def log_loss(self, loss: Tensor, n_samples: int) -> None:
         """Logs ``train/loss``, the mean over an epoch."""
         self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=n_samples)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Compiles the network before the first step, and seeds torch before the first step of every epoch.
+        """Compiles or records the network before the first step, and seeds torch before the first one of every epoch.
 
         Not before the epoch: a loader draws from the same generator when it starts, in a resumed run earlier.
         """
-        if self.compile_wanted is not False:
-            wanted, self.compile_wanted = self.compile_wanted, False
-            shape, steps = tuple(self.training_images(batch).shape), int(self.trainer.estimated_stepping_batches)
-            precision = self.trainer.precision_plugin.forward_context
-            self.compiled = maybe_compile(self.network, wanted, shape, self.device, steps, precision)
+        if not self._is_prepared:
+            self._is_prepared = True
+            images, precision = self.training_images(batch), self.trainer.precision_plugin.forward_context
+            self.fast_step = maybe_compile(
+                self.network, self.compile_wanted, tuple(images.shape), self.device, precision
+            )
+            if self.fast_step is None and (self.graph_wanted is True or self.trainer.world_size == 1):
+                self.fast_step = maybe_graph(self.network, self.graph_wanted, images, precision)
         if batch_idx == 0:
             torch.manual_seed(epoch_seed(self.seed, self.current_epoch, self.global_rank))
 
+    def on_fit_end(self) -> None:
+        """Releases the memory of CUDA graphs."""
+        self.fast_step, self._is_prepared = None, False
+
     def configure_callbacks(self) -> list[L.Callback]:
         """Returns the guard against NaN losses, a new one for each training."""
-        hint = f"lower recipe.lr (it is {self.recipe.lr:g}) or try trainer.precision=32, with overwrite=true"
-        return [NonFiniteLossGuard(hint)]
+        return [NonFiniteLossGuard(self.divergence_hint)]
+
+    @property
+    def divergence_hint(self) -> str:
+        """What to do about a loss or logits that are NaN."""
+        return f"lower recipe.lr (it is {self.recipe.lr:g}) or try trainer.precision=32, with overwrite=true"
 
     def configure_optimizers(self) -> Any:
         """Returns the given optimizer and schedule, or AdamW over the layer groups with the recipe's cycles."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-MODEL_SPEED = {"compile", "channels_last", "fast_convs"}
+MODEL_SPEED = {"compile", "cuda_graph", "channels_last", "fast_convs"}
 """Keys of ``model`` that only change its speed."""
 
 HARDWARE = {"accelerator", "devices", "num_nodes", "strategy", "accumulate_grad_batches"}

@@ -55,3 +55,21 @@ def test_a_dry_run_leaves_no_trace(shapes: Path, tmp_path: Path, mlfix, monkeypa
             found.append(table.drop(columns=["seconds", "samples_per_second"]))
         assert tried.pop() == shape and not tried
         pd.testing.assert_frame_equal(*found)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("settings", [FAST, SORTING], ids=["classifier", "sorting network"])
+def test_a_training_by_cuda_graphs_learns_the_same(
+    settings: tuple[str, ...], shapes: Path, tmp_path: Path, mlfix
+) -> None:
+    found = []
+    for wanted in ("auto", "false"):
+        keys = [key for key in settings if "accelerator" not in key]
+        keys += [f"data.root={shapes}", f"outputs={tmp_path}", f"name=graph-{wanted}", f"model.cuda_graph={wanted}"]
+        answer = mlfix("train", *keys)
+        assert answer.code == 0, answer.err
+        assert "graph" not in answer.err.replace(f"graph-{wanted}", "")
+        table = pd.read_csv(next((tmp_path / f"graph-{wanted}").glob("*/seed=0")) / "metrics.csv")
+        found.append(table.drop(columns=["seconds", "samples_per_second"]))
+    pd.testing.assert_frame_equal(*found, rtol=1e-2)

@@ -1,13 +1,15 @@
 """Nearest neighbours by Euclidean distance: exact for some thousands of points, approximate for more.
 
-The approximate search clusters the points (inverted file index: each point is compared with all points of the nearest
-cells, one matrix product per cell) and then refines the graph (see ``refine_graph``) until a sample of points shows the
-recall that was asked for.
+On a CPU, the approximate search clusters the points (inverted file index: each point is compared with all points of the
+nearest cells, one matrix product per cell) and then refines the graph (see ``refine_graph``) until a sample of points
+shows the recall that was asked for. On a GPU it compares all pairs, coarsely, and the nearest of them exactly.
 
 Shapes: N points, D dimensions, K neighbours, C cells.
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +26,9 @@ RECALL_SAMPLE = 512  # points whose true neighbours measure the recall
 CELL_SIZE = 256  # mean number of points in a cell
 N_PROBES = 16  # cells each point is compared with, its own included
 MAX_ROUNDS = 12  # rounds of refinement at most
+GPU_BLOCK_SIZE = 1 << 30  # distances held at a time on a GPU, at most (float32: 4 GB)
+GROUP_SIZE = 32  # points of which a GPU keeps the smallest distance
+SPARE = 16  # groups, and points, that are looked at beyond the k nearest, since coarse distances are rounded
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,8 @@ def nearest_neighbours(
 ) -> Neighbours:
     """Finds the nearest neighbours of every point.
 
-    The same arguments give the same result. Up to 12,000 points, on a GPU, and with ``min_recall=1`` the search is
-    exact.
+    The same arguments give the same result on the same machine. Up to 12,000 points, and with ``min_recall=1``, the
+    search is exact.
 
     Args:
         embeddings: ``(N, D)`` numbers.
@@ -94,7 +99,12 @@ def nearest_neighbours(
     if k == 0:
         return Neighbours(np.empty((n, 0), np.int32), np.empty((n, 0), np.float32))
     x = x - x.mean(0)  # keeps distances, and shrinks the rounding error of squares
-    if n <= EXACT_LIMIT or device != "cpu" or min_recall == 1:
+    if n <= EXACT_LIMIT or min_recall == 1:
+        return Neighbours(*_exact_search(torch.from_numpy(x), np.arange(n), k, device))
+    if device != "cpu":
+        found = _search_on_gpu(torch.from_numpy(x), k, device, seed)
+        if found.recall >= min_recall:
+            return found
         return Neighbours(*_exact_search(torch.from_numpy(x), np.arange(n), k, device))
     return _approximate_search(x, k, min_recall, seed)
 
@@ -160,6 +170,67 @@ def _exact_search(x: torch.Tensor, rows: np.ndarray, k: int, device: str) -> tup
         values = (nearest.values + squares[own, None]).clamp_min(0).sqrt()
         distance[start : start + len(own)] = values.cpu().numpy()
     return index, distance
+
+
+def _search_on_gpu(x: torch.Tensor, k: int, device: str, seed: int = 0) -> Neighbours:
+    """Compares all pairs in TF32, and ranks the nearest candidates of each point by their exact distance.
+
+    The k nearest points lie in the k groups of points with the smallest minima, so only the minima are ranked: that
+    reads the distances once, where a selection among all of them would read them several times.
+    """
+    x = x.to(device)
+    n, width = len(x), -(-len(x) // GROUP_SIZE)  # point i is in group i % width
+    padded = torch.nn.functional.pad(x, (0, 0, 0, width * GROUP_SIZE - n))
+    squares = torch.nn.functional.pad((x * x).sum(1), (0, width * GROUP_SIZE - n), value=torch.inf)
+    members = width * torch.arange(GROUP_SIZE, device=device)
+    n_near = min(k + SPARE, n - 1)
+    index = np.empty((n, k), np.int32)
+    distance = np.empty((n, k), np.float32)
+    step = max(1, _gpu_block_size(device) // len(padded))
+    for start in range(0, n, step):
+        own = x[start : start + step]
+        with _tf32():
+            gaps = torch.addmm(squares, own, padded.T, alpha=-2.0)
+        rows = torch.arange(len(own), device=device)
+        gaps[rows, start + rows] = torch.inf
+        groups = gaps.view(len(own), GROUP_SIZE, width).amin(1).topk(min(k + SPARE, width), largest=False).indices
+        candidates = (groups[:, :, None] + members).flatten(1)
+        coarse = gaps.gather(1, candidates).topk(n_near, largest=False).indices
+        del gaps
+        nearest = candidates.gather(1, coarse)
+        exact = torch.cat(
+            [
+                (padded[part] - mine[:, None]).square().sum(2)
+                for part, mine in zip(nearest.split(8192), own.split(8192), strict=True)  # type: ignore[no-untyped-call]
+            ]
+        )
+        best = exact.topk(k, largest=False)
+        index[start : start + len(own)] = nearest.gather(1, best.indices).int().cpu().numpy()
+        distance[start : start + len(own)] = best.values.sqrt().cpu().numpy()
+    sample = np.sort(np.random.default_rng(seed).choice(n, min(RECALL_SAMPLE, n), replace=False))
+    truth, _ = _exact_search(x, sample, k, device)
+    recall = float(np.mean([len(np.intersect1d(index[row], truth[i])) / k for i, row in enumerate(sample)]))
+    return Neighbours(index, distance, recall)
+
+
+def _gpu_block_size(device: str) -> int:
+    """Returns how many float32 distances are held at a time: at most an eighth of the free memory."""
+    if not device.startswith("cuda"):
+        return BLOCK_SIZE
+    return int(min(GPU_BLOCK_SIZE, torch.cuda.mem_get_info(device)[0] // 32))
+
+
+@contextmanager
+def _tf32() -> Iterator[None]:
+    """Lets float32 matrix products on a GPU round their factors to TF32."""
+    matmul = torch.backends.cuda.matmul
+    name, value = ("fp32_precision", "tf32") if hasattr(matmul, "fp32_precision") else ("allow_tf32", True)
+    before = getattr(matmul, name)
+    setattr(matmul, name, value)
+    try:
+        yield
+    finally:
+        setattr(matmul, name, before)
 
 
 def _approximate_search(x: np.ndarray, k: int, min_recall: float, seed: int) -> Neighbours:

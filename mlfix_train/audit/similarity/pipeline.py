@@ -9,6 +9,7 @@ Shapes: N images, D features of the embedder, E dimensions of the embeddings, K 
 import hashlib
 import json
 import shutil
+import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from mlfix_train.models.embedding.base import Embedder, Progress, TorchEmbedder
 
 N_NEIGHBORS = 10
 BATCHES_PER_BLOCK = 32  # batches embedded between two points from which an interrupted run can continue
+SECONDS_PER_BLOCK = 2.0  # blocks that take less are followed by larger ones
 FEATURE_BATCHES = 4  # the same for the features of large networks
 
 
@@ -247,13 +249,16 @@ def _embed_in_blocks(
                     "lpips.rerank=0 does without them, a smaller lpips.size or pixels.size makes them smaller",
                 ) from None
             done, result = 0, np.lib.format.open_memmap(path, "w+", dtype, shape)
-    for start in range(done, len(rows), block_size):
-        block = slice(start, start + block_size)
-        embed(rows[block], start, result[block])
+    while done < len(rows):
+        block, begin = slice(done, done + block_size), time.monotonic()
+        embed(rows[block], done, result[block])
+        done = min(done + block_size, len(rows))
         if isinstance(result, np.memmap):
             result.flush()
             with atomic_path(state) as temporary:
-                temporary.write_text(json.dumps({"done": min(start + block_size, len(rows))}))
+                temporary.write_text(json.dumps({"done": done}))
+        if time.monotonic() - begin < SECONDS_PER_BLOCK:
+            block_size *= 2  # a GPU would spend its time waiting for files
     return result
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlfix_train.data.loading.spec import AugmentSpec
+from mlfix_train.data.loading.transfer import to_device
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -103,12 +104,17 @@ def resample(x: Tensor, maps: Tensor) -> Tensor:
     Bilinear, reflected at the border.
     """
     n, _, h, w = x.shape
-    ys = (torch.arange(h) * 2 + 1) / h - 1
-    xs = (torch.arange(w) * 2 + 1) / w - 1
-    points = torch.stack([xs.repeat(h), ys.repeat_interleave(w), torch.ones(h * w)]).to(x.device)
-    mapped = maps.to(x.device, non_blocking=True) @ points
+    mapped = to_device(maps, x.device) @ _pixel_centers(h, w, x.device)
     grid = (mapped[:, :2] / mapped[:, 2:]).transpose(1, 2).reshape(n, h, w, 2)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+@lru_cache(maxsize=16)
+def _pixel_centers(h: int, w: int, device: torch.device) -> Tensor:
+    """Returns the homogeneous coordinates (-1..1) of the centers of all pixels, float32 ``(3, h * w)``."""
+    ys = (torch.arange(h) * 2 + 1) / h - 1
+    xs = (torch.arange(w) * 2 + 1) / w - 1
+    return torch.stack([xs.repeat(h), ys.repeat_interleave(w), torch.ones(h * w)]).to(device)
 
 
 def _change_lighting(x: Tensor, spec: AugmentSpec, generator: torch.Generator) -> Tensor:
@@ -119,7 +125,7 @@ def _change_lighting(x: Tensor, spec: AugmentSpec, generator: torch.Generator) -
     brightness = _sometimes(_uniform(n, 0.5 * (1 - m), 0.5 * (1 + m), generator), spec.p_lighting, 0.5, generator)
     contrast = _uniform(n, math.log(1 - m), -math.log(1 - m), generator).exp()
     contrast = _sometimes(contrast, spec.p_lighting, 1.0, generator)
-    both = torch.stack([contrast, brightness.logit()]).to(x.device, non_blocking=True)
+    both = to_device(torch.stack([contrast, brightness.logit()]), x.device)
     scale, shift = both[:, :, None, None, None]
     return x.clamp(0.002, 0.998).logit_().mul_(scale).add_(shift).sigmoid_()
 
@@ -130,8 +136,8 @@ def _blur(x: Tensor, spec: AugmentSpec, generator: torch.Generator) -> Tensor:
     wide = torch.rand(len(x), generator=generator) < 0.5
     if not len(chosen):
         return x
-    taps = torch.stack([_gaussian(3), _gaussian(5)])[wide[chosen].long()].to(x.device)
-    rows = chosen.to(x.device)
+    taps = torch.stack([_gaussian(3), _gaussian(5)])[wide[chosen].long()]
+    taps, rows = to_device(taps, x.device), to_device(chosen, x.device)
     h, w = x.shape[-2:]
     padded = F.pad(x[rows], (2, 2, 2, 2), mode="reflect")
     weights = taps[:, :, None, None, None].unbind(1)

@@ -18,6 +18,7 @@ from mlfix_train.data.loading.augment import as_float, augment, homographies, re
 from mlfix_train.data.loading.datamodule import StoreDataModule
 from mlfix_train.data.loading.device_cache import Batch
 from mlfix_train.data.loading.spec import AugmentSpec, ViewSpec
+from mlfix_train.data.loading.transfer import to_device
 from mlfix_train.data.samples import label_list
 from mlfix_train.errors import DataError
 
@@ -46,7 +47,7 @@ def view(x: Tensor, spec: ViewSpec, seed: int) -> Tensor:
     x = augment(x, lighting, int(torch.randint(2**62, (1,), generator=generator)))
     if spec.keep_color:
         return x
-    return torch.einsum("nij,njhw->nihw", color_maps(len(x), spec, generator).to(x.device), x).clamp_(0, 1)
+    return torch.einsum("nij,njhw->nihw", to_device(color_maps(len(x), spec, generator), x.device), x).clamp_(0, 1)
 
 
 def crops(n: int, spec: ViewSpec, generator: torch.Generator) -> Tensor:
@@ -119,21 +120,27 @@ class ViewDataModule(StoreDataModule):
 
     def _images_of_same_groups(self, batch: Batch, seed: int) -> Tensor:
         """Returns for each image another one of its group, drawn at random, or the image itself if it is alone."""
+        images = self.device_images()
+        if images is None:
+            others = self._partners(batch["index"].cpu(), seed).numpy()
+            return torch.from_numpy(self.store[others]).permute(0, 3, 1, 2).to(batch["image"].device)
+        return images[self._partners(batch["index"], seed)].permute(0, 3, 1, 2)
+
+    def _partners(self, index: Tensor, seed: int) -> Tensor:
+        """Returns for each row of the table another one of its group, int64 ``(B,)``, on the device of ``index``."""
         if not hasattr(self, "_groups"):
             codes = pd.factorize(self.table["group"].to_numpy()[self.train_rows])[0]
             order = np.argsort(codes, kind="stable")
             starts = np.concatenate([[0], np.cumsum(np.bincount(codes))])
             position = np.empty(len(order), np.int64)
             position[order] = np.arange(len(order))
-            self._groups = self.train_rows[order], starts[codes], np.diff(starts)[codes], position - starts[codes]
-        members, first, size, position = self._groups
-        at = np.searchsorted(self.train_rows, batch["index"].cpu().numpy())
-        step = 1 + (np.random.default_rng(seed).random(len(at)) * (size[at] - 1)).astype(np.int64)
-        others = members[first[at] + (position[at] + step) % size[at]]
-        images = self.device_images()
-        if images is not None:
-            return images[torch.from_numpy(others).to(images.device)].permute(0, 3, 1, 2)
-        return torch.from_numpy(self.store[others]).permute(0, 3, 1, 2).to(batch["image"].device)
+            arrays = (self.train_rows, self.train_rows[order], starts[codes], np.diff(starts)[codes], position)
+            self._groups = [torch.from_numpy(np.asarray(values, np.int64)).to(index.device) for values in arrays]
+        rows, members, first, size, place = (values.to(index.device) for values in self._groups)
+        draws = to_device(torch.from_numpy(np.random.default_rng(seed).random(len(index))), index.device)
+        at = torch.searchsorted(rows, index)
+        step = 1 + (draws * (size[at] - 1)).long()
+        return members[first[at] + (place[at] - first[at] + step) % size[at]]
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Draws the views (in training) and normalizes, on the device."""

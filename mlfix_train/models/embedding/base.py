@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlfix_train.data.loading.transfer import read_ahead, to_host
 from mlfix_train.errors import DataError, check_range
 from mlfix_train.models.embedding.pca import Projection, distance_error, fit_projection
 
@@ -207,10 +208,15 @@ def compute_features(
     numbers = np.arange(len(pixels)) if rows is None else np.asarray(rows)
     if not len(numbers):
         raise DataError("there are no images to embed", "use a folder or slice with images")
-    for start in range(0, len(numbers), batch_size):
+    on_gpu = torch.device(device).type == "cuda"
+
+    def read(start: int) -> Tensor:
+        images = torch.from_numpy(np.ascontiguousarray(pixels[numbers[start : start + batch_size]]))
+        return images.pin_memory() if on_gpu else images
+
+    def keep(start: int, features: np.ndarray) -> None:
+        nonlocal out
         batch = numbers[start : start + batch_size]
-        images = torch.from_numpy(pixels[batch]).permute(0, 3, 1, 2).to(device).float().div_(255)
-        features = _run(network, images, device, bfloat16).cpu().numpy()
         invalid = ~np.isfinite(features).all(1)
         if invalid.any():
             hint = "it diverged in training, or its weights are damaged: train it again, or use another network"
@@ -220,6 +226,21 @@ def compute_features(
         out[start : start + len(batch)] = features
         if progress:
             progress(start + len(batch), len(numbers))
+
+    starts = range(0, len(numbers), batch_size)
+    pending: tuple[int, Callable[[], Tensor]] | None = None
+    # A GPU computes a batch while the next one is read and the features of the one before are copied and kept.
+    for start, pixels_read in zip(starts, read_ahead(read, starts) if on_gpu else map(read, starts), strict=True):
+        images = pixels_read.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+        features = to_host(_run(network, images, device, bfloat16))
+        if not on_gpu:
+            keep(start, features().numpy())
+            continue
+        if pending is not None:
+            keep(pending[0], pending[1]().numpy())
+        pending = start, features
+    if pending is not None:
+        keep(pending[0], pending[1]().numpy())
     assert out is not None
     return out
 

@@ -25,7 +25,7 @@ class SortingNetwork(RecipeModule):
 
     Args:
         backbone, input_size, contrast, pretrained, weights, backbone_args, channels_last: See :class:`Encoder`.
-        recipe, seed, fast_convs, compile, optimizer, scheduler: See :class:`RecipeModule`.
+        recipe, seed, fast_convs, compile, cuda_graph, optimizer, scheduler: See :class:`RecipeModule`.
         projector_width: Width of the projector's layers, and of the cross-correlation.
         projector_layers: Layers of the projector, 1 or more.
         redundancy: Weight of the off-diagonal in the loss, 0 to 10.
@@ -49,14 +49,15 @@ class SortingNetwork(RecipeModule):
         backbone_args: Mapping[str, Any] | None = None,
         channels_last: bool = True,
         fast_convs: bool | str = "auto",
-        compile: bool | str = "auto",
+        compile: bool = False,
+        cuda_graph: bool | str = "auto",
         seed: int = 0,
         optimizer: Callable[..., Optimizer] | None = None,
         scheduler: Callable[..., Any] | None = None,
     ) -> None:
         check_range("model.redundancy", redundancy, 0, 10)
         encoder = Encoder(backbone, input_size, contrast, pretrained, weights, backbone_args, channels_last)
-        super().__init__(encoder, recipe, seed, fast_convs, compile, optimizer, scheduler)
+        super().__init__(encoder, recipe, seed, fast_convs, compile, optimizer, scheduler, cuda_graph)
         self.projector = Projector(encoder.features, projector_width, projector_layers)
         self.redundancy = redundancy
 

@@ -44,6 +44,30 @@ def test_the_approximate_search_reaches_the_requested_recall_and_is_deterministi
     assert (again.index == found.index).all(), "one seed, one answer"
 
 
+@pytest.mark.parametrize(("n", "k"), [(70, 5), (1500, 10), (2049, 40)])
+def test_the_search_of_a_gpu_matches_brute_force(n: int, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "BLOCK_SIZE", 300 * n)  # several blocks, the last one smaller
+    x = points(n, 6, 2)
+    x[: n // 10] = x[n // 2 : n // 2 + n // 10]  # pairs that are alike, groups that are not filled
+    truth = nearest_neighbours(x, k)
+    found = neighbours._search_on_gpu(torch.from_numpy(x), k, "cpu")
+    assert found.recall > 0.98 and found.index.dtype == np.int32  # of two that are alike, either is right
+    assert found.distance == pytest.approx(truth.distance, abs=2e-3)
+    assert (found.index != np.arange(n)[:, None]).all()
+    gaps = np.linalg.norm(x[:, None] - x[found.index], axis=2)
+    assert found.distance == pytest.approx(gaps, abs=1e-6), "exact, not rounded"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_finds_what_the_processor_finds() -> None:
+    x = points(20_000, 32, 3)
+    ours, its = nearest_neighbours(x, 10, min_recall=1), nearest_neighbours(x, 10, "cuda")
+    shared = [len(np.intersect1d(a, b)) / 10 for a, b in zip(ours.index, its.index, strict=True)]
+    assert np.mean(shared) > 0.999 and its.recall > 0.99
+    assert torch.backends.cuda.matmul.fp32_precision != "tf32"
+
+
 def test_the_search_leaves_torchs_threads_alone() -> None:
     before = torch.get_num_threads()
     try:

@@ -72,7 +72,10 @@ class FlatPixels:
 
 
 @pytest.mark.parametrize("n_candidates", [0, 30])
-def test_an_interrupted_run_continues_and_a_finished_one_is_reused(tmp_path: Path, n_candidates: int) -> None:
+def test_an_interrupted_run_continues_and_a_finished_one_is_reused(
+    tmp_path: Path, n_candidates: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "SECONDS_PER_BLOCK", 0)
     pixels, rows = make_pixels(), np.arange(70)
     first = FlatPixels(n_candidates=n_candidates, interrupt_at=3)
     with pytest.raises(KeyboardInterrupt):
@@ -93,7 +96,8 @@ def test_an_interrupted_run_continues_and_a_finished_one_is_reused(tmp_path: Pat
     ).all() and again.neighbours.recall == found.neighbours.recall
 
 
-def test_features_go_on_after_an_interruption_and_are_kept(tmp_path: Path) -> None:
+def test_features_go_on_after_an_interruption_and_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "SECONDS_PER_BLOCK", 0)
     pixels, rows = make_pixels(), np.arange(70)
     first = FlatPixels(interrupt_at=3)
     with pytest.raises(KeyboardInterrupt):
