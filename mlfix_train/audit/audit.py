@@ -343,6 +343,8 @@ class Audit:
         )
         if data.samples is not None:
             evidence = _with_images(evidence, data.samples, images, progress, trained_here=not found.files)
+        kept = embedded.run_probe_logits(found, held, evidence.groups, progress)
+        evidence = replace(evidence, run_probe_logits=kept)
         used = "" if images is None else images.used
         options: dict[str, Any] = {"samples": data.samples, "pixels": data.pixels, "order": places, "slices": slices}
         audit = cls(

@@ -22,6 +22,7 @@ from mlfix_train.audit.audit import Audit
 from mlfix_train.audit.audited_data import AuditedData, unique_names
 from mlfix_train.audit.embedded import group_codes
 from mlfix_train.audit.predictions.dynamics import MarginMeter, write_dynamics
+from mlfix_train.audit.predictions.features import FeatureRecorder, write_features
 from mlfix_train.audit.predictions.held_out import merge_runs
 from mlfix_train.audit.predictions.outputs import OutputReader, Outputs, check_scale, fixed_order
 from mlfix_train.audit.predictions.table import predictions_table, softmax, write_predictions
@@ -54,6 +55,7 @@ class AuditCallback(ValidationCollector):
     - ``panels/*.png``: contact sheets of the most suspicious samples, if there are images;
     - ``report.html``, ``slices.csv`` and ``audit.json`` (``report=True``), as ``mlfix audit`` does;
     - ``probabilities.npy``: float16 ``(N, C)`` (``probabilities=True``);
+    - ``features.npy``: float16 ``(N, D)`` (``features=True``), further evidence for an audit of several runs;
     - ``dynamics.parquet``: margins of the training samples over the training (``train_ids``), see
       :mod:`mlfix_train.audit.predictions.dynamics`; a resumed training continues them.
 
@@ -90,6 +92,8 @@ class AuditCallback(ValidationCollector):
         train_ids: names of the training samples, for ``dynamics.parquet``: ``index`` in a training batch is a place in
             them. It takes logits of ``training_step``, found like those of ``validation_step``.
         probabilities: write the probability matrix.
+        features: write the input of a layer in validation: its name, such as ``"model.fc"``, or ``True`` for the last
+            ``torch.nn.Linear`` of the module.
         report: write the report, too.
         table_rows: rows of the logged table with thumbnails, 0 to 108.
         n_panels: number of slices of each kind that get a panel, 0 to 1000.
@@ -145,6 +149,7 @@ class AuditCallback(ValidationCollector):
         val_loader: int = 0,
         train_ids: Sequence[str] | pd.Index | np.ndarray | None = None,
         probabilities: bool = False,
+        features: str | bool = False,
         report: bool = True,
         table_rows: int = 100,
         n_panels: int = 6,
@@ -175,6 +180,8 @@ class AuditCallback(ValidationCollector):
         self.predictions: pd.DataFrame | None = None
         self._audit: Audit | None = None
         self._reader = OutputReader(outputs)
+        self._recorder = FeatureRecorder(features) if features else None
+        self._features: np.ndarray | None = None
         self._data: AuditedData | None = None
         self._order: np.ndarray | None = None
         self._is_stream = False
@@ -213,6 +220,8 @@ class AuditCallback(ValidationCollector):
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Releases the module."""
         self._reader.detach()
+        if self._recorder is not None:
+            self._recorder.detach()
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Checks that there is a validation, unless the user turned it off (``limit_val_batches=0``)."""
@@ -224,6 +233,8 @@ class AuditCallback(ValidationCollector):
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Determines which samples the validation loader yields."""
+        if self._recorder is not None:
+            self._recorder.attach(pl_module)
         loaders = trainer.val_dataloaders
         loaders = list(loaders.values()) if isinstance(loaders, dict) else loaders
         loaders = list(loaders) if isinstance(loaders, (list, tuple)) else [loaders]
@@ -297,6 +308,8 @@ class AuditCallback(ValidationCollector):
     ) -> None:
         """Forgets what the module returned before."""
         self._reader.start_batch()
+        if self._recorder is not None:
+            self._recorder.start_batch()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -345,6 +358,8 @@ class AuditCallback(ValidationCollector):
         assert self._data is not None
         found = self._reader.read("validation_step", outputs, batch, pl_module)
         arrays: Arrays = {key: value.cpu().numpy() for key, value in found.items()}
+        if self._recorder is not None:
+            arrays["features"] = self._recorder.take(len(arrays["label"]))
         n, ids = len(arrays["label"]), self._data.sample_ids
         if "index" not in arrays:
             if self._order is None:
@@ -387,6 +402,8 @@ class AuditCallback(ValidationCollector):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Builds the predictions on rank 0, and logs error and loss on all ranks."""
+        if self._recorder is not None:
+            self._recorder.detach()  # hooks would keep training steps from being recorded as CUDA graphs
         if not self._batches:
             return
         if trainer.sanity_checking:
@@ -406,6 +423,7 @@ class AuditCallback(ValidationCollector):
             if not isinstance(pl_module, Classifier):
                 check_scale(gathered["logits"], is_trained=True)
             table = self.predictions = self._predict(gathered, pl_module)
+            self._features = gathered.get("features")
             self._audit = None
             error = float(100 * (table["pred"] != table["label"]).mean())
             metrics = {f"{self.log_prefix}/error": error, f"{self.log_prefix}/loss": float(table["loss"].mean())}
@@ -459,6 +477,8 @@ class AuditCallback(ValidationCollector):
             files.append(self.folder / "probabilities.npy")
             with atomic_path(files[-1]) as temporary, open(temporary, "wb") as file:
                 np.save(file, softmax(self._logits))
+        if self._features is not None:
+            files.append(write_features(self._features, self.folder))
         files += self._write_dynamics(trainer)
         fixes = self._data.fixes
         if fixes is not None:

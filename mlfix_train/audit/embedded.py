@@ -12,7 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.special import logsumexp
 
+from mlfix_train.audit.predictions.features import read_features
+from mlfix_train.audit.predictions.held_out import HeldOut
+from mlfix_train.audit.predictions.runs import AuditedRuns, ProgressFactory, no_progress
 from mlfix_train.audit.scores import pooling
 from mlfix_train.audit.scores.knn import NeighbourScores, neighbours_needed, score_neighbours
 from mlfix_train.audit.similarity.near_duplicates import find_near_duplicates, near_duplicate_threshold
@@ -254,3 +258,46 @@ def order_samples(
         pixels, embedded.rows, embedded.found.neighbours, table, threshold
     )
     return order.set_index("sample_id", drop=False), duplicates
+
+
+def run_probe_logits(
+    runs: AuditedRuns, held: HeldOut, groups: np.ndarray | None = None, progress: ProgressFactory = no_progress
+) -> np.ndarray | None:
+    """Predicts labels by linear layers on the features that runs kept of the samples they held out.
+
+    The networks of different runs compute different features, so each run gets a linear layer of its own, fitted out of
+    fold among the samples that it held out.
+
+    Args:
+        runs: finished runs; those without features are passed over.
+        held: their held-out predictions.
+        groups: int64 ``(N,)``, photo or track of each sample of ``held``.
+        progress: shows the fits.
+
+    Returns:
+        Log-probabilities, float32 ``(N, C)``, averaged over runs; 0 for samples without features. ``None`` if no run
+        kept features of two or more labels.
+
+    Raises:
+        DataError: Features that can't be read, or of other samples than the predictions.
+    """
+    total = np.zeros((len(held), len(held.class_names)), np.float32)
+    counts, fitted = np.zeros(len(held), np.int64), 0
+    report = progress("fitting linear layers on the runs' features")
+    for done, run in enumerate(runs.directories, start=1):
+        ids = pd.read_parquet(run.predictions, columns=["sample_id"])["sample_id"]
+        features = read_features(run.path, len(ids))
+        if features is None:
+            continue
+        rows = held.rows_of(ids)
+        labels, units = held.labels[rows].astype(np.int64), None if groups is None else groups[rows]
+        if len(np.unique(labels)) < 2 or len(np.unique(rows if units is None else units)) < 2:
+            continue
+        logits = predict_out_of_fold(np.asarray(features, np.float32), labels, len(held.class_names), units)
+        total[rows] += logits - logsumexp(logits, axis=1, keepdims=True)
+        counts[rows] += 1
+        fitted += 1
+        report(done, len(runs.directories))
+    if not fitted:
+        return None
+    return total / np.maximum(counts, 1)[:, None].astype(np.float32)

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 KINDS = {
     "runs": "predictions of runs",
     "probe": "linear layer",
+    "run_probe": "linear layer on the runs' features",
     "neighbours": "neighbours",
     "dynamics": "training dynamics (in-sample)",
     "twin": "twins",

@@ -26,14 +26,19 @@ class AuditConfig:
         n_panels: Slices of each kind (pairs of given and suggested label; labels) that get a panel.
         every_n_epochs: Epochs between panels during training; null: only at the end.
         probabilities: Also write the whole probability matrix.
+        features: Also write features of the held-out samples, which mlfix audit takes as further evidence: the input of
+            the last linear layer (true), or of the layer of this name.
     """
 
     table_rows: int = 100
     n_panels: int = 6
     every_n_epochs: int | None = None
     probabilities: bool = False
+    features: Any = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.features, (bool, str)):
+            raise ConfigError(f"audit.features={self.features} is not valid", "use true, false or the name of a layer")
         check_range("table_rows", self.table_rows, 0, 108)
         check_range("n_panels", self.n_panels, 0, 1000)
         if self.every_n_epochs is not None:

@@ -34,7 +34,15 @@ from mlfix_train.training.trainer import build_trainer, explain_misconfiguration
 
 log = logging.getLogger(__name__)
 
-TABLES = ("predictions.parquet", "ranking.csv", "probabilities.npy", "dynamics.parquet", "fixes.csv", "metrics.csv")
+TABLES = (
+    "predictions.parquet",
+    "ranking.csv",
+    "probabilities.npy",
+    "features.npy",
+    "dynamics.parquet",
+    "fixes.csv",
+    "metrics.csv",
+)
 OUTPUTS = (*TABLES, "checkpoints", "panels", "profile")
 """What a run writes into its directory, beside ``run.json``."""
 KEEP = ("weights", "none")

@@ -462,6 +462,15 @@ def test_probabilities_of_half_precision_are_still_probabilities() -> None:
     np.testing.assert_allclose(audit.predictions["loss"], expected(module)[0], atol=0.02)
 
 
+def test_features_are_the_input_of_a_layer() -> None:
+    module = Module()
+    fit(AuditCallback("out", sample_ids=IDS, features=True), module=module)
+    np.testing.assert_allclose(np.load("out/features.npy"), tensors()[0], atol=2e-3)
+    assert not module.net._forward_pre_hooks
+    with pytest.raises(MlfixError, match="features='nte' is not a layer of Module"):
+        fit(AuditCallback("named", features="nte"))
+
+
 def test_excluded_classes_have_no_probability() -> None:
     module, audit = Module("masked"), AuditCallback("out", sample_ids=IDS, class_names=CLASSES, probabilities=True)
     fit(audit, module=module)

@@ -176,6 +176,32 @@ def test_other_data_other_labels_and_damaged_probabilities_are_errors(place: Pat
     assert not (tmp_path / "a").exists(), "nothing is written before it is sure"
 
 
+def test_features_that_runs_kept_are_evidence(place: Path, tmp_path: Path, mlfix: Any) -> None:
+    """Features that know the shape: the wrong labels get the largest losses of the linear layers on them."""
+    shutil.copytree(place / "o", tmp_path / "o")
+    runs = sorted((tmp_path / "o").rglob("predictions.parquet"))
+    assert len(runs) == 3
+    for number, path in enumerate(runs):
+        true = [name.split("/")[0] for name in pd.read_parquet(path)["sample_id"]]
+        codes = np.array([("disc", "square", "triangle", "lonely").index(name) for name in true])
+        noise = np.random.default_rng(number).normal(0, 0.3, (len(codes), 4))
+        turned = np.roll(np.eye(4), number, 1)[codes] + noise  # another space for each run
+        np.save(path.parent / "features.npy", turned.astype(np.float16))
+    keys = (f"runs={tmp_path}/o", "logger=none", "n_panels=0", "by=none")
+    assert mlfix("audit", *keys, f"out={tmp_path}/a").code == 0
+    table = read_ranking(tmp_path / "a").sort_values("run_probe_loss", ascending=False)
+    assert set(table["sample_id"].head(7)) >= set(WRONG)
+    weights = json.loads((tmp_path / "a/audit.json").read_text())["evidence"]
+    assert weights["run_probe"] > weights["runs"]
+    runs[0].with_name("features.npy").unlink()
+    assert mlfix("audit", *keys, f"out={tmp_path}/b").code == 0, "some runs kept none"
+    table = read_ranking(tmp_path / "b").set_index("sample_id")
+    blank = table.loc[pd.read_parquet(runs[0])["sample_id"], "run_probe_loss"]
+    assert blank.nunique() == 1, "all labels are as likely"
+    np.save(runs[1].with_name("features.npy"), np.zeros((3, 4), np.float16))
+    assert "has the shape (3, 4)" in mlfix("audit", *keys, f"out={tmp_path}/c").err
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [

@@ -82,6 +82,7 @@ def interrupt_second_block(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return real(self, pixels, rows, **options)
 
     monkeypatch.setattr(TorchEmbedder, "features", features)
+    monkeypatch.setattr("mlfix_train.audit.similarity.pipeline.SECONDS_PER_BLOCK", 0)
     return sizes
 
 

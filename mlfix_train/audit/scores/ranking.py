@@ -97,7 +97,8 @@ def rank(evidence: Evidence, seed: int = 0) -> Ranking:
     if evidence.groups is not None:
         cells = np.unique(evidence.groups * len(held.class_names) + held.labels, return_inverse=True)[1]
     shares, total = evidence.pool.weights, sum(evidence.pool.weights.values()) or 1.0
-    worth = {"dynamics": shares.get(evidence.predictor, 0.0) / total}
+    # Dynamics count as much as what else the networks of the runs say
+    worth = {"dynamics": (shares.get(evidence.predictor, 0.0) + shares.get("run_probe", 0.0)) / total}
     loss = evidence.pool.loss
     if evidence.unlearned is not None:
         loss = np.where(evidence.unlearned, np.nan, loss)

@@ -39,6 +39,8 @@ class Evidence:
         neighbours: scores by the labels of similar images.
         probabilities: float ``(N, C)``, mean held-out probabilities.
         probe_logits: float ``(N, C)``, by a linear layer on features of the images, fitted out of fold.
+        run_probe_logits: float ``(N, C)``, by linear layers on features that runs kept of what they held out,
+            fitted out of fold; 0 where there are none.
         predictor: what made the held-out predictions, such as ``runs``.
         unlearned: bool ``(N,)``, labels that no model could learn before predicting them, for all their samples are of
             one group; held-out predictions say nothing about them.
@@ -54,6 +56,7 @@ class Evidence:
     groups: np.ndarray | None = None
     samples: pd.DataFrame | None = None
     probe_logits: np.ndarray | None = None
+    run_probe_logits: np.ndarray | None = None
     predictor: str = "runs"
     unlearned: np.ndarray | None = None
     image_properties: pd.DataFrame | None = None
@@ -61,7 +64,8 @@ class Evidence:
     @property
     def is_recorded_only(self) -> bool:
         """Whether all that is known is what runs recorded: loss, prediction and its probability."""
-        return self.probabilities is None and self.probe_logits is None and self.neighbours is None
+        others = (self.probabilities, self.probe_logits, self.run_probe_logits, self.neighbours)
+        return all(values is None for values in others)
 
     @cached_property
     def pool(self) -> Pool:
@@ -74,6 +78,8 @@ class Evidence:
             kinds = {self.predictor: pooling.of_probabilities(self.probabilities)}
         if self.probe_logits is not None:
             kinds["probe"] = pooling.of_logits(self.probe_logits)
+        if self.run_probe_logits is not None:
+            kinds["run_probe"] = pooling.of_logits(self.run_probe_logits)
         if self.neighbours is not None:
             kinds["neighbours"] = pooling.of_votes(self.neighbours.votes, n_classes)
         return pooling.pool_predictions(kinds, self.held_out.labels, n_classes)
@@ -153,10 +159,8 @@ def _confident_score(evidence: Evidence) -> np.ndarray:
     return confident_score(evidence.probabilities, labels, confident_thresholds(evidence.probabilities, labels))
 
 
-def _probe_loss(evidence: Evidence) -> np.ndarray:
-    assert evidence.probe_logits is not None
-    scores: np.ndarray = score_logits(evidence.probe_logits, evidence.held_out.labels)["loss"]
-    return scores
+def _probe_loss(name: str) -> Callable[[Evidence], np.ndarray]:
+    return lambda evidence: score_logits(getattr(evidence, name), evidence.held_out.labels)["loss"]
 
 
 def _image_property(name: str) -> Callable[[Evidence], np.ndarray]:
@@ -177,10 +181,17 @@ SCORES: list[LabelScore] = [
     ),
     LabelScore(
         "probe_loss",
-        _probe_loss,
+        _probe_loss("probe_logits"),
         True,
         "Cross-entropy of the given label by a linear layer on features of the images, out of fold, nats.",
         needs=("probe_logits",),
+    ),
+    LabelScore(
+        "run_probe_loss",
+        _probe_loss("run_probe_logits"),
+        True,
+        "The same by linear layers on features that the runs kept of the samples they held out (audit.features).",
+        needs=("run_probe_logits",),
     ),
     LabelScore("margin", _held_out("margin"), False, "Logit of the given label minus the best other logit."),
     LabelScore("self_confidence", _held_out("self_confidence"), False, "Probability of the given label, 0 to 1."),
