@@ -90,10 +90,16 @@ printf '%s\\n' "$@" "" >> commands
 """
 
 
+@pytest.mark.parametrize("carry_out", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_commands_of_the_experiment_stop_for_the_review_and_go_on(
-    fake: Path, tmp_path: Path, mlfix, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    carry_out: bool,
+    fake: Path,
+    tmp_path: Path,
+    mlfix,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The script writes down what it calls, and the commands are carried out in this process."""
+    """The script writes down what it calls; the slow one carries the commands out, in this process."""
     (tmp_path / "record").write_text(RECORD)
     (tmp_path / "record").chmod(0o755)
     script, fixes = str(REPO / "scripts/reproduce_mtsd.sh"), str(fake / "invalid-speed-limits.csv")
@@ -118,10 +124,12 @@ def test_the_commands_of_the_experiment_stop_for_the_review_and_go_on(
     estimate_by(estimate, monkeypatch)
     told = capsys.readouterr().out
     assert "14 trainings of 1 epochs" in told and "GB" in told and "total" in told
-    for verb, *keys in first:
+    for verb, *keys in first if carry_out else first[:1]:
         answer = mlfix(verb, *keys)
         assert answer.code == 0, answer.err
-    assert Path("audit/report.html").is_file()
+    assert Path("audit/report.html").is_file() == carry_out
+    Path("audit").mkdir(exist_ok=True)
+    Path("audit/report.html").touch()
 
     _, second = commands(fixes)
     assert second[:3] == first and [command[0] for command in second[3:]] == ["train", "compare", "train", "compare"]
@@ -132,6 +140,8 @@ def test_the_commands_of_the_experiment_stop_for_the_review_and_go_on(
         assert cfg.split.grouped is (name == "mtsd-by-photo")
         assert cfg.pixels.size == 40 and cfg.loader.sampling == "balanced"
         assert {f"control=outputs/{name}/control", f"out=evidence-{name}"} < set(compare)
+    if not carry_out:
+        return
     for verb, *keys in [first[0], first[1], *second[5:]]:
         answer = mlfix(verb, *keys)
         assert answer.code == 0, answer.err

@@ -89,7 +89,8 @@ def _process(rank: int, world: int, file: str, folder: str) -> None:
 
 
 def test_over_processes_loss_and_gradient_are_those_of_the_whole_batch(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_process, (2, str(tmp_path / "store"), str(tmp_path)), nprocs=2)
+    arguments = (2, str(tmp_path / "store"), str(tmp_path))
+    torch.multiprocessing.start_processes(_process, arguments, nprocs=2, start_method="fork")
     torch.manual_seed(0)
     model = torch.nn.Linear(7, 5)
     x, y = pair(24, 7)
