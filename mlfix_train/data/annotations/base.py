@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from mlfix_train.data.readers.files import SPLIT_NAMES, check_root, find_images
+from mlfix_train.data.files.walk import find_images
+from mlfix_train.data.readers.files import SPLIT_NAMES, check_root
 from mlfix_train.errors import DataError, format_list
 
 PHOTO_COLUMNS = ("path", "split", "width", "height", "panorama", "source", "problem", "detail")
@@ -235,7 +236,7 @@ def find_folders(root: Path, name: str, depth: int = 3) -> list[Path]:
 
 def images_below(folder: Path) -> list[Path]:
     """Returns the image files in ``folder`` and below, sorted; see :func:`find_images`."""
-    return [folder / name for name in find_images(folder)[0]]
+    return [folder / name for name in find_images(folder).images]
 
 
 def split_of(name: str) -> str:

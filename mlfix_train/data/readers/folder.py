@@ -2,24 +2,33 @@
 
 import logging
 import os
-from pathlib import Path, PurePosixPath
+import re
+from collections import Counter
+from pathlib import Path
 
 import pandas as pd
 
-from mlfix_train.data.readers.files import IMAGE_SUFFIXES, SPLIT_NAMES, check_root, find_images, group_names
+from mlfix_train.data.files.walk import FileList, find_images
+from mlfix_train.data.pixels.formats import format_hint, image_suffixes, sniff_format
+from mlfix_train.data.readers.files import SPLIT_NAMES, check_root, group_names
 from mlfix_train.data.samples import make_table
 from mlfix_train.errors import DataError, format_list
 
 log = logging.getLogger(__name__)
 
+SPLIT_FOLDER = re.compile(rf"({'|'.join(SPLIT_NAMES)}|dev|eval)([-_ ]?(set|data|images|split|\d{{4}}))?", re.IGNORECASE)
+"""Names of folders that may be splits: ``train``, ``test_set``, ``val2017``."""
+
 
 def read_folder(root: str | Path, group: str | None = None) -> pd.DataFrame:
     r"""Reads a folder of class folders, of ``train/`` and ``val/`` folders of class folders, or of unsorted images.
 
-    The first folder below ``root`` is the label (deeper folders only make the ``sample_id`` longer). If all first
-    folders are named like splits (``train``, ``val``, ``test``, ...), they are the ``split``, and the second folder is
-    the label. Images in ``root`` itself have no label; beside class folders they are left out, with a warning. Hidden
-    files are ignored; links are followed, but not in circles. The table is sorted by ``sample_id``.
+    The first folder below ``root`` is the label (deeper folders only make the ``sample_id`` longer). If the first
+    folders are splits (``train``, ``val``, ``test``, ``train2017``, ``test_set``, ...) and hold class folders, they are
+    the ``split``, and the second folder is the label; other folders beside two splits are left out, with a warning.
+    Images in ``root`` itself have no label; beside class folders they are left out, with a warning. Files that systems
+    keep (hidden ones, thumbnails, recycle bins) are passed over; links are followed, but each real folder is read once.
+    The table is sorted by ``sample_id``.
 
     Args:
         root: The folder.
@@ -27,18 +36,24 @@ def read_folder(root: str | Path, group: str | None = None) -> pd.DataFrame:
             name of the photo or track. ``(.+)_\d+`` groups ``stop/00003_00012.jpg`` as ``stop/00003``.
 
     Raises:
-        DataError: The folder doesn't exist, has no images, or ``group`` matches none of them.
+        DataError: The folder doesn't exist, has no images, may as well be a class as a split, or ``group`` matches
+            no sample.
     """
     base = check_root(root, "set data.root to the folder that has one folder per label")
-    ids, others = find_images(base)
-    if not ids:
-        content = f"only {len(others):,} other file(s), such as {format_list(others, 3)}" if others else "it is empty"
-        hint = f"images are files that end in {', '.join(sorted(IMAGE_SUFFIXES))}"
-        raise DataError(f"no images below data.root={root}: {content}", hint)
-    parts = {name: PurePosixPath(name).parts for name in ids}
-    first_folders = {path[0].lower() for path in parts.values() if len(path) > 1}
-    has_splits = bool(first_folders) and first_folders <= set(SPLIT_NAMES) and any(len(p) > 2 for p in parts.values())
-    level = 1 if has_splits else 0
+    files = find_images(base)
+    if not files.images:
+        raise _no_images(base, root, files)
+    parts = {name: tuple(name.split("/")) for name in files.images}
+    splits = _find_splits(root, list(parts.values()))
+    level = 1 if splits else 0
+    ids = [name for name in files.images if not splits or len(parts[name]) == 1 or parts[name][0] in splits]
+    if len(ids) < len(files.images):
+        counts = Counter(
+            parts[name][0] for name in files.images if len(parts[name]) > 1 and parts[name][0] not in splits
+        )
+        strays = format_list((f"{folder} ({count:,} images)" for folder, count in sorted(counts.items())), 5)
+        names = format_list(sorted(splits), 5)
+        log.warning("%s: %s are splits; the folders beside them are left out: %s", base, names, strays)
     unsorted = [name for name in ids if len(parts[name]) < level + 2]
     if len(unsorted) == len(ids):
         labels: list[str | None] = [None] * len(ids)
@@ -48,6 +63,101 @@ def read_folder(root: str | Path, group: str | None = None) -> pd.DataFrame:
             log.warning(message, base, len(unsorted), format_list(unsorted, 3))
             ids = [name for name in ids if len(parts[name]) >= level + 2]
         labels = [parts[name][level] for name in ids]
-    splits = [parts[name][0].lower() if has_splits else "" for name in ids]
+        _warn_of_empty_classes(base, files, splits)
+        _warn_of_one_label(base, labels, [parts[name] for name in ids], level)
+    split_of = [_split_name(parts[name][0]) if splits else "" for name in ids]
     paths = [os.path.join(base, *parts[name]) for name in ids]
-    return make_table(ids, paths, labels, group_names(ids, group), splits, source=f"data.root={root}")
+    return make_table(ids, paths, labels, group_names(ids, group), split_of, source=f"data.root={root}")
+
+
+def _find_splits(root: str | Path, parts: list[tuple[str, ...]]) -> set[str]:
+    """Returns the first folders if they are splits, or those of them that are; empty if they are classes.
+
+    They are splits if all are called so and hold class folders, or if two or more are, whatever lies beside them.
+
+    Raises:
+        DataError: One folder is called like a split and holds folders, others don't: it may be either.
+    """
+    below: dict[str, set[str]] = {}  # first folder to the folders in it that have images; "" for images of its own
+    for path in parts:
+        if len(path) > 1:
+            below.setdefault(path[0], set()).add(path[1] if len(path) > 2 else "")
+    named = {folder for folder in below if SPLIT_FOLDER.fullmatch(folder)}
+    with_classes = {folder for folder in named if below[folder] - {""}}
+    strays = sorted(set(below) - named)
+    if not with_classes:
+        return set()
+    similar = [folder for folder in strays if below[folder] & below[min(with_classes)] - {""}]
+    if not strays or (len(named) > 1 and not similar):
+        return named
+    folder = min(with_classes)
+    if len(named) == 1 and (not similar and any(below[stray] - {""} for stray in strays)):
+        return set()  # classes with folders of their own, one of which happens to be called like a split
+    if len(named) == 1 and "" in below[folder]:
+        return set()
+    beside = format_list(similar or strays, 5)
+    problem = f"data.root={root}: {folder} may be a split or a label, since it lies beside {beside}"
+    hint = f"move {beside} elsewhere if {format_list(sorted(named))} is a split"
+    if similar:
+        problem = f"data.root={root}: {beside} has the same folders as the split {folder}, and no split's name"
+        hint = f"move {beside} elsewhere, or into {folder}"
+    raise DataError(problem, f"{hint}; rename {folder} if it is a label")
+
+
+def _split_name(folder: str) -> str:
+    """Returns the name of a split without a year or the like: ``train`` for ``train2017``, ``val`` for ``dev``."""
+    match = SPLIT_FOLDER.fullmatch(folder)
+    word = match[1].lower() if match else folder.lower()
+    return "val" if word in ("dev", "eval") else word
+
+
+def _warn_of_one_label(base: Path, labels: list[str | None], parts: list[tuple[str, ...]], level: int) -> None:
+    """Warns if all images are in one class folder that holds several folders, as after unpacking an archive."""
+    below = {path[level + 1] for path in parts if len(path) > level + 2}
+    if len(set(labels)) == 1 and len(below) > 1:
+        message = "%s: all images have the label %s; if their labels are %s, set data.root=%s"
+        log.warning(message, base, labels[0], format_list(sorted(below), 3), os.path.join(base, *parts[0][: level + 1]))
+
+
+def _warn_of_empty_classes(base: Path, files: FileList, splits: set[str]) -> None:
+    """Warns of class folders without an image that can be read: their labels are missing from every count."""
+    depth = 2 if splits else 1
+    with_images = {tuple(name.split("/")[:depth]) for name in files.images}
+    folders = [tuple(name.split("/")) for name in files.folders]
+    folders = [path for path in folders if len(path) == depth and (not splits or path[0] in splits)]
+    unread = {name: f"{kind} file(s)" for kind, names in files.unread.items() for name in names}
+    contents: dict[tuple[str, ...], Counter[str]] = {path: Counter() for path in folders if path not in with_images}
+    passed_over = dict.fromkeys(files.hidden, "hidden") | dict.fromkeys(files.system, "of the system")
+    passed_over |= dict.fromkeys(files.not_utf8, "with a name that is not UTF-8")
+    for name in (*files.others, *passed_over) if contents else ():
+        path = tuple(name.split("/")[:depth])
+        if path in contents:
+            contents[path][unread.get(name) or passed_over.get(name, "other file(s)")] += 1
+    lines = []
+    for path, counts in contents.items():
+        holds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(counts.items())) or "empty"
+        lines.append(f"{'/'.join(path)} ({holds})")
+    if lines:
+        log.warning("%s: no label comes from %d folder(s) without images: %s", base, len(lines), format_list(lines, 5))
+
+
+def _no_images(base: Path, root: str | Path, files: FileList) -> DataError:
+    """Returns the error of a folder without images, with what it holds instead."""
+    content = files.describe()
+    hint = f"images are files that end in {', '.join(sorted(image_suffixes()))}"
+    if files.unread:
+        hint = "; ".join(f"{name}: {format_hint(name)}" for name in files.unread)
+    elif name := next((name for name in files.others[:20] if _is_image(base / name)), ""):
+        hint = f"{name} is an image without a suffix that says so: rename these files, such as to .jpg or .png"
+    elif any(name.lower().endswith((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")) for name in files.others):
+        hint = f"unpack the archives; {hint}"
+    return DataError(f"no images below data.root={root}: {f'only {content}' if content else 'it is empty'}", hint)
+
+
+def _is_image(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+    except OSError:
+        return False
+    return head.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8")) or sniff_format(head) in ("HEIC", "AVIF")

@@ -6,12 +6,15 @@ Neural Networks 32 (2012), and the README files of the archives.
 
 import csv
 import os
+import posixpath
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from mlfix_train.data.files.walk import FileList, find_images
 from mlfix_train.data.readers.files import check_root
 from mlfix_train.data.samples import make_table
 from mlfix_train.errors import DataError, check_choice
@@ -49,42 +52,51 @@ def read_gtsrb(root: str | Path, test: str | bool = "auto") -> pd.DataFrame:
     """
     check_choice("data.test", test, ("auto", True, False))
     base = check_root(root, "set data.root to the folder that the archives were unpacked into")
-    folders = _class_folders(base)
-    rows = [row for folder in folders for row in _training_rows(base, folder)]
+    files = find_images(base)
+    parent = _class_parent(base, files.folders)
+    rows = _training_rows(base, parent, files.images)
     if not rows:
         raise DataError(f"the class folders below data.root={root} contain no .ppm files", "unpack the archive again")
     if test is not False:
-        rows += _test_rows(base, folders[0].parent, required=test is True)
+        rows += _test_rows(base, parent, files, required=test is True)
     table = pd.DataFrame(rows)
     ids, labels, groups, splits = (table.pop(key).tolist() for key in ("sample_id", "label", "group", "split"))
     paths = [os.path.join(base, name) for name in ids]
     return make_table(ids, paths, labels, groups, splits, table, source=f"data.root={root}")
 
 
-def _class_folders(base: Path) -> list[Path]:
+def _class_parent(base: Path, folders: list[str]) -> str:
+    """Returns the first folder, of those nearest to ``base``, that holds folders called 00000, 00001, ..."""
     names = {f"{number:05d}" for number in range(len(LABELS))}
-    for parent, folders, _ in os.walk(base, followlinks=True):
-        found = sorted(names & set(folders))
-        if len(found) > 1:
-            return [Path(parent, name) for name in found]
-    hint = "unpack GTSRB_Final_Training_Images.zip there; class folders with names are read by data=folder"
-    raise DataError(f"no folders 00000 to 00042 below data.root={base}", hint)
+    counts = Counter(posixpath.dirname(folder) for folder in folders if posixpath.basename(folder) in names)
+    parents = [parent for parent, count in counts.items() if count > 1]
+    if not parents:
+        hint = "unpack GTSRB_Final_Training_Images.zip there; class folders with names are read by data=folder"
+        raise DataError(f"no folders 00000 to 00042 below data.root={base}", hint)
+    return min(parents, key=lambda parent: (parent.count("/") if parent else -1, parent))
 
 
-def _training_rows(base: Path, folder: Path) -> list[dict[str, Any]]:
-    metadata = _read_csv(folder / f"GT-{folder.name}.csv")
+def _training_rows(base: Path, parent: str, images: list[str]) -> list[dict[str, Any]]:
+    names = {f"{number:05d}" for number in range(len(LABELS))}
+    metadata: dict[str, dict[str, dict[str, str]]] = {}
     rows = []
-    for name in sorted(name for name in os.listdir(folder) if name.lower().endswith(".ppm")):
+    for image in images:
+        folder, name = posixpath.split(image)
+        number = posixpath.basename(folder)
+        if posixpath.dirname(folder) != parent or number not in names or not name.lower().endswith(".ppm"):
+            continue
+        if number not in metadata:
+            metadata[number] = _read_csv(base / folder / f"GT-{number}.csv")
         track = FRAME.match(name)
-        group = f"{folder.name}/{track.group(1) if track else name}"
-        sample_id = (folder / name).relative_to(base).as_posix()
-        rows.append(_row(sample_id, int(folder.name), group, "train", metadata.get(name, {})))
+        group = f"{number}/{track.group(1) if track else name}"
+        rows.append(_row(image, int(number), group, "train", metadata[number].get(name, {})))
     return rows
 
 
-def _test_rows(base: Path, training: Path, required: bool) -> list[dict[str, Any]]:
-    labels = next(iter(sorted(base.rglob("GT-final_test.csv"))), None)
-    folder = next((path for path in sorted(base.rglob("Final_Test/Images")) if path != training), None)
+def _test_rows(base: Path, training: str, files: FileList, required: bool) -> list[dict[str, Any]]:
+    labels = next((base / name for name in files.others if posixpath.basename(name) == "GT-final_test.csv"), None)
+    found = (name for name in files.folders if f"/{name}".endswith("/Final_Test/Images") and name != training)
+    folder = next((base / name for name in found), None)
     if labels is None or folder is None:
         if required:
             missing = "GT-final_test.csv" if labels is None else "Final_Test/Images"

@@ -134,14 +134,19 @@ def test_odd_names(tmp_path: Path, picture: Picture) -> None:
         assert read_table(write_table(table, tmp_path / file)).equals(table), file
 
 
-def test_a_name_that_is_no_utf8(folder: Path) -> None:
+def test_names_that_are_not_utf8(folder: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    stop = os.fsencode(folder / "stop")
     try:
-        with open(os.fsencode(folder / "stop") + b"/\xff\xfe.png", "wb"):
-            pass
+        os.rename(stop + b"/0.png", stop + b"/\xff\xfe.png")
     except OSError:
         pytest.skip("this file system takes UTF-8 names alone")
-    with pytest.raises(DataError, match=r"not UTF-8"):
-        read_folder(folder)
+    os.mkdir(os.fsencode(folder) + b"/\xe4rger")
+    table = read_folder(folder)
+    assert ids(table) == ["stop/1.png", "stop/2.png", "yield/0.png", "yield/1.png", "yield/2.png"]
+    assert r"2 names (\xe4rger, stop/\xff\xfe.png) are not UTF-8 and left out" in caplog.text
+    caplog.text.encode()
+    for file in ("t.csv", "t.parquet"):
+        assert read_table(write_table(table, tmp_path / file)).equals(table), file
 
 
 def test_circular_links(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -153,7 +158,7 @@ def test_circular_links(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert {name for name in ids(table) if "eternal" not in name} == {
         f"{name}/{i}.png" for name in ("stop", "yield") for i in range(3)
     }
-    assert caplog.text.count("links back to a folder above it") == 2
+    assert "2 links (stop/self, stop/up) are back to a folder above" in caplog.text
 
 
 def test_links_that_cross(tmp_path: Path, picture: Picture) -> None:
@@ -161,7 +166,7 @@ def test_links_that_cross(tmp_path: Path, picture: Picture) -> None:
         picture(tmp_path / name / "1.jpg")
     (tmp_path / "a" / "b").symlink_to("../b")
     (tmp_path / "b" / "a").symlink_to("../a")
-    assert ids(read_folder(tmp_path)) == ["a/1.jpg", "a/b/1.jpg", "b/1.jpg", "b/a/1.jpg"]
+    assert ids(read_folder(tmp_path)) == ["a/1.jpg", "b/1.jpg"], "each real folder once"
 
 
 def test_links_to_folders_and_files(tmp_path: Path, folder: Path, picture: Picture) -> None:
@@ -175,13 +180,21 @@ def test_links_to_folders_and_files(tmp_path: Path, folder: Path, picture: Pictu
     assert ids(read_folder(root)) == ids(table)
 
 
-def test_two_links_to_one_folder(tmp_path: Path, picture: Picture) -> None:
+def test_two_links_to_one_folder(tmp_path: Path, picture: Picture, caplog: pytest.LogCaptureFixture) -> None:
     away = picture(tmp_path / "away" / "7.png").parent
     root = tmp_path / "root"
     root.mkdir()
     for name in "ab":
         (root / name).symlink_to(away)
-    assert ids(read_folder(root)) == ["a/7.png", "b/7.png"]
+    assert ids(read_folder(root)) == ["a/7.png"], "not the same picture with two labels"
+    assert "1 path (b) is to a folder that is read by another path" in caplog.text
+
+
+def test_links_that_lead_above_the_root(folder: Path, picture: Picture, caplog: pytest.LogCaptureFixture) -> None:
+    picture(folder.parent / "others" / "1.png")
+    (folder / "stop" / "out").symlink_to(folder.parent)
+    assert len(read_folder(folder)) == 6
+    assert "1 link (stop/out) is back to a folder above" in caplog.text
 
 
 def test_something_that_is_no_file_is_no_picture(folder: Path) -> None:
@@ -198,6 +211,125 @@ def test_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "a" / "x.jpg.zip").write_text("")
     with pytest.raises(DataError, match=r"only 2 other file\(s\), such as a/x"):
         read_folder(tmp_path)
+
+
+def test_what_a_folder_without_images_holds(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.CR2").write_bytes(b"")
+    with pytest.raises(DataError, match=r"(?s)only 1 RAW.*RAW: export them as JPEG"):
+        read_folder(tmp_path)
+    (tmp_path / "a" / "1.CR2").unlink()
+    (tmp_path / "a" / "0001").write_bytes(b"\xff\xd8\xff\xe0" + b"\0" * 60)
+    with pytest.raises(DataError, match=r"(?s)a/0001 is an image without a suffix.*rename"):
+        read_folder(tmp_path)
+    (tmp_path / "a" / "0001").unlink()
+    (tmp_path / "photos.ZIP").write_bytes(b"PK")
+    with pytest.raises(DataError, match="unpack the archives"):
+        read_folder(tmp_path)
+
+
+def test_classes_of_files_that_cant_be_read(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("priority/1.nef", "priority/2.NEF", "mac/._0.png", "nas/@eaDir/0.jpg", "drawn/a.svg", "drawn/b.txt"):
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        (folder / name).write_bytes(b"x")
+    (folder / "none").mkdir()
+    assert set(read_folder(folder)["label"]) == {"stop", "yield"}
+    assert "2 RAW files (priority/1.nef, priority/2.NEF) are left out; export them" in caplog.text
+    said = "drawn (1 SVG file(s), 1 other file(s)), mac (1 hidden), nas (1 of the system), none (empty)"
+    assert "no label comes from 5 folder(s) without images" in caplog.text
+    assert all(part in caplog.text for part in said.split("), ")), caplog.text
+    assert "priority (2 RAW file(s))" in caplog.text
+
+
+def test_folders_of_the_system(folder: Path, picture: Picture) -> None:
+    for name in (
+        "@eaDir/0.png/SYNOPHOTO_THUMB_M.jpg",
+        "stop/@eaDir/0.png/x.jpg",
+        "#recycle/x.png",
+        "$RECYCLE.BIN/y.png",
+    ):
+        picture(folder / name)
+    for name in ("lost+found/1.png", "System Volume Information/1.png", "stop/SYNOPHOTO_THUMB_XL.jpg"):
+        picture(folder / name)
+    assert ids(read_folder(folder)) == [f"{label}/{i}.png" for label in ("stop", "yield") for i in range(3)]
+
+
+def test_a_folder_that_cant_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.scandir
+
+    def scandir(path: Path) -> object:
+        if Path(path).name == "yield":
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match=r"(?s)data/yield can't be read: Permission denied.*check the permissions"):
+        read_folder(folder)
+
+
+# Splits
+
+
+def fill(root: Path, picture: Picture, *names: str) -> Path:
+    for name in names:
+        picture(root / name / "1.jpg")
+    return root
+
+
+SPLITS = ("train/a", "train/b", "val/a", "val/b")
+
+
+@pytest.mark.parametrize("stray", ["docs", "Meta", "figures/deep"])
+def test_a_stray_folder_beside_splits(
+    tmp_path: Path, picture: Picture, caplog: pytest.LogCaptureFixture, stray: str
+) -> None:
+    table = read_folder(fill(tmp_path, picture, *SPLITS, stray))
+    assert ids(table) == [f"{name}/1.jpg" for name in SPLITS]
+    assert table["label"].tolist() == ["a", "b", "a", "b"] and table["split"].tolist() == ["train"] * 2 + ["val"] * 2
+    assert (
+        f"train, val are splits; the folders beside them are left out: {Path(stray).parts[0]} (1 images)" in caplog.text
+    )
+
+
+def test_a_test_folder_without_labels(tmp_path: Path, picture: Picture, caplog: pytest.LogCaptureFixture) -> None:
+    """As Kaggle ships GTSRB: Train/<class>/, Test/*.png, Meta/*.png."""
+    table = read_folder(fill(tmp_path, picture, "Train/0", "Train/1", "Test", "Meta"))
+    assert table["label"].tolist() == ["0", "1"] and set(table["split"]) == {"train"}
+    assert "Meta (1 images)" in caplog.text and "Test/1.jpg" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("folders", "wanted"),
+    [
+        (("train2017", "val2017"), ["train", "val"]),
+        (("training_set", "test_set"), ["test", "training"]),
+        (("train_images", "dev"), ["train", "val"]),
+    ],
+)
+def test_other_names_of_splits(tmp_path: Path, picture: Picture, folders: tuple[str, ...], wanted: list[str]) -> None:
+    table = read_folder(fill(tmp_path, picture, *(f"{folder}/{label}" for folder in folders for label in "ab")))
+    assert sorted(set(table["split"])) == wanted and set(table["label"]) == {"a", "b"}
+
+
+def test_a_folder_like_a_split_that_may_be_a_label(tmp_path: Path, picture: Picture) -> None:
+    fill(tmp_path / "one", picture, "train/a", "train/b", "docs")
+    with pytest.raises(
+        DataError, match=r"(?s)train may be a split or a label, since it lies beside docs.*rename train"
+    ):
+        read_folder(tmp_path / "one")
+    fill(tmp_path / "two", picture, *SPLITS, "extra/a")
+    with pytest.raises(DataError, match=r"(?s)extra has the same folders as the split train.*move extra elsewhere"):
+        read_folder(tmp_path / "two")
+
+
+def test_classes_with_folders_of_their_own(tmp_path: Path, picture: Picture) -> None:
+    table = read_folder(fill(tmp_path, picture, "train/video-1", "train/video-2", "bus/video-3"))
+    assert table["label"].tolist() == ["bus", "train", "train"] and (table["split"] == "").all()
+
+
+def test_all_images_one_folder_too_deep(tmp_path: Path, picture: Picture, caplog: pytest.LogCaptureFixture) -> None:
+    read_folder(fill(tmp_path, picture, "archive/stop", "archive/yield"))
+    assert f"if their labels are stop, yield, set data.root={tmp_path / 'archive'}" in caplog.text
 
 
 def test_missing_folder(tmp_path: Path, folder: Path) -> None:
