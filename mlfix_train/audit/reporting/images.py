@@ -11,6 +11,7 @@ from PIL import Image
 from torch.utils.data import ConcatDataset
 
 from mlfix_train.data.pixels.decode import GREY, UnreadableImage, decode_image, fit_square
+from mlfix_train.data.pixels.depth import white_level
 from mlfix_train.errors import DataError, format_list
 
 SIZE = 64
@@ -39,6 +40,7 @@ class RowImages:
 
     def __init__(self, source: Any) -> None:
         self.source = source
+        self._white: int | None = None
         self.shape = (len(source), SIZE, SIZE, 3)
 
     def __len__(self) -> int:
@@ -50,10 +52,19 @@ class RowImages:
         stacked = np.stack(images) if images else np.empty((0, *self.shape[1:]), np.uint8)
         return stacked if np.ndim(picked) else stacked[0]
 
+    def _white_level(self) -> int:
+        """Returns the value of 16-bit files that is white; ``source`` is a list of files where it is asked for."""
+        if self._white is None:
+            files = self.source if isinstance(self.source, (list, tuple)) else ()
+            self._white = white_level(
+                [os.fspath(file) for file in files if isinstance(file, (str, os.PathLike))], workers=1
+            )
+        return self._white
+
     def _one(self, item: Any, row: int) -> np.ndarray:
         if isinstance(item, (str, os.PathLike)):
             try:
-                return decode_image(os.fspath(item), SIZE, "pad")
+                return decode_image(os.fspath(item), SIZE, "pad", white=self._white_level())
             except UnreadableImage:
                 return np.full(self.shape[1:], GREY, np.uint8)
         if isinstance(item, Mapping):

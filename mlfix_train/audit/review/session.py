@@ -383,7 +383,8 @@ class ReviewSession:
         """Returns a sample's image as a JPEG, enlarged."""
         if not isinstance(row, int) or not 0 <= row < len(self.samples):
             raise RequestError(f"there is no sample {row!r}", status=HTTPStatus.NOT_FOUND)
-        return sheets.encode_full_image(str(self.samples.paths[row]), lambda: self.sprites.pixels(np.asarray([row]))[0])
+        path, rows = str(self.samples.paths[row]), np.asarray([row])
+        return sheets.encode_full_image(path, lambda: self.sprites.pixels(rows)[0], self.sprites.white)
 
     def sprite_sheet(self, name: str) -> bytes:
         """Returns a sprite sheet, a JPEG."""
@@ -470,7 +471,8 @@ def _make_sprites(images: PixelStore | np.ndarray, count: int, out: Path) -> Spr
     if len(shape) != 4 or shape[0] != count or shape[-1] != 3:
         raise DataError(f"images has shape {shape}; there are {count:,} samples", "pass images of shape (N, H, W, 3)")
     if isinstance(images, PixelStore):
-        return Sprites(images.__getitem__, shape[1], images.fingerprint, images.folder / "sprites")
+        folder = images.folder / "sprites"
+        return Sprites(images.__getitem__, shape[1], images.fingerprint, folder, white=images.white)
     if images.dtype != np.uint8:
         raise DataError(f"images has dtype {images.dtype}", "pass uint8 images, 0 to 255")
     source = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()

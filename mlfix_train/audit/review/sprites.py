@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from mlfix_train.data.files.atomic import atomic_path
-from mlfix_train.data.pixels.decode import UnreadableImage, decode_image
+from mlfix_train.data.pixels.decode import FULL_RANGE, UnreadableImage, decode_image, open_image
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +51,19 @@ class Sprites:
         source: Hash of the pixels.
         folder: Folder of the sheets on disk; ``None`` keeps none there.
         disk_limit: Most bytes on disk.
+        white: The value of 16-bit images that is white.
     """
 
     def __init__(
-        self, pixels: Pixels, size: int, source: str, folder: Path | None, disk_limit: int = DISK_LIMIT
+        self,
+        pixels: Pixels,
+        size: int,
+        source: str,
+        folder: Path | None,
+        disk_limit: int = DISK_LIMIT,
+        white: int = FULL_RANGE,
     ) -> None:
+        self.white = white
         self.pixels, self.source, self.folder, self.disk_limit = pixels, source, folder, disk_limit
         self.small, self.large = tile_side(size, SMALL), tile_side(size, LARGE)
         self._load = lru_cache(maxsize=MEMORY_SHEETS)(lambda name: self._read(name) or self._cut_to_disk(name))
@@ -166,15 +174,16 @@ def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
     return file.getvalue()
 
 
-def encode_full_image(path: str, stored: Callable[[], np.ndarray]) -> bytes:
+def encode_full_image(path: str, stored: Callable[[], np.ndarray], white: int = FULL_RANGE) -> bytes:
     """Returns an image as a JPEG: upright, uncropped, in a square with grey margins.
 
-    ``stored`` returns the pixels ``(H, W, 3)`` to show if the file is missing or damaged.
+    ``stored`` returns the pixels ``(H, W, 3)`` to show if the file is missing or damaged; ``white`` is the value of
+    16-bit images that is white.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path, np.inf) as image:
             side = min(max(image.size), FULL)
-        pixels = decode_image(path, max(side, 8), "pad")
+        pixels = decode_image(path, max(side, 8), "pad", white=white)
     except (OSError, UnreadableImage, ValueError):
         pixels = stored()
     return encode_jpeg(pixels, quality=92)

@@ -21,13 +21,15 @@ from mlfix_train.data.crops.spec import CropSpec
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.files.process_pool import map_unordered
 from mlfix_train.data.files.system import cpu_count
+from mlfix_train.data.pixels.decode import FULL_RANGE
+from mlfix_train.data.pixels.depth import describe_white, white_level
 from mlfix_train.data.samples import make_table
 from mlfix_train.errors import DataError, format_list
 
 log = logging.getLogger(__name__)
 
 STATE_FOLDER, JOURNAL = ".mlfix", "photos.jsonl"
-CROPS_VERSION = 1
+CROPS_VERSION = 2
 """Increased when the same photo and box would give other pixels."""
 BATCH_SIZE = 4
 """Photos handed to a worker process at a time."""
@@ -80,14 +82,17 @@ def build_crops(
     _check_missing(annotations, jobs, max_unreadable)
     on_start()
     started = time.monotonic()
-    journal = Journal(out / STATE_FOLDER / JOURNAL, spec)
+    white = white_level([job.path for job in jobs], spec.max_megapixels, workers)
+    if white != FULL_RANGE:
+        log.info("crops      %s", describe_white(white))
+    journal = Journal(out / STATE_FOLDER / JOURNAL, spec, white)
     outcomes = {job.name: known for job in jobs if (known := journal.outcomes(job, out)) is not None}
     remaining, reused = [job for job in jobs if job.name not in outcomes], len(outcomes)
     if reused and remaining:
         log.info("crops      %d of %d photos were cropped before", reused, len(jobs))
     for folder in sorted({os.path.dirname(crop) for job in remaining for crop in job.crops}):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    for batch, results in crop_in_parallel(remaining, spec, out, workers):
+    for batch, results in crop_in_parallel(remaining, spec, out, workers, white):
         outcomes |= {job.name: result for job, result in zip(batch, results, strict=True)}
         journal.append(zip(batch, results, strict=True))
         if progress:
@@ -144,12 +149,12 @@ def _nothing_to_crop(annotations: Annotations) -> DataError:
 
 
 def crop_in_parallel(
-    jobs: list[PhotoJob], spec: CropSpec, out: Path, workers: int | None
+    jobs: list[PhotoJob], spec: CropSpec, out: Path, workers: int | None, white: int = FULL_RANGE
 ) -> Iterable[tuple[list[PhotoJob], list[list[BoxOutcome]]]]:
     """Crops photos in worker processes and yields them in batches, in order of completion; see :func:`build_crops`."""
     batches = [jobs[at : at + BATCH_SIZE] for at in range(0, len(jobs), BATCH_SIZE)]
     workers = 1 if len(batches) == 1 else workers or cpu_count()  # one batch is done before a process has started
-    crop = partial(crop_photos, spec=spec, out=out)
+    crop = partial(crop_photos, spec=spec, out=out, white=white)
     return map_unordered(crop, batches, workers, lambda batch: f"{batch[0].path} to {batch[-1].path}")
 
 
@@ -225,10 +230,10 @@ class Journal:
     An entry's key covers all that its crops depend on: the photo's size and time, its boxes and the settings.
     """
 
-    def __init__(self, path: Path, spec: CropSpec) -> None:
+    def __init__(self, path: Path, spec: CropSpec, white: int = FULL_RANGE) -> None:
         self.path, self.entries = path, dict[str, dict[str, Any]]()
         settings = {key: value for key, value in asdict(spec).items() if key not in ("ids", "max_megapixels")}
-        self._settings = json.dumps([CROPS_VERSION, settings])
+        self._settings = json.dumps([CROPS_VERSION, settings, white])
         path.parent.mkdir(parents=True, exist_ok=True)
         for line in path.read_bytes().splitlines() if path.exists() else []:
             with contextlib.suppress(ValueError, TypeError, KeyError):  # a line truncated by a crash

@@ -12,12 +12,13 @@ from mlfix_train.data.crops.geometry import Box, NotCropped, Placement, decode_r
 from mlfix_train.data.crops.spec import CropSpec
 from mlfix_train.data.pixels.decode import (
     EXIF_TRANSPOSES,
+    FULL_RANGE,
     ImageTooLarge,
     fit_square,
+    load_rgb,
     open_image,
     orientation,
     reason_of,
-    to_rgb,
 )
 
 PHOTO_PROBLEMS = ("photo missing", "photo unreadable", "photo too large", "size mismatch")
@@ -59,13 +60,15 @@ class BoxOutcome(NamedTuple):
     detail: str = ""
 
 
-def crop_photos(jobs: list[PhotoJob], spec: CropSpec, out: Path) -> list[list[BoxOutcome]]:
+def crop_photos(jobs: list[PhotoJob], spec: CropSpec, out: Path, white: int = FULL_RANGE) -> list[list[BoxOutcome]]:
     """Crops some photos, see :func:`crop_photo`."""
-    return [crop_photo(job, spec, out) for job in jobs]
+    return [crop_photo(job, spec, out, white) for job in jobs]
 
 
-def crop_photo(job: PhotoJob, spec: CropSpec, out: Path) -> list[BoxOutcome]:
+def crop_photo(job: PhotoJob, spec: CropSpec, out: Path, white: int = FULL_RANGE) -> list[BoxOutcome]:
     """Crops the boxes of one photo below ``out``, where the folders of ``job.crops`` exist: one outcome per box.
+
+    Of 16-bit photos ``white`` becomes 255, see :func:`mlfix_train.data.pixels.depth.white_level`.
 
     Raises:
         OSError: a crop can't be written.
@@ -74,7 +77,7 @@ def crop_photo(job: PhotoJob, spec: CropSpec, out: Path) -> list[BoxOutcome]:
         with open_image(job.path, spec.max_megapixels) as image:
             turn, width, height = _orient(image, job, spec)
             outcomes, placements = _place_boxes(job, width, height, spec)
-            pixels = _decode(image, turn, placements, spec) if placements else None
+            pixels = _decode(image, turn, placements, spec, white) if placements else None
     except NotCropped as reason:
         return _no_crops(job, reason.problem, reason.detail)
     except FileNotFoundError:
@@ -133,14 +136,13 @@ def _place_boxes(
 
 
 def _decode(
-    image: Image.Image, turn: Image.Transpose | None, placements: dict[int, Placement], spec: CropSpec
+    image: Image.Image, turn: Image.Transpose | None, placements: dict[int, Placement], spec: CropSpec, white: int
 ) -> Image.Image:
     """Returns the pixels of an opened photo, rotated and as RGB; a JPEG possibly at reduced size."""
     factor = decode_reduction(placements.values(), spec)
     if image.format == "JPEG" and factor > 1:
         image.draft("RGB", (math.ceil(image.width / factor), math.ceil(image.height / factor)))
-    image.load()
-    return to_rgb(image if turn is None else image.transpose(turn))
+    return load_rgb(image, turn, white)
 
 
 def cut(image: Image.Image, box: Box, spec: CropSpec) -> Image.Image:

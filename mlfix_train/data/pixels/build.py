@@ -19,9 +19,11 @@ from mlfix_train.data.files.atomic import atomic_path, folder_lock
 from mlfix_train.data.files.process_pool import map_unordered
 from mlfix_train.data.files.system import cpu_count
 from mlfix_train.data.pixels import decode
+from mlfix_train.data.pixels.blank import describe_blank, rows_to_look_at
+from mlfix_train.data.pixels.depth import describe_white, white_level
 from mlfix_train.data.pixels.spec import PixelSpec
 from mlfix_train.data.pixels.store import PixelStore, checksum, file_state, open_if_valid
-from mlfix_train.errors import DataError
+from mlfix_train.errors import DataError, format_list
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +56,14 @@ def build_store(
             if store is not None:  # another process built it while this one waited
                 return store
             (folder / "store.json").unlink(missing_ok=True)
-            unreadable = _decode_all(table, spec, folder, workers, progress)
+            white = white_level(table["path"].tolist(), spec.max_megapixels, workers)
+            unreadable, animated = _decode_all(table, spec, folder, workers, progress, white)
             names = {str(table.index[row]): reason for row, reason in sorted(unreadable.items())}
             info = {"fingerprint": fingerprint, "spec": asdict(spec), "samples": len(table), "unreadable": names}
+            notes = [describe_white(white), _describe_animated([str(table.index[row]) for row in animated])]
+            info |= {"white": white, "notes": list(filter(None, notes))}
             _sync(folder / PART)
+            info["warning"] = _look_over(folder / PART, unreadable)
             info["crc32"] = checksum(folder / PART)
             os.replace(folder / PART, folder / "pixels.npy")
             with atomic_path(folder / "store.json") as temporary:
@@ -77,29 +83,49 @@ def _sync(path: Path) -> None:
 
 
 def _decode_all(
-    table: pd.DataFrame, spec: PixelSpec, folder: Path, workers: int | None, progress: Callable[[int, int], None] | None
-) -> dict[int, str]:
-    """Decodes every chunk that isn't done yet; returns the unreadable rows with their reasons."""
+    table: pd.DataFrame,
+    spec: PixelSpec,
+    folder: Path,
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
+    white: int,
+) -> tuple[dict[int, str], list[int]]:
+    """Decodes every chunk that isn't done yet; returns the unreadable rows with their reasons, and animated ones."""
     part, total, paths = folder / PART, len(table), table["path"].tolist()
     offset = _allocate(part, (total, spec.size, spec.size, 3))
-    unreadable, done = _read_journal(folder / JOURNAL, part)
+    unreadable, animated, done = _read_journal(folder / JOURNAL, part, white)
     starts = [start for start in range(0, total, CHUNK_SIZE) if start not in done]
-    todo = [decode.Chunk(str(part), offset, start, paths[start : start + CHUNK_SIZE], spec) for start in starts]
+    todo = [decode.Chunk(str(part), offset, start, paths[start : start + CHUNK_SIZE], spec, white) for start in starts]
     finished, reported = min(len(done) * CHUNK_SIZE, total), time.monotonic()
     if done:
         log.info("pixel store: resuming, %d of %d images are decoded", finished, total)
     workers = 1 if len(todo) * CHUNK_SIZE <= SERIAL_LIMIT else workers or cpu_count()
     with open(folder / JOURNAL, "a") as journal:
-        for chunk, failures in map_unordered(decode.decode_chunk, todo, workers, str):
-            line = [CHUNK_SIZE, chunk.start, failures, _chunk_checksum(part, chunk.start)]
+        for chunk, (failures, moving) in map_unordered(decode.decode_chunk, todo, workers, str):
+            line = [CHUNK_SIZE, chunk.start, failures, _chunk_checksum(part, chunk.start), moving, white]
             journal.write(json.dumps(line) + "\n")
             journal.flush()
             unreadable.update(failures)
+            animated += moving
             finished = min(finished + CHUNK_SIZE, total)
             if progress and (finished == total or time.monotonic() - reported > 1):
                 progress(finished, total)
                 reported = time.monotonic()
-    return unreadable
+    return unreadable, sorted(animated)
+
+
+def _describe_animated(names: list[str]) -> str:
+    if not names:
+        return ""
+    return f"{len(names):,} image(s) have several frames or pages; the first one is used: {format_list(names, 3)}"
+
+
+def _look_over(part: Path, unreadable: dict[int, str]) -> str:
+    """Returns what :func:`mlfix_train.data.pixels.blank.describe_blank` says of the decoded images."""
+    pixels = np.load(part, mmap_mode="r")
+    rows = rows_to_look_at(len(pixels), int(np.prod(pixels.shape[1:])))
+    rows = rows[~np.isin(rows, list(unreadable))]
+    return describe_blank(pixels[rows])
 
 
 def _allocate(part: Path, shape: tuple[int, ...]) -> int:
@@ -132,21 +158,23 @@ def _chunk_checksum(part: Path, start: int) -> int:
     return zlib.crc32(np.load(part, mmap_mode="r")[start : start + CHUNK_SIZE])
 
 
-def _read_journal(path: Path, part: Path) -> tuple[dict[int, str], set[int]]:
-    """Returns the unreadable rows and the starts of the chunks that an earlier build finished.
+def _read_journal(path: Path, part: Path, white: int) -> tuple[dict[int, str], list[int], set[int]]:
+    """Returns the unreadable and animated rows, and the starts of the chunks that an earlier build finished.
 
     After a power cut a line may be on the disk without its pixels, hence the checksum.
     """
     unreadable: dict[int, str] = {}
+    animated: list[int] = []
     done: set[int] = set()
     for line in path.read_bytes().splitlines() if path.exists() else []:
         with contextlib.suppress(ValueError, TypeError, AttributeError):  # a truncated line: the chunk is decoded again
-            chunk_size, start, failures, crc = json.loads(line)
+            chunk_size, start, failures, crc, moving, chunk_white = json.loads(line)
             rows = {int(number): str(reason) for number, reason in failures.items()}
-            if chunk_size == CHUNK_SIZE and crc == _chunk_checksum(part, int(start)):
+            if [chunk_size, chunk_white] == [CHUNK_SIZE, white] and crc == _chunk_checksum(part, int(start)):
                 done.add(int(start))
                 unreadable.update(rows)
-    return unreadable, done
+                animated += map(int, moving)
+    return unreadable, animated, done
 
 
 def _describe_failure(error: OSError, folder: Path, n: int, spec: PixelSpec) -> DataError:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlfix_train.data.pixels.decode import DECODER_VERSION
+from mlfix_train.data.pixels.decode import DECODER_VERSION, FULL_RANGE
 from mlfix_train.data.pixels.spec import PixelSpec
 from mlfix_train.errors import DataError, format_list
 
@@ -92,6 +92,11 @@ class PixelStore:
         """Samples whose image could not be decoded, with the reason; their pixels are mid-grey."""
         return dict(self.info["unreadable"])
 
+    @property
+    def white(self) -> int:
+        """The value of 16-bit images that is white: :func:`mlfix_train.data.pixels.depth.white_level`."""
+        return int(self.info.get("white", FULL_RANGE))
+
 
 def open_store(
     table: pd.DataFrame,
@@ -123,6 +128,10 @@ def open_store(
 
         store = build_store(table, spec, folder, fingerprint, workers, progress)
     _check_unreadable(store.unreadable, len(table), max_unreadable)
+    for note in store.info.get("notes", ()):
+        log.info("images     %s", note)
+    if warning := store.info.get("warning"):
+        log.warning("%s", warning)
     return store
 
 

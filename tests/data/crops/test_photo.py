@@ -238,6 +238,14 @@ def test_greys_palettes_and_transparency(tmp_path: Path) -> None:
         assert not found[0].problem and pixels.shape == (18, 18, 3), mode
 
 
+def test_sixteen_bit_photos_of_fewer_bits(tmp_path: Path) -> None:
+    Image.fromarray(np.full((30, 40), 2000, np.uint16)).save(tmp_path / "a.png")
+    job = photo_job(tmp_path / "a.png", [(2, 2, 20, 20)])
+    for white, level in ((65535, 8), (4095, 125)):
+        crop_photo(job, NATIVE, tmp_path, white)
+        assert (np.asarray(Image.open(tmp_path / "0.png")) == level).all()
+
+
 def test_a_full_disk_is_an_error_of_the_system(tmp_path: Path) -> None:
     street().save(tmp_path / "a.png")
     with pytest.raises(OSError, match=r"/dev/full/0\.png"):

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageCms, ImageDraw, PngImagePlugin, features
 
-from mlfix_train.data.pixels.decode import GREY, UnreadableImage, decode_image
+from mlfix_train.data.pixels import formats
+from mlfix_train.data.pixels.decode import GREY, ImageFacts, UnreadableImage, decode_image
 
 Picture = Callable[..., Path]
 SIZE = 16
@@ -167,6 +168,128 @@ def test_16_bit_color(tmp_path: Path) -> None:
     assert abs(result.astype(int) - wide / 65535.0 * 255).max() <= 1
 
 
+def test_first_frame_is_said(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (SIZE, SIZE), color) for color in ("red", "lime", "blue")]
+    for name in ("x.gif", "x.webp", "x.tif", "x.png"):
+        for more in (frames[1:], []):
+            frames[0].save(tmp_path / name, save_all=True, append_images=more)
+            facts = ImageFacts()
+            decode_image(str(tmp_path / name), SIZE, facts=facts)
+            assert facts.animated == bool(more), name
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.tif"])
+def test_16_bit_samples_of_another_white(tmp_path: Path, name: str) -> None:
+    wide = np.linspace(0, 5000, SIZE * SIZE).round().astype(np.uint16).reshape(SIZE, SIZE)
+    Image.fromarray(wide).save(tmp_path / name)
+    result = decode_image(str(tmp_path / name), SIZE, white=4095).astype(int)
+    assert abs(result - np.minimum(wide / 4095 * 255, 255)[..., None]).max() <= 0.51
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_16_bit_color_of_another_white(tmp_path: Path, channels: int) -> None:
+    wide = np.random.default_rng(0).integers(0, 4096, (SIZE, SIZE, channels)).astype(">u2")
+    wide[..., 3:] = 65535
+    header = struct.pack(">IIBBBBB", SIZE, SIZE, 16, 2 if channels == 3 else 6, 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in wide)
+    (tmp_path / "x.png").write_bytes(png(header, zlib.compress(rows)))
+    result = decode_image(str(tmp_path / "x.png"), SIZE, white=4095)
+    assert abs(result.astype(int) - wide[..., :3] / 4095.0 * 255).max() <= 0.51
+
+
+def test_cmyk_with_a_profile(tmp_path: Path) -> None:
+    """A profile that is not of CMYK, or damaged, is of no use: then as without one."""
+    image = Image.new("CMYK", (SIZE, SIZE), (200, 0, 0, 0))
+    image.save(tmp_path / "plain.tif")
+    plain = decode_image(str(tmp_path / "plain.tif"), SIZE)
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (srgb, srgb[:200], b"garbage"):
+        image.save(tmp_path / "x.tif", icc_profile=profile)
+        assert (decode_image(str(tmp_path / "x.tif"), SIZE) == plain).all()
+    for name in ("x.tif", "x.jpg"):
+        image.save(tmp_path / name, icc_profile=cmyk_profile(), **({"quality": 100} if name == "x.jpg" else {}))
+        pixels = decode_image(str(tmp_path / name), SIZE).astype(int)
+        # The profile says that ink of 200/255 is Lab (L, 0, 0) with L = 100 * (1 - 200/255) = 21.6: grey 53 in sRGB.
+        assert abs(pixels - 53).max() <= 3, (name, pixels[0, 0])
+
+
+def cmyk_profile() -> bytes:
+    """A smallest ICC profile of CMYK, written by hand: any ink darkens to Lab grey, L = 100 * (1 - max ink) at corners.
+
+    Lookup of 2 grid points a channel: white where no channel has ink, else black; values between are interpolated.
+    """
+
+    def tag(kind: bytes, body: bytes) -> bytes:
+        return kind + b"\0\0\0\0" + body
+
+    white, black = (0xFF00, 0x8000, 0x8000), (0x0000, 0x8000, 0x8000)  # Lab of ICC version 2, 16 bits
+    grid = [white if not any(corner) else black for corner in np.ndindex(2, 2, 2, 2)]
+    identity = struct.pack(">9i", *(65536 if i % 4 == 0 else 0 for i in range(9)))
+    line = struct.pack(">2H", 0, 65535)
+    table = tag(b"mft2", struct.pack(">4B", 4, 3, 2, 0) + identity + struct.pack(">2H", 2, 2) + line * 4)
+    table += b"".join(struct.pack(">3H", *value) for value in grid) + line * 3
+    point = tag(b"XYZ ", struct.pack(">3i", 63190, 65536, 54061))
+    text = tag(b"text", b"test\0")
+    about = tag(b"desc", struct.pack(">I", 5) + b"test\0" + b"\0" * 78)
+    body, tags = b"", []
+    for name, content in ((b"desc", about), (b"cprt", text), (b"wtpt", point), (b"A2B0", table)):
+        tags.append((name, 128 + 4 + 12 * 4 + len(body), len(content)))
+        body += content + b"\0" * (-len(content) % 4)
+    index = struct.pack(">I", len(tags)) + b"".join(name + struct.pack(">2I", *place) for name, *place in tags)
+    header = struct.pack(">I4sI4s4s4s", 132 + 48 + len(body), b"\0" * 4, 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    header += struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + b"acsp" + b"\0" * 28
+    header += struct.pack(">3i", 63190, 65536, 54061) + b"\0" * 48
+    return header + index + body
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("kind", ["iTXt", "zTXt", "iCCP"])
+def test_png_with_large_metadata(tmp_path: Path, place: str, kind: str) -> None:
+    """Pillow's limits stay as they are; what is beyond them is skipped in our images alone."""
+    pixels, large = noise(SIZE, SIZE), zlib.compress(b"x" * 3_000_000)
+    body = {
+        "iTXt": b"XML:com.adobe.xmp\0\1\0\0\0" + large,
+        "zTXt": b"Comment\0\0" + large,
+        "iCCP": b"profile\0\0" + large,
+    }[kind]
+    chunk = struct.pack(">I", len(body)) + kind.encode() + body + struct.pack(">I", zlib.crc32(kind.encode() + body))
+    header = struct.pack(">IIBBBBB", SIZE, SIZE, 8, 2, 0, 0, 0)
+    whole = png(header, zlib.compress(b"".join(b"\0" + row.tobytes() for row in pixels)))
+    at = 33 if place == "before" else len(whole) - 12
+    (tmp_path / "x.png").write_bytes(whole[:at] + chunk + whole[at:])
+    limits = PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
+    assert (decode_image(str(tmp_path / "x.png"), SIZE) == pixels).all()
+    assert limits == (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
+    with pytest.raises(ValueError, match="too large"), Image.open(tmp_path / "x.png") as image:
+        image.load()
+
+
+def test_png_with_much_text_keeps_its_exif(tmp_path: Path) -> None:
+    text, exif = PngImagePlugin.PngInfo(), Image.Exif()
+    text.add_itxt("XML:com.adobe.xmp", "x" * 3_000_000, zip=True)
+    exif[0x0112] = 3
+    pixels = noise(SIZE, SIZE)
+    Image.fromarray(pixels).save(tmp_path / "x.png", pnginfo=text, exif=exif)
+    assert (decode_image(str(tmp_path / "x.png"), SIZE) == pixels[::-1, ::-1]).all()
+
+
+@pytest.mark.skipif("avif" not in features.modules or not features.check("avif"), reason="Pillow has no AVIF here")
+def test_avif(decode: Callable[..., np.ndarray]) -> None:
+    pixels = area_average(scene(64, 64), SIZE).astype(np.uint8)
+    assert ".avif" in formats.image_suffixes()
+    result = decode(Image.fromarray(pixels), "x.avif", quality=100, subsampling="4:4:4")
+    assert abs(result.astype(int) - pixels).mean() < 3
+
+
+@pytest.mark.parametrize("name", ["x.heic", "x.jpg"])
+def test_heic(tmp_path: Path, name: str) -> None:
+    """HEIC by its content, whatever it is called."""
+    heif = pytest.importorskip("pillow_heif", reason="the extra heic is not installed")
+    pixels = area_average(scene(512, 512), 64).astype(np.uint8)
+    heif.from_pillow(Image.fromarray(pixels)).save(tmp_path / name, quality=95)
+    assert abs(decode_image(str(tmp_path / name), 64).astype(int) - pixels).mean() < 6
+
+
 def test_first_frame(decode: Callable[..., np.ndarray]) -> None:
     frames = [Image.new("RGB", (SIZE, SIZE), color) for color in ("red", "lime", "blue")]
     for name in ("x.gif", "x.webp", "x.tif"):
@@ -292,6 +415,22 @@ def test_missing_and_empty(tmp_path: Path) -> None:
 def test_text_called_a_picture(tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_text("This is not a picture.\n" * 20)
     assert "cannot identify image file" in reason(tmp_path / "x.jpg")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\0\0\0\x18ftypheic" + b"\0" * 99, "its content is HEIC: pip install 'mlfix-train[heic]' to read HEIC"),
+        (b"\r\n<!DOCTYPE html><html>404</html>", "its content is a web page: download it again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "its content is a Git LFS pointer: run `git lfs pull`"),
+        (b"\0\x05\x16\x07\0\x02\0\0Mac OS X", "its content is metadata of macOS (AppleDouble): remove it"),
+        (b"%PDF-1.4", "its content is PDF: render their pages as PNG"),
+    ],
+)
+def test_other_files_called_jpg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, said: str) -> None:
+    monkeypatch.setattr("mlfix_train.data.pixels.decode.register_heic", lambda: False)
+    (tmp_path / "x.jpg").write_bytes(content)
+    assert reason(tmp_path / "x.jpg") == said
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.gif", "x.webp", "x.bmp", "x.tif", "x.ppm"])

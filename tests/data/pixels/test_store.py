@@ -597,3 +597,51 @@ def test_large_store_reads_right(large_store: Path) -> None:
     for _ in range(3):
         rows = rng.integers(0, len(store), 6000)
         assert (store[rows] == plain[rows]).all(), "also after pages were handed back"
+
+
+# Notes on the data
+
+
+def test_twelve_bits_in_sixteen(tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """White is that of the whole set: the same set gives the same pixels, and another image may change it."""
+    rng = np.random.default_rng(0)
+    wide = {
+        f"{'ab'[i % 2]}/{i}.png": rng.integers(0, 3000 if i else 4000, (12, 12)).astype(np.uint16) for i in range(9)
+    }
+    for name, values in wide.items():
+        (tmp_path / "wide" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(tmp_path / "wide" / name)
+    table = read_folder(tmp_path / "wide")
+    with caplog.at_level(logging.INFO):
+        store = open_store(table, SPEC, cache)
+    assert "the 16-bit images hold 12 bits at most: they are scaled so that 4,095 is white" in caplog.text
+    wanted = np.stack([np.round(wide[name] / 4095 * 255)[..., None].repeat(3, 2) for name in table.index])
+    assert abs(store[:] - wanted).max() <= 1 and store.white == 4095
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        assert (open_store(table.iloc[::-1], SPEC, cache)[:] == store[:][::-1]).all()
+        open_store(table, SPEC, cache)
+    assert caplog.text.count("4,095 is white") == 2, "said whenever it is opened"
+    Image.fromarray(np.full((12, 12), 50_000, np.uint16)).save(tmp_path / "wide/a/full.png")
+    full = open_store(read_folder(tmp_path / "wide"), SPEC, cache)
+    assert full.white == 65535 and full[[list(read_folder(tmp_path / "wide").index).index("a/full.png")]].max() == 195
+
+
+def test_animated_images_are_said(tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    frames = [Image.new("RGB", (12, 12), (20 * i, 0, 0)) for i in range(3)]
+    (tmp_path / "a").mkdir()
+    frames[0].save(tmp_path / "a" / "moving.gif", save_all=True, append_images=frames[1:])
+    frames[1].save(tmp_path / "a" / "still.gif")
+    with caplog.at_level(logging.INFO):
+        open_store(read_folder(tmp_path), SPEC, cache)
+    assert "1 image(s) have several frames or pages; the first one is used: a/moving.gif" in caplog.text
+
+
+def test_black_images_are_said(tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Masks with class numbers as pixels look black."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "a").mkdir()
+    for i in range(10):
+        Image.fromarray(rng.integers(0, 5, (12, 12), dtype=np.uint8)).save(tmp_path / "a" / f"{i}.png")
+    open_store(read_folder(tmp_path), SPEC, cache)
+    assert "10 of 10 images that were looked at are black: are they masks" in caplog.text
