@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlfix_train.data.files.json_files import read_json, write_json
+from mlfix_train.data.files.documents import read_json
+from mlfix_train.data.files.json_files import write_json
 from mlfix_train.errors import RunError, format_list
 
 FINISHED, RUNNING, FAILED, INTERRUPTED = "finished", "running", "failed", "interrupted"
@@ -46,7 +47,7 @@ class RunDirectory:
         path = self.path / "run.json"
         if not path.exists():
             return {}
-        content, problem = read_json(path)
+        content, problem = read_json(path, allow_nan=True)
         if problem or not isinstance(content, dict):
             hint = f"move {self.path} away (its other files may be intact), and train the run again"
             raise RunError(f"{path} can't be read: {problem or 'it is not a JSON object'}", hint)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from mlfix_train.data.files.find import fold, stem
 from mlfix_train.data.files.walk import find_images
 from mlfix_train.data.readers.files import SPLIT_NAMES, check_root
 from mlfix_train.errors import DataError, format_list
@@ -23,6 +24,9 @@ EDGES = BOX_COLUMNS[4:8]
 CROP_COLUMNS = {"sample_id", "path", "group", "split", "width", "height", "aspect", "clipped", "wraps", "photo_path"}
 CROP_COLUMNS |= {"photo_width", "photo_height"}
 FOLDERS_LEFT_OUT = {"images", "jpegimages", "annotations"}
+FOLDERS_OF_A_KIND = FOLDERS_LEFT_OUT | {"image", "imgs", "img", "photos", "pictures", "annotation", "anns", "labels"}
+FOLDERS_OF_A_KIND |= {"label", "xml", "xmls", "txt"}
+"""Folders in which photos or annotations lie side by side: ``train/images/1.jpg`` and ``train/labels/1.xml``."""
 
 Row = dict[str, Any]
 """Columns of a photo or box."""
@@ -218,6 +222,26 @@ def photo_name(relative: str) -> str:
     return "/".join([*parts, path.stem])
 
 
+def place_of(relative: str) -> str:
+    """Returns what a photo and its annotation have in common: the path without suffix and :data:`FOLDERS_OF_A_KIND`."""
+    *folders, name = relative.split("/")
+    return "/".join([*(part for part in map(fold, folders) if part not in FOLDERS_OF_A_KIND), fold(stem(name))])
+
+
+def is_visible(relative: str | PurePosixPath | Path) -> bool:
+    """Returns whether neither a file nor a folder on its way is hidden (``.ipynb_checkpoints``, ``._1.xml``)."""
+    return not any(part.startswith(".") and part != ".." for part in PurePosixPath(relative).parts)
+
+
+def label_text(value: Any) -> str | None:
+    """Returns a label as text, a number by its digits; ``None`` if it is empty or neither text nor a number."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return str(value)
+    return value if isinstance(value, str) and value.strip() else None
+
+
 def find_folders(root: Path, name: str, depth: int = 3) -> list[Path]:
     """Returns the folders called ``name`` (in any case) at most ``depth`` levels below ``root``, nearest first."""
     found: list[Path] = []
@@ -232,6 +256,12 @@ def find_folders(root: Path, name: str, depth: int = 3) -> list[Path]:
         if len(level) > 1000:  # class folders or the like: no annotations below
             break
     return found
+
+
+def files_below(folder: Path) -> tuple[list[str], list[str]]:
+    """Returns the images and the other files in ``folder`` and below, sorted, except hidden ones."""
+    found = find_images(folder)
+    return found.images, found.others
 
 
 def images_below(folder: Path) -> list[Path]:

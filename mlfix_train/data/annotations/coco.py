@@ -14,9 +14,13 @@ from typing import Any
 
 from mlfix_train.data.annotations import base
 from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, LabelChanges, Row
+from mlfix_train.data.annotations.ids import Id, IdIndex, UniqueKeys, id_text, is_id
 from mlfix_train.data.annotations.mtsd import Mtsd
+from mlfix_train.data.annotations.outlines import around_segmentation
 from mlfix_train.data.annotations.write_back import copy_path, write_copies
-from mlfix_train.data.files.json_files import JsonPatch, read_json
+from mlfix_train.data.files.documents import read_json
+from mlfix_train.data.files.find import FileFinder
+from mlfix_train.data.files.json_files import JsonPatch
 from mlfix_train.errors import DataError, format_list
 
 MAX_FILES = 200
@@ -24,6 +28,9 @@ MAX_FILES = 200
 SECTIONS = ("images", "annotations", "categories")
 OWN_MEMBERS = ("id", "image_id", "category_id", "bbox", "segmentation", "iscrowd", "keypoints")
 """Members of an annotation that don't become columns."""
+IMAGE_FOLDERS = ("images", "Images", "data")
+LOOKED_AT = 1 << 20
+"""Bytes of a JSON file in which the names of the three sections are looked for, to detect the format."""
 
 
 @dataclass
@@ -45,46 +52,62 @@ class Coco(AnnotationFormat):
     name = "coco"
     stable_keys = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._originals: dict[Path, Path] = {}
+        """Copies of annotation files, and the files beside whose photos they are read."""
+
     @classmethod
     def detect(cls, root: Path) -> int:
-        """Looks for JSON files in COCO's usual places, unless they are MTSD's."""
-        patterns = ("annotations/*.json", "*.json", "*/*.coco.json")
-        return 2 if any(next(root.glob(pattern), None) for pattern in patterns) and not Mtsd.detect(root) else 0
+        """Looks for JSON files in COCO's usual places that name the three sections, unless they are MTSD's."""
+        found = _json_files(root)
+        if not found or Mtsd.detect(root):
+            return 0
+        return 2 if any(map(_names_sections, found[:MAX_FILES])) else 1
 
     def read(self) -> Annotations:
-        """Reads all photos and boxes; a missing file, another schema, a repeated id or name of a photo is an error."""
+        """Reads all photos and boxes; a missing file, another schema or an id of two photos is an error."""
         photos, boxes = list[Row](), list[Row]()
         classes: dict[str, None] = {}
         files, notes = self._load()
         for path, content in files.items():
-            categories = _read_categories(path, content)
-            classes |= dict.fromkeys(categories.values())
-            by_id = self._read_photos(path, content)
-            photos += by_id.values()
-            boxes += _read_boxes(path, content, by_id, categories)
+            reader = _FileReader(self, path, content)
+            classes |= dict.fromkeys(reader.categories.values())
+            photos += reader.read_photos()
+            boxes += reader.read_boxes()
+            notes += reader.notes()
         return self.build(photos, boxes, classes, notes)
 
     def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
         """Writes copies with new labels; a label that a file lacks becomes a category with an unused id."""
         files, _ = self._load()
-        ids_anywhere: dict[str, Any] = {}  # a label of another file keeps its id
-        used: set[Any] = set()
-        for content in files.values():
-            ids_anywhere |= {row["name"]: row["id"] for row in reversed(content["categories"])}
-            used |= {row["id"] for row in content["categories"]}
+        categories = {path: _categories_of(path, content)[0] for path, content in files.items()}
+        ids_anywhere: dict[str, Id] = {}  # a label of another file keeps its id
+        used: set[Id] = set()
+        for names in categories.values():
+            ids_anywhere |= {name: key for key, name in reversed(names.items())}
+            used |= set(names)
 
         def patch(path: Path, labels: Mapping[str, str | None], target: Path) -> None:
-            ids = {row["name"]: row["id"] for row in reversed(files[path]["categories"])}
+            ids = {name: key for key, name in reversed(categories[path].items())}
             added = []
             for label in sorted({label for label in labels.values() if label is not None} - set(ids)):
                 if label not in ids_anywhere or ids_anywhere[label] in ids.values():
-                    ids_anywhere[label] = 1 + max((key for key in used if isinstance(key, int)), default=0)
+                    ids_anywhere[label] = _unused_id(used)
                 ids[label] = ids_anywhere[label]
                 used.add(ids[label])
                 added.append({"id": ids[label], "name": label})
             file = JsonPatch(path)
-            keys = [_annotation_key(value, place) for place, (*_, value) in enumerate(file.listed("annotations"))]
-            new_ids = {key: None if label is None else ids[label] for key, label in labels.items()}
+            rows = [value for *_, value in file.listed("annotations")]
+            unique = UniqueKeys()
+            keys = [unique.add(_member(row, "id"), place) for place, row in enumerate(rows)]
+            index = IdIndex(ids.values())
+            new_ids: dict[str, Id | None] = {}
+            for key, row in zip(keys, rows, strict=True):
+                if (label := labels.get(key)) is not None:
+                    new_ids[key] = _written_like(row.get("category_id"), ids[label], index)
+                elif key in labels:
+                    new_ids[key] = None
             file.relabel("annotations", keys, "category_id", new_ids)
             if added:
                 file.append("categories", added)
@@ -94,8 +117,10 @@ class Coco(AnnotationFormat):
 
     def open_copies(self, annotations: Annotations, out: Path) -> AnnotationFormat:
         """Returns the data set of the copied annotations and the original photos."""
-        files, _ = self._load()
-        return Coco(self.root, [os.path.abspath(copy_path(annotations, path, out)) for path in files], self.images)
+        originals = {Path(os.path.abspath(copy_path(annotations, path, out))): path for path in self._load()[0]}
+        copies = Coco(self.root, [str(path) for path in originals], self.images)
+        copies._originals = originals
+        return copies
 
     def _load(self) -> tuple[dict[Path, dict[str, Any]], list[str]]:
         """Returns path to content of the annotation files, and notes on files that are left out."""
@@ -105,26 +130,32 @@ class Coco(AnnotationFormat):
         if self.file:
             given = [self.file] if isinstance(self.file, (str, Path)) else list(self.file)
             paths = [Path(os.path.normpath(root / Path(name).expanduser())) for name in given]
-        elif paths := sorted(root.glob("annotations/instances_*.json")):
-            others = format_list((path.name for path in sorted({*root.glob("annotations/*.json")} - {*paths})), 4)
+        elif paths := _instances_files(root):
+            beside = {path for folder in {path.parent for path in paths} for path in folder.glob("*.json")}
+            others = format_list((path.name for path in sorted(beside - {*paths})), 4)
             note = f"left out, because there are instances_*.json: {others} (data=coco data.file=[...] reads others)"
             notes = [note] if others else []
         else:
             search, hint = True, "repair or remove it, or name the files to read: data=coco data.file=..."
-            paths = sorted({*root.glob("annotations/*.json"), *root.glob("*.json"), *root.glob("*/*.json")})
+            paths = _json_files(root)
             if len(paths) > MAX_FILES:
                 name_them = "list those with annotations: data=coco data.file=[train.json,val.json]"
                 raise DataError(f"{len(paths):,} JSON files below data.root={root}", name_them)
         found = {}
         for path in paths:
-            content, damage = read_json(path)
+            content, damage = read_json(path, allow_nan=True)
             problem = damage or _schema_problem(content)
             if damage or (problem and not search):  # found by a search, damaged files may be truncated annotations
                 raise DataError(f"{path}: {problem}", hint)
             if problem:
                 notes.append(f"left out: {path}: {problem}")
-            else:
-                found[path] = content
+                continue
+            if any(isinstance(_member(row, "name"), float) for row in content["categories"]):
+                written = read_json(path, allow_nan=True, exact=True)[0]["categories"]
+                for row, exact in zip(content["categories"], written, strict=True):
+                    if isinstance(_member(row, "name"), float):
+                        row["name"] = _WrittenNumber(exact["name"])
+            found[path] = content
         if not found:
             example = "data.file=annotations/instances_train.json"
             hint = f"set the file: {example}; it must have images, annotations and categories"
@@ -132,37 +163,217 @@ class Coco(AnnotationFormat):
             raise DataError(f"no COCO annotations below data.root={root}", hint, details)
         return found, notes[:5]
 
-    def _read_photos(self, path: Path, content: Mapping[str, Any]) -> dict[Any, Row]:
-        """Returns image id to the row of a photo."""
-        for place, image in enumerate(content["images"]):
-            if not isinstance(image.get("file_name"), str) or not image["file_name"].strip():
-                raise DataError(f"{path}: images[{place}] (id {image['id']}) has no file_name", "add one")
-        split = base.split_of(path.stem) or base.split_of(path.parent.name)
-        folder = self._image_folder(path, content, split)
-        found: dict[Any, Row] = {}
-        for image in content["images"]:
-            if image["id"] in found:
-                files = f"{found[image['id']]['path']} and {image['file_name']}"
-                raise DataError(f"{path}: image id {image['id']} is used twice: {files}", "ids must be unique")
-            file = os.path.normpath(folder / image["file_name"].replace("\\", "/"))
-            name = base.photo_name(Path(os.path.relpath(file, self.folder)).as_posix())
-            found[image["id"]] = {"name": name, "path": file, "split": split, "source": str(path)}
-            width, height = base.number(image.get("width")), base.number(image.get("height"))
-            if 0 < width < 10**6 and 0 < height < 10**6:
-                found[image["id"]] |= {"width": int(width), "height": int(height)}
-        return found
 
-    def _image_folder(self, path: Path, content: Mapping[str, Any], split: str) -> Path:
-        """Returns the folder that contains most of the photos, judged by about 20 of them."""
-        root = self.folder
-        if self.images:
-            return Path(os.path.normpath(root / Path(self.images).expanduser()))
-        words = [word for word in (*path.stem.split("_"), split, path.parent.name) if word]
-        folders = [path.parent, root, root / "images"]
-        folders += [root / word for word in words] + [root / "images" / word for word in words]
-        names = [row["file_name"].replace("\\", "/") for row in content["images"]]
-        names = names[:: max(1, len(names) // 20)]
-        return max(folders, key=lambda folder: sum((folder / name).is_file() for name in names))
+def _json_files(root: Path) -> list[Path]:
+    """Returns the JSON files in ``annotations/``, in the root, one level below it, or in ``annotations/`` there."""
+    found = {*root.glob("*.json"), *root.glob("*/*.json")}
+    for folder in base.find_folders(root, "annotations", 2):
+        found |= {*folder.glob("*.json")}
+    return sorted(path for path in found if base.is_visible(path.relative_to(root)))
+
+
+def _instances_files(root: Path) -> list[Path]:
+    folders = base.find_folders(root, "annotations", 1)
+    return sorted(path for folder in folders for path in folder.glob("instances_*.json"))
+
+
+def _names_sections(path: Path) -> bool:
+    """Returns whether a file seems to be COCO instances, by its beginning and end; large files are not read whole."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read(LOOKED_AT)
+            if os.path.getsize(path) > LOOKED_AT:
+                file.seek(-LOOKED_AT, os.SEEK_END)
+                text += file.read()
+    except OSError:
+        return False
+    text = text.replace(b"\0", b"")  # UTF-16
+    return sum(f'"{name}"'.encode() in text for name in SECTIONS) >= (2 if len(text) > LOOKED_AT else 3)
+
+
+class _PhotoFinder:
+    """Finds the photos of a JSON file: where ``file_name`` says, otherwise by :class:`FileFinder`."""
+
+    def __init__(self, source: Coco, path: Path, content: Mapping[str, Any]) -> None:
+        root, path = source.folder, source._originals.get(path, path)
+        home = path.parent
+        parts = [path.stem, *reversed(path.relative_to(root).parts[:-1])] if path.is_relative_to(root) else [path.stem]
+        self.split = next(filter(None, map(base.split_of, parts)), "")
+        if source.images:
+            self.folders = [Path(os.path.normpath(root / Path(source.images).expanduser()))]
+        else:
+            words = [word for word in (*path.stem.split("_"), self.split, home.name) if word]
+            folders = [home, root, *(place / name for place in (root, home.parent, home) for name in IMAGE_FOLDERS)]
+            folders += [root / word for word in words] + [root / "images" / word for word in words]
+            names = [name.replace("\\", "/") for row in content["images"] if (name := _file_name(row))]
+            some = names[:: max(1, len(names) // 20)]
+            likely = max(folders, key=lambda folder: sum((folder / name).is_file() for name in some))
+            self.folders = list(dict.fromkeys([likely, root]))
+        self._finders: list[FileFinder] = []
+
+    def find(self, names: Sequence[str]) -> list[tuple[str, str]]:
+        """Returns the path of each of N photos, and why none was found."""
+        paths = [os.path.normpath(self.folders[0] / name.replace("\\", "/")) for name in names]
+        problems = ["" if os.path.isfile(path) else "missing" for path in paths]
+        for folder in self.folders if any(problems) else ():
+            finder = FileFinder(folder, base.files_below(folder)[0] if folder.is_dir() else [])
+            wanted = [name if problem else path for name, path, problem in zip(names, paths, problems, strict=True)]
+            for place, file in enumerate(finder.find_all(wanted)):
+                if problems[place]:
+                    problems[place] = finder.problem(names[place])
+                    paths[place] = os.path.normpath(os.path.join(finder.root, file)) if file else paths[place]
+            self._finders.append(finder)
+        return list(zip(paths, problems, strict=True))
+
+    def notes(self) -> list[str]:
+        """Returns in which ways photos were found other than where ``file_name`` says."""
+        return [note for finder in self._finders for note in finder.notes()]
+
+
+class _FileReader:
+    """Reads one JSON file: its categories at once, then the photos, then the boxes."""
+
+    def __init__(self, source: Coco, path: Path, content: Mapping[str, Any]) -> None:
+        self.root, self.path, self.content = source.folder, path, content
+        self.finder = _PhotoFinder(source, path, content)
+        self.categories, self._bad_categories = _categories_of(path, content)
+        self._photos: dict[Id, Row] = {}
+        self._notes = [f"{self.path.name}: {problem}" for problem in self._bad_categories.values()]
+        numbers = [
+            row["name"] for row in content["categories"] if isinstance(_member(row, "name"), (int, _WrittenNumber))
+        ]
+        if numbers:
+            text = "category names are numbers; their digits are the labels"
+            self._notes.append(f"{path.name}: {len(numbers):,} {text}, such as {base.label_text(numbers[0])!r}")
+
+    def read_photos(self) -> list[Row]:
+        """Returns a row per photo; of images that have no id or file name, a row with a problem."""
+        images, rows = self._read_images()
+        sizes = {image["id"]: image for image in self.content["images"] if is_id(_member(image, "id"))}
+        found = dict(zip(images, self.finder.find(list(images.values())), strict=True))
+        by_path: dict[str, Row] = {}
+        shared = 0
+        for key, (path, problem) in found.items():
+            name = base.photo_name(Path(os.path.relpath(path, self.root)).as_posix())
+            row = {"name": name, "path": path, "split": self.finder.split, "source": str(self.path)}
+            row |= {"problem": "photo missing", "detail": f"{self.path}: {problem}"} if problem else {}
+            width, height = base.number(sizes[key].get("width")), base.number(sizes[key].get("height"))
+            if 0 < width < 10**6 and 0 < height < 10**6:
+                row |= {"width": int(width), "height": int(height)}
+            first = by_path.setdefault(path, row)
+            if any(first.get(side) != row.get(side) for side in ("width", "height")):
+                rows.append(row)  # two photos by their sizes: one of the names is wrong
+                first = row
+            self._photos[key] = first
+            shared += first is not row
+        if shared:
+            text = "images have the file of another one, in the same size; their boxes are joined"
+            self._notes.append(f"{self.path.name}: {shared:,} {text}")
+        counts = Counter(row["name"] for row in by_path.values())
+        for path, row in by_path.items():
+            if counts[row["name"]] > 1:  # p.jpg beside p.png
+                row["name"] += Path(path).suffix
+        return [*by_path.values(), *rows]
+
+    def _read_images(self) -> tuple[dict[Id, str], list[Row]]:
+        """Returns image id to file name, and rows of images that lack one of them."""
+        rows: list[Row] = []
+        images: dict[Id, str] = {}
+        for place, image in enumerate(self.content["images"]):
+            name, key, problem = _file_name(image), _member(image, "id"), ""
+            if not is_id(key):
+                problem = f"images[{place}] is {str(image)[:80]}, not an object with an id"
+            elif not name:
+                problem = f"images[{place}] (id {key}) has no file_name"
+            elif images.setdefault(key, name) != name:
+                hint = "give each image an id of its own, in its annotations, too"
+                raise DataError(f"{self.path}: image id {key} is used twice: {images[key]} and {name}", hint)
+            if problem:
+                row = {"name": f"{self.path.stem}.images[{place}]", "path": "", "split": self.finder.split}
+                row |= {"source": str(self.path), "problem": "malformed", "detail": f"{self.path}: {problem}"}
+                rows.append(row)
+                if is_id(key):
+                    self._photos.setdefault(key, row)
+        if rows and not images:
+            raise DataError(str(rows[0]["detail"]), "add one")
+        return images, rows
+
+    def read_boxes(self) -> list[Row]:
+        """Returns a row per annotation."""
+        rows: list[Row] = []
+        positions, keys, outlined = Counter[str](), UniqueKeys(), 0
+        photos, categories = IdIndex(self._photos), IdIndex(self.categories)
+        for place, value in enumerate(self.content["annotations"]):
+            key = keys.add(_member(value, "id"), place)
+            if not isinstance(value, Mapping):
+                row = {
+                    "photo": "",
+                    "annotation": key,
+                    "position": positions[""],
+                    "label": None,
+                    **base.corners([0] * 4),
+                }
+                positions[""] += 1
+                detail = f"{self.path}: annotations[{place}] is {str(value)[:80]}, not an object"
+                rows.append({**row, "problem": "malformed", "detail": detail})
+                continue
+            image_id, category_id = photos.find(value.get("image_id")), categories.find(value.get("category_id"))
+            photo = "" if image_id is None else str(self._photos[image_id]["name"])
+            row = {"photo": photo, "annotation": key, "position": positions[photo]}
+            positions[photo] += 1
+            label = None if category_id is None else self.categories[category_id]
+            box = _corners(value.get("bbox"))
+            if box.get("problem") == "malformed" and (around := around_segmentation(value.get("segmentation"))):
+                box, outlined = base.corners(around), outlined + 1
+            row |= {"label": label, **box}
+            if image_id is None:
+                detail = f"image_id {value.get('image_id')!r} is not among images"
+                row |= {"problem": "no photo", "detail": f"{self.path}: annotations[{place}]: {detail}"}
+            elif value.get("iscrowd"):
+                row |= {"problem": "crowd", "detail": "iscrowd=1"}
+            elif category_id is None:
+                given = value.get("category_id")
+                known = self._bad_categories.get(given) if is_id(given) else None
+                detail = known or f"category_id {given!r} is not among categories"
+                row |= {"problem": "unknown class", "detail": f"{self.path}: annotations[{place}]: {detail}"}
+            elif row.get("problem"):
+                row["detail"] = f"{self.path}: annotations[{place}]: {row['detail']}"
+            others = {name: entry for name, entry in value.items() if name not in OWN_MEMBERS}
+            rows.append(row | base.attributes(others))
+        for name, index in (("image_id", photos), ("category_id", categories)):
+            if index.by_digits:
+                text = "values are text where the id is a number, or the other way round; their digits are matched"
+                self._notes.append(f"{self.path.name}: {index.by_digits:,} {name} {text}")
+        if keys.repeated:
+            text = f"annotation ids repeat, such as {keys.repeated[0]}"
+            text += "; these boxes are told apart by their place in the file"
+            self._notes.append(f"{self.path.name}: {len(keys.repeated):,} {text}")
+        if outlined:
+            text = "boxes have no bbox; the box around their segmentation is taken"
+            self._notes.append(f"{self.path.name}: {outlined:,} {text}")
+        return rows
+
+    def notes(self) -> list[str]:
+        """Returns what the user should know about the reading."""
+        return [*self._notes, *(f"{self.path.name}: {note}" for note in self.finder.notes())]
+
+
+class _WrittenNumber(str):
+    """The digits of a number, as they are written."""
+
+    __slots__ = ()
+
+
+def _member(row: Any, name: str) -> Any:
+    return row.get(name) if isinstance(row, Mapping) else None
+
+
+def _file_name(image: Any) -> str:
+    """Returns the ``file_name`` of an image, empty if it has none."""
+    name = _member(image, "file_name")
+    if isinstance(name, int) and not isinstance(name, bool):
+        name = str(name)
+    return name if isinstance(name, str) and name.strip() else ""
 
 
 def _schema_problem(content: Any) -> str:
@@ -173,60 +384,46 @@ def _schema_problem(content: Any) -> str:
     missing = [name for name in SECTIONS if not isinstance(content.get(name), list)]
     if missing:
         return f"it lacks the lists {' and '.join(missing)}; it has {format_list(content, 6) or 'nothing'}"
-    for name in SECTIONS:
-        for place, row in enumerate(content[name]):
-            if not isinstance(row, Mapping) or (name != "annotations" and "id" not in row):
-                return f"{name}[{place}] is {str(row)[:80]!r}, not an object with an id"
-            for key in ("id", "image_id", "category_id"):
-                if key in row and not isinstance(row[key], (int, str)):
-                    return f"{name}[{place}].{key} is {str(row[key])[:40]}, not a number or text"
     return ""
 
 
-def _annotation_key(value: Mapping[str, Any], place: int) -> str:
-    return str(value.get("id", f"#{place}"))
-
-
-def _read_categories(path: Path, content: Mapping[str, Any]) -> dict[Any, str]:
-    """Returns category id to name."""
-    found: dict[Any, str] = {}
+def _categories_of(path: Path, content: Mapping[str, Any]) -> tuple[dict[Id, str], dict[Any, str]]:
+    """Returns category id to name, and id to what is wrong with categories that can't be used."""
+    found: dict[Id, str] = {}
+    problems: dict[Any, str] = {}
     for place, row in enumerate(content["categories"]):
-        name = row.get("name")
-        if not isinstance(name, str) or not name.strip():
-            raise DataError(f"{path}: categories[{place}] (id {row['id']}) has no name", "add one")
-        if found.setdefault(row["id"], name) != name:
-            problem = f"{path}: category id {row['id']} is used for {found[row['id']]!r} and {name!r}"
+        key, name = _member(row, "id"), base.label_text(_member(row, "name"))
+        if not is_id(key):
+            problems[f"#{place}"] = f"categories[{place}] is {str(row)[:80]}, not an object with an id"
+        elif name is None:
+            problems[key] = f"categories[{place}] (id {key}) has no name"
+        elif found.setdefault(key, name) != name:
+            problem = f"{path}: category id {key} is used for {found[key]!r} and {name!r}"
             raise DataError(problem, "keep one of them")
-    return found
+    if problems and not found:
+        raise DataError(f"{path}: {next(iter(problems.values()))}", "add one")
+    return found, problems
 
 
-def _read_boxes(
-    path: Path, content: Mapping[str, Any], photos: Mapping[Any, Row], categories: Mapping[Any, str]
-) -> list[Row]:
-    rows: list[Row] = []
-    counts, seen = Counter[str](), dict[str, int]()
-    for place, value in enumerate(content["annotations"]):
-        key = _annotation_key(value, place)
-        if seen.setdefault(key, place) != place:
-            problem = f"{path}: annotation id {key} is used twice: annotations[{seen[key]}] and [{place}]"
-            raise DataError(problem, "ids must be unique")
-        image_id, category = value.get("image_id"), value.get("category_id")
-        photo = str(photos[image_id]["name"]) if image_id in photos else ""
-        row: Row = {"photo": photo, "annotation": key, "position": counts[photo]}
-        counts[photo] += 1
-        row |= {"label": categories.get(category), **_corners(value.get("bbox"))}
-        if image_id not in photos:
-            row |= {"problem": "no photo", "detail": f"{path}: image_id {image_id!r} is not among images"}
-        elif value.get("iscrowd"):
-            row |= {"problem": "crowd", "detail": "iscrowd=1"}
-        elif row["label"] is None:
-            row |= {"problem": "unknown class", "detail": f"{path}: category_id {category!r} is not among categories"}
-        rows.append(row | base.attributes({name: entry for name, entry in value.items() if name not in OWN_MEMBERS}))
-    return rows
+def _unused_id(used: set[Id]) -> Id:
+    """Returns an id for a new category, a number unless all others are text."""
+    texts = [id_text(key) for key in used]
+    number = 1 + max((int(text) for text in texts if text.isascii() and text.isdecimal()), default=0)
+    return str(number) if used and all(isinstance(key, str) for key in used) else number
+
+
+def _written_like(old: Any, new: Id, known: IdIndex) -> Id:
+    """Returns a category's id as text or number, as the annotation had it before, if it means the same category."""
+    text = id_text(new)
+    if isinstance(old, str) and not isinstance(new, str) and known.find(text) == new:
+        return text
+    if isinstance(old, int) and isinstance(new, str) and text.isdecimal() and known.find(int(text)) == new:
+        return int(text)
+    return new
 
 
 def _corners(box: Any) -> Row:
-    if not isinstance(box, list) or len(box) != 4:
+    if not isinstance(box, list) or len(box) != 4 or not any(box):
         detail = f"bbox is {str(box)[:80]}, not [x, y, width, height]"
         return {**base.corners([0] * 4), "problem": "malformed", "detail": detail}
     row = base.corners(box)

@@ -6,15 +6,19 @@ Detection and Classification on a Global Scale", ECCV 2020).
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlfix_train.data.annotations import base
 from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, LabelChanges, Row
+from mlfix_train.data.annotations.ids import UniqueKeys
+from mlfix_train.data.annotations.outlines import around_segmentation
 from mlfix_train.data.annotations.write_back import write_copies
-from mlfix_train.data.files.json_files import JsonPatch, read_json
+from mlfix_train.data.files.documents import read_json
+from mlfix_train.data.files.find import FileFinder
+from mlfix_train.data.files.json_files import JsonPatch
 from mlfix_train.errors import DataError, format_list
 
 WITHOUT_ANNOTATIONS = {"test"}
@@ -57,13 +61,16 @@ class Mtsd(AnnotationFormat):
             problem = f"data.images={self.images} is not a folder" if self.images else missing
             raise DataError(problem, "unpack the image archives there, or set data.images=<folder>")
         images = _index_images(folders)
+        keys = dict.fromkeys([*files, *lists])
+        notes = _find_others(images, keys)
         photos, boxes = list[Row](), list[Row]()
-        unannotated = 0
-        for key in dict.fromkeys([*files, *lists]):
+        unannotated, repeated, outlined = 0, list[str](), 0
+        for key in keys:
             split = lists[key].stem if key in lists else ""
             photo = {"name": key, "split": split, "path": str(images.get(key, folders[0] / f"{key}.jpg"))}
             if key in files:
-                facts, rows = _read_photo(files[key], key)
+                facts, rows = _read_photo(files[key], key, repeated)
+                outlined += sum(row.pop("outlined", False) for row in rows)
                 photos.append({**photo, "source": str(files[key]), **facts})
                 boxes += rows
             elif split in WITHOUT_ANNOTATIONS:
@@ -71,7 +78,11 @@ class Mtsd(AnnotationFormat):
             else:
                 detail = f"{lists[key]} lists it, but annotations/{key}.json does not exist"
                 photos.append({**photo, "source": str(lists[key]), "problem": "no annotation", "detail": detail})
-        notes = []
+        if repeated:
+            text = "object keys repeat within their file; these boxes are told apart by their place"
+            notes.append(f"{len(repeated):,} {text}, such as {repeated[0]}")
+        if outlined:
+            notes.append(f"{outlined:,} boxes have no bbox; the box around their polygon is taken")
         if unannotated:
             notes.append(f"{unannotated:,} photos of the test split have no annotations (they are not public)")
         unlisted = [key for key in files if key not in lists]
@@ -113,34 +124,47 @@ def _index_images(folders: list[Path]) -> dict[str, Path]:
     return found
 
 
-def _read_photo(file: Path, key: str) -> tuple[Row, list[Row]]:
-    """Returns the columns of a photo and the rows of its boxes."""
-    content, problem = read_json(file)
+def _find_others(images: dict[str, Path], keys: Iterable[str]) -> list[str]:
+    """Adds the images of photos whose name is written in another case or Unicode form; returns notes."""
+    missing = [key for key in keys if key not in images]
+    if not missing or not images:
+        return []
+    finder = FileFinder(".", images, anywhere=False)
+    names = [*(key for key in keys if key in images), *missing]
+    images |= {key: images[name] for key, name in zip(names, finder.find_all(names), strict=True) if name is not None}
+    return finder.notes()
+
+
+def _read_photo(file: Path, key: str, repeated: list[str]) -> tuple[Row, list[Row]]:
+    """Returns the columns of a photo and the rows of its boxes; adds keys that occur twice to ``repeated``."""
+    content, problem = read_json(file, allow_nan=True)
     if problem := problem or _schema_problem(content):
         return {"problem": "annotation unreadable", "detail": f"{file}: {problem}"}, []
-    panorama, width = bool(content.get("ispano", False)), int(content["width"])
-    seen: set[str] = set()
+    width, height = (int(base.number(_to_number(content[side]))) for side in ("width", "height"))
+    panorama, keys = bool(content.get("ispano", False)), UniqueKeys()
     rows = [
-        _read_object(value, key, _object_key(value, place, seen), place, width, panorama)
+        _read_object(value, key, keys.add(_object_id(value), place, missing=""), place, width, panorama)
         for place, value in enumerate(content["objects"])
     ]
-    return {"width": width, "height": int(content["height"]), "panorama": panorama}, rows
+    repeated += (f"{name} in {file}" for name in keys.repeated)
+    return {"width": width, "height": height, "panorama": panorama}, rows
 
 
 def _patch(file: Path, labels: Mapping[str, str | None], target: Path) -> None:
-    patch = JsonPatch(file)
-    seen: set[str] = set()
-    keys = [_object_key(value, place, seen) for place, (*_, value) in enumerate(patch.listed("objects"))]
+    patch, unique = JsonPatch(file), UniqueKeys()
+    objects = (value for *_, value in patch.listed("objects"))
+    keys = [unique.add(_object_id(value), place, missing="") for place, value in enumerate(objects)]
     patch.relabel("objects", keys, "label", labels)
     patch.write(target)
 
 
-def _object_key(value: Any, place: int, seen: set[str]) -> str:
-    """Returns an object's key, or its position if it has none; a repeated key gets its position as a suffix."""
-    key = str(value["key"]) if isinstance(value, Mapping) and value.get("key") else str(place)
-    key = f"{key}#{place}" if key in seen else key
-    seen.add(key)
-    return key
+def _object_id(value: Any) -> Any:
+    return value.get("key") if isinstance(value, Mapping) else None
+
+
+def _to_number(value: Any) -> Any:
+    """Returns a number that is written as text as a number."""
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() else value
 
 
 def _schema_problem(content: Any) -> str:
@@ -150,7 +174,7 @@ def _schema_problem(content: Any) -> str:
     if missing:
         return f"no {' and no '.join(missing)}; it has {format_list(content, 6) or 'nothing'}"
     for name in ("width", "height"):
-        if not isinstance(content[name], (int, float)) or not 0 < content[name] < 10**6:
+        if not 0 < base.number(_to_number(content[name])) < 10**6:
             return f"{name} is {content[name]!r}"
     if not isinstance(content["objects"], list):
         return f"objects is a {type(content['objects']).__name__}, not a list"
@@ -159,13 +183,16 @@ def _schema_problem(content: Any) -> str:
 
 def _read_object(value: Any, photo: str, key: str, place: int, width: int, panorama: bool) -> Row:
     row: Row = {"photo": photo, "annotation": key, "position": place, "label": None, **base.corners([0] * 4)}
-    if not isinstance(value, Mapping) or not isinstance(value.get("bbox"), Mapping):
+    box = value.get("bbox") if isinstance(value, Mapping) else None
+    outline = around_segmentation(value.get("polygon")) if isinstance(value, Mapping) and not box else None
+    if not isinstance(value, Mapping) or not (isinstance(box, Mapping) or outline):
         return {**row, "problem": "malformed", "detail": f"object {place} has no bbox: {json.dumps(value)[:120]}"}
-    box = value["bbox"]
-    row |= base.corners(box.get(name) for name in ("xmin", "ymin", "xmax", "ymax"))
+    box = box if isinstance(box, Mapping) else {}
+    row |= base.corners(outline or (box.get(name) for name in ("xmin", "ymin", "xmax", "ymax")))
     row |= base.attributes(value.get("properties"))
-    if isinstance(value.get("label"), str) and value["label"].strip():
-        row["label"] = value["label"]
+    row |= {"outlined": True} if outline else {}
+    if (label := base.label_text(value.get("label"))) is not None:
+        row["label"] = label
     elif not row.get("problem"):
         row |= {"problem": "no label", "detail": f"label is {value.get('label')!r}"}
     return row | _wrap_around(row, box.get("cross_boundary") or value.get("cross_boundary"), width, panorama)

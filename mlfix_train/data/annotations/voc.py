@@ -3,33 +3,43 @@
 Source of the format: the development kit's documentation (VOC2012). Its tools read the pixels as stored.
 """
 
+import math
+import os
 import re
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from xml.parsers import expat
 from xml.sax.saxutils import escape
 
 from mlfix_train.data.annotations import base
 from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, LabelChanges, Row
+from mlfix_train.data.annotations.outlines import Corners, around_points, around_rotated
 from mlfix_train.data.annotations.write_back import write_copies
-from mlfix_train.errors import DataError
+from mlfix_train.data.files.find import FileFinder, stem
+from mlfix_train.data.pixels.decode import open_image
+from mlfix_train.errors import DataError, format_list
 
 SPLITS = ("train", "val", "test")
-OWN_ELEMENTS = ("name", "bndbox", "part", "polygon")
+OWN_ELEMENTS = ("name", "bndbox", "part", "polygon", "robndbox", "segmentation")
 """Elements of an object that don't become columns."""
+MAX_MEGAPIXELS = 10_000.0
+"""Photos are opened for their size alone."""
+LAYOUTS = "Annotations/ and JPEGImages/, annotations/ and images/, train/labels and train/images, or all in one folder"
 
 
 @dataclass
 class Voc(AnnotationFormat):
     """Pascal VOC: ``Annotations/*.xml``, ``JPEGImages/`` and ``ImageSets/Main/{train,val,test}.txt`` below ``root``.
 
+    XML files and photos may also lie in ``annotations/`` and ``images/``, ``train/labels/`` and ``train/images/``, or
+    side by side. The photo with the name of the XML counts, and if there is none, the one that ``<filename>`` names.
     ``pose``, ``truncated``, ``difficult`` and the like become columns.
 
     Args:
-        root: the folder (``VOC2012``, or one that holds several such); without a folder ``Annotations``, XML files
-            beside their photos.
+        root: the folder (``VOC2012``, or one that holds several such).
     """
 
     name = "voc"
@@ -39,34 +49,48 @@ class Voc(AnnotationFormat):
         """Looks for XML files in a folder ``Annotations``, or loose ones."""
         if any(next(folder.rglob("*.xml"), None) for folder in base.find_folders(root, "annotations")):
             return 2
-        return 1 if next(root.glob("*.xml"), None) or next(root.glob("*/*.xml"), None) else 0
+        patterns = ("*.xml", "*/*.xml", "*/*/*.xml")
+        return 1 if any(next(root.glob(pattern), None) for pattern in patterns) else 0
 
     def read(self) -> Annotations:
         """Reads all photos and boxes; no XML, or a photo in two splits, is an error."""
         root = self.folder
-        photos, boxes = list[Row](), list[Row]()
-        for folder in base.find_folders(root, "Annotations") or [root]:
-            home = root if folder == root else folder.parent
-            images = next(iter(base.find_folders(home, "JPEGImages", 1)), None) if folder != root else None
-            lists = base.read_split_lists(home / "ImageSets" / "Main" / f"{split}.txt" for split in SPLITS)
-            described = set()
-            for file in sorted(folder.rglob("*.xml")):
-                photo, rows = _read_file(file, root, folder, images)
-                photo["split"] = lists[file.stem].stem if file.stem in lists else base.split_of(file.parent.name)
-                photos.append(photo)
-                described.add(file.stem)
-                boxes += [{**row, "photo": photo["name"]} for row in rows]
-            for stem, split_list in lists.items():
-                if stem not in described and split_list.stem != "test":  # the test split is often not annotated
-                    xml, image = folder / f"{stem}.xml", (images or folder) / f"{stem}.jpg"
-                    photo = {"name": base.photo_name(xml.relative_to(root).as_posix()), "path": str(image)}
+        images, others = base.files_below(root)
+        files = [root / name for name in others if name.lower().endswith(".xml")]
+        folders = base.find_folders(root, "Annotations")
+        if any(path.is_relative_to(folder) for path in files for folder in folders):
+            files = [path for path in files if any(path.is_relative_to(folder) for folder in folders)]
+        else:
+            folders = []
+        if not files:
+            raise DataError(f"no XML below data.root={root}", f"set data.root to a folder with {LAYOUTS}")
+        described: dict[Path, set[str]] = {folder: set() for folder in folders or [root]}
+        lists = {folder: _split_lists(folder if folder == root else folder.parent) for folder in described}
+        photos, boxes, notes = list[Row](), list[Row](), list[str]()
+        for file in files:
+            photo, rows = _read_file(file, root)
+            folder = next(folder for folder in described if file.is_relative_to(folder))
+            split = lists[folder][file.stem].stem if file.stem in lists[folder] else ""
+            parts = reversed(file.relative_to(root).parts[:-1])
+            photo["split"] = split or next(filter(None, map(base.split_of, parts)), "")
+            described[folder].add(file.stem)
+            photos.append(photo)
+            boxes += [{**row, "photo": photo["name"]} for row in rows]
+        notes += _find_photos(root, photos, images)
+        for folder, stems in described.items():
+            for name, split_list in lists[folder].items():
+                if name not in stems and split_list.stem != "test":  # the test split is often not annotated
+                    xml = folder / f"{name}.xml"
+                    photo = {
+                        "name": base.photo_name(xml.relative_to(root).as_posix()),
+                        "path": str(xml.with_suffix(".jpg")),
+                    }
                     photo |= {"split": split_list.stem, "source": str(split_list), "problem": "no annotation"}
                     photos.append({**photo, "detail": f"{split_list} lists it, but {xml} does not exist"})
-        if not photos:
-            raise DataError(
-                f"no XML below data.root={root}", "set data.root to the folder with Annotations/ and JPEGImages/"
-            )
-        return self.build(photos, boxes)
+        outlined = sum(row.pop("outlined", False) for row in boxes)
+        if outlined:
+            notes.append(f"{outlined:,} boxes have no bndbox; the box around their polygon or rotated box is taken")
+        return self.build(photos, boxes, notes=notes)
 
     def write_back(self, annotations: Annotations, changes: LabelChanges, out: Path) -> list[Path]:
         """Writes copies with new labels; arguments as in the base class."""
@@ -79,10 +103,14 @@ class Voc(AnnotationFormat):
         return Voc(out)
 
 
-def _read_file(file: Path, root: Path, folder: Path, images: Path | None) -> tuple[Row, list[Row]]:
-    """Returns the columns of a photo and the rows of its boxes; without a folder of ``images`` it is beside the XML."""
+def _split_lists(home: Path) -> dict[str, Path]:
+    return base.read_split_lists(home / "ImageSets" / "Main" / f"{split}.txt" for split in SPLITS)
+
+
+def _read_file(file: Path, root: Path) -> tuple[Row, list[Row]]:
+    """Returns the columns of a photo, with ``stated``, its name in the XML, and the rows of its boxes."""
     name = base.photo_name(file.relative_to(root).as_posix())
-    photo: Row = {"name": name, "source": str(file), "path": str(file.with_suffix(".jpg"))}
+    photo: Row = {"name": name, "source": str(file), "path": "", "stated": ""}
     try:
         tree = ET.parse(file).getroot()
         problem = "" if tree.tag == "annotation" else f"its root is <{tree.tag}>, not <annotation>"
@@ -90,14 +118,100 @@ def _read_file(file: Path, root: Path, folder: Path, images: Path | None) -> tup
         problem = str(error)
     if problem:
         return photo | {"problem": "annotation unreadable", "detail": f"{file}: {problem}"}, []
-    stated = (tree.findtext("filename") or "").strip() or f"{file.stem}.jpg"
-    image_folder = file.parent if images is None else images / file.relative_to(folder).parent
-    named, beside = image_folder / Path(stated.replace("\\", "/")).name, image_folder / f"{file.stem}.jpg"
-    photo["path"] = str(beside if beside.is_file() and not named.is_file() else named)
+    photo["stated"] = (tree.findtext("filename") or "").strip()
     for side in ("width", "height"):
-        text = (tree.findtext(f"size/{side}") or "").strip()
-        photo[side] = int(text) if text.isdigit() and len(text) < 7 else 0
+        size = base.number(_to_float((tree.findtext(f"size/{side}") or "").strip()))
+        photo[side] = int(size) if 0 < size < 10**6 else 0
     return photo, [_read_object(file, value, place) for place, value in enumerate(tree.findall("object"))]
+
+
+def _find_photos(root: Path, photos: list[Row], images: list[str]) -> list[str]:
+    """Sets the ``path`` of the photos: the image with the name of the XML, or the one that ``<filename>`` names.
+
+    Where the two are different photos, the one beside the XML counts unless only the other has the stated size. Returns
+    notes on what was decided.
+    """
+    beside, named = FileFinder(root, images), FileFinder(root, images)
+    by_place: dict[str, list[str]] = {}
+    for image in images:
+        by_place.setdefault(base.place_of(image), []).append(image)
+    places = [Path(photo["source"]).relative_to(root).as_posix() for photo in photos]
+    own: list[str | None] = []
+    for photo, place in zip(photos, places, strict=True):
+        candidates = by_place.get(base.place_of(place), [])
+        stated = PurePosixPath(photo["stated"].replace("\\", "/")).name
+        exact = [image for image in candidates if PurePosixPath(image).name == stated]
+        own.append(candidates[0] if len(candidates) == 1 else exact[0] if len(exact) == 1 else None)
+        if len(candidates) > 1 and not exact:
+            detail = f"{photo['source']}: it is not certain which photo is meant: {format_list(candidates, 3)}"
+            photo |= {"problem": photo.get("problem") or "photo missing", "detail": photo.get("detail") or detail}
+    missing = [place for place, image in enumerate(own) if image is None and not photos[place].get("problem")]
+    loose = beside.find_all([stem(PurePosixPath(places[at]).name) for at in missing])
+    own_anywhere = dict(zip(missing, loose, strict=True))
+    stated_at = [_stated_place(place, photo["stated"]) for photo, place in zip(photos, places, strict=True)]
+    by_name = [_of_place(by_place, place, photo["stated"]) for place, photo in zip(stated_at, photos, strict=True)]
+    contradicting, renamed = list[str](), list[str]()
+    for at, photo in enumerate(photos):
+        first, second = own[at], by_name[at]
+        if first and second and first != second:
+            if _has_size(root / second, photo) and not _has_size(root / first, photo):
+                first = second
+            contradicting.append(f"{photo['source']} says {photo['stated']}, taken is {first}")
+        elif first and photo["stated"] and not second and stem(_last(photo["stated"])) != stem(_last(first)):
+            renamed.append(f"{photo['source']} says {photo['stated']}, taken is {first}")
+        chosen = first or second or own_anywhere.get(at)
+        if not chosen and photo["stated"] and not photo.get("problem"):
+            chosen = named.find(photo["stated"])
+        photo["path"] = str(root / (chosen or _expected(places[at], photo["stated"])))
+    claims = Counter(photo["path"] for photo in photos)
+    for photo in photos:
+        wrong = claims[photo["path"]] > 1 and stem(_last(photo["path"])) != stem(_last(photo["source"]))
+        if wrong and not photo.get("problem") and os.path.isfile(photo["path"]):
+            detail = f"{photo['source']}: its filename {photo['stated']} is the photo of another XML, too"
+            photo |= {"problem": "photo missing", "detail": detail}
+        del photo["stated"]
+    notes = [*beside.notes(), *named.notes()]
+    if contradicting:
+        text = "XML files name another photo in filename than the one beside them"
+        notes.append(f"{len(contradicting):,} {text}, whose size fits: {contradicting[0]}")
+    if renamed:
+        text = "XML files name a photo in filename that is not there; the one beside them is taken"
+        notes.append(f"{len(renamed):,} {text}: {renamed[0]}")
+    return notes
+
+
+def _last(path: str) -> str:
+    return PurePosixPath(path.replace("\\", "/")).name
+
+
+def _stated_place(xml: str, stated: str) -> str:
+    return base.place_of((PurePosixPath(xml).parent / _last(stated)).as_posix()) if _last(stated) else ""
+
+
+def _of_place(by_place: dict[str, list[str]], place: str, stated: str) -> str | None:
+    """Returns the image that ``<filename>`` names in the folder that belongs to the XML's."""
+    images = by_place.get(place, []) if place else []
+    exact = [image for image in images if _last(image) == _last(stated)]
+    return exact[0] if len(exact) == 1 else images[0] if len(images) == 1 else None
+
+
+def _expected(xml: str, stated: str) -> str:
+    """Returns where a missing photo would be, for messages."""
+    name = _last(stated) or f"{stem(_last(xml))}.jpg"
+    parts = [{"annotations": "JPEGImages"}.get(part.lower(), part) for part in PurePosixPath(xml).parts[:-1]]
+    return PurePosixPath(*parts, name if "." in name else f"{name}.jpg").as_posix()
+
+
+def _has_size(image: Path, photo: Row) -> bool:
+    """Returns whether an image has the size that its annotation states, turned or not; true if none is stated."""
+    stated = photo.get("width", 0), photo.get("height", 0)
+    if not all(stated):
+        return True
+    try:
+        with open_image(str(image), MAX_MEGAPIXELS) as opened:
+            return stated in (opened.size, opened.size[::-1])
+    except Exception:  # Pillow raises many types for a damaged file
+        return False
 
 
 def _read_object(file: Path, value: ET.Element, place: int) -> Row:
@@ -106,6 +220,8 @@ def _read_object(file: Path, value: ET.Element, place: int) -> Row:
     box = value.find("bndbox")
     texts = [box.findtext(name) if box is not None else None for name in ("xmin", "ymin", "xmax", "ymax")]
     row |= base.corners(map(_to_float, texts))
+    if not any(texts) and (outline := _outline(value)):
+        row |= {"problem": "", **base.corners(outline), "outlined": True}
     if row.get("problem"):
         row["detail"] = f"{file}: object {place}: corners {', '.join(map(str, texts))}"
     elif label is None:
@@ -113,6 +229,18 @@ def _read_object(file: Path, value: ET.Element, place: int) -> Row:
     row["x_min"], row["y_min"] = row["x_min"] - 1, row["y_min"] - 1
     others = [item for item in value if item.tag not in OWN_ELEMENTS and len(item) == 0]
     return row | base.attributes({item.tag: (item.text or "").strip() for item in others})
+
+
+def _outline(value: ET.Element) -> Corners | None:
+    """Returns the box around a ``polygon`` (``x1, y1, ...`` or ``pt`` with ``x, y``) or a ``robndbox`` (rotated)."""
+    rotated = value.find("robndbox")
+    if rotated is not None:
+        numbers = [base.number(_to_float(rotated.findtext(name))) for name in ("cx", "cy", "w", "h", "angle")]
+        return around_rotated(*numbers) if all(map(math.isfinite, numbers)) else None
+    polygon = value.find("polygon")
+    points = [] if polygon is None else [item for item in polygon.iter() if len(item) == 0]
+    sides = ([_to_float(item.text) for item in points if re.fullmatch(rf"{axis}\d*", item.tag)] for axis in "xy")
+    return around_points(*sides) if points else None
 
 
 def _to_float(text: str | None) -> float | str | None:

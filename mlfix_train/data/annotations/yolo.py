@@ -10,14 +10,16 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mlfix_train.data.annotations import base
 from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, LabelChanges, Row
 from mlfix_train.data.annotations.write_back import copy_path, write_copies
+from mlfix_train.data.files.documents import NULL, decode_text, parse_yaml, read_yaml
+from mlfix_train.data.files.find import FileFinder
 from mlfix_train.errors import DataError, format_list, nearest
 
 SPLITS = ("train", "val", "test", "valid", "minival")
@@ -28,7 +30,8 @@ CLASS_FILES = ("classes.txt", "obj.names", "labels.txt", "names.txt", "_darknet.
 class Yolo(AnnotationFormat):
     """A YOLO data set. ``annotation`` is the line number, from 1.
 
-    Of polygons and oriented boxes (more than five numbers per line) the bounding box is taken.
+    Of polygons and oriented boxes (four corners) the bounding box is taken, of pose labels (``kpt_shape`` in
+    ``data.yaml``) the box before the key points.
 
     Args:
         root: folder of the data set.
@@ -45,35 +48,41 @@ class Yolo(AnnotationFormat):
     @classmethod
     def detect(cls, root: Path) -> int:
         """Looks for a YAML that mentions ``names``, or for a class list."""
-        yaml = [*root.glob("*.yaml"), *root.glob("*.yml")]
-        named = any("names" in path.read_text(encoding="utf-8", errors="replace") for path in yaml)
-        return 2 if named or _class_files(root) else 0
+        return 2 if any(map(_mentions_names, _yaml_files(root))) or _class_files(root) else 0
 
     def read(self) -> Annotations:
         """Reads all photos and boxes; no class names, photos or boxes, or photos that share labels, is an error."""
         root = self.folder
         names_file = find_class_names(root, self.file)
         names, settings = read_class_names(names_file)
-        images, notes = _listed_images(root, names_file, settings)
+        listed = _ListedPhotos(root, names_file, settings or _darknet_settings(names_file))
+        images, notes = listed.splits, listed.notes
         if images and not any(path.is_relative_to(root) for path in images):  # `path:` leads elsewhere
             root = Path(os.path.commonpath([path.parent for path in images]))
             root = root.parent if root.name.lower() == "images" else root
         for path in [] if images else base.images_below(root):
             images[path] = next(filter(None, map(base.split_of, path.relative_to(root).parts[:-1])), "")
+        label_files, found_notes = _find_label_files(root, images, names_file)
         photos, boxes = list[Row](), list[Row]()
         owners: dict[str, Path] = {}
+        parser = _LineParser(names, names_file, settings)
         empty = 0
         for path, split in images.items():
-            label_file = label_path(path)
+            label_file = label_files[path]
             if owners.setdefault(label_file, path) != path:
                 raise DataError(f"two photos share {label_file}: {owners[label_file]} and {path}", "rename one of them")
             name = base.photo_name(Path(os.path.relpath(path, root)).as_posix())
-            rows, problem = _read_label_file(label_file, name, names)
+            rows, problem = _read_label_file(label_file, name, parser)
             photo = {"name": name, "path": str(path), "split": split, "source": label_file}
-            photos.append(photo | ({"problem": "annotation unreadable", "detail": problem} if problem else {}))
-            empty += not rows
+            if path in listed.missing:
+                photo |= {"problem": "photo missing", "detail": listed.missing[path]}
+            elif problem:
+                photo |= {"problem": "annotation unreadable", "detail": problem}
+            photos.append(photo)
+            empty += not rows and path not in listed.missing
             boxes += rows
-        boxes += _orphaned_boxes(owners, names_file, names)
+        boxes += _orphaned_boxes(owners, names_file, parser)
+        notes += found_notes + parser.finish()
         if empty:
             notes.append(f"{empty:,} photos have no boxes")
         if not any(row["photo"] for row in boxes):
@@ -95,12 +104,13 @@ class Yolo(AnnotationFormat):
         numbers |= {label: number for number, label in added.items()}
 
         def patch(file: Path, labels: Mapping[str, str | None], target: Path) -> None:
-            target.write_bytes(_relabel_lines(file.read_bytes().decode(), labels, numbers).encode())
+            text, encoding, mark = decode_text(file.read_bytes())
+            target.write_bytes(mark + _relabel_lines(text, labels, numbers).encode(encoding))
 
         written = write_copies(annotations, changes, out, patch)
         for photo in map(Path, annotations.photos["path"]):  # YOLO's tools look for photos beside the labels
             target = copy_path(annotations, photo, out)
-            if not target.exists():
+            if photo.exists() and not target.exists():
                 target.symlink_to(photo)
         return written + _write_class_names(annotations, names_file, settings, added, out)
 
@@ -118,7 +128,7 @@ def find_class_names(root: Path, file: str | Path | None) -> Path:
             hint = "use data.yaml, or a file with one class name per line"
             raise DataError(f"data.file={path} does not exist", hint)
         return path
-    found = [path for path in sorted({*root.glob("*.yaml"), *root.glob("*.yml")}) if "names" in _load_yaml(path)]
+    found = [path for path in _yaml_files(root) if _mentions_names(path) and "names" in _load_yaml(path)]
     if len(found) > 1:
         names = format_list(path.name for path in found)
         found = [path for path in found if path.stem == "data"]
@@ -141,82 +151,161 @@ def _is_yaml(path: Path) -> bool:
     return path.suffix.lower() in (".yaml", ".yml")
 
 
-def _load_yaml(path: Path) -> dict[str, Any]:
-    import yaml
+def _yaml_files(root: Path) -> list[Path]:
+    return sorted(path for path in {*root.glob("*.yaml"), *root.glob("*.yml")} if base.is_visible(path.name))
 
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}"
-        raise DataError(problem, "correct the line that the message shows") from error
+
+def _mentions_names(path: Path) -> bool:
+    return b"names" in path.read_bytes().replace(b"\0", b"")  # UTF-16
+
+
+def _load_yaml(path: Path) -> dict[str, Any]:
+    content = read_yaml(path)
     return dict(content) if isinstance(content, Mapping) else {}
 
 
+def _setting(settings: Mapping[str, Any], key: str) -> Any:
+    """Returns a setting of a ``data.yaml`` as text, list or mapping; ``None`` if it is not set or null."""
+    value = settings.get(key)
+    return None if isinstance(value, str) and value in NULL else value
+
+
 def read_class_names(path: Path) -> tuple[dict[int, str], dict[str, Any]]:
-    """Returns class number to name, and the other settings of a ``data.yaml``, which has to name classes."""
+    """Returns class number to name, and the other settings of a ``data.yaml``, which has to name classes.
+
+    Names and settings are text as it is written: a class ``020`` or ``no`` is called so.
+    """
     settings: dict[str, Any] = {}
     if _is_yaml(path):
         settings = _load_yaml(path)
         given = settings.get("names")
         if not isinstance(given, (Mapping, list)):
             raise DataError(f"{path}: names is {given!r}", "use a list of class names, or number: name")
-        listed = dict(given) if isinstance(given, Mapping) else dict(enumerate(given))
+        listed = dict(given) if isinstance(given, Mapping) else {str(place): name for place, name in enumerate(given)}
     else:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        listed = {place: line.strip() for place, line in enumerate(lines) if line.strip()}
-    try:
-        names = {int(number): name for number, name in listed.items()}
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{path}: names has a key that is not a number ({error})", "use number: name") from error
+        lines = _read_lines(path)
+        listed = {str(place): line for place, line in enumerate(lines) if line}
+    names: dict[int, str] = {}
+    for key, name in listed.items():
+        if not (key.isascii() and key.isdecimal()):
+            raise DataError(f"{path}: names has a key that is not a number ({key!r})", "use number: name")
+        if int(key) in names:
+            raise DataError(f"{path}: names has the number {int(key)} twice", "remove or renumber one of them")
+        if not isinstance(name, str):
+            raise DataError(f"{path}: class {key} is called {name!r}, which is not text", 'quote it: "name"')
+        if not name.strip():
+            raise DataError(f"{path}: class {key} has an empty name", "add one")
+        names[int(key)] = name
     if not names:
         raise DataError(f"{path} lists no classes", "add a list of class names")
-    for number, name in names.items():
-        if isinstance(name, bool) or name is None:
-            raise DataError(f"{path}: class {number} is called {name}, which YAML does not read as text", "quote it")
-        if not str(name).strip():
-            raise DataError(f"{path}: class {number} has an empty name", "add one")
-    return {number: str(name) for number, name in names.items()}, settings
+    return names, settings
 
 
-def _listed_images(root: Path, names_file: Path, settings: Mapping[str, Any]) -> tuple[dict[Path, str], list[str]]:
-    """Returns the photos that a ``data.yaml`` names, with their splits, and notes on what is left out."""
-    home, notes = names_file.parent, []
-    if settings.get("path"):
-        stated = Path(str(settings["path"])).expanduser()
-        candidates = [stated] if stated.is_absolute() else [names_file.parent / stated, root / stated]
-        home = next((folder for folder in candidates if folder.is_dir()), home)
-    images: dict[Path, str] = {}
-    repeated = 0
-    for split in SPLITS:
-        given = settings.get(split) or []
-        for entry in given if isinstance(given, list) else [given]:
-            try:
-                found = _images_of_entry(names_file, home, root, split, str(entry))
-            except DataError as error:
-                if split != "test":  # a test split is often named but not shipped
-                    raise
-                notes.append(f"{error.problem}: it is left out")
-                continue
-            for path in found:
-                repeated += path in images
-                images.setdefault(path, {"valid": "val"}.get(split, split))
-    if repeated:
-        notes.append(f"{repeated:,} photos are in two splits of {names_file.name}; the first one counts")
-    return images, notes
+def _read_lines(path: Path) -> list[str]:
+    """Returns the lines of a text file without blanks around them."""
+    try:
+        return [line.strip() for line in decode_text(path.read_bytes())[0].splitlines()]
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise DataError(f"{path}: line {line} is not {error.encoding.upper()}", "save it again as UTF-8") from error
 
 
-def _images_of_entry(names_file: Path, home: Path, root: Path, split: str, entry: str) -> list[Path]:
-    stem = entry.removeprefix("../")
-    for place in (home / entry, names_file.parent / entry, root / entry, home / stem, root / stem):
+def _darknet_settings(names_file: Path) -> dict[str, Any]:
+    """Returns the lists of photos that ``obj.data`` beside a class list names, as far as they exist."""
+    settings: dict[str, Any] = {}
+    for file in sorted(names_file.parent.glob("*.data")):
+        pairs = (line.partition("=") for line in _read_lines(file) if "=" in line)
+        for key, _, value in ((key.strip(), _, value.strip()) for key, _, value in pairs):
+            lists = (names_file.parent / value, names_file.parent / value.removeprefix("data/"))
+            found = next((path for path in lists if path.is_file()), None)
+            if key in SPLITS and found:
+                settings[key] = str(found)
+    return settings
+
+
+class _ListedPhotos:
+    """The photos that a ``data.yaml`` or ``obj.data`` names.
+
+    ``splits`` are photo to split, ``missing`` the photos among them that a list names and that are not there, with the
+    reason, ``notes`` what is left out or was read otherwise than as written.
+    """
+
+    def __init__(self, root: Path, names_file: Path, settings: Mapping[str, Any]) -> None:
+        self.root, self.names_file, self.home = root, names_file, names_file.parent
+        self.splits: dict[Path, str] = {}
+        self.missing: dict[Path, str] = {}
+        self.notes: list[str] = []
+        self._finders: dict[Path, FileFinder] = {}
+        if stated := _setting(settings, "path"):
+            path = Path(str(stated)).expanduser()
+            candidates = [path] if path.is_absolute() else [self.home / path, root / path]
+            self.home = next((folder for folder in candidates if folder.is_dir()), self.home)
+        repeated = 0
+        for split in SPLITS:
+            given = _setting(settings, split) or []
+            for entry in given if isinstance(given, list) else [given]:
+                try:
+                    found = self._photos_of(split, str(entry))
+                except DataError as error:
+                    if split != "test":  # a test split is often named but not shipped
+                        raise
+                    self.notes.append(f"{error.problem}: it is left out")
+                    continue
+                for photo in found:
+                    repeated += photo in self.splits
+                    self.splits.setdefault(photo, {"valid": "val"}.get(split, split))
+        if repeated:
+            self.notes.append(f"{repeated:,} photos are in two splits of {names_file.name}; the first one counts")
+        self.notes += [note for finder in self._finders.values() for note in finder.notes()]
+
+    def _photos_of(self, split: str, entry: str) -> list[Path]:
+        """Returns the photos of an entry, a folder or a list of photos."""
+        home, root, beside = self.home, self.root, self.names_file.parent
+        posix = entry.replace("\\", "/")
+        bare = posix.removeprefix("../")
+        places = [home / entry, beside / entry, root / entry, home / posix, root / posix, home / bare, root / bare]
+        if found := next(filter(None, map(self._read_place, places)), None):
+            return found
+        parts = [part for part in PurePosixPath(posix).parts if part not in ("/", "..") and ":" not in part]
+        for start in range(len(parts)):  # a path of another machine
+            place = home.joinpath(*parts[start:])
+            if found := self._read_place(place):
+                self.notes.append(f"{self.names_file.name}: {split}: {entry} is not there; {place} is read instead")
+                return found
+        parent = (home / posix).parent
+        close = nearest(Path(posix).name, [path.name for path in parent.iterdir()]) if parent.is_dir() else []
+        problem = f"{self.names_file}: {split}: {entry} is neither a folder nor a list of photos (searched in {home})"
+        raise DataError(problem, f"did you mean {close[0]}?" if close else "correct it, or path:")
+
+    def _read_place(self, place: Path) -> list[Path]:
+        """Returns the photos in a folder or of a list; none if it is neither."""
         if place.is_dir():
             return [Path(os.path.normpath(path)) for path in base.images_below(place)]
-        if place.is_file() and place.suffix == ".txt":
-            lines = [line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-            return [Path(os.path.normpath(_listed_path(line, place, home))) for line in lines]
-    parent = (home / entry).parent
-    close = nearest(Path(entry).name, [path.name for path in parent.iterdir()]) if parent.is_dir() else []
-    problem = f"{names_file}: {split}: {entry} is neither a folder nor a list of photos (searched in {home})"
-    raise DataError(problem, f"did you mean {close[0]}?" if close else "correct it, or path:")
+        return self._read_list(place) if place.suffix == ".txt" and place.is_file() else []
+
+    def _read_list(self, file: Path) -> list[Path]:
+        lines = {number: line for number, line in enumerate(_read_lines(file), 1) if line}
+        paths = {number: Path(os.path.normpath(_listed_path(line, file, self.home))) for number, line in lines.items()}
+        there = {number: path.is_file() for number, path in paths.items()}
+        if all(there.values()):
+            return list(paths.values())
+        if self.home not in self._finders:
+            self._finders[self.home] = FileFinder(self.home, base.files_below(self.home)[0])
+        finder = self._finders[self.home]
+        wanted = [str(paths[number]) if there[number] else line for number, line in lines.items()]
+        found = dict(zip(lines, finder.find_all(wanted), strict=True))
+        if not any(found.values()):
+            number, line = next(iter(lines.items()))
+            hint = "correct the list, or remove it from the splits to read all photos"
+            raise DataError(f"{file}: none of its {len(lines):,} photos is there, such as line {number}: {line}", hint)
+        for number, name in found.items():
+            if there[number]:
+                continue
+            if name:
+                paths[number] = Path(os.path.normpath(self.home / name))
+            else:
+                self.missing[paths[number]] = f"{file}: line {number}: {finder.problem(lines[number])}"
+        return list(paths.values())
 
 
 def _listed_path(line: str, list_file: Path, home: Path) -> Path:
@@ -224,9 +313,9 @@ def _listed_path(line: str, list_file: Path, home: Path) -> Path:
     if os.path.isabs(line):
         return Path(line)
     candidates = [list_file.parent / line, home / line]
-    if not line.startswith("./"):  # CVAT's lists begin with a folder `data`, which stands for the data set
-        candidates.append(home / line.partition("/")[2])
-    found = (path for path in candidates if path.exists())
+    if line.startswith("data/"):  # CVAT's lists begin with a folder `data`, which stands for the data set
+        candidates.append(home / line.removeprefix("data/"))
+    found = (path for path in candidates if path.is_file())
     return next(found, candidates[0] if line.startswith("./") else candidates[1])
 
 
@@ -240,10 +329,44 @@ def label_path(photo: Path) -> str:
     return str(Path(*parts).with_suffix(".txt"))
 
 
-def _read_label_file(file: str, photo: str, names: Mapping[int, str]) -> tuple[list[Row], str]:
+def _find_label_files(root: Path, photos: Iterable[Path], names_file: Path) -> tuple[dict[Path, str], list[str]]:
+    """Returns the label file of each photo, which may not exist, and notes on those found in an unusual place."""
+    found = {photo: label_path(photo) for photo in photos}
+    without = [photo for photo, file in found.items() if not os.path.isfile(file)]
+    if not without:
+        return found, []
+    used, notes = set(found.values()), list[str]()
+    texts = [
+        name for name in base.files_below(root)[1] if name.endswith(".txt") and not _is_list(root / name, names_file)
+    ]
+    spare = [name for name in texts if str(root / name) not in used]
+    wanted = [Path(os.path.relpath(found[photo], root)).as_posix() for photo in without]
+    finder = FileFinder(root, spare, anywhere=False)
+    found |= {p: str(root / file) for p, file in zip(without, finder.find_all(wanted), strict=True) if file is not None}
+    taken, elsewhere = set(found.values()), list[str]()
+    by_place: dict[str, list[str]] = {}
+    for name in spare:
+        if str(root / name) not in taken:
+            by_place.setdefault(base.place_of(name), []).append(name)
+    for photo in without if by_place else ():
+        files = by_place.get(base.place_of(Path(os.path.relpath(photo, root)).as_posix()), [])
+        if len(files) == 1 and not os.path.isfile(found[photo]):
+            found[photo] = str(root / files[0])
+            elsewhere.append(f"{files[0]} for {photo.name}")
+    if elsewhere:
+        notes.append(f"{len(elsewhere):,} label files are not where YOLO's tools look, such as {elsewhere[0]}")
+    return found, notes + finder.notes()
+
+
+def _is_list(path: Path, names_file: Path) -> bool:
+    """Returns whether a text file is a class list, or beside one, where lists of photos and notes lie."""
+    return path == names_file or path.name in CLASS_FILES or path.name.lower().startswith("readme")
+
+
+def _read_label_file(file: str, photo: str, parser: "_LineParser") -> tuple[list[Row], str]:
     """Returns one row per line (none if there is no file), and why the file can't be read."""
     try:
-        text = Path(file).read_bytes().decode("utf-8-sig")
+        text = decode_text(Path(file).read_bytes())[0]
     except FileNotFoundError:
         return [], ""
     except (OSError, UnicodeDecodeError) as error:
@@ -252,44 +375,141 @@ def _read_label_file(file: str, photo: str, names: Mapping[int, str]) -> tuple[l
     for line, content in enumerate(text.splitlines(), 1):
         if words := content.split():
             row = {"photo": photo, "annotation": str(line), "position": len(rows), "label": None}
-            rows.append(row | base.corners([0] * 4) | _parse_line(f"{file}: line {line}", words, names))
+            row |= base.corners([0] * 4)
+            rows.append(parser.parse(row, f"{file}: line {line}", words))
     return rows, ""
 
 
-def _parse_line(where: str, words: list[str], names: Mapping[int, str]) -> Row:
-    """Returns the columns of a line: ``class x y width height [score]``, or ``class x1 y1 x2 y2 ...``."""
-    text = " ".join(words)[:80]
+class _LineParser:
+    """Reads lines of label files, and checks at the end that all of them are of one known kind.
+
+    ``class x y width height [score or track]``, with key points behind them if ``data.yaml`` has ``kpt_shape``; or
+    ``class x1 y1 x2 y2 ...``, a polygon or the four corners of an oriented box.
+    """
+
+    def __init__(self, names: Mapping[int, str], names_file: Path, settings: Mapping[str, Any]) -> None:
+        self.names, self.names_file = names, names_file
+        self._numbers = {name: number for number, name in names.items()}
+        self._pose = _keypoint_numbers(names_file, settings)
+        self._outlines, self._named = 0, 0
+        self._lengths: set[int] = set()
+        self._first_pose, self._only_pose = "", True
+        self._scored: list[tuple[Row, str]] = []
+        self._angle = ""
+
+    def parse(self, row: Row, where: str, words: list[str]) -> Row:
+        """Returns a row with the columns of a line."""
+        if words[0] in self._numbers and not _is_number(words[0]):  # the class by its name
+            words = [str(self._numbers[words[0]]), *words[1:]]
+            self._named += 1
+        text = " ".join(words)[:80]
+        try:
+            numbers = [float(word) for word in words]
+        except ValueError:
+            return row | {"problem": "malformed", "detail": f"{where}: {text!r} are not all numbers"}
+        count = len(numbers)
+        if count in (5, 6) or (self._pose and count in (self._pose, self._pose + 1)):
+            x, y, width, height = numbers[1:5]
+            row |= base.corners([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
+        elif self._pose and count > 6:
+            detail = f"{where}: {count} numbers instead of {self._pose}, as kpt_shape in {self.names_file.name} says"
+            return row | {"problem": "malformed", "detail": detail}
+        else:
+            if count > 6:
+                self._lengths.add(count)
+                self._only_pose = self._only_pose and _is_pose(numbers)
+                self._first_pose = self._first_pose or where
+            if count < 5 or count % 2 == 0:
+                detail = f"{where}: {count} numbers instead of class and box (5) or class and points of a polygon"
+                return row | {"problem": "malformed", "detail": detail}
+            row |= base.corners([min(numbers[1::2]), min(numbers[2::2]), max(numbers[1::2]), max(numbers[2::2])])
+            self._outlines += 1
+        if row.get("problem"):
+            return {**row, "detail": f"{where}: {text}"}
+        number = numbers[0]
+        if not math.isfinite(number) or number != int(number) or int(number) not in self.names:
+            known = f"the classes are {format_list(sorted(self.names), 12)}"
+            return {**row, "problem": "unknown class", "detail": f"{where}: class {words[0]}, {known}"}
+        row["label"] = self.names[int(number)]
+        if count == 6:
+            self._scored.append((row, f"{where}: {text}"))
+            if numbers[5] < 0 or (numbers[5] > 1 and numbers[5] != int(numbers[5])):
+                self._angle = self._angle or f"{where}: {words[5]}"
+        return row
+
+    def finish(self) -> list[str]:
+        """Returns notes on what was read; pose labels without ``kpt_shape`` are an error."""
+        if self._lengths and self._only_pose and len(self._lengths) == 1:
+            points = next(iter(self._lengths)) - 5
+            problem = (
+                f"{self._first_pose}: the numbers behind the first five are key points (pose labels), not a polygon"
+            )
+            shape = f"kpt_shape: [{points // 3}, 3]" if points % 3 == 0 else f"kpt_shape: [{points // 2}, 2]"
+            raise DataError(problem, f"say so in data.yaml, beside names: {shape}")
+        notes = []
+        if self._angle:
+            problem = f"the last of 6 numbers is an angle ({self._angle}); write oriented boxes as four corners"
+            for row, where in self._scored:
+                row |= {"problem": "malformed", "detail": f"{where}: {problem}"}
+        if self._outlines:
+            notes.append(f"{self._outlines:,} boxes are those around polygons or oriented boxes")
+        if self._named:
+            notes.append(f"{self._named:,} lines give the class by its name instead of its number")
+        return notes
+
+
+def _is_number(word: str) -> bool:
     try:
-        numbers = [float(word) for word in words]
+        float(word)
     except ValueError:
-        return {"problem": "malformed", "detail": f"{where}: {text!r} are not all numbers"}
-    count = len(numbers)
-    if count < 5 or (count > 6 and count % 2 == 0):
-        detail = f"{where}: {count} numbers instead of class and box (5) or class and points of a polygon"
-        return {"problem": "malformed", "detail": detail}
-    if count <= 6:
-        x, y, width, height = numbers[1:5]
-        row = base.corners([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
-    else:
-        row = base.corners([min(numbers[1::2]), min(numbers[2::2]), max(numbers[1::2]), max(numbers[2::2])])
-    if row.get("problem"):
-        return {**row, "detail": f"{where}: {text}"}
-    number = numbers[0]
-    if not math.isfinite(number) or number != int(number) or int(number) not in names:
-        known = f"the classes are {format_list(sorted(names), 12)}"
-        return {**row, "problem": "unknown class", "detail": f"{where}: class {words[0]}, {known}"}
-    return {**row, "label": names[int(number)]}
+        return False
+    return True
 
 
-def _orphaned_boxes(owners: Mapping[str, Path], names_file: Path, names: Mapping[int, str]) -> list[Row]:
+def _keypoint_numbers(names_file: Path, settings: Mapping[str, Any]) -> int:
+    """Returns how many numbers a line of pose labels has, by ``kpt_shape: [points, 2 or 3]``; 0 without it."""
+    shape = _setting(settings, "kpt_shape")
+    if shape is None:
+        return 0
+    if not isinstance(shape, list) or len(shape) != 2 or not all(str(v).isdecimal() for v in shape):
+        raise DataError(f"{names_file}: kpt_shape is {shape}", "use [number of key points, 2 or 3]")
+    points, numbers = map(int, shape)
+    return 5 + points * numbers if points else 0
+
+
+def _is_pose(numbers: Sequence[float]) -> bool:
+    """Returns whether a line can be a box and key points inside of it, and can't be an oriented box."""
+    x, y, width, height = numbers[1:5]
+    rest = numbers[5:]
+    if len(numbers) == 9:
+        xs, ys = numbers[1::2], numbers[2::2]
+        if max(abs(side[0] + side[2] - side[1] - side[3]) for side in (xs, ys)) < 1e-3:
+            return False
+    if width <= 0 or height <= 0 or min(x - width / 2, y - height / 2) < -0.01:
+        return False
+    if max(x + width / 2, y + height / 2) > 1.01:
+        return False
+
+    def inside(step: int) -> bool:
+        if len(rest) % step:
+            return False
+        points = [rest[at : at + step] for at in range(0, len(rest), step)]
+        seen = [point for point in points if any(point[:2])]
+        near = all(abs(px - x) <= 0.55 * width and abs(py - y) <= 0.55 * height for px, py, *_ in seen)
+        return near and all(point[2] in (0, 1, 2) for point in points if step == 3)
+
+    return inside(3) or inside(2)
+
+
+def _orphaned_boxes(owners: Mapping[str, Path], names_file: Path, parser: _LineParser) -> list[Row]:
     """Returns the boxes of label files that belong to no photo."""
     rows: list[Row] = []
     image_folders = {photo.parent for photo in owners.values()}
     for folder in sorted({Path(path).parent for path in owners} - image_folders):  # beside photos, any text may lie
         for path in sorted(folder.glob("*.txt")):
-            if str(path) not in owners and path != names_file and path.name not in CLASS_FILES:
+            if str(path) not in owners and base.is_visible(path.name) and not _is_list(path, names_file):
                 problem = {"problem": "no photo", "detail": f"{path}: no photo has this name"}
-                for row in _read_label_file(str(path), "", names)[0]:
+                for row in _read_label_file(str(path), "", parser)[0]:
                     rows.append({**row, "annotation": f"{path.name}:{row['annotation']}", **problem})
     return rows
 
@@ -315,25 +535,29 @@ def _write_class_names(
     annotations: Annotations, names_file: Path, settings: Mapping[str, Any], added: Mapping[int, str], out: Path
 ) -> list[Path]:
     """Copies the class list, with new classes, and the lists of photos; returns the copies that differ."""
-    written = []
-    for path in (names_file, *sorted({*names_file.parent.glob("*.txt")} - {names_file})):
+    home, written = names_file.parent, []
+    lists = [home / str(_setting(settings, split)) for split in SPLITS if isinstance(_setting(settings, split), str)]
+    lists += [*home.glob("*.txt"), *home.glob("*.data")]
+    labels = {*annotations.photos["source"], str(names_file)}
+    for path in (names_file, *sorted(path for path in {*lists} if path.is_file() and str(path) not in labels)):
         target = _names_copy(annotations, path, out)
         before = path.read_bytes()
         try:
-            text = before.decode()
+            text, encoding, mark = decode_text(before)
         except UnicodeDecodeError:  # not a list of photos
             target.write_bytes(before)
             continue
         if path != names_file:
             text = text.replace(f"{annotations.root}{os.sep}", f"{os.path.abspath(out)}{os.sep}")
         elif _is_yaml(path):
-            text = patch_yaml(text, added, os.path.abspath(target.parent) if settings.get("path") else None)
+            text = patch_yaml(text, added, os.path.abspath(target.parent) if _setting(settings, "path") else None)
         elif added:
             body = text.rstrip()
             newline = "\r\n" if "\r\n" in text else "\n"
             text = body + "".join(f"{newline}{name}" for name in added.values()) + (text[len(body) :] or newline)
-        target.write_bytes(text.encode())
-        if text.encode() != before:
+        after = mark + text.encode(encoding)
+        target.write_bytes(after)
+        if after != before:
             written.append(target)
     return written
 
@@ -342,11 +566,15 @@ def patch_yaml(text: str, added: Mapping[int, str], path: str | None) -> str:
     """Returns a ``data.yaml`` with further classes, and another ``path`` if given; all else stays as written."""
     import yaml
 
-    settings = yaml.safe_load(text)
+    here = Path("data.yaml")
+    settings = parse_yaml(text, here)
     names = settings["names"]
-    settings["names"] = {**names, **added} if isinstance(names, Mapping) else [*names, *added.values()]
+    if isinstance(names, Mapping):
+        settings["names"] = {**names, **{str(number): name for number, name in added.items()}}
+    else:
+        settings["names"] = [*names, *added.values()]
     if added and "nc" in settings:
-        settings["nc"] = len(settings["names"])
+        settings["nc"] = str(len(settings["names"]))
     if path is not None:
         settings["path"] = path
     edits: list[tuple[int, int, str]] = []
@@ -355,16 +583,21 @@ def patch_yaml(text: str, added: Mapping[int, str], path: str | None) -> str:
         if key.value == "names" and added:
             edits.append(_class_insertion(text, value, added))
         elif key.value == "nc" and added:
-            edits.append((*span, str(settings["nc"])))
+            edits.append((*span, settings["nc"]))
         elif key.value == "path" and path is not None:
             edits.append((*span, path if yaml.safe_load(f"a: {path}") == {"a": path} else json.dumps(path)))
     patched = text
     for start, end, new in sorted(edits, reverse=True):
         patched = patched[:start] + new + patched[end:]
-    with contextlib.suppress(yaml.YAMLError):
-        if yaml.safe_load(patched) == settings:
+    with contextlib.suppress(DataError):
+        if parse_yaml(patched, here) == settings:
             return patched
-    return str(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))  # an unusual layout is rewritten
+    rewritten = {**yaml.safe_load(text), **{key: settings[key] for key in ("names", "path") if key in settings}}
+    if isinstance(names, Mapping):
+        rewritten["names"] = {int(number): name for number, name in settings["names"].items()}
+    if "nc" in settings:
+        rewritten["nc"] = int(settings["nc"])
+    return str(yaml.safe_dump(rewritten, sort_keys=False, allow_unicode=True))  # an unusual layout is rewritten
 
 
 def _class_insertion(text: str, names: Any, added: Mapping[int, str]) -> tuple[int, int, str]:

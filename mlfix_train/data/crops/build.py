@@ -6,8 +6,9 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ CROPS_VERSION = 2
 """Increased when the same photo and box would give other pixels."""
 BATCH_SIZE = 4
 """Photos handed to a worker process at a time."""
+NEARLY_ALL = 0.9
+"""Fraction of the boxes that can't be used from which on the annotations as a whole are taken to be wrong."""
 DROPPED_COLUMNS = ["photo", "annotation", "label", "problem", "detail"]
 REPAIR = "repair the photos or boxes, or set rescale=true, exif=apply or ignore (if sizes differ), or max_megapixels="
 
@@ -80,13 +83,18 @@ def build_crops(
     """
     boxes, jobs = plan_crops(annotations, spec)
     _check_missing(annotations, jobs, max_unreadable)
+    _check_boxes(annotations, max_unreadable)
     on_start()
     started = time.monotonic()
     white = white_level([job.path for job in jobs], spec.max_megapixels, workers)
     if white != FULL_RANGE:
         log.info("crops      %s", describe_white(white))
     journal = Journal(out / STATE_FOLDER / JOURNAL, spec, white)
-    outcomes = {job.name: known for job in jobs if (known := journal.outcomes(job, out)) is not None}
+    outcomes: dict[str, list[BoxOutcome]] = {}
+    for place, job in enumerate(jobs):
+        for variant in (job, replace(job, exif_applied=not job.exif_applied)):  # as other photos' sizes may have told
+            if job.name not in outcomes and (known := journal.outcomes(variant, out)) is not None:
+                outcomes[job.name], jobs[place] = known, variant
     remaining, reused = [job for job in jobs if job.name not in outcomes], len(outcomes)
     if reused and remaining:
         log.info("crops      %d of %d photos were cropped before", reused, len(jobs))
@@ -97,6 +105,10 @@ def build_crops(
         journal.append(zip(batch, results, strict=True))
         if progress:
             progress(len(outcomes), len(jobs))
+    jobs, again = settle_exif(annotations, jobs, outcomes)
+    for batch, results in crop_in_parallel(again, spec, out, workers, white):
+        outcomes |= {job.name: result for job, result in zip(batch, results, strict=True)}
+        journal.append(zip(batch, results, strict=True))
     found = [outcome for job in jobs for outcome in outcomes[job.name]]
     if all(outcome.problem for outcome in found):
         details = sorted({f"{outcome.problem}: {outcome.detail}" for outcome in found})
@@ -136,6 +148,36 @@ def plan_crops(annotations: Annotations, spec: CropSpec) -> tuple[pd.DataFrame, 
     return boxes, jobs
 
 
+def settle_exif(
+    annotations: Annotations, jobs: list[PhotoJob], outcomes: Mapping[str, list[BoxOutcome]]
+) -> tuple[list[PhotoJob], list[PhotoJob]]:
+    """Decides whether boxes refer to photos as EXIF turns them, where a photo's own size can't tell.
+
+    What the sizes of all other turned photos tell alike holds for these, too; otherwise what the format's tools do.
+
+    Returns:
+        All jobs, and those among them that have to be cropped (again) the other way.
+    """
+    told = Counter(next((outcome.exif for outcome in outcomes[job.name]), "") for job in jobs)
+    if not told["open"]:
+        return jobs, []
+    apply, reason = annotations.exif_applied, f"as tools of the format {annotations.format} do"
+    if bool(told["apply"]) != bool(told["ignore"]):
+        apply, reason = bool(told["apply"]), f"as the sizes of {told['apply'] or told['ignore']:,} others prove"
+    elif told["apply"]:
+        reason += f"; the sizes of others prove both ({told['apply']:,} turned, {told['ignore']:,} as stored)"
+    settled, again = list[PhotoJob](), list[PhotoJob]()
+    for job in jobs:
+        is_open = any(outcome.exif == "open" for outcome in outcomes[job.name])
+        settled.append(replace(job, exif_applied=apply) if is_open else job)
+        if is_open and job.exif_applied != apply:
+            again.append(settled[-1])
+    meant = "the photo as EXIF turns it" if apply else "the photo as stored"
+    text = "exif       %d photos have an EXIF turn that their size doesn't tell: their boxes refer to %s, %s "
+    log.info(text + "(exif=apply or ignore decides otherwise)", told["open"], meant, reason)
+    return settled, again
+
+
 def _nothing_to_crop(annotations: Annotations) -> DataError:
     photos, boxes = annotations.photos, annotations.boxes
     bad_photos, bad_boxes = photos[photos["problem"] != ""], boxes[boxes["problem"] != ""]
@@ -160,15 +202,27 @@ def crop_in_parallel(
 
 def _check_missing(annotations: Annotations, jobs: list[PhotoJob], max_unreadable: float) -> None:
     """Raises a DataError if too many photos are missing or have no usable annotation."""
-    missing = [job.path for job in jobs if not os.path.isfile(job.path)]
     bad = annotations.photos[annotations.photos["problem"] != ""]
+    unfound, unusable = bad[bad["problem"] == "photo missing"], bad[bad["problem"] != "photo missing"]
+    missing = [job.path for job in jobs if not os.path.isfile(job.path)] + unfound["detail"].tolist()
     total = len(jobs) + len(bad)
     reasons = [f"{len(missing):,} photos are missing"] if missing else []
-    reasons += [f"{len(bad):,} have no usable annotation"] if len(bad) else []
-    hint = "unpack all archives, or set data.images=<folder> (mtsd, coco)" if missing else "repair these files"
+    reasons += [f"{len(unusable):,} have no usable annotation"] if len(unusable) else []
+    settings = ", or set data.images=<folder>" if annotations.format in ("mtsd", "coco") else ""
+    hint = f"unpack all archives, or put the photos below data.root{settings}" if missing else "repair these files"
     hint += "; max_unreadable=1 crops what is there"
-    details, problem = [*missing[:5], *bad["detail"].head(5)][:6], f"of {total:,} photos {' and '.join(reasons)}"
-    _check_limit(len(missing) + len(bad), total, max_unreadable, problem, hint, details)
+    details, problem = [*missing[:5], *unusable["detail"].head(5)][:6], f"of {total:,} photos {' and '.join(reasons)}"
+    _check_limit(len(missing) + len(unusable), total, max_unreadable, problem, hint, details)
+
+
+def _check_boxes(annotations: Annotations, max_unreadable: float) -> None:
+    """Raises a DataError if nearly all boxes can't be used: then it is not single rows that are wrong."""
+    boxes = annotations.boxes[annotations.boxes["problem"] != "crowd"]
+    bad = boxes[boxes["problem"] != ""]
+    if len(bad) > max(NEARLY_ALL, max_unreadable) * len(boxes):
+        problem = f"{len(bad):,} of {len(boxes):,} boxes can't be used ({summarize_counts(bad['problem'])})"
+        hint = "correct the annotations, or check the format (data=); max_unreadable=1 crops the other boxes"
+        raise DataError(problem, hint, bad["detail"].head(5).tolist())
 
 
 def _check_limit(count: int, total: int, limit: float, problem: str, hint: str, details: list[str]) -> None:

@@ -18,7 +18,8 @@ from mlfix_train.data.annotations.base import AnnotationFormat, Annotations
 from mlfix_train.data.crops.build import STATE_FOLDER, Crops, build_crops
 from mlfix_train.data.crops.spec import FORMATS, CropSpec
 from mlfix_train.data.files.atomic import atomic_path, folder_lock
-from mlfix_train.data.files.json_files import read_json, write_json
+from mlfix_train.data.files.documents import read_json
+from mlfix_train.data.files.json_files import write_json
 from mlfix_train.data.samples import table_fingerprint
 from mlfix_train.errors import ConfigError, DataError, did_you_mean, format_list
 
@@ -107,7 +108,7 @@ def read_info(folder: Path, key: str = "crops") -> dict[str, Any]:
     if not (folder / INFO).exists():
         hint = f"set {key}=<output folder of mlfix crop>"
         raise DataError(f"{key}={folder} contains no crops ({INFO} is missing)", hint)
-    info, problem = read_json(folder / INFO)
+    info, problem = read_json(folder / INFO, allow_nan=True)
     if problem or not isinstance(info, dict):
         raise DataError(f"{folder / INFO} can't be read: {problem or 'it is not an object'}", "crop again")
     if info.get("status") != "finished":

@@ -47,7 +47,11 @@ class PhotoJob:
 
 
 class BoxOutcome(NamedTuple):
-    """The outcome of one box: the annotated box in pixels, or the problem why there is no crop."""
+    """The outcome of one box: the annotated box in pixels, or the problem why there is no crop.
+
+    ``exif`` is, for photos that EXIF turns, whether boxes refer to the turned photo: ``apply`` or ``ignore`` where the
+    stated size tells, ``open`` where it doesn't (a half turn, or no size); else empty.
+    """
 
     x_min: float = 0.0
     y_min: float = 0.0
@@ -58,6 +62,7 @@ class BoxOutcome(NamedTuple):
     photo_height: int = 0
     problem: str = ""
     detail: str = ""
+    exif: str = ""
 
 
 def crop_photos(jobs: list[PhotoJob], spec: CropSpec, out: Path, white: int = FULL_RANGE) -> list[list[BoxOutcome]]:
@@ -75,8 +80,9 @@ def crop_photo(job: PhotoJob, spec: CropSpec, out: Path, white: int = FULL_RANGE
     """
     try:
         with open_image(job.path, spec.max_megapixels) as image:
-            turn, width, height = _orient(image, job, spec)
+            turn, width, height, exif = _orient(image, job, spec)
             outcomes, placements = _place_boxes(job, width, height, spec)
+            outcomes = [outcome._replace(exif=exif) for outcome in outcomes] if exif else outcomes
             pixels = _decode(image, turn, placements, spec, white) if placements else None
     except NotCropped as reason:
         return _no_crops(job, reason.problem, reason.detail)
@@ -99,8 +105,8 @@ def _no_crops(job: PhotoJob, problem: str, detail: str) -> list[BoxOutcome]:
     return [BoxOutcome(problem=problem, detail=detail)] * len(job.boxes)
 
 
-def _orient(image: Image.Image, job: PhotoJob, spec: CropSpec) -> tuple[Image.Transpose | None, int, int]:
-    """Returns how the photo has to be rotated, and its width and height after that, if they are as stated."""
+def _orient(image: Image.Image, job: PhotoJob, spec: CropSpec) -> tuple[Image.Transpose | None, int, int, str]:
+    """Returns how the photo has to be rotated, its width and height after that, and what its size tells of EXIF."""
     turn = orientation(image)
     sizes = {False: image.size, True: image.size[::-1] if turn in SIDEWAYS else image.size}
     stated = (job.width, job.height)
@@ -112,7 +118,11 @@ def _orient(image: Image.Image, job: PhotoJob, spec: CropSpec) -> tuple[Image.Tr
             width, height = sizes[apply]
             detail = f"{job.path} has {width} x {height} pixels, the annotations state {stated[0]} x {stated[1]}"
             raise NotCropped("size mismatch", detail)
-    return (turn if apply else None), *sizes[apply]
+    exif = ""
+    if turn is not None and spec.exif == "auto":
+        fits = [key for key, size in (("apply", sizes[True]), ("ignore", sizes[False])) if stated == size]
+        exif = fits[0] if len(fits) == 1 else "open"
+    return (turn if apply else None), *sizes[apply], exif
 
 
 def _place_boxes(

@@ -1,1 +1,1 @@
-"""What the rest of the package uses to read, write and work in parallel: atomic files, CSV, JSON, worker processes."""
+"""What the rest of the package uses: files found, YAML, JSON and CSV opened, atomic writes, worker processes."""

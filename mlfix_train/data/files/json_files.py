@@ -1,34 +1,12 @@
-"""Reads JSON with a reason if it fails, writes it, and changes single values without touching the rest."""
+"""Writes JSON, and changes single values of a file without touching the rest."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlfix_train.data.files.atomic import atomic_path
-
-WHITESPACE = " \t\r\n"
-_decoder = json.JSONDecoder()
-
-
-def read_json(path: str | Path) -> tuple[Any, str]:  # noqa: PLR0911 one reason each
-    """Returns the content of a file and an empty string, or ``None`` and why it can't be read."""
-    try:
-        return json.loads(Path(path).read_bytes().decode("utf-8-sig")), ""
-    except FileNotFoundError:
-        return None, "the file is missing"
-    except OSError as error:
-        return None, error.strerror or type(error).__name__
-    except UnicodeDecodeError as error:
-        return None, f"it is not UTF-8 (byte {error.start})"
-    except RecursionError:
-        return None, "it is nested too deeply"
-    except json.JSONDecodeError as error:
-        if not error.doc.strip():
-            return None, "it is empty"
-        return None, f"it is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}"
-    except ValueError as error:
-        return None, f"it can't be read: {error}"
+from mlfix_train.data.files.documents import decode_text, entries, skip_whitespace
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -37,35 +15,12 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
 
 
-def _skip_whitespace(text: str, at: int) -> int:
-    while at < len(text) and text[at] in WHITESPACE:
-        at += 1
-    return at
-
-
-def entries(text: str, at: int) -> Iterator[tuple[str, int, int, Any]]:
-    """Yields key (empty in a list), start, end and value of each entry of the object or list that begins at ``at``."""
-    closing = {"{": "}", "[": "]"}[text[at]]
-    at = _skip_whitespace(text, at + 1)
-    while text[at] != closing:
-        key = ""
-        if closing == "}":
-            key, at = _decoder.raw_decode(text, at)
-            at = _skip_whitespace(text, _skip_whitespace(text, at) + 1)
-        value, end = _decoder.raw_decode(text, at)
-        yield key, at, end, value
-        at = _skip_whitespace(text, end)
-        at = _skip_whitespace(text, at + 1) if text[at] == "," else at
-
-
 class JsonPatch:
-    """Changes to the text of a JSON file (UTF-8); everything else stays byte for byte."""
+    """Changes to the text of a JSON file; everything else stays byte for byte, in the file's own encoding."""
 
     def __init__(self, path: Path) -> None:
-        raw = path.read_bytes()
-        self._bom = b"\xef\xbb\xbf" if raw.startswith(b"\xef\xbb\xbf") else b""
-        self.text = raw[len(self._bom) :].decode()
-        self.sections = {key: start for key, start, *_ in entries(self.text, _skip_whitespace(self.text, 0))}
+        self.text, self._encoding, self._mark = decode_text(path.read_bytes())
+        self.sections = {key: start for key, start, *_ in entries(self.text, skip_whitespace(self.text, 0))}
         self._edits: list[tuple[int, int, str]] = []
 
     def listed(self, section: str) -> list[tuple[int, int, Any]]:
@@ -111,4 +66,4 @@ class JsonPatch:
             at = end
         pieces.append(self.text[at:])
         with atomic_path(target) as temporary:
-            temporary.write_bytes(self._bom + "".join(pieces).encode())
+            temporary.write_bytes(self._mark + "".join(pieces).encode(self._encoding))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from mlfix_train.data.files.json_files import read_json
+from mlfix_train.data.files.documents import read_json
 from mlfix_train.data.samples import INVALID
 from mlfix_train.errors import FixesError, format_list
 

@@ -14,7 +14,8 @@ import pandas as pd
 from PIL import Image
 
 from mlfix_train.data.files.atomic import atomic_path
-from mlfix_train.data.files.json_files import read_json, write_json
+from mlfix_train.data.files.documents import read_json
+from mlfix_train.data.files.json_files import write_json
 from mlfix_train.data.readers.folder import read_folder
 from mlfix_train.data.synthetic.sign_scenes import DIFFICULTY, photograph_sign
 from mlfix_train.data.synthetic.sign_shapes import SIGN_CLASSES
@@ -100,7 +101,7 @@ def _is_complete(folder: Path, wanted: dict[str, object]) -> bool:
         if not path.is_file():
             continue
         hint = "set another data.root, or delete the folder"
-        found, problem = read_json(path)
+        found, problem = read_json(path, allow_nan=True)
         if problem or not isinstance(found, dict):
             raise DataError(f"{path} is not a manifest of rendered signs ({problem or 'it is not an object'})", hint)
         if found != wanted:

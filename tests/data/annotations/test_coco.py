@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 
 import pytest
-from box_helpers import ONE
 from photos import Photo, for_format, write_coco
 
 from mlfix_train.data.annotations.coco import Coco
@@ -68,10 +67,13 @@ def test_coco_reports_what_is_wrong_with_boxes(tmp_path: Path) -> None:
         ({"images": [{"id": 1}]}, "images[0] (id 1) has no file_name"),
         ({"images": [{"file_name": "p.jpg"}]}, "not an object with an id"),
         ({"images": [{"id": 1, "file_name": "p.jpg"}, {"id": 1, "file_name": "q.jpg"}]}, "image id 1 is used twice"),
-        ({"images": [{"id": 1, "file_name": "p.jpg"}, {"id": 2, "file_name": "p.jpg"}]}, "are used twice"),
+        (
+            {"images": [{"id": 1, "file_name": "p.jpg", "width": 9, "height": 9}, {"id": 2, "file_name": "p.jpg"}]},
+            "are used twice",
+        ),
         ({"categories": [{"id": 3, "name": "a"}, {"id": 3, "name": "b"}]}, "category id 3 is used for 'a' and 'b'"),
         ({"categories": [{"id": 3}]}, "categories[0] (id 3) has no name"),
-        ({"annotations": [{"id": 5, "image_id": 1000}] * 2}, "annotation id 5 is used twice"),
+        ({"images": [{"id": [1], "file_name": "a.jpg"}]}, "images[0] is {'id': [1]"),
     ],
 )
 def test_coco_of_another_schema(tmp_path: Path, changes: dict, expected: str) -> None:
@@ -121,25 +123,136 @@ def test_coco_reports_which_files_it_leaves_out_and_why(tmp_path: Path) -> None:
         Coco(tmp_path).read()
 
 
+BOX = {"image_id": 1000, "category_id": 3, "bbox": [1, 2, 3, 4]}
+
+
+def test_one_bad_row_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
+    images = [{"id": 1000, "file_name": "p.jpg"}, {"id": 7}, "nonsense"]
+    rows = [{**BOX, "id": 1}, None, {"id": 2, "image_id": None, "category_id": 3, "bbox": []}, {**BOX, "id": [1]}]
+    rows += [{**BOX, "id": 3, "image_id": 7}, {**BOX, "id": 4, "category_id": 5}, {**BOX, "id": 5, "image_id": {}}]
+    categories = [{"id": 3, "name": "stop"}, {"id": 5, "name": None}, {"name": "x"}]
+    coco(tmp_path, images=images, annotations=rows, categories=categories)
+    found = Coco(tmp_path).read()
+    assert found.photos["problem"].tolist() == ["", "malformed", "malformed"]
+    table = found.boxes.set_index("annotation")
+    assert table["problem"].to_dict() == {
+        **{"1": "", "#1": "malformed", "2": "no photo", "#3": ""},
+        **{"3": "", "4": "unknown class", "5": "no photo"},
+    }
+    assert table.at["3", "photo"] == "instances_train2017.images[1]"  # dropped with its photo
+    assert "annotations[1] is None, not an object" in table.at["#1", "detail"]
+    assert "annotations[5]: categories[1] (id 5) has no name" in table.at["4", "detail"]
+    assert any("categories[2] is {'name': 'x'}, not an object with an id" in note for note in found.notes)
+
+
 @pytest.mark.parametrize(
-    ("changes", "expected"),
+    ("images", "categories", "rows"),
     [
-        (
-            {"annotations": [{"id": 1, "image_id": 1000}, {"id": "1", "image_id": 1000}]},
-            "annotation id 1 is used twice",
-        ),
-        ({"annotations": [{"id": [1]}]}, "annotations[0].id is [1], not a number or text"),
-        ({"annotations": [{"id": 1, "image_id": {"a": 1}}]}, "annotations[0].image_id is {'a': 1}"),
-        ({"images": [{"id": [1], "file_name": "a.jpg"}]}, "images[0].id is [1]"),
+        ((1, 2), (0, 1), [("1", "0"), ("2", "1")]),
+        (("1", "2"), ("0", "1"), [(1, 0), (2, 1)]),
+        ((1.0, 2.0), (0.0, 1.0), [(1, "0"), ("2", 1)]),
+        (("1", "2"), (0, 1), [(1.0, 0.0), ("2.0", "1.0")]),
     ],
 )
-def test_coco_ids_that_are_none(tmp_path: Path, changes: dict, expected: str) -> None:
-    write_coco(tmp_path, [Photo("p", boxes=ONE)])
-    file = tmp_path / "annotations/instances_train2017.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
-    with pytest.raises(DataError) as caught:
-        Coco(tmp_path, file).read()
-    assert expected in str(caught.value)
+def test_ids_as_text_numbers_or_floats(tmp_path: Path, images: tuple, categories: tuple, rows: list) -> None:
+    coco(
+        tmp_path,
+        images=[{"id": key, "file_name": f"{place}.jpg"} for place, key in enumerate(images)],
+        categories=[{"id": key, "name": name} for key, name in zip(categories, ("stop", "yield"), strict=True)],
+        annotations=[{**BOX, "id": float(n), "image_id": i, "category_id": c} for n, (i, c) in enumerate(rows)],
+    )
+    found = Coco(tmp_path).read()
+    assert found.boxes["label"].tolist() == ["stop", "yield"]
+    assert found.boxes["photo"].str[-1].tolist() == ["0", "1"] and found.boxes["annotation"].tolist() == ["0", "1"]
+    assert any("values are text where the id is a number" in note for note in found.notes)
+
+
+def test_a_number_and_a_text_of_the_same_digits_are_two_ids(tmp_path: Path) -> None:
+    categories = [{"id": 1, "name": "number"}, {"id": "1", "name": "text"}]
+    rows = [{**BOX, "id": n, "category_id": key} for n, key in enumerate((1, "1", 1.0, "1.0"))]
+    coco(tmp_path, categories=categories, annotations=rows)
+    found = Coco(tmp_path).read().boxes
+    assert found["label"].fillna("").tolist() == ["number", "text", "number", ""]
+    assert found["problem"].tolist() == ["", "", "", "unknown class"]
+
+
+def test_category_names_that_are_numbers_are_labels_as_they_are_written(tmp_path: Path) -> None:
+    file = coco(tmp_path, annotations=[{**BOX, "id": n, "category_id": n} for n in range(3)], categories=[])
+    names = '"categories": [{"id": 0, "name": 30}, {"id": 1, "name": 1.10}, {"id": 2, "name": "020"}]'
+    file.write_text(file.read_text().replace('"categories": []', names))
+    found = Coco(tmp_path).read()
+    assert found.boxes["label"].tolist() == ["30", "1.10", "020"] and found.classes == ("30", "1.10", "020")
+    assert any("2 category names are numbers" in note for note in found.notes)
+
+
+def test_annotation_ids_that_repeat_are_told_apart_by_their_place(tmp_path: Path) -> None:
+    ids = (0, 1, 0, "1", 0.0, None)
+    coco(tmp_path, annotations=[{**BOX, "id": key} for key in ids])
+    found = Coco(tmp_path).read()
+    assert found.boxes["annotation"].tolist() == ["0", "1", "0#2", "1#3", "0#4", "#5"]
+    assert any("3 annotation ids repeat, such as 0" in note for note in found.notes)
+
+
+RLE = {"size": [6, 5], "counts": [7, 2, 4, 3, 14]}  # columns of 6: rows 1 to 2 of column 1, 1 to 3 of column 2
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "box"),
+    [
+        ([[10, 20, 30, 20, 30, 60.5]], [10, 20, 30, 60.5]),
+        ([[10, 20, 30, 20, 30, 60], [5, 25, 8, 25, 8, 90]], [5, 20, 30, 90]),
+        ([10, 20, 30, 20, 30, 60], [10, 20, 30, 60]),
+        ([[10, 20], [30, 20], [30, 60]], [10, 20, 30, 60]),
+        (RLE, [1, 1, 3, 4]),
+        ({"size": [6, 5], "counts": "7241:"}, [1, 1, 3, 4]),
+        ([], None),
+        ([[1, "a"]], None),
+        ({"size": [2, 2], "counts": [0, 9]}, None),
+    ],
+)
+@pytest.mark.parametrize("bbox", [{}, {"bbox": []}, {"bbox": None}, {"bbox": [0, 0, 0, 0]}])
+def test_boxes_that_only_a_segmentation_gives(tmp_path: Path, bbox: dict, segmentation: object, box: list) -> None:
+    row = {"id": 1, "image_id": 1000, "category_id": 3, "segmentation": segmentation, **bbox}
+    coco(tmp_path, annotations=[row])
+    found = Coco(tmp_path).read()
+    if box is None:
+        assert found.boxes["problem"].tolist() == ["malformed"]
+    else:
+        assert found.boxes[["x_min", "y_min", "x_max", "y_max"]].to_numpy().tolist() == [box]
+        assert any("1 boxes have no bbox" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (r"..\..\media\upload\4\{}", "backslashes as slashes and the end of the path alone"),
+        ("/home/somebody/data/{}", "the end of the path alone"),
+        ("/data/upload/4/cb0618f6-{}", "ignoring an upload prefix"),
+        ("/data/local-files/?d=photos/{}", "decoding a URL"),
+    ],
+)
+def test_photos_are_found_where_they_are(tmp_path: Path, written: str, said: str) -> None:
+    photos = [{"id": 1000, "file_name": written.format("p.jpg")}, {"id": 1001, "file_name": written.format("gone.jpg")}]
+    coco(tmp_path, images=photos)
+    (tmp_path / "train2017").rename(tmp_path / "elsewhere")
+    for settings in ({}, {"images": "elsewhere"}):
+        found = Coco(tmp_path, **settings).read()
+        assert found.photos["path"].iloc[0] == str(tmp_path / "elsewhere/p.jpg")
+        assert found.photos["problem"].tolist() == ["", "photo missing"]
+        assert "gone.jpg" in found.photos["detail"].iloc[1]
+        assert any(said in note for note in found.notes)
+
+
+def test_photos_that_differ_by_their_suffix_alone_and_images_that_share_a_file(tmp_path: Path) -> None:
+    names = ("p.jpg", "p.png", "empty.jpg", "empty.jpg")
+    images = [{"id": key, "file_name": name, "width": 320, "height": 200} for key, name in enumerate(names)]
+    coco(tmp_path, images=images, annotations=[{**BOX, "id": n, "image_id": n} for n in range(4)])
+    (tmp_path / "train2017/p.png").write_bytes((tmp_path / "train2017/p.jpg").read_bytes())
+    found = Coco(tmp_path).read()
+    assert list(found.photos.index) == ["train2017/p.jpg", "train2017/p.png", "train2017/empty"]
+    assert found.boxes["photo"].tolist() == [*found.photos.index, "train2017/empty"]
+    assert found.boxes["position"].tolist() == [0, 0, 0, 1]
+    assert any("1 images have the file of another one" in note for note in found.notes)
 
 
 def test_metadata_never_overwrites_our_columns(tmp_path: Path) -> None:

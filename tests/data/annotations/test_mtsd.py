@@ -152,3 +152,27 @@ def test_numbers_and_texts_beyond_all_bounds(tmp_path: Path) -> None:
         "crop", f"data.root={tmp_path}", f"out={tmp_path.parent / (tmp_path.name + '-out')}", *SMALL_PNG
     )
     assert "%3Fx/p-" in " ".join(table.index)
+
+
+def test_mtsd_ids_labels_and_sizes_of_another_type(tmp_path: Path) -> None:
+    write_mtsd(tmp_path, [Photo("p")])
+    box = {"xmin": 1, "xmax": 9, "ymin": 5, "ymax": 9}
+    objects = [{"key": key, "label": 30, "bbox": box} for key in (0, 1.0, "1", None)]
+    change(tmp_path, "p", objects=objects, width="320", height=200.0)
+    found = Mtsd(tmp_path).read()
+    assert found.boxes["annotation"].tolist() == ["0", "1", "1#2", "3"] and set(found.boxes["label"]) == {"30"}
+    assert found.photos[["width", "height"]].iloc[0].tolist() == [320, 200]
+    assert any("1 object keys repeat" in note for note in found.notes)
+
+
+def test_mtsd_boxes_that_only_a_polygon_gives_and_photos_in_another_case(tmp_path: Path) -> None:
+    write_mtsd(tmp_path, [Photo("caf\u00e9"), Photo("q")])
+    polygon = [[10, 20], [30, 20], [30, 60]]
+    change(tmp_path, "q", objects=[{"key": "k", "label": "stop", "polygon": polygon}])
+    (tmp_path / "images/caf\u00e9.jpg").rename(tmp_path / "images/cafe\u0301.jpg")
+    (tmp_path / "images/q.jpg").rename(tmp_path / "images/Q.JPG")
+    found = Mtsd(tmp_path).read()
+    assert found.boxes[["x_min", "y_min", "x_max", "y_max"]].to_numpy().tolist() == [[10, 20, 30, 60]]
+    assert all(Path(path).is_file() for path in found.photos["path"])
+    notes = " ".join(found.notes)
+    assert "1 boxes have no bbox" in notes and "Unicode form" in notes and "upper and lower case" in notes

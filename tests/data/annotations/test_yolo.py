@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,9 @@ def test_yolo_reports_what_is_wrong_with_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("yaml", "expected"),
     [
-        ("names: 3", "names is 3"),
+        ("names: 3", "names is '3'"),
+        ("names: {0: a, 00: b}", "names has the number 0 twice"),
+        ("names: {0: a, 0: b}", "the key '0' stands in line 1 and in line 1"),
         ("names: []", "lists no classes"),
         ("names: {a: b}", "a key that is not a number"),
         ("names: {0: ''}", "class 0 has an empty name"),
@@ -110,10 +113,128 @@ def test_yolo_lines_of_nan_and_files_that_are_no_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "expected"), [("[a, null]", "class 1 is called None"), ("[true, no]", "class 0 is called True")]
+    "names", ["[020, no]", "{0: 020, 1: no}", "\n- 020\n- no", "\n  0: 020\n  1: no", "['020', \"no\"]"]
 )
-def test_yolo_names_that_yaml_takes_for_something_else(tmp_path: Path, names: str, expected: str) -> None:
+def test_yolo_names_are_as_they_are_written(tmp_path: Path, names: str) -> None:
+    write_yolo(tmp_path, [Photo("photo0", boxes=[("stop", (10, 10, 30, 40)), ("yield", (50, 10, 80, 40))])])
+    (tmp_path / "data.yaml").write_bytes(f"path: null\ntrain: images\nnames: {names}\n".encode("utf-16"))
+    found = Yolo(tmp_path).read()
+    assert found.classes == ("020", "no") and found.boxes["label"].tolist() == ["020", "no"]
+
+
+def one_photo(root: Path, line: str, yaml: str = "") -> Yolo:
+    write_yolo(root, [Photo("photo0", boxes=[("stop", (10, 10, 30, 40))])])
+    (root / "labels/train/photo0.txt").write_text(line + "\n")
+    (root / "data.yaml").write_text(f"train: images\nnames: [stop, yield]\n{yaml}")
+    return Yolo(root)
+
+
+POSE = "1 0.5 0.4 0.2 0.3 0.45 0.45 2 0.55 0.45 2 0.55 0.5 1 0 0 0"
+
+
+@pytest.mark.parametrize(
+    ("yaml", "line", "box"),
+    [
+        ("kpt_shape: [4, 3]\n", POSE, [0.4, 0.25, 0.6, 0.55]),
+        ("kpt_shape: [2, 2]\n", "1 0.5 0.4 0.2 0.3 0.45 0.45 0.5 0.5", [0.4, 0.25, 0.6, 0.55]),
+        ("kpt_shape: [1, 3]\n", "1 0.5 0.4 0.2 0.3 0.45 0.45 2", [0.4, 0.25, 0.6, 0.55]),
+        ("kpt_shape: [4, 3]\n", "1 0.5 0.4 0.2 0.3", [0.4, 0.25, 0.6, 0.55]),
+        ("", "1 0.5 0.4 0.6 0.5 0.5 0.6 0.4 0.5", [0.4, 0.4, 0.6, 0.6]),  # four corners of an oriented box
+        ("", "1 0.9 0.8 0.95 0.8 0.95 0.85", [0.9, 0.8, 0.95, 0.85]),  # a polygon
+        ("", "yield 0.5 0.4 0.2 0.3", [0.4, 0.25, 0.6, 0.55]),
+        ("", "1 0.5 0.4 0.2 0.3 0.87", [0.4, 0.25, 0.6, 0.55]),  # a score
+        ("", "1 0.5 0.4 0.2 0.3 17", [0.4, 0.25, 0.6, 0.55]),  # a track
+    ],
+)
+def test_yolo_kinds_of_lines(tmp_path: Path, yaml: str, line: str, box: list) -> None:
+    found = one_photo(tmp_path, line, yaml).read().boxes
+    assert found["label"].tolist() == ["yield"]
+    assert found[["x_min", "y_min", "x_max", "y_max"]].to_numpy()[0].tolist() == pytest.approx(box)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (POSE, "say so in data.yaml, beside names: kpt_shape: [4, 3]"),
+        (POSE[:-6], "say so in data.yaml, beside names: kpt_shape: [3, 3]"),  # an even count
+        ("1 0.5 0.4 0.2 0.3 0.45 0.45 0.55 0.3", "kpt_shape: [2, 2]"),
+    ],
+)
+def test_yolo_pose_labels_without_kpt_shape_are_refused_by_name(tmp_path: Path, line: str, expected: str) -> None:
+    with pytest.raises(DataError, match="are key points") as caught:
+        one_photo(tmp_path, line).read()
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "line", "expected"),
+    [
+        ("kpt_shape: [4, 3]\n", POSE[:-6], "14 numbers instead of 17, as kpt_shape in data.yaml says"),
+        ("", "1 0.5 0.4 0.2 0.3 0.5\n1 0.5 0.4 0.2 0.3 -0.7", "the last of 6 numbers is an angle"),
+        ("", "1 0.5 0.4 0.2 0.3 45.5", "the last of 6 numbers is an angle"),
+    ],
+)
+def test_yolo_lines_of_another_kind_are_named(tmp_path: Path, yaml: str, line: str, expected: str) -> None:
+    found = one_photo(tmp_path, line, yaml).read().boxes
+    assert set(found["problem"]) == {"malformed"}
+    assert found["detail"].str.contains(expected).all()
+
+
+def test_yolo_with_a_kpt_shape_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"kpt_shape is 17 *\n"):
+        one_photo(tmp_path, POSE, "kpt_shape: 17\n").read()
+
+
+def test_yolo_lists_written_on_another_machine_and_photos_that_are_missing(tmp_path: Path) -> None:
     write_yolo(tmp_path, for_format("yolo"))
-    (tmp_path / "data.yaml").write_text(f"names: {names}\n")
-    with pytest.raises(DataError, match=expected):
+    whole = pixels(Yolo(tmp_path).read())
+    val = [f"C:\\\\data\\images\\val\\photo{n}.jpg" for n in (2, 5)]
+    for lines in (
+        val,
+        [line.replace("\\", "/") for line in val],
+        ["images\\val\\photo2.jpg", "./images/val/photo5.jpg"],
+    ):
+        (tmp_path / "val.txt").write_text("\r\n".join(lines))
+        (tmp_path / "data.yaml").write_text(
+            "train: /home/somebody/data/images/train\nval: val.txt\nnames: [stop, yield, other-sign, speed/50 km:h]\n"
+        )
+        found = Yolo(tmp_path).read()
+        assert pixels(found) == whole
+        assert any("/home/somebody/data/images/train is not there" in note for note in found.notes)
+        assert any("found by" in note and "photo2.jpg" in note for note in found.notes)
+    (tmp_path / "val.txt").write_text("images/val/photo2.jpg\nimages/val/photo7.jpg\n")
+    row = Yolo(tmp_path).read().photos.loc["val/photo7"]
+    assert row["problem"] == "photo missing" and "val.txt: line 2: no file is called" in row["detail"]
+    (tmp_path / "val.txt").write_text("images\\val\\x.jpg\n")
+    with pytest.raises(DataError, match=r"none of its 1 photos is there, such as line 1: images\\val\\x.jpg"):
         Yolo(tmp_path).read()
+
+
+def test_yolo_label_files_in_unusual_places(tmp_path: Path) -> None:
+    write_yolo(tmp_path, for_format("yolo"))
+    whole = pixels(Yolo(tmp_path).read())
+    (tmp_path / "labels/train").rename(tmp_path / "images/train/labels")  # photos are in images/train itself
+    (tmp_path / "images/val/photo2.jpg").rename(tmp_path / "images/val/Capture d\u00e9cran photo2.jpg")
+    (tmp_path / "labels/val/photo2.txt").rename(tmp_path / "labels/val/Capture%20d%C3%A9cran%20photo2.txt")
+    (tmp_path / "labels/val/photo5.txt").rename(tmp_path / "labels/val/cb0618f6-photo5.txt")
+    found = Yolo(tmp_path).read()
+    names = {"val/Capture d\u00e9cran photo2": "val/photo2"}
+    found.boxes["photo"] = found.boxes["photo"].replace(names)
+    assert pixels(replace(found, photos=found.photos.rename(index=names))) == whole
+    notes = " ".join(found.notes)
+    assert "4 label files are not where YOLO's tools look" in notes
+    assert "decoding a URL" in notes and "ignoring an upload prefix" in notes
+
+
+def test_yolo_hidden_files_are_passed_over(tmp_path: Path) -> None:
+    write_yolo(tmp_path, for_format("yolo"))
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / "classes.txt").write_text("stop\nyield\nother-sign\nspeed/50 km:h\n")
+    count = len(Yolo(tmp_path).read().boxes)
+    hidden = tmp_path / "images/.ipynb_checkpoints"
+    hidden.mkdir()
+    (hidden / "photo0.jpg").write_bytes((tmp_path / "images/train/photo0.jpg").read_bytes())
+    (hidden / "photo0.txt").write_bytes((tmp_path / "labels/train/photo0.txt").read_bytes())
+    (tmp_path / "labels/train/._photo0.txt").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "._x.yaml").write_bytes(b"\0\5\x16\7names\xff")
+    assert len(Yolo(tmp_path).read().boxes) == count
