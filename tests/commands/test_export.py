@@ -261,6 +261,50 @@ def test_json_is_changed_in_single_places(tmp_path: Path, mlfix, fixes: dict, ch
     assert (tmp_path / "out/annotations/p.json").read_bytes().decode() == wanted
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("ids", ["text", "numbers"])
+def test_coco_with_ids_as_text_and_ids_that_repeat(tmp_path: Path, mlfix, encoding: str, ids: str) -> None:
+    as_text = str if ids == "text" else int
+    paint(Photo("p", boxes=ONE), tmp_path / "data/images/cb0618f6-p.jpg")
+    rows = [
+        {"id": key, "image_id": as_text(7), "category_id": as_text(category), "bbox": [10 + 9 * n, 10, 30, 30]}
+        for n, (key, category) in enumerate([(0, 1), ("0", 2), (0, 1), (None, 2), (5, 9)])
+    ]
+    content = {
+        "images": [{"id": 7, "file_name": r"..\media\upload\4\cb0618f6-p.jpg"}],
+        "annotations": [*rows, None],
+        "categories": [{"id": 1, "name": 30}, {"id": 2, "name": "stop"}, {"id": 4}],
+    }
+    file = tmp_path / "data/result.json"
+    file.write_bytes(json.dumps(content, indent=1).encode(encoding))
+    table = run_command("crop", f"data.root={tmp_path / 'data'}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
+    names = dict(zip(table["annotation"], table.index, strict=True))
+    assert table.set_index("annotation")["label"].to_dict() == {"0": "30", "0#1": "stop", "0#2": "30", "#3": "stop"}
+    new = {names["0#1"]: "30", names["0#2"]: "new", names["#3"]: "invalid"}
+    answer = mlfix("export", "to=source", *places(tmp_path), write_fixes_file(tmp_path / "f.csv", new))
+    assert answer.code == 0, answer.err
+    written = json.loads((tmp_path / "out/result.json").read_bytes().decode(encoding))
+    expected = [rows[0], {**rows[1], "category_id": as_text(1)}, {**rows[2], "category_id": as_text(10)}, rows[4], None]
+    assert written["annotations"] == expected
+    assert written["categories"] == [*content["categories"], {"id": 10, "name": "new"}]
+
+
+def test_yolo_all_in_one_folder_with_names_as_written(tmp_path: Path, mlfix) -> None:
+    root = tmp_path / "data"
+    paint(Photo("p", boxes=ONE), root / "p.jpg")
+    (root / "p.txt").write_bytes(b"\xff\xfe" + "0 0.5 0.5 0.2 0.2\nno 0.2 0.2 0.1 0.1\n".encode("utf-16-le"))
+    (root / "data.yaml").write_text("names: [020, no, 1.10]  # as written\nnc: 3\n")
+    (root / ".ipynb_checkpoints").mkdir()
+    (root / ".ipynb_checkpoints/p.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    table = run_command("crop", f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
+    assert table["label"].tolist() == ["020", "no"]
+    new = dict(zip(table.index, ("1.10", "030"), strict=True))
+    answer = mlfix("export", "to=source", *places(tmp_path), write_fixes_file(tmp_path / "f.csv", new))
+    assert answer.code == 0, answer.err
+    assert (tmp_path / "out/p.txt").read_bytes().decode("utf-16") == "2 0.5 0.5 0.2 0.2\n3 0.2 0.2 0.1 0.1\n"
+    assert (tmp_path / "out/data.yaml").read_text() == 'names: [020, no, 1.10, "030"]  # as written\nnc: 4\n'
+
+
 def test_taking_all_boxes_out_leaves_an_empty_list(tmp_path: Path, mlfix) -> None:
     root = write_mtsd(tmp_path / "data", [Photo("p", boxes=[*ONE, ("yield", (50, 10, 90, 40))])])
     table = run_command("crop", f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)

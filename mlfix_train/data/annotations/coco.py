@@ -87,13 +87,18 @@ class Coco(AnnotationFormat):
         for names in categories.values():
             ids_anywhere |= {name: key for key, name in reversed(names.items())}
             used |= set(names)
+        for content in files.values():  # of categories without a name, too, and those that only annotations mention
+            used |= {key for row in content["categories"] if is_id(key := _member(row, "id"))}
+            used |= {key for row in content["annotations"] if is_id(key := _member(row, "category_id"))}
+
+        as_text = all(isinstance(key, str) for names in categories.values() for key in names)
 
         def patch(path: Path, labels: Mapping[str, str | None], target: Path) -> None:
             ids = {name: key for key, name in reversed(categories[path].items())}
             added = []
             for label in sorted({label for label in labels.values() if label is not None} - set(ids)):
                 if label not in ids_anywhere or ids_anywhere[label] in ids.values():
-                    ids_anywhere[label] = _unused_id(used)
+                    ids_anywhere[label] = _unused_id(used, as_text)
                 ids[label] = ids_anywhere[label]
                 used.add(ids[label])
                 added.append({"id": ids[label], "name": label})
@@ -405,11 +410,11 @@ def _categories_of(path: Path, content: Mapping[str, Any]) -> tuple[dict[Id, str
     return found, problems
 
 
-def _unused_id(used: set[Id]) -> Id:
-    """Returns an id for a new category, a number unless all others are text."""
+def _unused_id(used: set[Id], as_text: bool) -> Id:
+    """Returns an id for a new category, as text or as a number."""
     texts = [id_text(key) for key in used]
     number = 1 + max((int(text) for text in texts if text.isascii() and text.isdecimal()), default=0)
-    return str(number) if used and all(isinstance(key, str) for key in used) else number
+    return str(number) if as_text else number
 
 
 def _written_like(old: Any, new: Id, known: IdIndex) -> Id:

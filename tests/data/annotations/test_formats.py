@@ -97,3 +97,103 @@ def test_layouts_of_other_tools(tmp_path: Path) -> None:
     content["images"][0]["file_name"] = "train2017\\p.jpg"
     file.write_text(json.dumps(content))
     assert Path(Coco(tmp_path / "l", file).read().photos["path"].iloc[0]).is_file()
+
+
+LINE = "1 0.5 0.5 0.25 0.5\n"
+OUTLINE = {"segmentation": [[120, 50, 200, 50, 200, 150, 120, 150]]}
+XML = (
+    "<annotation><folder/><filename>{}</filename><size><width>320</width><height>200</height><depth>3</depth></size>"
+    "<object><name>yield</name><bndbox><xmin>121.0</xmin><ymin>51</ymin><xmax>200</xmax><ymax>150</ymax></bndbox>"
+    "</object></annotation>"
+)
+
+
+def instances(*names: str, **box: object) -> str:
+    images = [{"id": n, "file_name": name, "width": 320, "height": 200} for n, name in enumerate(names)]
+    rows = [{"id": n, "image_id": n, "category_id": 1, **(box or OUTLINE)} for n in range(len(names))]
+    return json.dumps({"info": {}, "categories": [{"id": 1, "name": "yield"}], "images": images, "annotations": rows})
+
+
+YAML = "train: ../train/images\nval: ../valid/images\ntest: ../test/images\n\nnc: 2\nnames: ['stop', 'yield']\n"
+EXPORTS = {
+    "Label Studio, COCO": {
+        **{f"images/cb0618f6-p{n}.jpg": None for n in range(2)},
+        "result.json": instances(*(f"images\\cb0618f6-p{n}.jpg" for n in range(2)), bbox=[120.0, 50, 80, 100]),
+    },
+    "Label Studio, COCO of uploads": {
+        **{f"images/cb0618f6-p{n}.jpg": None for n in range(2)},
+        "result.json": instances(*(f"../../label-studio/data/media/upload/4/cb0618f6-p{n}.jpg" for n in range(2))),
+    },
+    "Label Studio, YOLO": {
+        **{f"images/cb0618f6-p{n}.jpg": None for n in range(2)},
+        **{f"labels/cb0618f6-p{n}.txt": LINE for n in range(2)},
+        "classes.txt": "stop\nyield\n",
+        "notes.json": '{"categories": [{"id": 0, "name": "stop"}], "info": {"year": 2026}}',
+    },
+    "Label Studio, VOC": {
+        **{f"images/cb0618f6-p{n}.jpg": None for n in range(2)},
+        **{f"Annotations/cb0618f6-p{n}.xml": XML.format(f"cb0618f6-p{n}") for n in range(2)},
+    },
+    "CVAT, COCO 1.0": {
+        **{f"images/default/p{n}.jpg": None for n in range(2)},
+        "annotations/instances_default.json": instances("p0.jpg", "p1.jpg"),
+    },
+    "CVAT, YOLO 1.1": {
+        **{f"obj_train_data/p{n}.jpg": None for n in range(2)},
+        **{f"obj_train_data/p{n}.txt": LINE for n in range(2)},
+        "obj.data": "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n",
+        "obj.names": "stop\nyield\n",
+        "train.txt": "data/obj_train_data/p0.jpg\ndata/obj_train_data/p1.jpg\n",
+    },
+    "CVAT, Pascal VOC": {
+        **{f"JPEGImages/street/p{n}.jpg": None for n in range(2)},
+        **{f"Annotations/street/p{n}.xml": XML.format(f"street/p{n}.jpg") for n in range(2)},
+        "ImageSets/Main/default.txt": "street/p0\nstreet/p1\n",
+        "labelmap.txt": "# label:color_rgb:parts:actions\nyield:1,2,3::\n",
+    },
+    "Roboflow, COCO": {
+        **{f"{split}/p_jpg.rf.{split}.jpg": None for split in ("train", "valid")},
+        **{f"{split}/_annotations.coco.json": instances(f"p_jpg.rf.{split}.jpg") for split in ("train", "valid")},
+        "README.roboflow.txt": "x",
+    },
+    "Roboflow, YOLOv8": {
+        **{f"{split}/images/{split}.jpg": None for split in ("train", "valid")},
+        **{f"{split}/labels/{split}.txt": LINE for split in ("train", "valid")},
+        "data.yaml": YAML,
+        "README.dataset.txt": "x",
+    },
+    "Kaggle, road signs": {
+        **{f"images/road{n}.jpg": None for n in range(2)},
+        **{f"annotations/road{n}.xml": XML.format(f"road{n}.png") for n in range(2)},
+    },
+    "all in one folder, VOC": {
+        f"p{n}.{kind}": None if kind == "jpg" else XML.format("x.jpg") for n in range(2) for kind in ("jpg", "xml")
+    },
+    "one JSON a photo, COCO": {
+        **{f"Images/p{n}.jpg": None for n in range(2)},
+        **{f"Annotations/p{n}.json": instances(f"p{n}.jpg", bbox=[120, 50, 80, 100]) for n in range(2)},
+    },
+}
+
+
+@pytest.mark.parametrize("tool", EXPORTS)
+def test_exports_of_tools_are_read_as_they_are_unpacked(tool: str, tmp_path: Path) -> None:
+    for name, content in EXPORTS[tool].items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        if content is None:
+            paint(Photo("photo", boxes=ONE), tmp_path / name)
+        else:
+            (tmp_path / name).write_text(content)
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / ".ipynb_checkpoints/p0-checkpoint.txt").write_text(LINE)
+    assert len(detect_formats(tmp_path)) == 1
+    found = open_annotations(tmp_path).read()
+    assert (found.photos["problem"] == "").all() and len(found.photos) == 2
+    assert all(Path(path).is_file() for path in found.photos["path"])
+    assert found.boxes["problem"].tolist() == [""] * 2 and found.boxes["label"].tolist() == ["yield"] * 2
+    assert found.boxes["photo"].tolist() == list(found.photos.index)
+    sides = [320, 200, 320, 200] if found.normalized else [1] * 4
+    edges = found.boxes[["x_min", "y_min", "x_max", "y_max"]].to_numpy() * sides
+    assert edges.tolist() == [pytest.approx([120, 50, 200, 150])] * 2
+    splits = {"train", "val"} if "Roboflow" in tool else {"train"} if "YOLO 1.1" in tool else {""}
+    assert set(found.photos["split"]) == splits

@@ -257,3 +257,26 @@ def test_cutting_never_reads_beyond_the_picture() -> None:
     for box in ((0, 0, 50, 40), (49.2, 39.1, 50.0, 40.0), (0, 0, 0.4, 0.4), (49.9999999, 0, 50, 40)):
         for spec in (CropSpec(), CropSpec(aspect="pad"), NATIVE):
             assert (np.asarray(cut(image, box, spec)).reshape(-1, 3)[0] != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("orientation", "stated", "applied", "exif", "told"),
+    [
+        (1, (240, 120), False, "auto", ""),
+        (6, (120, 240), False, "auto", "apply"),
+        (6, (240, 120), True, "auto", "ignore"),
+        (6, (0, 0), True, "auto", "open"),
+        (3, (240, 120), False, "auto", "open"),
+        (3, (240, 120), False, "apply", ""),
+    ],
+)
+def test_what_the_size_of_a_photo_tells_of_its_exif(
+    tmp_path: Path, orientation: int, stated: tuple, applied: bool, exif: str, told: str
+) -> None:
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    street(240, 120).save(tmp_path / "a.jpg", exif=tags)
+    size = {"width": stated[0], "height": stated[1], "exif_applied": applied}
+    spec = CropSpec(size=None, format="png", exif=exif)
+    (outcome,), _ = crop(tmp_path / "a.jpg", [(5, 5, 40, 40)], tmp_path / "o", spec, **size)
+    assert outcome.exif == told and not outcome.problem
