@@ -75,7 +75,7 @@ def _sample_table(arms: Mapping[str, LoadedArm]) -> tuple[pd.DataFrame | None, l
     if not states:
         return None, []
     try:
-        return read_samples(states[0]["config"]["data"]), []
+        return read_samples(states[0]["config"]["data"], uses_labels=False), []
     except MlfixError as error:
         reason = f"the data of the runs can't be read ({str(error).splitlines()[0]})"
         note = f"{reason}, so samples are not grouped, and the fixes are checked against the held-out samples only"

@@ -12,6 +12,7 @@ from mlfix_train.config.crop import CropConfig
 from mlfix_train.data.annotations.base import Annotations, summarize_counts
 from mlfix_train.data.crops.build import STATE_FOLDER
 from mlfix_train.data.crops.folder import DROPPED, TABLE, CropFolder, crop_dataset
+from mlfix_train.data.plausibility import check_boxes
 from mlfix_train.data.samples import INVALID
 
 
@@ -47,7 +48,7 @@ def _print_read(annotations: Annotations) -> None:
     more = f", {panoramas:,} of them panoramas" if panoramas else ""
     boxes = f"{len(annotations.boxes):,} boxes of {labels:,} labels"
     print(f"read       {boxes} in {len(annotations.photos):,} photos{more} ({annotations.format})")
-    for note in annotations.notes:
+    for note in (*annotations.notes, *check_boxes(annotations.boxes, len(annotations.photos))):
         print(f"           {note}")
     if INVALID in set(annotations.boxes["label"]):
         print(f"           a label is called {INVALID!r}, which excludes a sample in fixes: rename it before training")

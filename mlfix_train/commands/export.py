@@ -71,7 +71,7 @@ def _export_audit(cfg: ExportConfig) -> list[Path]:
     info, ranking = read_audit(str(cfg.audit))
     runs = load_runs(info["run_paths"]) if info["run_paths"] else None
     data = runs.states[0]["config"]["data"] if runs else info.get("config", {}).get("data")
-    table = read_samples(data) if data else None
+    table = read_samples(data, uses_labels=False) if data else None
     if table is not None:
         missing = ranking["sample_id"][~ranking["sample_id"].isin(table.index)]
         if len(missing):

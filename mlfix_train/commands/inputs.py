@@ -14,6 +14,7 @@ from mlfix_train.config.instantiate import instantiate
 from mlfix_train.config.sections import FixesConfig
 from mlfix_train.data.annotations.base import AnnotationFormat
 from mlfix_train.data.cache import cached
+from mlfix_train.data.plausibility import check_samples
 from mlfix_train.data.samples import validate_table
 from mlfix_train.data.splits import SplitSpec, draw_split
 from mlfix_train.errors import ConfigError
@@ -35,8 +36,10 @@ def source_title(data: Mapping[str, Any]) -> str:
     return Path(str(data.get("file") or data.get("root") or "audit")).expanduser().resolve().stem
 
 
-def read_samples(data: Mapping[str, Any]) -> pd.DataFrame:
-    """Reads the sample table that section ``data`` describes.
+def read_samples(data: Mapping[str, Any], uses_labels: bool = True) -> pd.DataFrame:
+    """Reads the sample table that section ``data`` describes, and logs what is unlikely about its labels.
+
+    ``uses_labels`` says whether the labels are learnt or judged: then some of it is an error.
 
     Raises:
         ConfigError: The reader cannot be built, or it reads photos with boxes.
@@ -55,7 +58,13 @@ def read_samples(data: Mapping[str, Any]) -> pd.DataFrame:
             f"{source_name(data)} contains photos with boxes, not samples",
             "crop them first: mlfix crop data.root=<folder>; then data=crops data.root=crops",
         )
+    cached(("plausibility", key, uses_labels), lambda: _look_over(table, source_name(data), uses_labels))
     return table
+
+
+def _look_over(table: pd.DataFrame, source: str, uses_labels: bool) -> None:
+    for note in check_samples(table, source, uses_labels):
+        log.warning("%s", note)
 
 
 def open_boxes(data: Mapping[str, Any]) -> AnnotationFormat:

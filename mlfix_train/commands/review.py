@@ -134,7 +134,7 @@ def open_configured_session(cfg: ReviewConfig) -> ReviewSession:
         data, pixels = run_config["data"], PixelsConfig(**run_config["pixels"])
         if cfg.pixels.size is not None:
             pixels = replace(pixels, size=cfg.pixels.size)
-    table = read_samples(data)
+    table = read_samples(data, uses_labels=False)
     if ranking is not None:
         _check_audited_samples(ranking, table, source_name(data))
     options: dict[str, Any] = {"max_unreadable": pixels.max_unreadable, "progress": ProgressBar("decoding images")}

@@ -46,7 +46,7 @@ def run(cfg: SortConfig) -> pd.DataFrame:
     """
     started = time.monotonic()
     out, device = check_out(cfg.out, cfg.data), select_device(cfg.device)
-    table = read_samples(cfg.data)
+    table = read_samples(cfg.data, uses_labels=False)
     embedder = None if cfg.kind == "embeddings" else _build_embedder(cfg, device)
     size = (embedder.image_size if embedder else None) or DEFAULT_SIZE
     if cfg.kind == "pretrained" and not cfg.has_own_embedder and cfg.pixels.size is None:

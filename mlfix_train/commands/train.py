@@ -138,7 +138,7 @@ def _sorting_task(cfg: TrainConfig) -> TrainingTask:
         if value != ("original" if key == "arm" else None):
             why = "model=sorting_network, which uses no labels and holds nothing out"
             raise ConfigError(f"{key}={value} has no effect on {why}", "leave it out")
-    data = ViewDataModule(read_samples(cfg.data), cfg.pixels.cache, cfg.views, **_loading(cfg))
+    data = ViewDataModule(read_samples(cfg.data, uses_labels=False), cfg.pixels.cache, cfg.views, **_loading(cfg))
     return SortingNetworkTask(data, lambda: build_module(cfg))
 
 

@@ -10,13 +10,19 @@ A sample table is a DataFrame indexed by ``sample_id`` (a unique string; the POS
 and any metadata columns that the user has, untouched.
 """
 
+import csv
 import hashlib
-from collections.abc import Sequence
+import logging
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from mlfix_train.errors import DataError, format_list
+
+log = logging.getLogger(__name__)
 
 INVALID = "invalid"
 """Marks in a fixes file a sample that is excluded; no label can have this name."""
@@ -37,7 +43,7 @@ def make_table(
     Args:
         sample_ids: N unique names.
         paths: N image files.
-        labels: N given labels, ``None`` where unknown.
+        labels: N given labels, ``None`` where unknown; those that differ by their Unicode form alone become one.
         groups: N names of photos or tracks; by default every sample is its own group.
         splits: N names of the user's own split; by default empty.
         metadata: N rows of further columns, kept as they are.
@@ -51,6 +57,7 @@ def make_table(
         >>> table.loc["dog/2.jpg", ["label", "group"]].tolist()
         ['dog', 'dog/2.jpg']
     """
+    labels = _unify_unicode(labels, source)
     groups = sample_ids if groups is None else groups
     splits = [""] * len(sample_ids) if splits is None else splits
     index = pd.Index(list(sample_ids), name="sample_id", dtype=object)
@@ -60,6 +67,22 @@ def make_table(
         for name in (name for name in metadata.columns if name not in COLUMNS):
             table[name] = metadata[name].to_numpy()
     return validate_table(table, source)
+
+
+def _unify_unicode(labels: Sequence[str | None], source: str) -> Sequence[str | None]:
+    """Returns labels with one spelling for those that differ by their Unicode form alone, and so look the same.
+
+    Systems store names in different forms: macOS splits ``ü`` into a letter and a mark.
+    """
+    known = {label for label in labels if isinstance(label, str) and not label.isascii()}
+    composed = {label: unicodedata.normalize("NFC", label) for label in known}
+    forms = Counter(composed.values())
+    renamed = {label: form for label, form in composed.items() if forms[form] > 1 and label != form}
+    if not renamed:
+        return labels
+    text = "%s: %d label(s) are written in two Unicode forms (NFC and NFD), which are taken as one: %s"
+    log.warning(text, source, len(renamed), format_list(sorted(set(renamed.values())), 3))
+    return [renamed.get(label, label) if isinstance(label, str) else label for label in labels]
 
 
 def validate_table(table: pd.DataFrame, source: str = "the data") -> pd.DataFrame:
@@ -88,11 +111,15 @@ def validate_table(table: pd.DataFrame, source: str = "the data") -> pd.DataFram
 
 
 def _check_labels(table: pd.DataFrame, source: str) -> None:
+    values = table["label"].tolist()
+    if not set(map(type, values)) <= {str, type(None)}:
+        not_text = [value for value in values if not isinstance(value, str) and not _is_missing(value)]
+        if not_text:
+            several = isinstance(not_text[0], Collection)
+            problem = f"{source}: labels must be text, but {not_text[0]!r} of {len(not_text):,} sample(s) is not"
+            hint = "convert them: table['label'].astype(str)"
+            raise DataError(problem, "give each sample one label; several are not supported" if several else hint)
     labels = table["label"].unique()
-    not_text = [label for label in labels if not isinstance(label, str) and not pd.isna(label)]
-    if not_text:
-        problem = f"{source}: labels must be text, but {format_list(map(repr, not_text), 3)} is not"
-        raise DataError(problem, "convert them: table['label'].astype(str)")
     known = {label for label in labels if isinstance(label, str)}
     padded = sorted(label for label in known if label != label.strip() and label.strip() in known)
     if padded:
@@ -104,6 +131,10 @@ def _check_labels(table: pd.DataFrame, source: str) -> None:
     if len(empty):
         problem = f"{source}: {len(empty):,} sample(s) have an empty label: {format_list(empty)}"
         raise DataError(problem, "add the labels, or remove these rows")
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or value is pd.NA or value is pd.NaT or value != value  # noqa: PLR0124 as NaN is
 
 
 def label_list(table: pd.DataFrame) -> list[str]:
@@ -148,6 +179,11 @@ def write_table(table: pd.DataFrame, path: str | Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
         table.reset_index().to_parquet(path, index=False)
-    else:
-        table.to_csv(path)
+    else:  # blanks count only inside of quotes
+        table.to_csv(path, quoting=csv.QUOTE_NONNUMERIC if _has_outer_blanks(table) else csv.QUOTE_MINIMAL)
     return path
+
+
+def _has_outer_blanks(table: pd.DataFrame) -> bool:
+    columns = (table.index, *(table[name] for name in table.columns))
+    return any(isinstance(value, str) and value != value.strip() for values in columns for value in values)

@@ -12,9 +12,12 @@ import pandas as pd
 
 from mlfix_train.audit.comparison.study import ArmRuns
 from mlfix_train.audit.predictions import files
+from mlfix_train.audit.predictions.checks import match_names
 from mlfix_train.audit.predictions.files import Paths
-from mlfix_train.audit.predictions.table import read_predictions
+from mlfix_train.audit.predictions.table import REQUIRED, read_predictions
+from mlfix_train.data.files.tables import column_text
 from mlfix_train.data.fixes.table import fixes_fingerprint, match_fixes, read_fixes
+from mlfix_train.data.matching import IdMatcher
 from mlfix_train.data.runs import FINISHED, RunDirectory, differences, find_runs
 from mlfix_train.errors import RunError, format_list
 
@@ -49,7 +52,7 @@ def as_arm(
     if isinstance(runs, ArmRuns):
         return runs
     if isinstance(runs, Mapping):
-        return ArmRuns(name, dict(runs))
+        return ArmRuns(name, {run: _as_text(table, f"{name}[{run!r}]") for run, table in runs.items()})
     if isinstance(runs, (str, os.PathLike)):
         return load_arm(name, runs).runs
     if isinstance(runs, np.ndarray):
@@ -66,7 +69,19 @@ def as_arm(
         tables = [item for item in runs if isinstance(item, pd.DataFrame)]
         if not tables:
             return load_arm(name, [str(item) for item in runs]).runs
+        tables = [_as_text(table, f"{name}[{number}]") for number, table in enumerate(tables)]
     return ArmRuns(name, {str(number): table for number, table in enumerate(tables)}, seeded=False)
+
+
+def _as_text(table: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Returns predictions with ids and labels as text, those of ``pred`` in the spelling of ``label``."""
+    columns = [name for name in REQUIRED if name in table.columns]
+    if not all(pd.api.types.infer_dtype(table[name]) == "string" for name in columns):
+        texts = {name: column_text(table[name], f"{source}: {{place}}", error_type=RunError) for name in columns}
+        table = table.assign(**{name: pd.Series(text, table.index, object) for name, text in texts.items()})
+    if {"label", "pred"} <= set(columns) and len(table):
+        table = table.assign(pred=match_names(table["label"], table["pred"], source))
+    return table
 
 
 def as_fixes(fixes: FixesLike, reference: ArmRuns) -> pd.DataFrame:
@@ -85,10 +100,8 @@ def match_held_out(fixes: pd.DataFrame, reference: ArmRuns, ignore: Collection[s
     ``attrs["outside"]`` of the result is the number of fixed samples that are not held out.
     """
     held_out = next(iter(reference.predictions.values())).set_index("sample_id")[["label"]]
-    held_out = held_out.assign(path=held_out.index)
-    known = {*held_out.index, *(os.path.splitext(name)[0] for name in held_out.index)}
-    names = fixes["sample_id"].str.split("/").map(lambda parts: {"/".join(parts[i:]) for i in range(len(parts))})
-    found = fixes[[not known.isdisjoint(suffixes) for suffixes in names]]
+    known = IdMatcher(held_out).match(fixes["sample_id"]).ids
+    found = fixes[fixes["sample_id"].isin(known)]
     found.attrs.update(fixes.attrs)
     matched = match_fixes(found, held_out, (*ignore, "unknown_samples", "new_labels", "empty_labels"))
     matched.attrs["outside"] = fixes["sample_id"].nunique() - len(matched)

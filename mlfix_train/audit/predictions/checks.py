@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.audit.scores.label_scores import TOLERANCE
+from mlfix_train.data.matching import name_key, spelled_alike
 from mlfix_train.errors import RunError, format_list
 
 log = logging.getLogger(__name__)
@@ -19,21 +20,13 @@ MIN_ROWS = 10
 """Rows from which on predictions that are never a given label are an error."""
 FEW_RIGHT = 0.1
 """Share of predictions that are the given label below which there is a warning."""
+MOSTLY = 0.6
+"""Share of samples that are predicted as what is usual for their label, from which on the classes are mixed up."""
 RESERVED = ("sample_id", "label", "pred", "loss", "prob", "label_prob", "margin", "split")
 PREFIXES = ("", "prob_", "probability_", "pred_prob_", "pred_probs_", "p_")
 """What names of columns of probabilities may begin with, before the label."""
 Place = Callable[[int], str]
 """Names a row for an error: ``line 3``."""
-
-
-def name_key(name: str) -> str:
-    """Returns a key that is the same for different spellings of a name: `` stop``, ``1.0`` and ``1``, é and é."""
-    text = unicodedata.normalize("NFC", name).strip()
-    try:
-        number = float(text)
-    except ValueError:
-        return text
-    return str(int(number)) if number.is_integer() and abs(number) < 2**53 else text
 
 
 def unify_blanks(labels: pd.Series, source: str) -> pd.Series:
@@ -64,13 +57,9 @@ def match_names(labels: pd.Series, preds: pd.Series, source: str) -> pd.Series:
         RunError: A prediction could be one of two labels, or none of :data:`MIN_ROWS` or more predictions is any of
             the labels.
     """
-    given, predicted = set(labels.unique()), [name for name in preds.unique() if name]
-    unknown = [name for name in predicted if name not in given]
-    if unknown:
-        by_key: dict[str, list[str]] = {}
-        for name in sorted(given):
-            by_key.setdefault(name_key(name), []).append(name)
-        same = {name: by_key.get(name_key(name), []) for name in unknown}
+    given = set(labels.unique())
+    same = spelled_alike((name for name in preds.unique() if name), given)
+    if same:
         for name, candidates in same.items():
             if len(candidates) > 1:
                 problem = (
@@ -92,9 +81,21 @@ def match_names(labels: pd.Series, preds: pd.Series, source: str) -> pd.Series:
         )
     right = float((labels[known.index] == known).mean()) if len(known) else 1.0
     if len(known) >= MIN_ROWS and right < FEW_RIGHT:
-        text = "%s: only %.0f%% of the predictions match the given label: was the model trained on these labels?"
-        log.warning(text, source, 100 * right)
+        text = "%s: only %.0f%% of the predictions match the given label: %s"
+        log.warning(text, source, 100 * right, _why_wrong(labels[known.index], known))
     return preds
+
+
+def _why_wrong(labels: pd.Series, preds: pd.Series) -> str:
+    """Returns the likely reason why nearly all predictions differ from the labels, with the most frequent pair."""
+    pairs = pd.DataFrame({"label": labels, "pred": preds})[labels != preds].value_counts()
+    label, pred = pairs.index[0]
+    pair = f"most often, {pairs.iloc[0]:,} times, {label!r} is predicted as {pred!r}"
+    usual = pairs.reset_index().drop_duplicates("label")  # what is predicted for each label most often
+    consistent = usual["count"].sum() / len(labels) > MOSTLY and usual["pred"].is_unique
+    if not consistent:
+        return f"{pair}; was the model trained on these labels, and are the rows in the order of the samples?"
+    return f"{pair}, and each label as one other: the classes are in another order than where the model was trained"
 
 
 def check_losses(losses: pd.Series, source: str, place: Place) -> np.ndarray:

@@ -20,7 +20,6 @@ from mlfix_train.audit.predictions.checks import (
     check_numbers,
     check_shares,
     match_names,
-    name_key,
     probability_columns,
     unify_blanks,
 )
@@ -32,12 +31,15 @@ from mlfix_train.audit.predictions.table import (
     predictions_table,
 )
 from mlfix_train.audit.scores.label_scores import check_probabilities
-from mlfix_train.data.files.csv_rows import read_rows
+from mlfix_train.data.files.tables import UNNAMED, Table, infer_types, open_table
+from mlfix_train.data.matching import name_key
 from mlfix_train.errors import DataError, RunError, format_list
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".parquet", ".pq", ".csv", ".npy")
+SUFFIXES = (".parquet", ".pq", ".csv", ".tsv", ".txt", ".npy")
+NAMED_ONLY = (".txt", ".npy")
+"""Files that have to be named: a glob would find others of the kind, too."""
 MIN_RIGHT = 0.5
 """Share of labels that must be predicted for columns to be taken in the alphabetical order of the labels."""
 LABEL_FILES = ("labels.npy", "labels.csv")
@@ -46,8 +48,6 @@ PUBLISHED_PHOTO = r"^(?:(?s:.*)/)?([^/]+)-\d+\.[A-Za-z]+$|^"
 """The photo in the names of MLfix's crops, ``<photo>-<n>.jpg``; other samples are a group of their own."""
 Paths = str | Path | Sequence[str | Path]
 """A path, a glob, or several of them."""
-UNNAMED = ("", "Unnamed: 0")
-"""Header of the index column of a CSV that pandas wrote."""
 
 
 def expand_paths(where: Paths) -> dict[str, list[str]]:
@@ -61,7 +61,7 @@ def find_prediction_files(where: Paths) -> list[Path]:
     """Returns the files of predictions that paths or globs name, in order; files of run directories are left out.
 
     A folder with ``predictions.parquet``, as :class:`mlfix_train.audit.callback.AuditCallback` writes it, stands for
-    that file. A matrix (``.npy``) has to be named itself, since a glob would also find labels.
+    that file. A matrix (``.npy``) has to be named itself, since a glob would also find labels; so has ``.txt``.
     """
     files = []
     for pattern, matches in expand_paths(where).items():
@@ -72,7 +72,7 @@ def find_prediction_files(where: Paths) -> list[Path]:
             elif path.is_dir() and not any(path.rglob("run.json")):
                 files += sorted(path.glob("*/predictions.parquet"))
             elif path.is_file() and path.suffix.lower() in SUFFIXES and not (path.parent / "run.json").exists():
-                files += [path] if path.suffix.lower() != ".npy" or matches == [pattern] else []
+                files += [path] if path.suffix.lower() not in NAMED_ONLY or matches == [pattern] else []
     return files
 
 
@@ -108,8 +108,8 @@ def open_predictions(path: str | Path, labels: str | Path | None = None) -> Pred
     - ``pred_probs.npy``, float ``(N, C)``, with ``labels`` beside it, as cleanlab takes them; ``class_names.json`` and,
       for sample ids, ``label_issues.csv`` of ``mlfix export to=cleanlab`` are read if they are there.
 
-    Predictions that are written in another way than labels (``1.0`` and ``1``, blanks) are matched where that is
-    certain.
+    CSV may be of any dialect (see :mod:`mlfix_train.data.files.tables`). Predictions that are written in another way
+    than labels (``1.0`` and ``1``, blanks) are matched where that is certain.
 
     Args:
         path: the file.
@@ -125,32 +125,26 @@ def open_predictions(path: str | Path, labels: str | Path | None = None) -> Pred
         return _open_matrix(path, labels)
     if labels is not None:
         raise RunError(f"labels={labels} is set, but {path} has its own labels", "remove labels=")
-    if path.suffix.lower() == ".csv":
-        table, places, published = _read_csv(path)
-    else:
-        try:
-            table, published = pd.read_parquet(path), False
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path} can't be read: {error}", "use a Parquet or CSV file") from error
-        places = [f"row {number + 1}" for number in range(len(table))]
-    if "label" in table.columns and table["label"].map(lambda value: isinstance(value, str)).all():
+    opened = open_table(path, "predictions", RunError, COLUMNS)
+    published = _name_published(opened)
+    opened.read_decimal_commas(name for name in opened.frame.columns if name not in ("sample_id", "label", "split"))
+    table = opened.frame.copy()
+    for name in table.columns.intersection(list(REQUIRED)):
+        table[name] = pd.Series(opened.text(name, RunError), index=table.index, dtype=object)
+    if "label" in table.columns:
         table["label"] = unify_blanks(table["label"], str(path))
-    given = set(table["label"].dropna().astype(str)) - {""} if "label" in table.columns else set()
-    columns = probability_columns(table, given, str(path), places.__getitem__) if given else None
+    given = set(table["label"]) - {""} if "label" in table.columns else set()
+    columns = probability_columns(table, given, str(path), opened.place) if given else None
     needed = [name for name in REQUIRED if name != "pred" or (columns is None and "label_prob" not in table.columns)]
     missing = [name for name in needed if name not in table.columns]
     if missing:
-        raise RunError(
-            f"{path} lacks the columns {format_list(missing)}; it has {format_list(table.columns, 8)}",
-            _missing_columns_hint(table, given),
-        )
+        raise RunError(f"{path} {opened.lacks(missing)}", _missing_columns_hint(table, given))
     if not len(table):
         raise RunError(f"{path} contains no predictions", "use a file with one row per held-out sample")
     for name in [name for name in REQUIRED if name in table.columns]:
-        empty = np.flatnonzero((table[name].isna() | (table[name].astype(object) == "")).to_numpy(dtype=bool))
+        empty = np.flatnonzero((table[name] == "").to_numpy(dtype=bool))
         if len(empty):
-            raise RunError(f"{path}: {places[empty[0]]} has no {name}", "complete or remove the line")
-        table[name] = table[name].map(lambda value: value if isinstance(value, str) else str(value))
+            raise RunError(f"{path}: {opened.place(int(empty[0]))} has no {name}", "complete or remove the line")
     check_unique(table, path)
     probabilities = None
     if columns is not None:
@@ -159,14 +153,12 @@ def open_predictions(path: str | Path, labels: str | Path | None = None) -> Pred
         extra = table.drop(columns=[*columns.values(), *table.columns.intersection(list(COLUMNS))])
         table = _table_of(table["sample_id"].to_numpy(), names, probabilities, list(columns)).join(extra)
     else:
-        table = _check_columns(table, path, places, published)
+        table = _check_columns(table, opened, published)
     table.attrs["published"] = published
     return PredictionFile(table, probabilities, list(columns or ()))
 
 
 def _missing_columns_hint(table: pd.DataFrame, labels: Collection[str]) -> str:
-    if len(table.columns) == 1 and re.search(r"[;\t]", str(table.columns[0])):
-        return "separate the columns by commas"
     named = [name for name in labels if name in table.columns]
     if named and len(named) < len(labels):
         lacking = format_list(sorted(set(labels) - set(named)), 4)
@@ -177,11 +169,12 @@ def _missing_columns_hint(table: pd.DataFrame, labels: Collection[str]) -> str:
     )
 
 
-def _check_columns(table: pd.DataFrame, path: Path, places: Sequence[str], published: bool) -> pd.DataFrame:
+def _check_columns(table: pd.DataFrame, opened: Table, published: bool) -> pd.DataFrame:
     """Checks ``pred``, ``loss`` and ``label_prob`` of a table, and derives what follows from the others."""
+    path = opened.path
     for name in ("label_prob", "prob"):
         if name in table.columns:
-            table[name] = check_shares(table[name], str(path), places.__getitem__)
+            table[name] = check_shares(table[name], str(path), opened.place)
     if "pred" not in table.columns:
         table["pred"] = np.where(table["label_prob"] >= 0.5, table["label"], "")
         unknown = int((table["pred"] == "").sum())
@@ -196,7 +189,7 @@ def _check_columns(table: pd.DataFrame, path: Path, places: Sequence[str], publi
         if published:
             numbers = pd.to_numeric(losses, errors="coerce")
             losses = (-numbers).where(numbers.notna(), losses)
-        table["loss"] = check_losses(losses, str(path), places.__getitem__)
+        table["loss"] = check_losses(losses, str(path), opened.place)
     elif "label_prob" in table.columns:
         table["loss"] = -np.log(np.maximum(table["label_prob"], SMALLEST_PROBABILITY))
     return table
@@ -264,22 +257,19 @@ def _read_labels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
             if values.dtype.kind == "f" and (values % 1 == 0).all():
                 values = values.astype(np.int64)
             return values.astype(str).astype(object), None
-        table = (
-            pd.read_csv(path, dtype=str, keep_default_na=False)
-            if path.suffix.lower() == ".csv"
-            else pd.read_parquet(path)
-        )
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise RunError(f"labels={path} can't be read: {error}", "use a .npy, CSV or Parquet file") from error
-    if "label" not in table.columns:
-        problem = f"{path} has no column label; it has {format_list(table.columns, 8)}"
-        raise RunError(problem, "use a table with label and, optionally, sample_id")
-    empty = np.flatnonzero((table["label"].isna() | (table["label"].astype(str).str.strip() == "")).to_numpy())
+    table = open_table(path, "labels", RunError, ("sample_id", "label"))
+    if "label" not in table.frame.columns:
+        raise RunError(f"{path} {table.lacks(['label'])}", "use a table with label and, optionally, sample_id")
+    labels = pd.Series(table.text("label", RunError), dtype=object)
+    empty = np.flatnonzero((labels == "").to_numpy(dtype=bool))
     if len(empty):
-        raise RunError(f"{path}: row {empty[0] + 1} has no label", "complete it; labels are one per row of the matrix")
-    ids = table["sample_id"].astype(str).to_numpy(dtype=object) if "sample_id" in table.columns else None
-    table["label"] = unify_blanks(table["label"].astype(str), str(path))
-    return table["label"].astype(str).to_numpy(dtype=object), ids
+        problem = f"{path}: {table.place(int(empty[0]))} has no label"
+        raise RunError(problem, "complete it; labels are one per row of the matrix")
+    has_ids = "sample_id" in table.frame.columns
+    ids = np.array(table.text("sample_id", RunError), dtype=object) if has_ids else None
+    return unify_blanks(labels, str(path)).to_numpy(dtype=object), ids
 
 
 def _class_names(path: Path, labels: np.ndarray, n_classes: int, source: Path) -> list[str]:
@@ -303,34 +293,29 @@ def _class_names(path: Path, labels: np.ndarray, n_classes: int, source: Path) -
     return found
 
 
-def _read_csv(path: Path) -> tuple[pd.DataFrame, list[str], bool]:
-    """Returns the table of a CSV, the place of each row for errors, and whether it is in MLfix's format."""
-    rows = read_rows(path, "predictions", RunError)
-    header = [name.strip() for name in rows[0][1]] if rows else []
-    body = [(line, cells) for line, cells in rows[1:] if cells]
-    for line, cells in body:
-        if len(cells) != len(header):
-            raise RunError(
-                f"{path}: line {line} has {len(cells)} cells, the header {len(header)}: {','.join(cells)[:120]!r}",
-                'put values that contain a comma in double quotes: "a,b.jpg"',
-            )
-    places = [f"line {line}" for line, _ in body]
-    columns = {name: [cells[i] for _, cells in body] for i, name in enumerate(header)}
-    published = bool(header) and header[0] in UNNAMED and "pred" in header and "sample_id" not in header
+def _name_published(opened: Table) -> bool:
+    """Gives a table in MLfix's format our columns, and removes an index that pandas wrote; returns which it was.
+
+    Raises:
+        RunError: A path has no folder that is its label.
+    """
+    frame, path = opened.frame, opened.path
+    if opened.lines is None or not len(frame.columns) or frame.columns[0] != UNNAMED:
+        return False
+    published = "pred" in frame.columns and "sample_id" not in frame.columns
     if published:
-        names = columns.pop(header[0])
+        names = frame[UNNAMED]
         parts = [name.rsplit("/", 2)[-2:] for name in names]
-        bad = [i for i, part in enumerate(parts) if len(part) < 2 or not all(part)]
-        if bad:
+        bad = next((i for i, part in enumerate(parts) if len(part) < 2 or not all(part)), None)
+        if bad is not None:
             raise RunError(
-                f"{path}: {places[bad[0]]} has the path {names[bad[0]]!r}, without a label folder",
+                f"{path}: {opened.place(bad)} has the path {names.iloc[bad]!r}, without a label folder",
                 "paths must be <folder>/<label>/<file>",
             )
-        ids, labels = ["/".join(part) for part in parts], [label for label, _ in parts]
-        columns = {"sample_id": ids, "label": labels, **columns}
-    elif header and header[0] in UNNAMED:
-        columns.pop(header[0])
-    return pd.DataFrame(columns, dtype=object), places, published
+        frame.insert(0, "sample_id", pd.Series(["/".join(part) for part in parts], dtype=object))
+        frame.insert(1, "label", pd.Series([label for label, _ in parts], dtype=object))
+    opened.frame = frame.drop(columns=UNNAMED)
+    return published
 
 
 def read_metadata(path: str | Path) -> pd.DataFrame:
@@ -342,25 +327,21 @@ def read_metadata(path: str | Path) -> pd.DataFrame:
     Raises:
         DataError: The file can't be read, has no ``sample_id``, or has a sample twice.
     """
-    path = Path(path).expanduser()
-    try:
-        if path.suffix.lower() == ".csv":
-            options: dict[str, Any] = {"encoding": "utf-8-sig", "keep_default_na": False, "na_values": [""]}
-            table: pd.DataFrame = pd.read_csv(path, dtype={"sample_id": str}, index_col=False, **options)
-        else:
-            table = pd.read_parquet(path).reset_index()
-    except (OSError, ValueError) as error:
-        raise DataError(f"samples={path} can't be read: {error}", "use a CSV (UTF-8) or Parquet file") from error
-    if "sample_id" not in table.columns:
+    opened = open_table(Path(path).expanduser(), "samples", DataError, ("sample_id",))
+    if "sample_id" not in opened.frame.columns:
         raise DataError(
-            f"samples={path} has no column sample_id; it has {format_list(table.columns, 8)}",
+            f"samples={path} has no column sample_id; it has {format_list(opened.frame.columns, 8)}",
             "write one row per sample, with its sample_id as in the predictions",
         )
-    repeated = table["sample_id"][table["sample_id"].duplicated()]
+    ids = pd.Series(opened.text("sample_id", DataError), name="sample_id", dtype=object)
+    repeated = ids[ids.duplicated()]
     if len(repeated):
         problem = f"samples={path} names {len(repeated):,} sample(s) twice: {format_list(repeated, 3)}"
         raise DataError(problem, "keep one row per sample")
-    return table.set_index("sample_id")
+    opened.frame = opened.frame.drop(columns="sample_id")
+    opened.read_decimal_commas(opened.frame.columns)
+    table = opened.frame if opened.lines is None else infer_types(opened.frame)
+    return table.set_index(pd.Index(ids))
 
 
 def run_names(paths: Sequence[Path]) -> list[str]:

@@ -21,6 +21,7 @@ from mlfix_train.audit.predictions.files import Paths, PredictionFile, find_pred
 from mlfix_train.audit.predictions.held_out import HeldOut, merge_runs
 from mlfix_train.audit.predictions.table import read_predictions
 from mlfix_train.audit.scores.label_scores import check_probabilities
+from mlfix_train.data.matching import IdMatcher
 from mlfix_train.data.pixels.spec import PixelsConfig
 from mlfix_train.data.pixels.store import PixelStore, open_store
 from mlfix_train.data.runs import FINISHED, RunDirectory, find_runs
@@ -317,46 +318,40 @@ def _how_to_name_samples(held: HeldOut) -> str:
 
 
 def match_ids(files: Iterable[PredictionFile], samples: pd.DataFrame) -> None:
-    """Renames the samples of prediction files to those of the sample table, if they match its images unambiguously.
+    """Renames the samples of prediction files to those of the sample table, where that is certain.
 
-    They do if ids are ends of its paths (``a.jpg`` for ``cat/a.jpg``) or reach above its folder, with or without
-    suffix, each for one image only; or if ids are row numbers and the labels are the same in each row.
+    Names are matched as :class:`mlfix_train.data.matching.IdMatcher` does. Row numbers, as of a matrix, are those of
+    the table if the labels are the same in each row.
 
     Args:
         files: their tables are changed.
         samples: sample table.
+
+    Raises:
+        DataError: Two predictions are of one sample.
     """
     tables = [file.table for file in files]
     ids = pd.Index(pd.concat([table["sample_id"] for table in tables]).unique())
     if ids.isin(samples.index).all():
         return
-    names = [str(name) for name in samples.index]
-    by_end: dict[str, set[int]] = {}
-    for row, name in enumerate(names):
-        for end in _path_suffixes(name):
-            by_end.setdefault(end, set()).add(row)
-            by_end.setdefault(os.path.splitext(end)[0], set()).add(row)
-    found: dict[int, str] = {}
-    for name in map(str, ids):
-        rows = next((by_end[end] for end in _path_suffixes(name.replace("\\", "/")) if end in by_end), set())
-        if len(rows) == 1:
-            found.setdefault(next(iter(rows)), name)
-    renamed = {name: names[row] for row, name in found.items()}
+    matched = IdMatcher(samples).match(ids)
+    renamed = matched.ids
     numbered = all(table["sample_id"].tolist() == [str(row) for row in range(len(samples))] for table in tables)
     if len(renamed) < len(ids) and numbered:
         given = samples["label"].to_numpy(dtype=object)
         if all((table["label"].to_numpy(dtype=object) == given).all() for table in tables):
-            renamed = {str(row): name for row, name in enumerate(names)}
-    if len(renamed) == len(ids):
-        log.info("ids of the predictions were matched to the images, such as %s to %s", *next(iter(renamed.items())))
-        for table in tables:
-            table["sample_id"] = table["sample_id"].map(renamed)
-
-
-def _path_suffixes(path: str) -> list[str]:
-    """Returns a path and its suffixes without leading folders, the longest first."""
-    parts = path.removeprefix("./").split("/")
-    return ["/".join(parts[i:]) for i in range(len(parts))]
+            renamed = {str(row): str(name) for row, name in enumerate(samples.index)}
+            log.info("rows of the predictions were matched to the samples, whose labels are in the same order")
+    elif renamed:
+        matched.log("the predictions")
+    for table in tables:
+        names = table["sample_id"].map(lambda name: renamed.get(name, name))
+        repeated = names.duplicated(keep=False)
+        if repeated.any():
+            shown = format_list(table["sample_id"][repeated], 4)
+            problem = f"{int(repeated.sum()):,} predictions are of samples that another is of, too: {shown}"
+            raise DataError(problem, "keep one prediction for each image, called by its sample_id")
+        table["sample_id"] = names
 
 
 def read_run_samples(config: Mapping[str, Any]) -> pd.DataFrame:

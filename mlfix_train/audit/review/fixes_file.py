@@ -56,8 +56,9 @@ class FixesFile:
         if cached is None or cached[0] != revision:
             labels = (store.mark_name(int(store.marks[row])), samples.label(samples.given[row]))
             cells = [samples.ids[row], *labels, *store.authors[row]]
-            # csv leaves a bare carriage return unquoted, and could not read it back.
-            quoting: Any = csv.QUOTE_ALL if any("\r" in str(cell) for cell in cells) else csv.QUOTE_MINIMAL
+            # Blanks count only inside of quotes, and csv could not read an unquoted carriage return back.
+            special = any("\r" in str(cell) or str(cell) != str(cell).strip() for cell in cells)
+            quoting: Any = csv.QUOTE_ALL if special else csv.QUOTE_MINIMAL
             buffer = io.StringIO()
             csv.writer(buffer, lineterminator="\n", quoting=quoting).writerow(cells)
             cached = self._lines[row] = (revision, buffer.getvalue())

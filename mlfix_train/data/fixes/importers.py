@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from mlfix_train.data.files.documents import read_json
+from mlfix_train.data.files.tables import Table
 from mlfix_train.data.samples import INVALID
 from mlfix_train.errors import FixesError, format_list
 
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 FIELDS = ("ground_truth", "label", "classification")
 CHOICES = ("label", "choice", "choices")
 CORRECTED = ("corrected_label", "clean_label", "new_label")
+CLEANLAB_COLUMNS = ("is_label_issue", "corrected_label", "clean_label")
+"""Columns of cleanlab's table that other fixes files don't have."""
 Record = dict[str, Any]
 
 
@@ -141,31 +144,30 @@ def _record(row: int, name: Any, label: Any, path: Path, reviewer: Any = None, t
     return {"row": row, "sample_id": str(name).replace("\\", "/"), "new_label": str(label), **more}
 
 
-def cleanlab_fixes(header: Sequence[str], rows: Sequence[tuple[int, Sequence[str]]], path: Path) -> list[Record]:
-    """Turns rows of cleanlab's table (line numbers and cells) into records of fixes; ``path`` is for errors.
+def cleanlab_fixes(table: Table) -> list[Record]:
+    """Turns cleanlab's table into records of fixes.
 
     Raises:
         FixesError: No column ``sample_id``, or an ``is_label_issue`` that is neither true nor false.
     """
-    if "sample_id" not in header:
+    path, names = table.path, list(table.frame.columns)
+    if "sample_id" not in names:
         hint = "add a column sample_id (cleanlab keeps the order of its input; `mlfix export to=cleanlab` writes it)"
-        raise FixesError(f"{path}: cleanlab's table has no column sample_id, but {format_list(header, 8)}", hint)
-    corrected = next((name for name in CORRECTED if name in header), None)
-    if corrected is None and {"suspicion", "rank"} <= set(header):
+        raise FixesError(f"{path}: cleanlab's table has no column sample_id, but {format_list(names, 8)}", hint)
+    corrected = next((name for name in CORRECTED if name in names), None)
+    if corrected is None and {"suspicion", "rank"} <= set(names):
         hint = "use a fixes file; or `mlfix export to=cleanlab` and, in its CSV, a column corrected_label"
         raise FixesError(f"{path} is a ranking of mlfix audit, which nobody has reviewed", hint)
+    ids, flags = table.text("sample_id", FixesError), table.text("is_label_issue", FixesError)
+    answers = table.text(corrected, FixesError) if corrected else [""] * len(ids)
     records, unreviewed = [], 0
-    for line, cells in rows:
-        if not any(cells):
-            continue
-        row = dict(zip(header, cells, strict=False))
-        flag = row.get("is_label_issue", "").strip().lower()
+    for row, (name, flag, answer) in enumerate(zip(ids, map(str.lower, flags), answers, strict=True)):
         if flag not in ("true", "false", "1", "0", "1.0", "0.0"):
-            raise FixesError(f"{path}: line {line} has is_label_issue={flag!r}", "use True or False")
-        answer = row.get(corrected, "") if corrected else ""
+            raise FixesError(f"{path}: {table.place(row)} has is_label_issue={flag!r}", "use True or False")
         if answer or (not corrected and flag in ("true", "1", "1.0")):
             unreviewed += not answer
-            records.append(_record(line, row["sample_id"], answer or INVALID, path, "" if answer else "cleanlab"))
+            line = row + 1 if table.lines is None else table.lines[row]
+            records.append(_record(line, name, answer or INVALID, path, "" if answer else "cleanlab"))
     if unreviewed:
         log.warning("%s: %d label issues are treated as invalid; no person has reviewed them", path, unreviewed)
     return records

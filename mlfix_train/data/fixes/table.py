@@ -1,8 +1,9 @@
 """The fixes file: what a reviewer decided; read, checked against the samples, applied and written.
 
-A fixes file is a CSV with the columns ``sample_id,new_label[,old_label,reviewer,time,note]``. ``new_label`` is a label
-or ``invalid`` (exclude the sample). MLfix's own file is read as well: its first column has no name and holds paths that
-begin with the folder of the images. :mod:`mlfix_train.data.fixes.importers` reads other tools' files.
+A fixes file is a CSV (or Parquet) file with the columns ``sample_id,new_label[,old_label,reviewer,time,note]``.
+``new_label`` is a label or ``invalid`` (exclude the sample). MLfix's own file is read as well: its first column has no
+name and holds paths that begin with the folder of the images. :mod:`mlfix_train.data.fixes.importers` reads other
+tools' files, and :mod:`mlfix_train.data.matching` finds samples that are called by another path.
 """
 
 import csv
@@ -16,8 +17,9 @@ from typing import Any
 import pandas as pd
 
 from mlfix_train.data.files.atomic import atomic_path
-from mlfix_train.data.files.csv_rows import read_rows
-from mlfix_train.data.fixes.importers import cleanlab_fixes, read_json_fixes
+from mlfix_train.data.files.tables import UNNAMED, open_table
+from mlfix_train.data.fixes.importers import CLEANLAB_COLUMNS, cleanlab_fixes, read_json_fixes
+from mlfix_train.data.matching import IdMatcher, spelled_alike
 from mlfix_train.data.samples import INVALID, label_list
 from mlfix_train.errors import FixesError, did_you_mean, format_list, nearest
 
@@ -29,7 +31,7 @@ IGNORABLE = ("unknown_samples", "new_labels", "stale", "conflicts", "empty_label
 
 
 def read_fixes(path: str | Path) -> pd.DataFrame:
-    """Reads a fixes file: a CSV, or a JSON file of another tool.
+    """Reads a fixes file: a CSV or Parquet file, or a JSON file of another tool.
 
     Returns:
         A DataFrame of strings with :data:`COLUMNS` (empty where the file has no value) and ``row``, the line in the
@@ -37,38 +39,34 @@ def read_fixes(path: str | Path) -> pd.DataFrame:
         tool's; ``attrs["path"]`` is the path.
 
     Raises:
-        FixesError: The file is missing, not UTF-8, or lacks a column; a row has no id or no new label.
+        FixesError: The file is missing or can't be read, or lacks a column; a row has no id or no new label.
     """
     path = Path(path).expanduser()
     if path.suffix.lower() == ".json":
         return _to_frame(read_json_fixes(path), path, foreign=True)
-    rows = read_rows(path, "fixes.path", FixesError)
-    if not rows or not any(cell.strip() for cell in rows[0][1]):
+    table = open_table(path, "fixes.path", FixesError, (*COLUMNS, *CLEANLAB_COLUMNS))
+    names = list(table.frame.columns)
+    if not names:
         raise FixesError(f"{path} is empty", "a fixes file begins with the line sample_id,new_label")
-    header = [cell.strip() for cell in rows[0][1]]
-    published = header[0] in ("", "Unnamed: 0") and "new_label" in header
+    published = names[0] == UNNAMED and "new_label" in names and "sample_id" not in names
     if published:
-        header[0] = "sample_id"
-    if "is_label_issue" in header:
-        return _to_frame(cleanlab_fixes(header, rows[1:], path), path, foreign=True)
-    missing = [name for name in ("sample_id", "new_label") if name not in header]
+        table.frame = table.frame.rename(columns={UNNAMED: "sample_id"})
+    if "is_label_issue" in names:
+        return _to_frame(cleanlab_fixes(table), path, foreign=True)
+    missing = [name for name in ("sample_id", "new_label") if name not in table.frame.columns]
     if missing:
-        problem = f"{path}: the header {','.join(header)!r} lacks {format_list(missing)}"
+        header = table.first_line or ",".join(names)
+        problem = f"{path}: the header {header!r} lacks {format_list(missing)}"
         hint = "name the columns sample_id,new_label (optionally also old_label,reviewer,time,note)"
         raise FixesError(problem, hint)
-    records = []
-    for line, cells in rows[1:]:
-        if not any(cells):
-            continue
-        text = repr(",".join(cells))
-        if len(cells) > len(header):
-            problem = f"{path}: line {line} has {len(cells)} cells, the header {len(header)}: {text}"
-            raise FixesError(problem, 'put names that contain a comma in double quotes: "a,b.jpg",invalid')
-        record = dict(zip(header, cells, strict=False))
-        for name in ("sample_id", "new_label"):
-            if not record.get(name):
-                raise FixesError(f"{path}: line {line} has no {name}: {text}", "complete or remove the line")
-        records.append({"row": line, **record})
+    cells = {name: table.text(name, FixesError) for name in COLUMNS if name in table.frame.columns}
+    for name in ("sample_id", "new_label"):
+        if "" in cells[name]:
+            row = cells[name].index("")
+            text = ",".join(map(str, table.frame.iloc[row]))
+            raise FixesError(f"{path}: {table.place(row)} has no {name}: {text!r}", "complete or remove the line")
+    numbers = table.lines if table.lines is not None else range(1, len(table.frame) + 1)
+    records = [{"row": row, **dict(zip(cells, values, strict=True))} for row, *values in zip(numbers, *cells.values())]
     return _to_frame(records, path, published=published)
 
 
@@ -98,7 +96,7 @@ def match_fixes(fixes: pd.DataFrame, table: pd.DataFrame, ignore: Collection[str
     for name in ignore:
         if name not in IGNORABLE:
             raise FixesError(f"fixes.ignore={name} is not known", did_you_mean(name, IGNORABLE))
-    fixes = _match_samples(fixes, table, source, ignore)
+    fixes = _match_labels(_match_samples(fixes, table, source, ignore), [*label_list(table), INVALID], source)
     fixes = fixes.assign(given_label=table["label"].reindex(fixes["sample_id"]).to_numpy())
     if fixes.attrs.get("foreign"):
         fixes = fixes[fixes["new_label"] != fixes["given_label"]]  # reviewed, and left as it was
@@ -113,43 +111,43 @@ def match_fixes(fixes: pd.DataFrame, table: pd.DataFrame, ignore: Collection[str
 
 
 def _match_samples(fixes: pd.DataFrame, table: pd.DataFrame, source: str, ignore: Collection[str]) -> pd.DataFrame:
-    """Resolves the names of other tools' files to sample ids, and leaves out unknown ones if they are ignored."""
-    known = table.index
-    if fixes.attrs.get("foreign"):
-        fixes = fixes.assign(sample_id=_resolve_paths(fixes["sample_id"], table))
-    if fixes.attrs.get("published_format") or fixes.attrs.get("foreign"):
-        fixes = fixes.assign(sample_id=[_strip_folders(name, known) for name in fixes["sample_id"]])
-    is_known = fixes["sample_id"].isin(known)
+    """Resolves names of samples to ids where that is certain, and leaves out unknown ones if they are ignored."""
+    matched = IdMatcher(table).match(fixes["sample_id"])
+    matched.log(source)
+    names = fixes["sample_id"]
+    fixes = fixes.assign(sample_id=[matched.ids.get(name, name) for name in names])
+    is_known = fixes["sample_id"].isin(table.index)
     unknown = fixes[~is_known]
     if len(unknown) and "unknown_samples" not in ignore:
         problem = f"{source}: {len(unknown):,} of {len(fixes):,} lines name a sample that isn't in the data"
         hint = "Use the data that the fixes were made for, or fixes.ignore=[unknown_samples] to leave these lines out"
-        closest = nearest(unknown.iloc[0]["sample_id"], known[:20_000])
+        first = unknown.iloc[0]["sample_id"]
+        reason = matched.ambiguous.get(first)
+        if reason:
+            problem = f"{source}: {len(unknown):,} of {len(fixes):,} lines name no sample for certain"
+            raise FixesError(problem, f"For {first!r}, {reason}: use the whole sample_id. {hint}", _lines(unknown))
+        closest = nearest(first, table.index[:20_000])
         raise FixesError(problem, f"did you mean {closest[0]!r}? {hint}" if closest else hint, _lines(unknown))
     if len(unknown):
         log.warning("%s: %d lines name samples that aren't in the data and are left out", source, len(unknown))
     return fixes[is_known]
 
 
-def _resolve_paths(names: pd.Series, table: pd.DataFrame) -> list[str]:
-    """Resolves names that are image files, or ids without their suffix, to ids; others stay."""
-    known = set(table.index)
-    by_path = {Path(path).as_posix(): name for name, path in table["path"].items()}
-    stems: dict[str, Any] = {}
-    for name in table.index:
-        stem = name.rpartition(".")[0] or name
-        stems[stem] = None if stem in stems else name  # two files with one stem are ambiguous
-    return [str(name if name in known else by_path.get(name) or stems.get(name) or name) for name in names]
+def _match_labels(fixes: pd.DataFrame, labels: list[str], source: str) -> pd.DataFrame:
+    """Returns fixes with their labels in the spelling of the data, if only blanks, ``1`` and ``1.0``, or Unicode differ.
 
-
-def _strip_folders(name: str, known: pd.Index) -> str:
-    """Removes leading folders from ``name`` until it is a known id; returns it unchanged if it never is."""
-    candidate = name
-    while candidate not in known:
-        _, slash, candidate = candidate.partition("/")
-        if not slash:
-            return name
-    return candidate
+    A label that could be any of several stays as it is.
+    """
+    renamed: dict[str, str] = {}
+    for column in ("new_label", "old_label"):
+        alike = spelled_alike(fixes[column].unique(), labels)
+        renamed |= {name: found[0] for name, found in alike.items() if name and len(found) == 1}
+    if not renamed:
+        return fixes
+    pairs = format_list((f"{name!r} is {label!r}" for name, label in renamed.items()), 3)
+    log.info("%s: labels are spelled differently than in the data and were matched: %s", source, pairs)
+    changed = {name: fixes[name].map(lambda label: renamed.get(label, label)) for name in ("new_label", "old_label")}
+    return fixes.assign(**changed)
 
 
 def _check_labels(fixes: pd.DataFrame, labels: list[str], source: str, ignore: Collection[str]) -> None:
@@ -198,8 +196,8 @@ def write_fixes(fixes: pd.DataFrame, path: str | Path) -> Path:
         fixes = fixes.reset_index()
     frame = fixes.reindex(columns=list(COLUMNS)).astype(object)
     frame = frame.where(frame.notna(), "").astype(str)
-    # The csv module leaves a bare carriage return unquoted, and could not read it back.
-    quote_all = any("\r" in cell for cell in frame.to_numpy().ravel())
+    # Blanks count only inside of quotes, and the csv module could not read an unquoted carriage return back.
+    quote_all = any("\r" in cell or cell != cell.strip() for cell in frame.to_numpy().ravel())
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         file.write(",".join(COLUMNS) + "\n")
         writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL)

@@ -4,7 +4,6 @@ Source: Stallkamp et al., "Man vs. computer: Benchmarking machine learning algor
 Neural Networks 32 (2012), and the README files of the archives.
 """
 
-import csv
 import os
 import posixpath
 import re
@@ -14,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from mlfix_train.data.files.tables import open_table
 from mlfix_train.data.files.walk import FileList, find_images
 from mlfix_train.data.readers.files import check_root
 from mlfix_train.data.samples import make_table
@@ -123,9 +123,7 @@ def _read_csv(path: Path) -> dict[str, dict[str, str]]:
     """Returns file name to row; empty if the file does not exist."""
     if not path.is_file():
         return {}
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter=";"))
-    if rows and "Filename" not in rows[0]:
-        problem = f"{path}: no column Filename; it has {', '.join(map(str, rows[0]))}"
-        raise DataError(problem, "its cells must be separated by semicolons, as in the original files")
-    return {str(row["Filename"]): row for row in rows}
+    table = open_table(path, "GTSRB's table", DataError, ("Filename", *METADATA, "ClassId"))
+    if "Filename" not in table.frame.columns:
+        raise DataError(f"{path} {table.lacks(['Filename'])}", "use the original file")
+    return {row["Filename"]: row for row in table.frame.to_dict("records")}

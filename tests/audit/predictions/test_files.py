@@ -98,10 +98,25 @@ def test_a_csv_with_our_columns(written) -> None:
     assert table.attrs["published"] is False
 
 
-@pytest.mark.parametrize("label", ["NA", "null", "nan", "None", "True", "1e5", " x ", "<b>&", "停"])
+@pytest.mark.parametrize("label", ["NA", "null", "nan", "None", "True", "1e5", '" x "', "<b>&", "停"])
 def test_labels_stay_what_they_are(label: str, written) -> None:
     table = read_predictions_file(written(f"sample_id,label,pred\n1,{label},{label}\n"))
-    assert table.iloc[0].tolist() == ["1", label, label]
+    assert table.iloc[0].tolist() == ["1", label.strip('"'), label.strip('"')]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_what_spreadsheets_write(encoding: str, written) -> None:
+    text = "sep=;\r\nSample_ID;label;pred;loss;\r\na;stop; stop;0,5;\r\nb;1;1,0;1,25;\r\n"
+    table = read_predictions_file(written(text.encode(encoding)))
+    assert table[["sample_id", "label", "loss"]].to_numpy().tolist() == [["a", "stop", 0.5], ["b", "1", 1.25]]
+    assert table["pred"].tolist()[0] == "stop"
+
+
+def test_ids_and_labels_that_pandas_made_floats(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"sample_id": [1.0, 2.0], "label": [3, 4], "pred": [4.0, 4.0], "loss": [2.0, 0.1]})
+    frame.to_parquet(tmp_path / "p.parquet")
+    table = read_predictions_file(tmp_path / "p.parquet")
+    assert table[["sample_id", "label", "pred"]].to_numpy().tolist() == [["1", "3", "4"], ["2", "4", "4"]]
 
 
 def test_capitals_and_line_ends_of_windows(written) -> None:
@@ -127,12 +142,13 @@ HEAD = "sample_id,label,pred,loss\n1,a,b,0.5\n"
     ("content", "problem", "hint"),
     [
         ("sample_id,pred\n1,a\n", "lacks the columns label; it has sample_id, pred", "sample_id, label and one of"),
-        ("a;b\n1;2\n", "lacks the columns sample_id, label, pred; it has a;b", "separate the columns by commas"),
+        ("a;b\n1;2\n", "lacks the columns sample_id, label, pred; it has a, b", "sample_id, label and one of"),
+        ("cat/1.jpg,cat,dog\n", "its first line seems to be data", "sample_id, label and one of"),
         (",label,sample\nx/y/1.jpg,a,b\n", "lacks the columns sample_id, pred", "MLfix's own: paths, pred, loss"),
         (HEAD + "2,,b,1\n", "line 3 has no label", "complete or remove"),
         (HEAD + "2,a,,1\n", "line 3 has no pred", "complete or remove"),
         (HEAD + ",a,b,1\n", "line 3 has no sample_id", "complete or remove"),
-        (HEAD + "2,a\n", "line 3 has 2 cells, the header 4", "double quotes"),
+        (HEAD + "2,a\n", "line 3 has no pred", "complete or remove"),
         (",pred,loss\nv/a/1.jpg,,-1\n", "line 2 has no pred", "complete or remove"),
         (HEAD + "2,a,b,1\n1,a,b,1\n2,b,b,2\n", "names 2 sample(s) twice: 1, 2", "one row per sample"),
         (",pred,loss\nx/a/1.jpg,a,-1\ny/a/1.jpg,a,-1\n", "names 1 sample(s) twice: a/1.jpg", "one row per sample"),
@@ -145,7 +161,6 @@ HEAD = "sample_id,label,pred,loss\n1,a,b,0.5\n"
         ("\n\n", "lacks the columns sample_id, label, pred", "predictions have the columns"),
         ("sample_id,label,pred\n", "contains no predictions", "one row per held-out sample"),
         ("sample_id,label,pred\n1,é,b\n".encode("latin-1"), "line 2 is not UTF-8", "UTF-8"),
-        ("sample_id,label,pred\n1,a,b\n".encode("utf-16"), "line 1 is UTF-16", "UTF-8"),
     ],
 )
 def test_errors_name_the_file_the_problem_and_a_hint(content: str | bytes, problem: str, hint: str, written) -> None:
@@ -230,7 +245,7 @@ def test_an_index_that_pandas_wrote_is_no_path(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [("sample_id,label,pred\na,x,y,\nb,x,y,\n", "line 2"), ("sample_id,label,pred\na,x,y\n\nb,,y\n", "line 4")],
+    [("sample_id,label,pred\na,x,y,z\nb,x,y,z\n", "line 2"), ("sample_id,label,pred\na,x,y\n\nb,,y\n", "line 4")],
 )
 def test_lines_of_a_csv_are_counted_as_an_editor_does(text: str, problem: str, tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text(text)
@@ -354,7 +369,7 @@ def test_folders_of_the_callback_and_globs(tmp_path: Path) -> None:
 def test_labels_that_differ_by_blanks_are_one(written, caplog: pytest.LogCaptureFixture) -> None:
     rows = "".join(f"{i},cat,0.9,0.1\n" for i in range(5))
     found = open_predictions(
-        written("sample_id,label,cat,dog\n" + rows + "x, cat,0.8,0.2\ny,dog ,0.3,0.7\nz,dog,0.1,0.9\n")
+        written("sample_id,label,cat,dog\n" + rows + 'x," cat",0.8,0.2\ny,"dog ",0.3,0.7\nz,dog,0.1,0.9\n')
     )
     assert found.table["label"].tolist() == ["cat"] * 6 + ["dog"] * 2
     assert "differ by blanks" in caplog.text

@@ -55,8 +55,10 @@ def test_test_images_are_taken_in_where_they_are(tmp_path: Path) -> None:
     (tmp_path / "GT-final_test.csv").write_text(HEAD + "00000.ppm;30;30;5;6;25;15;77\n")
     with pytest.raises(DataError, match=r"00000\.ppm has the ClassId '77'"):
         read_gtsrb(tmp_path)
-    (tmp_path / "GT-final_test.csv").write_text(HEAD.replace(";", ",") + "a,1,1,1,1,1,1,1\n")
-    with pytest.raises(DataError, match="separated by semicolons"):
+    (tmp_path / "GT-final_test.csv").write_text(HEAD.replace(";", ",") + "00000.ppm,30,30,5,6,25,15,14\n")
+    assert read_gtsrb(tmp_path).loc["GTSRB/Final_Test/Images/00000.ppm", "label"] == "stop", "saved again with commas"
+    (tmp_path / "GT-final_test.csv").write_text("name;ClassId\na;1\n")
+    with pytest.raises(DataError, match="lacks the columns Filename; it has name, ClassId"):
         read_gtsrb(tmp_path)
 
 

@@ -1,0 +1,346 @@
+"""Opens the tables that people give: CSV as spreadsheets, pandas and editors write it, and Parquet.
+
+What is certain is read: cells separated by commas, semicolons, tabs or bars, Excel's first line ``sep=;``, byte order
+marks, UTF-16 with one, blanks around cells and names, empty lines, separators at the end of lines, decimal commas. What
+is assumed is logged, and what can't be known is an error. Cells stay text as they are written (``007``, ``NA``,
+``1.10``); blanks count only inside of quotes.
+"""
+
+import codecs
+import csv
+import io
+import logging
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlfix_train.errors import MlfixError, format_list
+
+log = logging.getLogger(__name__)
+
+PARQUET = (".parquet", ".pq")
+SEPARATORS = (",", ";", "\t", "|")
+UNNAMED = "Unnamed: 0"
+"""Name that pandas gives a first column without one, usually the index of a DataFrame."""
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+"""Byte order marks and the encoding that they stand for."""
+OTHER_FILES = (
+    (b"pk\x03\x04", "an Excel workbook or a ZIP archive"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
+    (b"\x1f\x8b", "compressed with gzip"),
+    (b"<!doctype html", "a web page"),
+    (b"<html", "a web page"),
+)
+"""How files that are no CSV begin, in lower case."""
+DECIMAL_COMMA = r"[+-]?\d*,?\d+(?:[eE][+-]?\d+)?"
+ZERO_FIRST = r"[+-]?0\d+"
+SAVE_AGAIN = "save it again as CSV UTF-8"
+
+
+@dataclass
+class Table:
+    """An opened table.
+
+    Attributes:
+        path: The file.
+        frame: Its columns, all text: of a CSV the cells, empty where the file has none; of Parquet the values.
+        lines: The line of each row in a CSV, as editors count; ``None`` for Parquet.
+        separator: What separates the cells of a CSV.
+        first_line: The header as it is written.
+    """
+
+    path: Path
+    frame: pd.DataFrame
+    lines: list[int] | None = None
+    separator: str = ""
+    first_line: str = ""
+
+    def place(self, row: int) -> str:
+        """Returns what errors call a row: ``line 7`` of a CSV, ``row 7`` of a Parquet file."""
+        return f"row {row + 1}" if self.lines is None else f"line {self.lines[row]}"
+
+    def text(self, name: str, error_type: type[MlfixError]) -> list[str]:
+        """Returns a column as text, missing values as empty; whole numbers that are floats as ``1``, not ``1.0``.
+
+        Raises:
+            MlfixError: Of ``error_type``: a value is a list, as in data with several labels per sample.
+        """
+        return column_text(self.frame[name], f"{self.path}: {{place}}", self.place, error_type)
+
+    def read_decimal_commas(self, names: Iterable[str]) -> None:
+        """Turns decimal commas of the columns ``names`` into points, unless commas separate the cells."""
+        if self.separator in ("", ","):
+            return
+        changed = []
+        for name in names:
+            cells = self.frame[name]
+            filled = cells[cells != ""]
+            if len(filled) and filled.str.contains(",").any() and filled.str.fullmatch(DECIMAL_COMMA).all():
+                self.frame[name] = cells.str.replace(",", ".", regex=False).astype(object)
+                changed.append(name)
+        if changed:
+            log.info("%s: commas are read as decimal points in %s", self.path, format_list(changed, 4))
+
+    def lacks(self, names: Sequence[str]) -> str:
+        """Returns what errors say of missing columns: which, what there is, and whether the header is missing."""
+        text = f"lacks the columns {format_list(names)}; it has {format_list(self.frame.columns, 8) or 'none'}"
+        has_data_first = re.search(r"\.(jpe?g|png|ppm|bmp|webp|tiff?|gif)\b|^\W*\d+\W", self.first_line.lower())
+        return f"{text}: its first line seems to be data, not names of columns" if has_data_first else text
+
+
+def open_table(path: Path, key: str, error_type: type[MlfixError], known: Sequence[str] = ()) -> Table:
+    """Opens a CSV or Parquet file.
+
+    Args:
+        path: The file; what it is, is told by its content.
+        key: What errors call the file, such as ``fixes.path``.
+        error_type: Type of the errors.
+        known: Names of the columns that the reader knows; they are found in other cases and with blanks, too.
+
+    Raises:
+        MlfixError: Of ``error_type``: the file can't be read, has another encoding, a line with more cells than the
+            header, a quote that is never closed, or one of the known columns twice.
+    """
+    try:
+        if not path.is_file() and path.suffix.lower() in PARQUET:
+            raise FileNotFoundError(2, "No such file or directory")  # pandas would read a folder of files
+        with open(path, "rb") as file:
+            is_parquet = file.read(4) == b"PAR1" or path.suffix.lower() in PARQUET
+        table = _read_parquet(path) if is_parquet else _read_csv(path, error_type, known)
+    except OSError as error:
+        raise error_type(f"{key}={path} can't be read: {error.strerror or error}", "use a CSV file") from error
+    except ValueError as error:
+        raise error_type(f"{key}={path} can't be read: {error}", "use a Parquet or CSV file") from error
+    _name_columns(table, known, error_type)
+    return table
+
+
+def _read_parquet(path: Path) -> Table:
+    frame = pd.read_parquet(path)
+    if not isinstance(frame.index, pd.RangeIndex) or frame.index.name:
+        names = [name if name is not None else UNNAMED for name in frame.index.names]
+        frame = frame.reset_index(names=names)
+    frame.columns = [str(name) for name in frame.columns]
+    return Table(path, frame)
+
+
+def _read_csv(path: Path, error_type: type[MlfixError], known: Sequence[str]) -> Table:
+    text = _decode(path, error_type)
+    offset, separator = 0, ""
+    named = re.match(r"[ \t]*\"?sep=(.)\"?[ \t]*(?:\r\n|\r|\n|$)", text, re.IGNORECASE)
+    if named:
+        offset, separator, text = 1, named[1], text[named.end() :]
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    separator = separator or _find_separator(first, known, path)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    try:
+        rows = [(reader.line_num + offset, row) for row in reader]
+    except csv.Error as error:
+        raise error_type(f"{path}: line {reader.line_num + offset}: {error}", "correct the line") from error
+    if text.count('"') % 2 and len(rows) > 1 and any("\n" in cell or "\r" in cell for cell in rows[-1][1]):
+        start = rows[-2][0] + 1
+        raise error_type(f"{path}: line {start} opens a quote that is never closed", 'double it: ""')
+    rows = _strip_blanks(rows, text, separator)
+    rows = [(line, cells) for line, cells in rows if any(cells)]
+    if not rows:
+        return Table(path, pd.DataFrame(), [], separator)
+    header = rows[0][1]
+    width = max(i for i, name in enumerate(header, start=1) if name)
+    if any(any(cells[width : len(header)]) for _, cells in rows[1:]):
+        width = len(header)
+    body = [_fit(cells, width, line, path, separator, error_type) for line, cells in rows[1:]]
+    short = [line for line, cells in rows[1:] if len(cells) < width]
+    if short:
+        message = "%s: %s line(s) have fewer cells than the header, which are taken as empty: line %s"
+        log.info(message, path, f"{len(short):,}", format_list(short, 3))
+    columns = zip(*body, strict=True) if body else [()] * width
+    names = [name or f"Unnamed: {i}" for i, name in enumerate(header[:width])]
+    _check_names(names, known, path, error_type)
+    frame = pd.DataFrame({i: pd.Series(cells, dtype=object) for i, cells in enumerate(columns)})
+    frame.columns = names
+    return Table(path, frame, [line for line, _ in rows[1:]], separator, first)
+
+
+def _decode(path: Path, error_type: type[MlfixError]) -> str:
+    """Returns the text of a CSV file.
+
+    Its encoding is UTF-8, or that of its byte order mark.
+    """
+    raw = path.read_bytes()
+    for start, kind in OTHER_FILES:
+        if raw[: len(start)].lower() == start:
+            raise error_type(f"{path} is {kind}, not a CSV file", SAVE_AGAIN)
+    if path.suffix.lower() in (".json", ".jsonl") or re.match(rb"\s*(\{|\[\s*\{)", raw):
+        raise error_type(f"{path} is JSON, not a CSV file", "write it as CSV or Parquet: pandas.DataFrame(...).to_csv")
+    encoding = next((name for mark, name in MARKS if raw.startswith(mark)), "utf-8")
+    try:
+        text = raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        byte = f"byte 0x{error.object[error.start] if error.start < len(error.object) else 0:02x}"
+        problem = f"{path}: line {line} is not {encoding.upper().removesuffix('-SIG')} ({byte})"
+        around = error.object[max(error.start - 12, 0) : error.start + 13]
+        word = re.search(r"\w*[^\x00-\x7f]\w*", around.decode("cp1252", "replace"))
+        guess = f"; in Windows-1252 it would be {word[0]!r}" if word and encoding == "utf-8" else ""
+        raise error_type(problem + guess, f"{SAVE_AGAIN} (or: iconv -f WINDOWS-1252 -t UTF-8)") from error
+    if "\x00" in text:
+        problem = f"{path} contains NUL characters: it is not a CSV file, or UTF-16 without a byte order mark"
+        raise error_type(problem, SAVE_AGAIN)
+    if encoding not in ("utf-8", "utf-8-sig"):
+        log.info("%s is %s", path, encoding.upper())
+    return text
+
+
+def _simple(name: str) -> str:
+    """Returns a key that is the same for ``Sample ID`` and ``sample_id``."""
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
+
+
+def _find_separator(header: str, known: Sequence[str], path: Path) -> str:
+    """Returns the separator that finds the most known names in the header, else the most names."""
+    wanted = {_simple(name) for name in known}
+    best, most = ",", (-1, -1)
+    for sign in SEPARATORS:
+        names = next(csv.reader([header], delimiter=sign, skipinitialspace=True), [])
+        found = (sum(_simple(name) in wanted for name in names), len(names))
+        if found > most:
+            best, most = sign, found
+    if best != "," and path.suffix.lower() not in (".tsv", ".tab"):
+        log.info("%s: its cells are separated by %r", path, best)
+    return best
+
+
+def _strip_blanks(rows: list[tuple[int, list[str]]], text: str, separator: str) -> list[tuple[int, list[str]]]:
+    """Removes blanks around cells, unless they are inside of quotes."""
+    edge = "".join(map(re.escape, (separator, "\r", "\n", '"')))
+    if not re.search(rf"[^\S\r\n](?:[{edge}]|\Z)|(?:\A|[{edge}])[^\S\r\n]", text):
+        return rows
+    quoted = (found.replace('""', '"') for found in re.findall(r'"((?:[^"]|"")*)"', text))
+    kept = {cell for cell in quoted if cell != cell.strip()}
+    return [(line, [cell if cell in kept else cell.strip() for cell in cells]) for line, cells in rows]
+
+
+def _fit(
+    cells: list[str], width: int, line: int, path: Path, separator: str, error_type: type[MlfixError]
+) -> list[str]:
+    """Returns as many cells as the header has; empty ones beyond it don't count."""
+    if len(cells) > width and any(cells[width:]):
+        problem = f"{path}: line {line} has {len(cells)} cells, the header {width}: {separator.join(cells)[:120]!r}"
+        sign = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}.get(separator, repr(separator))
+        example = f'"a{separator}b.jpg"'
+        raise error_type(problem, f"put values that contain a {sign} in double quotes: {example}")
+    return cells[:width] if len(cells) >= width else cells + [""] * (width - len(cells))
+
+
+def _check_names(names: list[str], known: Sequence[str], path: Path, error_type: type[MlfixError]) -> None:
+    """Checks that no known column is there twice, and numbers others, as pandas does."""
+    counts = Counter(names)
+    repeated = [name for name, count in counts.items() if count > 1]
+    if not repeated:
+        return
+    for name in repeated:
+        if name in known:
+            columns = format_list([i for i, other in enumerate(names, start=1) if other == name])
+            raise error_type(f"{path} has {counts[name]} columns called {name!r} ({columns})", "rename all but one")
+    log.info("%s has several columns called %s; they are numbered", path, format_list(repeated, 4))
+    seen = Counter[str]()
+    for i, name in enumerate(names):
+        names[i] = f"{name}.{seen[name]}" if seen[name] else name
+        seen[name] += 1
+
+
+def _name_columns(table: Table, known: Sequence[str], error_type: type[MlfixError]) -> None:
+    """Gives known columns their name if it is written in another way, and Parquet's unnamed index that of the ids."""
+    frame = table.frame
+    renamed: dict[str, str] = {}
+    for name in known:
+        same = [other for other in frame.columns if other != name and _simple(other) == _simple(name)]
+        if name in frame.columns or not same:
+            continue
+        if len(same) > 1:
+            problem = f"{table.path}: the column {name!r} may be any of {format_list(map(repr, same))}"
+            raise error_type(problem, f"call one of them {name}")
+        if same[0] not in known:
+            renamed[same[0]] = name
+    if table.lines is None and UNNAMED in frame.columns and "sample_id" in known and "sample_id" not in frame.columns:
+        renamed[UNNAMED] = "sample_id"
+    if renamed:
+        pairs = format_list((f"{old!r} as {new!r}" for old, new in renamed.items()), 4)
+        log.info("%s: columns are read %s", table.path, pairs)
+        table.frame = frame.rename(columns=renamed)
+
+
+def column_text(
+    values: pd.Series, source: str, place: Any = lambda row: f"row {row + 1}", error_type: type[MlfixError] = MlfixError
+) -> list[str]:
+    """Returns values as text, missing ones as empty; whole numbers that are floats as ``1``, bytes as their text.
+
+    Args:
+        values: Of any type.
+        source: What errors call a value; ``{place}`` in it is the row.
+        place: Names a row, by its number from 0.
+        error_type: Type of the errors.
+
+    Raises:
+        MlfixError: Of ``error_type``: a value is a list.
+    """
+    if pd.api.types.is_integer_dtype(values.dtype) and not values.hasnans:
+        return [str(value) for value in values.tolist()]
+    items = values.tolist()
+    if all(type(value) is str for value in items):
+        return items
+    for row, value in enumerate(items):
+        if isinstance(value, (list, tuple, set, dict, np.ndarray)):
+            where = source.format(place=place(row))
+            shown = list(value) if not isinstance(value, dict) else value
+            problem = f"{where} has the {values.name} {str(shown)[:80]}, which is not text"
+            raise error_type(problem, "give each sample one text; data with several labels per sample is not supported")
+    numbers = [value for value in items if isinstance(value, float) and value == value]
+    whole = all(value.is_integer() for value in numbers)
+    return [_cell_text(value, whole) for value in items]
+
+
+def _cell_text(value: Any, whole: bool) -> str:
+    if isinstance(value, str):
+        return value
+    if pd.isna(value):
+        return ""
+    if isinstance(value, float) and whole and abs(value) < 2**53:
+        return str(int(value))
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def infer_types(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns a table of text with numbers and booleans for columns of nothing else, and empty cells as missing.
+
+    Numbers with a leading zero, such as ``007``, are names and stay text.
+    """
+    return pd.DataFrame({name: _infer(frame[name]) for name in frame.columns}, index=frame.index)
+
+
+def _infer(cells: pd.Series) -> pd.Series:
+    filled = cells[cells != ""]
+    if not len(filled):
+        return pd.Series(np.nan, index=cells.index)
+    numbers = pd.to_numeric(cells.where(cells != "", None), errors="coerce")
+    if numbers.notna().sum() == len(filled) and not filled.str.fullmatch(ZERO_FIRST).any():
+        return numbers
+    truth: Mapping[str, bool] = {"true": True, "false": False}
+    kinds = {str(value).lower() for value in filled.unique()}
+    if kinds <= set(truth):
+        values = cells.map(lambda value: truth.get(value.lower(), np.nan))
+        return values.astype(bool) if len(filled) == len(cells) else values
+    return cells.where(cells != "", np.nan)
