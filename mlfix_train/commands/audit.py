@@ -170,7 +170,7 @@ def _summary(audit: Audit, out: Path, pictures: bool) -> list[str]:
     if about["unranked"]:
         lines.append(
             f"unranked   {about['unranked']:,} samples that no run held out, listed in {out / 'unranked.csv'}; "
-            "`-m sweep=out_of_fold` covers all"
+            "`mlfix train -m sweep=out_of_fold` covers all"
         )
     kinds = ", ".join(f"{KINDS.get(kind, kind)} {weight:.2f}" for kind, weight in audit.kinds.items())
     lines.append(

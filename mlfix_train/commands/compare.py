@@ -40,7 +40,10 @@ def run(cfg: CompareConfig) -> dict[str, Any]:
     notes += without
     fixes = _match_fixes(cfg, arms["original"], samples)
     check_comparable(arms, None if samples is None else fixes, cfg.ignore, cfg.fixes.path)
-    metadata = samples if cfg.samples is None else read_metadata(cfg.samples)
+    metadata = samples
+    if cfg.samples is not None:
+        held_out = next(iter(arms["original"].runs.predictions.values()))["sample_id"]
+        metadata = read_metadata(cfg.samples, held_out.tolist())
     comparison = compare_arms(
         *(arm.runs for arm in arms.values()),
         fixes=fixes,

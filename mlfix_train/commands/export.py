@@ -49,7 +49,7 @@ def _export_fixes(cfg: ExportConfig) -> list[Path]:
         hint = "set a new folder: out=<folder>; originals are never overwritten"
         raise ConfigError(f"out={out} is not empty", hint)
     if Path(os.path.abspath(out)).is_relative_to(source.folder):
-        problem = f"out={out} is inside data.root={source.root}, and would be read as part of it next time"
+        problem = f"out={out} is inside the annotated data, {source.root}, and would be read as part of it next time"
         raise ConfigError(problem, "set a folder outside it: out=<folder>")
     table = read_crops(crops)
     ignore = [*cfg.fixes.ignore, "empty_labels"]  # a label may well vanish from annotations
@@ -81,7 +81,7 @@ def _export_audit(cfg: ExportConfig) -> list[Path]:
         if table is None:
             raise ConfigError(
                 "fixes.path needs the data, but this audit was made from prediction files",
-                "audit them with data.root=<folder>, or remove fixes.path",
+                "audit them with images (mlfix audit data.root=<folder>), or remove fixes.path",
             )
         fixes = read_matching_fixes(cfg.fixes, table)
         assert fixes is not None
@@ -95,7 +95,7 @@ def _export_audit(cfg: ExportConfig) -> list[Path]:
         files = exporters.write_cleanlab(ranking, labels, out, _pred_probs(runs, ranking, labels) if runs else None)
     elif table is None:
         problem = f"audit={cfg.audit} was made from prediction files, which do not list images"
-        raise DataError(problem, "audit them with data.root=<folder>, or export to=cleanlab")
+        raise DataError(problem, "audit them with images (mlfix audit data.root=<folder>), or export to=cleanlab")
     else:
         paths = {str(sample): str(path) for sample, path in table["path"].items()}
         if cfg.to == "fiftyone":

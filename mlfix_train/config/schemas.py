@@ -6,8 +6,10 @@ express, such as ranges, stands in their ``__post_init__``.
 
 import dataclasses
 import importlib
+import inspect
 from typing import Any
 
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -50,6 +52,8 @@ def to_object(command: str, cfg: DictConfig) -> Any:
         ConfigError: A required key is missing, an interpolation fails, or a value is out of range.
     """
     missing = sorted(OmegaConf.missing_keys(cfg))
+    for section in {key.rpartition(".")[0] for key in missing} - {""}:
+        _check_arguments(OmegaConf.select(cfg, section), section)
     if missing:
         example = " ".join(f"{key}=..." for key in missing)
         raise ConfigError(f"mlfix {command} needs {format_list(missing)}", f"set it: mlfix {command} {example}")
@@ -60,6 +64,25 @@ def to_object(command: str, cfg: DictConfig) -> Any:
         raise ConfigError(
             f"the configuration cannot be resolved: {reason}", "check the interpolations, ${...}"
         ) from error
+
+
+def _check_arguments(section: Any, name: str) -> None:
+    """Checks the keys of a section that lacks one: it may be there under another name.
+
+    Raises:
+        ConfigError: The function that the section is for does not take a key.
+    """
+    target = section.get("_target_") if OmegaConf.is_dict(section) else None
+    try:
+        parameters = inspect.signature(get_object(target)).parameters if target else {}
+    except (ImportError, ValueError, TypeError):
+        return  # instantiate says so
+    if not parameters or any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+        return
+    for key in map(str, section):
+        if key not in parameters and not key.startswith("_"):
+            hint = did_you_mean(f"{name}.{key}", [f"{name}.{option}" for option in parameters])
+            raise ConfigError(f"unknown key {name}.{key}: {target} does not take it", hint)
 
 
 def _to_dataclass(node: DictConfig, section: str) -> Any:

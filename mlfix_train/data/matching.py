@@ -117,7 +117,7 @@ class IdMatcher:
     def __init__(self, table: pd.DataFrame) -> None:
         self._ids = [str(name) for name in table.index]
         self._known = set(self._ids)
-        self._paths = [str(path) for path in table["path"]] if "path" in table.columns else []
+        self._paths: list[str] = table["path"].astype(str).tolist() if "path" in table.columns else []
 
     def match(self, names: Iterable[str]) -> MatchedIds:
         """Matches names.

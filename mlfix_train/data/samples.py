@@ -97,7 +97,7 @@ def validate_table(table: pd.DataFrame, source: str = "the data") -> pd.DataFram
         hint = f"it needs {', '.join(COLUMNS)}; it has {format_list(table.columns, 12)}"
         raise DataError(f"{source}: the sample table lacks the columns {format_list(missing)}", hint)
     if len(table) == 0:
-        raise DataError(f"{source}: there are no samples", "set data.root to a folder with images")
+        raise DataError(f"{source}: there are no samples", "use a folder with images, or a table with rows")
     ids = table.index
     unnamed = next((row for row, name in enumerate(ids, start=1) if not isinstance(name, str) or not name), None)
     if unnamed:

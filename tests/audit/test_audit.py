@@ -190,7 +190,7 @@ def test_files_of_predictions(predictions: Callable[..., pd.DataFrame], tmp_path
     assert steps == ["reading predictions 1/2", "reading predictions 2/2"]
     assert set(audit.ranking["runs"]) == {2}
     assert audit.title == f"{tmp_path.name}, 2 runs"
-    assert audit.about["images"] == "prediction files do not list images: set data.root=<folder>"
+    assert audit.about["images"] == "prediction files do not list images: set data.root=<folder>, or pass samples="
     with pytest.raises(ConfigError, match="by=order needs order"):
         Audit.from_runs(tmp_path, by="order")
     with pytest.raises(RunError, match="nowhere matches nothing"):

@@ -205,7 +205,7 @@ def test_wrong_settings_name_the_way(tmp_path: Path, mlfix) -> None:
         (("to=mtsd", crops), 2, "needs fixes.path"),
         (("to=mtsd", f"crops={root}", path), 1, "contains no crops"),
         (("to=mtsd", crops, path, f"out={tmp_path / 'crops'}"), 2, "is not empty"),
-        (("to=mtsd", crops, path, f"out={root / 'fixed'}"), 2, "is inside data.root"),
+        (("to=mtsd", crops, path, f"out={root / 'fixed'}"), 2, "is inside the annotated data"),
         (("to=fiftyone",), 2, "needs audit"),
         (("to=pascal", crops, path), 2, "to=pascal is not one of"),
     ):

@@ -32,7 +32,7 @@ from mlfix_train.audit.predictions.table import (
 )
 from mlfix_train.audit.scores.label_scores import check_probabilities
 from mlfix_train.data.files.tables import UNNAMED, Table, infer_types, open_table
-from mlfix_train.data.matching import name_key
+from mlfix_train.data.matching import IdMatcher, name_key
 from mlfix_train.errors import DataError, RunError, format_list
 
 log = logging.getLogger(__name__)
@@ -318,8 +318,12 @@ def _name_published(opened: Table) -> bool:
     return published
 
 
-def read_metadata(path: str | Path) -> pd.DataFrame:
+def read_metadata(path: str | Path, sample_ids: Sequence[str] | pd.Index | None = None) -> pd.DataFrame:
     """Reads columns for slices and groups from a CSV or Parquet file with a column ``sample_id``.
+
+    Args:
+        path: the file.
+        sample_ids: samples of the predictions; names in the file that stand for one of them for certain become its id.
 
     Returns:
         A table indexed by ``sample_id``.
@@ -334,6 +338,12 @@ def read_metadata(path: str | Path) -> pd.DataFrame:
             "write one row per sample, with its sample_id as in the predictions",
         )
     ids = pd.Series(opened.text("sample_id", DataError), name="sample_id", dtype=object)
+    if sample_ids is not None and not ids.isin(sample_ids).all():
+        matched = IdMatcher(pd.DataFrame(index=pd.Index(sample_ids))).match(ids)
+        matched.log(f"samples={path}")
+        ids = ids.map(lambda name: matched.ids.get(name, name))
+        if not matched.ids:
+            log.warning("samples=%s has none of the samples of the predictions, such as %s", path, sample_ids[0])
     repeated = ids[ids.duplicated()]
     if len(repeated):
         problem = f"samples={path} names {len(repeated):,} sample(s) twice: {format_list(repeated, 3)}"

@@ -277,7 +277,7 @@ def open_run_data(
         DataError: ``samples`` are given, and lack some that are audited.
     """
     if samples is None and not runs.states:
-        return RunData(problem="prediction files do not list images: set data.root=<folder>")
+        return RunData(problem="prediction files do not list images: set data.root=<folder>, or pass samples=")
     try:
         table = read_run_samples(runs.config) if samples is None else samples
         gone = held.sample_ids[~held.sample_ids.isin(table.index)]

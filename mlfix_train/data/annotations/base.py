@@ -149,7 +149,7 @@ class AnnotationFormat(ABC):
             same = photo_table.loc[[repeated[0]]]
             files = (f"{path} (in {source})" for path, source in zip(same["path"], same["source"], strict=True))
             problem = f"{len(repeated):,} photo name(s) are used twice, such as {repeated[0]}: {' and '.join(files)}"
-            raise DataError(problem, "rename one of the photos, or read fewer files (data.file= data.images=)")
+            raise DataError(problem, "rename one of the photos, or read fewer files")
         for row in boxes:
             row |= {key: to_unicode(row[key]) for key in ("label", "annotation", "photo") if isinstance(row[key], str)}
         box_table = pd.DataFrame(boxes, columns=None if boxes else list(BOX_COLUMNS))

@@ -26,7 +26,8 @@ from mlfix_train.errors import MlfixError, format_list
 log = logging.getLogger(__name__)
 
 PARQUET = (".parquet", ".pq")
-SEPARATORS = (",", ";", "\t", "|")
+SIGNS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+"""Separators of cells and their names."""
 UNNAMED = "Unnamed: 0"
 """Name that pandas gives a first column without one, usually the index of a DataFrame."""
 MARKS = (
@@ -45,8 +46,9 @@ OTHER_FILES = (
     (b"<html", "a web page"),
 )
 """How files that are no CSV begin, in lower case."""
+BLANKS = " \t\xa0\u3000"
 DECIMAL_COMMA = r"[+-]?\d*,?\d+(?:[eE][+-]?\d+)?"
-ZERO_FIRST = r"[+-]?0\d+"
+ZERO_FIRST = re.compile(r"[+-]?0\d+")
 SAVE_AGAIN = "save it again as CSV UTF-8"
 
 
@@ -78,6 +80,8 @@ class Table:
         Raises:
             MlfixError: Of ``error_type``: a value is a list, as in data with several labels per sample.
         """
+        if self.lines is not None:
+            return list(self.frame[name])
         return column_text(self.frame[name], f"{self.path}: {{place}}", self.place, error_type)
 
     def read_decimal_commas(self, names: Iterable[str]) -> None:
@@ -143,35 +147,53 @@ def _read_csv(path: Path, error_type: type[MlfixError], known: Sequence[str]) ->
     named = re.match(r"[ \t]*\"?sep=(.)\"?[ \t]*(?:\r\n|\r|\n|$)", text, re.IGNORECASE)
     if named:
         offset, separator, text = 1, named[1], text[named.end() :]
-    first = next((line for line in text.splitlines() if line.strip()), "")
+    first_line = re.search(r"[^\r\n]*\S[^\r\n]*", text)
+    first = first_line[0] if first_line else ""
     separator = separator or _find_separator(first, known, path)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
-    try:
-        rows = [(reader.line_num + offset, row) for row in reader]
-    except csv.Error as error:
-        raise error_type(f"{path}: line {reader.line_num + offset}: {error}", "correct the line") from error
-    if text.count('"') % 2 and len(rows) > 1 and any("\n" in cell or "\r" in cell for cell in rows[-1][1]):
-        start = rows[-2][0] + 1
-        raise error_type(f"{path}: line {start} opens a quote that is never closed", 'double it: ""')
-    rows = _strip_blanks(rows, text, separator)
-    rows = [(line, cells) for line, cells in rows if any(cells)]
+    rows, lines = _parse(text, separator, path, offset, error_type)
     if not rows:
         return Table(path, pd.DataFrame(), [], separator)
-    header = rows[0][1]
+    header, body, lines = rows[0], rows[1:], lines[1:]
     width = max(i for i, name in enumerate(header, start=1) if name)
-    if any(any(cells[width : len(header)]) for _, cells in rows[1:]):
+    if len(header) > width and any(any(cells[width : len(header)]) for cells in body):
         width = len(header)
-    body = [_fit(cells, width, line, path, separator, error_type) for line, cells in rows[1:]]
-    short = [line for line, cells in rows[1:] if len(cells) < width]
+    short = [line for line, cells in zip(lines, body, strict=True) if len(cells) < width]
     if short:
         message = "%s: %s line(s) have fewer cells than the header, which are taken as empty: line %s"
         log.info(message, path, f"{len(short):,}", format_list(short, 3))
+    body = [
+        cells if len(cells) == width else _fit(cells, width, line, path, separator, error_type)
+        for line, cells in zip(lines, body, strict=True)
+    ]
     columns = zip(*body, strict=True) if body else [()] * width
     names = [name or f"Unnamed: {i}" for i, name in enumerate(header[:width])]
     _check_names(names, known, path, error_type)
     frame = pd.DataFrame({i: pd.Series(cells, dtype=object) for i, cells in enumerate(columns)})
     frame.columns = names
-    return Table(path, frame, [line for line, _ in rows[1:]], separator, first)
+    return Table(path, frame, lines, separator, first)
+
+
+def _parse(
+    text: str, separator: str, path: Path, offset: int, error_type: type[MlfixError]
+) -> tuple[list[list[str]], list[int]]:
+    """Returns the rows of a CSV that aren't empty, and the line that each ends in."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    rows, lines = list[list[str]](), [offset]
+    try:
+        for cells in reader:
+            if any(cells):
+                rows.append(cells)
+                lines.append(reader.line_num + offset)
+    except csv.Error as error:
+        raise error_type(f"{path}: line {reader.line_num + offset}: {error}", "correct the line") from error
+    if rows and text.count('"') % 2 and any("\n" in cell or "\r" in cell for cell in rows[-1]):
+        raise error_type(f"{path}: a quote after line {lines[-2]} is never closed", 'write a quote inside of a cell as ""')
+    kept = _quoted_with_blanks(text, separator)
+    if kept is not None:
+        rows = [[cell if cell in kept else cell.strip() for cell in cells] for cells in rows]
+        lines = [0, *(line for line, cells in zip(lines[1:], rows, strict=True) if any(cells))]
+        rows = [cells for cells in rows if any(cells)]
+    return rows, lines[1:]
 
 
 def _decode(path: Path, error_type: type[MlfixError]) -> str:
@@ -213,24 +235,25 @@ def _find_separator(header: str, known: Sequence[str], path: Path) -> str:
     """Returns the separator that finds the most known names in the header, else the most names."""
     wanted = {_simple(name) for name in known}
     best, most = ",", (-1, -1)
-    for sign in SEPARATORS:
+    for sign in SIGNS:
         names = next(csv.reader([header], delimiter=sign, skipinitialspace=True), [])
         found = (sum(_simple(name) in wanted for name in names), len(names))
         if found > most:
             best, most = sign, found
     if best != "," and path.suffix.lower() not in (".tsv", ".tab"):
-        log.info("%s: its cells are separated by %r", path, best)
+        log.info("%s: its cells are separated by %ss", path, SIGNS[best])
     return best
 
 
-def _strip_blanks(rows: list[tuple[int, list[str]]], text: str, separator: str) -> list[tuple[int, list[str]]]:
-    """Removes blanks around cells, unless they are inside of quotes."""
-    edge = "".join(map(re.escape, (separator, "\r", "\n", '"')))
-    if not re.search(rf"[^\S\r\n](?:[{edge}]|\Z)|(?:\A|[{edge}])[^\S\r\n]", text):
-        return rows
+def _quoted_with_blanks(text: str, separator: str) -> set[str] | None:
+    """Returns the cells that have blanks inside of their quotes; ``None`` if there are no blanks around any cell."""
+    blanks = [blank for blank in BLANKS if blank != separator and blank in text]
+    edges = (separator, "\n", "\r", '"')
+    ends = (text[:1], text[-1:])
+    if not any(blank in ends or any(blank + edge in text or edge + blank in text for edge in edges) for blank in blanks):
+        return None
     quoted = (found.replace('""', '"') for found in re.findall(r'"((?:[^"]|"")*)"', text))
-    kept = {cell for cell in quoted if cell != cell.strip()}
-    return [(line, [cell if cell in kept else cell.strip() for cell in cells]) for line, cells in rows]
+    return {cell for cell in quoted if cell != cell.strip()}
 
 
 def _fit(
@@ -239,7 +262,7 @@ def _fit(
     """Returns as many cells as the header has; empty ones beyond it don't count."""
     if len(cells) > width and any(cells[width:]):
         problem = f"{path}: line {line} has {len(cells)} cells, the header {width}: {separator.join(cells)[:120]!r}"
-        sign = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}.get(separator, repr(separator))
+        sign = SIGNS.get(separator, repr(separator))
         example = f'"a{separator}b.jpg"'
         raise error_type(problem, f"put values that contain a {sign} in double quotes: {example}")
     return cells[:width] if len(cells) >= width else cells + [""] * (width - len(cells))
@@ -300,7 +323,7 @@ def column_text(
     if pd.api.types.is_integer_dtype(values.dtype) and not values.hasnans:
         return [str(value) for value in values.tolist()]
     items = values.tolist()
-    if all(type(value) is str for value in items):
+    if pd.api.types.infer_dtype(values, skipna=False) == "string":
         return items
     for row, value in enumerate(items):
         if isinstance(value, (list, tuple, set, dict, np.ndarray)):
@@ -336,7 +359,7 @@ def _infer(cells: pd.Series) -> pd.Series:
     if not len(filled):
         return pd.Series(np.nan, index=cells.index)
     numbers = pd.to_numeric(cells.where(cells != "", None), errors="coerce")
-    if numbers.notna().sum() == len(filled) and not filled.str.fullmatch(ZERO_FIRST).any():
+    if numbers.notna().sum() == len(filled) and not any(map(ZERO_FIRST.fullmatch, filled)):
         return numbers
     truth: Mapping[str, bool] = {"true": True, "false": False}
     kinds = {str(value).lower() for value in filled.unique()}

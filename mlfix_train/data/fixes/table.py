@@ -112,9 +112,11 @@ def match_fixes(fixes: pd.DataFrame, table: pd.DataFrame, ignore: Collection[str
 
 def _match_samples(fixes: pd.DataFrame, table: pd.DataFrame, source: str, ignore: Collection[str]) -> pd.DataFrame:
     """Resolves names of samples to ids where that is certain, and leaves out unknown ones if they are ignored."""
-    matched = IdMatcher(table).match(fixes["sample_id"])
-    matched.log(source)
     names = fixes["sample_id"]
+    if names.isin(table.index).all():
+        return fixes
+    matched = IdMatcher(table).match(names)
+    matched.log(source)
     fixes = fixes.assign(sample_id=[matched.ids.get(name, name) for name in names])
     is_known = fixes["sample_id"].isin(table.index)
     unknown = fixes[~is_known]

@@ -80,7 +80,7 @@ def test_what_is_assumed_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         table = opened(tmp_path, "Sample ID;label;loss\na;x;0,5\nb;y\n")
         table.read_decimal_commas(["label", "loss"])
     assert table.frame["loss"].tolist() == ["0.5", ""]
-    for part in ("separated by ';'", "'Sample ID' as 'sample_id'", "line 3", "decimal points in loss"):
+    for part in ("separated by semicolons", "'Sample ID' as 'sample_id'", "line 3", "decimal points in loss"):
         assert part in caplog.text
 
 
@@ -97,7 +97,7 @@ def test_lines_are_those_of_an_editor(tmp_path: Path) -> None:
         ("sample_id,label,label\na,b,c\n", r"has 2 columns called 'label' \(2, 3\)"),
         ("Label,label ,LABEL\na,b,c\n", ""),
         ("sample_id,Label,LABEL\na,b,c\n", r"the column 'label' may be any of 'Label', 'LABEL'"),
-        ('sample_id,label\na,b\n"x,stop\ny,go\n', "line 3 opens a quote that is never closed"),
+        ('sample_id,label\na,b\n"x,stop\ny,go\n', "a quote after line 2 is never closed"),
         ("sample_id,label\na,süd\n".encode("latin-1"), r"line 2 is not UTF-8 \(byte 0xfc\).*Windows-1252.*'süd'"),
         ("sample_id,label\na,b\n".encode("utf-16-le"), "NUL characters"),
         (b"PK\x03\x04rest", "is an Excel workbook"),
