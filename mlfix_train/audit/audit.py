@@ -236,6 +236,9 @@ class Audit:
             embedder = embedded.load_default_embedder()
         if samples["label"].dropna().nunique() < 2:
             raise DataError("the samples have fewer than two labels", "name the class folders or a column of labels")
+        if samples["group"].nunique() < 2:  # before the images are embedded, which takes long
+            problem = f"all samples are of one group ({samples['group'].iloc[0]}), so none can be held out"
+            raise DataError(problem, "make groups that part the samples, such as one for each photo; or leave them out")
         pixels = pixels or PixelsConfig(size=None)
         size = DEFAULT_SIZE if embedder is None else stored_size(samples, embedder.image_size or DEFAULT_SIZE)
         cache = Path(pixels.cache).expanduser()
@@ -354,6 +357,11 @@ class Audit:
         laps = itertools.pairwise(times.items())
         audit.seconds = {step: round(end - start, 2) for (_, start), (step, end) in laps}
         return audit
+
+    def __repr__(self) -> str:
+        labels = len([name for name in self.evidence.held_out.class_names if name])
+        n_wrong = "" if self.estimate is None else f", about {self.estimate.wrong:,.0f} wrong"
+        return f"<Audit {self.title!r}: {len(self.ranking):,} samples, {labels:,} labels{n_wrong}>"
 
     def _rank_slices(self, specs: Mapping[str, SliceSpec]) -> list[Slice]:
         metadata = None

@@ -192,7 +192,7 @@ def _summary(audit: Audit, out: Path, pictures: bool) -> list[str]:
         lines.append(
             f"wrong      how many can't be told before some are judged: mlfix review audit={out}, then Judge a sample"
         )
-    if about["confident_learning"] is not None:
+    if about["confident_learning"] is not None and audit.estimate is not None:
         issues = about["confident_learning"]
         lines.append(f"confident  learning counts {issues:,} wrong labels, including the models' own mistakes")
     single = about["single_group_labels"]

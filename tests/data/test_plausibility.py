@@ -46,7 +46,11 @@ def test_normal_labels_give_no_note(labels: tuple[str, ...]) -> None:
     ("labels", "problem", "hint"),
     [
         (["train", "val"], r"called 'train' \(5 samples\), 'val' \(5 samples\)", "one folder per label"),
-        (["0.13", "0.57", "1.92", "2.4", "0.131", "7"] * 5 + [f"{i / 7:.3f}" for i in range(30)], "regression", "range"),
+        (
+            ["0.13", "0.57", "1.92", "2.4", "0.131", "7"] * 5 + [f"{i / 7:.3f}" for i in range(30)],
+            "regression",
+            "range",
+        ),
         (['["a", "b"]', '["a"]', '["b"]'], r"are lists, such as \[\"a\", \"b\"\]", "multi-label"),
         (["['a', 'b']", "['a']"], "are lists", "multi-label"),
         (["a|b", "b|c", "a|c", "a"], r"have several labels, separated by '\|', such as 'a\|b'", "multi-label"),

@@ -187,7 +187,9 @@ def _parse(
     except csv.Error as error:
         raise error_type(f"{path}: line {reader.line_num + offset}: {error}", "correct the line") from error
     if rows and text.count('"') % 2 and any("\n" in cell or "\r" in cell for cell in rows[-1]):
-        raise error_type(f"{path}: a quote after line {lines[-2]} is never closed", 'write a quote inside of a cell as ""')
+        raise error_type(
+            f"{path}: a quote after line {lines[-2]} is never closed", 'write a quote inside of a cell as ""'
+        )
     kept = _quoted_with_blanks(text, separator)
     if kept is not None:
         rows = [[cell if cell in kept else cell.strip() for cell in cells] for cells in rows]
@@ -250,7 +252,9 @@ def _quoted_with_blanks(text: str, separator: str) -> set[str] | None:
     blanks = [blank for blank in BLANKS if blank != separator and blank in text]
     edges = (separator, "\n", "\r", '"')
     ends = (text[:1], text[-1:])
-    if not any(blank in ends or any(blank + edge in text or edge + blank in text for edge in edges) for blank in blanks):
+    if not any(
+        blank in ends or any(blank + edge in text or edge + blank in text for edge in edges) for blank in blanks
+    ):
         return None
     quoted = (found.replace('""', '"') for found in re.findall(r'"((?:[^"]|"")*)"', text))
     return {cell for cell in quoted if cell != cell.strip()}

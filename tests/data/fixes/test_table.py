@@ -119,7 +119,9 @@ def test_samples_that_are_not_certain(write: Callable[..., Path], table: pd.Data
 def test_labels_in_another_spelling(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Numbers of pandas, and other Unicode forms."""
     data = make_table(["a", "b", "c"], ["a", "b", "c"], ["1", "2", "ü"])
-    frame = pd.DataFrame({"sample_id": ["a", "b", "c"], "new_label": ["2.0", "u\u0308", "1"], "old_label": ["1.0", "2", ""]})
+    frame = pd.DataFrame(
+        {"sample_id": ["a", "b", "c"], "new_label": ["2.0", "u\u0308", "1"], "old_label": ["1.0", "2", ""]}
+    )
     with caplog.at_level(logging.INFO):
         matched = match_fixes(read_fixes(write_fixes(frame, tmp_path / "f.csv")), data)
     assert matched["new_label"].tolist() == ["2", "ü", "1"] and matched["old_label"].tolist() == ["1", "2", ""]
