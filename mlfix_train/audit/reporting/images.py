@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import ConcatDataset
 
-from mlfix_train.data.pixels.decode import GREY, UnreadableImage, decode_image, fit_square
+from mlfix_train.data.pixels.decode import GREY, UnreadableImage, decode_image, fit_square, to_rgb
 from mlfix_train.data.pixels.depth import white_level
 from mlfix_train.errors import DataError, format_list
 
@@ -73,7 +73,7 @@ class RowImages:
             item = item[0]
         if not isinstance(item, Image.Image):
             item = Image.fromarray(_to_uint8(item, row))
-        return np.asarray(fit_square(item.convert("RGB"), SIZE, "pad"))
+        return np.asarray(fit_square(item.convert("RGB") if item.mode == "F" else to_rgb(item), SIZE, "pad"))
 
 
 def open_images(images: Any, count: int) -> Any:

@@ -174,11 +174,12 @@ class _Walk:
 
     def _is_passed_over(self, plain: str, name: str) -> bool:
         """Notes a file or folder that is no data, or that has no name to store; returns whether it is one."""
+        lower = plain.lower()
         if not plain.isascii() and not _is_utf8(plain):
             self.found.not_utf8.append(printable(name))
         elif plain[0] == ".":
             self.found.hidden.append(name)
-        elif plain.lower() in SYSTEM_NAMES or plain.lower().startswith(SYSTEM_PREFIXES):
+        elif lower in SYSTEM_NAMES or lower.startswith(SYSTEM_PREFIXES):
             self.found.system.append(name)
         else:
             return False

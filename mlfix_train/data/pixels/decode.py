@@ -41,7 +41,7 @@ FULL_RANGE = 65535
 """White of 16-bit images, unless a data set holds fewer bits (:func:`mlfix_train.data.pixels.depth.white_level`)."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_TEXT_CHUNKS = (b"iTXt", b"zTXt", b"tEXt", b"iCCP")
-WIDE_RAWMODES = frozenset(f"{mode};16{order}" for mode in ("RGB", "RGBA") for order in "BLN")
+WIDE_RAWMODES = frozenset({f"{mode};16{order}" for mode in ("RGB", "RGBA", "RGBX") for order in "BLN"} | {"LA;16B"})
 """How Pillow calls color samples of 16 bits, of which it keeps 8; grey ones it keeps."""
 ANIMATED_FORMATS = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")
 
@@ -208,6 +208,11 @@ def read_wide(image: Any) -> np.ndarray | None:
         return np.asarray(image)
     tiles = getattr(image, "stored_tile", image.tile)
     (rawmode,) = {_rawmode(tile) for tile in tiles}
+    if rawmode == "LA;16B":  # 4 bytes, read as four channels
+        with open_image(image.filename, np.inf) as layers:
+            layers.tile = [tile._replace(args=_swap(tile.args, "RGBA")) for tile in tiles]
+            parts = np.asarray(layers).astype(np.uint16)
+        return np.asarray(parts[..., [0, 0, 0, 2]] * 256 + parts[..., [1, 1, 1, 3]])
     # Of two bytes Pillow keeps the high one; read in the other byte order, that is the low one.
     other = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}[rawmode[-1]]
     with open_image(image.filename, np.inf) as low:

@@ -18,6 +18,10 @@ log = logging.getLogger(__name__)
 
 SPLIT_FOLDER = re.compile(rf"({'|'.join(SPLIT_NAMES)}|dev|eval)([-_ ]?(set|data|images|split|\d{{4}}))?", re.IGNORECASE)
 """Names of folders that may be splits: ``train``, ``test_set``, ``val2017``."""
+PLAIN_SUFFIX = re.compile(r"\.[a-z][a-z0-9]{0,6}", re.IGNORECASE)
+"""What files that are no images usually end in, such as ``.txt`` or ``.json``."""
+MAX_SNIFFED = 200
+"""Files that are looked into for images, at most about."""
 
 
 def read_folder(root: str | Path, group: str | None = None) -> pd.DataFrame:
@@ -65,8 +69,10 @@ def read_folder(root: str | Path, group: str | None = None) -> pd.DataFrame:
         labels = [parts[name][level] for name in ids]
         _warn_of_empty_classes(base, files, splits)
         _warn_of_one_label(base, labels, [parts[name] for name in ids], level)
+    _warn_of_odd_names(base, files)
     split_of = [_split_name(parts[name][0]) if splits else "" for name in ids]
-    paths = [os.path.join(base, *parts[name]) for name in ids]
+    prefix = os.path.join(base, "")
+    paths = [prefix + name.replace("/", os.sep) for name in ids]
     return make_table(ids, paths, labels, group_names(ids, group), split_of, source=f"data.root={root}")
 
 
@@ -141,13 +147,23 @@ def _warn_of_empty_classes(base: Path, files: FileList, splits: set[str]) -> Non
         log.warning("%s: no label comes from %d folder(s) without images: %s", base, len(lines), format_list(lines, 5))
 
 
+def _warn_of_odd_names(base: Path, files: FileList) -> None:
+    """Warns of images whose names do not end like one, such as ``0001``, ``photo.jpg?w=200`` or ``photo.jpg.1``."""
+    odd = [name for name in files.others if not PLAIN_SUFFIX.fullmatch(os.path.splitext(name)[1])]
+    looked_at = odd[:: max(1, len(odd) // MAX_SNIFFED)]
+    images = [name for name in looked_at if _is_image(base / name)]
+    if images:
+        message = "%s: of %d file(s) without a suffix of images %d are images and left out; rename them: %s"
+        log.warning(message, base, len(odd), len(images) * len(odd) // len(looked_at), format_list(images, 3))
+
+
 def _no_images(base: Path, root: str | Path, files: FileList) -> DataError:
     """Returns the error of a folder without images, with what it holds instead."""
     content = files.describe()
     hint = f"images are files that end in {', '.join(sorted(image_suffixes()))}"
     if files.unread:
         hint = "; ".join(f"{name}: {format_hint(name)}" for name in files.unread)
-    elif name := next((name for name in files.others[:20] if _is_image(base / name)), ""):
+    elif name := next((name for name in files.others[:MAX_SNIFFED] if _is_image(base / name)), ""):
         hint = f"{name} is an image without a suffix that says so: rename these files, such as to .jpg or .png"
     elif any(name.lower().endswith((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")) for name in files.others):
         hint = f"unpack the archives; {hint}"
@@ -160,4 +176,6 @@ def _is_image(path: Path) -> bool:
             head = file.read(64)
     except OSError:
         return False
-    return head.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8")) or sniff_format(head) in ("HEIC", "AVIF")
+    if head.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*")):
+        return True
+    return (head[:4], head[8:12]) == (b"RIFF", b"WEBP") or sniff_format(head) in ("HEIC", "AVIF")

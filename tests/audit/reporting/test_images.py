@@ -76,6 +76,18 @@ def test_items_of_datasets(tmp_path: Path) -> None:
     assert images[1].shape == (64, 64, 3)
 
 
+def test_sixteen_bits_in_files_and_items(tmp_path: Path) -> None:
+    """Files share one white, that of the bits they hold; an image of its own is scaled by all 16."""
+    for i, level in enumerate((1000, 4095)):
+        Image.fromarray(np.full((8, 8), level, np.uint16)).save(tmp_path / f"{i}.png")
+    files = open_images([str(tmp_path / "0.png"), str(tmp_path / "1.png")], 2)
+    assert files[np.arange(2)][:, 32, 32, 0].tolist() == [62, 255]
+    item = open_images([(Image.fromarray(np.full((8, 8), 32896, np.uint16)), 0)], 1)
+    assert item[0][32, 32].tolist() == [128] * 3
+    clear = open_images([(Image.new("RGBA", (8, 8), (0, 0, 0, 0)), 0)], 1)
+    assert clear[0][32, 32].tolist() == [255] * 3, "transparent is white"
+
+
 def test_an_item_that_is_no_image_is_named() -> None:
     with pytest.raises(DataError, match=r"images\[1\] is a int"):
         open_images([RED[0], 5], 2)[np.arange(2)]

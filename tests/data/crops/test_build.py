@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mlfix_train.data.annotations.base import images_below
 from mlfix_train.data.annotations.coco import Coco
+from mlfix_train.data.annotations.yolo import Yolo
 from mlfix_train.data.crops.folder import crop_dataset
 from mlfix_train.data.crops.spec import CropSpec
 from mlfix_train.errors import DataError
 
 BOX = [10, 10, 40, 40]
 TURNS = {1: None, 3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
-SPEC = CropSpec(size=16, format="png")
+SPEC, NATIVE = CropSpec(size=16, format="png"), CropSpec(size=None, format="png")
 
 
 def turned(root: Path, orientations: list[int], upright: bool | list[bool]) -> Coco:
@@ -80,3 +82,29 @@ def test_a_file_of_which_nearly_all_rows_are_bad_is_refused(tmp_path: Path) -> N
                 crop_dataset(source, tmp_path / f"out{bad}", SPEC, workers=1)
         folder = crop_dataset(source, tmp_path / f"out{bad}", SPEC, workers=1, max_unreadable=1 if refused else 0.01)
         assert len(folder.table) == 1 and folder.crops.dropped["problem"].tolist() == ["no photo"] * bad
+
+
+def test_photos_of_twelve_bits_share_one_white(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "classes.txt").write_text("stop\n")
+    for name, level in (("a", 1000), ("b", 4000)):
+        Image.fromarray(np.full((20, 20), level, np.uint16)).save(tmp_path / "d" / f"{name}.png")
+        (tmp_path / "d" / f"{name}.txt").write_text("0 0.5 0.5 0.8 0.8\n")
+    with caplog.at_level(logging.INFO):
+        crop_dataset(Yolo(tmp_path / "d"), tmp_path / "o", NATIVE, workers=1)
+    levels = [int(np.asarray(Image.open(path)).max()) for path in sorted((tmp_path / "o/stop").iterdir())]
+    assert levels == [62, 249]
+    assert "the 16-bit images hold 12 bits at most: they are scaled so that 4,095 is white" in caplog.text
+    Image.fromarray(np.full((20, 20), 60_000, np.uint16)).save(tmp_path / "d" / "b.png")
+    crop_dataset(Yolo(tmp_path / "d"), tmp_path / "o", NATIVE, workers=1)
+    levels = [int(np.asarray(Image.open(path)).max()) for path in sorted((tmp_path / "o/stop").iterdir())]
+    assert levels == [4, 233], "another white: all are cropped again"
+
+
+def test_photo_folders_are_walked_like_class_folders(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("1.JPG", "@eaDir/1.JPG/SYNOPHOTO_THUMB_M.jpg", ".ipynb_checkpoints/1.jpg", "2.cr2", "._1.JPG"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "again").symlink_to(tmp_path)
+    assert images_below(tmp_path) == [tmp_path / "1.JPG"]
+    assert "1 RAW file (2.cr2) is left out" in caplog.text and "1 link (again)" in caplog.text

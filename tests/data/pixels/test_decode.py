@@ -186,15 +186,17 @@ def test_16_bit_samples_of_another_white(tmp_path: Path, name: str) -> None:
     assert abs(result - np.minimum(wide / 4095 * 255, 255)[..., None]).max() <= 0.51
 
 
-@pytest.mark.parametrize("channels", [3, 4])
-def test_16_bit_color_of_another_white(tmp_path: Path, channels: int) -> None:
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_16_bit_channels_of_another_white(tmp_path: Path, channels: int) -> None:
     wide = np.random.default_rng(0).integers(0, 4096, (SIZE, SIZE, channels)).astype(">u2")
-    wide[..., 3:] = 65535
-    header = struct.pack(">IIBBBBB", SIZE, SIZE, 16, 2 if channels == 3 else 6, 0, 0, 0)
+    if channels != 3:
+        wide[..., -1] = 65535
+    header = struct.pack(">IIBBBBB", SIZE, SIZE, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
     rows = b"".join(b"\0" + row.tobytes() for row in wide)
     (tmp_path / "x.png").write_bytes(png(header, zlib.compress(rows)))
     result = decode_image(str(tmp_path / "x.png"), SIZE, white=4095)
-    assert abs(result.astype(int) - wide[..., :3] / 4095.0 * 255).max() <= 0.51
+    shown = wide[..., :1] if channels == 2 else wide[..., :3]
+    assert abs(result.astype(int) - shown / 4095.0 * 255).max() <= 0.51
 
 
 def test_cmyk_with_a_profile(tmp_path: Path) -> None:

@@ -241,6 +241,13 @@ def test_classes_of_files_that_cant_be_read(folder: Path, caplog: pytest.LogCapt
     assert "priority (2 RAW file(s))" in caplog.text
 
 
+def test_images_whose_names_do_not_say_so(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("0001", "photo.jpg?w=200", "photo.jpg.1", "notes.txt", "Makefile"):
+        (folder / "stop" / name).write_bytes(b"text" if name[0] in "nM" else b"\xff\xd8\xff\xe0" + b"\0" * 60)
+    assert len(read_folder(folder)) == 6
+    assert "of 4 file(s) without a suffix of images 3 are images and left out; rename them: stop/0001" in caplog.text
+
+
 def test_folders_of_the_system(folder: Path, picture: Picture) -> None:
     for name in (
         "@eaDir/0.png/SYNOPHOTO_THUMB_M.jpg",
