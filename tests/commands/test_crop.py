@@ -276,14 +276,14 @@ def test_an_interrupted_cropping_resumes(tmp_path: Path, monkeypatch: pytest.Mon
     real = crop_build.crop_in_parallel
     cropped: list[str] = []
 
-    def stop(jobs, spec, out, workers):
-        for place, (batch, results) in enumerate(real(jobs, spec, out, 1)):
+    def stop(jobs, spec, out, workers, white):
+        for place, (batch, results) in enumerate(real(jobs, spec, out, 1, white)):
             if place == 5:
                 raise KeyboardInterrupt
             yield batch, results
 
-    def record(jobs, spec, out, workers):
-        for batch, results in real(jobs, spec, out, 1):
+    def record(jobs, spec, out, workers, white):
+        for batch, results in real(jobs, spec, out, 1, white):
             cropped.extend(job.name for job in batch)
             yield batch, results
 
@@ -358,7 +358,7 @@ def test_a_full_disk_keeps_what_was_done(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_worker_that_dies_names_its_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlfix) -> None:
-    def crash(jobs, spec, out):
+    def crash(jobs, spec, out, white):
         os.kill(os.getpid(), signal.SIGKILL)
 
     root = write_mtsd(tmp_path / "data", photos(count=12))
