@@ -104,7 +104,7 @@ class Mtsd(AnnotationFormat):
 def _annotation_files(root: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in base.find_folders(root, "annotations"):
-        for path in sorted(folder.glob("*.json")):
+        for path in sorted(path for path in folder.glob("*.json") if base.is_visible(path.name)):
             if found.setdefault(path.stem, path) != path:
                 problem = f"two annotation files describe {path.stem}: {found[path.stem]} and {path}"
                 raise DataError(problem, "keep one of them, or set data.root to a folder with one")

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from mlfix_train.data.readers.files import IMAGE_SUFFIXES
+from mlfix_train.data.pixels.formats import image_suffixes, unread_suffixes
 from mlfix_train.errors import format_list
 
-SUFFIXES = IMAGE_SUFFIXES | {".heic", ".heif", ".avif", ".jp2", ".txt", ".xml", ".json"}
+SUFFIXES = image_suffixes() | {*unread_suffixes(), ".txt", ".xml", ".json"}
 """Endings that are taken for a suffix: ``2024.01.02`` has none."""
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 DRIVE = re.compile(r"[A-Za-z]:(?=/|\\)")

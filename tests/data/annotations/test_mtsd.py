@@ -33,6 +33,15 @@ def test_mtsd_keeps_properties_keys_and_panoramas(tmp_path: Path) -> None:
     assert not found.exif_applied and not found.normalized
 
 
+def test_mtsd_passes_over_metadata_of_macos(tmp_path: Path) -> None:
+    plain = len(Mtsd(write_mtsd(tmp_path, photos())).read().photos)
+    for name in ("annotations/._photo0.json", "images/._photo0.jpg", "annotations/.ipynb_checkpoints/photo1.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    found = Mtsd(tmp_path).read().photos
+    assert len(found) == plain and not found["problem"].any()
+
+
 def test_mtsd_may_lie_deeper_and_in_several_folders(tmp_path: Path) -> None:
     write_mtsd(tmp_path / "a/mtsd", photos())
     images = tmp_path / "a/mtsd/images"
