@@ -109,8 +109,8 @@ class Coco(AnnotationFormat):
             index = IdIndex(ids.values())
             new_ids: dict[str, Id | None] = {}
             for key, row in zip(keys, rows, strict=True):
-                if (label := labels.get(key)) is not None:
-                    new_ids[key] = _written_like(row.get("category_id"), ids[label], index)
+                if (new := labels.get(key)) is not None:
+                    new_ids[key] = _written_like(row.get("category_id"), ids[new], index)
                 elif key in labels:
                     new_ids[key] = None
             file.relabel("annotations", keys, "category_id", new_ids)
@@ -260,7 +260,7 @@ class _FileReader:
         shared = 0
         for key, (path, problem) in found.items():
             name = base.photo_name(Path(os.path.relpath(path, self.root)).as_posix())
-            row = {"name": name, "path": path, "split": self.finder.split, "source": str(self.path)}
+            row: Row = {"name": name, "path": path, "split": self.finder.split, "source": str(self.path)}
             row |= {"problem": "photo missing", "detail": f"{self.path}: {problem}"} if problem else {}
             width, height = base.number(sizes[key].get("width")), base.number(sizes[key].get("height"))
             if 0 < width < 10**6 and 0 < height < 10**6:

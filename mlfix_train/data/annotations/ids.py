@@ -43,9 +43,10 @@ class IdIndex:
         """Returns the id that a reference means, or ``None``."""
         if not is_id(value):
             return None
-        if value in self._ids:
-            return value
-        found = self._by_text.get(id_text(value))
+        given: Id = value
+        if given in self._ids:
+            return given
+        found = self._by_text.get(id_text(given))
         self.by_digits += found is not None
         return found
 

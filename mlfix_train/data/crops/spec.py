@@ -26,7 +26,8 @@ class CropSpec:
             of its corners: names stay the same if annotations are reordered) | positions (the box's position in the
             photo, from 0, as in the published MTSD crops).
         exif: Whether boxes refer to the photo after its EXIF rotation: apply (yes) | ignore (no) | auto (as the tools
-            of the format do, unless only the other way fits the stated size).
+            of the format do, unless only the other way fits the stated size; where a size can't tell, as for half
+            turns, what the sizes of the other photos prove).
         rescale: Scale the boxes if a photo is a resized copy, not of the size stated in the annotations.
         max_megapixels: Larger photos are not decoded.
     """

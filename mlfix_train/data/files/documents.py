@@ -48,7 +48,7 @@ class RepeatedKeyError(ValueError):
         return f"the key {key!r} stands in line {first} and in line {second}"
 
 
-class _NamesLoader(yaml.BaseLoader):
+class _NamesLoader(yaml.BaseLoader):  # type: ignore[misc] # PyYAML has no types
     """PyYAML's loader that leaves scalars as text, but for keys that stand twice, which are errors."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
