@@ -5,6 +5,7 @@ file fits: backslashes, URLs, another Unicode form or case, another suffix or no
 the end of the path alone.
 """
 
+import functools
 import os
 import posixpath
 import re
@@ -148,6 +149,8 @@ class FileFinder:
                     files = [*files, file] if score == best else [file]
                     best = score
             if len(files) == 1:
+                if kind == "stem" and path.endswith(f"/{files[0]}"):
+                    return files[0], (*ways, END), []
                 return files[0], (*ways, *_differences(path, files[0], kind, best[1], best[0])), []
             if files:
                 return None, (), sorted(files)
@@ -221,6 +224,7 @@ def stem(name: str) -> str:
     return bare if bare and f"{dot}{suffix}".lower() in SUFFIXES else name
 
 
+@functools.lru_cache(1 << 16)  # folders are many files'
 def fold(name: str) -> str:
     """Returns a name as it is compared: URL escapes decoded, composed Unicode, lower case."""
     if name.isascii() and "%" not in name:
