@@ -27,13 +27,14 @@ PATHS = (("data", "root"), ("data", "file"), ("pixels", "cache"), ("fixes", "pat
 
 def source_name(data: Mapping[str, Any]) -> str:
     """Returns what errors call the data, such as ``data.root=photos``."""
-    key = next((key for key in ("file", "root") if data.get(key)), "data")
+    key = next((key for key in ("file", "root", "repo", "name") if data.get(key)), "_target_")
     return f"data.{key}={data.get(key, '')}"
 
 
 def source_title(data: Mapping[str, Any]) -> str:
     """Returns the name of the data's folder or file, for headlines."""
-    return Path(str(data.get("file") or data.get("root") or "audit")).expanduser().resolve().stem
+    name = next((data[key] for key in ("file", "root", "repo", "name") if data.get(key)), "audit")
+    return Path(str(name)).expanduser().resolve().stem
 
 
 def read_samples(data: Mapping[str, Any], uses_labels: bool = True) -> pd.DataFrame:
@@ -118,7 +119,7 @@ def check_out(out: str, data: Mapping[str, Any]) -> Path:
     parent = next((path for path in (place, *place.absolute().parents) if path.exists()), place)
     if not os.access(parent, os.W_OK):
         raise ConfigError(f"out={out}: {parent} is not writable", "choose a folder you can write to: out=<folder>")
-    if str(data.get("_target_", "")).endswith("read_folder") and data.get("root"):
+    if str(data.get("_target_", "")).endswith(("read_folder", "read_hf")) and data.get("root"):
         root = Path(str(data["root"])).expanduser().resolve()
         if place.resolve().is_relative_to(root):
             raise ConfigError(

@@ -2,7 +2,7 @@
 
 A sample table is a DataFrame indexed by ``sample_id`` (a unique string; the POSIX path relative to the data root) with
 
-- ``path``: the image file, absolute;
+- ``path``: the image file, absolute, or the place of the image inside one (:mod:`mlfix_train.data.pixels.containers`);
 - ``label``: the given label, a string, or missing if the images are unsorted;
 - ``group``: photo or track that the sample belongs to (the sample itself if there is none);
 - ``split``: the user's own split, a string, or empty;

@@ -30,7 +30,7 @@ ALLOWED = {"train": {"pixels"}, "sort": {"pixels"}, "review": {"pixels", "data"}
 @pytest.mark.parametrize(("group", "name"), [(group, name) for group, names in GROUPS.items() for name in names])
 def test_every_preset_composes(group: str, name: str) -> None:
     fold = ["split.fold=0"] if name == "out_of_fold" else []
-    cfg = load("train", [f"{group}={name}", "++data.root=x", "++data.file=x", *fold])
+    cfg = load("train", [f"{group}={name}", "++data.root=x", "++data.file=x", "++data.name=x", *fold])
     assert cfg.seed == 0 and cfg.data["root"] == "x"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import ConcatDataset
 
+from mlfix_train.data.pixels.containers import containing_file
 from mlfix_train.data.pixels.decode import GREY, UnreadableImage, decode_image, fit_square, to_rgb
 from mlfix_train.data.pixels.depth import white_level
 from mlfix_train.errors import DataError, format_list
@@ -97,7 +98,8 @@ def open_images(images: Any, count: int) -> Any:
     if not hasattr(images, "shape") or np.ndim(images) == 1:
         source = images.tolist() if hasattr(images, "tolist") else images
         if isinstance(source, (list, tuple)):
-            missing = [path for path in source if isinstance(path, (str, os.PathLike)) and not os.path.exists(path)]
+            paths = [os.fspath(path) for path in source if isinstance(path, (str, os.PathLike))]
+            missing = [path for path in paths if not os.path.exists(containing_file(path) or ".")]
             if len(missing) > MAX_MISSING * count:
                 problem = f"{len(missing):,} of {count:,} image files do not exist: {format_list(missing, 3)}"
                 raise DataError(problem, "pass paths from the working directory, or absolute ones")

@@ -5,6 +5,7 @@ Worker processes import this module, so it needs no more than numpy and Pillow.
 
 import io
 import os
+import re
 import struct
 import sys
 import threading
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from mlfix_train.data.pixels.containers import is_contained, open_bytes
 from mlfix_train.data.pixels.formats import format_hint, register_heic, sniff_format
 from mlfix_train.data.pixels.spec import PixelSpec
 
@@ -130,16 +132,20 @@ def open_image(path: str, max_megapixels: float) -> Iterator[Any]:
 
 
 def _open(path: str) -> Image.Image:
+    contained = is_contained(path)
     try:
-        return Image.open(path)
+        image = Image.open(open_bytes(path) if contained else path)
+        if contained:
+            image.filename = path  # as it is for files
+        return image
     except UnidentifiedImageError:
-        with open(path, "rb") as file:
+        with open_bytes(path) as file:
             head = file.read(64)
         if sniff_format(head) == "HEIC" and register_heic():
-            return Image.open(path)
+            return Image.open(open_bytes(path) if contained else path)
         raise
     except ValueError:  # text or a color profile that is larger than Pillow allows
-        with open(path, "rb") as file:
+        with open_bytes(path) as file:
             content = file.read()
         if not content.startswith(PNG_SIGNATURE):
             raise
@@ -166,15 +172,16 @@ def _without_text(png: bytes) -> bytes:
 def reason_of(path: str, error: BaseException) -> str:
     """Returns in a few words why an image could not be decoded."""
     try:
-        with open(path, "rb") as file:
+        with open_bytes(path) as file:
             head = file.read(64)
             if not head:
                 return "the file is empty (0 bytes)"
     except OSError as problem:
-        return problem.strerror or type(problem).__name__
+        return problem.strerror or str(problem) or type(problem).__name__
     if isinstance(error, UnidentifiedImageError) and (kind := sniff_format(head)):
         return f"its content is {kind}: {format_hint(kind)}"
-    return str(error).replace(f" {path!r}", "").strip() or type(error).__name__
+    text = re.sub(r" <_io\.BytesIO object at \w+>", "", str(error))
+    return text.replace(f" {path!r}", "").strip() or type(error).__name__
 
 
 def orientation(image: Any) -> Image.Transpose | None:

@@ -1,11 +1,11 @@
 """How many bits the 16-bit images of a data set hold: cameras write 10 to 14 bits into 16, which look nearly black."""
 
-import os
 from collections.abc import Sequence
 from functools import partial
 
 from mlfix_train.data.files.process_pool import map_unordered
 from mlfix_train.data.files.system import cpu_count
+from mlfix_train.data.pixels.containers import image_suffix, open_bytes
 from mlfix_train.data.pixels.decode import FULL_RANGE, PNG_SIGNATURE, is_wide, open_image, read_wide
 from mlfix_train.data.pixels.formats import JPEG2000_SUFFIXES
 from mlfix_train.data.pixels.spec import PixelSpec
@@ -30,7 +30,8 @@ def white_level(
         max_megapixels: Larger images don't count.
         workers: Number of processes; by default one per core.
     """
-    wide = [path for path in paths if os.path.splitext(path)[1].lower() in SUFFIXES]
+    suffixes = {*SUFFIXES, None}
+    wide = [path for path in paths if image_suffix(path) in suffixes]
     chunks = [wide[start : start + CHUNK_SIZE] for start in range(0, len(wide), CHUNK_SIZE)]
     workers = 1 if len(wide) <= SERIAL_LIMIT else workers or cpu_count()
     largest = 0
@@ -70,6 +71,6 @@ def _largest_sample(paths: Sequence[str], max_megapixels: float) -> int:
 
 def _may_be_wide(path: str) -> bool:
     """Returns whether a file has 16 bits per sample, as far as its first bytes tell."""
-    with open(path, "rb") as file:
+    with open_bytes(path) as file:
         head = file.read(25)
     return not head.startswith(PNG_SIGNATURE) or head[24:25] == b"\x10"

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mlfix_train.data.pixels.containers import containing_file
 from mlfix_train.data.pixels.decode import DECODER_VERSION, FULL_RANGE
 from mlfix_train.data.pixels.spec import PixelSpec
 from mlfix_train.errors import DataError, format_list
@@ -157,8 +158,9 @@ def fingerprint_inputs(table: pd.DataFrame, spec: PixelSpec) -> str:
     """Returns a SHA-256 (hex) of the sample ids, the files' paths, sizes and times, and the settings of decoding."""
     digest = hashlib.sha256(f"{DECODER_VERSION}|{spec}".encode())
     for name, path in zip(table.index, table["path"], strict=True):
+        file = containing_file(path)
         try:
-            state = "|".join(map(str, file_state(path)))
+            state = "|".join(map(str, file_state(file))) if file else ""
         except OSError as error:
             state = f"missing {error.errno}"
         digest.update(f"{name}\x1f{path}\x1f{state}\x1e".encode())
@@ -174,7 +176,7 @@ def checksum(path: Path) -> int:
     return total
 
 
-def file_state(path: Path) -> list[int]:
+def file_state(path: str | Path) -> list[int]:
     """Returns a file's size, mtime and ctime: at least one of them changes when it is written."""
     stat = os.stat(path)
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]

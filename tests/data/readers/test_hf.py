@@ -1,0 +1,181 @@
+"""The reader of Hugging Face data sets, on data sets that the library itself wrote."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from containers import COLORS, encoded
+
+from mlfix_train.data.pixels.decode import decode_image
+from mlfix_train.data.readers.hf import read_hf
+from mlfix_train.errors import ConfigError, DataError
+
+NAMES = ["cat", "dog", "007"]
+
+
+@pytest.fixture
+def hf(tmp_path: Path) -> Any:
+    """The library, or a skip."""
+    return pytest.importorskip(
+        "datasets", reason='the datasets library is not installed: pip install "mlfix-train[hf]"'
+    )
+
+
+def build(hf: Any, n: int = 3, start: int = 0, **columns: Any) -> Any:
+    """Makes a data set of ``n`` images with a ClassLabel; ``columns`` are (values, feature)."""
+    data = {"image": [{"bytes": encoded(COLORS[(i + start) % 3]), "path": None} for i in range(n)]}
+    features = {"image": hf.Image(), "label": hf.ClassLabel(names=NAMES)}
+    data["label"] = [(i + start) % 3 for i in range(n)]
+    for name, (values, feature) in columns.items():
+        data.pop(name, None), features.pop(name, None)
+        if values is not None:
+            data[name], features[name] = values, feature
+    return hf.Dataset.from_dict(data, features=hf.Features(features))
+
+
+def write(hf: Any, root: Path, kind: str, **parts: Any) -> dict[str, Any]:
+    """Writes splits in one of the forms that people have, and returns the arguments to read it."""
+    if kind == "save_to_disk":
+        hf.DatasetDict(parts).save_to_disk(root)
+    else:
+        for split, part in parts.items():
+            part.to_parquet(root / f"data/{split}-00000-of-00001.parquet")
+    return {"root": root, "cache": root.parent / "cache"}
+
+
+@pytest.mark.parametrize("kind", ["save_to_disk", "parquet"])
+def test_splits_labels_ids_and_pixels(hf: Any, tmp_path: Path, kind: str) -> None:
+    extra = {"size": ([1, 2, 3], hf.Value("int64")), "path": (["x", "y", "z"], hf.Value("string"))}
+    table = read_hf(**write(hf, tmp_path / "d", kind, train=build(hf, **extra), test=build(hf, 3, 1, **extra)))
+    assert table.index.tolist() == [f"{split}/{row}" for split in ("train", "test") for row in range(3)]
+    assert table["label"].tolist() == ["cat", "dog", "007", "dog", "007", "cat"]
+    assert table["split"].tolist() == ["train"] * 3 + ["test"] * 3
+    assert table["size"].tolist() == [1, 2, 3] * 2 and table["path_in_file"].tolist() == ["x", "y", "z"] * 2
+    wanted = [COLORS[row] for row in (0, 1, 2, 1, 2, 0)]
+    assert [tuple(decode_image(path, 8)[0, 0]) for path in table["path"]] == wanted
+    one = read_hf(tmp_path / "d", splits=["test"], cache=tmp_path / "cache")
+    assert one["label"].tolist() == ["dog", "007", "cat"] and (one["split"] == "").all()
+
+
+def test_a_data_set_without_splits_and_rows_in_another_order(hf: Any, tmp_path: Path) -> None:
+    build(hf).select([2, 0]).save_to_disk(tmp_path / "d")
+    table = read_hf(tmp_path / "d")
+    assert table.index.tolist() == ["0", "1"] and table["label"].tolist() == ["007", "cat"]
+    assert [tuple(decode_image(path, 8)[0, 0]) for path in table["path"]] == [COLORS[2], COLORS[0]]
+
+
+def test_image_folder_with_metadata(hf: Any, tmp_path: Path, picture) -> None:
+    for split in ("train", "test"):
+        for i, label in enumerate(("a", "b")):
+            picture(tmp_path / f"d/{split}/{label}/{i}.png", COLORS[i])
+    table = read_hf(tmp_path / "d", cache=tmp_path / "cache")
+    assert sorted(table.index) == [f"{split}/{one}" for split in ("test", "train") for one in ("a/0.png", "b/1.png")]
+    assert table.loc["test/b/1.png", ["label", "split"]].tolist() == ["b", "test"]
+    assert table.loc["test/b/1.png", "path"] == str(tmp_path / "d/test/b/1.png")
+    (tmp_path / "m/train").mkdir(parents=True)
+    for i in range(2):
+        picture(tmp_path / f"m/train/{i}.png", COLORS[i])
+    (tmp_path / "m/train/metadata.csv").write_text("file_name,kind\n0.png,x\n1.png,NA\n")
+    table = read_hf(tmp_path / "m", columns={"label": "kind"}, cache=tmp_path / "cache")
+    assert sorted(table.index) == ["train/0.png", "train/1.png"] and table.loc["train/0.png", "label"] == "x"
+
+
+def test_id_columns(hf: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    ids = {"image_id": ([9, 7, 8], hf.Value("int64"))}
+    options = write(hf, tmp_path / "d", "save_to_disk", train=build(hf, **ids))
+    assert read_hf(**options).index.tolist() == ["9", "7", "8"] and "the column 'image_id'" in caplog.text
+    options = write(hf, tmp_path / "e", "save_to_disk", train=build(hf, **ids), test=build(hf, **ids))
+    assert read_hf(**options).index.tolist()[2:4] == ["train/8", "test/9"]
+    twice = {"image_id": (["x", "x", "y"], hf.Value("string"))}
+    options = write(hf, tmp_path / "f", "save_to_disk", train=build(hf, **twice))
+    assert read_hf(**options).index.tolist() == ["train/0", "train/1", "train/2"], "no ids if they repeat"
+    with pytest.raises(DataError, match=r"(?s)1 sample_id\(s\) occur more than once: x.*data.columns.sample_id"):
+        read_hf(**options, columns={"sample_id": "image_id"})
+
+
+def test_labels_of_other_types(hf: Any, tmp_path: Path) -> None:
+    for number, (feature, values, labels) in enumerate(
+        (
+            (hf.Value("string"), ["007", "NA", None], ["007", "NA", None]),
+            (hf.Value("int64"), [3, 0, None], ["3", "0", None]),
+            (hf.Value("float64"), [1.0, 2.0, None], ["1", "2", None]),
+            (hf.Value("bool"), [True, False, None], ["true", "false", None]),
+            (hf.ClassLabel(names=NAMES), [2, -1, None], ["007", None, None]),
+        )
+    ):
+        options = write(hf, tmp_path / str(number), "save_to_disk", train=build(hf, label=(values, feature)))
+        assert read_hf(**options)["label"].tolist() == labels, feature
+
+
+def test_groups(hf: Any, tmp_path: Path) -> None:
+    options = write(hf, tmp_path / "d", "save_to_disk", train=build(hf, photo=(["p", "p", None], hf.Value("string"))))
+    assert read_hf(**options, columns={"group": "photo"})["group"].tolist() == ["p", "p", "train/2"]
+    with pytest.raises(DataError, match=r"(?s)no column 'photos' \(data.columns.group\).*did you mean 'photo'"):
+        read_hf(**options, columns={"group": "photos"})
+
+
+def test_what_fits_twice_or_not_at_all_is_an_error(hf: Any, tmp_path: Path, caplog) -> None:
+    image = {"bytes": encoded(), "path": None}
+    number = hf.ClassLabel(names=NAMES)
+    cases = (
+        ({"mask": ([image] * 3, hf.Image())}, {}, r"(?s)several columns hold images: image, mask.*columns.image=image"),
+        ({"coarse": ([0, 1, 2], number)}, {}, r"(?s)may be the label: label, coarse.*columns.label=label"),
+        ({"image": (None, None)}, {}, r"no column holds images; there are label \(int64\)"),
+        (
+            {"image": ([[image]] * 3, hf.Sequence(hf.Image()))},
+            {},
+            r"(?s)no column holds.*'image' holds lists of images",
+        ),
+        ({"label": ([[0]] * 3, hf.Sequence(number))}, {}, r"(?s)'label' holds lists.*several \(multi-label\)"),
+        ({"tags": ([["a"]] * 3, hf.Sequence(hf.Value("string")))}, {"label": "tags"}, r"multi-label"),
+        ({"label": ([0.5, 1, 2], hf.Value("float64"))}, {}, r"label of row 0 is 0.5: a number to predict"),
+        ({}, {"image": "label"}, r"(?s)'label' holds int64, not images.*set it to image"),
+        ({}, {"image": "imge"}, r"(?s)no column 'imge' \(data.columns.image\).*did you mean 'image'"),
+        ({}, {"label": "lable"}, r"(?s)no column 'lable' \(data.columns.label\).*did you mean 'label'"),
+        ({}, {"sample_id": "key"}, r"no column 'key' \(data.columns.sample_id\)"),
+    )
+    for place, (columns, names, problem) in enumerate(cases):
+        options = write(hf, tmp_path / str(place), "save_to_disk", train=build(hf, **columns))
+        with pytest.raises(DataError, match=problem):
+            read_hf(**options, columns=names)
+    options = write(
+        hf, tmp_path / "none", "save_to_disk", train=build(hf, label=(None, None), size=([1] * 3, hf.Value("int8")))
+    )
+    assert read_hf(**options)["label"].isna().all()
+    assert "samples have no label; data.columns.label=<name> takes one of these: size" in caplog.text
+    with pytest.raises(DataError, match=r"(?s)has no split 'tain' \(data.splits\).*did you mean 'train'"):
+        read_hf(**options, splits=["tain"])
+    with pytest.raises(ConfigError, match=r"(?s)unknown key data.columns.labels.*did you mean 'label'"):
+        read_hf(**options, columns={"labels": "x"})
+
+
+def test_what_can_not_be_read(hf: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/train.parquet").write_bytes(b"PAR1 no")
+    for root in ("empty", "bad"):
+        with pytest.raises(DataError, match=rf"(?s){root} can't be read by the datasets library: .*check the folder"):
+            read_hf(tmp_path / root, cache=tmp_path / "cache")
+    with pytest.raises(DataError, match=r"gone does not exist"):
+        read_hf(tmp_path / "gone")
+    with pytest.raises(DataError, match=r"(?s)data.repo=ylecun/mnist can't be read.*load it once"):
+        read_hf(repo="ylecun/mnist", cache=tmp_path / "cache")
+    for options in ({}, {"root": "a", "repo": "b"}):
+        with pytest.raises(ConfigError, match=r"(?s)data.root.*data.repo.*set data.root=<folder>"):
+            read_hf(**options)
+
+
+def test_the_library_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ConfigError, match=r'(?s)needs the datasets library.*pip install "mlfix-train\[hf\]"'):
+        read_hf(tmp_path)
+    monkeypatch.delitem(sys.modules, "datasets")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    (tmp_path / "datasets").mkdir()
+    with pytest.raises(ConfigError, match=r"(?s)`import datasets` finds \S+/datasets.*pip install"):
+        read_hf(tmp_path)
