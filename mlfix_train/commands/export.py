@@ -1,9 +1,11 @@
-"""``mlfix export``: writes an audit for another tool, or fixes of crops back to their annotations."""
+"""``mlfix export``: writes fixed copies of data, fixes of crops back to their annotations, or an audit for a tool."""
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,11 +13,19 @@ import pandas as pd
 from mlfix_train.audit.files import read_audit
 from mlfix_train.audit.predictions.runs import AuditedRuns, load_runs, mean_probabilities
 from mlfix_train.audit.reporting import exporters
-from mlfix_train.commands.inputs import open_boxes, read_matching_fixes, read_samples
-from mlfix_train.config.export import TOOLS, ExportConfig
+from mlfix_train.commands.inputs import open_boxes, read_matching_fixes, read_samples, source_name
+from mlfix_train.config.export import COPIES, TOOLS, ExportConfig
 from mlfix_train.data.annotations.write_back import box_fixes, write_fixed_annotations
 from mlfix_train.data.crops.folder import read_info
+from mlfix_train.data.fixes.exporters import (
+    CHANGES,
+    extract_images,
+    write_fixed_folder,
+    write_fixed_hf,
+    write_fixed_table,
+)
 from mlfix_train.data.readers.crops import read_crops
+from mlfix_train.data.readers.hf import open_hf
 from mlfix_train.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -29,12 +39,64 @@ USAGE = {
 
 
 def run(cfg: ExportConfig) -> list[Path]:
-    """Exports an audit, or fixes of crops.
+    """Exports an audit, fixes of crops, or a fixed copy of data.
 
     Returns:
-        The files; of annotations, those that differ from the originals.
+        The files; of annotations, those that differ from the originals; of a copy, what to read next.
     """
-    return _export_audit(cfg) if cfg.to in TOOLS else _export_fixes(cfg)
+    if cfg.to in TOOLS:
+        return _export_audit(cfg)
+    return _export_copy(cfg) if cfg.crops is None else _export_fixes(cfg)
+
+
+def _export_copy(cfg: ExportConfig) -> list[Path]:
+    """Writes a copy of data with fixes applied."""
+    target = str(cfg.data.get("_target_", ""))
+    source = next((kind for kind in COPIES if target.endswith(f"readers.{kind}.read_{kind}")), None)
+    to = source if cfg.to == "source" else cfg.to
+    if to is None or to not in ("folder", source):
+        hint = "use to=folder, which writes class folders" + (f", or to={source}" if source in ("table", "hf") else "")
+        reason = "has no format of its own to copy" if cfg.to == "source" else f"is not read by data={cfg.to}"
+        raise ConfigError(f"to={cfg.to}: {source_name(cfg.data)} {reason}", hint)
+    if cfg.links != "copy" and to != "folder":
+        raise ConfigError(f"links={cfg.links}: to={to} links no images", "leave links out")
+    out = Path(cfg.out).expanduser()
+    _check_new(out)
+    table = read_samples(cfg.data)
+    _check_outside(out, cfg.data)
+    ignore = [*cfg.fixes.ignore, "empty_labels"]  # a label may well vanish
+    fixes = read_matching_fixes(replace(cfg.fixes, ignore=ignore), table)
+    assert fixes is not None
+    if to == "folder":
+        copy, load = write_fixed_folder(table, fixes, out, cfg.links), f"data.root={out}"
+    elif to == "table":
+        columns = cfg.data.get("columns") or {}
+        file = Path(str(cfg.data["file"])).expanduser()
+        copy = write_fixed_table(file, table, fixes, str(columns.get("label") or "label"), out)
+        root = cfg.data.get("root") or file.parent
+        load = f"data=table data.file={copy.path} data.root={Path(str(root)).expanduser().absolute()}"
+    else:
+        options = {key: cfg.data.get(key) for key in ("root", "repo", "config", "splits", "columns", "cache")}
+        copy, load = write_fixed_hf(open_hf(**options), table, fixes, out), f"data=hf data.root={out}"
+    counts = f"{copy.relabeled:,} with a new label, {copy.excluded:,} left out as invalid"
+    print(f"exported   {copy.samples:,} samples, {counts}" + (f", {copy.renamed:,} renamed" if copy.renamed else ""))
+    print(f"changes    {out / CHANGES}")
+    print(f"read it    mlfix train {load}", flush=True)
+    return [copy.path]
+
+
+def _check_new(out: Path) -> None:
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        hint = "set a new folder: out=<folder>; originals are never overwritten"
+        raise ConfigError(f"out={out} is not empty", hint)
+
+
+def _check_outside(out: Path, data: Mapping[str, Any]) -> None:
+    """Raises a ConfigError if ``out`` is inside the folder of the data."""
+    root = Path(str(data.get("root") or "")).expanduser()
+    if data.get("root") and root.is_dir() and out.resolve().is_relative_to(root.resolve()):
+        problem = f"out={out} is inside data.root={data['root']}, and would be read as part of it next time"
+        raise ConfigError(problem, "set a folder outside it: out=<folder>")
 
 
 def _export_fixes(cfg: ExportConfig) -> list[Path]:
@@ -45,9 +107,7 @@ def _export_fixes(cfg: ExportConfig) -> list[Path]:
         hint = f"use to={info['format']}; fixes go back into the source's own format"
         raise ConfigError(f"to={cfg.to}: crops={cfg.crops} came from {info['format']}", hint)
     source = open_boxes(info["data"])
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        hint = "set a new folder: out=<folder>; originals are never overwritten"
-        raise ConfigError(f"out={out} is not empty", hint)
+    _check_new(out)
     if Path(os.path.abspath(out)).is_relative_to(source.folder):
         problem = f"out={out} is inside the annotated data, {source.root}, and would be read as part of it next time"
         raise ConfigError(problem, "set a folder outside it: out=<folder>")
@@ -97,7 +157,9 @@ def _export_audit(cfg: ExportConfig) -> list[Path]:
         problem = f"audit={cfg.audit} was made from prediction files, which do not list images"
         raise DataError(problem, "audit them with images (mlfix audit data.root=<folder>), or export to=cleanlab")
     else:
-        paths = {str(sample): str(path) for sample, path in table["path"].items()}
+        paths = extract_images(
+            {str(name): str(table.at[name, "path"]) for name in ranking["sample_id"]}, out / "images"
+        )
         if cfg.to == "fiftyone":
             files = exporters.write_fiftyone(ranking, paths, out)
         else:

@@ -24,6 +24,7 @@ GROUPS = {
     for group in ("data", "model", "recipe", "trainer", "logger", "callbacks", "experiment", "sweep")
 }
 ALLOWED = {"train": {"pixels"}, "sort": {"pixels"}, "review": {"pixels", "data"}, "audit": {"pixels", "data"}}
+ALLOWED["export"] = {"data"}
 """Keys whose default depends on the command."""
 
 
