@@ -81,8 +81,8 @@ def _check_arguments(section: Any, name: str) -> None:
         return
     for key in map(str, section):
         if key not in parameters and not key.startswith("_"):
-            hint = did_you_mean(f"{name}.{key}", [f"{name}.{option}" for option in parameters])
-            raise ConfigError(f"unknown key {name}.{key}: {target} does not take it", hint)
+            keys = format_list((f"{name}.{option}" for option in parameters), 12)
+            raise ConfigError(f"unknown key {name}.{key}: {target} does not take it", f"its keys are {keys}")
 
 
 def _to_dataclass(node: DictConfig, section: str) -> Any:

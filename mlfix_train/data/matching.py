@@ -122,8 +122,8 @@ class IdMatcher:
     def match(self, names: Iterable[str]) -> MatchedIds:
         """Matches names.
 
-        Each stands for one sample. If any is an id, a spelling of it, or a path that ends in one, only such names count:
-        the others are of samples that are not in the table. Else parts of paths will do, of one name per sample.
+        Each stands for one sample. If any is an id, a spelling of it, or a path that ends in one, only such names
+        count: the others are of samples that are not in the table. Else parts of paths will do, of one name per sample.
         """
         matched, guesses = MatchedIds(), dict[str, tuple[list[str], str]]()
         for name in dict.fromkeys(map(str, names)):
@@ -162,7 +162,7 @@ class IdMatcher:
             found = self._by_bare_end[path], "without the prefix of an upload", True
         return found
 
-    def _find_path(self, path: str) -> tuple[list[str], str, bool]:
+    def _find_path(self, path: str) -> tuple[list[str], str, bool]:  # noqa: PLR0911 one way each
         """Finds samples by the end of their path, or by a path that ends in theirs."""
         ends = path_ends(path)
         if found := next((self._by_path[end] for end in ends if end in self._by_path), None):

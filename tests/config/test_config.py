@@ -56,6 +56,12 @@ def test_missing_keys_are_named() -> None:
         load("train")
 
 
+def test_an_unknown_key_of_a_reader_is_named_before_a_missing_one() -> None:
+    with pytest.raises(ConfigError, match=r"unknown key data\.path: .*read_table does not take it") as error:
+        load("train", ["data=table", "data.path=samples.csv"])
+    assert "data.file, data.root, data.columns, data.group" in error.value.hint
+
+
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [

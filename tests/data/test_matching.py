@@ -40,8 +40,19 @@ def test_names_that_are_spelled_alike() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["a/b c.jpg", "./a/b c.jpg", "a//b c.jpg", "/a/b c.jpg", "a\\b c.jpg", "C:\\a\\b c.jpg", "a/b%20c.jpg"]
-    + ["file:///a/b%20c.jpg", "https://x.org/a/b%20c.jpg?token=1", " a/b c.jpg ", "a/./b c.jpg"],
+    [
+        "a/b c.jpg",
+        "./a/b c.jpg",
+        "a//b c.jpg",
+        "/a/b c.jpg",
+        "a\\b c.jpg",
+        "C:\\a\\b c.jpg",
+        "a/b%20c.jpg",
+        "file:///a/b%20c.jpg",
+        "https://x.org/a/b%20c.jpg?token=1",
+        " a/b c.jpg ",
+        "a/./b c.jpg",
+    ],
 )
 def test_spellings_of_a_path(name: str) -> None:
     assert path_key(name) == "a/b c.jpg"

@@ -18,7 +18,7 @@ MTSD = tuple(
     f"{kind}--{name}--g{n}"
     for kind in ("regulatory", "warning", "information", "complementary")
     for name in ("keep-right", "keep-left", "no-entry", "stop", "yield", "maximum-speed-limit-30", "curve-left")
-    for n in range(1, 15)
+    for n in range(1, 16)
 )
 IMAGENET = ("tench, Tinca tinca", "goldfish, Carassius auratus", "crane", "maillot", "maillot, tank suit")
 TREE = tuple(f"{kind}|{name}{kind[0]}" for kind in ("animal", "vehicle") for name in ("a", "b", "c", "d"))
@@ -32,13 +32,23 @@ def table(labels: list[str], repeat: int = 5) -> pd.DataFrame:
 
 @pytest.mark.parametrize(
     "labels",
-    [LABELS, CIFAR10, COCO, (*MTSD[:401], "other-sign"), tuple(map(str, range(1, 44))), ("0", "1"), ("1.0", "2.0")]
-    + [IMAGENET, TREE, ("007", "NA", "None", "null", "true", "1.10", "nan"), ("cat", "dog"), ("train", "bus", "car")]
-    + [("red, large", "red, small", "blue, large", "blue, small"), ("a", "b", "A+", "b+"), ("ß", "ss-21")],
+    [
+        LABELS,
+        CIFAR10,
+        COCO,
+        (*MTSD[:401], "other-sign"),
+        tuple(map(str, range(1, 44))),
+        ("0", "1"),
+        ("1.0", "2.0"),
+        IMAGENET,
+        TREE,
+        ("007", "NA", "None", "null", "true", "1.10", "nan"),
+        ("train", "bus", "car"),
+        ("red, large", "red, small", "blue, large", "blue, small"),
+        ("ß", "ss-21"),
+    ],
 )
 def test_normal_labels_give_no_note(labels: tuple[str, ...]) -> None:
-    if labels[0].startswith("red"):
-        pytest.skip("two attributes in one label look like two labels")
     assert check_samples(table(list(labels)), "data") == []
 
 

@@ -10,6 +10,7 @@ import codecs
 import csv
 import io
 import logging
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -327,7 +328,7 @@ def column_text(
     if pd.api.types.is_integer_dtype(values.dtype) and not values.hasnans:
         return [str(value) for value in values.tolist()]
     items = values.tolist()
-    if pd.api.types.infer_dtype(values, skipna=False) == "string":
+    if not values.hasnans and pd.api.types.infer_dtype(values, skipna=False) == "string":
         return items
     for row, value in enumerate(items):
         if isinstance(value, (list, tuple, set, dict, np.ndarray)):
@@ -335,7 +336,7 @@ def column_text(
             shown = list(value) if not isinstance(value, dict) else value
             problem = f"{where} has the {values.name} {str(shown)[:80]}, which is not text"
             raise error_type(problem, "give each sample one text; data with several labels per sample is not supported")
-    numbers = [value for value in items if isinstance(value, float) and value == value]
+    numbers = [value for value in items if isinstance(value, float) and not math.isnan(value)]
     whole = all(value.is_integer() for value in numbers)
     return [_cell_text(value, whole) for value in items]
 

@@ -3,12 +3,14 @@
 - FiftyOne, ``labels.json`` of an exported ``FiftyOneImageClassificationDataset`` (``{"classes": [...], "labels":
   {image: label}}``), or ``samples.json`` of an exported ``FiftyOneDataset``, whose field ``ground_truth`` counts and
   whose tag ``invalid`` excludes a sample.
-- Label Studio, JSON or JSON-MIN: the choice of each annotation that was not cancelled; the sample is
+- Label Studio, JSON, JSON-MIN or CSV: the choice of each annotation that was not cancelled; the sample is
   ``data.sample_id``, or the path in ``data.image``.
 - cleanlab, a CSV with ``is_label_issue``: the labels of a column ``corrected_label``, if there is one (an empty cell is
   not reviewed yet); else every issue is marked ``invalid``.
 """
 
+import contextlib
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +27,8 @@ log = logging.getLogger(__name__)
 FIELDS = ("ground_truth", "label", "classification")
 CHOICES = ("label", "choice", "choices")
 CORRECTED = ("corrected_label", "clean_label", "new_label")
+LABEL_STUDIO_COLUMNS = ("annotation_id", "annotator", "lead_time")
+"""Columns of Label Studio's CSV that other fixes files don't have."""
 CLEANLAB_COLUMNS = ("is_label_issue", "corrected_label", "clean_label")
 """Columns of cleanlab's table that other fixes files don't have."""
 Record = dict[str, Any]
@@ -102,7 +106,8 @@ def _label_studio(tasks: Sequence[Mapping[str, Any]], path: Path) -> list[Record
         if not name:
             raise FixesError(f"{path}: task {row} has no sample_id and no image", "export it again, as JSON")
         if is_json_min:
-            choice = next((_first(task[key]) for key in CHOICES if task.get(key)), None)
+            found = next((task[key] for key in CHOICES if task.get(key)), None)
+            choice = _single_choice(found, f"{path}: task {row} ({name})")
             if choice is not None:
                 more = {"reviewer": task.get("annotator"), "time": task.get("updated_at") or task.get("created_at")}
                 records.append(_record(row, name, choice, path, **more))
@@ -113,18 +118,45 @@ def _label_studio(tasks: Sequence[Mapping[str, Any]], path: Path) -> list[Record
             if annotation.get("was_cancelled"):
                 continue
             values = [result.get("value") for result in annotation.get("result") or [] if isinstance(result, Mapping)]
-            choices = [_first(value) for value in values if isinstance(value, Mapping) and value.get("choices")]
+            where = f"{path}: task {row} ({name})"
+            found = [value for value in values if isinstance(value, Mapping) and value.get("choices")]
+            choices = [_single_choice(value, where) for value in found[:1]]
             if choices:
                 more = {"reviewer": annotation.get("completed_by"), "time": annotation.get("updated_at")}
                 records.append(_record(row, name, choices[0], path, **more))
     return records
 
 
-def _first(value: Any) -> Any:
-    """Returns the first choice of a value of JSON or JSON-MIN: text, a list, or a mapping with ``choices``."""
+def _single_choice(value: Any, where: str) -> Any:
+    """Returns the choice of a value of JSON or JSON-MIN: text, a list, or a mapping with ``choices``.
+
+    Raises:
+        FixesError: There are several.
+    """
     if isinstance(value, Mapping):
         value = value.get("choices")
+    if isinstance(value, list) and len(value) > 1:
+        hint = "keep one for each image; data with several labels per sample are not supported"
+        raise FixesError(f"{where} has several choices: {format_list(value)}", hint)
     return (value[0] if value else None) if isinstance(value, list) else value
+
+
+def label_studio_fixes(table: Table) -> list[Record]:
+    """Turns Label Studio's CSV, a row per annotation, into records of fixes.
+
+    Raises:
+        FixesError: An annotation without an image, or with several choices.
+    """
+    texts = {str(name): table.text(name, FixesError) for name in table.frame.columns}
+    tasks = [dict(zip(texts, cells, strict=True)) for cells in zip(*texts.values(), strict=True)]
+    for task in tasks:
+        for key in CHOICES:
+            if task.get(key, "").startswith(("{", "[")):  # several choices are JSON
+                with contextlib.suppress(ValueError):
+                    task[key] = json.loads(task[key])
+    records = _label_studio(tasks, table.path)
+    lines = table.lines if table.lines is not None else range(1, len(tasks) + 1)
+    return [{**record, "row": lines[record["row"] - 1]} for record in records]
 
 
 def _path_of(url: str) -> str:

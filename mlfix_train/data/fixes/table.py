@@ -18,7 +18,13 @@ import pandas as pd
 
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.files.tables import UNNAMED, open_table
-from mlfix_train.data.fixes.importers import CLEANLAB_COLUMNS, cleanlab_fixes, read_json_fixes
+from mlfix_train.data.fixes.importers import (
+    CLEANLAB_COLUMNS,
+    LABEL_STUDIO_COLUMNS,
+    cleanlab_fixes,
+    label_studio_fixes,
+    read_json_fixes,
+)
 from mlfix_train.data.matching import IdMatcher, spelled_alike
 from mlfix_train.data.samples import INVALID, label_list
 from mlfix_train.errors import FixesError, did_you_mean, format_list, nearest
@@ -53,6 +59,8 @@ def read_fixes(path: str | Path) -> pd.DataFrame:
         table.frame = table.frame.rename(columns={UNNAMED: "sample_id"})
     if "is_label_issue" in names:
         return _to_frame(cleanlab_fixes(table), path, foreign=True)
+    if "new_label" not in names and len({*LABEL_STUDIO_COLUMNS} & {*names}) > 1:
+        return _to_frame(label_studio_fixes(table), path, foreign=True)
     missing = [name for name in ("sample_id", "new_label") if name not in table.frame.columns]
     if missing:
         header = table.first_line or ",".join(names)
@@ -66,7 +74,8 @@ def read_fixes(path: str | Path) -> pd.DataFrame:
             text = ",".join(map(str, table.frame.iloc[row]))
             raise FixesError(f"{path}: {table.place(row)} has no {name}: {text!r}", "complete or remove the line")
     numbers = table.lines if table.lines is not None else range(1, len(table.frame) + 1)
-    records = [{"row": row, **dict(zip(cells, values, strict=True))} for row, *values in zip(numbers, *cells.values())]
+    rows = zip(numbers, *cells.values(), strict=True)
+    records = [{"row": row, **dict(zip(cells, values, strict=True))} for row, *values in rows]
     return _to_frame(records, path, published=published)
 
 
@@ -136,7 +145,7 @@ def _match_samples(fixes: pd.DataFrame, table: pd.DataFrame, source: str, ignore
 
 
 def _match_labels(fixes: pd.DataFrame, labels: list[str], source: str) -> pd.DataFrame:
-    """Returns fixes with their labels in the spelling of the data, if only blanks, ``1`` and ``1.0``, or Unicode differ.
+    """Returns fixes with labels in the spelling of the data, if only blanks, ``1`` and ``1.0``, or Unicode differ.
 
     A label that could be any of several stays as it is.
     """

@@ -8,13 +8,16 @@ from pathlib import Path
 import pandas as pd
 
 from mlfix_train.data.files.tables import Table, infer_types, open_table
-from mlfix_train.data.readers.files import group_names
+from mlfix_train.data.matching import IdMatcher
+from mlfix_train.data.readers.files import find_images, group_names
 from mlfix_train.data.samples import make_table
-from mlfix_train.errors import DataError, did_you_mean, format_list, nearest
+from mlfix_train.errors import DataError, format_list, nearest
 
 log = logging.getLogger(__name__)
 
 COLUMNS = ("sample_id", "path", "label", "group", "split")
+LOOKED_UP = 200
+"""Paths of a table that are looked up before all are."""
 
 
 def read_table(
@@ -27,7 +30,8 @@ def read_table(
 
     Args:
         file: The table, CSV or Parquet, see :mod:`mlfix_train.data.files.tables`.
-        root: Folder that relative paths start from; by default the folder of ``file``.
+        root: Folder that relative paths start from; by default the folder of ``file``. Images that are not where the
+            table says are looked for below it.
         columns: Names in the file of the columns ``sample_id`` (by default the path relative to ``root``), ``path``,
             ``label``, ``group`` and ``split``; by default the same names. Only ``path`` has to exist.
         group: Regular expression on the ``sample_id``, as in ``read_folder``; used if there is no group column.
@@ -48,7 +52,7 @@ def read_table(
     given = texts["path"]
     if "" in given:
         raise DataError(f"{source}: {table.place(given.index(''))} has no path", "add it, or remove the row")
-    paths = [os.path.normpath(os.path.join(base, value)) for value in given]
+    paths = _find_files([os.path.normpath(os.path.join(base, value)) for value in given], given, base, source)
     ids = texts.get("sample_id") or [Path(os.path.relpath(path, base)).as_posix() for path in paths]
     labels = [value or None for value in texts.get("label", [""] * len(raw))]
     groups = texts["group"] if names["group"] else group_names(ids, group)
@@ -64,14 +68,31 @@ def read_table(
     return make_table(ids, paths, labels, groups, splits, metadata, source=str(source))
 
 
+def _find_files(paths: list[str], given: list[str], base: Path, source: Path) -> list[str]:
+    """Returns paths, those that don't exist replaced by the one image below ``base`` that they stand for, if any does.
+
+    Tables written on another machine have its folders, or its backslashes. Of many paths, a part is looked up first.
+    """
+    if all(map(os.path.exists, paths[:: len(paths) // LOOKED_UP + 1])) or not base.is_dir():
+        return paths
+    missing = [value for value, path in zip(given, paths, strict=True) if not os.path.exists(path)]
+    images, _ = find_images(base)
+    matched = IdMatcher(pd.DataFrame(index=pd.Index(images, dtype=object))).match(missing)
+    matched.log(str(source))
+    found = {name: os.path.join(base, image) for name, image in matched.ids.items()}
+    return [found.get(value, path) for value, path in zip(given, paths, strict=True)]
+
+
 def _check_columns(table: Table, wanted: Mapping[str, str | None], names: Mapping[str, str | None]) -> None:
     """Raises a DataError without a path column, and warns without a label column."""
     source, columns = table.path, [str(name) for name in table.frame.columns]
     path, label = wanted["path"] or "path", wanted["label"]
     if path not in columns:
-        hint = f"{did_you_mean(path, columns)} It has {format_list(columns, 12)}"
         if not columns:
             raise DataError(f"{source} can't be read as a table: it is empty", "set a CSV or Parquet file")
+        closest = nearest(path, columns)
+        guess = f"did you mean data.columns.path={closest[0]}?" if closest else "set data.columns.path=<column>."
+        hint = f"{guess} It has {format_list(columns, 12)}"
         raise DataError(f"{source}: no column {path!r} (data.columns.path)", hint)
     if label and not names["label"]:
         closest = nearest(label, columns)

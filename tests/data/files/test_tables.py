@@ -1,4 +1,4 @@
-"""The table opener: every dialect of CSV that spreadsheets write, cells that stay as they are, and bad lines by name."""
+"""The table opener: dialects of CSV that spreadsheets write, cells that stay as they are, and bad lines by name."""
 
 from __future__ import annotations
 

@@ -93,6 +93,28 @@ def test_label_studio(tmp_path: Path, table: pd.DataFrame) -> None:
     assert changes(write(tmp_path / "min.json", small), table) == {"a/1.jpg": "invalid", "b/1.jpg": "c"}
 
 
+def test_label_studios_csv(tmp_path: Path, table: pd.DataFrame) -> None:
+    path = tmp_path / "project-1.csv"
+    head = "annotation_id,annotator,choice,created_at,id,image,lead_time,updated_at\n"
+    path.write_text(
+        head + "4,ann,b,t0,1,/data/upload/4/cb0618f6-1.png,2.5,t1\n5,ann,,t0,2,/data/upload/4/ab0618f6-2.jpg,2.5,t1\n"
+    )
+    fixes = match_fixes(read_fixes(path), table, ["empty_labels"])
+    assert fixes[["new_label", "reviewer", "time", "row"]].to_dict("index") == {
+        "c/deep/1.png": {"new_label": "b", "reviewer": "ann", "time": "t1", "row": 2}
+    }
+    path.write_text(head + """4,ann,"{""choices"":[""a"",""b""]}",t0,1,x.jpg,2.5,t1\n""")
+    with pytest.raises(FixesError, match=r"task 1 \(x\.jpg\) has several choices: a, b"):
+        read_fixes(path)
+
+
+def test_several_choices_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FixesError, match=r"task 1 .*has several choices: b, c"):
+        read_fixes(write(tmp_path / "t.json", [task("a/1.jpg", "b", "c")]))
+    with pytest.raises(FixesError, match=r"task 1 .*has several choices: b, c"):
+        read_fixes(write(tmp_path / "m.json", [{"image": "a/1.jpg", "choice": {"choices": ["b", "c"]}}]))
+
+
 def test_two_annotators_who_differ_are_a_conflict(tmp_path: Path, table: pd.DataFrame) -> None:
     both = task("a/1.jpg", "b")
     both["annotations"] += task("a/1.jpg", "c")["annotations"]

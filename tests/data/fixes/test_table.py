@@ -96,8 +96,17 @@ def test_mlfix_format(write: Callable[..., Path], table: pd.DataFrame) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["f/stop/0000.png", "./stop/0000.png", "stop\\0000.png", "C:\\f\\stop\\0000.png", "https://h/f/stop/0000.png"]
-    + ["/nowhere/stop/0000.png", "stop/0000", "stop/0000.jpg", "/data/upload/4/cb0618f6-0000.png"],
+    [
+        "f/stop/0000.png",
+        "./stop/0000.png",
+        "stop\\0000.png",
+        "C:\\f\\stop\\0000.png",
+        "https://h/f/stop/0000.png",
+        "/nowhere/stop/0000.png",
+        "stop/0000",
+        "stop/0000.jpg",
+        "/data/upload/4/cb0618f6-0000.png",
+    ],
 )
 def test_samples_by_other_names(
     name: str, write: Callable[..., Path], table: pd.DataFrame, caplog: pytest.LogCaptureFixture

@@ -98,7 +98,8 @@ def test_a_metadata_column_called_sample_id(tmp_path: Path) -> None:
 def test_missing_path_column(tmp_path: Path) -> None:
     file = write(tmp_path / "t.csv", "paths,label\n1.jpg,a\n")
     with pytest.raises(
-        DataError, match=r"(?s)no column 'path' \(data.columns.path\).*did you mean 'paths'.*It has paths, label"
+        DataError,
+        match=r"(?s)no column 'path' \(data.columns.path\).*did you mean data.columns.path=paths.*It has paths, label",
     ):
         read_table(file)
 
@@ -129,6 +130,15 @@ def test_what_spreadsheets_write(tmp_path: Path) -> None:
         table = read_table(write(tmp_path / "t.csv", text, encoding))
         assert ids(table) == ["1.jpg", "2.jpg"] and table["label"].tolist() == ["stop", "007"]
         assert table["score"].tolist() == [0.5, 1.25]
+
+
+def test_paths_of_another_machine(folder: Path, tmp_path: Path) -> None:
+    text = (
+        "path,label\nC:\\\\d\\\\data\\\\stop\\\\0.png,a\nyield\\\\1.png,b\n/home/x/data/yield/2.png,c\nyield/9.png,d\n"
+    )
+    table = read_table(write(folder / "t.csv", text.replace("\\\\", "\\")))
+    assert ids(table) == ["stop/0.png", "yield/1.png", "yield/2.png", "yield/9.png"]
+    assert [Path(path).exists() for path in table["path"]] == [True, True, True, False], "the last is said later"
 
 
 def test_number_labels_with_a_gap_are_whole(tmp_path: Path) -> None:
