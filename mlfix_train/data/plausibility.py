@@ -62,7 +62,7 @@ def check_samples(table: pd.DataFrame, source: str, uses_labels: bool = True) ->
     Raises:
         DataError: The labels are numbers to predict, lists of labels, file names, or the names of splits.
     """
-    findings = look_over_labels(table["label"].value_counts().to_dict())
+    findings = look_over_labels(_counts(table["label"]))
     for finding in findings:
         if finding.is_fatal and uses_labels:
             raise DataError(f"{source}: {finding.problem}", finding.hint)
@@ -192,7 +192,7 @@ def check_boxes(boxes: pd.DataFrame, n_photos: int) -> list[str]:
     usable = boxes[boxes["problem"] == ""]
     if not len(usable):
         return []
-    notes = [str(finding) for finding in look_over_labels(usable["label"].value_counts().to_dict())]
+    notes = [str(finding) for finding in look_over_labels(_counts(usable["label"]))]
     same = usable.duplicated(["photo", "label", "x_min", "y_min", "x_max", "y_max"])
     if same.mean() > REPEATED_BOXES:
         first = usable[same].iloc[0]
@@ -204,3 +204,7 @@ def check_boxes(boxes: pd.DataFrame, n_photos: int) -> list[str]:
         text = f"there are {mean:,.0f} boxes per photo, {count:,} in {most}"
         notes.append(f"{text}: if the lines of the annotations hold polygons or key points, check how they were read")
     return notes
+
+
+def _counts(labels: pd.Series) -> dict[str, int]:
+    return {str(label): int(count) for label, count in labels.value_counts().items()}

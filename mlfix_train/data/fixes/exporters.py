@@ -23,7 +23,8 @@ from mlfix_train.data.crops.names import escape_name
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.fixes.table import apply_fixes
 from mlfix_train.data.pixels.containers import is_contained, open_bytes, read_contained
-from mlfix_train.data.readers.files import IMAGE_SUFFIXES, SPLIT_NAMES
+from mlfix_train.data.pixels.formats import image_suffixes
+from mlfix_train.data.readers.files import SPLIT_NAMES
 from mlfix_train.data.readers.hf import HfData, arrow_column, label_values, quiet_and_offline
 from mlfix_train.data.readers.labels import label_texts
 from mlfix_train.data.samples import INVALID
@@ -152,7 +153,7 @@ def _safe_parts(name: str) -> list[str]:
 
 
 def _with_suffix(name: str, path: str) -> str:
-    return name if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES else name + _suffix(path)
+    return name if os.path.splitext(name)[1].lower() in image_suffixes() else name + _suffix(path)
 
 
 def _suffix(path: str) -> str:

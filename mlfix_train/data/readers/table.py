@@ -8,8 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from mlfix_train.data.files.tables import Table, infer_types, open_table
+from mlfix_train.data.files.walk import find_images
 from mlfix_train.data.matching import IdMatcher
-from mlfix_train.data.readers.files import find_images, group_names
+from mlfix_train.data.readers.files import group_names
 from mlfix_train.data.samples import make_table
 from mlfix_train.errors import DataError, format_list, nearest
 
@@ -76,7 +77,7 @@ def _find_files(paths: list[str], given: list[str], base: Path, source: Path) ->
     if all(map(os.path.exists, paths[:: len(paths) // LOOKED_UP + 1])) or not base.is_dir():
         return paths
     missing = [value for value, path in zip(given, paths, strict=True) if not os.path.exists(path)]
-    images, _ = find_images(base)
+    images = find_images(base).images
     matched = IdMatcher(pd.DataFrame(index=pd.Index(images, dtype=object))).match(missing)
     matched.log(str(source))
     found = {name: os.path.join(base, image) for name, image in matched.ids.items()}
