@@ -98,7 +98,7 @@ def format_hint(name: str) -> str:
 
 
 def can_read_heic() -> bool:
-    """Returns whether the extra ``heic`` (pillow-heif), or pi-heif, which only decodes, is installed."""
+    """Returns whether the extra ``heic`` (pi-heif), or pillow-heif, is installed."""
     return _heic_package() is not None
 
 
@@ -112,7 +112,7 @@ def register_heic() -> bool:
 
 
 def _heic_package() -> str | None:
-    return next((name for name in ("pillow_heif", "pi_heif") if importlib.util.find_spec(name)), None)
+    return next((name for name in ("pi_heif", "pillow_heif") if importlib.util.find_spec(name)), None)
 
 
 def sniff_format(head: bytes) -> str:
