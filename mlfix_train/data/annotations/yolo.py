@@ -23,6 +23,8 @@ from mlfix_train.data.files.find import FileFinder
 from mlfix_train.errors import DataError, format_list, nearest
 
 SPLITS = ("train", "val", "test", "valid", "minival")
+OUTLINE_TASKS = ("segment", "obb")
+"""What ``task`` in a ``data.yaml`` says of lines that are polygons or oriented boxes."""
 CLASS_FILES = ("classes.txt", "obj.names", "labels.txt", "names.txt", "_darknet.labels")
 
 
@@ -31,7 +33,7 @@ class Yolo(AnnotationFormat):
     """A YOLO data set. ``annotation`` is the line number, from 1.
 
     Of polygons and oriented boxes (four corners) the bounding box is taken, of pose labels (``kpt_shape`` in
-    ``data.yaml``) the box before the key points.
+    ``data.yaml``) the box before the key points. Lines that may be both need ``kpt_shape`` or ``task: segment``.
 
     Args:
         root: folder of the data set.
@@ -128,7 +130,16 @@ def find_class_names(root: Path, file: str | Path | None) -> Path:
             hint = "use data.yaml, or a file with one class name per line"
             raise DataError(f"data.file={path} does not exist", hint)
         return path
-    found = [path for path in _yaml_files(root) if _mentions_names(path) and "names" in _load_yaml(path)]
+    found, unreadable = list[Path](), list[DataError]()
+    for path in filter(_mentions_names, _yaml_files(root)):
+        try:
+            found += [path] if "names" in _load_yaml(path) else []
+        except DataError as error:
+            if path.stem == "data":
+                raise
+            unreadable.append(error)
+    if unreadable and not found:
+        raise unreadable[0]
     if len(found) > 1:
         names = format_list(path.name for path in found)
         found = [path for path in found if path.stem == "data"]
@@ -393,7 +404,8 @@ class _LineParser:
         self._pose = _keypoint_numbers(names_file, settings)
         self._outlines, self._named = 0, 0
         self._lengths: set[int] = set()
-        self._first_pose, self._only_pose = "", True
+        self._is_outline = str(settings.get("task", "")) in OUTLINE_TASKS
+        self._first_long, self._keypoints = "", {2, 3}
         self._scored: list[tuple[Row, str]] = []
         self._angle = ""
 
@@ -417,8 +429,8 @@ class _LineParser:
         else:
             if count > 6:
                 self._lengths.add(count)
-                self._only_pose = self._only_pose and _is_pose(numbers)
-                self._first_pose = self._first_pose or where
+                self._keypoints &= _keypoint_steps(numbers)
+                self._first_long = self._first_long or where
             if count < 5 or count % 2 == 0:
                 detail = f"{where}: {count} numbers instead of class and box (5) or class and points of a polygon"
                 return row | {"problem": "malformed", "detail": detail}
@@ -439,13 +451,14 @@ class _LineParser:
 
     def finish(self) -> list[str]:
         """Returns notes on what was read; pose labels without ``kpt_shape`` are an error."""
-        if self._lengths and self._only_pose and len(self._lengths) == 1:
-            points = next(iter(self._lengths)) - 5
-            problem = (
-                f"{self._first_pose}: the numbers behind the first five are key points (pose labels), not a polygon"
-            )
-            shape = f"kpt_shape: [{points // 3}, 3]" if points % 3 == 0 else f"kpt_shape: [{points // 2}, 2]"
-            raise DataError(problem, f"say so in data.yaml, beside names: {shape}")
+        if len(self._lengths) == 1 and self._keypoints and not self._is_outline:
+            step = max(self._keypoints)
+            shape = f"kpt_shape: [{(max(self._lengths) - 5) // step}, {step}]"
+            text = f"{self._first_long}: the numbers behind the first five"
+            if step == 3:  # with visibilities of 0, 1 or 2
+                raise DataError(f"{text} are key points (pose labels)", f"say so in data.yaml, beside names: {shape}")
+            hint = f"say which in data.yaml, beside names: {shape} or task: segment"
+            raise DataError(f"{text} may be key points (pose labels) or corners of a polygon", hint)
         notes = []
         if self._angle:
             problem = f"the last of 6 numbers is an angle ({self._angle}); write oriented boxes as four corners"
@@ -477,28 +490,30 @@ def _keypoint_numbers(names_file: Path, settings: Mapping[str, Any]) -> int:
     return 5 + points * numbers if points else 0
 
 
-def _is_pose(numbers: Sequence[float]) -> bool:
-    """Returns whether a line can be a box and key points inside of it, and can't be an oriented box."""
+def _keypoint_steps(numbers: Sequence[float]) -> set[int]:
+    """Returns how many numbers a key point may have, 2 or 3, if a line can be a box and key points inside of it."""
     x, y, width, height = numbers[1:5]
     rest = numbers[5:]
     if len(numbers) == 9:
         xs, ys = numbers[1::2], numbers[2::2]
-        if max(abs(side[0] + side[2] - side[1] - side[3]) for side in (xs, ys)) < 1e-3:
-            return False
+        if max(abs(side[0] + side[2] - side[1] - side[3]) for side in (xs, ys)) < 1e-3:  # an oriented box
+            return set()
     if width <= 0 or height <= 0 or min(x - width / 2, y - height / 2) < -0.01:
-        return False
+        return set()
     if max(x + width / 2, y + height / 2) > 1.01:
-        return False
-
-    def inside(step: int) -> bool:
-        if len(rest) % step:
-            return False
+        return set()
+    steps = set()
+    for step in (2, 3):
         points = [rest[at : at + step] for at in range(0, len(rest), step)]
-        seen = [point for point in points if any(point[:2])]
-        near = all(abs(px - x) <= 0.55 * width and abs(py - y) <= 0.55 * height for px, py, *_ in seen)
-        return near and all(point[2] in (0, 1, 2) for point in points if step == 3)
-
-    return inside(3) or inside(2)
+        near = all(
+            abs(point[0] - x) <= 0.55 * width and abs(point[1] - y) <= 0.55 * height
+            for point in points
+            if len(point) == step and any(point[:2])
+        )
+        seen = step == 2 or all(point[-1] in (0, 1, 2) for point in points)
+        if len(rest) % step == 0 and near and seen:
+            steps.add(step)
+    return steps
 
 
 def _orphaned_boxes(owners: Mapping[str, Path], names_file: Path, parser: _LineParser) -> list[Row]:

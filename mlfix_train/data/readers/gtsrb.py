@@ -4,6 +4,7 @@ Source: Stallkamp et al., "Man vs. computer: Benchmarking machine learning algor
 Neural Networks 32 (2012), and the README files of the archives.
 """
 
+import logging
 import os
 import posixpath
 import re
@@ -13,11 +14,14 @@ from typing import Any
 
 import pandas as pd
 
+from mlfix_train.data.annotations.ids import id_text
 from mlfix_train.data.files.tables import open_table
 from mlfix_train.data.files.walk import FileList, find_images
 from mlfix_train.data.readers.files import check_root
 from mlfix_train.data.samples import make_table
-from mlfix_train.errors import DataError, check_choice
+from mlfix_train.errors import DataError, check_choice, format_list
+
+log = logging.getLogger(__name__)
 
 _NAMES = """
 speed-limit-20 speed-limit-30 speed-limit-50 speed-limit-60 speed-limit-70 speed-limit-80 end-of-speed-limit-80
@@ -103,19 +107,24 @@ def _test_rows(base: Path, training: str, files: FileList, required: bool) -> li
             hint = "unpack GTSRB_Final_Test_Images.zip and GTSRB_Final_Test_GT.zip there, or set data.test=false"
             raise DataError(f"no {missing} below data.root={base}", hint)
         return []
-    rows = []
+    rows, bad = [], []
     for name, metadata in _read_csv(labels).items():
-        class_id = metadata.get("ClassId", "")
-        if not class_id.isdigit() or int(class_id) >= len(LABELS):
-            raise DataError(f"{labels}: {name} has the ClassId {class_id!r}", "it must be 0 to 42")
-        sample_id = (folder / name).relative_to(base).as_posix()
-        rows.append(_row(sample_id, int(class_id), sample_id, "test", metadata))
+        class_id = id_text(metadata.get("ClassId", ""))
+        if class_id.isdigit() and int(class_id) < len(LABELS):
+            sample_id = (folder / name).relative_to(base).as_posix()
+            rows.append(_row(sample_id, int(class_id), sample_id, "test", metadata))
+        else:
+            bad.append(f"{name} has the ClassId {metadata.get('ClassId')!r}")
+    if len(bad) > 0.9 * (len(rows) + len(bad)):
+        raise DataError(f"{labels}: {format_list(bad, 3)}", "it must be 0 to 42")
+    if bad:
+        log.warning("%s: %d image(s) without a class 0 to 42 are left out: %s", labels, len(bad), format_list(bad, 3))
     return rows
 
 
 def _row(sample_id: str, class_id: int, group: str, split: str, metadata: dict[str, str]) -> dict[str, Any]:
     row = {"sample_id": sample_id, "label": LABELS[class_id], "group": group, "split": split, "class_id": class_id}
-    values = {name.lower().replace(".", "_"): metadata.get(name) or "" for name in METADATA}
+    values = {name.lower().replace(".", "_"): id_text(metadata.get(name) or "") for name in METADATA}
     return row | {name: int(value) for name, value in values.items() if value.isdigit()}
 
 

@@ -76,6 +76,16 @@ def test_yolo_with_a_bad_yaml(tmp_path: Path, yaml: str, expected: str) -> None:
     assert expected in str(caught.value)
 
 
+def test_yolo_leaves_out_yaml_files_of_other_programs(tmp_path: Path) -> None:
+    write_yolo(tmp_path, for_format("yolo"))
+    (tmp_path / "args.yaml").write_text("names_of: x\nlr: [1\n")
+    assert len(Yolo(tmp_path).read().photos) == 6
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / "classes.txt").write_text("stop\n")
+    with pytest.raises(DataError, match=r"args\.yaml is not valid YAML"):
+        Yolo(tmp_path).read()
+
+
 def test_yolo_goes_on_without_a_test_split(tmp_path: Path) -> None:
     write_yolo(tmp_path, for_format("yolo"))
     with open(tmp_path / "data.yaml", "a") as file:
@@ -141,6 +151,7 @@ POSE = "1 0.5 0.4 0.2 0.3 0.45 0.45 2 0.55 0.45 2 0.55 0.5 1 0 0 0"
         ("kpt_shape: [4, 3]\n", "1 0.5 0.4 0.2 0.3", [0.4, 0.25, 0.6, 0.55]),
         ("", "1 0.5 0.4 0.6 0.5 0.5 0.6 0.4 0.5", [0.4, 0.4, 0.6, 0.6]),  # four corners of an oriented box
         ("", "1 0.9 0.8 0.95 0.8 0.95 0.85", [0.9, 0.8, 0.95, 0.85]),  # a polygon
+        ("task: segment\n", "1 0.4 0.4 0.5 0.4 0.5 0.5 0.45 0.55 0.4 0.5", [0.4, 0.4, 0.5, 0.55]),
         ("", "yield 0.5 0.4 0.2 0.3", [0.4, 0.25, 0.6, 0.55]),
         ("", "1 0.5 0.4 0.2 0.3 0.87", [0.4, 0.25, 0.6, 0.55]),  # a score
         ("", "1 0.5 0.4 0.2 0.3 17", [0.4, 0.25, 0.6, 0.55]),  # a track
@@ -157,11 +168,12 @@ def test_yolo_kinds_of_lines(tmp_path: Path, yaml: str, line: str, box: list) ->
     [
         (POSE, "say so in data.yaml, beside names: kpt_shape: [4, 3]"),
         (POSE[:-6], "say so in data.yaml, beside names: kpt_shape: [3, 3]"),  # an even count
-        ("1 0.5 0.4 0.2 0.3 0.45 0.45 0.55 0.3", "kpt_shape: [2, 2]"),
+        ("1 0.5 0.4 0.2 0.3 0.45 0.45 0.55 0.3", "kpt_shape: [2, 2] or task: segment"),
+        ("1 0.4 0.4 0.5 0.4 0.5 0.5 0.45 0.55 0.4 0.5", "kpt_shape: [3, 2] or task: segment"),
     ],
 )
 def test_yolo_pose_labels_without_kpt_shape_are_refused_by_name(tmp_path: Path, line: str, expected: str) -> None:
-    with pytest.raises(DataError, match="are key points") as caught:
+    with pytest.raises(DataError, match="key points") as caught:
         one_photo(tmp_path, line).read()
     assert expected in str(caught.value)
 

@@ -41,7 +41,7 @@ def test_training_images(tmp_path: Path) -> None:
     assert row[["label", "group", "class_id", "height", "roi_x2"]].tolist() == ["stop", "00014/00001", 14, 22, 25]
 
 
-def test_test_images_are_taken_in_where_they_are(tmp_path: Path) -> None:
+def test_test_images_are_taken_in_where_they_are(tmp_path: Path, caplog) -> None:
     training(tmp_path)
     with pytest.raises(DataError, match=r"no GT-final_test\.csv"):
         read_gtsrb(tmp_path, test=True)
@@ -55,6 +55,12 @@ def test_test_images_are_taken_in_where_they_are(tmp_path: Path) -> None:
     (tmp_path / "GT-final_test.csv").write_text(HEAD + "00000.ppm;30;30;5;6;25;15;77\n")
     with pytest.raises(DataError, match=r"00000\.ppm has the ClassId '77'"):
         read_gtsrb(tmp_path)
+    rows = "00000.ppm;30.0;30;5;6;25;15;14.0\n00001.ppm;30;30;5;6;25;15;\n00002.ppm;30;30;5;6;25;15;77\n"
+    (tmp_path / "GT-final_test.csv").write_text(HEAD + rows)
+    table = read_gtsrb(tmp_path)
+    assert table.loc["GTSRB/Final_Test/Images/00000.ppm", ["label", "width"]].tolist() == ["stop", 30]
+    assert (table["split"] == "test").sum() == 1
+    assert "2 image(s) without a class 0 to 42 are left out" in caplog.text and "00002.ppm" in caplog.text
     (tmp_path / "GT-final_test.csv").write_text(HEAD.replace(";", ",") + "00000.ppm,30,30,5,6,25,15,14\n")
     assert read_gtsrb(tmp_path).loc["GTSRB/Final_Test/Images/00000.ppm", "label"] == "stop", "saved again with commas"
     (tmp_path / "GT-final_test.csv").write_text("name;ClassId\na;1\n")
