@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from box_helpers import ONE, pixels
 from photos import WRITE, Photo, for_format, paint, write_coco, write_mtsd, write_voc
@@ -12,6 +13,7 @@ from photos import WRITE, Photo, for_format, paint, write_coco, write_mtsd, writ
 from mlfix_train.data.annotations.coco import Coco
 from mlfix_train.data.annotations.formats import detect_formats, open_annotations
 from mlfix_train.data.annotations.mtsd import Mtsd
+from mlfix_train.data.annotations.write_back import write_fixed_annotations
 from mlfix_train.errors import DataError
 
 
@@ -99,6 +101,7 @@ def test_layouts_of_other_tools(tmp_path: Path) -> None:
     assert Path(Coco(tmp_path / "l", file).read().photos["path"].iloc[0]).is_file()
 
 
+FIX = ["photo", "annotation", "old_label", "new_label"]
 LINE = "1 0.5 0.5 0.25 0.5\n"
 OUTLINE = {"segmentation": [[120, 50, 200, 50, 200, 150, 120, 150]]}
 XML = (
@@ -178,16 +181,18 @@ EXPORTS = {
 
 @pytest.mark.parametrize("tool", EXPORTS)
 def test_exports_of_tools_are_read_as_they_are_unpacked(tool: str, tmp_path: Path) -> None:
+    root = tmp_path / "data"
     for name, content in EXPORTS[tool].items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
         if content is None:
-            paint(Photo("photo", boxes=ONE), tmp_path / name)
+            paint(Photo("photo", boxes=ONE), root / name)
         else:
-            (tmp_path / name).write_text(content)
-    (tmp_path / ".ipynb_checkpoints").mkdir()
-    (tmp_path / ".ipynb_checkpoints/p0-checkpoint.txt").write_text(LINE)
-    assert len(detect_formats(tmp_path)) == 1
-    found = open_annotations(tmp_path).read()
+            (root / name).write_text(content)
+    (root / ".ipynb_checkpoints").mkdir()
+    (root / ".ipynb_checkpoints/p0-checkpoint.txt").write_text(LINE)
+    assert len(detect_formats(root)) == 1
+    source = open_annotations(root)
+    found = source.read()
     assert (found.photos["problem"] == "").all() and len(found.photos) == 2
     assert all(Path(path).is_file() for path in found.photos["path"])
     assert found.boxes["problem"].tolist() == [""] * 2 and found.boxes["label"].tolist() == ["yield"] * 2
@@ -197,3 +202,9 @@ def test_exports_of_tools_are_read_as_they_are_unpacked(tool: str, tmp_path: Pat
     assert edges.tolist() == [pytest.approx([120, 50, 200, 150])] * 2
     splits = {"train", "val"} if "Roboflow" in tool else {"train"} if "YOLO 1.1" in tool else {""}
     assert set(found.photos["split"]) == splits
+
+    # Fixes go back into copies, which are read back and compared.
+    box = found.boxes.iloc[1]
+    fixes = pd.DataFrame([(box["photo"], box["annotation"], "yield", "stop")], columns=FIX)
+    written = write_fixed_annotations(source, found, fixes, tmp_path / "out")
+    assert written.relabeled == 1 and len(written.files) == 1

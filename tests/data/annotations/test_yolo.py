@@ -9,6 +9,7 @@ import pytest
 from box_helpers import pixels
 from photos import Photo, for_format, write_yolo
 
+from mlfix_train.data.annotations.write_back import write_fixed_annotations
 from mlfix_train.data.annotations.yolo import Yolo
 from mlfix_train.errors import DataError
 
@@ -223,6 +224,7 @@ def test_yolo_lists_written_on_another_machine_and_photos_that_are_missing(tmp_p
 
 
 def test_yolo_label_files_in_unusual_places(tmp_path: Path) -> None:
+    tmp_path = tmp_path / "data"
     write_yolo(tmp_path, for_format("yolo"))
     whole = pixels(Yolo(tmp_path).read())
     (tmp_path / "labels/train").rename(tmp_path / "images/train/labels")  # photos are in images/train itself
@@ -230,6 +232,10 @@ def test_yolo_label_files_in_unusual_places(tmp_path: Path) -> None:
     (tmp_path / "labels/val/photo2.txt").rename(tmp_path / "labels/val/Capture%20d%C3%A9cran%20photo2.txt")
     (tmp_path / "labels/val/photo5.txt").rename(tmp_path / "labels/val/cb0618f6-photo5.txt")
     found = Yolo(tmp_path).read()
+    fixes = found.boxes.groupby("photo").first().reset_index()[["photo", "annotation", "label"]]
+    fixes = fixes.rename(columns={"label": "old_label"}).assign(new_label="new")
+    write_fixed_annotations(Yolo(tmp_path), found, fixes, tmp_path.parent / "out")
+    assert (tmp_path.parent / "out/labels/val/cb0618f6-photo5.txt").read_text().startswith("4 ")
     names = {"val/Capture d\u00e9cran photo2": "val/photo2"}
     found.boxes["photo"] = found.boxes["photo"].replace(names)
     assert pixels(replace(found, photos=found.photos.rename(index=names))) == whole
