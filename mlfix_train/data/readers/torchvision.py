@@ -154,7 +154,7 @@ def _on_disk(
         except Exception as error:
             reasons[split] = " ".join(str(error).split()) or type(error).__name__
     if reasons and (required or not found):
-        hint = f"set data.root to what root= of torchvision.datasets.{name} is; download it there by download=True"
+        hint = f"set data.root to what root= of torchvision.datasets.{name} is; have it download the data set there"
         details = [f"{split}: {reason[:200]}" for split, reason in reasons.items()]
         raise DataError(f"{source} can't be read: {format_list(reasons)} not found", hint, details)
     for split, reason in reasons.items():
@@ -195,7 +195,8 @@ def _check_target(data: Any, source: str) -> None:
         raise DataError(f"{source}: labels are annotations of regions, not classes", hint)
     if target is not None and not isinstance(target, str) and np.ndim(target) > 1:
         raise DataError(f"{source}: labels are arrays of the shape {np.shape(target)}, not classes", hint)
-    label_texts([target], source, "data.target_type" if hasattr(data, "target_type") else "data.name")
+    key = "target_type" if hasattr(data, "target_type") else "name"
+    label_texts([target], source, f"data.{key}")
 
 
 def _class_numbers(data: Any) -> list[Any] | None:

@@ -154,6 +154,15 @@ def test_what_fits_twice_or_not_at_all_is_an_error(hf: Any, tmp_path: Path, capl
         read_hf(**options, columns={"labels": "x"})
 
 
+def test_a_data_set_in_the_cache(hf: Any, tmp_path: Path) -> None:
+    """It is found there by its name on the Hub, without the network."""
+    read_hf(**write(hf, tmp_path / "signs", "parquet", train=build(hf)))
+    (tmp_path / "cache/signs").rename(tmp_path / "cache/someone___signs")
+    table = read_hf(repo="someone/signs", cache=tmp_path / "cache")
+    assert table["label"].tolist() == ["cat", "dog", "007"] and table.index.tolist()[2] == "train/2"
+    assert "someone___signs" in table["path"].iloc[0] and (decode_image(table["path"].iloc[1], 8) == COLORS[1]).all()
+
+
 def test_what_can_not_be_read(hf: Any, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad").mkdir()
