@@ -62,20 +62,20 @@ def check_samples(table: pd.DataFrame, source: str, uses_labels: bool = True) ->
     Raises:
         DataError: The labels are numbers to predict, lists of labels, file names, or the names of splits.
     """
-    findings = look_over_labels(_counts(table["label"]))
+    findings = look_over_labels(table["label"])
     for finding in findings:
         if finding.is_fatal and uses_labels:
             raise DataError(f"{source}: {finding.problem}", finding.hint)
     return [f"{source}: {finding}" for finding in findings]
 
 
-def look_over_labels(counts: Mapping[str, int]) -> list[Finding]:
+def look_over_labels(labels: pd.Series) -> list[Finding]:
     """Returns what is unlikely about labels.
 
     Args:
-        counts: Label to its number of samples.
+        labels: Label of each sample; missing ones don't count.
     """
-    counts = {str(label): int(count) for label, count in counts.items()}
+    counts = {str(label): int(count) for label, count in labels.value_counts().items()}
     if not counts:
         return []
     whole = _lists(counts) or _measurements(counts) or _names_of_samples(counts)
@@ -192,7 +192,7 @@ def check_boxes(boxes: pd.DataFrame, n_photos: int) -> list[str]:
     usable = boxes[boxes["problem"] == ""]
     if not len(usable):
         return []
-    notes = [str(finding) for finding in look_over_labels(_counts(usable["label"]))]
+    notes = [str(finding) for finding in look_over_labels(usable["label"])]
     same = usable.duplicated(["photo", "label", "x_min", "y_min", "x_max", "y_max"])
     if same.mean() > REPEATED_BOXES:
         first = usable[same].iloc[0]
@@ -204,7 +204,3 @@ def check_boxes(boxes: pd.DataFrame, n_photos: int) -> list[str]:
         text = f"there are {mean:,.0f} boxes per photo, {count:,} in {most}"
         notes.append(f"{text}: if the lines of the annotations hold polygons or key points, check how they were read")
     return notes
-
-
-def _counts(labels: pd.Series) -> dict[str, int]:
-    return {str(label): int(count) for label, count in labels.value_counts().items()}

@@ -93,7 +93,7 @@ def test_labels_that_differ_by_white_space_are_refused(data: Path, keys: list[st
     rows = pd.DataFrame({"path": [str(p) for p in sorted(data.rglob("*.png"))]})
     rows["label"] = [Path(path).parent.name for path in rows["path"]]
     rows.loc[3, "label"] = "disc "
-    rows.to_csv(tmp_path / "t.csv", index=False)
+    rows.to_csv(tmp_path / "t.csv", index=False, quoting=csv.QUOTE_ALL)  # without quotes, blanks don't count
     answer = mlfix(
         "train", *[key for key in keys if "data.root" not in key], "data=table", f"data.file={tmp_path}/t.csv"
     )

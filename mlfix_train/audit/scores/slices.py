@@ -227,7 +227,9 @@ def _column(name: str, spec: Mapping[str, Any], sample_ids: pd.Index, metadata: 
         known = [] if metadata is None else [str(c) for c in metadata.columns]
         raise ConfigError(
             f"slices.{name}: the data has no column {column!r}",
-            f"it has {format_list(known, 12)}" if known else "use data that have it, such as a table with this column",
+            f"it has {format_list(known, 12)}"
+            if known
+            else "use data that have it, or a table with it: mlfix compare samples=<csv or parquet>",
         )
     return metadata[column].map(_text).astype(object).reindex(sample_ids)
 

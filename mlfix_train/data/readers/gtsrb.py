@@ -135,4 +135,5 @@ def _read_csv(path: Path) -> dict[str, dict[str, str]]:
     table = open_table(path, "GTSRB's table", DataError, ("Filename", *METADATA, "ClassId"))
     if "Filename" not in table.frame.columns:
         raise DataError(f"{path} {table.lacks(['Filename'])}", "use the original file")
-    return {row["Filename"]: {str(key): value for key, value in row.items()} for row in table.frame.to_dict("records")}
+    rows = ({str(name): str(value) for name, value in row.items()} for row in table.frame.to_dict("records"))
+    return {row["Filename"]: row for row in rows}
