@@ -164,3 +164,10 @@ def test_a_run_in_two_arms_is_an_error() -> None:
 def test_no_runs_at_a_path(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"original=.*nowhere matches nothing"):
         load_arm("original", tmp_path / "nowhere")
+
+
+def test_frames_of_numbers_become_text() -> None:
+    frame = pd.DataFrame({"sample_id": [7, 8], "label": [1, 2], "pred": [1.0, 1.0], "loss": [0.1, 2.0]})
+    table = as_arm("original", [frame]).predictions["0"]
+    assert table[["sample_id", "label", "pred"]].to_numpy().tolist() == [["7", "1", "1"], ["8", "2", "1"]]
+    assert as_arm("original", {"a": frame}).predictions["a"]["pred"].tolist() == ["1", "1"]

@@ -275,6 +275,12 @@ def test_metadata_needs_ids_alone(tmp_path: Path) -> None:
         read_metadata(tmp_path / "gone.csv")
 
 
+def test_metadata_of_samples_by_other_names(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("Sample ID;light\nC:\\\\d\\\\a\\\\1.jpg;0,5\n./b/2.jpg;1,5\n".replace("\\\\", "\\"))
+    found = read_metadata(tmp_path / "m.csv", ["a/1.jpg", "b/2.jpg", "b/3.jpg"])
+    assert found["light"].to_dict() == {"a/1.jpg": 0.5, "b/2.jpg": 1.5}
+
+
 # --- probabilities ---
 
 
