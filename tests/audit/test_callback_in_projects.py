@@ -69,6 +69,7 @@ class Module(L.LightningModule):
             "short": logits[:-1],
             "nan": nan,
             "sigmoid": logits.sigmoid(),
+            "sure sigmoid": (20 * logits - 10).sigmoid(),
             "many sigmoids": logits.sigmoid().repeat(1, 4),
             "rounded": logits.softmax(1).bfloat16(),
             "masked": logits.masked_fill(torch.arange(3) == 2, -torch.inf),
@@ -449,10 +450,11 @@ def test_nan_logits_name_samples() -> None:
 
 
 def test_sigmoid_outputs_of_few_classes_are_found_out_after_the_first_epoch() -> None:
-    audit = AuditCallback("out", sample_ids=IDS)
     with pytest.raises(MlfixError, match="neither logits nor probabilities") as caught:
-        fit(audit, module=Module("sigmoid"))
+        fit(AuditCallback("out", sample_ids=IDS), module=Module("sure sigmoid"))
     assert "before the sigmoid" in caught.value.hint and "log_softmax" in caught.value.hint
+    with pytest.warns(UserWarning, match="as a sigmoid does.*If these are not logits: return the logits before"):
+        fit(AuditCallback("few", sample_ids=IDS), module=Module("sigmoid"))  # as logits may be by chance
 
 
 def test_probabilities_of_half_precision_are_still_probabilities() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, SequentialSampler
 
@@ -20,6 +21,8 @@ Outputs = str | Callable[[Any, Any, L.LightningModule], Any]
 """Where logits come from: a key of what the step returns, ``"forward"``, or ``f(step_outputs, batch, module)``, which
 returns logits ``(B, C)`` or a dict with ``logits`` and, optionally, ``label`` and ``index``."""
 FORWARD = "forward"
+SIGMOID_SPAN = 0.95
+"""Range of few sigmoid outputs from which on they are not taken for logits."""
 MIN_CLASSES = 10
 """So many logits of an untrained network are all above 0 once in 1,000 times."""
 LABEL_KEYS = ("label", "labels", "target", "targets", "y")
@@ -173,27 +176,33 @@ def _are_probabilities(logits: Tensor, tolerance: float) -> bool:
 def check_scale(logits: np.ndarray, is_trained: bool) -> None:
     """Checks that logits are not sigmoid outputs: numbers from 0 to 1, which do not sum to 1.
 
-    Logits of a network that has not learned yet may all be within 0 to 1 by chance if there are few classes, so those
-    are checked only once it has.
+    Logits of a network that has learned little may all be within 0 to 1 by chance if there are few classes. So those
+    are checked only once it has been trained, and are an error only if they span nearly all of 0 to 1, else a warning.
 
     Args:
         logits: float ``(N, C)``.
         is_trained: whether they are those of a whole validation, rather than of the first batches.
 
     Raises:
-        DataError: All of them are within 0 to 1, and they are not all the same.
+        DataError: All of them are within 0 to 1, and not by chance.
     """
     if not logits.size or not (is_trained or logits.shape[1] >= MIN_CLASSES):
         return
     low, high = float(logits.min()), float(logits.max())
     if 0 <= low < high <= 1:
         sums = logits.sum(1)
-        raise DataError(
+        problem = (
             f"validation_step returns numbers from {low:.3g} to {high:.3g}, as a sigmoid does, and rows that sum to "
-            f"{sums.min():.3g} to {sums.max():.3g}: neither logits nor probabilities",
-            "return the logits before the sigmoid, or probabilities that sum to 1 (p / p.sum(1, keepdim=True)), or "
-            "select them with AuditCallback(outputs=...); if these are logits, return logits.log_softmax(1)",
+            f"{sums.min():.3g} to {sums.max():.3g}"
         )
+        hint = (
+            "return the logits before the sigmoid, or probabilities that sum to 1 (p / p.sum(1, keepdim=True)), or "
+            "select them with AuditCallback(outputs=...); if these are logits, return logits.log_softmax(1)"
+        )
+        if logits.shape[1] < MIN_CLASSES and high - low < SIGMOID_SPAN:
+            rank_zero_warn(f"{problem}. If these are not logits: {hint}.")
+            return
+        raise DataError(f"{problem}: neither logits nor probabilities", hint)
 
 
 def _describe(value: Any) -> str:

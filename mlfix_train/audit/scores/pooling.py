@@ -190,5 +190,6 @@ def of_recorded(held: HeldOut, kind: str) -> Pool:
     """
     differs = held.predicted != held.labels
     other_prob = np.where(differs, np.nan_to_num(held.scores["predicted_prob"], nan=0.0), 0.0)
-    loss = -np.log1p(-np.minimum(held.scores["not_self"], 1 - SMALLEST))  # of the mean probability
+    not_self = np.asarray(held.scores["not_self"], np.float64)
+    loss = np.where(not_self < 1, -np.log1p(-np.minimum(not_self, 1 - 1e-16)), -np.log(SMALLEST))  # of the mean
     return Pool({kind: 1.0}, loss, np.where(differs, held.predicted, -1), other_prob, differs)

@@ -106,7 +106,7 @@ def build_crops(
         if progress:
             progress(len(outcomes), len(jobs))
     jobs, again = settle_exif(annotations, jobs, outcomes)
-    for batch, results in crop_in_parallel(again, spec, out, workers, white):
+    for batch, results in crop_in_parallel(again, spec, out, workers, white) if again else ():
         outcomes |= {job.name: result for job, result in zip(batch, results, strict=True)}
         journal.append(zip(batch, results, strict=True))
     found = [outcome for job in jobs for outcome in outcomes[job.name]]

@@ -26,7 +26,7 @@ def registry() -> Iterator[None]:
 
 
 def test_every_built_in_score_says_what_it_is() -> None:
-    assert len({score.name for score in SCORES}) == len(SCORES) == 17
+    assert len({score.name for score in SCORES}) == len(SCORES) == 18
     assert all(len(score.description) > 20 for score in SCORES)
     assert [score.combine_as for score in SCORES if score.combine_as] == ["dynamics", "twin"]
 
