@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from mlfix_train.data.pixels.containers import is_contained, open_bytes
-from mlfix_train.data.pixels.formats import format_hint, register_heic, sniff_format
+from mlfix_train.data.pixels.formats import format_hint, is_read, register_heic, sniff_format
 from mlfix_train.data.pixels.spec import PixelSpec
 
 DECODER_VERSION = 2
@@ -179,6 +179,8 @@ def reason_of(path: str, error: BaseException) -> str:
     except OSError as problem:
         return problem.strerror or str(problem) or type(problem).__name__
     if isinstance(error, UnidentifiedImageError) and (kind := sniff_format(head)):
+        if is_read(kind):
+            return f"its content is {kind}, but cut short or damaged"
         return f"its content is {kind}: {format_hint(kind)}"
     text = re.sub(r" <_io\.BytesIO object at \w+>", "", str(error))
     return text.replace(f" {path!r}", "").strip() or type(error).__name__

@@ -97,6 +97,12 @@ def format_hint(name: str) -> str:
     return UNREAD_FORMATS[name][1] if name in UNREAD_FORMATS else CONTENT_HINTS.get(name, CONVERT)
 
 
+def is_read(name: str) -> bool:
+    """Returns whether a format that needs support of its own (HEIC, AVIF, JPEG 2000) can be read here."""
+    optional = {"HEIC": HEIC_SUFFIXES, "AVIF": AVIF_SUFFIXES, "JPEG 2000": JPEG2000_SUFFIXES}
+    return not image_suffixes().isdisjoint(optional.get(name, ()))
+
+
 def can_read_heic() -> bool:
     """Returns whether the extra ``heic`` (pi-heif), or pillow-heif, is installed."""
     return _heic_package() is not None
