@@ -429,7 +429,15 @@ class Audit:
             return pd.DataFrame(columns=["sample_id", "given_label", "reason"])
         ids = self.samples.index.difference(self.evidence.held_out.sample_ids, sort=False)
         unreadable = getattr(self.pixels, "unreadable", {})
-        reasons = ["the image can't be read" if name in unreadable else "no run held it out" for name in ids]
+        has_label = self.samples["label"].notna().loc[ids]
+        reasons = [
+            "it has no label"
+            if not has_label[name]
+            else "the image can't be read"
+            if name in unreadable
+            else "no run held it out"
+            for name in ids
+        ]
         labels = self.samples.loc[ids, "label"].to_numpy()
         return pd.DataFrame({"sample_id": ids.to_numpy(), "given_label": labels, "reason": reasons})
 
@@ -487,8 +495,8 @@ class Audit:
         about, notes = self.about, []
         if about["unranked"]:
             notes.append(
-                f"{about['unranked']:,} of {about['samples']:,} samples were held out by no run and are not ranked; "
-                "unranked.csv lists them."
+                f"{about['unranked']:,} of {about['samples']:,} samples are not ranked (no run held them out, or they "
+                "have no label or no image); unranked.csv lists them."
             )
         single = about["single_group_labels"]
         if single:

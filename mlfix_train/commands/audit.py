@@ -168,10 +168,10 @@ def _summary(audit: Audit, out: Path, pictures: bool) -> list[str]:
         f"{about['predicted_differently']:,} are predicted as another label than given",
     ]
     if about["unranked"]:
-        lines.append(
-            f"unranked   {about['unranked']:,} samples that no run held out, listed in {out / 'unranked.csv'}; "
-            "`mlfix train -m sweep=out_of_fold` covers all"
-        )
+        reasons = audit.unranked["reason"].value_counts()
+        shown = ", ".join(f"{count:,} because {reason}" for reason, count in reasons.items())
+        remedy = "; `mlfix train -m sweep=out_of_fold` holds all out" if "no run held it out" in reasons else ""
+        lines.append(f"unranked   {about['unranked']:,} samples ({shown}), listed in {out / 'unranked.csv'}{remedy}")
     kinds = ", ".join(f"{KINDS.get(kind, kind)} {weight:.2f}" for kind, weight in audit.kinds.items())
     lines.append(
         f"evidence   {kinds} (weights)" + (f"; images by {about['neighbours']}" if about["neighbours"] else "")

@@ -63,6 +63,10 @@ def check_samples(table: pd.DataFrame, source: str, uses_labels: bool = True) ->
         DataError: The labels are numbers to predict, lists of labels, file names, or the names of splits.
     """
     findings = look_over_labels(table["label"])
+    missing = table.index[table["label"].isna()]
+    if 0 < len(missing) < len(table):
+        shown = f"{len(missing):,} of {len(table):,} samples have no label: {format_list(missing, 3)}"
+        findings.append(Finding(shown, "they are neither trained on nor ranked"))
     for finding in findings:
         if finding.is_fatal and uses_labels:
             raise DataError(f"{source}: {finding.problem}", finding.hint)

@@ -121,6 +121,14 @@ def test_labels_of_one_sample() -> None:
     assert "1 label(s) have one sample: c" in note
 
 
+def test_missing_labels_are_named() -> None:
+    data = table(["a", "b"], 12)
+    assert check_samples(data.assign(label=None), "data") == [], "there are none to use"
+    data.loc["3.jpg", "label"] = None
+    (note,) = check_samples(data, "data")
+    assert "1 of 24 samples have no label: 3.jpg" in note
+
+
 def boxes(n: int, same: bool = False, per_photo: int = 2) -> pd.DataFrame:
     rows = [
         {"photo": f"p{i // per_photo}", "label": "abc"[i % 3], "x_min": 0 if same else i, "y_min": 0, "x_max": 9 + i}

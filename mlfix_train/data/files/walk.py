@@ -57,6 +57,7 @@ class FileList:
         not_utf8: Files and folders whose names are not UTF-8, with those bytes as ``\xff``.
         circles: Links to a folder above them.
         repeated: Folders, mostly links, that are read by another path already.
+        dangling: Links that lead nowhere, but for those with the suffix of an image, which count as unreadable images.
     """
 
     images: list[str] = field(default_factory=list)
@@ -68,6 +69,7 @@ class FileList:
     not_utf8: list[str] = field(default_factory=list)
     circles: list[str] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
+    dangling: list[str] = field(default_factory=list)
 
     def warnings(self) -> list[str]:
         """Returns what the user should know about files that are left out, one sentence each."""
@@ -80,6 +82,9 @@ class FileList:
             found.append(f"{_count(self.circles, 'link')} back to a folder above, and not followed")
         if self.repeated:
             found.append(f"{_count(self.repeated, 'path')} to a folder that is read by another path, and left out")
+        if self.dangling:
+            hint = "if its data belongs here, mount or restore what it leads to"
+            found.append(f"{_count(self.dangling, 'link')} to nothing, and left out; {hint}")
         return found
 
     def describe(self) -> str:
@@ -149,7 +154,7 @@ class _Walk:
         found = self.found
         for names in (found.images, found.others, found.folders, found.system, found.hidden, found.not_utf8):
             names.sort()
-        for names in (found.circles, found.repeated, *found.unread.values()):
+        for names in (found.circles, found.repeated, found.dangling, *found.unread.values()):
             names.sort()
         return found
 
@@ -202,6 +207,8 @@ class _Walk:
                 self.found.images.append(name)
                 return
             self.found.others.append(name)
+            if entry.is_symlink() and not os.path.exists(entry.path):
+                self.found.dangling.append(name)
             if suffix in self.unread:
                 self.found.unread.setdefault(self.unread[suffix], []).append(name)
 

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,6 +21,7 @@ from PIL import Image
 
 from mlfix_train.data.crops.names import escape_name
 from mlfix_train.data.files.atomic import atomic_path
+from mlfix_train.data.files.walk import SYSTEM_NAMES, SYSTEM_PREFIXES
 from mlfix_train.data.fixes.table import apply_fixes
 from mlfix_train.data.pixels.containers import is_contained, open_bytes, read_contained
 from mlfix_train.data.pixels.formats import image_suffixes
@@ -73,7 +74,8 @@ def write_fixed_folder(table: pd.DataFrame, fixes: pd.DataFrame, out: Path, link
     with_splits = bool((splits != "").all()) and set(splits.str.lower()) <= set(SPLIT_NAMES)
     if not with_splits and (splits != "").any():
         log.info("splits are not kept: folders stand for %s only", format_list(dict.fromkeys(SPLIT_NAMES.values())))
-    _note_names(labels[keep])
+    folders = {part for path in table["path"] for part in PurePosixPath(str(path)).parent.parts}
+    _note_names(labels[keep], folders)
     old, moved = table["label"], labels.ne(table["label"]) & ~(labels.isna() & table["label"].isna())
     order = [name for name in table.index[keep] if not moved[name]] + list(table.index[keep & moved])
     places: dict[str, str] = {}
@@ -81,7 +83,8 @@ def write_fixed_folder(table: pd.DataFrame, fixes: pd.DataFrame, out: Path, link
     renamed: dict[str, str] = {}
     for name in order:
         folder = f"{splits[name].lower()}/" if with_splits else ""
-        wanted = folder + _place(str(name), str(table.at[name, "path"]), old[name], labels[name], with_splits)
+        place = _folder_of(labels[name], folders)
+        wanted = folder + _place(str(name), str(table.at[name, "path"]), old[name], place, with_splits)
         places[name] = _free_name(wanted, taken, old[name])
         taken.add(places[name])
         if places[name] != wanted:
@@ -89,15 +92,15 @@ def write_fixed_folder(table: pd.DataFrame, fixes: pd.DataFrame, out: Path, link
     if renamed:
         shown = format_list((f"{name} is {place}" for name, place in renamed.items()), 3)
         log.info("%d names were taken, so these are others: %s", len(renamed), shown)
-    with _new_folder(out):
+    with _new_folder(out) as made:
         for name in table.index[keep]:
-            _put_image(str(table.at[name, "path"]), out / places[name], links)
+            _put_image(str(table.at[name, "path"]), made / places[name], links)
         moves = {name: place for name, place in places.items() if moved[name] or name in renamed}
-        _write_changes(out, table, labels, keep, moves)
-        wanted_labels = {places[name]: _folder_of(labels[name]) for name in places}
+        _write_changes(made, table, labels, keep, moves)
+        wanted_labels = {places[name]: _folder_of(labels[name], folders) for name in places}
         found = {
-            path.relative_to(out).as_posix(): path.relative_to(out).parts[1 if with_splits else 0]
-            for path in out.rglob("*")
+            path.relative_to(made).as_posix(): path.relative_to(made).parts[1 if with_splits else 0]
+            for path in made.rglob("*")
             if not path.is_dir() and path.name != CHANGES
         }
         _compare(wanted_labels, found)
@@ -126,26 +129,34 @@ def extract_images(paths: Mapping[str, str], folder: Path) -> dict[str, str]:
     return found
 
 
-def _note_names(labels: pd.Series) -> None:
-    encoded = [f"{label!r} as {_folder_of(label)}" for label in labels.dropna().unique() if _folder_of(label) != label]
+def _note_names(labels: pd.Series, folders: Collection[str]) -> None:
+    names = {label: _folder_of(label, folders) for label in labels.dropna().unique()}
+    encoded = [f"{label!r} as {name}" for label, name in names.items() if name != label]
     if encoded:
         log.warning("%d label(s) can't be the name of a folder: %s", len(encoded), format_list(encoded, 3))
     if labels.isna().any():
         log.info("%d samples have no label: they are in %s/", int(labels.isna().sum()), UNLABELLED)
 
 
-def _folder_of(label: Any) -> str:
-    return UNLABELLED if pd.isna(label) else escape_name(str(label))
+def _folder_of(label: Any, folders: Collection[str]) -> str:
+    """Returns the folder of a label: its name if the data have such a folder, else one that any reader takes."""
+    if pd.isna(label):
+        return UNLABELLED
+    if label in folders:
+        return str(label)
+    name, lower = escape_name(str(label)), str(label).lower()
+    is_passed_over = lower in SYSTEM_NAMES or lower.startswith(SYSTEM_PREFIXES)
+    return f"%{ord(name[0]):02X}{name[1:]}" if is_passed_over and name.isascii() else name
 
 
-def _place(name: str, path: str, old: Any, new: Any, with_splits: bool) -> str:
-    """Returns the place of an image in its split: its id, with the new label for the folder of the old one."""
+def _place(name: str, path: str, old: Any, folder: str, with_splits: bool) -> str:
+    """Returns the place of an image in its split: its id, with the new label's folder for that of the old one."""
     parts = _safe_parts(name)
     if with_splits and len(parts) > 1 and parts[0].lower() in SPLIT_NAMES:
         parts = parts[1:]
     if len(parts) > 1 and parts[0] == old:
         parts = parts[1:]
-    return "/".join([_folder_of(new), *parts[:-1], _with_suffix(parts[-1], path)])
+    return "/".join([folder, *parts[:-1], _with_suffix(parts[-1], path)])
 
 
 def _safe_parts(name: str) -> list[str]:
@@ -174,7 +185,7 @@ def _free_name(wanted: str, taken: set[str], old: Any) -> str:
     stem, suffix = os.path.splitext(wanted)
     number, name = 1, wanted
     while name in taken:
-        name = f"{stem}-{_folder_of(old)}{f'-{number}' if number > 1 else ''}{suffix}"
+        name = f"{stem}-{_folder_of(old, ())}{f'-{number}' if number > 1 else ''}{suffix}"
         number += 1
     return name
 
@@ -215,8 +226,8 @@ def write_fixed_table(source: Path, table: pd.DataFrame, fixes: pd.DataFrame, co
     """
     labels, keep = apply_fixes(table["label"], fixes)
     moved = labels.ne(table["label"]) & ~(labels.isna() & table["label"].isna())
-    target = out / source.name
-    with _new_folder(out):
+    with _new_folder(out) as made:
+        target = made / source.name
         if source.suffix.lower() in (".parquet", ".pq"):
             _write_fixed_parquet(source, target, column, table, labels, keep)
             found = _parquet_labels(target, column)
@@ -225,8 +236,8 @@ def write_fixed_table(source: Path, table: pd.DataFrame, fixes: pd.DataFrame, co
             found = CsvText(target, column).labels()
         wanted = [label.strip() for label in labels[keep].fillna("")]  # blanks don't count in a CSV
         _compare(dict(enumerate(wanted)), dict(enumerate(label.strip() for label in found)))
-        _write_changes(out, table, labels, keep, {})
-    return FixedCopy(target, int(keep.sum()), int((moved & keep).sum()), int((~keep).sum()))
+        _write_changes(made, table, labels, keep, {})
+    return FixedCopy(out / source.name, int(keep.sum()), int((moved & keep).sum()), int((~keep).sum()))
 
 
 def _check_rows(source: object, given: Sequence[str], table: pd.DataFrame) -> None:
@@ -398,14 +409,14 @@ def write_fixed_hf(data: HfData, table: pd.DataFrame, fixes: pd.DataFrame, out: 
         start += len(part)
         _check_rows(data.source, [label or "" for label in label_values(data, part)], table.iloc[rows])
         parts[split] = _fixed_split(data.label, part, labels.iloc[rows].tolist(), keep.iloc[rows].tolist(), list(added))
-    with _new_folder(out), quiet_and_offline(datasets):
+    with _new_folder(out) as made, quiet_and_offline(datasets):
         fixed = datasets.DatasetDict(parts) if data.has_splits else next(iter(parts.values()))
-        fixed.save_to_disk(str(out))
-        again = datasets.load_from_disk(str(out))
+        fixed.save_to_disk(str(made))
+        again = datasets.load_from_disk(str(made))
         found = [again[split] for split in parts] if data.has_splits else [again]
         written = [label or "" for part in found for label in label_values(data, part)]
         _compare(dict(enumerate(labels[keep].fillna(""))), dict(enumerate(written)))
-        _write_changes(out, table, labels, keep, {})
+        _write_changes(made, table, labels, keep, {})
     log.info("images are inside the copy's Arrow files: without a column of ids its samples are numbered anew")
     return FixedCopy(out, int(keep.sum()), int((moved & keep).sum()), int((~keep).sum()))
 
@@ -436,16 +447,21 @@ def _fixed_split(column: str, part: Any, labels: list[Any], keep: list[bool], ad
 
 
 @contextmanager
-def _new_folder(out: Path) -> Iterator[None]:
-    """Makes a folder, which is removed again on any error."""
-    existed = out.exists()
-    out.mkdir(parents=True, exist_ok=True)
+def _new_folder(out: Path) -> Iterator[Path]:
+    """Yields a hidden folder beside ``out``, which becomes ``out`` once it is complete, and is removed on any error.
+
+    So a copy that was stopped, even by a kill, is never read as data.
+    """
+    made = out.with_name(f".{out.name}.unfinished")
+    shutil.rmtree(made, ignore_errors=True)  # of an export that was killed
+    made.mkdir(parents=True)
     try:
-        yield
+        yield made
+        if out.exists():
+            out.rmdir()
+        made.replace(out)
     except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
-        if existed:
-            out.mkdir(exist_ok=True)
+        shutil.rmtree(made, ignore_errors=True)
         raise
 
 

@@ -93,9 +93,11 @@ def test_links(tmp_path: Path) -> None:
     (root / "c" / "up").symlink_to("..")
     (root / "c" / "picture.png").symlink_to(away / "4.png")
     (away / "back").symlink_to(root)
+    (root / "gone").symlink_to(tmp_path / "unmounted")
     found = list_files(root)
     assert found.images == ["b/1.png", "c/2.png", "c/picture.png", "d/4.png", "d/deep/3.png"]
     assert found.circles == ["c/up", "d/back"] and found.repeated == ["a", "e"]
+    assert found.dangling == ["gone"] and any("1 link (gone) is to nothing" in text for text in found.warnings())
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:

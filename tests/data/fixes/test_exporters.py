@@ -75,6 +75,17 @@ def test_labels_that_are_no_names_of_folders(folder: Path, tmp_path: Path, caplo
     assert "3 label(s) can't be the name of a folder" in caplog.text
 
 
+def test_names_that_folders_have_stay_however_often_they_are_copied(tmp_path: Path, picture) -> None:
+    for number, label in enumerate(("etc...", 'say "hi"', "100%", "a: b")):
+        picture(tmp_path / "d" / label / f"{number}.png")
+    write_fixed_folder(read_folder(tmp_path / "d"), fixes(**{"etc.../0.png": "100%"}), tmp_path / "x")
+    write_fixed_folder(read_folder(tmp_path / "x"), fixes(), tmp_path / "y")
+    assert read_folder(tmp_path / "y")["label"].tolist() == ["100%", "100%", "a: b", 'say "hi"']
+    new = fixes(**{"100%/2.png": "@eaDir", "a: b/3.png": "lost+found"})  # which readers would pass over
+    write_fixed_folder(read_folder(tmp_path / "y"), new, tmp_path / "z")
+    assert len(read_folder(tmp_path / "z")) == 4
+
+
 def test_unsorted_images(tmp_path: Path, picture) -> None:
     for name in ("1.png", "2.png"):
         picture(tmp_path / "d" / name)
@@ -108,8 +119,11 @@ def test_a_failed_copy_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     (folder / "yield/2.png").unlink()
     with pytest.raises(DataError, match=r"(?s)yield/2.png is missing.*invalid"):
         write_fixed_folder(table, fixes(), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [folder.name]
+    (tmp_path / ".out.unfinished/stop").mkdir(parents=True)  # of an export that was killed
+    (tmp_path / "out").mkdir()
     write_fixed_folder(table, fixes(**{"yield/2.png": "invalid"}), tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([folder.name, "out"])
 
 
 ROWS = 'path,label,note\n1.jpg,stop,"a, ""b"""\n2.jpg,yield,\n"3.jpg","stop","two\nlines"\n4.jpg, 007 ,x\n'
