@@ -9,7 +9,7 @@ SUMMARIES = {
     "audit": "rank labels by how likely they are wrong: estimates, panels, a report page",
     "review": "open the page where wrong labels are marked; writes fixes.csv",
     "compare": "compare models before and after, with evaluation and training effects kept apart",
-    "export": "write fixes back to MTSD, COCO, YOLO or VOC, or an audit to other tools",
+    "export": "write fixes back, a fixed copy of the data, or an audit for other tools",
     "demo": "run the whole loop on rendered signs with planted label errors",
 }
 

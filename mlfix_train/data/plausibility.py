@@ -168,7 +168,7 @@ def _same_but_for_spelling(counts: Mapping[str, int]) -> list[Finding]:
     findings = []
     for labels in [labels for labels in alike.values() if len(labels) > 1]:
         shown = format_list((f"{label!r} ({counts[label]:,} samples)" for label in labels), 4)
-        forms = {unicodedata.normalize("NFC", label).strip() for label in labels}
+        forms = {unicodedata.normalize("NFC", label) for label in labels}
         by = "case" if len({label.casefold() for label in labels}) == 1 else "blanks or Unicode form"
         by = "Unicode form" if len(forms) == 1 else by
         findings.append(Finding(f"labels differ only by {by}: {shown}", "give them one name if they are one class"))

@@ -258,6 +258,18 @@ def find_folders(root: Path, name: str, depth: int = 3) -> list[Path]:
     return found
 
 
+def same_names(path: Path, names: Iterable[tuple[Any, str]]) -> list[str]:
+    """Returns a note if classes, given by number or id and name, have the same name."""
+    numbers: dict[str, list[str]] = {}
+    for number, name in names:
+        numbers.setdefault(name, []).append(str(number))
+    repeated = {name: found for name, found in numbers.items() if len(found) > 1}
+    if not repeated:
+        return []
+    shown = format_list((f"{name!r} ({', '.join(found)})" for name, found in repeated.items()), 3)
+    return [f"{path.name}: classes of the same name become one label; correct it if they are not one: {shown}"]
+
+
 def files_below(folder: Path) -> tuple[list[str], list[str]]:
     """Returns the images and the other files in ``folder`` and below, sorted, except hidden ones."""
     found = find_images(folder)

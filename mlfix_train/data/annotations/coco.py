@@ -247,6 +247,7 @@ class _FileReader:
         numbers = [
             row["name"] for row in content["categories"] if isinstance(_member(row, "name"), (int, _WrittenNumber))
         ]
+        self._notes += base.same_names(path, self.categories.items())
         if numbers:
             text = "category names are numbers; their digits are the labels"
             self._notes.append(f"{path.name}: {len(numbers):,} {text}, such as {base.label_text(numbers[0])!r}")

@@ -84,7 +84,7 @@ class Yolo(AnnotationFormat):
             empty += not rows and path not in listed.missing
             boxes += rows
         boxes += _orphaned_boxes(owners, names_file, parser)
-        notes += found_notes + parser.finish()
+        notes += base.same_names(names_file, names.items()) + found_notes + parser.finish()
         if empty:
             notes.append(f"{empty:,} photos have no boxes")
         if not any(row["photo"] for row in boxes):
@@ -128,7 +128,7 @@ def find_class_names(root: Path, file: str | Path | None) -> Path:
         path = Path(os.path.normpath(root / Path(file).expanduser()))
         if not path.is_file():
             hint = "use data.yaml, or a file with one class name per line"
-            raise DataError(f"data.file={path} does not exist", hint)
+            raise DataError(f"data.file={file} does not exist in {root}", hint)
         return path
     found, unreadable = list[Path](), list[DataError]()
     for path in filter(_mentions_names, _yaml_files(root)):
@@ -209,6 +209,10 @@ def read_class_names(path: Path) -> tuple[dict[int, str], dict[str, Any]]:
         names[int(key)] = name
     if not names:
         raise DataError(f"{path} lists no classes", "add a list of class names")
+    count = str(settings.get("nc", len(names)))
+    if count.isdecimal() and int(count) not in (len(names), max(names) + 1):
+        problem = f"{path}: nc is {count}, and there are {len(names):,} names: {format_list(names.values(), 5)}"
+        raise DataError(problem, "complete the names, or correct or remove nc")
     return names, settings
 
 

@@ -185,6 +185,12 @@ def test_category_names_that_are_numbers_are_labels_as_they_are_written(tmp_path
     assert any("2 category names are numbers" in note for note in found.notes)
 
 
+def test_categories_of_the_same_name_are_said(tmp_path: Path) -> None:
+    coco(tmp_path, categories=[{"id": 1, "name": "no"}, {"id": 5, "name": "no"}, {"id": 2, "name": "yes"}])
+    notes = Coco(tmp_path).read().notes
+    assert any("classes of the same name become one label" in note and "'no' (1, 5)" in note for note in notes)
+
+
 def test_annotation_ids_that_repeat_are_told_apart_by_their_place(tmp_path: Path) -> None:
     ids = (0, 1, 0, "1", 0.0, None)
     coco(tmp_path, annotations=[{**BOX, "id": key} for key in ids])

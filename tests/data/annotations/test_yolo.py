@@ -77,6 +77,19 @@ def test_yolo_with_a_bad_yaml(tmp_path: Path, yaml: str, expected: str) -> None:
     assert expected in str(caught.value)
 
 
+def test_yolo_class_lists_that_contradict_themselves(tmp_path: Path) -> None:
+    write_yolo(tmp_path, for_format("yolo"))
+    text = (tmp_path / "data.yaml").read_text()
+    (tmp_path / "data.yaml").write_text(f"nc: 7\n{text}")
+    with pytest.raises(DataError, match=r"data.yaml: nc is 7, and there are 4 names: stop"):
+        Yolo(tmp_path).read()
+    (tmp_path / "data.yaml").write_text(f"nc: 4\n{text}".replace("yield", "stop"))
+    notes = Yolo(tmp_path).read().notes
+    assert any(
+        "data.yaml: classes of the same name become one label" in note and "'stop' (0, 1)" in note for note in notes
+    )
+
+
 def test_yolo_leaves_out_yaml_files_of_other_programs(tmp_path: Path) -> None:
     write_yolo(tmp_path, for_format("yolo"))
     (tmp_path / "args.yaml").write_text("names_of: x\nlr: [1\n")
