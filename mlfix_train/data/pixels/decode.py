@@ -248,6 +248,10 @@ def _swap(args: Any, rawmode: str) -> Any:
 
 
 def _to_8_bits(wide: np.ndarray, white: int) -> np.ndarray:
+    low, high = (int(wide.min()), int(wide.max())) if wide.size else (0, 0)
+    if low < 0 or high > FULL_RANGE:
+        problem = f"32-bit pixels from {low:,} to {high:,} are beyond the 0 to 65,535 of 16 bits"
+        raise UnreadableImage(f"{problem}; save the image with 8 or 16 bits")
     return np.clip(wide * (255.0 / white) + 0.5, 0, 255).astype(np.uint8)
 
 

@@ -200,6 +200,14 @@ def test_16_bit_channels_of_another_white(tmp_path: Path, channels: int) -> None
     assert abs(result.astype(int) - shown / 4095.0 * 255).max() <= 0.51
 
 
+@pytest.mark.parametrize("values", [(-1000, 1000), (0, 2**20)])
+def test_32_bit_integers_beyond_16_bits_are_refused(tmp_path: Path, values: tuple[int, int]) -> None:
+    wide = np.linspace(*values, SIZE * SIZE).astype(np.int32).reshape(SIZE, SIZE)
+    Image.fromarray(wide).save(tmp_path / "x.tif")
+    with pytest.raises(UnreadableImage, match=f"from {values[0]:,} to {values[1]:,} are beyond"):
+        decode_image(str(tmp_path / "x.tif"), SIZE)
+
+
 def test_cmyk_with_a_profile(tmp_path: Path) -> None:
     """A profile that is not of CMYK, or damaged, is of no use: then as without one."""
     image = Image.new("CMYK", (SIZE, SIZE), (200, 0, 0, 0))
