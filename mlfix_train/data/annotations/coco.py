@@ -273,8 +273,12 @@ class _FileReader:
             self._photos[key] = first
             shared += first is not row
         if shared:
-            text = "images have the file of another one, in the same size; their boxes are joined"
-            self._notes.append(f"{self.path.name}: {shared:,} {text}")
+            repeated = [path for path, count in Counter(path for path, _ in found.values()).items() if count > 1]
+            text = (
+                f"images have the file of another one, in the same size, such as {repeated[0]}; their boxes are joined"
+            )
+            remedy = "if they are different photos, write the folder of each into file_name"
+            self._notes.append(f"{self.path.name}: {shared:,} {text}; {remedy}")
         counts = Counter(row["name"] for row in by_path.values())
         for path, row in by_path.items():
             if counts[row["name"]] > 1:  # p.jpg beside p.png

@@ -181,13 +181,17 @@ def settle_exif(
 def _nothing_to_crop(annotations: Annotations) -> DataError:
     photos, boxes = annotations.photos, annotations.boxes
     bad_photos, bad_boxes = photos[photos["problem"] != ""], boxes[boxes["problem"] != ""]
-    reasons = f"{len(boxes):,} boxes ({summarize_counts(bad_boxes['problem'])})" if len(boxes) else "no boxes"
+    reasons = f"{len(boxes):,} boxes" if len(boxes) else "no boxes"
+    reasons += f" ({summarize_counts(bad_boxes['problem'])})" if len(bad_boxes) else ""
     if len(bad_photos):
         counts = summarize_counts(bad_photos["problem"])
         reasons += f", and {len(bad_photos):,} of {len(photos):,} photos can't be used ({counts})"
     details = [str(detail) for detail in [*bad_photos["detail"], *bad_boxes["detail"]][:5]]
     problem = f"nothing to crop in data.root={annotations.root}: {reasons}"
-    return DataError(problem, "check the format (data=)", details)
+    hint = "check the format (data=)"
+    if len(boxes) and not len(bad_boxes):  # the photos are what is wrong
+        hint = "put the photos where the annotations say, or correct the names in the annotations"
+    return DataError(problem, hint, details)
 
 
 def crop_in_parallel(
