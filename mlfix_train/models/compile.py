@@ -17,9 +17,9 @@ Forward = Callable[[Tensor], Tensor]
 class GraphedStep:
     """Forward and backward pass of a network in training, recorded once as CUDA graphs and replayed.
 
-    A step of a ResNet50 on small images launches 1,500 kernels, which takes a processor longer than a GPU needs to run
-    them; a replay launches two graphs. The same kernels run on the same numbers, dropout included. Its output is valid
-    until the next step. A batch of another shape, or weights that were frozen or unfrozen since, run eagerly.
+    A step of a ResNet50 on small images launches some 950 kernels, which takes a processor longer than a GPU needs to
+    run them; a replay launches two graphs. The same kernels run on the same numbers, dropout included. Its output is
+    valid until the next step. A batch of another shape, or weights that were frozen or unfrozen since, run eagerly.
 
     Args:
         network: maps images to a tensor, in training mode; what it does besides, such as hooks, is not repeated.

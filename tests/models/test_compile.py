@@ -116,18 +116,21 @@ def test_frozen_weights_and_hooks_run_eagerly() -> None:
     assert maybe_graph(net, "auto", images) is not None
 
 
+class Waiting(nn.Module):
+    """Looks at a number on the device, which can't be recorded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = torch.dropout(self.layer(x), 0.5, train=True)
+        return y if float(y.detach().sum()) > 0 else -y
+
+
 @pytest.mark.gpu
 @on_a_gpu
 def test_what_cannot_be_recorded_runs_eagerly_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    class Waiting(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Linear(4, 4)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            y: torch.Tensor = self.layer(x)
-            return y if float(y.sum()) > 0 else -y
-
     net = Waiting().cuda().train()
     assert maybe_graph(net, "auto", torch.randn(8, 4, device="cuda")) is None
     assert [record.message[:44] for record in caplog.records] == ["the step can't be recorded as a CUDA graph ("]
@@ -138,15 +141,6 @@ def test_what_cannot_be_recorded_runs_eagerly_with_one_warning(caplog: pytest.Lo
 @pytest.mark.gpu
 @on_a_gpu
 def test_a_recording_that_fails_leaves_the_random_generator_usable(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Waiting(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Linear(4, 4)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            y: torch.Tensor = torch.dropout(self.layer(x), 0.5, train=True)
-            return y if float(y.detach().sum()) > 0 else -y
-
     monkeypatch.setattr(compiling, "dry_run", lambda *_, **__: None)
     torch.manual_seed(4)
     expected = torch.rand(5, device="cuda")

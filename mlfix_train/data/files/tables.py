@@ -6,7 +6,6 @@ is assumed is logged, and what can't be known is an error. Cells stay text as th
 ``1.10``); blanks count only inside of quotes.
 """
 
-import codecs
 import csv
 import io
 import logging
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mlfix_train.data.files.documents import BYTE_ORDER_MARKS
 from mlfix_train.errors import MlfixError, format_list
 
 log = logging.getLogger(__name__)
@@ -31,14 +31,6 @@ SIGNS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 """Separators of cells and their names."""
 UNNAMED = "Unnamed: 0"
 """Name that pandas gives a first column without one, usually the index of a DataFrame."""
-MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-"""Byte order marks and the encoding that they stand for."""
 OTHER_FILES = (
     (b"pk\x03\x04", "an Excel workbook or a ZIP archive"),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
@@ -210,22 +202,23 @@ def _decode(path: Path, error_type: type[MlfixError]) -> str:
             raise error_type(f"{path} is {kind}, not a CSV file", SAVE_AGAIN)
     if path.suffix.lower() in (".json", ".jsonl") or re.match(rb"\s*(\{|\[\s*\{)", raw):
         raise error_type(f"{path} is JSON, not a CSV file", "write it as CSV or Parquet: pandas.DataFrame(...).to_csv")
-    encoding = next((name for mark, name in MARKS if raw.startswith(mark)), "utf-8")
+    mark, encoding = next((pair for pair in BYTE_ORDER_MARKS if raw.startswith(pair[0])), (b"", "utf-8"))
+    shown = encoding.upper().removesuffix("-LE").removesuffix("-BE")
     try:
-        text = raw.decode(encoding)
+        text = raw[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         byte = f"byte 0x{error.object[error.start] if error.start < len(error.object) else 0:02x}"
-        problem = f"{path}: line {line} is not {encoding.upper().removesuffix('-SIG')} ({byte})"
+        problem = f"{path}: line {line} is not {shown} ({byte})"
         around = error.object[max(error.start - 12, 0) : error.start + 13]
         word = re.search(r"\w*[^\x00-\x7f]\w*", around.decode("cp1252", "replace"))
-        guess = f"; in Windows-1252 it would be {word[0]!r}" if word and encoding == "utf-8" else ""
+        guess = f"; in Windows-1252 it would be {word[0]!r}" if word and encoding == "utf-8" and not mark else ""
         raise error_type(problem + guess, f"{SAVE_AGAIN} (or: iconv -f WINDOWS-1252 -t UTF-8)") from error
     if "\x00" in text:
         problem = f"{path} contains NUL characters: it is not a CSV file, or UTF-16 without a byte order mark"
         raise error_type(problem, SAVE_AGAIN)
-    if encoding not in ("utf-8", "utf-8-sig"):
-        log.info("%s is %s", path, encoding.upper())
+    if encoding != "utf-8":
+        log.info("%s is %s", path, shown)
     return text
 
 

@@ -4,7 +4,6 @@ Each copy is read back and compared before its function returns; on any error it
 what differs from the source.
 """
 
-import codecs
 import csv
 import logging
 import os
@@ -21,6 +20,7 @@ from PIL import Image
 
 from mlfix_train.data.crops.names import escape_name
 from mlfix_train.data.files.atomic import atomic_path
+from mlfix_train.data.files.documents import BYTE_ORDER_MARKS
 from mlfix_train.data.files.walk import SYSTEM_NAMES, SYSTEM_PREFIXES
 from mlfix_train.data.fixes.table import apply_fixes
 from mlfix_train.data.pixels.containers import is_contained, open_bytes, read_contained
@@ -254,7 +254,7 @@ class CsvText:
     """The text of a CSV file and where its cells are, so that single ones can be changed.
 
     Args:
-        path: The file; UTF-8, or UTF-16 with a byte order mark.
+        path: The file; UTF-8, or UTF-16 or UTF-32 with a byte order mark.
         column: Name of the label column; among the usual separators, that with which the header has it is taken.
 
     Raises:
@@ -263,8 +263,8 @@ class CsvText:
 
     def __init__(self, path: Path, column: str) -> None:
         raw = path.read_bytes()
-        marks = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
-        self.mark, self.encoding = next((pair for pair in marks if raw.startswith(pair[0])), (b"", "utf-8"))
+        known = (pair for pair in BYTE_ORDER_MARKS if raw.startswith(pair[0]))
+        self.mark, self.encoding = next(known, (b"", "utf-8"))
         self.text = raw[len(self.mark) :].decode(self.encoding)
         named = re.match(r"[ \t]*\"?sep=(.)\"?[ \t]*(?:\r\n|\r|\n|$)", self.text, re.IGNORECASE)
         for separator in [named[1]] if named else SEPARATORS:

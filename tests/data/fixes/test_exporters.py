@@ -144,7 +144,7 @@ def test_a_csv_keeps_every_other_byte(tmp_path: Path, encoding: str, newline: st
     assert changes(tmp_path / "out")[1] == ["2.jpg", "yield", "invalid", ""]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize("head", ["", "sep=;\r\n"])
 def test_other_separators_and_encodings_stay(tmp_path: Path, encoding: str, head: str) -> None:
     source = tmp_path / "t.csv"
