@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from mlfix_train.audit.reporting import charts
 from mlfix_train.audit.reporting.panels import Tile, draw_panel, save_panel
 from mlfix_train.audit.reporting.text import cut_middle
 from mlfix_train.audit.scores.slices import Slice, first_slices, rank_slices, slug
+from mlfix_train.data.files.system import cpu_count
 
 ImageSource = Callable[[list[str]], np.ndarray]
 """Maps n sample ids to their pixels, uint8 ``(n, H, W, 3)``."""
@@ -87,22 +90,30 @@ def draw_audit(
     folder.mkdir(parents=True, exist_ok=True)
     for old in [*folder.glob("[0-9][0-9]-*.png"), *folder.glob("[0-9][0-9][0-9]-*.png")]:
         old.unlink()
-    worst = _draw_panel(ranking, images, folder / "worst.png", "Most suspicious labels", title, marks)
+    worst = folder / "worst.png"
     pictures = [Picture("audit/most suspicious", worst, f"the {min(MAX_TILES, len(ranking))} most suspicious labels")]
     chosen = first_slices(rank_slices(ranking) if slices is None else slices, n_panels)
     for number, one in enumerate(chosen, start=1):
-        rows = ranking.iloc[one.rows]
-        path = folder / f"{number:02d}-{slug(one.name)}.png"
-        if one.kind == "fault":
-            _draw_fault(one, rows, images, path, title, marks)
-            caption = f"{slice_title(one, KEY_LABEL)}: {len(rows):,} samples. {one.description}"
-        else:
-            _draw_panel(rows, images, path, slice_title(one), title, marks, order)
-            mean = one.expected / max(len(rows), 1)
-            caption = f"{slice_title(one, KEY_LABEL)}: {len(rows):,} samples, suspicion {mean:.2f} on average"
+        mean = one.expected / max(len(one.rows), 1)
+        what = one.description if one.kind == "fault" else f"suspicion {mean:.2f} on average"
+        separator = ". " if one.kind == "fault" else ", "
+        caption = f"{slice_title(one, KEY_LABEL)}: {len(one.rows):,} samples{separator}{what}"
         key = _picture_key(one)
         key = key if all(key != picture.key for picture in pictures) else f"{key} ({number})"
-        pictures.append(Picture(key, path, caption))
+        pictures.append(Picture(key, folder / f"{number:02d}-{slug(one.name)}.png", caption))
+
+    def draw(panel: tuple[list[Tile], str, str, Path]) -> None:
+        tiles, headline, subtitle, path = panel
+        save_panel(draw_panel(tiles, headline, subtitle, max_tiles=MAX_TILES), path)
+
+    panels = (
+        (*_panel(one, ranking, images, title, marks, order), picture.path)
+        for one, picture in zip([None, *chosen], pictures, strict=True)
+    )  # read here, for users' datasets may not be thread-safe
+    workers = cpu_count()
+    with ThreadPoolExecutor(workers) as pool:
+        while some := list(islice(panels, workers)):
+            list(pool.map(draw, some))
     losses = ranking["loss"].to_numpy(dtype=np.float64)
     predicted = ranking["predicted_label"]
     wrong = ((predicted != ranking["given_label"]) & (predicted != "")).to_numpy()
@@ -137,34 +148,30 @@ def _picture_key(one: Slice) -> str:
     return f"{SECTIONS[one.kind]}/{name}"
 
 
-def _draw_panel(
-    rows: pd.DataFrame,
+def _panel(
+    one: Slice | None,
+    ranking: pd.DataFrame,
     images: ImageSource,
-    path: Path,
-    headline: str,
     title: str,
     marks: Mapping[str, str] | None,
-    order: pd.Series | None = None,
-) -> Path:
-    """Draws the first :data:`MAX_TILES` rows; the note of the panel still counts all of them."""
-    shown, count = rows.head(MAX_TILES), len(rows)
-    note = "most suspicious first"
-    if order is not None:
+    order: pd.Series | None,
+) -> tuple[list[Tile], str, str]:
+    """Returns tiles, headline and subtitle of the panel of a slice; of the whole ranking for ``None``.
+
+    Only the first :data:`MAX_TILES` rows have tiles of their own; the last is repeated, so that the note of the panel
+    counts all of them.
+    """
+    rows = ranking if one is None else ranking.iloc[one.rows]
+    shown, note, captions = rows.head(MAX_TILES), "most suspicious first", None
+    if one is not None and one.kind == "fault":
+        note = "worst first"
+        values = [] if one.values is None else one.values[: len(shown)].tolist()
+        captions = [f"{one.score.replace('_', ' ')} {value:.3g}" for value in values]
+    elif one is not None and order is not None:
         positions = order.reindex(shown["sample_id"]).to_numpy(dtype=float)  # samples that were not sorted come last
         shown = shown.iloc[np.argsort(np.where(np.isnan(positions), np.inf, positions), kind="stable")]
-        note = "in visual order" if count <= MAX_TILES else "the most suspicious, in visual order"
-    tiles = tiles_of(shown, images, marks)
-    tiles += [tiles[-1]] * (count - len(tiles)) if tiles else []
-    return save_panel(draw_panel(tiles, headline, f"{title}, {note}", max_tiles=MAX_TILES), path)
-
-
-def _draw_fault(
-    one: Slice, rows: pd.DataFrame, images: ImageSource, path: Path, title: str, marks: Mapping[str, str] | None
-) -> Path:
-    """Draws the worst samples of a fault, with their scores; the note of the panel still counts all of them."""
-    shown = rows.head(MAX_TILES)
-    values = [] if one.values is None else one.values[: len(shown)].tolist()
-    captions = [f"{one.score.replace('_', ' ')} {value:.3g}" for value in values]
+        note = "in visual order" if len(rows) <= MAX_TILES else "the most suspicious, in visual order"
     tiles = tiles_of(shown, images, marks, captions)
     tiles += [tiles[-1]] * (len(rows) - len(tiles)) if tiles else []
-    return save_panel(draw_panel(tiles, slice_title(one), f"{title}, worst first", max_tiles=MAX_TILES), path)
+    headline = "Most suspicious labels" if one is None else slice_title(one)
+    return tiles, headline, f"{title}, {note}"

@@ -10,9 +10,10 @@ Shapes: N images of H x W pixels.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -198,7 +199,9 @@ def measure_samples(
     readable = np.flatnonzero(~samples.index.isin(getattr(pixels, "unreadable", {})))
     sizes = np.full((len(samples), 2), np.nan)
     with ThreadPoolExecutor(workers) as pool:
-        sizes[readable] = list(pool.map(_file_size, samples["path"].iloc[readable], chunksize=256))
+        paths = samples["path"].to_numpy()[readable]
+        blocks = [paths[start : start + 256] for start in range(0, len(paths), 256)]
+        sizes[readable] = np.reshape(list(itertools.chain.from_iterable(pool.map(_file_sizes, blocks))), (-1, 2))
         padded = getattr(pixels, "info", {}).get("spec", {}).get("aspect") == "pad"
         done, values = 0, table.to_numpy(copy=True)
         for rows, measured in _map_blocks(pool, pixels, readable, sizes if padded else None):
@@ -243,6 +246,10 @@ def _measure_padded(images: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         left, top = (side - width) // 2, (side - height) // 2
         values[rows] = measure_images(images[rows, top : top + height, left : left + width]).to_numpy()
     return values
+
+
+def _file_sizes(paths: Iterable[str]) -> list[tuple[float, float]]:
+    return [_file_size(path) for path in paths]
 
 
 def _file_size(path: str) -> tuple[float, float]:
