@@ -6,7 +6,8 @@
 The first argument is a folder of class folders whose files end in _<frame>.<suffix> (GTSRB), or `signs`: rendered ones.
 With --truth, a CSV of sample_id and true_label (people's errors, such as cifar10-people), nothing is planted: the
 labels of the folders are audited without runs (by the pretrained network) and, with --epochs of 1 or more, by three
-folds of the small network, beside the single scores, cleanlab's scores and its Datalab on the same embedding:
+folds of the small network, beside the single scores, cleanlab's scores, and its Datalab, SelfClean's and SimiFeat's
+scores on the same embedding:
 
     python scripts/bench_audit.py cifar10-people/photos bench-people --truth cifar10-people/truth.csv --epochs 24
 
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -115,9 +117,8 @@ def _people(options: argparse.Namespace) -> None:
             for key, scores in _cleanlab(runs, ranking.index).items():
                 found[f"cleanlab {key}"] = judge(-scores, wrong)
         if title == "without runs":
-            scores = _datalab(out, ranking)
-            if scores is not None:
-                found["cleanlab Datalab, same embedding"] = judge(-scores, wrong)
+            for key, scores in _on_embedding(out, ranking.index).items():
+                found[f"{key}, same embedding"] = judge(-scores, wrong)
         right = (ranking["suggested_label"] == truth.loc[ranking.index]).to_numpy()
         guessed = (ranking["predicted_label"] == truth.loc[ranking.index]).to_numpy()
         print(f"\n{title}: {wrong.sum()} of {len(wrong):,} labels are wrong; the command took {seconds:.0f} s\n")
@@ -132,23 +133,57 @@ def _people(options: argparse.Namespace) -> None:
         )
 
 
-def _datalab(out: Path, ranking: pd.DataFrame) -> np.ndarray | None:
-    """Returns the label scores of cleanlab's Datalab on the features of an audit; ``None`` if it is not installed."""
+def _on_embedding(out: Path, ids: pd.Index) -> dict[str, np.ndarray]:
+    """Returns others' scores of labels (lower is worse) on the features of an audit."""
+    order = pd.read_parquet(out / "order.parquet", columns=["sample_id", "label"])
+    features = np.load(out / "features.npy").astype(np.float32)
+    codes = pd.factorize(order["label"], sort=True)[0]
+    found = {"SelfClean": self_clean(features, codes)}
+    found |= {f"SimiFeat, {k} neighbours": simi_feat(features, codes, k) for k in (10, 50)}
     try:
         import datasets  # noqa: F401 - Datalab needs it
         from cleanlab import Datalab
     except ImportError:
         print('cleanlab\'s Datalab is left out: pip install "cleanlab[datalab]"')
-        return None
+    else:
+        lab = Datalab({"label": list(codes)}, label_name="label", verbosity=0)
+        lab.find_issues(features=features, issue_types={"label": {}})
+        found["cleanlab Datalab"] = lab.get_issues("label")["label_score"].to_numpy()
+    rows = pd.Index(order["sample_id"]).get_indexer(ids)
+    return {key: scores[rows] for key, scores in found.items()}
 
-    order = pd.read_parquet(out / "order.parquet", columns=["sample_id", "label"])
-    features = np.load(out / "features.npy").astype(np.float32)
-    names = sorted(order["label"].unique())
-    lab = Datalab({"label": [names.index(label) for label in order["label"]]}, label_name="label", verbosity=0)
-    lab.find_issues(features=features, issue_types={"label": {}})
-    scores = lab.get_issues("label")["label_score"].to_numpy()
-    found: np.ndarray = scores[pd.Index(order["sample_id"]).get_indexer(ranking.index)]
-    return found
+
+def _cosine_blocks(features: np.ndarray, size: int = 1000) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields rows and their cosine similarities to all samples, -1 to themselves."""
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
+    for start in range(0, len(unit), size):
+        rows = np.arange(start, min(start + size, len(unit)))
+        similarity = unit[rows] @ unit.T
+        similarity[np.arange(len(rows)), rows] = -1
+        yield rows, similarity
+
+
+def self_clean(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The score of SelfClean (Groeger et al. 2024): how much nearer the nearest sample of the same label is, 0 to 1.
+
+    With cosine distances d to the nearest sample of the same label and e to that of another one: e^2 / (d^2 + e^2).
+    """
+    scores = np.empty(len(labels))
+    for rows, similarity in _cosine_blocks(features):
+        same = labels[rows, None] == labels
+        own, other = (1 - np.where(mask, similarity, -1).max(1) for mask in (same, ~same))
+        scores[rows] = other**2 / (own**2 + other**2).clip(1e-12)
+    return scores
+
+
+def simi_feat(features: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    """The score that SimiFeat ranks by (Zhu et al. 2022): cosine of the label to the labels of k neighbours, 0 to 1."""
+    scores = np.empty(len(labels))
+    for rows, similarity in _cosine_blocks(features):
+        nearest = labels[np.argpartition(-similarity, k, axis=1)[:, :k]]
+        counts = np.stack([np.bincount(row, minlength=labels.max() + 1) for row in nearest])
+        scores[rows] = counts[np.arange(len(rows)), labels[rows]] / np.linalg.norm(counts, axis=1)
+    return scores
 
 
 def _clean(options: argparse.Namespace) -> pd.DataFrame:
