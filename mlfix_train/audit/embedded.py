@@ -16,9 +16,10 @@ from scipy.special import logsumexp
 
 from mlfix_train.audit.predictions.features import read_features
 from mlfix_train.audit.predictions.held_out import HeldOut
-from mlfix_train.audit.predictions.runs import AuditedRuns, ProgressFactory, no_progress
+from mlfix_train.audit.predictions.runs import AuditedRuns, ProgressFactory, RunData, no_progress
 from mlfix_train.audit.scores import pooling
 from mlfix_train.audit.scores.knn import NeighbourScores, neighbours_needed, score_neighbours
+from mlfix_train.audit.scores.registry import Evidence
 from mlfix_train.audit.similarity.near_duplicates import find_near_duplicates, near_duplicate_threshold
 from mlfix_train.audit.similarity.neighbours import nearest_neighbours
 from mlfix_train.audit.similarity.order_files import read_embeddings, read_order
@@ -32,6 +33,7 @@ from mlfix_train.models.linear_probe import OutOfFoldProbe
 
 log = logging.getLogger(__name__)
 
+PRETRAINED_HINT = 'pip install "mlfix-train[pretrained]" brings a pretrained network'
 N_FOLDS = 5
 N_PERTURBED = 64
 """Images whose perturbed copies tell how near near-duplicates are."""
@@ -301,3 +303,82 @@ def run_probe_logits(
     if not fitted:
         return None
     return total / np.maximum(counts, 1)[:, None].astype(np.float32)
+
+
+def embed_images(
+    samples: pd.DataFrame,
+    pixels: PixelStore,
+    embedder: Embedder | None,
+    folder: str | Path | None,
+    bfloat16: bool,
+    progress: ProgressFactory,
+) -> EmbeddedSamples:
+    """Embeds images by a network, or by their pixels."""
+    step = progress("embedding images")
+    if embedder is None:
+        log.warning("images are compared by their pixels, which says little about photos: %s", PRETRAINED_HINT)
+        return embed_pixels(samples, pixels, step)
+    log.info("embedding images by %s", embedder.name)
+    place = None if folder is None else Path(folder).expanduser()
+    return embed_samples(samples, pixels, embedder, folder=place, bfloat16=bfloat16, progress=step)
+
+
+def embed_run_images(
+    by: str,
+    data: RunData,
+    order: str | Path | None,
+    embedder: Embedder | None,
+    folder: str | Path | None,
+    bfloat16: bool,
+    progress: ProgressFactory,
+) -> EmbeddedSamples | None:
+    """Embeds the images of runs; ``None`` if there are none to embed, or too few."""
+    if by == "auto":
+        without_network = "pixels" if order is None else "order"
+        by = "pretrained" if embedder is not None or has_pretrained() else without_network
+        if data.pixels is None:
+            by = "none" if order is None else "order"
+    if by == "order" and order is not None and data.samples is not None:
+        return read_order_embeddings(order, data.samples)
+    if by == "none" or data.pixels is None or data.samples is None:
+        return None
+    if len(data.samples) - len(data.pixels.unreadable) < 3:
+        return None
+    if by == "pixels":
+        return embed_pixels(data.samples, data.pixels, progress("embedding images"))
+    return embed_images(data.samples, data.pixels, embedder or load_default_embedder(), folder, bfloat16, progress)
+
+
+def with_images(
+    evidence: Evidence,
+    samples: pd.DataFrame,
+    found: EmbeddedSamples | None,
+    progress: ProgressFactory,
+    trained_here: bool = True,
+) -> Evidence:
+    """Returns evidence with what samples, groups and embedded images add to it.
+
+    Args:
+        evidence: of held-out samples.
+        samples: sample table.
+        found: its embedded images.
+        progress: shows the fit of the linear layer.
+        trained_here: whether the predictions are of models that learned from these samples alone.
+    """
+    held = evidence.held_out
+    table = samples.loc[held.sample_ids]
+    unlearned = None
+    if trained_here:
+        unlearned = (table["label"].map(samples.groupby("label")["group"].nunique()) < 2).to_numpy()
+    evidence = replace(evidence, samples=table, groups=group_codes(table["group"]), unlearned=unlearned)
+    if found is None or len(found.rows) < 3:
+        return evidence
+    rows = samples.index[found.rows].get_indexer(held.sample_ids)
+    scores = neighbour_scores(found, samples, held.class_names).take(rows)
+    evidence = replace(evidence, neighbours=scores)
+    if not found.learned or evidence.predictor == "probe":
+        return evidence
+    known, logits = probe_logits(found, samples, held.class_names, progress("fitting a linear layer"))
+    place = pd.Index(samples.index[known]).get_indexer(held.sample_ids)
+    own = np.where(place[:, None] < 0, 0.0, logits[place]).astype(np.float32)  # no image: all labels are as likely
+    return replace(evidence, probe_logits=own)
