@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -18,7 +21,7 @@ from review_server import Client, Server, serve_in_thread
 from shapes import FAST, draw_shapes
 
 from mlfix_train.audit.review.server import ASSETS
-from mlfix_train.commands.review import open_configured_session
+from mlfix_train.commands.review import open_configured_session, sort_from_stdin
 from mlfix_train.config.compose import load
 from mlfix_train.config.review import ReviewConfig
 from mlfix_train.data.pixels.spec import PixelsConfig
@@ -384,9 +387,16 @@ def test_marks_change_the_training_data(serve: Serve, page: Page, tmp_path: Path
     assert set(marked) - held_out, "some of them are in the training data"
 
 
-def test_without_an_order_images_are_sorted_once(pictures: Path, tmp_path: Path) -> None:
-    data = {"root": str(pictures / "shapes"), "_target_": "mlfix_train.data.readers.folder.read_folder"}
-    cfg = ReviewConfig(out=str(tmp_path / "out"), data=data, pixels=PixelsConfig(cache=str(pictures / "pixels")))
+def test_without_an_order_images_are_sorted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sort_here(command: list[str], input: str, **_: Any) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(input))
+        sort_from_stdin()
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr("mlfix_train.commands.review.subprocess.run", sort_here)
+    root = draw_shapes(tmp_path / "shapes", per_label=8)
+    data = {"root": str(root), "_target_": "mlfix_train.data.readers.folder.read_folder"}
+    cfg = ReviewConfig(out=str(tmp_path / "out"), data=data, pixels=PixelsConfig(cache=str(tmp_path / "pixels")))
     changed = []
     for _ in range(2):
         session = open_configured_session(cfg)
@@ -394,7 +404,7 @@ def test_without_an_order_images_are_sorted_once(pictures: Path, tmp_path: Path)
         session.close()
         changed.append((tmp_path / "out/order/order.parquet").stat().st_mtime_ns)
     assert changed[0] == changed[1]
-    assert len(pd.read_parquet(tmp_path / "out/order/order.parquet")) == 210
+    assert len(pd.read_parquet(tmp_path / "out/order/order.parquet")) == 24
 
 
 def test_stopped_it_says_what_was_reviewed(process: Callable[..., Server]) -> None:

@@ -96,7 +96,7 @@ def test_a_slice_may_not_take_the_place_of_all() -> None:
 def test_total_is_evaluation_and_training() -> None:
     rng = np.random.default_rng(0)
     given = {f"s{i}": ("stop", "yield", "speed-50")[i % 3] for i in range(97)}
-    for _ in range(20):
+    for _ in range(5):
         arms = [
             ArmRuns(n, {f"seed={s}": run(list(rng.choice(list("sy5"), 97)), given) for s in range(3)})
             for n in ("original", "fixed", "control")

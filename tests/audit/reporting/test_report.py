@@ -134,7 +134,7 @@ def test_every_section_opens_in_a_browser(tmp_path: Path, section: str) -> None:
 
 
 def test_400_classes_stay_below_20_mb(tmp_path: Path) -> None:
-    path = write(tmp_path, [f"label-{i:03d}" for i in range(400)], 12_000)
+    path = write(tmp_path, [f"label-{i:03d}" for i in range(400)], 4000)
     assert path.stat().st_size < 20e6
     data = data_of(path)
     assert len(data["table"]) == 400

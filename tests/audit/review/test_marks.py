@@ -323,13 +323,13 @@ def test_labels_with_special_characters(tmp_path: Path) -> None:
     assert [again.store.mark_name(int(code)) for code in again.store.marks[:5]] == fixes["new_label"].tolist()
 
 
-def test_fifty_thousand_marks_are_kept(tmp_path: Path) -> None:
-    table = table_of(50_000)
+def test_twenty_thousand_marks_are_kept(tmp_path: Path) -> None:
+    table = table_of(20_000)
     session = open_session(tmp_path, table)
-    for start in range(0, 50_000, 10_000):
-        mark(session, *((name, "invalid") for name in table.index[start : start + 10_000]))
+    for start in range(0, 20_000, 4000):
+        mark(session, *((name, "invalid") for name in table.index[start : start + 4000]))
     again = reopen(session, tmp_path, table=table)
-    assert (again.store.marks < -1).all() and len(pd.read_csv(tmp_path / "fixes.csv")) == 50_000
+    assert (again.store.marks < -1).all() and len(pd.read_csv(tmp_path / "fixes.csv")) == 20_000
     assert np.unique(again.store.revisions).tolist() == [1, 2, 3, 4, 5]
     again.close()
 
