@@ -108,8 +108,8 @@ def learn(network: nn.Module, half: bool, steps: int = 2) -> tuple[float, torch.
     """
     network = copy.deepcopy(network)
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(16, 3, 40, 40, generator=generator)
-    labels = torch.randint(0, 5, (16,), generator=generator)
+    images = torch.randn(8, 3, 40, 40, generator=generator)
+    labels = torch.randint(0, 5, (8,), generator=generator)
     optimizer = torch.optim.SGD(network.parameters(), 0.01)
     start = flat(network.parameters())
     losses, gradients, moved = [], [], []
