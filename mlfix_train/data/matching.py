@@ -1,36 +1,32 @@
 """Names that are spelled in two ways: of samples in a file and in the data, of labels in two columns.
 
-Files that people and other tools write call a sample by its path on another machine, with backslashes, as a URL, by the
-name of the file alone, without suffix, as a number, or with the prefix that Label Studio gives to uploads. A name is
-matched where that is certain: one sample fits, and nothing in the name speaks against it.
+Files that people and other tools write call a sample by its path on another machine, by the name of the file alone, as
+a number, or otherwise (:class:`mlfix_train.data.files.find.PathIndex`). A name is matched where that is certain: one
+sample fits, and nothing in the name speaks against it.
 """
 
+import itertools
 import logging
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from urllib.parse import unquote
+from typing import NamedTuple
 
 import pandas as pd
 
+from mlfix_train.data.files.find import CASE, END, PREFIX, SUFFIX, PathIndex, plain_path
 from mlfix_train.errors import format_list
 
 log = logging.getLogger(__name__)
-
-UPLOAD = re.compile(r"^[0-9a-f]{8}-(?=.)")
-"""What Label Studio puts before the name of an uploaded file."""
-UPLOADED = re.compile(r"^(?:.*/)?upload/(?:\d+/)?(?=[^/]+$)")
-"""The folder of Label Studio's uploads, which says nothing of the sample."""
 
 
 def name_key(name: str) -> str:
     """Returns a key that is the same for different spellings of a name: `` stop``, ``1.0`` and ``1``, é and é."""
     text = unicodedata.normalize("NFC", name).strip()
     try:
-        number = float(text)
+        number = float(text.replace("_", "x"))  # Python reads 7_01 as 701
     except ValueError:
         return text
     return str(int(number)) if number.is_integer() and abs(number) < 2**53 else text
@@ -43,45 +39,6 @@ def spelled_alike(names: Iterable[str], known: Iterable[str]) -> dict[str, list[
     for name in sorted(known):
         by_key.setdefault(name_key(name), []).append(name)
     return {name: by_key.get(name_key(name), []) for name in names if name not in known}
-
-
-def path_key(name: str) -> str:
-    r"""Returns a key that is the same for different spellings of a path.
-
-    Slashes and backslashes, ``./``, drive letters, ``file://`` and other servers, URL escapes, Unicode forms and blanks
-    around it don't count: ``C:\data\a b.jpg`` and ``./data/a%20b.jpg`` are the same.
-    """
-    text = name.strip()
-    if not text.isascii():
-        text = unicodedata.normalize("NFC", text)
-    if "://" in text:
-        text = re.sub(r"^[A-Za-z][\w+.-]*://[^/]*", "", text).partition("?")[0]
-    if "\\" in text:
-        text = text.replace("\\", "/")
-    if "%" in text:
-        text = unicodedata.normalize("NFC", unquote(text))
-    if ":" in text:
-        text = re.sub(r"^[A-Za-z]:/", "", text)
-    if "/" in text and ("//" in text or "./" in text or text[0] == "/"):
-        text = "/".join(part for part in text.split("/") if part not in ("", "."))
-    return text
-
-
-def path_ends(path: str) -> list[str]:
-    """Returns a path and its ends without leading folders, the longest first."""
-    parts = path.split("/")
-    return ["/".join(parts[i:]) for i in range(len(parts))]
-
-
-def _stem(path: str) -> str:
-    folder, slash, name = path.rpartition("/")
-    return f"{folder}{slash}{name.rpartition('.')[0] or name}"
-
-
-def _without_prefix(path: str) -> str:
-    """Returns a path without the prefix of an upload."""
-    folder, slash, name = path.rpartition("/")
-    return f"{folder}{slash}{UPLOAD.sub('', name)}"
 
 
 @dataclass
@@ -107,6 +64,14 @@ class MatchedIds:
             log.info(text, source, ways, name, self.ids[name])
 
 
+class _Found(NamedTuple):
+    """Samples that a name may mean, how they were found, and whether only a part of the path says so."""
+
+    ids: list[str]
+    way: str
+    is_guess: bool = False
+
+
 class IdMatcher:
     """Finds the samples of a table by names of any spelling.
 
@@ -122,116 +87,86 @@ class IdMatcher:
     def match(self, names: Iterable[str]) -> MatchedIds:
         """Matches names.
 
-        Each stands for one sample. If any is an id, a spelling of it, or a path that ends in one, only such names
-        count: the others are of samples that are not in the table. Else parts of paths will do, of one name per sample.
+        Each stands for one sample. If any is an id, a spelling of it, a path that ends in one, or folders and name of
+        its image, only such names count: the others are of samples that are not in the table. Else parts of paths will
+        do, of one name per sample.
         """
-        matched, guesses = MatchedIds(), dict[str, tuple[list[str], str]]()
+        matched, guesses = MatchedIds(), dict[str, _Found]()
         for name in dict.fromkeys(map(str, names)):
-            found, way, is_guess = ([name], "", False) if name in self._known else self._find(name)
-            if is_guess:
-                guesses[name] = found, way
-            elif len(found) == 1:
-                matched.ids[name] = found[0]
-                matched.ways |= {name: way} if way else {}
-            elif found:
-                matched.ambiguous[name] = f"it may be any of {format_list(found, 3)}"
+            found = _Found([name], "") if name in self._known else self._find(name)
+            if found.is_guess and found.ids:
+                guesses[name] = found
+            elif len(found.ids) == 1:
+                matched.ids[name] = found.ids[0]
+                matched.ways |= {name: found.way} if found.way else {}
+            elif found.ids:
+                matched.ambiguous[name] = f"it may be any of {format_list(found.ids, 3)}"
         if not matched.ids:
-            counts = Counter(found[0] for found, _ in guesses.values() if len(found) == 1)
-            for name, (found, way) in guesses.items():
-                if len(found) == 1 and counts[found[0]] == 1:
-                    matched.ids[name], matched.ways[name] = found[0], way
-                elif len(found) == 1:
-                    matched.ambiguous[name] = f"other names stand for {found[0]}, too"
+            claims = {(found.ids[0], plain_path(name)) for name, found in guesses.items() if len(found.ids) == 1}
+            counts = Counter(sample for sample, _ in claims)
+            for name, found in guesses.items():
+                first = found.ids[0]
+                if len(found.ids) > 1:
+                    matched.ambiguous[name] = f"it may be any of {format_list(found.ids, 3)}"
+                elif counts[first] > 1:
+                    matched.ambiguous[name] = f"other names stand for {first}, too"
                 else:
-                    matched.ambiguous[name] = f"it may be any of {format_list(found, 3)}"
+                    matched.ids[name], matched.ways[name] = first, found.way
         return matched
 
-    def _find(self, name: str) -> tuple[list[str], str, bool]:
-        """Returns the samples that fit, in which way, and whether only a part of its path says so."""
-        path = path_key(name)
-        if path in self._by_path:
-            return self._by_path[path], "written in another way", False
-        if path in self._by_file:
-            return self._by_file[path], "by the path of the image", False
+    def _find(self, name: str) -> _Found:
         if (key := name_key(name)) in self._by_number:
-            return self._by_number[key], "as numbers", False
-        found = self._find_path(path)
-        if not found[0] and (bare := _without_prefix(UPLOADED.sub("", path))) != path:
-            found = self._find_path(bare)[0], "without the prefix of an upload", True
-        if not found[0] and path in self._by_bare_end:
-            found = self._by_bare_end[path], "without the prefix of an upload", True
+            return _Found(self._by_number[key], "as numbers")
+        found = self._by_id.find(name)
+        if self._paths and (found.is_guess or not found.ids):
+            by_file = self._by_file.find(name)
+            if by_file.ids and not (found.ids and by_file.is_guess):
+                return by_file._replace(way="by the path of the image")
         return found
 
-    def _find_path(self, path: str) -> tuple[list[str], str, bool]:  # noqa: PLR0911 one way each
-        """Finds samples by the end of their path, or by a path that ends in theirs."""
-        ends = path_ends(path)
-        if found := next((self._by_path[end] for end in ends if end in self._by_path), None):
-            return found, "below other folders", "/" not in found[0]
-        if path in self._by_end:
-            return self._by_end[path], "without their folders", True
-        for candidates in (ends, path_ends(_stem(path))):  # the name has no suffix, or another
-            if candidates[0] in self._by_stem_end:
-                return self._by_stem_end[candidates[0]], "without their suffix", True
-            if found := next((self._by_stem[end] for end in candidates if end in self._by_stem), None):
-                return found, "below other folders and without their suffix", True
-        folded = (end.casefold() for end in ends)
-        if found := next((self._by_folded[end] for end in folded if end in self._by_folded), None):
-            return found, "in upper or lower case", True
-        if self._has_unique_names and ends[-1] in self._by_end:
-            return self._by_end[ends[-1]], "by the name of the file, in another folder", True
-        return [], "", False
+    @cached_property
+    def _by_id(self) -> "_Paths":
+        return _Paths(self._ids, self._ids)
 
     @cached_property
-    def _keys(self) -> list[str]:
-        return [path_key(name) for name in self._ids]
-
-    @cached_property
-    def _by_path(self) -> dict[str, list[str]]:
-        return self._index((key, name) for key, name in zip(self._keys, self._ids, strict=True))
-
-    @cached_property
-    def _by_file(self) -> dict[str, list[str]]:
-        pairs = zip(self._paths, self._ids, strict=True) if self._paths else ()
-        return self._index((path_key(path), name) for path, name in pairs)
+    def _by_file(self) -> "_Paths":
+        ends = zip(min(self._paths), max(self._paths), strict=False)
+        common = "".join(one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], ends))
+        return _Paths(self._paths, self._ids, common.count("/"))
 
     @cached_property
     def _by_number(self) -> dict[str, list[str]]:
         pairs = ((name_key(name), name) for name in self._ids if len(name) < 20)
-        return self._index((key, name) for key, name in pairs if key.lstrip("-").isdigit())
+        return _grouped((key, name) for key, name in pairs if key.lstrip("-").isdigit())
 
-    @cached_property
-    def _by_end(self) -> dict[str, list[str]]:
-        return self._index(
-            (end, name) for key, name in zip(self._keys, self._ids, strict=True) for end in path_ends(key)
-        )
 
-    @cached_property
-    def _by_bare_end(self) -> dict[str, list[str]]:
-        bare = ((_without_prefix(key), key, name) for key, name in zip(self._keys, self._ids, strict=True))
-        return self._index((end, name) for short, key, name in bare if short != key for end in path_ends(short))
+class _Paths:
+    """Samples by their ids, or by the paths of their images, of which the first ``depth`` folders are all the same."""
 
-    @cached_property
-    def _by_stem(self) -> dict[str, list[str]]:
-        return self._index((_stem(key), name) for key, name in zip(self._keys, self._ids, strict=True))
+    def __init__(self, paths: list[str], ids: list[str], depth: int = 0) -> None:
+        self._ids = _grouped(zip(map(plain_path, paths), ids, strict=True))
+        self._index, self._depth = PathIndex(self._ids), depth
+        self._are_names_unique = len({path.rpartition("/")[2] for path in self._ids}) == len(ids)
 
-    @cached_property
-    def _by_stem_end(self) -> dict[str, list[str]]:
-        return self._index(
-            (end, name) for key, name in zip(self._keys, self._ids, strict=True) for end in path_ends(_stem(key))
-        )
+    def find(self, name: str) -> _Found:
+        match = self._index.search(name)
+        given, common = match.folders
+        fitting = [path for path in match.candidates if common >= min(given, self._folders(path))]
+        if match.path is None:
+            return _Found([name for path in fitting for name in self._ids[path]], "", True)
+        folders = self._folders(match.path)
+        if END in match.ways and common < min(given, folders) and not self._are_names_unique:
+            return _Found([], "")  # its folders are others
+        is_whole = END not in match.ways or common >= folders > 0
+        way = f"by {' and '.join(match.ways)}" if match.ways else "written in another way"
+        return _Found(self._ids[match.path], way, not is_whole or bool({CASE, SUFFIX, PREFIX} & {*match.ways}))
 
-    @cached_property
-    def _by_folded(self) -> dict[str, list[str]]:
-        return self._index((key.casefold(), name) for key, name in zip(self._keys, self._ids, strict=True))
+    def _folders(self, path: str) -> int:
+        return path.count("/") - self._depth
 
-    @cached_property
-    def _has_unique_names(self) -> bool:
-        """Whether the names of the files, without folders, tell all samples apart."""
-        return len({key.rpartition("/")[2] for key in self._keys}) == len(self._keys)
 
-    @staticmethod
-    def _index(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-        index: dict[str, list[str]] = {}
-        for key, name in pairs:
-            index.setdefault(key, []).append(name)
-        return index
+def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for key, name in pairs:
+        groups.setdefault(key, []).append(name)
+    return groups

@@ -8,7 +8,7 @@ import unicodedata
 import pandas as pd
 import pytest
 
-from mlfix_train.data.matching import IdMatcher, name_key, path_key, spelled_alike
+from mlfix_train.data.matching import IdMatcher, name_key, spelled_alike
 from mlfix_train.data.samples import make_table
 
 IDS = ["stop/x1.jpg", "stop/ü 2.jpg", "go/x3.jpg", "go/deep/x4.png"]
@@ -29,7 +29,9 @@ def test_names_that_are_the_same(one: str, other: str) -> None:
     assert name_key(one) == name_key(other)
 
 
-@pytest.mark.parametrize(("one", "other"), [("1", "1.5"), ("a b", "ab"), ("Stop", "stop"), ("nan", "0"), ("inf", "1")])
+@pytest.mark.parametrize(
+    ("one", "other"), [("1", "1.5"), ("7_01", "701"), ("a b", "ab"), ("Stop", "stop"), ("nan", "0"), ("inf", "1")]
+)
 def test_names_that_are_not(one: str, other: str) -> None:
     assert name_key(one) != name_key(other)
 
@@ -41,7 +43,6 @@ def test_names_that_are_spelled_alike() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "a/b c.jpg",
         "./a/b c.jpg",
         "a//b c.jpg",
         "/a/b c.jpg",
@@ -55,7 +56,8 @@ def test_names_that_are_spelled_alike() -> None:
     ],
 )
 def test_spellings_of_a_path(name: str) -> None:
-    assert path_key(name) == "a/b c.jpg"
+    """They count beside names that are ids: the whole id is in them."""
+    assert match("a/x.jpg", name, ids=["a/b c.jpg", "a/x.jpg", "b/b c.jpg"])[name] == "a/b c.jpg"
 
 
 @pytest.mark.parametrize(
@@ -93,6 +95,28 @@ def test_numbers() -> None:
     assert match("1.0", ids=["1", "01"]) == {}, "it could be both"
 
 
+@pytest.mark.parametrize(
+    ("name", "sample"),
+    [
+        ("stop/1.jpg", "s1"),
+        ("signs/go/1.jpg", "s2"),
+        (r"D:\other\go\1.jpg", "s2"),
+        ("/data/signs/stop/2.jpg", "s3"),
+        ("2.jpg", "s3"),
+        ("1.jpg", None),
+        ("up/1.jpg", None),
+        ("stop/3.jpg", None),  # the image of two samples
+    ],
+)
+def test_samples_with_ids_of_their_own_by_the_paths_of_their_images(name: str, sample: str | None) -> None:
+    images = ["stop/1.jpg", "go/1.jpg", "stop/2.jpg", "stop/3.jpg", "stop/3.jpg"]
+    ids = [f"s{number}" for number in range(1, 6)]
+    given = make_table(ids, [f"/data/signs/{image}" for image in images], ["a", "b"] * 2 + ["a"])
+    found = IdMatcher(given).match([name])
+    assert found.ids == ({name: sample} if sample else {})
+    assert set(found.ways.values()) <= {"by the path of the image"}
+
+
 def test_uploads_in_the_data() -> None:
     assert match("x1.jpg", ids=["a/cb0618f6-x1.jpg", "a/0b0618f7-x2.jpg"]) == {"x1.jpg": "a/cb0618f6-x1.jpg"}
 
@@ -121,8 +145,9 @@ def test_two_names_that_end_in_one_id_are_that_sample() -> None:
 def test_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         IdMatcher(table()).match(["x1.jpg", "x3.jpg"]).log("fixes.csv")
-    assert "fixes.csv: names were matched to samples: 2 without their folders; such as 'x1.jpg' to 'stop/x1.jpg'" in (
-        caplog.text
+    assert (
+        "fixes.csv: names were matched to samples: 2 by the end of the path alone; such as 'x1.jpg' to 'stop/x1.jpg'"
+        in (caplog.text)
     )
     unclear = IdMatcher(table(["a/1.jpg", "b/1.jpg"])).match(["1.jpg"]).ambiguous
     assert unclear == {"1.jpg": "it may be any of a/1.jpg, b/1.jpg"}

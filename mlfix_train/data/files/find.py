@@ -1,7 +1,7 @@
-"""Files found by the names that annotations, lists and tables give them, which were often written on another machine.
+"""Files and samples found by the names that people and tools give them, often on another machine.
 
 A name is first taken as it is written. What is tried after that is said in a note, and only counts where exactly one
-file fits: backslashes, URLs, another Unicode form or case, another suffix or none, Label Studio's upload prefix, and
+path fits: backslashes, URLs, another Unicode form or case, another suffix or none, Label Studio's upload prefix, and
 the end of the path alone.
 """
 
@@ -27,6 +27,10 @@ MANY = 50
 """Candidates from which on folders are looked up, too."""
 UPLOAD = re.compile(r"[0-9a-f]{8}-(?=.)")
 """What Label Studio puts before the name of an uploaded file (``cb0618f6-photo.jpg``)."""
+UPLOADED = re.compile(r"(?:.*/)?upload/(?:\d+/)?[^/]+")
+"""A path in the folder of Label Studio's uploads, which says nothing of the file."""
+UNUSUAL = re.compile(r"[\\%:?]|//|\./|^\s|[\s/.]$")
+"""What a name may be read by in more than one way."""
 
 BACKSLASHES, URLS = "reading backslashes as slashes", "decoding a URL"
 UNICODE, CASE, SUFFIX = "ignoring the Unicode form", "ignoring upper and lower case", "ignoring the suffix"
@@ -40,13 +44,111 @@ class _Reading(NamedTuple):
     ways: tuple[str, ...]
 
 
-class FileFinder:
-    r"""Finds files below a folder by names as they are written elsewhere.
+class Match(NamedTuple):
+    """What a name means among some paths.
+
+    Args:
+        path: The one that fits; ``None`` if none does, or several.
+        ways: What was done to find it, for notes; empty if it is as it is written.
+        candidates: Several that fit equally well.
+        folders: Number of folders that the name gives, and of those how many, from the last one, are the path's, too.
+    """
+
+    path: str | None = None
+    ways: tuple[str, ...] = ()
+    candidates: tuple[str, ...] = ()
+    folders: tuple[int, int] = (0, 0)
+
+
+class PathIndex:
+    r"""POSIX paths, found by names as they are written elsewhere.
 
     Names may have backslashes, URL escapes (``%20``), ``file://`` and other URLs, Label Studio's
     ``/data/local-files/?d=`` and ``/data/upload/4/``, ``./`` and ``..``, drive letters or folders of another machine,
     composed or decomposed Unicode, another case, another suffix or none, and upload prefixes of 8 hex digits and a
-    hyphen. A file that two names claim goes to the one that says it exactly; otherwise to neither.
+    hyphen.
+
+    Args:
+        paths: The paths.
+        anywhere: Whether one may be found by the end of its path alone; otherwise its folder has to be as named.
+
+    Example:
+        >>> PathIndex(["images/p0.jpg"]).search(r"C:\photos\images\p0.jpg").path
+        'images/p0.jpg'
+    """
+
+    def __init__(self, paths: Iterable[str], anywhere: bool = True) -> None:
+        self.files = list(paths)
+        self.anywhere = anywhere
+        self._exact = set(self.files)
+        self._indexes: dict[tuple[str, int], dict[str, list[str]]] = {}
+
+    def search(self, name: str) -> Match:
+        """Returns the path that one name means."""
+        readings = _readings(name)
+        for path, ways in readings:
+            if inside := self._inside(path):
+                return Match(inside, ways)
+        path, ways = readings[-1]
+        *folders, last = [part for part in path.split("/") if part not in ("", "..", ".")] or [""]
+        given, suffix = [] if UPLOADED.fullmatch(path) else [fold(folder) for folder in folders], _suffix(last)
+        is_relative = not path.startswith(("/", ".."))
+        for kind in _KEYS:
+            best, files = (False, 0, False, False), list[str]()
+            for file in self._candidates(kind, given, last):
+                *theirs, its_last = file.split("/")
+                common = _common_end(given, theirs)
+                whole = is_relative and common == len(given) == len(theirs)
+                score = (whole, common, _suffix(its_last) == suffix, its_last == last)
+                if (whole or self.anywhere) and score >= best:
+                    files = [*files, file] if score == best else [file]
+                    best = score
+            if len(files) == 1:
+                if kind == "stem" and path.endswith(f"/{files[0]}"):
+                    ways = (*ways, END)
+                else:
+                    ways = (*ways, *_differences(path, files[0], kind, best[1], best[0]))
+                return Match(files[0], ways, (), (len(given), best[1]))
+            if files:
+                return Match(None, (), tuple(sorted(files)), (len(given), best[1]))
+        return Match()
+
+    def _candidates(self, kind: str, folders: list[str], last: str) -> list[str]:
+        """Returns the files whose last part fits; of very many, those whose folders fit as well."""
+        key = _KEYS[kind][0](last)
+        found = self._index(kind, 0).get(key, []) if key else []
+        for depth in range(1, len(folders) + 1):
+            if len(found) <= MANY:
+                break
+            deeper = self._index(kind, depth).get("/".join([*folders[-depth:], key]))
+            if not deeper:
+                break
+            found = deeper
+        return found
+
+    def _inside(self, path: str) -> str | None:
+        """Returns the path that is exactly as given."""
+        return path if path in self._exact else None
+
+    def _index(self, kind: str, depth: int) -> dict[str, list[str]]:
+        """Returns the files by the key of the last part of their paths, behind the last ``depth`` folders."""
+        if (kind, depth) not in self._indexes:
+            index: dict[str, list[str]] = {}
+            key_of = _KEYS[kind][1]
+            for file in self.files:
+                *folders, last = file.split("/")
+                if depth <= len(folders) and (key := key_of(last)):
+                    if depth:
+                        key = "/".join([*map(fold, folders[-depth:]), key])
+                    index.setdefault(key, []).append(file)
+            self._indexes[kind, depth] = index
+        return self._indexes[kind, depth]
+
+
+class FileFinder(PathIndex):
+    r"""Finds files below a folder, see :class:`PathIndex`.
+
+    A file that two names claim goes to the one that says it exactly; otherwise to neither.
 
     Args:
         root: folder that relative names start from.
@@ -62,12 +164,9 @@ class FileFinder:
     """
 
     def __init__(self, root: str | os.PathLike[str], files: Iterable[str], anywhere: bool = True) -> None:
+        super().__init__(files, anywhere)
         self.root = posixpath.normpath(Path(os.path.abspath(root)).as_posix())
-        self.files = list(files)
-        self.anywhere = anywhere
-        self._exact = set(self.files)
-        self._indexes: dict[tuple[str, int], dict[str, list[str]]] = {}
-        self._found: dict[str, tuple[str | None, tuple[str, ...], list[str]]] = {}
+        self._found: dict[str, Match] = {}
         self._owners: dict[str, str] = {}
         self._overruled: list[tuple[str, str]] = []
 
@@ -88,27 +187,27 @@ class FileFinder:
                     self._overruled.append((self._owners[name], name))
                     self._owners[name] = name
             elif name not in self._found:
-                self._found[name] = self._search(name)
-                found, ways, _ = self._found[name]
-                if found is not None and _is_inexact(ways):
+                self._found[name] = match = self.search(name)
+                found = match.path
+                if found is not None and _is_inexact(match.ways):
                     claims[found].append(name)
                 elif found is not None:
                     self._owners[found] = name
         for file, claimants in claims.items():
             everyone = [*claimants, self._owners[file]] if file in self._owners else claimants
-            if len(everyone) > 1 and len({_readings(name)[-1].path for name in everyone}) > 1:
+            if len(everyone) > 1 and len(set(map(plain_path, everyone))) > 1:
                 for name in claimants:
                     others = format_list((repr(other) for other in everyone if other != name), 2)
-                    self._found[name] = (None, (), [f"{file}, which {others} may mean, too"])
+                    self._found[name] = Match(candidates=(f"{file}, which {others} may mean, too",))
             else:
                 self._owners.setdefault(file, claimants[0])
-        return [name if name in self._exact else self._found[name][0] for name in given]
+        return [name if name in self._exact else self._found[name].path for name in given]
 
     def problem(self, name: str) -> str:
         """Returns why :meth:`find` found no file: that none fits, or the candidates; empty if it found one."""
         if self.find(name) is not None:
             return ""
-        candidates = self._found[name][2]
+        candidates = self._found[name].candidates
         if not candidates:
             return f"no file is called {name!r} below {self.root}"
         return f"{name!r} may be {format_list(candidates, 4)}: it is not certain which file is meant"
@@ -116,58 +215,15 @@ class FileFinder:
     def notes(self) -> list[str]:
         """Returns a sentence on each way in which names were read otherwise than as they are written."""
         counts = defaultdict[tuple[str, ...], list[tuple[str, str]]](list)
-        for name, (found, ways, _) in self._found.items():
-            if found is not None and ways:
-                counts[ways].append((name, found))
+        for name, match in self._found.items():
+            if match.path is not None and match.ways:
+                counts[match.ways].append((name, match.path))
         notes = [
             f"{len(pairs):,} file{'s were' if len(pairs) > 1 else ' was'} found by {' and '.join(ways)}, "
             f"such as {pairs[0][0]!r}: {pairs[0][1]}"
             for ways, pairs in counts.items()
         ]
         return notes + [f"{file} was found for {other!r} before it was named itself" for other, file in self._overruled]
-
-    def _search(self, name: str) -> tuple[str | None, tuple[str, ...], list[str]]:
-        """Returns the file, the ways that led to it, and, if several fit equally well, the candidates."""
-        readings = _readings(name)
-        for path, ways in readings:
-            if inside := self._inside(path):
-                return inside, ways, []
-        path, ways = readings[-1]
-        *folders, last = [part for part in path.split("/") if part not in ("", "..", ".")] or [""]
-        given, key = [fold(folder) for folder in folders], fold(last)
-        is_relative = not path.startswith(("/", ".."))
-        for kind in _KEYS:
-            best, files = (False, 0, False), list[str]()
-            for file in self._candidates(kind, given, last):
-                *theirs, its_last = map(fold, file.split("/"))
-                common = 0
-                while common < min(len(given), len(theirs)) and given[-1 - common] == theirs[-1 - common]:
-                    common += 1
-                whole = is_relative and common == len(given) == len(theirs)
-                score = (whole, common, its_last == key)
-                if (whole or self.anywhere) and score >= best:
-                    files = [*files, file] if score == best else [file]
-                    best = score
-            if len(files) == 1:
-                if kind == "stem" and path.endswith(f"/{files[0]}"):
-                    return files[0], (*ways, END), []
-                return files[0], (*ways, *_differences(path, files[0], kind, best[1], best[0])), []
-            if files:
-                return None, (), sorted(files)
-        return None, (), []
-
-    def _candidates(self, kind: str, folders: list[str], last: str) -> list[str]:
-        """Returns the files whose last part fits; of very many, those whose folders fit as well."""
-        key = _KEYS[kind][0](last)
-        found = self._index(kind, 0).get(key, []) if key else []
-        for depth in range(1, len(folders) + 1):
-            if len(found) <= MANY:
-                break
-            deeper = self._index(kind, depth).get("/".join([*folders[-depth:], key]))
-            if not deeper:
-                break
-            found = deeper
-        return found
 
     def _inside(self, path: str) -> str | None:
         """Returns the file of a path that is exactly right; one outside of the root is looked up on disk."""
@@ -181,20 +237,6 @@ class FileFinder:
             return below
         return whole if below == whole and os.path.isfile(whole) else None
 
-    def _index(self, kind: str, depth: int) -> dict[str, list[str]]:
-        """Returns the files by the key of the last part of their paths, behind the last ``depth`` folders."""
-        if (kind, depth) not in self._indexes:
-            index: dict[str, list[str]] = {}
-            key_of = _KEYS[kind][1]
-            for file in self.files:
-                *folders, last = file.split("/")
-                if depth <= len(folders) and (key := key_of(last)):
-                    if depth:
-                        key = "/".join([*map(fold, folders[-depth:]), key])
-                    index.setdefault(key, []).append(file)
-            self._indexes[kind, depth] = index
-        return self._indexes[kind, depth]
-
 
 def _differences(path: str, file: str, kind: str, common: int, whole: bool) -> list[str]:
     """Returns in which ways a file's path differs from what was given, apart from the folders before the last ones."""
@@ -203,7 +245,7 @@ def _differences(path: str, file: str, kind: str, common: int, whole: bool) -> l
     ways, pairs = [], list(zip(folders[len(folders) - common :], its_folders[len(its_folders) - common :], strict=True))
     if kind != "stem":
         ways.append(PREFIX)
-        if fold(given).rpartition(".")[2] != fold(last).rpartition(".")[2]:
+        if _suffix(given) != _suffix(last):
             ways.append(SUFFIX)
     elif fold(given) == fold(last):
         pairs.append((given, last))
@@ -224,6 +266,10 @@ def stem(name: str) -> str:
     return bare if bare and f"{dot}{suffix}".lower() in SUFFIXES else name
 
 
+def _suffix(name: str) -> str:
+    return fold(name).rpartition(".")[2]
+
+
 @functools.lru_cache(1 << 16)  # folders are many files'
 def fold(name: str) -> str:
     """Returns a name as it is compared: URL escapes decoded, composed Unicode, lower case."""
@@ -242,12 +288,27 @@ def _nfc(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
+def _common_end(given: list[str], folders: list[str]) -> int:
+    """Returns how many folders, from the last one, are the same."""
+    common = 0
+    while common < min(len(given), len(folders)) and given[-1 - common] == fold(folders[-1 - common]):
+        common += 1
+    return common
+
+
+def plain_path(name: str) -> str:
+    r"""Returns a name as a POSIX path: ``C:\data\a b.jpg`` and ``file:///data/a%20b.jpg`` as ``/data/a b.jpg``."""
+    return _readings(name)[-1].path
+
+
 def _is_inexact(ways: tuple[str, ...]) -> bool:
     return any(way not in (BACKSLASHES, URLS) for way in ways)
 
 
 def _readings(name: str) -> list[_Reading]:
     """Returns the paths that a name may stand for, the most literal one first."""
+    if not UNUSUAL.search(name):
+        return [_Reading(name, ())]
     found: list[_Reading] = []
     path, ways = name.strip(), tuple[str, ...]()
     if URL.match(path) or "?d=" in path:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from mlfix_train.data.files.find import FileFinder
 from mlfix_train.data.files.tables import Table, infer_types, open_table
 from mlfix_train.data.files.walk import find_images
-from mlfix_train.data.matching import IdMatcher
 from mlfix_train.data.readers.files import group_names
 from mlfix_train.data.samples import make_table
 from mlfix_train.errors import DataError, format_list, nearest
@@ -76,12 +76,23 @@ def _find_files(paths: list[str], given: list[str], base: Path, source: Path) ->
     """
     if all(map(os.path.exists, paths[:: len(paths) // LOOKED_UP + 1])) or not base.is_dir():
         return paths
-    missing = [value for value, path in zip(given, paths, strict=True) if not os.path.exists(path)]
-    images = find_images(base).images
-    matched = IdMatcher(pd.DataFrame(index=pd.Index(images, dtype=object))).match(missing)
-    matched.log(str(source))
-    found = {name: os.path.join(base, image) for name, image in matched.ids.items()}
-    return [found.get(value, path) for value, path in zip(given, paths, strict=True)]
+    finder, prefix = FileFinder(base, find_images(base).images), os.path.join(base, "")
+    there = list(map(os.path.exists, paths))
+    names = [
+        path.removeprefix(prefix) if exists else name for path, name, exists in zip(paths, given, there, strict=True)
+    ]
+    found = finder.find_all(names)
+    for note in finder.notes():
+        log.info("%s: %s", source, note)
+    missing = [name for name, exists, file in zip(names, there, found, strict=True) if not exists and not file]
+    if missing:
+        log.warning(
+            "%s: %d of %d images were not found: %s", source, len(missing), len(paths), finder.problem(missing[0])
+        )
+    return [
+        path if exists or not file else os.path.join(base, file)
+        for path, exists, file in zip(paths, there, found, strict=True)
+    ]
 
 
 def _check_columns(table: Table, wanted: Mapping[str, str | None], names: Mapping[str, str | None]) -> None:
