@@ -54,7 +54,7 @@ def crop_whole_photos(jobs: list[PhotoJob], spec: CropSpec, out: Path) -> None:
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description="Cropping next to decoding alone.")
-    parser.add_argument("data", help="folder of MTSD, COCO, YOLO or VOC")
+    parser.add_argument("data", help="folder of MTSD, COCO, YOLO, VOC or CVAT")
     parser.add_argument("--size", type=int, default=40)
     parser.add_argument("--photos", type=int, default=0, help="only so many")
     parser.add_argument("--rounds", type=int, default=3)

@@ -140,7 +140,27 @@ def write_voc(root: Path, found: list[Photo]) -> Path:
     return root
 
 
-WRITE = {"mtsd": write_mtsd, "coco": write_coco, "yolo": write_yolo, "voc": write_voc}
+def write_cvat(root: Path, found: list[Photo]) -> Path:
+    """One XML, as a project of CVAT is exported: the subset of each image is its split."""
+    images = []
+    for number, photo in enumerate(found):
+        paint(photo, root / "images" / f"{photo.name}.jpg")
+        boxes = "".join(
+            f'    <box label="{label}" source="manual" occluded="{place % 2}" xtl="{x0:.2f}" ytl="{y0:.2f}" '
+            f'xbr="{x1:.2f}" ybr="{y1:.2f}" z_order="0">\n      <attribute name="pole">left</attribute>\n    </box>\n'
+            for place, (label, (x0, y0, x1, y1)) in enumerate(photo.boxes)
+        )
+        subset = {"train": "Train", "val": "Validation"}[photo.split]
+        size = f'width="{photo.width}" height="{photo.height}"'
+        images.append(f'  <image id="{number}" name="{photo.name}.jpg" subset="{subset}" {size}>\n{boxes}  </image>\n')
+    labels = "".join(f"\n        <label>\n          <name>{name}</name>\n        </label>" for name in COLORS)
+    meta = f"<meta>\n    <project>\n      <labels>{labels}\n      </labels>\n    </project>\n  </meta>"
+    head = '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n  '
+    (root / "annotations.xml").write_text(f"{head}{meta}\n{''.join(images)}</annotations>\n")
+    return root
+
+
+WRITE = {"mtsd": write_mtsd, "coco": write_coco, "yolo": write_yolo, "voc": write_voc, "cvat": write_cvat}
 
 
 def plain(found: list[Photo]) -> list[Photo]:

@@ -3,7 +3,7 @@
 from mlfix_train import COMMANDS, __version__
 
 SUMMARIES = {
-    "crop": "crop boxes from photos (MTSD, COCO, YOLO, VOC) into a data set of samples",
+    "crop": "crop boxes from photos (MTSD, COCO, YOLO, VOC, CVAT) into a data set of samples",
     "train": "train a classifier or the sorting network; -m sweeps over seeds and arms",
     "sort": "sort images so that similar ones are side by side; find near-duplicates",
     "audit": "rank labels by how likely they are wrong: estimates, panels, a report page",

@@ -79,7 +79,7 @@ def open_boxes(data: Mapping[str, Any]) -> AnnotationFormat:
     if not isinstance(source, AnnotationFormat):
         reason = f"{data.get('_target_')} is not an AnnotationFormat"
         problem = f"{source_name(data)} contains samples, not photos with boxes ({reason})"
-        raise ConfigError(problem, "use data=boxes, mtsd, coco, yolo or voc; samples need no cropping")
+        raise ConfigError(problem, "use data=boxes, mtsd, coco, yolo, voc or cvat; samples need no cropping")
     return source
 
 

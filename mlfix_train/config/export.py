@@ -18,10 +18,10 @@ class ExportConfig:
     """Writes fixed copies of data or of the annotations that crops came from, or an audit for another tool.
 
     Args:
-        to: source (a copy in the format of the source: mtsd | coco | yolo | voc for crops, folder | table | hf for
-            data) | folder (class folders, from any data) | fiftyone | label_studio | cleanlab.
+        to: source (a copy in the format of the source: mtsd | coco | yolo | voc | cvat for crops, folder | table | hf
+            for data) | folder (class folders, from any data) | fiftyone | label_studio | cleanlab.
         out: Output folder.
-        crops: Output folder of mlfix crop; for to=source, mtsd, coco, yolo, voc.
+        crops: Output folder of mlfix crop; for to=source, mtsd, coco, yolo, voc, cvat.
         data: The samples; for to=source, folder, table, hf.
         links: How images get into class folders: copy | hard | symbolic. Hard links need no space, but an edit of an
             image then changes the source's, too.

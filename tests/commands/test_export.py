@@ -66,8 +66,9 @@ def test_round_trip(name: str, tmp_path: Path, mlfix) -> None:
     elif name == "coco":
         for split in ("train2017", "val2017"):
             (out / split).symlink_to(root / split)
-    elif name == "voc":
-        (out / "JPEGImages").symlink_to(root / "JPEGImages")
+    elif name in ("voc", "cvat"):
+        folder = {"voc": "JPEGImages", "cvat": "images"}[name]
+        (out / folder).symlink_to(root / folder)
     after = rows(open_annotations(out).read())
     wanted = dict(before)
     for sample, label in new.items():

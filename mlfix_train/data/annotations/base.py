@@ -234,12 +234,12 @@ def is_visible(relative: str | PurePosixPath | Path) -> bool:
 
 
 def label_text(value: Any) -> str | None:
-    """Returns a label as text, a number by its digits; ``None`` if it is empty or neither text nor a number."""
+    """Returns a label as text without blanks around it, a number by its digits; ``None`` if it is empty, or neither."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (int, float)):
         return str(value)
-    return value if isinstance(value, str) and value.strip() else None
+    return value.strip() or None if isinstance(value, str) else None
 
 
 def find_folders(root: Path, name: str, depth: int = 3) -> list[Path]:
@@ -268,6 +268,13 @@ def same_names(path: Path, names: Iterable[tuple[Any, str]]) -> list[str]:
         return []
     shown = format_list((f"{name!r} ({', '.join(found)})" for name, found in repeated.items()), 3)
     return [f"{path.name}: classes of the same name become one label; correct it if they are not one: {shown}"]
+
+
+def padded_names(path: Path, names: Iterable[tuple[Any, Any]]) -> list[str]:
+    """Returns a note if names of classes, given by number or id, have blanks around them, which labels don't have."""
+    padded = [f"{name!r} ({number})" for number, name in names if isinstance(name, str) and name != name.strip()]
+    text = "names of classes have blanks around them, which are left out"
+    return [f"{path}: {len(padded):,} {text}: {format_list(padded, 3)}"] if padded else []
 
 
 def files_below(folder: Path) -> tuple[list[str], list[str]]:

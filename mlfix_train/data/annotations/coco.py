@@ -17,9 +17,9 @@ from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, Lab
 from mlfix_train.data.annotations.ids import Id, IdIndex, UniqueKeys, id_text, is_id
 from mlfix_train.data.annotations.mtsd import Mtsd
 from mlfix_train.data.annotations.outlines import around_segmentation
+from mlfix_train.data.annotations.photos import PhotoFinder
 from mlfix_train.data.annotations.write_back import copy_path, write_copies
 from mlfix_train.data.files.documents import read_json
-from mlfix_train.data.files.find import FileFinder
 from mlfix_train.data.files.json_files import JsonPatch
 from mlfix_train.errors import DataError, format_list
 
@@ -28,7 +28,6 @@ MAX_FILES = 200
 SECTIONS = ("images", "annotations", "categories")
 OWN_MEMBERS = ("id", "image_id", "category_id", "bbox", "segmentation", "iscrowd", "keypoints")
 """Members of an annotation that don't become columns."""
-IMAGE_FOLDERS = ("images", "Images", "data")
 LOOKED_AT = 1 << 20
 """Bytes of a JSON file in which the names of the three sections are looked for, to detect the format."""
 
@@ -196,51 +195,13 @@ def _names_sections(path: Path) -> bool:
     return sum(f'"{name}"'.encode() in text for name in SECTIONS) >= (2 if len(text) > LOOKED_AT else 3)
 
 
-class _PhotoFinder:
-    """Finds the photos of a JSON file: where ``file_name`` says, otherwise by :class:`FileFinder`."""
-
-    def __init__(self, source: Coco, path: Path, content: Mapping[str, Any]) -> None:
-        root, path = source.folder, source._originals.get(path, path)
-        home = path.parent
-        parts = [path.stem, *reversed(path.relative_to(root).parts[:-1])] if path.is_relative_to(root) else [path.stem]
-        self.split = next(filter(None, map(base.split_of, parts)), "")
-        if source.images:
-            self.folders = [Path(os.path.normpath(root / Path(source.images).expanduser()))]
-        else:
-            words = [word for word in (*path.stem.split("_"), self.split, home.name) if word]
-            folders = [home, root, *(place / name for place in (root, home.parent, home) for name in IMAGE_FOLDERS)]
-            folders += [root / word for word in words] + [root / "images" / word for word in words]
-            names = [name.replace("\\", "/") for row in content["images"] if (name := _file_name(row))]
-            some = names[:: max(1, len(names) // 20)]
-            likely = max(folders, key=lambda folder: sum((folder / name).is_file() for name in some))
-            self.folders = list(dict.fromkeys([likely, root]))
-        self._finders: list[FileFinder] = []
-
-    def find(self, names: Sequence[str]) -> list[tuple[str, str]]:
-        """Returns the path of each of N photos, and why none was found."""
-        paths = [os.path.normpath(self.folders[0] / name.replace("\\", "/")) for name in names]
-        problems = ["" if os.path.isfile(path) else "missing" for path in paths]
-        for folder in self.folders if any(problems) else ():
-            finder = FileFinder(folder, base.files_below(folder)[0] if folder.is_dir() else [])
-            wanted = [name if problem else path for name, path, problem in zip(names, paths, problems, strict=True)]
-            for place, file in enumerate(finder.find_all(wanted)):
-                if problems[place]:
-                    problems[place] = finder.problem(names[place])
-                    paths[place] = os.path.normpath(os.path.join(finder.root, file)) if file else paths[place]
-            self._finders.append(finder)
-        return list(zip(paths, problems, strict=True))
-
-    def notes(self) -> list[str]:
-        """Returns in which ways photos were found other than where ``file_name`` says."""
-        return [note for finder in self._finders for note in finder.notes()]
-
-
 class _FileReader:
     """Reads one JSON file: its categories at once, then the photos, then the boxes."""
 
     def __init__(self, source: Coco, path: Path, content: Mapping[str, Any]) -> None:
         self.root, self.path, self.content = source.folder, path, content
-        self.finder = _PhotoFinder(source, path, content)
+        names = filter(None, map(_file_name, content["images"]))
+        self.finder = PhotoFinder(source.folder, source.images, source._originals.get(path, path), names)
         self.categories, self._bad_categories = _categories_of(path, content)
         self._photos: dict[Id, Row] = {}
         self._notes = [f"{self.path.name}: {problem}" for problem in self._bad_categories.values()]
@@ -248,6 +209,8 @@ class _FileReader:
             row["name"] for row in content["categories"] if isinstance(_member(row, "name"), (int, _WrittenNumber))
         ]
         self._notes += base.same_names(path, self.categories.items())
+        pairs = ((_member(row, "id"), _member(row, "name")) for row in content["categories"])
+        self._notes += base.padded_names(path, pairs)
         if numbers:
             text = "category names are numbers; their digits are the labels"
             self._notes.append(f"{path.name}: {len(numbers):,} {text}, such as {base.label_text(numbers[0])!r}")

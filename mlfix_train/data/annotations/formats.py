@@ -4,13 +4,14 @@ from pathlib import Path
 
 from mlfix_train.data.annotations.base import AnnotationFormat
 from mlfix_train.data.annotations.coco import Coco
+from mlfix_train.data.annotations.cvat import Cvat
 from mlfix_train.data.annotations.mtsd import Mtsd
 from mlfix_train.data.annotations.voc import Voc
 from mlfix_train.data.annotations.yolo import Yolo
 from mlfix_train.data.readers.files import check_root
 from mlfix_train.errors import DataError
 
-FORMATS: dict[str, type[AnnotationFormat]] = {"mtsd": Mtsd, "coco": Coco, "yolo": Yolo, "voc": Voc}
+FORMATS: dict[str, type[AnnotationFormat]] = {"mtsd": Mtsd, "coco": Coco, "yolo": Yolo, "voc": Voc, "cvat": Cvat}
 """Every format of this package; a new one needs its entry here and a preset ``configs/data/<name>.yaml``."""
 
 
@@ -26,7 +27,7 @@ def open_annotations(root: str | Path) -> AnnotationFormat:
         return FORMATS[formats[0]](folder)
     several = f"data.root={root} looks like {' and '.join(formats)}"
     hint = "name the format: data=mtsd (annotations/*.json and splits/), data=coco (instances JSON; data.file=), "
-    hint += "data=yolo (data.yaml or classes.txt) or data=voc (Annotations/*.xml)"
+    hint += "data=yolo (data.yaml or classes.txt), data=voc (Annotations/*.xml) or data=cvat (annotations.xml)"
     raise DataError(several if formats else f"no annotations below data.root={root}", hint)
 
 

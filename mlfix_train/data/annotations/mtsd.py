@@ -109,9 +109,7 @@ def _annotation_files(root: Path) -> dict[str, Path]:
                 problem = f"two annotation files describe {path.stem}: {found[path.stem]} and {path}"
                 raise DataError(problem, "keep one of them, or set data.root to a folder with one")
     if not found:
-        hint = (
-            "set data.root to the unpacked MTSD (mtsd_v2_fully_annotated), or use another format: data=coco, yolo, voc"
-        )
+        hint = "set data.root to the unpacked MTSD (mtsd_v2_fully_annotated), or use another format: data=boxes"
         raise DataError(f"no folder annotations/ with one JSON per photo below data.root={root}", hint)
     return found
 

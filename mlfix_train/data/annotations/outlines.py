@@ -86,3 +86,10 @@ def around_rotated(x: float, y: float, width: float, height: float, angle: float
     dx = (abs(width * math.cos(angle)) + abs(height * math.sin(angle))) / 2
     dy = (abs(width * math.sin(angle)) + abs(height * math.cos(angle))) / 2
     return x - dx, y - dy, x + dx, y + dy
+
+
+def around_ellipse(x: float, y: float, rx: float, ry: float, angle: float) -> Corners:
+    """Returns the box around an ellipse with the middle ``x, y`` and two radii that is rotated by ``angle`` radians."""
+    dx = math.hypot(rx * math.cos(angle), ry * math.sin(angle))
+    dy = math.hypot(rx * math.sin(angle), ry * math.cos(angle))
+    return x - dx, y - dy, x + dx, y + dy

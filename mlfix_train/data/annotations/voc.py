@@ -8,17 +8,19 @@ import os
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import filterfalse
 from pathlib import Path, PurePosixPath
-from xml.parsers import expat
 from xml.sax.saxutils import escape
 
 from mlfix_train.data.annotations import base
 from mlfix_train.data.annotations.base import AnnotationFormat, Annotations, LabelChanges, Row
+from mlfix_train.data.annotations.cvat import is_cvat
 from mlfix_train.data.annotations.outlines import Corners, around_points, around_rotated
 from mlfix_train.data.annotations.write_back import write_copies
 from mlfix_train.data.files.find import FileFinder, stem
+from mlfix_train.data.files.xml_files import Edit, Element, edit_xml
 from mlfix_train.data.pixels.decode import open_image
 from mlfix_train.errors import DataError, format_list
 
@@ -46,11 +48,11 @@ class Voc(AnnotationFormat):
 
     @classmethod
     def detect(cls, root: Path) -> int:
-        """Looks for XML files in a folder ``Annotations``, or loose ones."""
-        if any(next(folder.rglob("*.xml"), None) for folder in base.find_folders(root, "annotations")):
+        """Looks for XML files in a folder ``Annotations``, or loose ones, that are not CVAT's."""
+        if any(any(filterfalse(is_cvat, folder.rglob("*.xml"))) for folder in base.find_folders(root, "annotations")):
             return 2
         patterns = ("*.xml", "*/*.xml", "*/*/*.xml")
-        return 1 if any(next(root.glob(pattern), None) for pattern in patterns) else 0
+        return 1 if any(any(filterfalse(is_cvat, root.glob(pattern))) for pattern in patterns) else 0
 
     def read(self) -> Annotations:
         """Reads all photos and boxes; no XML, or a photo in two splits, is an error."""
@@ -114,6 +116,7 @@ def _read_file(file: Path, root: Path) -> tuple[Row, list[Row]]:
     try:
         tree = ET.parse(file).getroot()
         problem = "" if tree.tag == "annotation" else f"its root is <{tree.tag}>, not <annotation>"
+        problem += "; it is CVAT's own XML, which data=cvat reads" if tree.tag == "annotations" else ""
     except (ET.ParseError, OSError, ValueError, LookupError) as error:
         problem = str(error)
     if problem:
@@ -254,48 +257,18 @@ def _patch(file: Path, labels: Mapping[str, str | None], target: Path) -> None:
     target.write_bytes(patch_xml(file.read_bytes(), {int(key): label for key, label in labels.items()}))
 
 
-def patch_xml(raw: bytes, labels: Mapping[int, str | None], encoding: str | None = None) -> bytes:
-    """Returns an annotation file with other names, by number of the ``<object>``, from 0; ``None`` removes it.
+def patch_xml(raw: bytes, labels: Mapping[int, str | None]) -> bytes:
+    """Returns an annotation file with other names, by number of the ``<object>``, from 0; ``None`` removes it."""
 
-    Every other byte stays as it is. The encoding is by default the one that the file declares.
-    """
-    for mark, codec in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
-        if raw.startswith(mark):  # expat reports byte positions in UTF-8
-            text = raw[2:].decode(codec).encode()
-            return mark + patch_xml(text, labels, "utf-8").decode().encode(codec)
-    if encoding is None:
-        declared = re.match(rb"<\?xml[^>]*encoding=[\"']([\w.-]+)[\"']", raw.lstrip(b"\xef\xbb\xbf"))
-        encoding = declared[1].decode() if declared else "utf-8"
-    objects = _find_objects(raw, encoding)
-    for place in sorted(labels, reverse=True):
-        start, end, name = objects[place]
-        label = labels[place]
-        if label is None:
-            raw = raw[:start] + raw[end:]
-        elif name is not None:
-            raw = raw[: name[0]] + escape(label).encode(encoding, "xmlcharrefreplace") + raw[name[1] :]
-    return raw
+    def find_edits(raw: bytes, elements: list[Element]) -> Iterator[Edit]:
+        objects = [element for element in elements if element.path == ("object",)]
+        names = [element for element in elements if element.path == ("object", "name") and element.inner >= 0]
+        for place, label in labels.items():
+            whole = objects[place]
+            name = next((one for one in names if whole.start < one.start < whole.end), None)
+            if label is None:
+                yield whole.start, whole.end, ""
+            elif name is not None:
+                yield name.inner, name.outer, escape(label)
 
-
-def _find_objects(raw: bytes, encoding: str) -> list[tuple[int, int, tuple[int, int] | None]]:
-    """Returns the bytes of each ``<object>`` below the root, start and end, and those of the text of its ``<name>``."""
-    parser = expat.ParserCreate(encoding)
-    found: list[tuple[int, int, tuple[int, int] | None]] = []
-    path: list[tuple[str, int]] = []  # the open elements, and where they start
-    names: list[tuple[int, int]] = []
-
-    def on_end(_: str) -> None:
-        here, start = parser.CurrentByteIndex, path[-1][1]
-        tags, self_closing = [tag for tag, _ in path[1:]], raw[here : here + 2] != b"</"
-        if tags == ["object", "name"] and not self_closing:
-            names.append((raw.index(b">", start) + 1, here))
-        elif tags == ["object"]:
-            end = raw.index(b">", start if self_closing else here) + 1
-            found.append((start, end, names[0] if names else None))
-            names.clear()
-        path.pop()
-
-    parser.StartElementHandler = lambda tag, _: path.append((tag, parser.CurrentByteIndex))
-    parser.EndElementHandler = on_end
-    parser.Parse(raw, True)
-    return found
+    return edit_xml(raw, find_edits)

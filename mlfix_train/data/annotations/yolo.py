@@ -84,6 +84,8 @@ class Yolo(AnnotationFormat):
             empty += not rows and path not in listed.missing
             boxes += rows
         boxes += _orphaned_boxes(owners, names_file, parser)
+        given = settings.get("names") or []
+        notes += base.padded_names(names_file, given.items() if isinstance(given, Mapping) else enumerate(given))
         notes += base.same_names(names_file, names.items()) + found_notes + parser.finish()
         if empty:
             notes.append(f"{empty:,} photos have no boxes")
@@ -206,7 +208,7 @@ def read_class_names(path: Path) -> tuple[dict[int, str], dict[str, Any]]:
             raise DataError(f"{path}: class {key} is called {name!r}, which is not text", 'quote it: "name"')
         if not name.strip():
             raise DataError(f"{path}: class {key} has an empty name", "add one")
-        names[int(key)] = name
+        names[int(key)] = name.strip()
     if not names:
         raise DataError(f"{path} lists no classes", "add a list of class names")
     count = str(settings.get("nc", len(names)))

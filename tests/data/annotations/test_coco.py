@@ -277,3 +277,12 @@ def test_metadata_never_overwrites_our_columns(tmp_path: Path) -> None:
     )
     table = Coco(tmp_path).read().boxes
     assert table.loc[0, ["label", "source_label", "occluded", "source_group"]].tolist() == ["stop", "x", True, 4]
+
+
+def test_blanks_around_names_of_categories_are_left_out_and_said(tmp_path: Path) -> None:
+    write_coco(tmp_path, for_format("coco"))
+    file = tmp_path / "annotations/instances_train2017.json"
+    file.write_text(file.read_text().replace('"name": "stop"', '"name": " stop\\t"'))
+    found = Coco(tmp_path).read()
+    assert "stop" in set(found.boxes["label"]) and not any(label != label.strip() for label in found.boxes["label"])
+    assert any(note.startswith(f"{file}: 1 names of classes") and r"' stop\t' (3)" in note for note in found.notes)
