@@ -7,13 +7,15 @@ is assumed is logged, and what can't be known is an error. Cells stay text as th
 """
 
 import csv
+import gc
 import io
 import logging
 import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,12 +136,25 @@ def _read_parquet(path: Path) -> Table:
     return Table(path, frame)
 
 
+@contextmanager
+def _without_gc() -> Iterator[None]:
+    """Pauses the search for cycles, which takes most of the time where many lists are made; rows have none."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@_without_gc()
 def _read_csv(path: Path, error_type: type[MlfixError], known: Sequence[str]) -> Table:
     text = _decode(path, error_type)
-    offset, separator = 0, ""
-    named = re.match(r"[ \t]*\"?sep=(.)\"?[ \t]*(?:\r\n|\r|\n|$)", text, re.IGNORECASE)
-    if named:
-        offset, separator, text = 1, named[1], text[named.end() :]
+    separator, start = find_header(text, known)
+    if start and not separator:
+        log.info("%s: the lines above the header are comments, which are left out", path)
+    offset, text = len(text[:start].splitlines()), text[start:]
     first_line = re.search(r"[^\r\n]*\S[^\r\n]*", text)
     first = first_line[0] if first_line else ""
     separator = separator or _find_separator(first, known, path)
@@ -147,9 +162,17 @@ def _read_csv(path: Path, error_type: type[MlfixError], known: Sequence[str]) ->
     if not rows:
         return Table(path, pd.DataFrame(), [], separator)
     header, body, lines = rows[0], rows[1:], lines[1:]
+    if _simple(header[0]) in map(_simple, known):
+        header[0] = header[0].lstrip("# ")  # as numpy writes a header
     width = max(i for i, name in enumerate(header, start=1) if name)
     if len(header) > width and any(any(cells[width : len(header)]) for cells in body):
         width = len(header)
+    comments = [at for at, cells in enumerate(body) if len(cells) == 1 < width and cells[0].startswith("#")]
+    if comments:
+        log.info("%s: %d line(s) are comments and left out: line %s", path, len(comments), lines[comments[0]])
+        left_out = set(comments)
+        lines = [line for at, line in enumerate(lines) if at not in left_out]
+        body = [cells for at, cells in enumerate(body) if at not in left_out]
     short = [line for line, cells in zip(lines, body, strict=True) if len(cells) < width]
     if short:
         message = "%s: %s line(s) have fewer cells than the header, which are taken as empty: line %s"
@@ -225,6 +248,25 @@ def _decode(path: Path, error_type: type[MlfixError]) -> str:
 def _simple(name: str) -> str:
     """Returns a key that is the same for ``Sample ID`` and ``sample_id``."""
     return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
+
+
+def find_header(text: str, known: Sequence[str]) -> tuple[str, int]:
+    """Returns the separator that Excel's first line ``sep=;`` names, and where the header begins.
+
+    Lines above it that begin with a # are comments, unless they have more of the ``known`` names than what follows.
+    """
+    named = re.match(r"[ \t]*\"?sep=(.)\"?[ \t]*(?:\r\n|\r|\n|$)", text, re.IGNORECASE)
+    if named:
+        return named[1], named.end()
+    wanted, at = {_simple(name) for name in known}, 0
+    while comment := re.compile(r"\s*#([^\r\n]*)(?:\r\n|\r|\n|$)").match(text, at):
+        following = re.compile(r"\s*([^\r\n]*)").match(text, comment.end())
+        lines = comment[1], following[1] if following else ""
+        mine, next_line = (len(wanted & {_simple(cell) for cell in re.split(r"[,;\t|]", line)}) for line in lines)
+        if mine > next_line or not lines[1]:
+            break
+        at = comment.end()
+    return "", at
 
 
 def _find_separator(header: str, known: Sequence[str], path: Path) -> str:
@@ -353,15 +395,26 @@ def infer_types(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _infer(cells: pd.Series) -> pd.Series:
-    filled = cells[cells != ""]
-    if not len(filled):
+    values = cells.tolist()
+    filled = [value for value in values if value != ""]
+    if not filled:
         return pd.Series(np.nan, index=cells.index)
-    numbers = pd.to_numeric(cells.where(cells != "", None), errors="coerce")
-    if numbers.notna().sum() == len(filled) and not any(map(ZERO_FIRST.fullmatch, filled)):
-        return numbers
+    has_gaps = len(filled) < len(values)
+    if _may_be_number(filled[0]):
+        numbers = pd.to_numeric(cells.where(cells != "", None) if has_gaps else cells, errors="coerce")
+        is_name = (ZERO_FIRST.fullmatch(value) for value in filled if value[0] in "0+-")
+        if numbers.notna().sum() == len(filled) and not any(is_name):
+            return numbers
     truth: Mapping[str, bool] = {"true": True, "false": False}
-    kinds = {str(value).lower() for value in filled.unique()}
-    if kinds <= set(truth):
-        values = cells.map(lambda value: truth.get(value.lower(), np.nan))
-        return values.astype(bool) if len(filled) == len(cells) else values
-    return cells.where(cells != "", np.nan)
+    if filled[0].lower() in truth and {value.lower() for value in set(filled)} <= set(truth):
+        answers = cells.map(lambda value: truth.get(value.lower(), np.nan))
+        return answers if has_gaps else answers.astype(bool)
+    return cells.where(cells != "", np.nan) if has_gaps else cells
+
+
+def _may_be_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -21,6 +21,7 @@ from PIL import Image
 from mlfix_train.data.crops.names import escape_name
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.files.documents import BYTE_ORDER_MARKS
+from mlfix_train.data.files.tables import find_header
 from mlfix_train.data.files.walk import SYSTEM_NAMES, SYSTEM_PREFIXES
 from mlfix_train.data.fixes.table import apply_fixes
 from mlfix_train.data.pixels.containers import is_contained, open_bytes, read_contained
@@ -266,14 +267,15 @@ class CsvText:
         known = (pair for pair in BYTE_ORDER_MARKS if raw.startswith(pair[0]))
         self.mark, self.encoding = next(known, (b"", "utf-8"))
         self.text = raw[len(self.mark) :].decode(self.encoding)
-        named = re.match(r"[ \t]*\"?sep=(.)\"?[ \t]*(?:\r\n|\r|\n|$)", self.text, re.IGNORECASE)
-        for separator in [named[1]] if named else SEPARATORS:
-            rows = [row for row in self._cells(named.end() if named else 0, separator) if any(map(self.value, row))]
+        named, start = find_header(self.text, [column])
+        for separator in [named] if named else SEPARATORS:
+            rows = [row for row in self._cells(start, separator) if any(map(self.value, row))]
             names = [self.value(cell) for cell in rows[0]] if rows else []
             found = [place for place, name in enumerate(names) if name == column]
             found = found or [place for place, name in enumerate(names) if _simple(name) == _simple(column)]
             if found:
-                self.separator, self.rows, self.column = separator, rows[1:], found[0]
+                self.separator, self.column = separator, found[0]
+                self.rows = [row for row in rows[1:] if not self._is_comment(row, len(names))]
                 return
         hint = "set data.columns.label to the column of the labels"
         raise DataError(f"{path}: no column {column!r} (data.columns.label)", hint)
@@ -295,6 +297,9 @@ class CsvText:
             if at == len(self.text):
                 return
             at += 2 if self.text.startswith("\r\n", at) else 1
+
+    def _is_comment(self, row: list[tuple[int, int]], width: int) -> bool:
+        return len(row) == 1 < width and self.value(row[0]).startswith("#")
 
     def value(self, cell: tuple[int, int]) -> str:
         """Returns what a cell means, without quotes and the blanks around it."""

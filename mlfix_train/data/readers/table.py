@@ -53,8 +53,12 @@ def read_table(
     given = texts["path"]
     if "" in given:
         raise DataError(f"{source}: {table.place(given.index(''))} has no path", "add it, or remove the row")
-    paths = _find_files([os.path.normpath(os.path.join(base, value)) for value in given], given, base, source)
-    ids = texts.get("sample_id") or [Path(os.path.relpath(path, base)).as_posix() for path in paths]
+    prefix = os.path.join(base, "")
+    paths = _find_files([_join(prefix, value) for value in given], given, base, source)
+    ids = texts.get("sample_id") or [
+        path.removeprefix(prefix) if path.startswith(prefix) else Path(os.path.relpath(path, base)).as_posix()
+        for path in paths
+    ]
     labels = [value or None for value in texts.get("label", [""] * len(raw))]
     groups = texts["group"] if names["group"] else group_names(ids, group)
     if groups is not None:
@@ -69,6 +73,12 @@ def read_table(
     return make_table(ids, paths, labels, groups, splits, metadata, source=str(source))
 
 
+def _join(prefix: str, path: str) -> str:
+    """Returns a path as ``normpath(join(...))`` does; of hundreds of thousands most need neither."""
+    is_plain = os.sep == "/" and path[0] not in "/." and "/." not in path and "//" not in path and path[-1] != "/"
+    return prefix + path if is_plain else os.path.normpath(os.path.join(prefix, path))
+
+
 def _find_files(paths: list[str], given: list[str], base: Path, source: Path) -> list[str]:
     """Returns paths, those that don't exist replaced by the one image below ``base`` that they stand for, if any does.
 
@@ -76,7 +86,10 @@ def _find_files(paths: list[str], given: list[str], base: Path, source: Path) ->
     """
     if all(map(os.path.exists, paths[:: len(paths) // LOOKED_UP + 1])) or not base.is_dir():
         return paths
-    finder, prefix = FileFinder(base, find_images(base).images), os.path.join(base, "")
+    images, prefix = find_images(base).images, os.path.join(base, "")
+    if not images:
+        return paths
+    finder = FileFinder(base, images)
     there = list(map(os.path.exists, paths))
     names = [
         path.removeprefix(prefix) if exists else name for path, name, exists in zip(paths, given, there, strict=True)

@@ -42,6 +42,9 @@ def opened(tmp_path: Path, content: str | bytes, name: str = "t.csv", known: tup
         '\n\nsample_id,label,loss\n\na.jpg,007,0.5\n,,\n  \n"b, 1.jpg",NA,1.25\n\n\n',
         'Sample_ID,Label,LOSS\na.jpg,007,0.5\n"b, 1.jpg",NA,1.25\n',
         'Sample ID,label,Loss\na.jpg,007,0.5\n"b, 1.jpg",NA,1.25\n',
+        '# by hand\n\n# id; label\nsample_id,label,loss\na.jpg,007,0.5\n# sure\n"b, 1.jpg",NA,1.25\n',
+        "\ufeff# by hand\nsample_id;label;loss\na.jpg;007;0,5\nb, 1.jpg;NA;1,25\n",
+        '# sample_id,label,loss\na.jpg,007,0.5\n"b, 1.jpg",NA,1.25\n',
     ],
 )
 def test_every_dialect_gives_the_same_cells(tmp_path: Path, content: str) -> None:
@@ -87,6 +90,8 @@ def test_what_is_assumed_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 def test_lines_are_those_of_an_editor(tmp_path: Path) -> None:
     table = opened(tmp_path, 'sep=,\n\nsample_id,label\n\na,"two\nlines"\nb,y\n')
     assert [table.place(row) for row in range(2)] == ["line 6", "line 7"]
+    table = opened(tmp_path, "# one\r\n# two\r\nsample_id,label\r\na,x\r\n# three\r\nb,y\r\n")
+    assert [table.place(row) for row in range(2)] == ["line 4", "line 6"]
 
 
 @pytest.mark.parametrize(

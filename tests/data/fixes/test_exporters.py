@@ -145,14 +145,14 @@ def test_a_csv_keeps_every_other_byte(tmp_path: Path, encoding: str, newline: st
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-@pytest.mark.parametrize("head", ["", "sep=;\r\n"])
+@pytest.mark.parametrize("head", ["", "sep=;\r\n", "# my labels\r\n"])
 def test_other_separators_and_encodings_stay(tmp_path: Path, encoding: str, head: str) -> None:
     source = tmp_path / "t.csv"
-    rows = head + "Path; Label ;note\r\n1.jpg; halt ;0,5\r\n2.jpg;tür;1,0\r\n"
+    rows = head + "Path; Label ;note\r\n1.jpg; halt ;0,5\r\n# sure\r\n2.jpg;tür;1,0\r\n"
     source.write_bytes(rows.encode(encoding))
     new = fixes(**{"1.jpg": "a;b", "2.jpg": "invalid"})
     done = write_fixed_table(source, read_table(source), new, "label", tmp_path / "out")
-    wanted = head + 'Path; Label ;note\r\n1.jpg; "a;b" ;0,5\r\n'
+    wanted = head + 'Path; Label ;note\r\n1.jpg; "a;b" ;0,5\r\n# sure\r\n'
     assert done.path.read_bytes() == wanted.encode(encoding)
     assert read_table(done.path)["label"].tolist() == ["a;b"]
 
