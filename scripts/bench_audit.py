@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--order", help="directory of `mlfix sort`")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--truth", type=Path, help="CSV of sample_id and true_label: audit people's errors")
+    parser.add_argument("--fastdup", help="a Python that has fastdup, which is then measured beside --truth, too")
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -119,6 +120,9 @@ def _people(options: argparse.Namespace) -> None:
         if title == "without runs":
             for key, scores in _on_embedding(out, ranking.index).items():
                 found[f"{key}, same embedding"] = judge(-scores, wrong)
+            if options.fastdup:
+                scores = _fastdup(options.fastdup, Path(options.data), options.work / "fastdup", ranking)
+                found["fastdup, own embedding"] = judge(-scores, wrong)
         right = (ranking["suggested_label"] == truth.loc[ranking.index]).to_numpy()
         guessed = (ranking["predicted_label"] == truth.loc[ranking.index]).to_numpy()
         print(f"\n{title}: {wrong.sum()} of {len(wrong):,} labels are wrong; the command took {seconds:.0f} s\n")
@@ -151,6 +155,26 @@ def _on_embedding(out: Path, ids: pd.Index) -> dict[str, np.ndarray]:
         found["cleanlab Datalab"] = lab.get_issues("label")["label_score"].to_numpy()
     rows = pd.Index(order["sample_id"]).get_indexer(ids)
     return {key: scores[rows] for key, scores in found.items()}
+
+
+FASTDUP = """
+import sys, fastdup, pandas as pd
+fd = fastdup.create(work_dir=sys.argv[2], input_dir=sys.argv[1])
+fd.run(annotations=pd.read_csv(sys.argv[3]), nearest_neighbors_k=10, threshold=0.0, overwrite=True, print_summary=False)
+fd.similarity()[["filename_from", "label_from", "label_to"]].to_csv(sys.argv[4], index=False)
+"""
+
+
+def _fastdup(python: str, root: Path, work: Path, ranking: pd.DataFrame) -> np.ndarray:
+    """Returns fastdup's label score: the share of the 10 nearest images, by its own network, that have the label."""
+    work.mkdir(parents=True, exist_ok=True)
+    files = [str((root / name).resolve()) for name in ranking.index]
+    pd.DataFrame({"filename": files, "label": ranking["given_label"]}).to_csv(work / "images.csv", index=False)
+    arguments = [str(root.resolve()), str(work / "work"), str(work / "images.csv"), str(work / "similarity.csv")]
+    subprocess.run([python, "-c", FASTDUP, *arguments], check=True, stdout=subprocess.DEVNULL)
+    near = pd.read_csv(work / "similarity.csv", dtype=str, keep_default_na=False)
+    score = (near["label_from"] == near["label_to"]).groupby(near["filename_from"]).mean()
+    return score.reindex(files).fillna(1.0).to_numpy()
 
 
 def _cosine_blocks(features: np.ndarray, size: int = 1000) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -25,7 +25,18 @@ from scipy.special import softmax
 
 from mlfix_train.audit import embedded
 from mlfix_train.audit.judgements import match_judgements
-from mlfix_train.audit.predictions.checks import encode_labels
+from mlfix_train.audit.predictions.arrays import (
+    align_rows,
+    as_array,
+    check_alphabetical,
+    encode_labels,
+    list_categories,
+    list_groups,
+    list_ids,
+    list_names,
+    name_columns,
+)
+from mlfix_train.audit.predictions.checks import warn_if_few_right
 from mlfix_train.audit.predictions.held_out import HeldOut, merge_runs
 from mlfix_train.audit.predictions.runs import (
     AuditedRuns,
@@ -132,14 +143,14 @@ class Audit:
     @classmethod
     def from_predictions(
         cls,
-        labels: Sequence[Any] | np.ndarray,
+        labels: Sequence[Any] | np.ndarray | pd.Series,
         pred_probs: np.ndarray | pd.DataFrame | None = None,
-        embeddings: np.ndarray | None = None,
-        groups: Sequence[Any] | np.ndarray | None = None,
+        embeddings: np.ndarray | pd.DataFrame | None = None,
+        groups: Sequence[Any] | np.ndarray | pd.Series | None = None,
         images: Images | Sequence[str | Path] | None = None,
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | Mapping[Any, Any] | None = None,
         *,
-        sample_ids: Sequence[str] | None = None,
+        sample_ids: Sequence[Any] | pd.Index | np.ndarray | None = None,
         slices: Mapping[str, SliceSpec] | None = None,
         title: str = "audit",
         progress: ProgressFactory = no_progress,
@@ -147,14 +158,18 @@ class Audit:
         """Audits labels by the out-of-sample probabilities of any model, by embeddings of the images, or by both.
 
         Args:
-            labels: ``(N,)``, given labels: indices into the columns of ``pred_probs``, or names.
+            labels: ``(N,)``, given labels: names, or numbers of the columns of ``pred_probs``, from 0 (names if the
+                classes are numbers themselves, such as 30, 50 and 70).
             pred_probs: float ``(N, C)``, probabilities by models that did not train on the sample; the columns of a
                 DataFrame name the classes. Without them, a linear layer on the embeddings is fitted out of fold.
             embeddings: float ``(N, D)``, features of any network; also for evidence by nearest neighbours.
-            groups: ``(N,)``, photo, track or patient of each sample; samples of one group are not independent.
+            groups: ``(N,)``, photo, track or patient of each sample, ``None`` where there is none; samples of one group
+                are not independent.
             images: uint8 ``(N, H, W, 3)``, a pixel store, or N image files (decoded to 64 px into ``.pixels``).
-            class_names: names of the C columns; by default the sorted label names, or the column numbers.
-            sample_ids: N unique names; by default the image files, or row numbers.
+            class_names: names of the C columns, or a mapping of names to numbers; by default those of the DataFrame or
+                the categories of ``labels``, else the sorted label names, or the column numbers.
+            sample_ids: N unique names; by default the image files, the index of the pandas objects if it is text, or
+                row numbers. Pandas objects whose index has the same names in another order are put in one order.
             slices: your own slices, see :func:`mlfix_train.audit.scores.slices.select_slices`.
             title: in headlines.
             progress: maps the description of a step to a callback that is called with (done, total).
@@ -164,22 +179,27 @@ class Audit:
         """
         if pred_probs is None and embeddings is None:
             raise DataError("there are neither pred_probs nor embeddings", "pass one of them, or use Audit.from_folder")
-        if isinstance(pred_probs, pd.DataFrame):
-            class_names = [str(name) for name in pred_probs.columns] if class_names is None else class_names
-        n_classes = None
+        given_names = None if class_names is None else list_names("class_names", class_names)
+        rows, index = align_rows(labels=labels, pred_probs=pred_probs, embeddings=embeddings, groups=groups)
+        pred_probs, given_names = name_columns(rows["pred_probs"], given_names)
+        labels, groups, n_classes = rows["labels"], rows["groups"], None
+        if embeddings is not None:
+            embeddings = as_array(rows["embeddings"], "embeddings")
         if pred_probs is not None:
-            pred_probs = check_probabilities(np.asarray(pred_probs), "pred_probs")
+            pred_probs = check_probabilities(as_array(pred_probs, "pred_probs"), "pred_probs")
             n_classes = pred_probs.shape[1]
+            given_names = given_names or list_categories(labels, n_classes)
         n = len(labels) if pred_probs is None else len(pred_probs)
         sizes = {"labels": labels, "embeddings": embeddings, "groups": groups, "images": images}
         for name, values in {**sizes, "sample_ids": sample_ids}.items():
             if values is not None and len(values) != n:
                 raise DataError(f"{name} has {len(values):,} rows, not {n:,}", "pass one row per sample")
-        codes, names = encode_labels(labels, n_classes, class_names)
+        codes, names = encode_labels(labels, n_classes, given_names)
         paths = [str(path) for path in images] if images is not None and not hasattr(images, "shape") else None
-        ids = list(sample_ids) if sample_ids is not None else paths or [str(row) for row in range(n)]
+        found_ids = list_ids("sample_ids", sample_ids if sample_ids is not None or paths else index)
+        ids = found_ids.tolist() if found_ids is not None else paths or [str(row) for row in range(n)]
         given = [names[code] for code in codes]
-        own_groups = None if groups is None else [str(group) for group in groups]
+        own_groups = None if groups is None else list_groups(groups, ids)
         samples = make_table(ids, paths or ids, given, own_groups, source="the samples")
         found = None if embeddings is None else embedded.given_embeddings(samples, check_embeddings(embeddings))
         logits = None
@@ -190,6 +210,10 @@ class Audit:
             evidence = Evidence(held, probabilities=softmax(logits[:, np.argsort(names)]), predictor="probe")
         else:
             logits = np.log(np.maximum(np.asarray(pred_probs, np.float64), SMALLEST_PROBABILITY))
+            predicted = logits.argmax(1)
+            if given_names is None and names != [str(place) for place in range(len(names))]:
+                check_alphabetical(codes, predicted, names)
+            warn_if_few_right(pd.Series(given), pd.Series([names[code] for code in predicted]), "pred_probs")
             held = merge_runs([predictions_table(ids, codes, logits, names)], names)
             evidence = Evidence(held, probabilities=pred_probs[:, np.argsort(names)], predictor="pred_probs")
         evidence = embedded.with_images(evidence, samples, found, progress, trained_here=pred_probs is None)
@@ -520,7 +544,13 @@ class Audit:
         return write_ranking(self.ranking, path)
 
     def report(self, path: str | Path = "report.html") -> Path:
-        """Writes the audit as one self-contained HTML page; returns its path."""
+        """Writes the audit as one self-contained HTML page (``report.html`` in ``path`` if that is a folder).
+
+        Returns:
+            The path of the page.
+        """
+        path = Path(path).expanduser()
+        path = path / "report.html" if path.is_dir() else path
         from mlfix_train.audit.reporting.report import write_report
 
         images = None if self.pixels is None else self.images

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.audit.reporting.images import RowImages, dataset_classes, dataset_samples, is_made_of_others
-from mlfix_train.errors import DataError, format_list
 
 
 @dataclass(frozen=True)
@@ -67,20 +65,3 @@ class AuditedData:
             return cls(class_names=names or None, n_rows=n_rows)
         index, of_parts = pd.Index(ids, dtype=object), is_made_of_others(dataset)
         return cls(index, names or None, RowImages(paths), n_rows=n_rows, of_parts=of_parts)
-
-
-def unique_names(argument: str, names: Any) -> pd.Index | None:
-    """Returns names as an index of text.
-
-    Raises:
-        DataError: A name occurs twice.
-    """
-    if names is None:
-        return None
-    if isinstance(names, (str, Mapping)):
-        raise DataError(f"{argument} is a {type(names).__name__}", "pass a list of names, in order")
-    index = pd.Index([str(name) for name in (names.tolist() if hasattr(names, "tolist") else names)], dtype=object)
-    if not index.is_unique:
-        repeated = index[index.duplicated()].unique()
-        raise DataError(f"{argument} has {len(repeated):,} names twice: {format_list(repeated, 3)}", "make them unique")
-    return index

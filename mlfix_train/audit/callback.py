@@ -15,13 +15,17 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import IterableDataset
 
 from mlfix_train.audit.audit import Audit
-from mlfix_train.audit.audited_data import AuditedData, unique_names
+from mlfix_train.audit.audited_data import AuditedData
 from mlfix_train.audit.embedded import group_codes
+from mlfix_train.audit.predictions.arrays import list_groups, list_ids, list_names
+from mlfix_train.audit.predictions.checks import warn_if_few_right
 from mlfix_train.audit.predictions.dynamics import MarginMeter, write_dynamics
+from mlfix_train.audit.predictions.features import FILE as FEATURES_FILE
 from mlfix_train.audit.predictions.features import FeatureRecorder, write_features
 from mlfix_train.audit.predictions.held_out import merge_runs
 from mlfix_train.audit.predictions.outputs import OutputReader, Outputs, check_scale, fixed_order
@@ -79,12 +83,12 @@ class AuditCallback(ValidationCollector):
         title: name of the training in headlines; by default the folder's name.
         sample_ids: N distinct names of the validation samples. By default the files of an ``ImageFolder`` (also in a
             ``Subset`` or ``ConcatDataset``), the DataModule's ``table``, or row numbers.
-        class_names: C names, in the order of the logits. By default the dataset's ``classes``, the DataModule's
-            ``labels``, or numbers.
+        class_names: C names, in the order of the logits, or a mapping of names to numbers. By default the dataset's
+            ``classes``, the DataModule's ``labels``, or numbers.
         images: images of the N samples: an array, paths or a dataset, see
             :func:`mlfix_train.audit.reporting.images.open_images`. By default the files of an ``ImageFolder``, or the
             DataModule's ``store``.
-        groups: N photos, tracks or patients; samples of one are not independent.
+        groups: N photos, tracks or patients (``None``: of its own); samples of one are not independent.
         outputs: where logits come from: a key of what the step returns, ``"forward"`` (what ``module(x)`` returned in
             the step), or a function of (step outputs, batch, module) that returns logits, or a dict of them with
             ``label`` and ``index``.
@@ -95,6 +99,7 @@ class AuditCallback(ValidationCollector):
         features: write the input of a layer in validation: its name, such as ``"model.fc"``, or ``True`` for the last
             ``torch.nn.Linear`` of the module.
         report: write the report, too.
+        on_interrupt: also write the audit of the last whole validation where Ctrl-C or an error ends the training.
         table_rows: rows of the logged table with thumbnails, 0 to 108.
         n_panels: number of slices of each kind that get a panel, 0 to 1000.
         every_n_epochs: also draw and log ranking and panels every so many epochs; ``None``: only at the end.
@@ -141,8 +146,8 @@ class AuditCallback(ValidationCollector):
         folder: str | Path = "audit",
         title: str | None = None,
         *,
-        sample_ids: Sequence[str] | pd.Index | np.ndarray | None = None,
-        class_names: Sequence[str] | None = None,
+        sample_ids: Sequence[Any] | pd.Index | np.ndarray | None = None,
+        class_names: Sequence[str] | Mapping[Any, Any] | None = None,
         images: Any = None,
         groups: Sequence[Any] | np.ndarray | None = None,
         outputs: Outputs | None = None,
@@ -151,6 +156,7 @@ class AuditCallback(ValidationCollector):
         probabilities: bool = False,
         features: str | bool = False,
         report: bool = True,
+        on_interrupt: bool = True,
         table_rows: int = 100,
         n_panels: int = 6,
         every_n_epochs: int | None = None,
@@ -158,15 +164,18 @@ class AuditCallback(ValidationCollector):
         log_prefix: str = "audit",
     ) -> None:
         super().__init__()
+        if not isinstance(folder, (str, os.PathLike)):
+            problem = f"folder is a {type(folder).__name__}, not a path"
+            raise ConfigError(problem, 'pass the folder of the results first: AuditCallback("audit", sample_ids=...)')
         check_range("table_rows", table_rows, 0, IMAGES_PER_TABLE)
         check_range("n_panels", n_panels, 0, 1000)
         check_range("val_loader", val_loader, 0, 1000)
         if every_n_epochs is not None:
             check_range("every_n_epochs", every_n_epochs, 1, 1_000_000)
         self.folder, self.title = Path(folder), title if title is not None else Path(folder).name
-        self.sample_ids = unique_names("sample_ids", sample_ids)
-        self.class_names = unique_names("class_names", class_names)
-        self.train_ids = unique_names("train_ids", train_ids)
+        self.sample_ids = list_ids("sample_ids", sample_ids)
+        self.class_names = None if class_names is None else list_names("class_names", class_names)
+        self.train_ids = list_ids("train_ids", train_ids)
         self.images, self.groups = images, groups
         if self.sample_ids is not None:
             for name, values in (("images", images), ("groups", groups)):
@@ -174,6 +183,7 @@ class AuditCallback(ValidationCollector):
                     problem = f"{len(values):,} {name} for {len(self.sample_ids):,} sample_ids"
                     raise DataError(problem, "pass one per sample, in the order of sample_ids")
         self.outputs, self.val_loader, self.probabilities, self.report = outputs, val_loader, probabilities, report
+        self.on_interrupt = on_interrupt
         self.table_rows, self.n_panels, self.every_n_epochs = table_rows, n_panels, every_n_epochs
         self.split, self.log_prefix = split, log_prefix
         self.has_results = False
@@ -183,6 +193,7 @@ class AuditCallback(ValidationCollector):
         self._recorder = FeatureRecorder(features) if features else None
         self._features: np.ndarray | None = None
         self._data: AuditedData | None = None
+        self._dataset: Any = None
         self._order: np.ndarray | None = None
         self._is_stream = False
         self._done = 0
@@ -194,7 +205,8 @@ class AuditCallback(ValidationCollector):
     @property
     def state_key(self) -> str:
         """Distinguishes several audits of one training in its checkpoint."""
-        return f"AuditCallback{{'val_loader': {self.val_loader}}}"
+        place = "/".join(self.folder.absolute().parts[-2:])
+        return f"AuditCallback{{'folder': {place!r}, 'val_loader': {self.val_loader}}}"
 
     # Before the training
 
@@ -248,9 +260,21 @@ class AuditCallback(ValidationCollector):
                 raise ConfigError(problem, "pass a folder outside of it: AuditCallback(<folder>)")
         self._order, self._done = fixed_order(loader), 0
         self._is_stream = isinstance(getattr(loader, "dataset", None), IterableDataset)
+        dataset = getattr(loader, "dataset", None)
         if self._data is None:
-            self._data = self._describe_data(trainer, loader)
+            self._data, self._dataset = self._describe_data(trainer, loader), dataset
             self._reader.class_names = self._data.class_names
+        elif dataset is not self._dataset:
+            self._check_same_samples(trainer, dataset)
+            self._dataset = dataset
+
+    def _check_same_samples(self, trainer: L.Trainer, dataset: Any) -> None:
+        """Checks that another dataset than that of the validation before may hold the same samples."""
+        was, now = (AuditedData.find(getattr(trainer, "datamodule", None), one) for one in (self._dataset, dataset))
+        ids = [one.sample_ids for one in (was, now) if one.sample_ids is not None]
+        if was.n_rows != now.n_rows or (len(ids) == 2 and not ids[0].equals(ids[1])):
+            problem = f"this validation loader has another dataset than the one that {self.folder} audits"
+            raise DataError(problem, "audit it by another Trainer, with an AuditCallback and a folder of its own")
 
     def _describe_data(self, trainer: L.Trainer, loader: Any) -> AuditedData:
         """Returns the description of the samples: from the user's arguments, else from DataModule and dataset."""
@@ -269,7 +293,12 @@ class AuditCallback(ValidationCollector):
             raise DataError(problem, "remove the copies, or pass sample_ids=: one distinct name per row")
         count = 0 if data.sample_ids is None else len(data.sample_ids)
         if self.class_names is not None:
-            data = replace(data, class_names=list(self.class_names))
+            known = data.class_names or self.class_names
+            if known != self.class_names and set(known) == set(self.class_names):
+                own, others = format_list(self.class_names, 6), format_list(known, 6)
+                problem = f"class_names are {own}, those of the dataset {others}"
+                raise DataError(problem, "pass them in the dataset's order, which its labels count; or leave them out")
+            data = replace(data, class_names=self.class_names)
         elif data.of_parts and data.class_names is None:
             hint = "pass class_names=, in the order of the logits, and labels that count them"
             raise DataError("the parts of the validation dataset have different classes", hint)
@@ -278,7 +307,8 @@ class AuditCallback(ValidationCollector):
         if self.groups is not None:
             if len(self.groups) != count:
                 raise DataError(f"there are {len(self.groups):,} groups for {count:,} samples", "pass one per sample")
-            data = replace(data, groups=np.asarray([str(group) for group in self.groups], dtype=object))
+            assert data.sample_ids is not None
+            data = replace(data, groups=np.asarray(list_groups(self.groups, data.sample_ids.tolist()), dtype=object))
         return data
 
     # During the training
@@ -468,10 +498,25 @@ class AuditCallback(ValidationCollector):
             )
         super().on_train_end(trainer, pl_module)
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Writes and logs the audit of the last whole validation."""
+        if self.on_interrupt and self.predictions is not None and trainer.state.fn == TrainerFn.FITTING:
+            try:
+                self.finish(trainer)
+            except Exception as error:  # what ended the training is to be seen
+                rank_zero_warn(f"AuditCallback could not write the audit: {error}")
+
     def finish(self, trainer: L.Trainer) -> None:
         """Writes and logs the audit of the last validation, on rank 0."""
         if not trainer.is_global_zero or self.predictions is None or self._logits is None or self._data is None:
             return
+        if getattr(trainer, "fast_dev_run", False):
+            rank_zero_info("AuditCallback writes nothing in a fast_dev_run.")
+            return
+        for name in ("probabilities.npy", FEATURES_FILE, "dynamics.parquet", "fixes.csv"):  # of an earlier training
+            (self.folder / name).unlink(missing_ok=True)
+        labels = self.predictions["label"].reset_index(drop=True)
+        warn_if_few_right(labels, self.predictions["pred"].reset_index(drop=True), str(self.folder))
         files = [write_predictions(self.predictions, self.folder / "predictions.parquet")]
         if self.probabilities:
             files.append(self.folder / "probabilities.npy")
@@ -488,7 +533,9 @@ class AuditCallback(ValidationCollector):
             pictures = self.audit.save(self.folder, self.n_panels)
             for tracker in trackers:
                 log_audit(tracker, self.audit, pictures, self.folder)
-            rank_zero_info(f"Audit of {len(self.predictions):,} samples: {self.folder / 'report.html'}")
+            known = len(self.predictions) if self._data.sample_ids is None else len(self._data.sample_ids)
+            part = "" if known == len(self.predictions) else f" of {known:,}"
+            rank_zero_info(f"Audit of {len(self.predictions):,}{part} samples: {self.folder / 'report.html'}")
         else:
             ranking = rank_samples([self.predictions])
             files.insert(1, write_ranking(ranking, self.folder / "ranking.csv"))
@@ -548,4 +595,9 @@ class AuditCallback(ValidationCollector):
             meter.restore(self._restored)
         names = self._data.class_names or [str(code) for code in range(self._logits.shape[1])]
         dynamics = meter.table(ids, names)
+        assert self.predictions is not None
+        seen = self.predictions["sample_id"].isin(dynamics["sample_id"])
+        if seen.any():
+            which = f"{int(seen.sum()):,} of the audited samples, such as {self.predictions['sample_id'][seen].iloc[0]}"
+            rank_zero_warn(f"{which}, were trained on, so their predictions tell little. Audit held-out samples.")
         return [write_dynamics(dynamics, self.folder / "dynamics.parquet")] if len(dynamics) else []

@@ -120,6 +120,8 @@ def _build_embedder(cfg: AuditConfig) -> Embedder | None:
 def _build_scores(section: Mapping[str, Any]) -> list[LabelScore]:
     """Builds the user's own scores."""
     scores: list[LabelScore] = []
+    if "_target_" in section:
+        raise ConfigError("scores._target_ names no score", "give it a name: scores.<name>._target_=...")
     for name, one in section.items():
         score = instantiate(one, f"scores.{name}")
         if not isinstance(score, LabelScore):

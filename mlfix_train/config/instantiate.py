@@ -32,13 +32,26 @@ def instantiate(section: Mapping[str, Any], key: str, **extra: Any) -> Any:
         return factory(**extra)
     except InstantiationException as error:
         cause = error.__cause__
+        if isinstance(cause, ImportError):
+            raise _not_installed(key, name, cause) from error
         raise cause if isinstance(cause, Exception) else error from error
-    except TypeError as error:  # of a class without an __init__ of its own, whose base class accepts anything
+    except ImportError as error:
+        raise _not_installed(key, name, error) from error
+    except TypeError as error:
+        if "abstract method" in str(error):
+            raise ConfigError(f"{key}._target_={name} lacks a method: {error}", f"define it in {name}") from error
+        # of a class without an __init__ of its own, whose base class accepts anything
         found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if found is None or found[1] not in {*section, *extra}:
             raise
         problem = f"unknown key {key}.{found[1]}: {name} does not take it"
         raise ConfigError(problem, f"add it to {name}.__init__, or leave it out") from error
+
+
+def _not_installed(key: str, name: str, error: ImportError) -> ConfigError:
+    """Returns the error of a class that can be imported, but whose own requirements are not installed."""
+    reason = " ".join(str(error).split())
+    return ConfigError(f"{key}._target_={name} can't be used: {reason}", "install what it needs, or leave it out")
 
 
 def instantiate_later(section: Mapping[str, Any], key: str, later: Sequence[str]) -> Any:

@@ -57,6 +57,13 @@ def make_table(
         >>> table.loc["dog/2.jpg", ["label", "group"]].tolist()
         ['dog', 'dog/2.jpg']
     """
+    given = {"paths": paths, "labels": labels, "groups": groups, "splits": splits, "metadata": metadata}
+    for name, values in given.items():
+        if values is None and name in ("paths", "labels"):
+            raise DataError(f"{source}: {name} is None", "pass one per sample")
+        if values is not None and len(values) != len(sample_ids):
+            problem = f"{source}: {len(values):,} {name} for {len(sample_ids):,} sample_ids"
+            raise DataError(problem, "pass one per sample, in the order of sample_ids")
     labels = _unify_unicode(labels, source)
     groups = sample_ids if groups is None else groups
     splits = [""] * len(sample_ids) if splits is None else splits
@@ -99,9 +106,11 @@ def validate_table(table: pd.DataFrame, source: str = "the data") -> pd.DataFram
     if len(table) == 0:
         raise DataError(f"{source}: there are no samples", "use a folder with images, or a table with rows")
     ids = table.index
-    unnamed = next((row for row, name in enumerate(ids, start=1) if not isinstance(name, str) or not name), None)
-    if unnamed:
-        raise DataError(f"{source}: row {unnamed} has no sample_id", "give every sample a unique name")
+    unnamed = next((row for row, name in enumerate(ids) if not isinstance(name, str) or not name), None)
+    if unnamed is not None:
+        name = ids[unnamed]
+        what = "no sample_id" if name == "" or _is_missing(name) else f"the sample_id {name!r}, which is not text"
+        raise DataError(f"{source}: row {unnamed + 1} has {what}", "give every sample a unique name (text)")
     if not ids.is_unique:
         repeated = ids[ids.duplicated()].unique()
         problem = f"{source}: {len(repeated):,} sample_id(s) occur more than once: {format_list(repeated)}"
@@ -116,8 +125,8 @@ def _check_labels(table: pd.DataFrame, source: str) -> None:
         not_text = [value for value in values if not isinstance(value, str) and not _is_missing(value)]
         if not_text:
             several = isinstance(not_text[0], Collection)
-            problem = f"{source}: labels must be text, but {not_text[0]!r} of {len(not_text):,} sample(s) is not"
-            hint = "convert them: table['label'].astype(str)"
+            problem = f"{source}: labels must be text, and {len(not_text):,} are not, such as {not_text[0]!r}"
+            hint = "convert them by str()"
             raise DataError(problem, "give each sample one label; several are not supported" if several else hint)
     labels = table["label"].unique()
     known = {label for label in labels if isinstance(label, str)}

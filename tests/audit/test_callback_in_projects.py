@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -534,8 +535,12 @@ def test_a_training_without_a_whole_validation_is_told() -> None:
 
 
 def test_names_are_lists() -> None:
-    with pytest.raises(MlfixError, match="class_names is a dict"):
-        AuditCallback("out", class_names={0: "a"})  # type: ignore[arg-type]
+    for names in ({"a", "b"}, {1: "a", 2: "b"}):
+        with pytest.raises(MlfixError, match="class_names is a"):
+            AuditCallback("out", class_names=names)  # type: ignore[arg-type]
+    assert AuditCallback("out", class_names={1: "b", 0: "a"}).class_names == ["a", "b"]
+    with pytest.raises(MlfixError, match=r"folder is a list.*"):
+        AuditCallback(["a", "b"])  # type: ignore[arg-type]
     audit = AuditCallback("out", sample_ids=torch.arange(N))
     fit(audit)
     assert audit.predictions is not None
@@ -551,3 +556,81 @@ def test_logits_in_training_and_probabilities_in_validation() -> None:
         fit(AuditCallback(gives, train_ids=names), DataLoader(Rows(list(range(N))), 8), Module(gives), train=train)
         dynamics[gives] = pd.read_parquet(f"{gives}/dynamics.parquet")
     pd.testing.assert_frame_equal(dynamics["dict"], dynamics["probabilities"])
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory")], ids=["ctrl-c", "error"])
+def test_the_last_whole_validation_counts_where_a_training_is_broken_off(error: BaseException) -> None:
+    class Breaks(L.Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            if trainer.current_epoch == 1:
+                raise error
+
+    with pytest.raises((SystemExit, RuntimeError)):
+        fit([AuditCallback("out", sample_ids=IDS), Breaks()])
+    assert len(pd.read_csv("out/ranking.csv")) == N
+    with pytest.raises((SystemExit, RuntimeError)):
+        fit([AuditCallback("none", sample_ids=IDS, on_interrupt=False), Breaks()])
+    assert not Path("none").exists()
+
+
+def test_a_dry_run_keeps_the_audit_and_a_new_one_leaves_nothing_old(capsys: pytest.CaptureFixture[str]) -> None:
+    fit(AuditCallback("out", sample_ids=IDS, probabilities=True, features="net"))
+    fit(AuditCallback("out", sample_ids=IDS), fast_dev_run=True)
+    assert len(pd.read_csv("out/ranking.csv")) == N
+    assert Path("out/probabilities.npy").exists() and Path("out/features.npy").exists()
+    logging.getLogger("lightning.pytorch").setLevel(logging.INFO)
+    fit(AuditCallback("out", sample_ids=IDS), limit_val_batches=2)
+    assert len(pd.read_csv("out/ranking.csv")) == 16
+    assert not Path("out/probabilities.npy").exists() and not Path("out/features.npy").exists()
+
+
+def test_two_audits_of_one_loader() -> None:
+    audits = [AuditCallback("a/audit", sample_ids=IDS), AuditCallback("b/audit", sample_ids=IDS, class_names=CLASSES)]
+    fit([*audits, ModelCheckpoint("checkpoints", save_last=True)], enable_checkpointing=True)
+    assert all(len(pd.read_csv(f"{name}/audit/ranking.csv")) == N for name in "ab")
+
+
+def test_another_loader_in_validate_is_not_taken_for_the_audited_one() -> None:
+    audit = AuditCallback("out")
+    trainer = fit(audit)
+    trainer.validate(Module(), loader(), verbose=False)
+    with pytest.raises(MlfixError, match="another dataset than the one that out audits"):
+        trainer.validate(Module(), DataLoader(TensorDataset(*tensors(2, 50)), 8), verbose=False)
+
+
+def test_class_names_in_another_order_than_the_datasets() -> None:
+    val = loader()
+    val.dataset.classes = CLASSES  # type: ignore[attr-defined]
+    with pytest.raises(MlfixError, match="class_names are fox, dog, cat, those of the dataset cat, dog, fox"):
+        fit(AuditCallback("out", class_names=CLASSES[::-1]), val)
+
+
+def test_audited_samples_that_were_trained_on_are_said() -> None:
+    class WithIndex(Module):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return {**super().training_step(batch, batch_idx), "index": batch[2]}
+
+    train = DataLoader(TensorDataset(*tensors(), torch.arange(N)), 8)
+    with pytest.warns(UserWarning, match=f"{N} of the audited samples, such as .*, were trained on"):
+        fit(AuditCallback("out", sample_ids=IDS, train_ids=IDS), module=WithIndex(), train=train)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message", "remedy"),
+    [
+        (lambda out, batch, module: out.softmax(1) * 100, "rows that sum to 100", "divide the rows by 100"),
+        (lambda out, batch, module: {"logits": out, "label": batch[1].float()}, "type torch.float32", r"y\.long\(\)"),
+        (lambda out, batch, module: None, r"outputs\(\.\.\.\) returns nothing", "return {'logits'"),
+    ],
+    ids=["percent", "float labels", "nothing"],
+)
+def test_what_the_message_names_is_what_is_wrong(outputs: Any, message: str, remedy: str) -> None:
+    with pytest.raises(MlfixError, match=message) as error:
+        fit(AuditCallback("out", sample_ids=IDS, outputs=outputs))
+    assert re.search(remedy, str(error.value.hint))
+
+
+def test_samples_without_a_group_are_their_own() -> None:
+    audit = AuditCallback("out", sample_ids=IDS, groups=[None] * N)
+    fit(audit)
+    assert audit.audit is not None and audit.audit.evidence.groups is None

@@ -1,6 +1,7 @@
 """Run directories, prediction files, DataFrames and arrays become arms; checks that the arms belong together."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import pandas as pd
 
 from mlfix_train.audit.comparison.study import ArmRuns
 from mlfix_train.audit.predictions import files
-from mlfix_train.audit.predictions.checks import match_names
+from mlfix_train.audit.predictions.checks import match_names, probability_columns
 from mlfix_train.audit.predictions.files import Paths
 from mlfix_train.audit.predictions.table import REQUIRED, read_predictions
 from mlfix_train.data.files.tables import column_text
@@ -20,6 +21,8 @@ from mlfix_train.data.fixes.table import fixes_fingerprint, match_fixes, read_fi
 from mlfix_train.data.matching import IdMatcher
 from mlfix_train.data.runs import FINISHED, RunDirectory, differences, find_runs
 from mlfix_train.errors import RunError, format_list
+
+log = logging.getLogger(__name__)
 
 ArmLike = ArmRuns | Paths | Sequence[pd.DataFrame] | Mapping[str, pd.DataFrame] | np.ndarray
 FixesLike = str | Path | Mapping[str, str] | pd.DataFrame
@@ -76,22 +79,41 @@ def as_arm(
 def _as_text(table: pd.DataFrame, source: str) -> pd.DataFrame:
     """Returns predictions with ids and labels as text, those of ``pred`` in the spelling of ``label``."""
     columns = [name for name in REQUIRED if name in table.columns]
+    missing = {"sample_id", "label"} - set(columns)
+    if missing:
+        problem = f"{source} lacks the columns {format_list(sorted(missing))}; it has {format_list(table.columns, 8)}"
+        raise RunError(problem, "pass sample_id, label and pred, or a column of probabilities for each class")
     if not all(pd.api.types.infer_dtype(table[name]) == "string" for name in columns):
         texts = {name: column_text(table[name], f"{source}: {{place}}", error_type=RunError) for name in columns}
         table = table.assign(**{name: pd.Series(text, table.index, object) for name, text in texts.items()})
-    if {"label", "pred"} <= set(columns) and len(table):
+    if "pred" not in columns:
+        shares = probability_columns(table, table["label"].unique(), source, lambda row: f"row {row}")
+        if shares is None:
+            problem = f"{source} has no column pred, nor a column of probabilities for each label"
+            raise RunError(problem, "add pred: the predicted label of each sample")
+        best = table[list(shares.values())].to_numpy(np.float64).argmax(1)
+        return table.assign(pred=np.array(list(shares), dtype=object)[best])
+    if len(table):
         table = table.assign(pred=match_names(table["label"], table["pred"], source))
     return table
 
 
 def as_fixes(fixes: FixesLike, reference: ArmRuns) -> pd.DataFrame:
     """Returns fixes as a table indexed by ``sample_id``, with ``new_label``; a file is matched to ``reference``."""
-    if isinstance(fixes, pd.DataFrame):
-        return fixes.set_index("sample_id") if "sample_id" in fixes.columns else fixes
     if isinstance(fixes, Mapping):
-        index = pd.Index([str(name) for name in fixes], name="sample_id", dtype=object)
-        return pd.DataFrame({"new_label": pd.Series(list(map(str, fixes.values())), index=index, dtype=object)})
-    return match_held_out(read_fixes(fixes), reference)
+        fixes = pd.DataFrame(
+            {"sample_id": list(map(str, fixes)), "new_label": list(map(str, fixes.values()))}, dtype=object
+        )
+    if isinstance(fixes, (str, os.PathLike)):
+        table = read_fixes(fixes)
+    elif isinstance(fixes, pd.DataFrame):
+        table = fixes if "sample_id" in fixes.columns else fixes.rename_axis("sample_id").reset_index()
+        if "new_label" not in table.columns:
+            raise RunError(f"fixes= has the columns {format_list(table.columns, 8)}", "pass sample_id and new_label")
+    else:
+        hint = "pass a fixes file, a mapping of sample ids to new labels, or a DataFrame"
+        raise RunError(f"fixes= is a {type(fixes).__name__}", hint)
+    return match_held_out(table, reference)
 
 
 def match_held_out(fixes: pd.DataFrame, reference: ArmRuns, ignore: Collection[str] = ()) -> pd.DataFrame:
@@ -105,6 +127,9 @@ def match_held_out(fixes: pd.DataFrame, reference: ArmRuns, ignore: Collection[s
     found.attrs.update(fixes.attrs)
     matched = match_fixes(found, held_out, (*ignore, "unknown_samples", "new_labels", "empty_labels"))
     matched.attrs["outside"] = fixes["sample_id"].nunique() - len(matched)
+    if len(fixes) and not len(matched):
+        text = "none of the %s fixes is of a held-out sample: fixes name %s, held-out samples %s"
+        log.warning(text, f"{len(fixes):,}", fixes["sample_id"].iloc[0], held_out.index[0])
     return matched
 
 

@@ -6,14 +6,13 @@ Shapes: N samples, C classes.
 import logging
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mlfix_train.audit.scores.label_scores import TOLERANCE
 from mlfix_train.data.matching import name_key, spelled_alike
-from mlfix_train.errors import DataError, RunError, format_list
+from mlfix_train.errors import RunError, format_list
 
 log = logging.getLogger(__name__)
 
@@ -80,11 +79,16 @@ def match_names(labels: pd.Series, preds: pd.Series, source: str) -> pd.Series:
         raise RunError(
             f"{source}: no prediction is one of the given labels: labels are {shown}, predictions {others}", hint
         )
-    right = float((labels[known.index] == known).mean()) if len(known) else 1.0
-    if len(known) >= MIN_ROWS and right < FEW_RIGHT:
-        text = "%s: only %.0f%% of the predictions match the given label: %s"
-        log.warning(text, source, 100 * right, _why_wrong(labels[known.index], known))
+    warn_if_few_right(labels[known.index], known, source)
     return preds
+
+
+def warn_if_few_right(labels: pd.Series, preds: pd.Series, source: str) -> None:
+    """Warns where hardly any prediction is the given label, with the likely reason."""
+    right = float((labels == preds).mean()) if len(preds) else 1.0
+    if len(preds) >= MIN_ROWS and right < FEW_RIGHT:
+        text = "%s: only %.0f%% of the predictions match the given label: %s"
+        log.warning(text, source, 100 * right, _why_wrong(labels, preds))
 
 
 def _why_wrong(labels: pd.Series, preds: pd.Series) -> str:
@@ -186,58 +190,3 @@ def check_numbers(values: Sequence[object] | np.ndarray, n_classes: int, source:
         problem = f"{source}: row {bad[0]} has the label {values[bad[0]]}, and there are {n_classes} columns"
         raise RunError(problem, f"labels must be 0 to {n_classes - 1}, or names")
     return numbers.astype(np.int64)
-
-
-def encode_labels(
-    labels: Sequence[Any] | np.ndarray, n_classes: int | None, class_names: Sequence[str] | None
-) -> tuple[np.ndarray, list[str]]:
-    """Returns labels as codes, int64 ``(N,)``, and the names of the C classes.
-
-    Args:
-        labels: N names, or numbers of classes.
-        n_classes: C, the columns of the predictions; ``None`` without predictions.
-        class_names: C names; by default the sorted names, or the numbers.
-
-    Raises:
-        DataError: Labels that are missing or of no class, or more or fewer class names than columns.
-    """
-    values = np.asarray(labels)
-    if values.ndim != 1:
-        raise DataError(f"labels have the shape {values.shape}", "pass one label per sample: an array (N,)")
-    missing = np.flatnonzero(pd.isna(values))
-    if len(missing):
-        raise DataError(
-            f"{len(missing):,} labels are missing, the first in row {missing[0]}", "leave these samples out"
-        )
-    if values.dtype.kind == "f":
-        broken = np.flatnonzero(values % 1 != 0)
-        if len(broken):
-            raise DataError(f"row {broken[0]} has the label {values[broken[0]]}", "labels are class numbers or names")
-        values = values.astype(np.int64)
-    if n_classes is None:
-        if values.dtype.kind in "iu" and (values < 0).any():
-            row = int(np.flatnonzero(values < 0)[0])
-            raise DataError(f"row {row} has the label {values[row]}", "leave out samples without a label")
-        n_classes = len(class_names) if class_names is not None else len(np.unique(values))
-        if class_names is None:
-            values = values.astype(str)
-    if values.dtype.kind in "iu":
-        names = [str(code) for code in range(n_classes)] if class_names is None else [str(name) for name in class_names]
-        unknown = values[(values < 0) | (values >= n_classes)]
-        codes = values.astype(np.int64)
-    else:
-        values = values.astype(str)
-        names = sorted(set(values)) if class_names is None else [str(name) for name in class_names]
-        codes = pd.Index(names).get_indexer(pd.Index(values))
-        unknown = values[codes < 0]
-    if len(names) != n_classes or len(set(names)) != n_classes:
-        raise DataError(
-            f"there are {len(set(names))} class names, but {n_classes} columns in pred_probs",
-            "pass class_names= with one name per column",
-        )
-    if len(unknown):
-        raise DataError(
-            f"{len(unknown):,} labels match no column of pred_probs, such as {unknown[0]}",
-            f"labels must be 0 to {n_classes - 1}, or names from class_names",
-        )
-    return codes, names

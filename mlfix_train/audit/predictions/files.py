@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mlfix_train.audit.predictions.arrays import MIN_RIGHT, list_names
 from mlfix_train.audit.predictions.checks import (
     check_losses,
     check_numbers,
@@ -39,8 +40,6 @@ log = logging.getLogger(__name__)
 SUFFIXES = (".parquet", ".pq", ".csv", ".tsv", ".txt", ".npy")
 NAMED_ONLY = (".txt", ".npy")
 """Files that have to be named: a glob would find others of the kind, too."""
-MIN_RIGHT = 0.5
-"""Share of labels that must be predicted for columns to be taken in the alphabetical order of the labels."""
 LABEL_FILES = ("labels.npy", "labels.csv")
 """Files of labels that are looked for beside a matrix of probabilities."""
 PUBLISHED_PHOTO = r"^(?:(?s:.*)/)?([^/]+)-\d+\.[A-Za-z]+$|^"
@@ -275,9 +274,11 @@ def _class_names(path: Path, labels: np.ndarray, n_classes: int, source: Path) -
     """Returns the names of the columns: those of the file, else the labels in order, else numbers."""
     if path.exists():
         try:
-            names = [str(name) for name in json.loads(path.read_text(encoding="utf-8"))]
-        except (OSError, ValueError) as error:
+            names = list_names(str(path), json.loads(path.read_text(encoding="utf-8-sig")))
+        except (OSError, ValueError, TypeError) as error:
             raise RunError(f"{path} can't be read: {error}", "write a JSON list of names, or delete it") from error
+        except DataError as error:
+            raise RunError(error.problem, "write a JSON list of names, in the order of the columns") from error
         if len(set(names)) != n_classes:
             problem = f"{path} has {len(set(names))} names, but there are {n_classes} columns"
             raise RunError(problem, "write one name per column, or delete it")

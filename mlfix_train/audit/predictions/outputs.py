@@ -80,12 +80,15 @@ class OutputReader:
         Raises:
             DataError: There are no usable logits or labels; the hint explains what the step has to return.
         """
-        found = self._find(step, outputs, batch, module)
+        raw = self._select(step, outputs, batch, module)
+        is_loss = isinstance(raw, Tensor) and raw.ndim == 0
+        found: dict[str, Any] = dict(raw) if isinstance(raw, Mapping) else {} if is_loss else {"logits": raw}
         if isinstance(found.get("logits"), np.ndarray):
             found["logits"] = torch.from_numpy(found["logits"])
         logits, label = found.get("logits"), _find_labels(found, outputs, batch)
         if not isinstance(logits, Tensor):
-            raise DataError(f"{step} returns {_describe(outputs)}, not logits", HOW_TO_RETURN)
+            source = {FORWARD: "module(x)"}.get(str(self.outputs), "outputs(...)" if callable(self.outputs) else step)
+            raise DataError(f"{source} returns {_describe(raw)}, not logits", HOW_TO_RETURN)
         self._check_logits(step, logits)
         index = found.get("index", batch.get("index") if isinstance(batch, Mapping) else None)
         if index is not None and (not isinstance(index, Tensor) or index.is_floating_point() or index.ndim != 1):
@@ -105,6 +108,8 @@ class OutputReader:
         if label.ndim != 1 or label.is_floating_point() or label.is_complex():
             problem = f"labels have the shape {tuple(label.shape)} and the type {label.dtype}"
             hint = "labels must be one class number per sample; or return {'logits': ..., 'label': ...}"
+            if label.is_floating_point() and label.ndim == 1:
+                hint = "return {'logits': ..., 'label': y.long()} from the step: class numbers from 0"
             raise DataError(problem, hint if label.ndim == 1 else f"{hint}; several labels per sample can't be audited")
         sizes = {"logits": len(logits), "label": len(label), **({} if index is None else {"index": len(index)})}
         if len(set(sizes.values())) > 1:
@@ -122,32 +127,28 @@ class OutputReader:
         found = {"logits": logits, "label": label.long()}
         return found if index is None else {**found, "index": index.long()}
 
-    def _find(self, step: str, outputs: Any, batch: Any, module: L.LightningModule) -> dict[str, Any]:
-        """Returns the outputs that ``self.outputs`` selects."""
-        found = outputs
+    def _select(self, step: str, outputs: Any, batch: Any, module: L.LightningModule) -> Any:
+        """Returns what ``self.outputs`` selects."""
         if callable(self.outputs):
-            found = self.outputs(outputs, batch, module)
-        elif self.outputs == FORWARD:
+            return self.outputs(outputs, batch, module)
+        if self.outputs == FORWARD:
             calls, self._forwarded = self._forwarded, []
             if len(calls) != 1:
                 problem = f"{step} called module(x) {len(calls)} times; outputs='forward' takes the result of one call"
                 raise DataError(problem, f"call self(x) once in the step, or: {HOW_TO_RETURN}")
-            found = outputs = calls[0]
-        elif self.outputs is not None:
-            if not isinstance(outputs, Mapping) or self.outputs not in outputs:
-                raise DataError(f"outputs={self.outputs!r}, but {step} returns {_describe(outputs)}", HOW_TO_RETURN)
-            found = {**outputs, "logits": outputs[self.outputs]}
-        if isinstance(found, Mapping):
-            return dict(found)
-        is_loss = isinstance(found, Tensor) and found.ndim == 0
-        return {} if is_loss else {"logits": found}
+            return calls[0]
+        if self.outputs is None:
+            return outputs
+        if not isinstance(outputs, Mapping) or self.outputs not in outputs:
+            raise DataError(f"outputs={self.outputs!r}, but {step} returns {_describe(outputs)}", HOW_TO_RETURN)
+        return {**outputs, "logits": outputs[self.outputs]}
 
     def _check_logits(self, step: str, logits: Tensor) -> None:
         shape = tuple(logits.shape)
         if logits.ndim != 2 or shape[1] < 2 or not logits.is_floating_point():
             single = {1: "torch.stack([-z, z], 1) / 2", 2: "torch.cat([-z, z], 1) / 2"}.get(logits.ndim, "")
             hint = "logits must be (batch, classes), two or more" + (
-                f"; return a single logit z as {single}" if single else ""
+                f"; return a single logit z of two classes as {single}, if that is what it is" if single else ""
             )
             raise DataError(f"{step}: logits have the shape {shape} and the type {logits.dtype}", hint)
         if self.class_names is not None and shape[1] != len(self.class_names):
@@ -184,8 +185,12 @@ def check_scale(logits: np.ndarray, is_trained: bool) -> None:
         is_trained: whether they are those of a whole validation, rather than of the first batches.
 
     Raises:
-        DataError: All of them are within 0 to 1, and not by chance.
+        DataError: All of them are within 0 to 1, and not by chance; or rows sum to 100.
     """
+    if logits.size and logits.min() >= 0 and np.abs(logits.sum(1) - 100).max() < 0.5:
+        raise DataError(
+            "validation_step returns rows that sum to 100", "return logits, or divide the rows by 100"
+        )
     if not logits.size or not (is_trained or logits.shape[1] >= MIN_CLASSES):
         return
     low, high = float(logits.min()), float(logits.max())

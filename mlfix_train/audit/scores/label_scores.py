@@ -17,6 +17,8 @@ from mlfix_train.errors import DataError
 
 TOLERANCE = 0.02
 """How far the sum of a row of probabilities may be from 1; they are stored in half precision."""
+ROUNDING = 1e-6
+"""How far below 0 a probability may be, by rounding."""
 BLOCK = 1 << 15
 """Rows processed at a time."""
 
@@ -35,15 +37,17 @@ def check_probabilities(probabilities: np.ndarray, source: str = "the probabilit
         raise DataError(
             f"{source} have the shape {probabilities.shape}", "pass one row per sample and one column per class"
         )
+    if probabilities.dtype.kind not in "fiu":
+        raise DataError(f"{source} are of the type {probabilities.dtype}", "pass numbers")
     for rows in _blocks(len(probabilities), BLOCK):
         part = np.asarray(probabilities[rows], dtype=np.float32)
-        bad = ~(np.abs(part.sum(1) - 1) <= TOLERANCE) | ~(part >= 0).all(1)
+        bad = ~(np.abs(part.sum(1) - 1) <= TOLERANCE) | ~(part >= -ROUNDING).all(1)
         if bad.any():
             first = int(np.flatnonzero(bad)[0])
             raise DataError(
                 f"{source}: row {rows.start + first} is not a probability distribution: sum "
                 f"{float(part[first].sum()):.4g}, lowest {part[first].min():.3g}",
-                "pass the softmax of the logits; each row must sum to 1",
+                "pass the softmax of the logits; each row must sum to 1 (rounded numbers: p / p.sum(1, keepdims=True))",
             )
     return probabilities
 

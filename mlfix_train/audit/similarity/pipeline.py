@@ -178,6 +178,9 @@ def embed_features(
         bfloat16: compute features in bfloat16 if the embedder supports it.
         seed: of what the embedder samples.
         progress: called with (images embedded, images in all).
+
+    Raises:
+        ConfigError: An embedder that does not return a row per image.
     """
     bfloat16 = bfloat16 and embedder.supports_bfloat16
     fits_later = isinstance(embedder, TorchEmbedder)
@@ -190,9 +193,17 @@ def embed_features(
 
         def embed(block: np.ndarray, done: int, out: np.ndarray) -> None:
             report = None if progress is None else lambda count, _: progress(done + count, len(rows))
-            out[:] = embedder.features(pixels, block, batch_size=batch_size, bfloat16=bfloat16, progress=report)
+            out[:] = check(
+                embedder.features(pixels, block, batch_size=batch_size, bfloat16=bfloat16, progress=report), block
+            )
 
-        width = embedder.features(pixels, rows[:1], bfloat16=bfloat16).shape[1]
+        def check(features: np.ndarray, block: np.ndarray) -> np.ndarray:
+            if np.ndim(features) != 2 or len(features) != len(block):
+                problem = f"{embedder.name}: features of {len(block):,} images have the shape {np.shape(features)}"
+                raise ConfigError(problem, "return one row per image, (n, D), in their order")
+            return features
+
+        width = check(embedder.features(pixels, rows[:1], bfloat16=bfloat16), rows[:1]).shape[1]
         found = _embed_in_blocks(embed, rows, FEATURE_BATCHES * batch_size, width, np.float16, folder, key)
         if folder is not None:
             found = np.array(found)

@@ -10,7 +10,6 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import filterfalse
 from pathlib import Path, PurePosixPath
 from xml.sax.saxutils import escape
 
@@ -49,10 +48,11 @@ class Voc(AnnotationFormat):
     @classmethod
     def detect(cls, root: Path) -> int:
         """Looks for XML files in a folder ``Annotations``, or loose ones, that are not CVAT's."""
-        if any(any(filterfalse(is_cvat, folder.rglob("*.xml"))) for folder in base.find_folders(root, "annotations")):
+        folders = base.find_folders(root, "annotations")
+        if any(not is_cvat(path) for folder in folders for path in folder.rglob("*.xml")):
             return 2
-        patterns = ("*.xml", "*/*.xml", "*/*/*.xml")
-        return 1 if any(any(filterfalse(is_cvat, root.glob(pattern))) for pattern in patterns) else 0
+        loose = (path for pattern in ("*.xml", "*/*.xml", "*/*/*.xml") for path in root.glob(pattern))
+        return 1 if any(not is_cvat(path) for path in loose) else 0
 
     def read(self) -> Annotations:
         """Reads all photos and boxes; no XML, or a photo in two splits, is an error."""

@@ -42,7 +42,7 @@ class ClassifierTask:
 
     def build_callback(self, directory: RunDirectory, title: str) -> Any:
         """Builds the callback that gathers the held-out predictions and writes the audit."""
-        return AuditCallback(directory.path, title, report=False, log_prefix="val", **self._audit)
+        return AuditCallback(directory.path, title, report=False, on_interrupt=False, log_prefix="val", **self._audit)
 
     def describe(self) -> dict[str, Any]:
         """Returns ``data``, ``fixes`` and ``labels`` for ``run.json``."""
