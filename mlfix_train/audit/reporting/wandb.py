@@ -20,6 +20,11 @@ from mlfix_train.errors import check_choice
 log = logging.getLogger(__name__)
 
 MODES = ("auto", "online", "offline", "disabled")
+WANDB_MODES = {"dryrun": "offline", "run": "online", "shared": "shared"}
+"""Further values of ``WANDB_MODE`` that W&B takes, and what they mean."""
+OFFLINE = "this run is kept offline, for `wandb sync`"
+FINISH_TIMEOUT = 300.0
+"""Seconds that the end of a run waits for uploads; what is left lies on disk, for ``wandb sync``."""
 IMAGES_PER_TABLE = 108
 """Number of images that W&B keeps per key and step."""
 TABLE_ROWS = 200_000
@@ -29,20 +34,41 @@ TABLE_ROWS = 200_000
 def wandb_mode(setting: str) -> str:
     """Returns the mode of a run, ``online``, ``offline`` or ``disabled``, from the key ``logger.mode``.
 
-    ``auto`` is ``WANDB_MODE`` where that is set, else online for users who are logged in, else offline.
+    ``auto`` is ``WANDB_MODE`` where that is set, else online for users who are logged in, else offline. A server that
+    can't be reached, or refuses the API key, makes a run offline, with a warning; nothing ever prompts.
     """
-    if setting != "auto":
-        return setting
-    if os.environ.get("WANDB_MODE"):
-        return os.environ["WANDB_MODE"]
-    return "online" if _logged_in() else "offline"
+    mode = (os.environ.get("WANDB_MODE") or "online") if setting == "auto" else setting
+    mode = WANDB_MODES.get(mode, mode)
+    if mode not in (*MODES[1:], *WANDB_MODES.values()):
+        log.warning("WANDB_MODE=%s is not a mode of W&B: nothing is logged to it", mode)
+        return "disabled"
+    if mode == "online" and not _logged_in(required="online" in (setting, os.environ.get("WANDB_MODE"))):
+        return "offline"
+    return mode
 
 
-def _logged_in() -> bool:
-    """Whether W&B has an API key, without asking for one."""
+def _logged_in(required: bool) -> bool:
+    """Whether W&B's server takes the API key, without asking for one; if ``required``, warns if there is none."""
     import wandb
 
-    return bool(os.environ.get("WANDB_API_KEY")) or bool(wandb.login(prompt=False, verify=False))
+    if wandb.run is not None:
+        return True  # a run of the caller's own
+    os.environ.setdefault("WANDB_SILENT", "true")
+    before = os.environ.pop("WANDB_MODE", None)  # the key wins over it, and login() does nothing with `offline`
+    try:
+        logged_in = wandb.login(prompt=False, verify=True)
+    except (wandb.errors.Error, ValueError, OSError) as error:
+        log.warning("W&B can't be used online: %s (%s)", OFFLINE, _first_line(error))
+        return False
+    finally:
+        os.environ |= {"WANDB_MODE": before} if before is not None else {}
+    if not logged_in and required:
+        log.warning("not logged in to W&B: %s (`wandb login` logs in)", OFFLINE)
+    return bool(logged_in)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 class WandbTracker:
@@ -155,6 +181,7 @@ def open_run(
         log.warning("wandb is not installed, so nothing is logged to it (set logger=none to silence this)")
         return None
     os.environ.setdefault("WANDB_SILENT", "true")
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # which reports W&B's own failures to report
     mode = wandb_mode(check_choice("logger.mode", settings["mode"], MODES))
     if mode == "disabled":
         return None
@@ -170,11 +197,14 @@ def open_run(
         "tags": [job, *settings["tags"]],
         "config": dict(config),
         "dir": str(folder.resolve()),
-        "settings": wandb.Settings(silent=True, console="off", init_timeout=60.0),
+        "settings": wandb.Settings(silent=True, console="off", init_timeout=60.0, finish_timeout=FINISH_TIMEOUT),
     }
     for attempt in dict.fromkeys((mode, "offline")):
         try:
             return wandb.init(mode=attempt, **options)  # type: ignore[arg-type]
-        except (wandb.errors.Error, TimeoutError, OSError) as error:
-            log.warning("W&B can't be used %s: %s", attempt, error)
+        except Exception as error:  # whatever it is, the work goes on without W&B
+            outcome = "nothing is logged to it" if attempt == "offline" else OFFLINE
+            log.warning("W&B can't be used %s: %s (%s)", attempt, outcome, _first_line(error))
+            if attempt != "offline" and wandb.run is None:
+                wandb.teardown()  # its service would still hold the id of the run
     return None

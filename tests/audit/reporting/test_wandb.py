@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,9 +18,8 @@ import pandas as pd
 import pytest
 
 from mlfix_train.audit.reporting import log_results
-from mlfix_train.audit.reporting import wandb as wandb_tracking
 from mlfix_train.audit.reporting.pictures import draw_audit
-from mlfix_train.audit.reporting.wandb import WandbTracker, wandb_mode, wandb_run
+from mlfix_train.audit.reporting.wandb import WandbTracker, open_run, wandb_mode, wandb_run
 from mlfix_train.audit.scores.ranking import write_ranking
 
 wandb = pytest.importorskip("wandb")
@@ -27,30 +28,92 @@ wandb = pytest.importorskip("wandb")
 # --- which mode ---
 
 
-@pytest.mark.parametrize("wanted", ["online", "offline", "disabled"])
+@pytest.mark.parametrize("wanted", ["offline", "disabled"])
 def test_a_wanted_mode_stands(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
-    monkeypatch.setenv("WANDB_MODE", "shared")
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setattr(wandb, "login", lambda **_: pytest.fail("no need to ask"))
     assert wandb_mode(wanted) == wanted
 
 
-@pytest.mark.parametrize("mode", ["online", "offline", "disabled"])
-def test_auto_takes_the_environments_mode(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
-    monkeypatch.setenv("WANDB_MODE", mode)
-    monkeypatch.setattr(wandb_tracking, "_logged_in", lambda: pytest.fail("no need to ask"))
+@pytest.mark.parametrize(
+    ("given", "mode"),
+    [("offline", "offline"), ("disabled", "disabled"), ("dryrun", "offline"), ("run", "online"), ("online", "online")],
+)
+def test_auto_takes_the_environments_mode(monkeypatch: pytest.MonkeyPatch, given: str, mode: str) -> None:
+    monkeypatch.setenv("WANDB_MODE", given)
+    monkeypatch.setattr(wandb, "login", lambda **_: True)
     assert wandb_mode("auto") == mode
+    assert os.environ["WANDB_MODE"] == given
 
 
+def test_an_unknown_mode_in_the_environment_is_told(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    monkeypatch.setenv("WANDB_MODE", "onlin")
+    assert wandb_mode("auto") == "disabled"
+    assert "WANDB_MODE=onlin is not a mode of W&B: nothing is logged to it" in caplog.text
+
+
+@pytest.mark.parametrize("setting", ["auto", "online"])
 @pytest.mark.parametrize(("login", "mode"), [(True, "online"), (False, "offline")])
-def test_auto_is_online_for_who_is_logged_in(monkeypatch: pytest.MonkeyPatch, login: bool, mode: str) -> None:
+def test_online_is_for_who_is_logged_in(
+    monkeypatch: pytest.MonkeyPatch, caplog, login: bool, mode: str, setting: str
+) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setattr(wandb_tracking, "_logged_in", lambda: login)
-    assert wandb_mode("auto") == mode
+    monkeypatch.setattr(wandb, "login", lambda **_: login)
+    assert wandb_mode(setting) == mode
+    assert ("not logged in to W&B: this run is kept offline" in caplog.text) == (setting == "online" and not login)
 
 
-def test_a_key_in_the_environment_is_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    assert wandb_mode("auto") == "online"
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """``server(status)`` makes a server refuse everything with a status, or, at 200, everything but the login."""
+    viewer = {"id": "1", "entity": "e", "username": "u", "flags": "{}", "teams": {"edges": []}}
+    running: list[ThreadingHTTPServer] = []
+
+    def serve(status: int) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                asked = self.rfile.read(int(self.headers["Content-Length"]))
+                fine = status == 200 and b"query Viewer" in asked
+                answer = {"data": {"viewer": viewer}} if fine else {"errors": [{"message": "not allowed"}]}
+                self.send_response(200 if fine else 403 if status == 200 else status)
+                self.send_header("Content-Type", "application/json")
+                self.end_headers()
+                self.wfile.write(json.dumps(answer).encode())
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        running.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=running[-1].serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{running[-1].server_port}")
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        monkeypatch.delenv("WANDB_MODE", raising=False)
+        wandb.teardown()  # forgets the settings that it had
+
+    yield serve
+    wandb.teardown()
+    for one in running:
+        one.shutdown()
+
+
+@pytest.mark.parametrize(("key", "reason"), [("0" * 40, "not allowed"), ("short", "must have 40+ characters")])
+def test_a_refused_login_makes_a_run_offline(server, monkeypatch, caplog, key: str, reason: str) -> None:
+    server(401)
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    assert wandb_mode("auto") == "offline"
+    (said,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert said.startswith("W&B can't be used online: this run is kept offline, for `wandb sync` (") and reason in said
+
+
+def test_a_refused_run_is_kept_offline_under_its_id(server, tmp_path: Path, caplog) -> None:
+    """The login is fine, the project is not: what W&B's service holds of the refused run must not be in the way."""
+    server(200)
+    run = open_run({**SETTINGS, "mode": "auto"}, tmp_path, "train", "n", {}, "abcd1234")
+    assert run is not None and run.offline and run.id == "abcd1234"
+    run.finish()
+    assert list((tmp_path / "wandb").glob("offline-run-*-abcd1234"))
+    (said,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert "this run is kept offline" in said
 
 
 def test_nobody_is_asked(tmp_path: Path) -> None:
@@ -231,8 +294,10 @@ def test_wandb_that_cannot_write_costs_a_warning(
         raise OSError("no space left")
 
     monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(wandb, "login", lambda **_: True)
     with wandb_run({**SETTINGS, "mode": "online"}, tmp_path, "compare", "n", {}) as tracker:
         assert tracker is None
-    assert [record.getMessage() for record in caplog.records] == [
-        f"W&B can't be used {mode}: no space left" for mode in ("online", "offline")
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "W&B can't be used online: this run is kept offline, for `wandb sync` (no space left)",
+        "W&B can't be used offline: nothing is logged to it (no space left)",
     ]
