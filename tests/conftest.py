@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from shapes import REPO, draw_shapes
 
+from mlfix_train.training.signals import HANDLED
+
 
 @pytest.fixture(autouse=True)
 def quiet_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,6 +77,27 @@ def ctrl_c(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
         yield arm
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def pythons_handlers() -> Iterator[None]:
+    """Python's own handlers of the signals that end a run; CI may have us ignore some."""
+    before = {signum: signal.signal(signum, signal.SIG_DFL) for signum in HANDLED}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+@pytest.fixture
+def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for SLURM's command, which writes its arguments into the file returned."""
+    command, calls = tmp_path / "bin/scontrol", tmp_path / "calls"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}:/usr/bin:/bin")
+    return calls
 
 
 @dataclass

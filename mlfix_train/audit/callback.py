@@ -33,7 +33,7 @@ from mlfix_train.audit.predictions.table import predictions_table, softmax, writ
 from mlfix_train.audit.reporting.images import dataset_roots, open_images
 from mlfix_train.audit.reporting.log_results import artifact_name, log_audit, log_ranking
 from mlfix_train.audit.reporting.pictures import draw_audit
-from mlfix_train.audit.reporting.trackers import find_trackers
+from mlfix_train.audit.reporting.trackers import Tracker, log_to_trackers
 from mlfix_train.audit.reporting.wandb import IMAGES_PER_TABLE
 from mlfix_train.audit.scores.image_properties import measure_samples
 from mlfix_train.audit.scores.ranking import rank_samples, write_ranking
@@ -528,11 +528,9 @@ class AuditCallback(ValidationCollector):
         fixes = self._data.fixes
         if fixes is not None:
             write_fixes(fixes.reset_index(), self.folder / "fixes.csv")
-        trackers = find_trackers(trainer.loggers)
         if self.report and self.audit is not None:
-            pictures = self.audit.save(self.folder, self.n_panels)
-            for tracker in trackers:
-                log_audit(tracker, self.audit, pictures, self.folder)
+            audit, pictures = self.audit, self.audit.save(self.folder, self.n_panels)
+            log_to_trackers(trainer.loggers, lambda tracker: log_audit(tracker, audit, pictures, self.folder))
             known = len(self.predictions) if self._data.sample_ids is None else len(self._data.sample_ids)
             part = "" if known == len(self.predictions) else f" of {known:,}"
             rank_zero_info(f"Audit of {len(self.predictions):,}{part} samples: {self.folder / 'report.html'}")
@@ -541,13 +539,16 @@ class AuditCallback(ValidationCollector):
             files.insert(1, write_ranking(ranking, self.folder / "ranking.csv"))
             self._draw(trainer, ranking)
         metadata = {"samples": len(self.predictions), "labels": self._logits.shape[1], "arm": self._data.arm}
-        for tracker in trackers:
+
+        def log_files(tracker: Tracker) -> None:
             name = artifact_name(tracker.name or self.folder.name)
             tracker.log_artifact(f"predictions-{name}", "predictions", files, metadata)
             if fixes is not None:
                 digest = fixes_fingerprint(fixes)
                 about = {"fixes": len(fixes), "sha256": digest}
                 tracker.log_artifact(f"fixes-{digest[:12]}", "fixes", [self.folder / "fixes.csv"], about, used=True)
+
+        log_to_trackers(trainer.loggers, log_files)
 
     @property
     def audit(self) -> Audit | None:
@@ -580,9 +581,12 @@ class AuditCallback(ValidationCollector):
 
         marks = None if fixes is None else {str(name): str(new) for name, new in fixes["new_label"].items()}
         pictures = draw_audit(ranking, images, self.folder / "panels", self.title, self.n_panels, marks)
-        for tracker in find_trackers(trainer.loggers):
+
+        def log_panels(tracker: Tracker) -> None:
             tracker.log_pictures(pictures)
             log_ranking(tracker, ranking, images, self.table_rows)
+
+        log_to_trackers(trainer.loggers, log_panels)
 
     def _write_dynamics(self, trainer: L.Trainer) -> list[Path]:
         """Writes the area under the margin of the training samples; returns the file, if there are margins."""

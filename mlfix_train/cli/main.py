@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from mlfix_train import COMMANDS, __version__
@@ -64,8 +65,10 @@ def run(command: str, arguments: list[str]) -> int:
             print(command_help(command), flush=True)
             return 0
         if command == "train" and any(argument in MULTIRUN for argument in arguments):
-            return _sweep(arguments)
-        failed = _run_hydra(command, arguments)
+            with _signals_handled(command):
+                return _sweep(arguments)
+        with _signals_handled(command):
+            failed = _run_hydra(command, arguments)
         if len(failed) == 1:
             raise failed[0]
         if failed:
@@ -76,7 +79,16 @@ def run(command: str, arguments: list[str]) -> int:
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt as interrupt:
         print(f"mlfix {command}: {str(interrupt) or 'interrupted'}", file=sys.stderr)
-        return 130
+        return getattr(interrupt, "exit_code", 130)
+
+
+def _signals_handled(command: str) -> AbstractContextManager[object]:
+    """Has signals end a training, even one that is about to begin; other commands keep Python's handlers."""
+    if command != "train":
+        return nullcontext()
+    from mlfix_train.training.signals import handle_signals
+
+    return handle_signals()
 
 
 class _Console(logging.Handler):

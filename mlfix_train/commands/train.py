@@ -37,7 +37,7 @@ from mlfix_train.config.train import TrainConfig
 from mlfix_train.data.arms import Arm, warn_if_only_relabelled
 from mlfix_train.data.loading.datamodule import DataModule
 from mlfix_train.data.loading.views import ViewDataModule
-from mlfix_train.data.runs import RunDirectory
+from mlfix_train.data.runs import FINISHED, RunDirectory
 from mlfix_train.data.samples import require_labels
 from mlfix_train.errors import ConfigError
 from mlfix_train.models.recipe_module import STEP_ARGUMENTS
@@ -46,6 +46,7 @@ from mlfix_train.models.ssl.sorting_network import SortingNetwork
 from mlfix_train.training.identity import run_identity
 from mlfix_train.training.progress import EpochReport
 from mlfix_train.training.run import RunOptions, run_path, train_run
+from mlfix_train.training.signals import RunInterrupted
 from mlfix_train.training.tasks.base import TrainingTask
 from mlfix_train.training.tasks.classifier import ClassifierTask
 from mlfix_train.training.tasks.sorting_network import SortingNetworkTask
@@ -73,11 +74,12 @@ def run(cfg: TrainConfig) -> RunDirectory:
     with _without_our_hydra():
         try:
             trained = train_run(directory, task, build_options(cfg, directory, task))
+        except RunInterrupted as interrupt:
+            problem = f"{directory.path}: interrupted by {interrupt.name}; {_how_to_resume(directory, cfg.overwrite)}"
+            raise RunInterrupted(interrupt.signum, problem) from None
         except KeyboardInterrupt:
-            again = "the same command without overwrite=true" if cfg.overwrite else "the same command"
-            resumable = directory.checkpoint.exists()
-            resume = f"{again} resumes after the last complete epoch" if resumable else "no epoch was done"
-            raise KeyboardInterrupt(f"{directory.path}: interrupted; {resume}") from None
+            problem = f"{directory.path}: interrupted; {_how_to_resume(directory, cfg.overwrite)}"
+            raise KeyboardInterrupt(problem) from None
     if not _is_first_process():
         return directory
     if not trained:
@@ -85,6 +87,15 @@ def run(cfg: TrainConfig) -> RunDirectory:
     else:
         print_run(directory, in_one_line=cfg.report == "line" or (cfg.report == "auto" and in_sweep))
     return directory
+
+
+def _how_to_resume(directory: RunDirectory, overwrite: bool) -> str:
+    state = directory.read()
+    if state.get("status") == FINISHED:
+        return "it is finished"
+    if not directory.checkpoint.exists() or state.get("overwriting"):
+        return "no epoch was complete, so that the same command starts from the beginning"
+    return f"the same command{' without overwrite=true' * overwrite} resumes after the last complete epoch"
 
 
 def build_task(cfg: TrainConfig) -> TrainingTask:

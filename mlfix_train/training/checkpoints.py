@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import zipfile
 from collections.abc import Sequence
@@ -14,7 +15,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.runs import RunDirectory
-from mlfix_train.errors import RunError
+from mlfix_train.errors import RunError, describe_os_error
+
+log = logging.getLogger(__name__)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -25,13 +28,32 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Writes a checkpoint; until it is complete, the previous one stays in place."""
+        """Writes a checkpoint; until it is complete, the previous one stays in place.
+
+        Raises:
+            RunError: The disk is full, or another error of the system.
+        """
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with atomic_path(path) as temporary, open(temporary, "wb") as file:
+                file.write(content.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            kept = "the previous one is kept" if Path(path).exists() else "there is none yet"
+            problem = f"the checkpoint {path} can't be saved: {error.strerror or error}; {kept}"
+            raise RunError(problem, describe_os_error(error, "outputs").hint) from error
+
+
+def remove_leftovers(directory: RunDirectory) -> None:
+    """Removes files that were being written when a run was killed, and checkpoints of Lightning's for SLURM."""
+    for folder in (directory.path, directory.checkpoint.parent):
+        for path in folder.glob(".*.tmp"):
+            path.unlink()
+    for path in directory.path.glob("hpc_ckpt_*.ckpt"):
+        log.info("%s is removed: a run resumes from checkpoints/%s alone", path, directory.checkpoint.name)
+        path.unlink()
 
 
 def weights_path(directory: RunDirectory) -> Path:
@@ -39,8 +61,11 @@ def weights_path(directory: RunDirectory) -> Path:
     return directory.path / "checkpoints" / "model.ckpt"
 
 
-def check_checkpoint(path: Path, module: Any) -> None:
+def check_checkpoint(path: Path, module: Any) -> int:
     """Checks a checkpoint before a training is set up around it; the module's ``on_load_checkpoint`` sees its content.
+
+    Returns:
+        Number of complete epochs.
 
     Raises:
         RunError: It is damaged, or was written for other labels or another network.
@@ -51,12 +76,14 @@ def check_checkpoint(path: Path, module: Any) -> None:
         if broken:
             raise ValueError(f"the checksum of {broken} is wrong")
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        content["state_dict"], content["epoch"]
+        content["state_dict"]
+        epochs = int(content["epoch"]) + 1
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         hint = f"delete it (the run then starts from its first epoch): rm '{path}'"
         raise RunError(f"the checkpoint {path} is damaged: {reason}", hint) from error
     module.on_load_checkpoint(content)
+    return epochs
 
 
 def keep_weights(directory: RunDirectory, keep: str, labels: Sequence[str]) -> None:

@@ -10,8 +10,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,19 @@ from lightning.pytorch.utilities import rank_zero_only
 import mlfix_train
 from mlfix_train.data.runs import FAILED, FINISHED, INTERRUPTED, RUNNING, RunDirectory, differences
 from mlfix_train.errors import ConfigError, RunError, check_choice
-from mlfix_train.training.checkpoints import check_checkpoint, keep_weights
+from mlfix_train.training.checkpoints import check_checkpoint, keep_weights, remove_leftovers
 from mlfix_train.training.loggers import open_loggers
 from mlfix_train.training.memory import explain_out_of_memory
 from mlfix_train.training.progress import EpochReport, MetricsRecorder
+from mlfix_train.training.signals import SignalHandler, handle_signals, is_restarted, job_id
 from mlfix_train.training.tasks.base import TrainingTask
-from mlfix_train.training.trainer import build_trainer, explain_misconfiguration, own_process_group
+from mlfix_train.training.trainer import (
+    StopTraining,
+    build_trainer,
+    explain_misconfiguration,
+    only_own_checkpoints,
+    own_process_group,
+)
 
 log = logging.getLogger(__name__)
 
@@ -100,33 +108,64 @@ def train_run(directory: RunDirectory, task: TrainingTask, options: RunOptions) 
     In the processes other than rank 0 that Lightning starts for a distributed training, only the training itself
     happens: rank 0 owns ``run.json``.
 
-    The directory is locked against other processes meanwhile.
+    The directory is locked against other processes meanwhile. Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 end the
+    training, at the end of a batch; SLURM jobs are requeued at the last two, see
+    :mod:`mlfix_train.training.signals`.
 
     Returns:
         Whether it was trained; ``False`` if it had been finished before.
 
     Raises:
         MlfixError: The data, the settings, or an earlier run in this directory can't be used.
-        KeyboardInterrupt: The training was interrupted; ``run.json`` records it.
+        RunInterrupted: A signal interrupted the training; ``run.json`` records it.
+        KeyboardInterrupt: Something else did.
     """
-    if getattr(rank_zero_only, "rank", 0):
-        _fit(directory, task, options, {})
-        return True
+    with handle_signals() as signals:
+        if getattr(rank_zero_only, "rank", 0):
+            try:
+                _fit(directory, task, _settle_overwrite(directory.read(), options), {}, signals)
+            except StopTraining:
+                raise SystemExit(0) from None  # with an error, whatever started this process would kill rank 0
+            return True
+        with directory.locked():
+            return _train_locked(directory, task, options, signals)
+
+
+def _train_locked(directory: RunDirectory, task: TrainingTask, options: RunOptions, signals: SignalHandler) -> bool:
     started = time.monotonic()
-    with directory.locked():
-        before = directory.read()
-        if not needs_training(directory, task, options):
-            return False
-        state = describe_run(task, options) | {"wandb_id": before.get("wandb_id") or os.urandom(4).hex()}
-        process = {"host": socket.gethostname(), "pid": os.getpid(), "started": _now()}
-        results: dict[str, Any] = {"error": None, "finished": None, "timings": {}, **dict.fromkeys(task.result_keys)}
-        directory.update(**state, status=RUNNING, **process, **results)
-        with _status_on_error(directory, before):
-            timings = _fit(directory, task, options, state)
-            keep_weights(directory, options.keep, task.data.labels)
+    before = directory.read()
+    options = _settle_overwrite(before, options)
+    if not needs_training(directory, task, options):
+        keep_weights(directory, options.keep, task.data.labels)  # if it was killed once it was finished
+        return False
+    remove_leftovers(directory)
+    wandb_id = before.get("wandb_id") if not options.overwrite else None
+    state = describe_run(task, options) | {"wandb_id": wandb_id or os.urandom(4).hex()}
+    state |= {"job": job_id() or None, "overwriting": options.overwrite}
+    process = {"host": socket.gethostname(), "pid": os.getpid(), "started": _now()}
+    results: dict[str, Any] = {"error": None, "finished": None, "timings": {}, "failed_loggers": {}}
+    results |= dict.fromkeys(task.result_keys)
+    with _status_on_error(directory, before, signals):
+        with signals.blocked():
+            directory.update(**state, status=RUNNING, **process, **results)
+        timings = _fit(directory, task, options, state, signals)
         timings["total_seconds"] = round(time.monotonic() - started, 2)
-        directory.update(status=FINISHED, finished=_now(), timings=timings, **task.result(directory))
+        outcome = task.result(directory)
+        with signals.blocked():  # the checkpoint goes last: without it, a run that isn't finished would start again
+            directory.update(status=FINISHED, finished=_now(), timings=timings, **outcome)
+            keep_weights(directory, options.keep, task.data.labels)
     return True
+
+
+def _settle_overwrite(before: Mapping[str, Any], options: RunOptions) -> RunOptions:
+    """Returns the options with ``overwrite`` as what an earlier attempt left behind makes it.
+
+    A job that was requeued has overwritten the old run at its first attempt. A run that was killed before it removed
+    the files of the one that it overwrites has still to do so.
+    """
+    if options.overwrite and before.get("job") and before["job"] == job_id() and is_restarted():
+        return replace(options, overwrite=bool(before.get("overwriting")))
+    return replace(options, overwrite=options.overwrite or bool(before.get("overwriting")))
 
 
 def needs_training(directory: RunDirectory, task: TrainingTask, options: RunOptions) -> bool:
@@ -158,23 +197,33 @@ def describe_run(task: TrainingTask, options: RunOptions) -> dict[str, Any]:
 
 
 @contextmanager
-def _status_on_error(directory: RunDirectory, before: Mapping[str, Any]) -> Iterator[None]:
+def _status_on_error(directory: RunDirectory, before: Mapping[str, Any], signals: SignalHandler) -> Iterator[None]:
     """Records how a training ended early; a wrong setting, which stops it before it begins, restores ``before``."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
-        directory.update(status=INTERRUPTED, finished=_now())
-        raise KeyboardInterrupt from None
-    except ConfigError:
-        directory.restore(before)
-        raise
     except BaseException as error:
-        directory.update(status=FAILED, finished=_now(), error=f"{type(error).__name__}: {error}")
-        raise
+        interrupted = isinstance(error, (KeyboardInterrupt, SystemExit, StopTraining))
+        outcome = {"status": INTERRUPTED} if interrupted else {"status": FAILED, "error": _describe(error)}
+        with signals.blocked():
+            try:
+                if isinstance(error, ConfigError):
+                    directory.restore(before)
+                elif directory.status != FINISHED:
+                    directory.update(**outcome, finished=_now())
+            except OSError as failure:  # such as a disk that is full for run.json, too
+                log.warning("%s can't be updated: %s", directory.path / "run.json", failure)
+        if not interrupted:
+            raise
+        signals.check()
+        raise KeyboardInterrupt from None
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _fit(
-    directory: RunDirectory, task: TrainingTask, options: RunOptions, state: Mapping[str, Any]
+    directory: RunDirectory, task: TrainingTask, options: RunOptions, state: Mapping[str, Any], signals: SignalHandler
 ) -> dict[str, float]:
     """Fits the module, from the last checkpoint if there is one, and returns the timings.
 
@@ -188,20 +237,23 @@ def _fit(
     if hasattr(module, "mean") and hasattr(module, "std"):
         task.data.mean, task.data.std = tuple(module.mean), tuple(module.std)  # what its backbone was pretrained with
     checkpoint = directory.checkpoint if directory.checkpoint.exists() and not options.overwrite else None
+    epochs_done = 0
     if checkpoint is not None:
-        check_checkpoint(checkpoint, module)
+        epochs_done = check_checkpoint(checkpoint, module)
         log.info("%s: resuming from %s", directory.path, checkpoint)
     results = task.build_callback(directory, options.title)
     recorder = MetricsRecorder(directory.path / "metrics.csv", options.on_epoch)
-    with open_loggers(lambda: options.build_loggers(state)) as loggers:
+    build = partial(options.build_loggers, state)
+    with open_loggers(build, epochs_done, lambda failed: directory.update(failed_loggers=failed)) as loggers:
         callbacks = [results, *options.callbacks, recorder]
         more: dict[str, Any] = {"callbacks": callbacks, "loggers": loggers, "progress_bar": options.progress_bar}
-        trainer = build_trainer(directory, options.epochs, options.trainer, **more)
+        trainer = build_trainer(directory, options.epochs, options.trainer, signals=signals, **more)
         if options.overwrite and state:
             _remove_outputs(directory)
+            directory.update(overwriting=False)
         clock = time.monotonic()
         explain_memory = explain_out_of_memory(trainer, module, task.data, task.images_per_sample)
-        with own_process_group(), explain_misconfiguration(), explain_memory:
+        with own_process_group(), only_own_checkpoints(), explain_misconfiguration(), explain_memory:
             trainer.fit(module, datamodule=task.data, ckpt_path=checkpoint, weights_only=True)
             if trainer.interrupted:
                 raise KeyboardInterrupt

@@ -14,11 +14,13 @@ import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, TQDMProgressBar
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from mlfix_train.data.runs import RunDirectory
 from mlfix_train.errors import ConfigError, did_you_mean
 from mlfix_train.training.checkpoints import AtomicCheckpointIO
+from mlfix_train.training.signals import SignalHandler
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -31,7 +33,7 @@ UNKNOWN_METRIC = "conditioned on metric"
 IGNORED_WARNINGS = (
     "does not have many workers|Checkpoint directory .* exists|dirpath has changed|number of training batches|"
     r"isinstance.*LeafSpec|sync_dist=True|lr_scheduler.step.*before.*optimizer.step|is_namedtuple_instance|TF32|"
-    "litlogger|fork|tensorboardX"
+    "litlogger|fork|tensorboardX|Experiment logs directory"
 )
 """Pattern of warnings that are irrelevant to the user of a run."""
 DISTRIBUTED_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -45,6 +47,79 @@ class LastCheckpoint(ModelCheckpoint):
     def state_key(self) -> str:
         """Distinguishes it from the user's checkpoint callbacks."""
         return "LastCheckpoint"
+
+
+class StopTraining(BaseException):
+    """Ends a training at the end of a batch, in all its processes, because of a signal.
+
+    Not a KeyboardInterrupt: at one, Lightning kills the other processes, and then this one for having lost them.
+    """
+
+
+class StopOnSignal(L.Callback):
+    """Has a training end at the end of the batch in which one of its processes got a signal.
+
+    It replaces what Lightning does at SIGTERM, which under DDP waits for processes that got none, and at SLURM's
+    SIGUSR1, which is a second checkpoint, of the middle of an epoch, from which a run does not end as it would have.
+    """
+
+    def __init__(self, signals: SignalHandler, slurm: SLURMEnvironment | None = None) -> None:
+        self.signals = signals
+        self._more: tuple[int, ...] = ()
+        if slurm is not None:  # the user's own, which says at which signal to requeue
+            self._more = (int(slurm.requeue_signal),) if slurm.requeue_signal else ()
+            signals.requeueing = self._more if slurm.auto_requeue else ()
+
+    def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Replaces the handlers that Lightning has just set."""
+        self.signals.install(*self._more)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Replaces the handlers that Lightning has just set, and has signals wait for the end of a batch."""
+        self.signals.install(*self._more)
+        self.signals.is_training = True
+        self._stop(trainer)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        """Ends the training if there was a signal."""
+        self._stop(trainer)
+
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any, **__: Any) -> None:
+        """Ends the training if there was a signal; not under DDP, where processes may validate unequal batches."""
+        if trainer.world_size == 1:
+            self._stop(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Ends the training if there was a signal since the last batch; its last checkpoint is written."""
+        self.signals.is_training = False
+        self._stop(trainer)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Has signals wait no longer."""
+        self.signals.is_training = False
+
+    def _stop(self, trainer: L.Trainer) -> None:
+        received = self.signals.received or 0
+        if trainer.world_size > 1:
+            own = torch.tensor(float(received), device=trainer.strategy.root_device)
+            received = int(trainer.strategy.reduce(own, reduce_op="max"))
+        if received:
+            self.signals.receive(received)
+            raise StopTraining
+
+
+@contextmanager
+def only_own_checkpoints() -> Iterator[None]:
+    """Has ``Trainer.fit`` load no other checkpoint than it is given.
+
+    Without one, Lightning would take ``hpc_ckpt_*.ckpt`` in its root folder on SLURM, and has no setting against that.
+    """
+    detect = SLURMEnvironment.__dict__["detect"]
+    SLURMEnvironment.detect = staticmethod(lambda: False)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        SLURMEnvironment.detect = detect  # type: ignore[method-assign]
 
 
 def best_precision(accelerator: str) -> str:
@@ -70,6 +145,7 @@ def build_trainer(
     callbacks: Sequence[L.Callback] = (),
     loggers: Sequence[Logger] = (),
     progress_bar: bool = False,
+    signals: SignalHandler | None = None,
 ) -> L.Trainer:
     """Builds the Trainer of a run.
 
@@ -81,6 +157,8 @@ def build_trainer(
         callbacks: Callbacks of the run.
         loggers: Lightning loggers.
         progress_bar: Show a progress bar, unless ``options`` or a callback decides that.
+        signals: Ends the training at the end of a batch if there is a signal; a ``SLURMEnvironment`` in ``plugins``
+            says whether and when that requeues the job.
 
     Raises:
         ConfigError: An argument that the Trainer doesn't take, or a device that isn't there.
@@ -99,6 +177,9 @@ def build_trainer(
     plugins = _as_list(arguments.pop("plugins", None))
     if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
         plugins.append(AtomicCheckpointIO())
+    if signals is not None:
+        slurm = next((plugin for plugin in plugins if isinstance(plugin, SLURMEnvironment)), None)
+        own.append(StopOnSignal(signals, slurm))
     defaults = {
         "max_epochs": epochs,
         "logger": list(loggers) or False,

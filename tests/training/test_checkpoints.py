@@ -25,7 +25,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path, monkeypatch: 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RunError, match="can't be saved: No space left on device; the previous one is kept"):
         AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
     assert torch.load(path, weights_only=True) == {"epoch": 0}
     assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"], "nothing half-written stays"

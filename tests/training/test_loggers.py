@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from shapes import FAST, start
 
+from mlfix_train.audit.reporting import trackers
+from mlfix_train.data.runs import RunDirectory
 from mlfix_train.training.loggers import open_loggers, wandb_logger
 
 
@@ -112,6 +117,114 @@ def test_loggers_are_closed_with_the_outcome(tmp_path: Path, monkeypatch) -> Non
         monkeypatch.undo()
         wandb.finish()
     assert codes == [1, 0]
+
+
+class Broken(CSVLogger):
+    """Raises where it is told to."""
+
+    where = ""
+
+    def __init__(self, save_dir: Path) -> None:
+        super().__init__(save_dir, self.where, "")
+
+    def raise_at(self, where: str) -> None:
+        if where == self.where:
+            raise ConnectionError(f"the server is gone: {where}")
+
+    @property
+    def experiment(self):
+        self.raise_at("experiment")
+        return super().experiment
+
+    def log_metrics(self, metrics, step=None) -> None:
+        self.raise_at("log_metrics")
+        super().log_metrics(metrics, step)
+
+    def save(self) -> None:
+        self.raise_at("save")
+
+    def finalize(self, status: str) -> None:
+        self.raise_at("finalize")
+
+
+class BrokenTracker:
+    name = "broken"
+
+    def __init__(self, logger: Broken) -> None:
+        self.logger = logger
+
+    def __getattr__(self, what: str):
+        return lambda *_, **__: self.logger.raise_at(what)
+
+
+PLACES = ("experiment", "log_metrics", "save", "finalize", "log_pictures", "log_table", "log_artifact")
+
+
+def test_a_logger_that_raises_does_not_take_the_run_with_it(shapes: Path, tmp_path: Path, mlfix, monkeypatch) -> None:
+    """Wherever it raises: it is named once, nothing more is logged to it, and the other loggers go on."""
+    monkeypatch.setattr(trackers, "_trackers", {**trackers._trackers, "Broken": BrokenTracker})
+    module = types.ModuleType("broken_loggers")
+    for where in PLACES:
+        setattr(module, f"At_{where}", type(f"At_{where}", (Broken,), {"where": where}))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "recipe.epochs=1", "logger=csv")
+    answer = mlfix("train", *keys, *(f"logger.{where}._target_=broken_loggers.At_{where}" for where in PLACES))
+    assert answer.code == 0, answer.err
+    for where in PLACES:
+        reason = f"ConnectionError: the server is gone: {where}"
+        assert answer.err.count(f"At_{where} is switched off, and the work goes on without it: {reason}") == 1
+    run = RunDirectory(tmp_path / "o/default/original/seed=0")
+    state = run.read()
+    assert state["failed_loggers"] == {f"At_{at}": f"ConnectionError: the server is gone: {at}" for at in PLACES}
+    assert state["status"] == "finished" and "val/error" in (run.path / "csv/metrics.csv").read_text()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the writer's thread
+def test_tensorboard_on_a_full_disk_is_switched_off(tmp_path: Path, caplog, monkeypatch) -> None:
+    """It writes in a thread of its own, whose error comes with a later call."""
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with open_loggers(lambda: [TensorBoardLogger(tmp_path)]) as (logger,):
+        monkeypatch.setattr(RecordWriter, "write", full)
+        for step in range(50):
+            logger.log_metrics({"loss": 1.0}, step)
+            logger.save()
+        logger.finalize("success")
+    (said,) = (record.getMessage() for record in caplog.records if "switched off" in record.getMessage())
+    assert "TensorBoardLogger is switched off" in said and "No space left" in said
+
+
+@pytest.mark.parametrize("version", ["", None])
+def test_a_csv_logger_keeps_the_rows_of_trained_epochs(tmp_path: Path, version: str | None) -> None:
+    """Of two epochs and a part of the third, two are trained; the prefix and rows without an epoch are no obstacle."""
+
+    def log(epochs_done: int, *rows: tuple[int | None, int]) -> list[dict[str, str]]:
+        with open_loggers(lambda: [CSVLogger(tmp_path, "log", version, prefix="my")], epochs_done) as (logger,):
+            for epoch, step in rows:
+                logger.log_metrics({"loss": step / 10, **({} if epoch is None else {"epoch": epoch})}, step)
+            logger.save()
+        path = max((tmp_path / "log").rglob("metrics.csv"), key=lambda file: file.stat().st_mtime)
+        return list(csv.DictReader(path.open()))
+
+    log(0, (0, 4), (None, 9), (1, 9), (2, 12), (None, 13))
+    rows = log(2, (2, 12), (3, 16))
+    assert [(row["my-epoch"], row["step"]) for row in rows] == [
+        ("0", "4"),
+        ("", "9"),
+        ("1", "9"),
+        ("2", "12"),
+        ("3", "16"),
+    ]
+    assert [row["my-loss"] for row in rows] == ["0.4", "0.9", "0.9", "1.2", "1.6"]
+    assert len(log(0, (0, 4))) == 1, "a training that starts anew starts the file anew"
+    log(1, (1, 9))
+    path = max((tmp_path / "log").rglob("metrics.csv"), key=lambda file: file.stat().st_mtime)
+    path.replace(path.with_name("metrics.csv.before"))  # killed before the rows were written again
+    if version == "":
+        assert [row["step"] for row in log(2, (2, 12))] == ["4", "9", "12"]
 
 
 def test_a_comparison_is_one_run_in_the_group_of_the_sweep(shapes: Path, tmp_path: Path, mlfix) -> None:

@@ -6,6 +6,7 @@ Other loggers of Lightning get the metrics that the Trainer logs, and nothing mo
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,8 @@ from PIL import Image
 
 from mlfix_train.audit.reporting.pictures import Picture
 from mlfix_train.audit.reporting.wandb import WandbTracker
+
+log = logging.getLogger(__name__)
 
 TEXT_ROWS = 100
 """Rows of a table that is logged as text."""
@@ -154,6 +157,30 @@ def find_trackers(loggers: Sequence[Any]) -> list[Tracker]:
         tracker = None if build is None else build(logger)
         found += [] if tracker is None else [tracker]
     return found
+
+
+def log_to_trackers(loggers: Sequence[Any], log_to: Callable[[Tracker], None]) -> None:
+    """Calls ``log_to`` with the tracker of each logger that has one; a logger that raises is switched off."""
+    for logger in loggers:
+        if failure_of(logger):
+            continue
+        try:
+            for tracker in find_trackers([logger]):
+                log_to(tracker)
+        except Exception as error:
+            switch_off(logger, error)
+
+
+def switch_off(logger: Any, error: Exception) -> None:
+    """Remembers that a logger raised, so that nothing more is logged to it, and warns, naming it."""
+    reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
+    logger.mlfix_failure = reason
+    log.warning("%s is switched off, and the work goes on without it: %s", type(logger).__name__, reason)
+
+
+def failure_of(logger: Any) -> str:
+    """Returns why a logger was switched off; empty if it is on."""
+    return str(getattr(logger, "mlfix_failure", ""))
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]], limit: int = TEXT_ROWS) -> str:

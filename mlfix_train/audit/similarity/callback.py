@@ -11,7 +11,7 @@ import pandas as pd
 
 from mlfix_train.audit.reporting.panels import Tile, draw_panel, save_panel
 from mlfix_train.audit.reporting.pictures import Picture
-from mlfix_train.audit.reporting.trackers import find_trackers
+from mlfix_train.audit.reporting.trackers import log_to_trackers
 from mlfix_train.audit.similarity.neighbours import nearest_neighbours
 from mlfix_train.audit.validation_collector import ValidationCollector, datamodule_of, gather_on_rank_zero
 from mlfix_train.models.embedding.base import unit_rows
@@ -83,8 +83,8 @@ class NeighbourCallback(ValidationCollector):
         columns = 1 + neighbours.index.shape[1]
         panel = draw_panel(tiles, "Nearest neighbours", note, columns=columns, max_tiles=len(tiles))
         path = save_panel(panel, self.folder / "panels" / "neighbours.png")
-        for tracker in find_trackers(trainer.loggers):
-            tracker.log_pictures([Picture("sorting/neighbours", path, note)])
+        picture = Picture("sorting/neighbours", path, note)
+        log_to_trackers(trainer.loggers, lambda tracker: tracker.log_pictures([picture]))
 
 
 def label_agreement(features: np.ndarray, table: pd.DataFrame, block_size: int = 1024) -> float | None:
