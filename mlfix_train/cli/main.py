@@ -3,7 +3,6 @@
 import logging
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from mlfix_train import COMMANDS, __version__
@@ -36,7 +35,7 @@ def main() -> None:
 def run_safely(command: str, arguments: list[str]) -> int:
     """Runs one command and returns its exit code, also for bugs of mlfix-train."""
     try:
-        return run(command, arguments)
+        return _train(arguments) if command == "train" else run(command, arguments)
     except BrokenPipeError:  # such as `mlfix train --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush at exit
         return 0
@@ -52,6 +51,17 @@ def run_safely(command: str, arguments: list[str]) -> int:
         return UNEXPECTED
 
 
+def _train(arguments: list[str]) -> int:
+    """Runs ``mlfix train``, which signals end in order, even when it is still loading libraries."""
+    from mlfix_train.training.signals import RunInterrupted, handle_signals
+
+    try:
+        with handle_signals():
+            return run("train", arguments)
+    except RunInterrupted as interrupt:
+        return interrupt.exit_code
+
+
 def run(command: str, arguments: list[str]) -> int:
     """Runs one command and returns its exit code."""
     configure_logging()
@@ -65,10 +75,8 @@ def run(command: str, arguments: list[str]) -> int:
             print(command_help(command), flush=True)
             return 0
         if command == "train" and any(argument in MULTIRUN for argument in arguments):
-            with _signals_handled(command):
-                return _sweep(arguments)
-        with _signals_handled(command):
-            failed = _run_hydra(command, arguments)
+            return _sweep(arguments)
+        failed = _run_hydra(command, arguments)
         if len(failed) == 1:
             raise failed[0]
         if failed:
@@ -80,15 +88,6 @@ def run(command: str, arguments: list[str]) -> int:
     except KeyboardInterrupt as interrupt:
         print(f"mlfix {command}: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return getattr(interrupt, "exit_code", 130)
-
-
-def _signals_handled(command: str) -> AbstractContextManager[object]:
-    """Has signals end a training, even one that is about to begin; other commands keep Python's handlers."""
-    if command != "train":
-        return nullcontext()
-    from mlfix_train.training.signals import handle_signals
-
-    return handle_signals()
 
 
 class _Console(logging.Handler):

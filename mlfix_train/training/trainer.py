@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, TQDMProgressBar
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from mlfix_train.data.runs import RunDirectory
@@ -254,7 +254,12 @@ def _as_list(value: Any) -> list[Any]:
 
 def silence_lightning() -> None:
     """Turns off Lightning's hints and advertisements in this process; its errors still come through."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric"):
+    for name in (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.pytorch.accelerators.cuda",
+        "lightning.pytorch.trainer.connectors.signal_connector",  # its handlers are replaced, see StopOnSignal
+        "lightning.fabric",
+    ):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", f".*({IGNORED_WARNINGS})")
 
