@@ -12,6 +12,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from mlfix_train.audit.reporting.trackers import failure_of, switch_off
@@ -74,6 +75,7 @@ def open_loggers(
         on_failure: Called at the end with the reasons by the names of the loggers that were switched off, if any.
     """
     loggers: list[Logger] = []
+    started: list[Logger] = []
     exit_code = 1
     try:
         loggers += [] if getattr(rank_zero_only, "rank", 0) else build()
@@ -81,13 +83,14 @@ def open_loggers(
             _guard(logger)
             try:
                 _start(logger, epochs_done)
+                started.append(logger)
             except Exception as error:
                 switch_off(logger, error)
-        yield [logger for logger in loggers if not failure_of(logger)]
+        yield [DummyLogger() if failure_of(logger) else logger for logger in loggers]  # some callbacks need one
         exit_code = 0
     finally:
-        for logger in loggers:
-            if isinstance(logger, WandbLogger) and not failure_of(logger):
+        for logger in started:
+            if isinstance(logger, WandbLogger):
                 try:
                     logger.experiment.finish(exit_code=exit_code)
                 except Exception as error:

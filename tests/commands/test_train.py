@@ -198,6 +198,24 @@ def test_two_processes_train_one_run(shapes: Path, tmp_path: Path) -> None:
         assert not set(dynamics["sample_id"]) & set(read(run.path)["sample_id"])
 
 
+@pytest.mark.slow
+def test_two_processes_stop_after_the_same_batch(shapes: Path, tmp_path: Path) -> None:
+    """SIGTERM to the first process alone ends both; the same command ends as if nothing had happened."""
+    keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "trainer.devices=2", "trainer.strategy=ddp")
+    keys = (*keys, "recipe.epochs=4", "loader.batch_size=4")
+    whole = start("train", *keys, "name=whole", cwd=tmp_path)
+    assert whole.wait(400) == 0
+    cut = start("train", *keys, "name=cut", cwd=tmp_path)
+    run = RunDirectory(tmp_path / "o/cut/original/seed=0")
+    wait_for_epochs(run.path, 1, cut)
+    cut.send_signal(signal.SIGTERM)
+    out, err = cut.communicate(timeout=240)
+    assert cut.returncode == 143 and "interrupted by SIGTERM; the same command resumes" in err, out + err
+    assert run.status == "interrupted"
+    assert start("train", *keys, "name=cut", cwd=tmp_path).wait(400) == 0
+    pd.testing.assert_frame_equal(read(run.path), read(tmp_path / "o/whole/original/seed=0"))
+
+
 def test_a_corrupted_checkpoint_is_named(shapes: Path, tmp_path: Path, mlfix) -> None:
     keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST)
     assert mlfix("train", *keys).code == 0

@@ -172,7 +172,9 @@ def log_to_trackers(loggers: Sequence[Any], log_to: Callable[[Tracker], None]) -
 
 
 def switch_off(logger: Any, error: Exception) -> None:
-    """Remembers that a logger raised, so that nothing more is logged to it, and warns, naming it."""
+    """Remembers that a logger raised, so that nothing more is logged to it, and warns the first time, naming it."""
+    if failure_of(logger):
+        return
     reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
     logger.mlfix_failure = reason
     log.warning("%s is switched off, and the work goes on without it: %s", type(logger).__name__, reason)
