@@ -1,19 +1,28 @@
 """The ``mlfix`` command: a command word, then its keys. Heavy imports happen inside the commands."""
 
-import logging
 import os
 import sys
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from mlfix_train import COMMANDS, __version__
+from mlfix_train.cli.console import configure_logging
 from mlfix_train.errors import ConfigError, MlfixError, did_you_mean, own_code
 
 UNEXPECTED = 70
 """Exit code of a bug in mlfix-train (``EX_SOFTWARE`` of sysexits.h)."""
 MULTIRUN = ("-m", "--multirun")
+SHOWING = ("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--hydra-help", "--version")
+"""Hydra's flags that show something instead of running."""
+WITH_VALUE = (
+    *("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"),
+    "--experimental-rerun",
+)
+"""Hydra's flags that take a value."""
 FLAGS = (
-    *("--multirun", "--run", "--cfg", "--resolve", "--package", "--config-dir", "--config-path", "--config-name"),
-    *("--info", "--help", "--hydra-help", "--shell-completion", "--experimental-rerun", "--version"),
+    *("-m", "--multirun", "-r", "--run", "--resolve", "-sc", "--shell-completion", "-i", "--info", "-h", "--help"),
+    *("--hydra-help", "--version", *WITH_VALUE),
 )
 """Hydra's flags."""
 
@@ -74,14 +83,15 @@ def run(command: str, arguments: list[str]) -> int:
 
             print(command_help(command), flush=True)
             return 0
-        if command == "train" and any(argument in MULTIRUN for argument in arguments):
-            return _sweep(arguments)
-        failed = _run_hydra(command, arguments)
-        if len(failed) == 1:
-            raise failed[0]
-        if failed:
-            print(f"mlfix {command}: {len(failed)} jobs failed, see above", file=sys.stderr)
-        return 1 if failed else 0
+        flags, keys, dashed = _take_apart(arguments)
+        _config_dir(flags)
+        of_agent = dashed if os.environ.get("WANDB_SWEEP_ID") else []  # a run of a sweep of W&B's
+        is_sweep = any(flag in MULTIRUN for flag in flags) or "hydra.mode=MULTIRUN" in keys or bool(of_agent)
+        shown = any(flag.partition("=")[0] in SHOWING for flag in flags)
+        flags = [flag for flag in flags if flag not in MULTIRUN]
+        if command == "train" and is_sweep and not shown:
+            return _sweep(flags, keys, of_agent)
+        return _run_jobs(command, ["-m", *flags] if is_sweep and not shown else flags, keys)
     except MlfixError as error:
         print(f"mlfix {command}: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
@@ -90,119 +100,134 @@ def run(command: str, arguments: list[str]) -> int:
         return getattr(interrupt, "exit_code", 130)
 
 
-class _Console(logging.Handler):
-    """Prints messages as plain lines to whatever standard error is at the time."""
+def _take_apart(arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """Takes a command line apart into Hydra's flags with their values, keys, and keys that were given as flags.
 
-    def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr, flush=True)
+    ``--key=value``, as `wandb agent` passes it, is a key; the keys have it too.
+
+    Raises:
+        ConfigError: An unknown flag, or one that lacks its value.
+    """
+    flags: list[str] = []
+    keys: list[str] = []
+    dashed: list[str] = []
+    rest = deque(arguments)
+    while rest:
+        argument = rest.popleft()
+        flag, equals, _ = argument.partition("=")
+        if flag in FLAGS:
+            flags.append(argument)
+            is_value = bool(rest) and not rest[0].startswith("-")
+            if flag in WITH_VALUE and not equals and not is_value:
+                raise ConfigError(f"{flag} lacks its value", f"write {flag} <value>")
+            if not equals and is_value and (flag in WITH_VALUE or (flag in ("--info", "-i") and "=" not in rest[0])):
+                flags.append(rest.popleft())
+        elif flag.startswith("--") and equals and "-" not in flag[2:]:
+            keys.append(f"{argument[2:-4]}null" if argument.endswith("=None") else argument[2:])
+            dashed.append(flag[2:])
+        elif flag.startswith("-"):
+            hint = f"{did_you_mean(flag, FLAGS)} Write keys as key=value or --key=value"
+            raise ConfigError(f"unknown flag {argument}", hint)
+        else:
+            keys.append(argument)
+    return flags, keys, dashed
 
 
-def configure_logging() -> None:
-    """Sends the package's log messages to standard error as plain lines."""
-    logger = logging.getLogger("mlfix_train")
-    logger.setLevel(logging.INFO)
-    if not any(isinstance(handler, _Console) for handler in logger.handlers):
-        logger.addHandler(_Console())
+def _config_dir(flags: list[str]) -> None:
+    """Checks the folder of ``--config-dir``.
+
+    Raises:
+        ConfigError: There is no such folder.
+    """
+    for number, flag in enumerate(flags):
+        name, equals, folder = flag.partition("=")
+        if name in ("--config-dir", "-cd"):
+            place = os.path.abspath(folder if equals else flags[number + 1])
+            if not os.path.isdir(place):
+                raise ConfigError(f"--config-dir: there is no folder {place}", "give the folder of your presets")
 
 
-def _flags_first(arguments: list[str]) -> list[str]:
-    """Puts ``-m`` before the keys, where Hydra wants it, and rejects unknown flags."""
-    for argument in arguments:
-        if argument.startswith("--") and argument.partition("=")[0] not in FLAGS:
-            raise ConfigError(f"unknown flag {argument}", f"{did_you_mean(argument, FLAGS)} Write keys as key=value")
-    front = [argument for argument in arguments if argument in MULTIRUN]
-    return [*front[:1], *(argument for argument in arguments if argument not in MULTIRUN)]
+def _sweep(flags: list[str], keys: list[str], swept: list[str]) -> int:
+    """Trains the runs of a sweep, prints a table of their states, and returns the exit code.
 
-
-def _sweep(arguments: list[str]) -> int:
-    """Trains the runs of a sweep, prints a table of their states, and returns the exit code."""
-    if any(argument in ("--cfg", "-c", "--info") for argument in arguments):
-        return len(_run_hydra("train", arguments))
-    from mlfix_train.commands.train_sweep import sweep
-    from mlfix_train.config.explain import explain
-    from mlfix_train.config.overrides import normalize_overrides
+    ``swept`` are keys of one value that another program sweeps.
+    """
+    from mlfix_train.cli.sweep import SweepTask
+    from mlfix_train.data.cache import caching
     from mlfix_train.training.sweep import alternate_arms
 
-    arguments = _config_dir_as_key(arguments)
-    flags = [argument for argument in _flags_first(arguments) if argument.startswith("-")]
-    keys = alternate_arms([argument for argument in arguments if not argument.startswith("-")])
-    by_hydra = any(key.startswith(("hydra/launcher=", "hydra/sweeper=")) for key in keys)
-    launch = (lambda: _run_hydra("train", [*flags, *keys])) if by_hydra else None
+    task, done = SweepTask(swept), False
     try:
-        return 0 if sweep(normalize_overrides(keys, sweep=True), configure_logging, launch) else 1
-    except (ValueError, TypeError) as error:
-        raise explain("train", error) from error
+        with caching(), task.resources:
+            _run_hydra("train", ["-m", *flags], alternate_arms(keys), task, lambda: bool(task.paths))
+    except MlfixError as error:
+        if error not in task.errors:
+            raise
+    except Exception as error:
+        if error not in task.errors:  # an optimizing sweeper passes on what stopped a run, which is printed already
+            raise
+    finally:
+        if task.paths:
+            done = task.finish()
+    return 0 if done else 1
 
 
-def _config_dir_as_key(arguments: list[str]) -> list[str]:
-    """Replaces ``--config-dir <folder>`` by the key ``hydra.searchpath``, which the runs of a sweep can be given."""
-    folders, others = [], []
-    rest = iter(arguments)
-    for argument in rest:
-        flag, equals, folder = argument.partition("=")
-        if flag in ("--config-dir", "-cd"):
-            folders.append(os.path.abspath(folder if equals else next(rest, "")))
-        else:
-            others.append(argument)
-    if not folders:
-        return arguments
-    for folder in folders:
-        if not os.path.isdir(folder):
-            raise ConfigError(f"--config-dir: there is no folder {folder}", "give the folder of your presets")
-    given = [one.removeprefix("hydra.searchpath=").strip("[]") for one in others if one.startswith("hydra.searchpath=")]
-    others = [one for one in others if not one.startswith("hydra.searchpath=")]
-    places = ",".join([*(f"'file://{folder}'" for folder in folders), *given])
-    return [*others, f"hydra.searchpath=[{places}]"]
+def _run_jobs(command: str, flags: list[str], keys: list[str]) -> int:
+    """Runs a command on its configuration, with ``-m`` on several, and returns its exit code."""
+    from mlfix_train.commands import run_composed
+
+    started: list[bool] = []
+    failed: list[MlfixError] = []
+
+    def job(cfg: Any) -> None:
+        started.append(True)
+        try:
+            run_composed(command, cfg)
+        except MlfixError as error:  # the other jobs still run
+            failed.append(error)
+
+    _run_hydra(command, flags, keys, job, lambda: bool(started))
+    if len(failed) == 1:
+        raise failed[0]
+    for error in failed:
+        print(f"mlfix {command}: {error}", file=sys.stderr)
+    return 1 if failed else 0
 
 
-def _run_hydra(command: str, arguments: list[str]) -> list[MlfixError]:
-    """Hands over to Hydra, which composes the configuration, and handles ``--cfg``, ``--multirun`` and launchers.
+def _run_hydra(
+    command: str, flags: list[str], keys: list[str], task: Callable[[Any], Any], has_begun: Callable[[], bool]
+) -> None:
+    """Hands over to Hydra, which composes the configuration, and calls the task function with it.
 
-    Returns:
-        Errors that stopped a job; the other jobs of a sweep still run.
+    Hydra also handles ``--cfg`` and its like, sweepers and launchers.
+
+    Raises:
+        ConfigError: A configuration that cannot be composed, which shows before the task has begun.
     """
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from mlfix_train.commands import run_composed
+    from mlfix_train.config.compose import private_hydra
     from mlfix_train.config.explain import explain
     from mlfix_train.config.overrides import normalize_overrides
     from mlfix_train.config.paths import config_dir
     from mlfix_train.config.schemas import register_schema
 
     register_schema(command)
-    multirun = any(argument in MULTIRUN for argument in arguments)
-    arguments = _flags_first(arguments)
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # modules next to the command, for _target_
-    failed: list[MlfixError] = []
-    started: list[bool] = []
-
-    @hydra.main(version_base="1.3", config_path=config_dir(), config_name=command)
-    def job(cfg: Any) -> None:
-        started.append(True)
-        if multirun:
-            from mlfix_train.commands.train_sweep import attempt_composed
-
-            failed.extend(attempt_composed(cfg))
-            return
-        try:
-            run_composed(command, cfg)
-        except MlfixError as error:
-            failed.append(error)
-
     argv = sys.argv
-    sys.argv = [argv[0], *normalize_overrides(arguments, multirun)]
+    sys.argv = [argv[0], *flags, *normalize_overrides(keys, sweep="-m" in flags)]
     try:
-        job()
+        with private_hydra():
+            hydra.main(version_base="1.3", config_path=config_dir(), config_name=command)(task)()
     except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
-        if isinstance(error, (HydraException, OmegaConfBaseException)) or not started:
+        if isinstance(error, (HydraException, OmegaConfBaseException)) or not has_begun():
             raise explain(command, error) from error
         raise
     finally:
         sys.argv = argv
-    return failed
 
 
 if __name__ == "__main__":

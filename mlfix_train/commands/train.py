@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from hydra.utils import get_object
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import OmegaConf
 
 from mlfix_train.commands.inputs import (
     draw_configured_split,
@@ -31,13 +32,13 @@ from mlfix_train.commands.inputs import (
 )
 from mlfix_train.commands.progress import ProgressBar, format_duration
 from mlfix_train.config.instantiate import instantiate, instantiate_later
-from mlfix_train.config.overrides import assign
+from mlfix_train.config.overrides import assign, quoted
 from mlfix_train.config.paths import config_dir
 from mlfix_train.config.train import TrainConfig
 from mlfix_train.data.arms import Arm, warn_if_only_relabelled
 from mlfix_train.data.loading.datamodule import DataModule
 from mlfix_train.data.loading.views import ViewDataModule
-from mlfix_train.data.runs import FINISHED, RunDirectory
+from mlfix_train.data.runs import FINISHED, RunDirectory, run_path
 from mlfix_train.data.samples import require_labels
 from mlfix_train.errors import ConfigError
 from mlfix_train.models.recipe_module import STEP_ARGUMENTS
@@ -45,7 +46,7 @@ from mlfix_train.models.recipes import Recipe
 from mlfix_train.models.ssl.sorting_network import SortingNetwork
 from mlfix_train.training.identity import run_identity
 from mlfix_train.training.progress import EpochReport
-from mlfix_train.training.run import RunOptions, run_path, train_run
+from mlfix_train.training.run import RunOptions, train_run
 from mlfix_train.training.signals import RunInterrupted
 from mlfix_train.training.tasks.base import TrainingTask
 from mlfix_train.training.tasks.classifier import ClassifierTask
@@ -387,12 +388,25 @@ def command_line(overrides: Sequence[str]) -> Iterator[None]:
         sys.argv, sys.modules["__main__"] = argv, main
 
 
+def _arguments(hydra: Any) -> list[str]:
+    """Returns the command line of the run that Hydra has composed, with the folders of the user's own presets."""
+    folders = [one for one in hydra.runtime.config_sources if "command-line" in str(one.provider)]
+    places = ",".join(quoted(f"{one.schema}://{one.path}") for one in folders)
+    search = [f"hydra.searchpath=[{places}]"] if folders else []
+    return [
+        "--config-name",
+        hydra.job.config_name,
+        *search,
+        *OmegaConf.to_container(hydra.overrides.task, resolve=False),
+    ]
+
+
 @contextmanager
 def _without_our_hydra() -> Iterator[None]:
     """Hides our own Hydra from Lightning, which would otherwise start Hydra's rewritten command line."""
     instance = HydraConfig.instance()
     hydra: Any = instance.cfg
-    with command_line(hydra.hydra.overrides.task) if _by_our_hydra() else nullcontext():
+    with command_line(_arguments(hydra.hydra)) if _by_our_hydra() else nullcontext():
         try:
             instance.cfg = None if _by_our_hydra() else hydra
             yield

@@ -1,83 +1,32 @@
-"""``mlfix train -m``: a sweep over many runs, on this machine or by one of Hydra's launchers."""
+"""The runs of a sweep: how one is trained, and what is printed about them."""
 
 from __future__ import annotations
 
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mlfix_train.commands import run_composed
 from mlfix_train.commands.progress import format_duration
-from mlfix_train.commands.train import command_line, run
-from mlfix_train.config.compose import load
-from mlfix_train.config.sweep import plan_sweep
-from mlfix_train.config.train import TrainConfig
-from mlfix_train.data.arms import warn_if_only_relabelled
-from mlfix_train.data.fixes.table import read_fixes
 from mlfix_train.data.runs import FAILED, FINISHED
-from mlfix_train.errors import MlfixError, RunError, describe_os_error, own_code
-from mlfix_train.training.launchers.local import WorkerDiedError, run_in_processes
-from mlfix_train.training.launchers.serial import run_serially, train_with_retries
-from mlfix_train.training.run import run_path
-from mlfix_train.training.sweep import Attempt, SweepRun, all_finished, count_workers, is_user_error, sweep_states
+from mlfix_train.errors import MlfixError, describe_os_error, own_code
+from mlfix_train.training.launchers.pool import WorkerDiedError
+from mlfix_train.training.sweep import Attempt, all_finished, held_out_error, is_user_error, sweep_states
 
 
-def sweep(
-    overrides: Sequence[str],
-    initializer: Callable[[], None] | None = None,
-    launch_by_hydra: Callable[[], Sequence[MlfixError]] | None = None,
-) -> bool:
-    """Trains the runs of a sweep and prints a table of them.
-
-    Args:
-        overrides: ``key=value`` strings as Hydra reads them, with swept values such as ``seed=range(0,20)``.
-        initializer: Called first in each worker process.
-        launch_by_hydra: Trains the runs with the launcher that ``hydra/launcher`` names, and returns the errors; if
-            missing, they are trained on this machine.
+def train_composed(cfg: Any) -> float | None:
+    """Trains one run of a sweep on its composed Hydra configuration, unless it is finished.
 
     Returns:
-        Whether all runs are finished.
-
-    Raises:
-        ConfigError: An unknown key or an invalid value.
-        KeyboardInterrupt: Ctrl-C or SIGTERM.
+        What a sweep minimizes, see :func:`mlfix_train.training.sweep.held_out_error`.
     """
-    runs = plan_sweep(overrides)
-    cfg: TrainConfig = load("train", runs[0].overrides)
-    if any("arm=control" in one.overrides for one in runs) and cfg.fixes.path is not None:
-        warn_if_only_relabelled(read_fixes(str(cfg.fixes.path)))
-    processes, gpus = count_workers(cfg.jobs, cfg.runs_per_device, torch.cuda.device_count() if cfg.jobs != 1 else 0)
-    failed = 0
-    try:
-        if launch_by_hydra is not None:
-            failed = len(launch_by_hydra())
-        else:
-            printer = _AttemptPrinter(len(runs))
-            if processes == 1:
-                attempts = run_serially(runs, train_sweep_run, retries=cfg.retries, on_attempt=printer)
-            else:
-                options: dict[str, Any] = {"processes": processes, "gpus": gpus, "initializer": initializer}
-                attempts = run_in_processes(runs, train_sweep_run, retries=cfg.retries, on_attempt=printer, **options)
-            failed = sum(attempt.error is not None for attempt in attempts)
-    finally:
-        finished = print_sweep([run.path for run in runs])
-        if failed:
-            print(f"           {failed} could not be trained as requested; see the messages above", flush=True)
-    return finished and not failed
-
-
-def train_sweep_run(sweep_run: SweepRun) -> None:
-    """Trains one run of a sweep; called in this process or in a worker."""
-    cfg: TrainConfig = load("train", sweep_run.overrides)
-    with command_line(sweep_run.overrides), name_own_code():
-        run(replace(cfg, report="line") if cfg.report == "auto" else cfg)
+    with name_own_code():
+        directory = run_composed("train", cfg)
+    return held_out_error(directory.read())
 
 
 @contextmanager
@@ -92,28 +41,7 @@ def name_own_code() -> Iterator[None]:
         raise
 
 
-def attempt_composed(cfg: Any) -> list[MlfixError]:
-    """Trains one run of a sweep on its composed Hydra configuration; called by Hydra's launchers.
-
-    Returns:
-        What stopped it, if anything did; the other runs of the sweep are trained nevertheless.
-    """
-    fold = cfg.split.fold if cfg.split.folds is not None else None
-    place = SweepRun(run_path(str(cfg.outputs), str(cfg.name), str(cfg.arm), cfg.seed, fold))
-    retries = int(cfg.get("retries") or 0)
-
-    def train(_: SweepRun) -> None:
-        with name_own_code():
-            run_composed("train", cfg)
-
-    error = train_with_retries(place, train, retries, _PRINTER).error
-    if error is None or isinstance(error, MlfixError):
-        return [] if error is None else [error]
-    problem = f"{place.path}: {type(error).__name__}: {error}"
-    return [RunError(problem, "see the traceback above; the same command tries again")]
-
-
-class _AttemptPrinter:
+class AttemptPrinter:
     """Prints what stopped a run, each message in full once, and how many runs are done.
 
     Args:
@@ -124,14 +52,15 @@ class _AttemptPrinter:
         self.total, self.done = total, 0
         self.printed: set[str] = set()
 
-    def __call__(self, attempt: Attempt) -> None:
+    def __call__(self, attempt: Attempt, with_traceback: bool = True) -> None:
+        """Prints how an attempt ended; the lines of an unexpected error are left out without ``with_traceback``."""
         if attempt.error is not None:
-            self._print_error(attempt, attempt.error)
+            self._print_error(attempt, attempt.error, with_traceback)
         if self.total is not None and not attempt.retried:
             self.done += 1
             print(f"sweep      {self.done} of {self.total} runs done", file=sys.stderr, flush=True)
 
-    def _print_error(self, attempt: Attempt, error: BaseException) -> None:
+    def _print_error(self, attempt: Attempt, error: BaseException, with_traceback: bool) -> None:
         path, again = attempt.run.path, "; trying it again" if attempt.retried else ""
         if isinstance(error, MlfixError):
             text = f"{error.problem}: as before" if str(error) in self.printed else str(error)
@@ -142,14 +71,11 @@ class _AttemptPrinter:
         elif isinstance(error, (WorkerDiedError, KeyboardInterrupt)):
             message = f"{path}: {error if isinstance(error, WorkerDiedError) else 'interrupted'}{again}"
         else:
-            traceback.print_exception(error)
+            if with_traceback:
+                traceback.print_exception(error)
             reason = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
             message = f"mlfix train: {path}: {reason}{again}"
         print(message, file=sys.stderr, flush=True)
-
-
-_PRINTER = _AttemptPrinter()
-"""For runs that Hydra's launchers start one by one in this process."""
 
 
 def print_sweep(paths: Sequence[Path]) -> bool:
@@ -177,6 +103,15 @@ def print_sweep(paths: Sequence[Path]) -> bool:
         print("           the same command continues with the unfinished ones")
     sys.stdout.flush()
     return complete
+
+
+def print_best(paths: Sequence[Path]) -> None:
+    """Prints the run with the lowest held-out error, if there is one."""
+    errors = {path: held_out_error(state) for path, state in sweep_states(paths).items()}
+    known = {path: error for path, error in errors.items() if error is not None}
+    if known:
+        best = min(known, key=lambda path: known[path])
+        print(f"best       {best}: held-out error {known[best]:.2f}%", flush=True)
 
 
 def _table(states: Mapping[Path, Mapping[str, Any]]) -> Iterator[str]:

@@ -33,7 +33,7 @@ def compose(command: str, overrides: Sequence[str] = (), with_hydra: bool = Fals
             raise ConfigError(f"{override!r} has no key", "write overrides as key=value")
     register_schema(command)
     try:
-        with _private_hydra(), initialize_config_dir(config_dir(), job_name="mlfix", version_base="1.3"):
+        with private_hydra(), initialize_config_dir(config_dir(), job_name="mlfix", version_base="1.3"):
             return hydra_compose(command, normalize_overrides(list(overrides)), return_hydra_config=with_hydra)
     except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
         raise explain(command, error) from error
@@ -49,7 +49,7 @@ def load(command: str, overrides: Sequence[str] = ()) -> Any:
 
 
 @contextmanager
-def _private_hydra() -> Iterator[None]:
+def private_hydra() -> Iterator[None]:
     """Sets the caller's Hydra aside, so that composing neither uses nor changes it."""
     hydra, job, base = GlobalHydra.instance().hydra, HydraConfig.instance().cfg, version.getbase()
     GlobalHydra.instance().hydra = None

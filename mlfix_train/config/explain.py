@@ -15,6 +15,16 @@ UNKNOWN_KEY = (
     r"Key '([^']+)' is not in struct",
     r"Key '([^']+)' not in '\w+'",
 )
+PLUGINS = {
+    "hydra/launcher": {
+        **dict.fromkeys(("submitit_slurm", "submitit_local"), "mlfix-train[slurm]"),
+        **{"joblib": "hydra-joblib-launcher", "rq": "hydra-rq-launcher"},
+    },
+    "hydra/sweeper": {
+        **{"optuna": "mlfix-train[optuna]", "ax": "hydra-ax-sweeper", "nevergrad": "hydra-nevergrad-sweeper"},
+    },
+}
+"""Plug-ins of Hydra's by config group and name, and what installs them."""
 BOOLEAN = "true or false"
 TYPES = {"Integer": "an integer", "Float": "a number", "Boolean": BOOLEAN, "bool": BOOLEAN, "String": "text"}
 
@@ -24,7 +34,11 @@ def known_keys(command: str) -> Iterator[str]:
     from mlfix_train.config.compose import compose
 
     yield from _dotted(compose(command), "")
-    yield from (path.name for path in Path(config_dir()).iterdir() if path.is_dir() and path.name != "base")
+    yield from (
+        path.name
+        for path in Path(config_dir()).iterdir()
+        if path.is_dir() and path.name not in ("base", "hydra", "wandb")
+    )
 
 
 def _dotted(node: DictConfig, prefix: str) -> Iterator[str]:
@@ -55,7 +69,14 @@ def explain(command: str, error: Exception) -> ConfigError:
     while cause is not None:
         lines.append(str(cause))
         cause = cause.__cause__
-    for explanation in (_invalid_value, _unknown_key, _unknown_preset, _null_group, _sweep_without_flag):
+    for explanation in (
+        _invalid_value,
+        _unknown_key,
+        _unknown_preset,
+        _null_group,
+        _sweep_without_flag,
+        _endless_sweep,
+    ):
         found = explanation(command, "\n".join(lines))
         if found is not None:
             return found
@@ -100,11 +121,12 @@ def _unknown_preset(command: str, text: str) -> ConfigError | None:
     available = re.search(r"Available options in '[^']*':\n((?:\t\S+\n?)+)", text)  # in the user's own folders too
     options = sorted(path.stem for path in Path(config_dir(), group).glob("*.yaml"))
     options = available.group(1).split() if available else options
-    if group.startswith("hydra/"):
-        submitit = value in ("submitit_slurm", "submitit_local")
-        package = "mlfix-train[slurm]" if submitit else f"hydra-{value}-{group.removeprefix('hydra/')}"
-        hint = f"install its plugin: pip install {package}; installed: {format_list(options, 10)}"
-        return ConfigError(f"{group}={value} is not installed", hint)
+    if group in PLUGINS:
+        package = PLUGINS[group].get(value)
+        hint = f"install its plug-in: pip install '{package}'" if package else did_you_mean(value, options)
+        more = [f"{name} (pip install '{package}')" for name, package in PLUGINS[group].items() if name not in options]
+        details = [f"installed: {format_list(options, 10)}", f"others: {format_list(more, 10)}"]
+        return ConfigError(f"{group}={value} is not installed", hint, details)
     key = group or match.group(1)
     return ConfigError(f"{key}={value} does not exist", did_you_mean(value, options) if options else "")
 
@@ -124,3 +146,10 @@ def _sweep_without_flag(command: str, text: str) -> ConfigError | None:
         return None
     given: Any = match.group(1) or match.group(2)
     return ConfigError(f"{given} is a sweep over several values", f"add -m: mlfix {command} -m {given}")
+
+
+def _endless_sweep(command: str, text: str) -> ConfigError | None:
+    if "does not support sweep type" not in text:
+        return None
+    hint = "write key=a,b,c or key=range(0,10); hydra/sweeper=optuna searches intervals"
+    return ConfigError("a sweep over an interval has no list of values", hint)

@@ -9,7 +9,10 @@ PATHS = {
     *("out", "outputs", "cache", "weights", "network", "embeddings", "initial_order", "order"),
 }
 """Keys whose values are paths; a comma in one is not a sweep."""
-OPEN = ("trainer.", "model.", "data.", "slices.", "scores.", "logger.", "callbacks.", "datamodule.", "embedder.")
+OPEN = (
+    *("trainer.", "model.", "data.", "slices.", "scores.", "logger.", "callbacks.", "datamodule.", "embedder."),
+    "hydra.launcher.init.",
+)
 """Sections that take keys beyond those of their presets, without Hydra's plus sign."""
 
 
@@ -30,6 +33,8 @@ def normalize_overrides(overrides: list[str], sweep: bool = False) -> list[str]:
     for override in overrides:
         key, equals, value = override.partition("=")
         name = key.lstrip("+~")
+        if key.startswith("++") and not name.startswith((*OPEN, "hydra")):
+            key = name  # W&B's ${args_override_hydra}
         if key.startswith("+") and not name.startswith((*OPEN, "hydra")):
             raise ConfigError(f"{name} cannot be added", f"drop the +; keys can be added below {', '.join(OPEN)}")
         if name.startswith(OPEN) and equals and not key.startswith("~"):

@@ -73,12 +73,13 @@ class TrainConfig:
         trainer: Any arguments of lightning.Trainer; an object, such as a profiler, is set by _target_.
         logger: Lightning loggers by name, each set by _target_; several at once: logger=[csv,wandb].
         callbacks: Further Lightning callbacks by name, each set by _target_.
-        name: Name of the study; the run directory is <outputs>/<name>/<arm>/seed=<seed>[,fold=<fold>].
+        name: Name of the study; the run directory is <outputs>/<name>/<arm>/seed=<seed>[,fold=<fold>]. A sweep over
+            another key adds its values, as in <name>,recipe.lr=0.001.
         outputs: Folder of all run directories.
         seed: Seed of the weights, the order of the data, augmentation, and the control arm's random removals.
         arm: original (given labels) | fixed (with the fixes) | control (as many random samples removed as are marked
             invalid).
-        jobs: Runs of a sweep (-m) trained in parallel, each in its own process; gpus: one per GPU.
+        jobs: Runs of a sweep (-m) trained in parallel on this machine, each in its own process; gpus: one per GPU.
         runs_per_device: Runs of a sweep that share a device; multiplies jobs.
         retries: How often a run of a sweep is retried after an unexpected failure.
         report: full | line | auto: what is printed about a finished run; auto: a line in sweeps.

@@ -4,7 +4,8 @@ The first run reads them, and all runs of the sweep then use the same data, even
 of sweeps the cache is off and nothing is kept.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 MAX_ITEMS = 8
@@ -19,6 +20,19 @@ def enable_cache(enabled: bool = True) -> None:
     global _enabled  # noqa: PLW0603 one cache per process
     _enabled = enabled
     _items.clear()
+
+
+@contextmanager
+def caching() -> Iterator[None]:
+    """Keeps what is made in a block; a block within one shares it."""
+    if _enabled:
+        yield
+        return
+    enable_cache(True)
+    try:
+        yield
+    finally:
+        enable_cache(False)
 
 
 def cached(key: Hashable, make: Callable[[], Any]) -> Any:

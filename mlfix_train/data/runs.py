@@ -100,6 +100,12 @@ class RunDirectory:
             yield
 
 
+def run_path(outputs: str | Path, name: str, arm: str = "original", seed: int = 0, fold: int | None = None) -> Path:
+    """Returns the directory of a run: ``<outputs>/<name>/<arm>/seed=<seed>[,fold=<fold>]``."""
+    suffix = "" if fold is None else f",fold={fold}"
+    return Path(outputs).expanduser() / name / arm / f"seed={seed}{suffix}"
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Returns where two nested settings differ, as lines ``key: old -> new``."""
     lines = []

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -94,12 +93,6 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         check_choice("keep", self.keep, KEEP)
-
-
-def run_path(outputs: str | Path, name: str, arm: str = "original", seed: int = 0, fold: int | None = None) -> Path:
-    """Returns the directory of a run: ``<outputs>/<name>/<arm>/seed=<seed>[,fold=<fold>]``."""
-    suffix = "" if fold is None else f",fold={fold}"
-    return Path(outputs).expanduser() / name / arm / f"seed={seed}{suffix}"
 
 
 def train_run(directory: RunDirectory, task: TrainingTask, options: RunOptions) -> bool:

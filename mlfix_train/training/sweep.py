@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlfix_train.data.runs import FAILED, FINISHED, RunDirectory
+import psutil
+
+from mlfix_train.data.runs import FAILED, FINISHED, INTERRUPTED, RUNNING, RunDirectory
 from mlfix_train.errors import ConfigError, MlfixError, RunError, check_range
 
 
@@ -17,11 +22,11 @@ class SweepRun:
 
     Args:
         path: Its run directory.
-        overrides: The overrides ``key=value`` that make it; a launcher hands them to the function that trains.
+        job: What a launcher hands to the function that trains, such as a configuration.
     """
 
     path: Path
-    overrides: tuple[str, ...] = ()
+    job: Any = None
 
 
 @dataclass(frozen=True)
@@ -32,11 +37,13 @@ class Attempt:
         run: The run.
         error: What stopped it; ``None`` if it was trained or skipped as finished.
         retried: Whether another attempt follows.
+        value: What the function that trains returned.
     """
 
     run: SweepRun
     error: BaseException | None = None
     retried: bool = False
+    value: Any = None
 
 
 TrainFunction = Callable[[SweepRun], object]
@@ -77,6 +84,21 @@ def alternate_arms(overrides: Sequence[str]) -> list[str]:
     return [*(text for text in overrides if text not in arms), *arms]
 
 
+def held_out_error(state: Mapping[str, Any]) -> float | None:
+    """Returns what a sweep minimizes, from the content of ``run.json``.
+
+    Returns:
+        Percent of the held-out samples that are predicted otherwise than labelled; for a sorting network, of the
+        samples whose nearest neighbour has another label. ``None`` if the run is not finished, or has no labels.
+    """
+    if state.get("status") != FINISHED:
+        return None
+    if state.get("agreement") is not None:
+        return 100 - float(state["agreement"])
+    error = state.get("held_out_error")
+    return None if error is None else float(error)
+
+
 def sweep_states(paths: Iterable[Path]) -> dict[Path, dict[str, Any]]:
     """Returns the content of ``run.json`` by run directory; for an unreadable one, a failed state with the error."""
     states: dict[Path, dict[str, Any]] = {}
@@ -91,3 +113,21 @@ def sweep_states(paths: Iterable[Path]) -> dict[Path, dict[str, Any]]:
 def all_finished(states: Iterable[dict[str, Any]]) -> bool:
     """Returns whether every run is finished."""
     return all(state.get("status") == FINISHED for state in states)
+
+
+def mark_interrupted(paths: Iterable[Path]) -> None:
+    """Records runs as interrupted that were running on this machine, in this process or in one that is gone."""
+    for path, state in sweep_states(paths).items():
+        pid = state.get("pid")
+        if state.get("status") != RUNNING or state.get("host") != socket.gethostname() or not isinstance(pid, int):
+            continue
+        if pid == os.getpid() or not _is_alive(pid):
+            with suppress(RunError):
+                RunDirectory(path).update(status=INTERRUPTED)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD))
+    except psutil.NoSuchProcess:
+        return False

@@ -20,12 +20,12 @@ from mlfix_train.data.loading.datamodule import DataModule
 from mlfix_train.data.loading.spec import LoaderSpec
 from mlfix_train.data.pixels.spec import PixelSpec
 from mlfix_train.data.readers.folder import read_folder
-from mlfix_train.data.runs import RunDirectory
+from mlfix_train.data.runs import RunDirectory, run_path
 from mlfix_train.errors import ConfigError, RunError
 from mlfix_train.models.classifier import Classifier
 from mlfix_train.models.recipes import Recipe
 from mlfix_train.training.progress import EpochReport
-from mlfix_train.training.run import RunOptions, needs_training, run_path, train_run
+from mlfix_train.training.run import RunOptions, needs_training, train_run
 from mlfix_train.training.signals import RunInterrupted
 from mlfix_train.training.tasks.classifier import ClassifierTask
 

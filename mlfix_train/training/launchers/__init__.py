@@ -1,4 +1,5 @@
-"""Launchers of a sweep's runs: one after the other in this process, or in worker processes of this machine.
+"""Launchers of a sweep's runs: in this process, in worker processes of this machine, or on a Ray cluster.
 
-Clusters are reached through Hydra's launchers (``hydra/launcher=submitit_slurm``).
+What Hydra calls is in ``hydra_plugins.mlfix_launchers``. SLURM is reached through Hydra's own launcher
+(``hydra/launcher=submitit_slurm``).
 """

@@ -1,4 +1,4 @@
-"""Trains the runs of a sweep in worker processes of this machine.
+"""Worker processes of this machine that train the runs of a sweep.
 
 A worker stays for the whole sweep, so that only its first run has to import libraries, read the data and compile the
 network. Each worker is a loky executor of its own: one that dies takes no other down, and each has its own GPU.
@@ -14,28 +14,20 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from loky import ProcessPoolExecutor
 
 from mlfix_train.data.cache import enable_cache
 from mlfix_train.data.files.system import cpu_count
-from mlfix_train.data.runs import FAILED, FINISHED, RunDirectory
-from mlfix_train.errors import RunError
+from mlfix_train.training.launchers.pool import GRACE, Ended, WorkerDiedError, run_in_pool
 from mlfix_train.training.sweep import Attempt, AttemptCallback, SweepRun, TrainFunction, is_user_error
 
-GRACE = 60.0
-"""Seconds that an interrupted worker gets to write its state."""
-RESEND = 10.0
+RESEND = 5.0
 """Seconds after which an interrupt is sent again: a worker that was just starting its run ignored the first."""
-
-
-class WorkerDiedError(Exception):
-    """A worker process ended during a run, for example because the system was out of memory."""
 
 
 def run_in_processes(
@@ -55,7 +47,7 @@ def run_in_processes(
 
     Args:
         runs: The runs, in the order in which they are started.
-        train: Trains one of them; a function that can be imported by name.
+        train: Trains one of them; a function that can be pickled.
         processes: Number of workers; they share the cores.
         gpus: Number of GPUs that the workers are assigned to in turn; 0 leaves that to each worker.
         retries: How often a run that failed unexpectedly is tried again.
@@ -68,30 +60,24 @@ def run_in_processes(
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM; the workers were interrupted too, and have written their state.
     """
-    count = min(processes, len(runs))
-    pool = _Pool([worker_environment(slot, count, gpus) for slot in range(count)], initializer)
-    queue = deque((run, retries) for run in runs)
-    last: list[Attempt] = []
-    with interrupt_on_sigterm():
-        try:
-            while queue or pool.running:
-                for slot in pool.idle()[: len(queue)]:
-                    pool.submit(slot, train, *queue.popleft())
-                for run, left, error in pool.wait():
-                    retried = left > 0 and error is not None and not is_user_error(error)
-                    if isinstance(error, WorkerDiedError):
-                        _record_failure(run, error)
-                    if retried:
-                        queue.appendleft((run, left - 1))
-                    attempt = Attempt(run, error, retried)
-                    on_attempt(attempt)
-                    last += [] if retried else [attempt]
-        except BaseException:
-            pool.interrupt()
-            pool.close(kill=True)
-            raise
-    pool.close()
-    return last
+    with local_pool(min(processes, len(runs)), gpus, initializer) as pool:
+        return run_in_pool(pool, runs, train, retries, on_attempt)
+
+
+@contextmanager
+def local_pool(processes: int, gpus: int = 0, initializer: Callable[[], None] | None = None) -> Iterator[LocalPool]:
+    """Opens a pool of workers, for :func:`mlfix_train.training.launchers.pool.run_in_pool`, several times.
+
+    Args:
+        processes: Number of workers; they share the cores.
+        gpus: Number of GPUs that the workers are assigned to in turn; 0 leaves that to each worker.
+        initializer: Called first in each worker.
+    """
+    pool = LocalPool([worker_environment(slot, processes, gpus) for slot in range(processes)], initializer)
+    try:
+        yield pool
+    finally:
+        pool.close()
 
 
 def worker_environment(slot: int, count: int, gpus: int) -> dict[str, str]:
@@ -108,45 +94,56 @@ def worker_environment(slot: int, count: int, gpus: int) -> dict[str, str]:
     return environment
 
 
-class _Pool:
-    """Workers of one process each, and the runs that they train."""
+class LocalPool:
+    """Workers of one process each; a :class:`mlfix_train.training.launchers.pool.WorkerPool`.
 
-    def __init__(self, environments: list[dict[str, str]], initializer: Callable[[], None] | None) -> None:
+    Args:
+        environments: The environment variables of each worker.
+        initializer: Called first in each worker.
+    """
+
+    def __init__(self, environments: list[dict[str, str]], initializer: Callable[[], None] | None = None) -> None:
         self.environments, self.initializer = environments, initializer
         self.others = set(multiprocessing.active_children())
         self.executors: dict[int, ProcessPoolExecutor] = {}
-        self.running: dict[Future[None], tuple[int, SweepRun, int]] = {}
+        self.running: dict[Future[object], tuple[int, SweepRun, int]] = {}
+
+    def is_busy(self) -> bool:
+        """Returns whether a run is being trained."""
+        return bool(self.running)
 
     def idle(self) -> list[int]:
         """Returns the workers that train nothing."""
         return sorted(set(range(len(self.environments))) - {slot for slot, _, _ in self.running.values()})
 
-    def submit(self, slot: int, train: TrainFunction, run: SweepRun, left: int) -> None:
+    def submit(self, worker: int, train: TrainFunction, run: SweepRun, left: int) -> None:
         """Has a worker train a run that may be tried again ``left`` times."""
-        if slot not in self.executors:
+        if worker not in self.executors:
             start: dict[str, Any] = {"initializer": _start_worker, "initargs": (os.getpid(), self.initializer)}
-            self.executors[slot] = ProcessPoolExecutor(max_workers=1, env=self.environments[slot], **start)
-        self.running[self.executors[slot].submit(_train_in_worker, train, run)] = slot, run, left
+            self.executors[worker] = ProcessPoolExecutor(max_workers=1, env=self.environments[worker], **start)
+        self.running[self.executors[worker].submit(train_in_worker, train, run)] = worker, run, left
 
-    def wait(self) -> Iterator[tuple[SweepRun, int, BaseException | None]]:
-        """Waits until a run ends; yields it with its retries left and what stopped it."""
+    def wait(self) -> Iterator[Ended]:
+        """Waits until a run ends."""
         for future in wait(self.running, return_when=FIRST_COMPLETED).done:
-            slot, run, left = self.running.pop(future)
+            worker, run, left = self.running.pop(future)
             error = future.exception()
             if isinstance(error, BrokenExecutor):
                 error = WorkerDiedError(_exit_reason(error))
             if error is not None and not is_user_error(error):  # the process may be in a bad state
-                self.executors.pop(slot).shutdown(wait=True, kill_workers=True)
-            yield run, left, error
+                self.executors.pop(worker).shutdown(wait=True, kill_workers=True)
+            yield run, left, None if error is not None else future.result(), error
 
-    def interrupt(self) -> None:
-        """Interrupts the runs, and waits until they have written their state."""
-        deadline = time.monotonic() + GRACE
-        while self.running and time.monotonic() < deadline:
-            for process in set(multiprocessing.active_children()) - self.others:
-                if process.pid is not None:
-                    os.kill(process.pid, signal.SIGINT)
-            if not wait(self.running, timeout=RESEND).not_done:
+    def interrupt(self, hurry: threading.Event, grace: float = GRACE) -> None:
+        """Interrupts the runs, and waits until they have written their state, at most until ``hurry`` is set."""
+        deadline, again = time.monotonic() + grace, 0.0
+        while self.running and not hurry.is_set() and time.monotonic() < deadline:
+            if time.monotonic() >= again:
+                again = time.monotonic() + RESEND
+                for process in set(multiprocessing.active_children()) - self.others:
+                    if process.pid is not None:
+                        os.kill(process.pid, signal.SIGINT)
+            if not wait(self.running, timeout=0.2).not_done:
                 break
 
     def close(self, kill: bool = False) -> None:
@@ -155,31 +152,10 @@ class _Pool:
             executor.shutdown(wait=True, kill_workers=kill)
 
 
-@contextmanager
-def interrupt_on_sigterm() -> Iterator[None]:
-    """Handles SIGTERM like Ctrl-C; does nothing outside the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _exit_reason(error: BrokenExecutor) -> str:
     name = re.search(r"SIG[A-Z]+", str(error))
     cause = f"was killed by {name[0]}" if name else f"ended: {str(error).splitlines()[0]}"
     return f"its process {cause}" + (" (out of memory?)" if name and name[0] == "SIGKILL" else "")
-
-
-def _record_failure(run: SweepRun, error: WorkerDiedError) -> None:
-    """Writes to ``run.json`` how a worker ended, if it could not do so itself."""
-    directory = RunDirectory(run.path)
-    with suppress(RunError):
-        if directory.status not in ("", FINISHED, FAILED):
-            directory.update(status=FAILED, error=str(error))
 
 
 # What happens in the worker processes
@@ -209,11 +185,12 @@ def _end_with_parent(parent: int) -> None:
     os._exit(1)
 
 
-def _train_in_worker(train: TrainFunction, run: SweepRun) -> None:
+def train_in_worker(train: TrainFunction, run: SweepRun) -> object:
+    """Trains a run in a worker, where SIGINT interrupts it, and frees its memory afterwards."""
     _training.set()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        train(run)
+        return train(run)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         _training.clear()

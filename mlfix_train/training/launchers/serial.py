@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mlfix_train.data.cache import enable_cache
+from mlfix_train.data.cache import caching
+from mlfix_train.training.launchers.pool import interruption
 from mlfix_train.training.sweep import Attempt, AttemptCallback, SweepRun, TrainFunction, is_user_error
 
 
@@ -21,20 +22,19 @@ def run_serially(
 
     Returns:
         The last attempt at each run, in order.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM.
     """
-    enable_cache(True)
-    try:
+    with caching(), interruption():
         return [train_with_retries(run, train, retries, on_attempt) for run in runs]
-    finally:
-        enable_cache(False)
 
 
 def train_with_retries(run: SweepRun, train: TrainFunction, retries: int, on_attempt: AttemptCallback) -> Attempt:
     """Trains one run, again if it failed unexpectedly, and returns the last attempt."""
     while True:
-        attempt = Attempt(run)
         try:
-            train(run)
+            attempt = Attempt(run, value=train(run))
         except Exception as error:
             attempt = Attempt(run, error, retries > 0 and not is_user_error(error))
         on_attempt(attempt)

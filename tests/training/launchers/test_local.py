@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -9,19 +10,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hydra.core.plugins import Plugins
 from shapes import FAST, REPO, draw_shapes, start
-from sweep_work import be_interrupted_once, be_killed_once, fail_by_name, interrupt_the_sweep, refuse, write_environment
+from sweep_work import (
+    be_interrupted_once,
+    be_killed_once,
+    do_instead,
+    fail_by_name,
+    interrupt_the_sweep,
+    refuse,
+    write_environment,
+)
 
-from mlfix_train.commands import train_sweep
 from mlfix_train.data.runs import RunDirectory
 from mlfix_train.errors import RunError
 from mlfix_train.training.launchers import local
 from mlfix_train.training.launchers.local import run_in_processes, worker_environment
+from mlfix_train.training.launchers.pool import WorkerDiedError
 from mlfix_train.training.sweep import Attempt, SweepRun
 
 
@@ -90,7 +101,7 @@ def test_faults_are_tried_again_and_user_errors_are_not(tmp_path: Path) -> None:
     assert isinstance(errors["refused"], RunError) and errors["refused"].hint == "so"
     assert errors["refused"].details == ("a: 1 -> 2",)
     assert errors["broken"] is None and errors["fine"] is None
-    assert isinstance(errors["dead"], local.WorkerDiedError) and "killed by SIGKILL" in str(errors["dead"])
+    assert isinstance(errors["dead"], WorkerDiedError) and "killed by SIGKILL" in str(errors["dead"])
     counts = {name: sum(attempt.run.path.name == name for attempt in attempts) for name in errors}
     assert counts == {"refused": 1, "broken": 2, "dead": 2, "fine": 1}
 
@@ -129,9 +140,11 @@ def test_a_signal_to_the_sweep_interrupts_its_workers_and_ends_them(tmp_path: Pa
 @pytest.fixture
 def sweep(tmp_path: Path, mlfix, monkeypatch: pytest.MonkeyPatch):
     """``mlfix train -m`` by two processes that call a function instead of training: its answer, and its runs."""
+    Plugins.instance()  # imports it
+    plugin = importlib.import_module("hydra_plugins.mlfix_launchers")
 
     def call(work: Callable[[SweepRun], None], *, seeds: int):
-        monkeypatch.setattr(train_sweep, "train_sweep_run", work)
+        monkeypatch.setattr(plugin, "train_planned", partial(do_instead, work))
         keys = ("data.root=shapes", f"outputs={tmp_path}", f"seed=range(0,{seeds})", "jobs=2", "logger=none")
         answer = mlfix("train", "-m", *keys)
         return answer, [RunDirectory(tmp_path / f"default/original/seed={seed}") for seed in range(seeds)]
