@@ -30,7 +30,7 @@ from mlfix_train.data.pixels.spec import PixelsConfig
 from mlfix_train.data.pixels.store import PixelStore, open_store
 from mlfix_train.data.runs import RunDirectory
 from mlfix_train.errors import ConfigError, DataError, MlfixError
-from mlfix_train.training.launchers.local import interrupt_on_sigterm
+from mlfix_train.training.launchers.pool import interruption
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def run(cfg: ReviewConfig) -> Path:
         if cfg.open:
             _open_browser(link)
 
-    with interrupt_on_sigterm(), contextlib.suppress(KeyboardInterrupt):  # the server raises both when it has shut down
+    with interruption(), contextlib.suppress(KeyboardInterrupt):  # the server raises both when it has shut down
         try:
             serve(session, listener, cfg.host, on_start)
         finally:
