@@ -10,6 +10,7 @@ within a round, for machines are noisy. ResNet50 from random weights, 40 px, bat
     seeds    two seeds one after the other, side by side in processes, in threads, as fused models  (--what seeds)
     start    the second run of a sweep: seconds from its beginning to its first step                (--what start)
     audit    share of a run's time that the audit callback takes                                    (--what audit)
+    sweep    what a run of a sweep takes in a warm worker beside its training, by launcher          (--what sweep)
 
 fastai is a benchmark tool here and no dependency: `python -m venv f && f/bin/pip install fastai`.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import os
 import statistics
@@ -25,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +150,26 @@ def start(options: argparse.Namespace) -> None:
 def audit(options: argparse.Namespace) -> None:
     """What the audit callback takes of a run."""
     print(f"  {100 * ask(options, kind='audit'):.2f}% of the run's time in the audit callback")
+
+
+def sweep(options: argparse.Namespace) -> None:
+    """What a run of a sweep takes in a warm worker beside `Trainer.fit`: from the start of one to that of the next."""
+    ways = {"local launcher": ("jobs=2",), "Ray": ("hydra/launcher=ray", "hydra.launcher.init.num_cpus=2")}
+    for way, keys in ways.items():
+        name = f"sweep-{len(keys)}"
+        command = [sys.executable, "-m", "mlfix_train.cli.main", "train", "-m", "seed=range(0,8)"]
+        command += [*train_keys(options, name, 2), *keys]
+        subprocess.run(command, check=True, capture_output=True)
+        outputs = Path(os.environ["BENCH_WORK"], "outputs", name)
+        states = [json.loads(path.read_text()) for path in outputs.rglob("run.json")]
+        states.sort(key=lambda state: state["started"])
+        taken = []
+        for pid in {state["pid"] for state in states}:
+            own = [state for state in states if state["pid"] == pid]
+            for one, after in itertools.pairwise(own[1:]):
+                begins = [datetime.fromisoformat(state["started"]) for state in (one, after)]
+                taken.append((begins[1] - begins[0]).total_seconds() - one["timings"]["fit_seconds"])
+        print(f"  {way}: {statistics.median(taken):.2f} s a run, at most {max(taken):.2f} s ({len(taken)} warm runs)")
 
 
 # What runs in processes of their own
@@ -460,7 +483,7 @@ def fastai(options: argparse.Namespace, asked: dict[str, Any]) -> float:
     return (len(times) - 5) * options.batch / (times[-1] - times[4])
 
 
-PARTS = {"rates": rates, "tried": tried, "seeds": seeds, "start": start, "audit": audit}
+PARTS = {"rates": rates, "tried": tried, "seeds": seeds, "start": start, "audit": audit, "sweep": sweep}
 WORKERS = {
     "bare": bare,
     "pair": pair,

@@ -55,7 +55,7 @@ def test_a_mistyped_range_is_an_error_before_anything_is_done(data: Path, tmp_pa
     assert answer.code == 2
     assert "unknown key sed" in answer.err and "did you mean seed?" in answer.err
     assert answer.out == ""
-    assert not list(tmp_path.rglob("multirun.yaml"))
+    assert not list(tmp_path.rglob("seed=*"))
 
 
 def test_the_runs_of_a_sweep_read_the_data_once(shapes: Path, tmp_path: Path, mlfix, monkeypatch) -> None:

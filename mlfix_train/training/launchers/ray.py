@@ -6,6 +6,7 @@ pixel store is built by the first run that needs it, once for each disk that it 
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
@@ -92,7 +93,7 @@ def ray_pool(init: Mapping[str, Any], num_cpus: float = 1, num_gpus: float | Non
             raise RunError(f"Ray can't be started: {' '.join(str(error).split())[:300]}", hint) from error
     try:
         if num_gpus is None:
-            num_gpus = 1 if ray.cluster_resources().get("GPU") else 0
+            num_gpus = 1 if any(node["Resources"].get("GPU") for node in _nodes()) else 0
         pool = RayPool(num_cpus, num_gpus)
         try:
             yield pool
@@ -130,10 +131,8 @@ class RayPool:
 
     def _room(self) -> int:
         """Returns how many actors the nodes have room for."""
-        import ray
-
         needed = {name: number for name, number in self._needed.items() if number}
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = [node["Resources"] for node in _nodes()]
         return sum(min(int(node.get(name, 0) / number) for name, number in needed.items()) for node in nodes)
 
     def is_busy(self) -> bool:
@@ -178,7 +177,7 @@ class RayPool:
         host, _, node = self._place(worker)
         deadline = time.monotonic() + DETECTION
         while node and time.monotonic() < deadline:
-            if not self._is_alive(node):
+            if node not in [one["NodeID"] for one in _nodes()]:
                 return NodeLostError(f"its node {host} is lost")
             time.sleep(0.2)
         return WorkerDiedError(f"its Ray worker died: {' '.join(str(problem).split())[:300]}")
@@ -192,11 +191,6 @@ class RayPool:
         except ray.exceptions.RayError:
             return "", 0, ""
         return place
-
-    def _is_alive(self, node: str) -> bool:
-        import ray
-
-        return any(one["Alive"] for one in ray.nodes() if one["NodeID"] == node)
 
     def interrupt(self, hurry: threading.Event, grace: float = GRACE) -> None:
         """Interrupts the runs, and waits until they have written their state, at most until ``hurry`` is set."""
@@ -254,6 +248,12 @@ class RunActor:
             if isinstance(error, Exception) and not is_user_error(error):
                 traceback.print_exc()  # Ray passes it on to the process of the sweep
             return None, error
+
+
+def _nodes() -> list[dict[str, Any]]:
+    """Returns the nodes of the cluster that are alive."""
+    ray: Any = importlib.import_module("ray")  # these parts of it have no types
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 def _interrupt(pid: int) -> None:
