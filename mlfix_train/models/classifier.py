@@ -22,7 +22,7 @@ class Classifier(RecipeModule):
 
     Args:
         labels: Names of the C classes, in the order of the logits.
-        backbone, head, pretrained, weights, backbone_args, channels_last: See :class:`Network`.
+        backbone, head, pretrained, weights, backbone_args, channels_last, image_size: See :class:`Network`.
         recipe, seed, fast_convs, compile, cuda_graph, optimizer, scheduler: See :class:`RecipeModule`.
 
     Raises:
@@ -46,8 +46,9 @@ class Classifier(RecipeModule):
         seed: int = 0,
         optimizer: Callable[..., Optimizer] | None = None,
         scheduler: Callable[..., Any] | None = None,
+        image_size: int | None = None,
     ) -> None:
-        network = Network(backbone, len(labels), head, pretrained, weights, backbone_args, channels_last)
+        network = Network(backbone, len(labels), head, pretrained, weights, backbone_args, channels_last, image_size)
         super().__init__(network, recipe, seed, fast_convs, compile, optimizer, scheduler, cuda_graph)
         self.labels = list(labels)
 

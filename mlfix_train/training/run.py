@@ -223,10 +223,10 @@ def _fit(
     ``state`` is the content of ``run.json``, empty in processes other than rank 0.
     """
     L.seed_everything(options.seed, workers=True, verbose=False)
+    module: Any = task.build_module()  # before anything is decoded: a network that does not fit is told at once
     clock = time.monotonic()
     task.data.prepare_data()
     timings = {"pixels_seconds": round(time.monotonic() - clock, 2)}
-    module: Any = task.build_module()
     if hasattr(module, "mean") and hasattr(module, "std"):
         task.data.mean, task.data.std = tuple(module.mean), tuple(module.std)  # what its backbone was pretrained with
     checkpoint = directory.checkpoint if directory.checkpoint.exists() and not options.overwrite else None

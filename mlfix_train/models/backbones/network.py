@@ -1,12 +1,9 @@
-"""A timm backbone and a head: images to logits; pretrained weights and weights files.
+"""A timm backbone and a head: images to logits.
 
 Shapes: N images of H x W pixels, C classes, D channels of a feature map of h x w positions.
 """
 
-import logging
-import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +12,10 @@ import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-import mlfix_train.models.backbones.small  # noqa: F401 - registers mlfix_small
-from mlfix_train.errors import ConfigError, RunError, check_choice, did_you_mean, format_list
+from mlfix_train.errors import ConfigError, MlfixError, RunError, check_choice, did_you_mean
+from mlfix_train.models.backbones.fit import fit_arguments, native_size, size_error, to_channels, why_not
 from mlfix_train.models.backbones.hub import cached_weights, why_unreachable
-
-log = logging.getLogger(__name__)
+from mlfix_train.models.backbones.weights import load_backbone
 
 HEADS = ("concat_pool", "linear")
 
@@ -59,15 +55,16 @@ class Network(nn.Module):
             pooling and one layer).
         pretrained: Download timm's weights for the backbone from the model hub, unless they are in its cache.
         weights: File with weights for the backbone, see :func:`load_backbone`; it replaces the download.
-        backbone_args: Further arguments of ``timm.create_model``.
+        backbone_args: Further arguments of ``timm.create_model``. With ``in_chans=1`` images are turned grey.
         channels_last: Lay feature maps out as NHWC, which is faster on CPUs and on GPUs with tensor cores.
+        image_size: Side of the images, px: the network is made for it if it takes one size only, and tried on an image.
 
     Attributes:
         mean, std: Per channel, images in 0..1 are normalized by them before they go into the network: the backbone's,
             see :func:`image_statistics`.
 
     Raises:
-        ConfigError: An unknown backbone or head, or arguments that don't fit it.
+        ConfigError: An unknown backbone or head, arguments that don't fit it, or images of another size than it takes.
         RunError: Weights that are unavailable or don't fit.
     """
 
@@ -80,11 +77,15 @@ class Network(nn.Module):
         weights: str | Path | None = None,
         backbone_args: Mapping[str, Any] | None = None,
         channels_last: bool = True,
+        image_size: int | None = None,
     ) -> None:
         super().__init__()
         check_choice("model.head", head, HEADS)
         pooling = {"global_pool": ""} if head == "concat_pool" else {}
-        self.backbone = create_backbone(backbone, pretrained, {**pooling, **(backbone_args or {})}, weights)
+        self.arguments = {**pooling, **(backbone_args or {})}
+        self.name = backbone
+        self.backbone = create_backbone(backbone, pretrained, self.arguments, weights, image_size)
+        self.channels = input_channels(self.arguments)
         self.mean, self.std = image_statistics(self.backbone)
         self.features = int(self.backbone.num_features)  # type: ignore[arg-type]
         self.head: nn.Module
@@ -95,9 +96,30 @@ class Network(nn.Module):
         self.channels_last = channels_last
         if channels_last:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if image_size is not None:
+            self._check_size(image_size)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps normalized images ``(N, 3, H, W)`` to logits ``(N, C)``."""
+        """Maps normalized images ``(N, 3, H, W)`` to logits ``(N, C)``.
+
+        Raises:
+            ConfigError: The images have another size than the backbone takes.
+        """
+        try:
+            return self._logits(images)
+        except MlfixError:
+            raise
+        except Exception:
+            self._check_size(images.shape[-1])
+            raise
+
+    def _check_size(self, size: int) -> None:
+        """Raises a ConfigError unless an image of ``size`` px passes through backbone and head."""
+        if reason := why_not(self, size, forward=self._logits):
+            raise size_error(self.name, size, reason, self.arguments)
+
+    def _logits(self, images: Tensor) -> Tensor:
+        images = to_channels(images, self.channels)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         needs_map = isinstance(self.head, ConcatPoolHead)
@@ -122,10 +144,25 @@ def image_statistics(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[floa
     return tuple(map(float, mean)), tuple(map(float, std))
 
 
+def input_channels(arguments: Mapping[str, Any]) -> int:
+    """Returns the channels that a backbone with these arguments takes, 3 or 1; a ConfigError for others."""
+    channels = arguments.get("in_chans", 3)
+    if channels not in (1, 3):
+        problem = (
+            f"model.backbone_args.in_chans={channels}, but images have three channels, or one if they are turned grey"
+        )
+        raise ConfigError(problem, "use model.backbone_args.in_chans=1 or 3")
+    return int(channels)
+
+
 def create_backbone(
-    name: str, pretrained: bool, arguments: Mapping[str, Any], weights: str | Path | None = None
+    name: str,
+    pretrained: bool,
+    arguments: Mapping[str, Any],
+    weights: str | Path | None = None,
+    image_size: int | None = None,
 ) -> nn.Module:
-    """Builds a timm backbone without a classifier.
+    """Builds a timm backbone without a classifier, made for images of ``image_size`` px if that is given.
 
     ``arguments`` are further ones of ``timm.create_model``; for the others, and errors, see :class:`Network`.
     """
@@ -133,13 +170,22 @@ def create_backbone(
         raise ConfigError(f"model.backbone={name} is not a timm model", did_you_mean(name, timm.list_models()))
     pretrained = pretrained and not weights
     source = _find_weights(name) if pretrained else {}
+    fitted = fit_arguments(name, image_size, arguments) if image_size else {}
     try:
-        backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, **{**source, **arguments})
+        backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, **{**source, **fitted, **arguments})
     except Exception as error:
+        if fitted and "size mismatch" in str(error):
+            problem = f"the pretrained weights of model.backbone={name} don't fit images of {image_size} px"
+            raise ConfigError(problem, f"set pixels.size={native_size(name)}, or model.pretrained=false") from error
         if not pretrained or isinstance(error, (TypeError, AssertionError)) or "tag" in str(error):
             raise _backbone_error(name, arguments, error) from error
         reason = str(error).strip().partition("\n")[0][:200]
         raise _weights_error(name, f"{type(error).__name__}: {reason}") from error
+    if not hasattr(backbone, "num_features"):
+        problem = (
+            f"model.backbone={name} with model.backbone_args={dict(arguments)} returns maps of its stages, not features"
+        )
+        raise ConfigError(problem, "leave out model.backbone_args.features_only")
     if weights:
         load_backbone(backbone, Path(weights).expanduser())
     return backbone
@@ -172,75 +218,3 @@ def _find_weights(name: str) -> dict[str, Any]:
     if reason := why_unreachable(config):
         raise _weights_error(name, reason)
     return {}
-
-
-def load_backbone(
-    backbone: nn.Module,
-    path: Path,
-    key: str = "model.weights",
-    hint: str = "use weights of the same architecture (model.backbone, model.backbone_args)",
-) -> None:
-    """Loads weights from a file into a backbone of timm; tensors of a head are ignored.
-
-    ``path`` is a ``.safetensors`` or torch file: a state dict, a checkpoint of ours or of another trainer, or the
-    original authors' where timm converts them. Names may carry a prefix, such as ``network.backbone.``. ``key`` is what
-    the configuration calls the file, for errors, and ``hint`` what to do about one that does not fit.
-
-    Raises:
-        RunError: The file is missing, unreadable, or lacks a tensor of the backbone.
-    """
-    found = read_state(path, key)
-    wanted = backbone.state_dict()
-    best, missing = _match(found, wanted)
-    convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)  # timm's, for originals
-    if missing and convert is not None:
-        with suppress(Exception):  # it may stumble over weights of another network
-            best, missing = min((best, missing), _match(convert(found, backbone), wanted), key=lambda one: len(one[1]))
-    if missing:
-        count = f"{len(missing)} of the {len(wanted)} tensors of this backbone"
-        problem = f"{key}={path} lacks {count}, or has them in another shape: {format_list(missing, 3)}"
-        raise RunError(problem, hint)
-    backbone.load_state_dict(best, strict=False)
-    log.info("%s: loaded %d of %d tensors of the backbone", path, len(best), len(wanted))
-
-
-def _match(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Returns the tensors that fit a backbone by name, less a common prefix, and shape; and the names of the others."""
-    prefixes = {key[: -len(name)] for name in wanted for key in found if key.endswith(name)} or {""}
-
-    def fitting(prefix: str) -> dict[str, Tensor]:
-        named = {name: found[prefix + name] for name in wanted if prefix + name in found}
-        return {name: tensor for name, tensor in named.items() if tensor.shape == wanted[name].shape}
-
-    best = max((fitting(prefix) for prefix in sorted(prefixes, key=len)[:50]), key=len)
-    return best, sorted(name for name in set(wanted) - set(best) if not name.endswith("num_batches_tracked"))
-
-
-def read_state(path: Path, key: str = "model.weights") -> dict[str, Tensor]:
-    """Returns the tensors of a weights file by name, also from below ``state_dict`` or ``model``.
-
-    ``key`` is what the configuration calls the file, for errors.
-
-    Raises:
-        RunError: The file is missing, damaged, or holds more than tensors and plain values.
-    """
-    if not path.is_file():
-        raise RunError(f"the weights file {path} does not exist", f"check {key}")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).partition("\n")[0][:200]
-        hint = "use a .safetensors file, or a torch file of tensors and plain values"
-        raise RunError(f"the weights file {path} cannot be read: {reason}", hint) from error
-    for section in ("state_dict", "model", "model_state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(section), dict):
-            content = content[section]
-    entries = content.items() if isinstance(content, dict) else ()
-    tensors = {str(name): value for name, value in entries if isinstance(value, Tensor)}
-    if not tensors:
-        raise RunError(f"the weights file {path} contains no tensors", "use a state dict or a checkpoint")
-    return tensors

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from mlfix_train.errors import check_choice
 
+NATIVE_SIZE = 64
+"""Side of the images, px, that it is made for; larger ones cost much and are seen no better."""
+
 
 class SmallNet(nn.Module):
     """Plain 3x3 convolutions, each followed by max pooling, batch norm and ReLU.

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from mlfix_train.errors import ConfigError, DataError, RunError, check_choice, format_list
-from mlfix_train.models.backbones.network import read_state
+from mlfix_train.models.backbones.weights import read_state
 from mlfix_train.models.embedding.base import TorchEmbedder
 from mlfix_train.models.embedding.network import TrainedEncoder
 from mlfix_train.models.embedding.settings import TRUNKS, LpipsSpec
@@ -183,7 +183,7 @@ def _read_trunk(trunk: str, path: Path | None) -> dict[str, Tensor]:
                 "set a file with the trunk's weights, or do without: by=network network=<run directory>, or by=pixels"
             )
             raise RunError(f"lpips.weights={path} does not exist", hint)
-        return {_torchvision_name(name): value for name, value in read_state(path).items()}
+        return {_torchvision_name(name): value for name, value in read_state(path, "lpips.weights").items()}
     import torchvision
 
     try:

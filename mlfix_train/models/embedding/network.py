@@ -64,6 +64,7 @@ def load_encoder(run: str | Path, device: str = "cpu") -> TrainedEncoder:
         bool(settings.get("contrast", sorting)),
         weights=weights,
         backbone_args={**({} if pools_itself else {"global_pool": "avg"}), **(settings.get("backbone_args") or {})},
+        image_size=int(config["pixels"]["size"]),
     )
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     name = f"the {'sorting network' if sorting else 'classifier'} {run} ({settings['backbone']})"

@@ -17,14 +17,18 @@ from torch import Tensor, nn
 import mlfix_train.models.backbones.small  # noqa: F401 - registers mlfix_small
 from mlfix_train.errors import ConfigError, did_you_mean, format_list
 from mlfix_train.models.backbones import efficientnet_lite0 as lite0
+from mlfix_train.models.backbones.fit import fit_arguments, size_error, why_not
 from mlfix_train.models.backbones.fold_norms import fold_batch_norms
 from mlfix_train.models.backbones.hub import cached_weights, why_unreachable
-from mlfix_train.models.backbones.network import image_statistics, load_backbone
+from mlfix_train.models.backbones.network import image_statistics
+from mlfix_train.models.backbones.weights import load_backbone
 from mlfix_train.models.embedding.base import TorchEmbedder
 from mlfix_train.models.embedding.settings import PretrainedSpec
 
 log = logging.getLogger(__name__)
 
+KEYS = ("embedder.name", "", "embedder.size")
+"""See :data:`mlfix_train.models.backbones.fit.KEYS`."""
 LITE0_SIZE = 160
 """Side that EfficientNet-Lite0 gets by default, px: about twice as fast as at its own 224."""
 CHUNK = 8
@@ -114,12 +118,12 @@ def load_pretrained(
     config = _check_name(wanted)
     size = spec.size or (LITE0_SIZE if is_lite0 else None)
     if spec.weights:
-        network = _create(wanted, config, size)
+        network = _create(wanted, size)
         fit = f"use weights of the same network, or set embedder.name to theirs (it is {wanted})"
         load_backbone(network, Path(spec.weights).expanduser(), "embedder.weights", fit)
         source = f"weights {spec.weights}"
     elif is_lite0 and (lite0.has_package() or lite0.cache_file().is_file() or spec.name is None):
-        network = _create(wanted, config, size)
+        network = _create(wanted, size)
         state = _lite0_weights()
         network.load_state_dict({name: state[name] for name in network.state_dict() if name in state}, strict=False)
         source = "ImageNet weights"
@@ -159,15 +163,13 @@ def _check_name(name: str) -> Any:
         raise ConfigError(f"embedder.name={name}: timm knows no weights {tag!r} of {architecture}", hint) from None
 
 
-def _create(name: str, config: Any, size: int | None, **weights: Any) -> nn.Module:
+def _create(name: str, size: int | None, **weights: Any) -> nn.Module:
     """Builds a network without its classifier; one that is made for a single size is made for ``size``."""
-    arguments: dict[str, Any] = {"img_size": size} if size and config is not None and config.fixed_input_size else {}
+    arguments = fit_arguments(name, size, {}, KEYS) if size else {}
     try:
         return timm.create_model(name, num_classes=0, **arguments, **weights)
     except (TypeError, AssertionError) as error:
-        if not arguments:
-            raise ConfigError(f"embedder.name={name} cannot be used: {error}", "use another network") from error
-        raise _size_error(name, arguments["img_size"], error) from error
+        raise ConfigError(f"embedder.name={name} cannot be used: {error}", "use another network") from error
 
 
 def _from_hub(name: str, config: Any, size: int | None) -> nn.Module:
@@ -180,7 +182,7 @@ def _from_hub(name: str, config: Any, size: int | None) -> nn.Module:
         raise _no_weights(name, reason)
     overlay = {"pretrained_cfg_overlay": {"file": str(file), "custom_load": False}} if file else {}
     try:
-        return _create(name, config, size, pretrained=True, **overlay)
+        return _create(name, size, pretrained=True, **overlay)
     except ConfigError:
         raise
     except Exception as error:  # of the hub's client, of torch or of safetensors
@@ -202,22 +204,16 @@ def _lite0_weights() -> dict[str, Tensor]:
 
 def _check_and_fold(network: nn.Module, name: str, size: int) -> nn.Module:
     """Checks that a network takes images of ``size`` px and returns vectors, and folds its batch norms."""
+    if reason := why_not(network, size):
+        raise size_error(name, size, reason, {}, KEYS)
     images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    try:
-        with torch.inference_mode():
-            features = network(images)
-    except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
-        raise _size_error(name, size, error) from error
+    with torch.inference_mode():
+        features = network(images)
     if not isinstance(features, Tensor) or features.ndim != 2:
         shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         problem = f"embedder.name={name} returns {shape} for two images, not a vector for each"
         raise ConfigError(problem, "use a network that pools its features")
     return fold_batch_norms(network, images)
-
-
-def _size_error(name: str, size: int, error: Exception) -> ConfigError:
-    problem = f"embedder.name={name} cannot take images of {size} px: {_first_line(error)}"
-    return ConfigError(problem, "leave out embedder.size to use the size that it was trained with")
 
 
 def _full_name(network: nn.Module, name: str) -> str:

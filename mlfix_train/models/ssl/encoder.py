@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlfix_train.errors import ConfigError, check_range
-from mlfix_train.models.backbones.network import create_backbone, image_statistics
+from mlfix_train.models.backbones.fit import KEYS, size_error, to_channels, why_not
+from mlfix_train.models.backbones.network import create_backbone, image_statistics, input_channels
 
 MIN_CONTRAST = 0.05
 """Standard deviation, of normalized pixels, below which an image counts as flat: its noise is not amplified."""
@@ -27,7 +28,8 @@ class Encoder(nn.Module):
             made for large images shrink a small one to a single position; scaled up, it keeps a map.
         contrast: First bring every image to mean 0 and standard deviation 1, over its pixels and channels together: its
             brightness and contrast no longer matter, its colors do.
-        pretrained, weights, backbone_args, channels_last: See :class:`.Network`, also for ``mean``, ``std`` and errors.
+        pretrained, weights, backbone_args, channels_last, image_size: See :class:`.Network`, also for ``mean``, ``std``
+            and errors.
 
     Attributes:
         features: Number of pooled features D.
@@ -42,16 +44,22 @@ class Encoder(nn.Module):
         weights: str | Path | None = None,
         backbone_args: Mapping[str, Any] | None = None,
         channels_last: bool = True,
+        image_size: int | None = None,
     ) -> None:
         super().__init__()
         if input_size is not None:
             check_range("model.input_size", input_size, 8, 1024)
-        self.backbone = create_backbone(backbone, pretrained, backbone_args or {}, weights)
+        arguments, size = backbone_args or {}, input_size or image_size
+        self.channels = input_channels(arguments)
+        self.backbone = create_backbone(backbone, pretrained, arguments, weights, size)
         self.mean, self.std = image_statistics(self.backbone)
         self.name, self.input_size, self.contrast, self.channels_last = backbone, input_size, contrast, channels_last
         self.features = int(getattr(self.backbone, "head_hidden_size", self.backbone.num_features))  # type: ignore[arg-type]
         if channels_last:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if size is not None and (reason := why_not(self, size)):
+            keys = KEYS if input_size is None else (*KEYS[:2], "model.input_size")
+            raise size_error(backbone, size, reason, arguments, keys)
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps normalized images ``(N, 3, H, W)`` to pooled features ``(N, D)``."""
@@ -81,7 +89,7 @@ class Encoder(nn.Module):
         if self.contrast:
             images = images - images.mean((1, 2, 3), keepdim=True)
             images = images / (images.square().mean((1, 2, 3), keepdim=True) + MIN_CONTRAST**2).sqrt()
-        images = resize(images, self.input_size)
+        images = to_channels(resize(images, self.input_size), self.channels)
         return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
 
 

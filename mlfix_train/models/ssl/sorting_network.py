@@ -24,7 +24,8 @@ class SortingNetwork(RecipeModule):
     process unless ``trainer.sync_batchnorm=true`` (GPUs).
 
     Args:
-        backbone, input_size, contrast, pretrained, weights, backbone_args, channels_last: See :class:`Encoder`.
+        backbone, input_size, contrast, pretrained, weights, backbone_args, channels_last, image_size: See
+            :class:`Encoder`.
         recipe, seed, fast_convs, compile, cuda_graph, optimizer, scheduler: See :class:`RecipeModule`.
         projector_width: Width of the projector's layers, and of the cross-correlation.
         projector_layers: Layers of the projector, 1 or more.
@@ -54,9 +55,10 @@ class SortingNetwork(RecipeModule):
         seed: int = 0,
         optimizer: Callable[..., Optimizer] | None = None,
         scheduler: Callable[..., Any] | None = None,
+        image_size: int | None = None,
     ) -> None:
         check_range("model.redundancy", redundancy, 0, 10)
-        encoder = Encoder(backbone, input_size, contrast, pretrained, weights, backbone_args, channels_last)
+        encoder = Encoder(backbone, input_size, contrast, pretrained, weights, backbone_args, channels_last, image_size)
         super().__init__(encoder, recipe, seed, fast_convs, compile, optimizer, scheduler, cuda_graph)
         self.projector = Projector(encoder.features, projector_width, projector_layers)
         self.redundancy = redundancy

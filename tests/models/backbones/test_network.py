@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pickle
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mlfix_train.errors import ConfigError, MlfixError, RunError
-from mlfix_train.models.backbones.network import ConcatPoolHead, Network, create_backbone, load_backbone, read_state
+from mlfix_train.models.backbones.network import ConcatPoolHead, Network, create_backbone
 from mlfix_train.models.backbones.small import SmallNet
 
 
@@ -133,6 +131,11 @@ def test_arguments_that_do_not_fit_are_named(backbone: str, arguments: dict[str,
 # --- pretrained weights ---
 
 
+def same_backbone(net: Network, donor: nn.Module) -> bool:
+    have, want = net.backbone.state_dict(), donor.state_dict()
+    return set(have) == set(want) and all(torch.equal(have[name], want[name]) for name in want)
+
+
 @pytest.mark.parametrize("backbone", ["resnet18", "mlfix_small"])
 def test_pretrained_without_a_network_says_what_to_do_at_once(
     backbone: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -165,107 +168,6 @@ def test_weights_in_the_hubs_cache_need_no_hub(tmp_path: Path, monkeypatch: pyte
     classifier = {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
     save_file({**donor.state_dict(), **classifier}, folder / "snapshots/abc/model.safetensors")
     assert same_backbone(Network("resnet18", 5, "concat_pool", pretrained=True), donor)
-
-
-# --- weights files ---
-
-
-@pytest.fixture
-def donor() -> nn.Module:
-    torch.manual_seed(7)
-    return shaken(create_backbone("resnet18", False, {"global_pool": ""}))
-
-
-def same_backbone(net: Network, donor: nn.Module) -> bool:
-    have, want = net.backbone.state_dict(), donor.state_dict()
-    return set(have) == set(want) and all(torch.equal(have[name], want[name]) for name in want)
-
-
-@pytest.mark.parametrize("prefix", ["", "network.backbone.", "net.layer1.0."])
-def test_weights_from_state_dicts_of_any_prefix(tmp_path: Path, donor: nn.Module, prefix: str) -> None:
-    state = {prefix + name: value for name, value in donor.state_dict().items()}
-    state |= {prefix + "fc.weight": torch.randn(9, 512), prefix + "fc.bias": torch.randn(9)}
-    torch.save(state, tmp_path / "w.pt")
-    assert same_backbone(Network("resnet18", 5, "concat_pool", weights=tmp_path / "w.pt"), donor)
-
-
-@pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict"])
-def test_weights_from_a_checkpoint(tmp_path: Path, donor: nn.Module, key: str) -> None:
-    state = {f"network.backbone.{name}": value for name, value in donor.state_dict().items()}
-    state |= {f"network.head.{name}": value for name, value in ConcatPoolHead(512, 3).state_dict().items()}
-    torch.save({key: state, "epoch": 3, "labels": ["a", "b"], "optimizer_states": []}, tmp_path / "last.ckpt")
-    net = Network("resnet18", 5, "concat_pool", weights=str(tmp_path / "last.ckpt"))
-    assert same_backbone(net, donor)
-
-
-def test_weights_from_safetensors(tmp_path: Path, donor: nn.Module) -> None:
-    save_file({f"model.{name}": value for name, value in donor.state_dict().items()}, tmp_path / "w.safetensors")
-    assert same_backbone(Network("resnet18", 5, "linear", weights=tmp_path / "w.safetensors"), donor)
-
-
-def test_weights_of_another_architecture(tmp_path: Path) -> None:
-    torch.save(create_backbone("resnet34", False, {}).state_dict(), tmp_path / "w.pt")
-    backbone = create_backbone("resnet50", False, {})
-    before = {name: value.clone() for name, value in backbone.state_dict().items()}
-    with pytest.raises(RunError, match=r"(?s)model\.weights=.*w\.pt lacks \d+ of the 318 tensors.*model\.backbone"):
-        load_backbone(backbone, tmp_path / "w.pt")
-    assert all(torch.equal(before[name], value) for name, value in backbone.state_dict().items())
-
-
-def test_a_block_that_the_file_lacks_is_not_left_random_in_silence(tmp_path: Path, donor: nn.Module) -> None:
-    """Twelve of 120 tensors, the whole of layer4.1."""
-    state = {name: value for name, value in donor.state_dict().items() if not name.startswith("layer4.1.")}
-    assert len(state) == 108
-    torch.save(state, tmp_path / "w.pt")
-    with pytest.raises(RunError, match=r"layer4\.1"):
-        Network("resnet18", 5, "concat_pool", weights=tmp_path / "w.pt")
-
-
-class Bomb:
-    def __init__(self, flag: str) -> None:
-        self.flag = flag
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (self.flag,)
-
-
-@pytest.mark.parametrize("plain", [True, False])
-def test_a_pickle_that_would_run_code_does_not(tmp_path: Path, plain: bool) -> None:
-    flag, file = tmp_path / "executed", tmp_path / "bomb.pt"
-    content = {"state_dict": {"conv1.weight": torch.zeros(2), "x": Bomb(str(flag))}}
-    if plain:
-        file.write_bytes(pickle.dumps(content))
-    else:
-        torch.save(content, file)
-    with pytest.raises(RunError, match=r"bomb\.pt cannot be read"):
-        Network("mlfix_small", 5, weights=file)
-    assert not flag.exists()
-
-
-@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
-@pytest.mark.parametrize("cut", [0, 11, 3000])
-def test_damaged_and_missing_files(tmp_path: Path, name: str, cut: int) -> None:
-    state = create_backbone("mlfix_small", False, {}).state_dict()
-    path = tmp_path / name
-    with pytest.raises(RunError, match="does not exist"):
-        read_state(path)
-    if name.endswith("pt"):
-        torch.save(state, path)
-    else:
-        save_file(state, path)
-    assert len(read_state(path)) == len(state)
-    path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(RunError, match=f"{name} cannot be read"):
-        read_state(path)
-
-
-@pytest.mark.parametrize(
-    "content", [torch.zeros(3), [torch.zeros(3)], {"a": 1}, {}, 5], ids=["tensor", "list", "plain", "empty", "number"]
-)
-def test_files_without_named_tensors(tmp_path: Path, content: object) -> None:
-    torch.save(content, tmp_path / "w.pt")
-    with pytest.raises(RunError, match=r"w\.pt"):
-        read_state(tmp_path / "w.pt")
 
 
 # --- mlfix_small ---

@@ -107,7 +107,7 @@ def test_a_network_of_one_size_takes_its_own_and_others(tmp_path: Path) -> None:
     small = load_pretrained(PretrainedSpec(VIT, str(tmp_path / "w.pt"), 64))  # its positions are interpolated
     assert small.image_size == 64 and small.features(pixels()).shape == (3, 192)
     write_weights(tmp_path / "c.pt", "convnext_atto")
-    with pytest.raises(ConfigError, match=r"(?s)convnext_atto cannot take images of 16 px.*leave out embedder\.size"):
+    with pytest.raises(ConfigError, match=r"(?s)convnext_atto can't take images of 16 px.*set embedder\.size=32"):
         load_pretrained(PretrainedSpec("convnext_atto", str(tmp_path / "c.pt"), 16))
 
 
