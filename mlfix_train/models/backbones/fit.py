@@ -6,7 +6,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import PatchEmbed
+from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
 from mlfix_train.errors import ConfigError, MlfixError
@@ -176,5 +176,4 @@ def to_channels(images: Tensor, channels: int) -> Tensor:
     """Returns color images ``(N, 3, H, W)`` as a network with ``channels`` takes them: 1 is their luma (BT.601)."""
     if channels != 1 or images.shape[1] != 3:
         return images
-    red, green, blue = images.split(1, 1)
-    return 0.299 * red + 0.587 * green + 0.114 * blue
+    return 0.299 * images[:, 0:1] + 0.587 * images[:, 1:2] + 0.114 * images[:, 2:3]

@@ -153,7 +153,7 @@ def _match(
     first = (getattr(backbone, "pretrained_cfg", None) or {}).get("first_conv")
     for name in [f"{one}.weight" for one in ([first] if isinstance(first, str) else first or ())]:
         if name in wanted and name in inside and wanted[name].shape[1] != inside[name].shape[1] == 3:
-            inside[name] = adapt_input_conv(wanted[name].shape[1], inside[name])  # for grey pictures
+            inside[name] = adapt_input_conv(wanted[name].shape[1], inside[name])  # for grey images
     tensors = {name: tensor for name, tensor in inside.items() if name in wanted and tensor.shape == wanted[name].shape}
     missing = sorted(name for name in set(wanted) - set(tensors) if not name.endswith(COMPUTED))
     modules = {name.partition(".")[0] for name in wanted}
@@ -186,8 +186,7 @@ def _by_order(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict
     """
     own, given = ([name for name in names if not name.endswith(COMPUTED)] for names in (wanted, found))
     pairs = list(zip(own, given, strict=False))
-    kind = lambda name: name.rpartition(".")[2]  # noqa: E731
-    same = all(wanted[a].shape == found[b].shape and kind(a) == kind(b) for a, b in pairs)
+    same = all(wanted[a].shape == found[b].shape and a.rpartition(".")[2] == b.rpartition(".")[2] for a, b in pairs)
     fits = same and len(own) <= len(given) <= len(own) + 4
     return {a: found[b] for a, b in pairs} if fits else {}
 
@@ -277,7 +276,7 @@ def _check_archive(path: Path) -> None:
 
 def _numpy_scalars() -> list[Any]:
     """Returns what NumPy's numbers are made of in a pickle: trainers put them beside the weights."""
-    scalar = np._core.multiarray.scalar
+    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
     kinds = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.bool_)]
     return [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *kinds]
 
