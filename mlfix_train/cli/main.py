@@ -30,7 +30,9 @@ FLAGS = (
 def main() -> None:
     """Runs the command line and exits: 0 done, 1 to fix, 2 unknown command or key, 70 a bug, 130 interrupted."""
     from mlfix_train.cli.help import help_text
+    from mlfix_train.data.files.system import let_threads_sleep
 
+    let_threads_sleep()
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(help_text(), end="")
