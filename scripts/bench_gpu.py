@@ -277,7 +277,9 @@ def fake_data(bench: Bench, work: Path) -> Any:
     held_out = np.zeros(bench.samples, bool)
     held_out[rng.permutation(bench.samples)[: bench.samples // 5]] = True
     held = True if bench.toy else "auto"
-    loader = LoaderSpec(batch_size=bench.batch, eval_batch_size=2 * bench.batch, cache_on_device=held)
+    loader = LoaderSpec(
+        batch_size=bench.batch, eval_batch_size=2 * bench.batch, sampling="balanced", cache_on_device=held
+    )
     data = DataModule(table, held_out, work / "cache", pixels=PixelSpec(40), loader=loader, augmentation=AugmentSpec())
     data.store = PixelStore(folder)
     return data

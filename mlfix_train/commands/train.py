@@ -31,6 +31,7 @@ from mlfix_train.commands.inputs import (
     with_absolute_paths,
 )
 from mlfix_train.commands.progress import ProgressBar, format_duration
+from mlfix_train.commands.train_choices import choose_by_data
 from mlfix_train.config.instantiate import instantiate, instantiate_later
 from mlfix_train.config.overrides import assign, quoted
 from mlfix_train.config.paths import config_dir
@@ -41,7 +42,8 @@ from mlfix_train.data.loading.views import ViewDataModule
 from mlfix_train.data.runs import FINISHED, RunDirectory, run_path
 from mlfix_train.data.samples import require_labels
 from mlfix_train.errors import ConfigError
-from mlfix_train.models.recipe_module import STEP_ARGUMENTS
+from mlfix_train.models.backbones.fit import check_forward
+from mlfix_train.models.recipe_module import STEP_ARGUMENTS, RecipeModule
 from mlfix_train.models.recipes import Recipe
 from mlfix_train.models.ssl.sorting_network import SortingNetwork
 from mlfix_train.training.identity import run_identity
@@ -70,7 +72,9 @@ def run(cfg: TrainConfig) -> RunDirectory:
     silence_lightning()
     fold = cfg.split.fold if cfg.split.folds is not None else None
     directory = RunDirectory(run_path(cfg.outputs, cfg.name, cfg.arm, cfg.seed, fold))
-    task = build_task(cfg)
+    table = read_samples(cfg.data, uses_labels=not _is_sorting(cfg))
+    cfg = choose_by_data(cfg, directory, table)
+    task = build_task(cfg, table)
     in_sweep = _by_our_hydra() and HydraConfig.get().mode == RunMode.MULTIRUN
     with _without_our_hydra():
         try:
@@ -99,19 +103,23 @@ def _how_to_resume(directory: RunDirectory, overwrite: bool) -> str:
     return f"the same command{' without overwrite=true' * overwrite} resumes after the last complete epoch"
 
 
-def build_task(cfg: TrainConfig) -> TrainingTask:
-    """Builds what is trained: the data, and how to build the model for it.
+def build_task(cfg: TrainConfig, table: pd.DataFrame | None = None) -> TrainingTask:
+    """Builds what is trained: the data, and how to build the model for it; ``table`` holds the samples, if it is read.
 
     Raises:
         ConfigError: A setting that the model cannot use.
     """
+    is_sorting = _is_sorting(cfg)
+    table = read_samples(cfg.data, uses_labels=not is_sorting) if table is None else table
+    return _sorting_task(cfg, table) if is_sorting else _classifier_task(cfg, table)
+
+
+def _is_sorting(cfg: TrainConfig) -> bool:
     target = _target(cfg.model)
-    is_sorting_network = inspect.isclass(target) and issubclass(target, SortingNetwork)
-    return _sorting_task(cfg) if is_sorting_network else _classifier_task(cfg)
+    return inspect.isclass(target) and issubclass(target, SortingNetwork)
 
 
-def _classifier_task(cfg: TrainConfig) -> TrainingTask:
-    table = read_samples(cfg.data)
+def _classifier_task(cfg: TrainConfig, table: pd.DataFrame) -> TrainingTask:
     require_labels(table, source_name(cfg.data))
     held_out = draw_configured_split(cfg.split, table, cfg.data)
     arm = Arm(cfg.arm, read_matching_fixes(cfg.fixes, table))
@@ -145,12 +153,12 @@ def _build_datamodule(cfg: TrainConfig, arguments: dict[str, Any]) -> DataModule
     return data  # type: ignore[return-value]
 
 
-def _sorting_task(cfg: TrainConfig) -> TrainingTask:
+def _sorting_task(cfg: TrainConfig, table: pd.DataFrame) -> TrainingTask:
     for key, value in (("arm", cfg.arm), ("fixes.path", cfg.fixes.path), ("split.folds", cfg.split.folds)):
         if value != ("original" if key == "arm" else None):
             why = "model=sorting_network, which uses no labels and holds nothing out"
             raise ConfigError(f"{key}={value} has no effect on {why}", "leave it out")
-    data = ViewDataModule(read_samples(cfg.data, uses_labels=False), cfg.pixels.cache, cfg.views, **_loading(cfg))
+    data = ViewDataModule(table, cfg.pixels.cache, cfg.views, **_loading(cfg))
     return SortingNetworkTask(data, lambda: build_module(cfg))
 
 
@@ -161,9 +169,15 @@ def _loading(cfg: TrainConfig) -> dict[str, Any]:
 
 
 def build_module(cfg: TrainConfig, **extra: Any) -> Any:
-    """Builds the LightningModule with the recipe, the seed and ``extra``, if it accepts them."""
+    """Builds the LightningModule with the recipe, the seed, the size of the images and ``extra``, if it accepts them.
+
+    Raises:
+        ConfigError: It can't be built, or does not take the images.
+    """
     accepted = _accepted(cfg.model, {**extra, "recipe": recipe_of(cfg), "seed": cfg.seed})
-    section = dict(cfg.model)
+    section, size = dict(cfg.model), cfg.pixels.spec().size
+    if section.get("image_size") is None:
+        accepted |= _accepted(section, {"image_size": size})
     for key, later in LATER.items():
         if not isinstance(section.get(key), Mapping) or not section[key].get("_target_"):
             continue
@@ -175,6 +189,8 @@ def build_module(cfg: TrainConfig, **extra: Any) -> Any:
     if not isinstance(module, L.LightningModule):
         problem = f"model._target_={cfg.model['_target_']} makes a {type(module).__name__}, not a LightningModule"
         raise ConfigError(problem, "use a class that inherits from lightning.LightningModule")
+    if not isinstance(module, RecipeModule) and not cfg.datamodule:
+        check_forward(module, size, str(cfg.model["_target_"]))
     return module
 
 

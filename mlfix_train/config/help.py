@@ -76,13 +76,21 @@ def _describe(
                 optional = (values.get(field.name) or {}).get("root", "???") is None
                 yield from (line.replace("root: ???", "root: null") if optional else line for line in lines)
             else:
-                loaded = yaml.safe_load(content[0].read_text(encoding="utf-8")) or {}
-                yield from _describe(nested, loaded, groups, folder, "  ")
+                yield from _describe(nested, _load_preset(content[0]), groups, folder, "  ")
         elif nested is not None:
             yield from (*([""] if not indent else []), f"{indent}{field.name}:{f'  # {meaning}' if meaning else ''}")
             yield from _describe(nested, values.get(field.name) or {}, groups, folder, indent + "  ")
         elif field.name not in groups:
             yield from _line(f"{indent}{field.name}: {_value(field, values)}", meaning)
+
+
+def _load_preset(path: Path) -> dict[str, Any]:
+    """Returns the keys of a preset, those of the presets in its defaults too."""
+    loaded = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    merged: dict[str, Any] = {}
+    for name in loaded.pop("defaults", ()):
+        merged |= {} if name == "_self_" else _load_preset(path.with_name(f"{name}.yaml"))
+    return {**merged, **loaded}
 
 
 def _line(start: str, meaning: str) -> Iterator[str]:

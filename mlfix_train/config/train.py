@@ -66,8 +66,9 @@ class TrainConfig:
     Args:
         data: The samples; any reader, set by _target_.
         recipe: Learning rates and epochs.
-        model: Any LightningModule, set by _target_; labels, recipe and seed are passed if it accepts them. With our
-            models, model.optimizer and model.scheduler replace the recipe's by any of torch's, set by _target_.
+        model: Any LightningModule, set by _target_; labels, recipe, seed and image_size (px) are passed if it accepts
+            them. With our models, model.optimizer and model.scheduler replace the recipe's by any of torch's, set by
+            _target_.
         datamodule: Your own class, set by _target_, instead of mlfix_train.data.loading.datamodule.DataModule; of its
             arguments, those that your class accepts are passed.
         trainer: Any arguments of lightning.Trainer; an object, such as a profiler, is set by _target_.

@@ -126,3 +126,9 @@ def test_callbacks_count_unless_they_only_watch() -> None:
     }
     assert run_identity(settings, 2, {})["callbacks"] == [stopping]
     assert run_identity(settings, 2, {})["effective_batch_size"] == 8
+
+
+def test_settings_that_did_not_exist_leave_old_runs_as_they_were(shapes: Path) -> None:
+    augment = identity(shapes, "augment=signs")["augment"]
+    assert sorted(augment) == ["blur", "enabled", "lighting", "p_affine", "p_lighting", "rotate", "warp", "zoom"]
+    assert identity(shapes, "augment=photo")["augment"]["flip"] == 0.5

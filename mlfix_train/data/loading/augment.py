@@ -1,8 +1,8 @@
 """Augmentation and normalization of whole batches, on the device that holds the batch.
 
-The recipe of the published experiment (blur, rotation, zoom, perspective warp, brightness and contrast; no flips, since
-signs have a left and a right), with all geometry in one resampling. Random numbers are drawn on the CPU from a seed, so
-that a sample looks the same on every device.
+The recipe of the published experiment (blur, rotation, zoom, perspective warp, brightness and contrast), and crops and
+flips for photos, with all geometry in one resampling. Random numbers are drawn on the CPU from a seed, so that a sample
+looks the same on every device.
 """
 
 import math
@@ -18,6 +18,8 @@ from mlfix_train.data.loading.transfer import to_device
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Statistics of ImageNet's pixels, RGB in 0 to 1, that most pretrained backbones expect."""
+ASPECT_RATIO = 4 / 3
+"""Largest ratio of a crop's sides, that of torchvision's RandomResizedCrop."""
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -50,7 +52,9 @@ def augment(images: Tensor, spec: AugmentSpec, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     x = _blur(as_float(images), spec, generator)
     maps = homographies(len(x), spec, generator)
-    if spec.rotate or spec.zoom != 1 or spec.warp:
+    if spec.crop < 1 or spec.flip:
+        maps = crops(len(x), spec.crop, ASPECT_RATIO if spec.crop < 1 else 1.0, spec.flip, generator) @ maps
+    if spec.rotate or spec.zoom != 1 or spec.warp or spec.crop < 1 or spec.flip:
         x = resample(x, maps)
     return _change_lighting(x, spec, generator)
 
@@ -78,6 +82,24 @@ def homographies(n: int, spec: AugmentSpec, generator: torch.Generator) -> Tenso
     scale[:, 0, 0] = scale[:, 1, 1] = 1 / zoom
     scale[:, :2, 2] = center * (1 - 1 / zoom)[:, None]
     return rotation @ scale @ _perspective(warp_x, warp_y)
+
+
+def crops(n: int, smallest: float, aspect_ratio: float, flip: float, generator: torch.Generator) -> Tensor:
+    """Draws maps from a view's coordinates to a rectangle of the image (both -1..1), float32 ``(n, 3, 3)`` on the CPU.
+
+    The rectangle's area, ``smallest`` to 1, and the logarithm of the ratio of its sides, at most ``aspect_ratio``, are
+    uniform; a side is cut to the length of the image. A share ``flip`` is mirrored.
+    """
+    area = torch.rand(n, generator=generator) * (1 - smallest) + smallest
+    ratio = ((torch.rand(n, generator=generator) * 2 - 1) * math.log(aspect_ratio)).exp()
+    sides = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).clamp_max(1)
+    center = (torch.rand(n, 2, generator=generator) * 2 - 1) * (1 - sides)
+    mirrored = torch.rand(n, generator=generator) < flip
+    maps = torch.eye(3).repeat(n, 1, 1)
+    maps[:, 0, 0] = torch.where(mirrored, -sides[:, 0], sides[:, 0])
+    maps[:, 1, 1] = sides[:, 1]
+    maps[:, :2, 2] = center
+    return maps
 
 
 def _perspective(x: Tensor, y: Tensor) -> Tensor:

@@ -84,7 +84,8 @@ class StoreDataModule(L.LightningDataModule):
         super().__init__()
         self.table, self.cache, self.seed = table, cache, seed
         self.pixels, self.loader = pixels or PixelSpec(), loader or LoaderSpec()
-        self.sampling, self.max_unreadable, self.progress = self.loader.sampling, max_unreadable, progress
+        self.sampling = self.loader.for_labels(table["label"].dropna().astype(str).tolist()).sampling
+        self.max_unreadable, self.progress = max_unreadable, progress
         self.mean, self.std = tuple(mean), tuple(std)
         self._next_batch = (-1, 0)  # epoch, batch
         self._device_images: tuple[torch.Tensor | None] | None = None
@@ -193,8 +194,9 @@ class DataModule(StoreDataModule):
     ) -> None:
         super().__init__(table, cache, **shared)
         self.held_out, self.arm = held_out, arm or Arm()
-        self.augmentation = augmentation if augmentation is not None and augmentation.enabled else None
         self.labels = require_labels(table)
+        enabled = augmentation is not None and augmentation.enabled
+        self.augmentation = augmentation.for_labels(self.labels) if augmentation is not None and enabled else None
         if self.arm.fixes is not None:  # labels that fixes add belong to all arms
             self.labels = sorted({*self.labels, *self.arm.fixes["new_label"]} - {INVALID})
 

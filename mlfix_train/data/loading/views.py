@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mlfix_train.data.loading.augment import as_float, augment, homographies, resample
+from mlfix_train.data.loading.augment import as_float, augment, crops, homographies, resample
 from mlfix_train.data.loading.datamodule import StoreDataModule
 from mlfix_train.data.loading.device_cache import Batch
 from mlfix_train.data.loading.spec import AugmentSpec, ViewSpec
@@ -42,29 +42,13 @@ def view(x: Tensor, spec: ViewSpec, seed: int) -> Tensor:
     """Returns one random view of each image; float ``(N, 3, H, W)`` in 0..1, as ``x``."""
     generator = torch.Generator().manual_seed(seed)
     geometry = AugmentSpec(rotate=spec.rotate, warp=spec.warp, zoom=1.0)
-    x = resample(x, crops(len(x), spec, generator) @ homographies(len(x), geometry, generator))
+    maps = crops(len(x), spec.crop, spec.aspect_ratio, spec.flip, generator)
+    x = resample(x, maps @ homographies(len(x), geometry, generator))
     lighting = AugmentSpec(blur=spec.blur, rotate=0.0, zoom=1.0, warp=0.0, lighting=spec.lighting, p_lighting=0.8)
     x = augment(x, lighting, int(torch.randint(2**62, (1,), generator=generator)))
     if spec.keep_color:
         return x
     return torch.einsum("nij,njhw->nihw", to_device(color_maps(len(x), spec, generator), x.device), x).clamp_(0, 1)
-
-
-def crops(n: int, spec: ViewSpec, generator: torch.Generator) -> Tensor:
-    """Draws maps from a view's coordinates to a rectangle of the image (both -1..1), float32 ``(n, 3, 3)``.
-
-    The rectangle's area and the logarithm of its aspect ratio are uniform; a side is cut to the length of the image.
-    """
-    area = torch.rand(n, generator=generator) * (1 - spec.crop) + spec.crop
-    ratio = ((torch.rand(n, generator=generator) * 2 - 1) * math.log(spec.aspect_ratio)).exp()
-    sides = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).clamp_max(1)
-    center = (torch.rand(n, 2, generator=generator) * 2 - 1) * (1 - sides)
-    mirrored = torch.rand(n, generator=generator) < spec.flip
-    maps = torch.eye(3).repeat(n, 1, 1)
-    maps[:, 0, 0] = torch.where(mirrored, -sides[:, 0], sides[:, 0])
-    maps[:, 1, 1] = sides[:, 1]
-    maps[:, :2, 2] = center
-    return maps
 
 
 def color_maps(n: int, spec: ViewSpec, generator: torch.Generator) -> Tensor:

@@ -20,8 +20,18 @@ def stored_size(table: pd.DataFrame, input_size: int) -> int:
     """Returns the side at which to store images for a network that scales them to ``input_size`` px.
 
     It is the network's, or less where the images are smaller: the median of the larger side of up to 256 of them, since
-    enlarging them adds nothing that the network could not add itself. Only headers are read; unreadable images don't
-    count.
+    enlarging them adds nothing that the network could not add itself.
+    """
+    size = max(MIN_SIZE, min(input_size, typical_size(table) or input_size))
+    if size < input_size:
+        log.info("the images are stored at %d px, as large as they are, and scaled up to %d px", size, input_size)
+    return size
+
+
+def typical_size(table: pd.DataFrame) -> int | None:
+    """Returns the median of the larger side, px, of up to 256 images of a table; ``None`` if all are unreadable.
+
+    Only headers are read; unreadable images don't count.
     """
     rows = np.unique(np.linspace(0, max(len(table) - 1, 0), min(len(table), N_LOOKED_AT)).astype(int))
     sides = []
@@ -31,7 +41,4 @@ def stored_size(table: pd.DataFrame, input_size: int) -> int:
                 sides.append(max(image.size))
         except Exception:  # noqa: S112 - Pillow raises many types for a damaged file
             continue
-    size = max(MIN_SIZE, min(input_size, int(np.median(sides)))) if sides else input_size
-    if size < input_size:
-        log.info("the images are stored at %d px, as large as they are, and scaled up to %d px", size, input_size)
-    return size
+    return int(np.median(sides)) if sides else None

@@ -16,6 +16,9 @@ from mlfix_train.data.runs import RunDirectory
 from mlfix_train.data.samples import table_fingerprint
 from mlfix_train.training.tasks.base import describe_data
 
+NEUTRAL = (("flip", 0.0), ("crop", 1.0), ("auto", False))
+"""Settings of the augmentation that runs of before they existed have, too: they are not in the identity of either."""
+
 
 class ClassifierTask:
     """Trains a classifier and audits its held-out predictions.
@@ -57,8 +60,10 @@ class ClassifierTask:
         """Returns arm, split, augmentation, sampling, and fingerprints of the samples and of the fixes used."""
         arm = self.data.arm
         used = arm.fixes if arm.name != "original" else None
+        augment = {key: value for key, value in settings["augment"].items() if (key, value) not in NEUTRAL}
         return {
-            **{key: settings[key] for key in ("arm", "split", "augment")},
+            **{key: settings[key] for key in ("arm", "split")},
+            "augment": augment,
             "sampling": settings["loader"]["sampling"],
             "data": table_fingerprint(self.data.table),
             "fixes": None if used is None else fixes_fingerprint(used),

@@ -277,3 +277,15 @@ def test_lighting_is_affine_in_logits(strength: float) -> None:
 def test_errors(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=rf"{key}={value} is out of range"):
         AugmentSpec(**{key: value})
+
+
+def test_crops_and_flips_of_photos_keep_the_published_draws() -> None:
+    batch, spec = images(64), AugmentSpec()
+    flipped = augment(batch, only(flip=1.0), 3)
+    assert torch.allclose(flipped, batch.flip(3).float() / 255, atol=1e-5)
+    some = augment(batch, only(flip=0.5), 3)
+    mirrored = [(a - b).abs().max() < 1e-4 for a, b in zip(some, flipped, strict=True)]
+    assert 20 < sum(mirrored) < 44
+    cropped = augment(torch.rand(64, 3, 8, 8).cumsum(3) / 8, only(crop=0.3), 3)
+    assert cropped.shape == (64, 3, 8, 8) and torch.isfinite(cropped).all()
+    assert torch.equal(augment(batch, spec, 5), augment(batch, AugmentSpec(flip=0.0, crop=1.0), 5))

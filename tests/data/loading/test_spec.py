@@ -8,7 +8,7 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from mlfix_train.data.loading.spec import AugmentSpec, LoaderSpec, ViewSpec
+from mlfix_train.data.loading.spec import AugmentSpec, LoaderSpec, ViewSpec, evenness, mirrored_labels
 from mlfix_train.data.pixels.spec import PixelsConfig, PixelSpec
 from mlfix_train.data.splits import SplitSpec
 from mlfix_train.errors import ConfigError
@@ -44,3 +44,29 @@ def test_a_value_of_the_command_line(value: str, kept: object) -> None:
 def test_an_unknown_sampling() -> None:
     with pytest.raises(ConfigError, match="did you mean 'balanced'"):
         LoaderSpec(sampling="balanecd")
+
+
+def test_batches_are_balanced_where_labels_are_uneven() -> None:
+    assert evenness(["a"] * 5 + ["b"] * 5) == pytest.approx(1)
+    assert evenness(["a"] * 9 + ["b"]) == pytest.approx(0.9**-0.9 * 0.1**-0.1 / 2)
+    assert LoaderSpec().for_labels(["a"] * 7 + ["b"] * 3).sampling == "shuffled"
+    assert LoaderSpec().for_labels(["a"] * 9 + ["b"]).sampling == "balanced"
+    assert LoaderSpec().for_labels([]).sampling == "shuffled"
+    assert LoaderSpec(sampling="shuffled").for_labels(["a"] * 9 + ["b"]).sampling == "shuffled"
+
+
+@pytest.mark.parametrize(
+    ("labels", "flips"),
+    [
+        (["cat", "dog"], True),
+        (["turn-left", "turn-right"], False),
+        (["leftover", "bright"], True),
+        (["0", "1", "12"], False),
+        (["A", "b"], False),
+        (["0", "cat"], True),
+    ],
+)
+def test_no_flips_where_left_and_right_may_matter(labels: list[str], flips: bool) -> None:
+    assert bool(mirrored_labels(labels)) != flips
+    assert AugmentSpec(flip=0.5, auto=True).for_labels(labels) == AugmentSpec(flip=0.5 if flips else 0.0)
+    assert AugmentSpec(flip=0.5).for_labels(labels).flip == 0.5
