@@ -308,9 +308,10 @@ def cmdline(pid: int) -> str:
 
 def sizes() -> None:
     """Prints how large the page is."""
-    from mlfix_train.audit.review.server import ASSETS, render_page
+    from mlfix_train.audit.review.bundle import ASSETS, bundle_script
+    from mlfix_train.audit.review.server import render_page
 
-    texts = {name: (ASSETS / name).read_bytes() for name in ("review.js", "review.css")}
+    texts = {"scripts": bundle_script().encode(), "review.css": (ASSETS / "review.css").read_bytes()}
     texts["page"] = render_page("x").encode()
     parts = ", ".join(f"{name} {len(text) / 1000:.1f} kB" for name, text in texts.items())
     packed = sum(len(gzip.compress(text)) for text in texts.values())

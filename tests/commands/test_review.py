@@ -20,7 +20,7 @@ from pages import REVIEW, Page, chromium, fixes_of, write_audit
 from review_server import Client, Server, serve_in_thread
 from shapes import FAST, draw_shapes
 
-from mlfix_train.audit.review.server import ASSETS
+from mlfix_train.audit.review.bundle import ASSETS
 from mlfix_train.commands.review import open_configured_session, sort_from_stdin
 from mlfix_train.config.compose import load
 from mlfix_train.config.review import ReviewConfig

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -17,6 +18,7 @@ from pages import Page, chromium, fixes_of, write_audit
 from review_helpers import lines, open_session
 from shapes import REPO, draw_shapes
 
+from mlfix_train.audit.review.bundle import ASSETS, bundle_script
 from mlfix_train.audit.review.widget import answer_message
 
 CODE = """from mlfix_train import run_command
@@ -49,6 +51,50 @@ def test_messages_are_answered_as_requests_are(tmp_path: Path) -> None:
     ):
         response, buffers = answer_message(session, wrong)
         assert response["status"] == status and response["response"]["error"] and not buffers
+
+
+PAGE = """
+async (script) => {
+  const module = await import(URL.createObjectURL(new Blob([script], { type: "text/javascript" })));
+  const model = {
+    on(_, listener) { this.listener = listener; },
+    off() {},
+    get: () => 600,
+    async send(message) {
+      const [reply, images] = await answer(message);
+      this.listener(reply, images.map((text) => Uint8Array.from(atob(text), (one) => one.charCodeAt(0))));
+    },
+  };
+  window.keys = [];
+  for (const kind of ["keydown", "keyup", "keypress"]) addEventListener(kind, (e) => keys.push(`${kind} ${e.key}`));
+  window.close = module.default.render({ model, el: document.querySelector("#widget") });
+}
+"""
+"""Renders the widget with a model whose messages are answered by ``answer``; lists the keys that reach the notebook."""
+
+
+def test_the_widget_in_a_page(tmp_path: Path) -> None:
+    session = open_session(tmp_path)
+
+    def answer(message: Any) -> list[Any]:
+        response, buffers = answer_message(session, message)
+        return [response, [base64.b64encode(content).decode() for content in buffers]]
+
+    with chromium() as browser:
+        place = browser.new_page(viewport={"width": 1000, "height": 700})
+        place.set_content("<div id=widget></div>")
+        place.add_style_tag(content=(ASSETS / "review.css").read_text())
+        place.expose_function("answer", answer)
+        place.evaluate(PAGE, bundle_script())
+        page = Page(place, "document.querySelector('#widget').review")
+        page.ready()
+        assert page.ask(".view().count") == 90
+        page.click(2)
+        page.press("ArrowRight", "x")
+        page.saved()
+        assert lines(session) == {page.sample(index)["id"]: "invalid" for index in (2, 3)}
+        place.evaluate("close()")
+        assert place.inner_html("#widget") == "" and not page.errors
 
 
 def start_lab(place: Path) -> tuple[subprocess.Popen[str], str]:

@@ -7,7 +7,7 @@
 - :mod:`sprites`: the images.
 - :mod:`marks`, :mod:`journal`, :mod:`fixes_file`: what was marked, durable; undo and redo.
 - :mod:`progress`: how far the review is, and where each reviewer is.
-- ``assets``: the page's HTML, script and style sheet.
+- ``assets``: the page's HTML, style sheet and scripts (``review.js`` is the first); :mod:`bundle`: these in one.
 
 Nothing here imports torch.
 """

@@ -1,4 +1,4 @@
-"""The review server: a page, its script and style sheet, JSON by POST, sprite sheets and images by GET.
+"""The review server: a page, its scripts and style sheet, JSON by POST, sprite sheets and images by GET.
 
 No path of a request reaches the file system: sheets are addressed by names that the server made, images by row numbers.
 """
@@ -12,10 +12,10 @@ import threading
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlfix_train.audit.review.auth import AuthMiddleware
+from mlfix_train.audit.review.bundle import ASSETS
 from mlfix_train.audit.review.requests import RequestError
 from mlfix_train.errors import ConfigError
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from mlfix_train.audit.review.session import ReviewSession
 
-ASSETS = Path(__file__).parent / "assets"
 PORT, N_PORTS = 8377, 50  # first port that is tried, and how many
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PAUSE = 0.1  # seconds without a request before sheets are cut in the background
@@ -78,7 +77,7 @@ def make_app(session: ReviewSession) -> Starlette:
 
     routes = [
         Route("/", page),
-        Route("/review.js", asset("review.js", "text/javascript; charset=utf-8")),
+        *(Route(f"/{name}", asset(name, "text/javascript; charset=utf-8")) for name in _script_names()),
         Route("/review.css", asset("review.css", "text/css; charset=utf-8")),
         Route("/icon.svg", asset("icon.svg", "image/svg+xml")),
         Route("/api/{kind:str}", api, methods=["POST"]),
@@ -89,10 +88,15 @@ def make_app(session: ReviewSession) -> Starlette:
 
 
 def render_page(title: str) -> str:
-    """Returns the HTML of the page; its script does the rest."""
+    """Returns the HTML of the page; its scripts do the rest."""
     from jinja2 import Environment, FileSystemLoader
 
-    return Environment(loader=FileSystemLoader(ASSETS), autoescape=True).get_template("page.html").render(title=title)
+    template = Environment(loader=FileSystemLoader(ASSETS), autoescape=True).get_template("page.html")
+    return template.render(title=title, scripts=_script_names())
+
+
+def _script_names() -> list[str]:
+    return sorted(path.name for path in ASSETS.glob("*.js"))
 
 
 def open_socket(host: str, port: int | None) -> socket.socket:

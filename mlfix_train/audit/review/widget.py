@@ -1,4 +1,4 @@
-"""The page as a widget in Jupyter, VS Code and Colab: the same script, which talks to the kernel, not to a server."""
+"""The page as a widget in Jupyter, VS Code and Colab: its scripts in one, which talk to the kernel, not a server."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mlfix_train.audit.review.bundle import ASSETS, bundle_script
 from mlfix_train.audit.review.requests import RequestError
-from mlfix_train.audit.review.server import ASSETS
 from mlfix_train.audit.review.session import ReviewSession, open_session
 from mlfix_train.data.pixels.store import PixelStore
 
@@ -85,7 +85,7 @@ def make_widget(session: ReviewSession, height: int = HEIGHT) -> Any:
     import traitlets
 
     class ReviewWidget(anywidget.AnyWidget):
-        _esm = (ASSETS / "review.js").read_text(encoding="utf-8")
+        _esm = bundle_script()
         _css = (ASSETS / "review.css").read_text(encoding="utf-8")
         height = traitlets.Int(HEIGHT).tag(sync=True)
         title = traitlets.Unicode("").tag(sync=True)

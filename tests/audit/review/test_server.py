@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from review_server import Server
 from shapes import draw_shapes
 
+from mlfix_train.audit.review.bundle import ASSETS
 from mlfix_train.audit.review.requests import MAX_BODY
 
 SAMPLE = "disc/000.png"
@@ -44,8 +46,14 @@ def test_the_link_gives_access_and_the_cookie_keeps_it(server: Server) -> None:
     cookie = headers["set-cookie"]
     assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and server.token not in cookie
     kept = cookie.split(";")[0]
-    for path in ("/", "/review.js", "/review.css", "/icon.svg"):
-        assert server.request("GET", path, cookie=kept)[0] == 200
+    modules = [f"/{path.name}" for path in ASSETS.glob("*.js")]
+    assert len(modules) > 10 and all(f'"{name}"'.encode() in page for name in modules)
+    for path in ("/", "/review.css", "/icon.svg", *modules):
+        assert server.request("GET", path)[0] == 403 and server.request("GET", path, cookie=kept)[0] == 200
+    status, headers, content = server.request("GET", "/tiles.js", cookie=kept, accept_encoding="gzip")
+    assert headers["content-type"].startswith("text/javascript") and headers["cache-control"] == "no-cache"
+    assert gzip.decompress(content) == (ASSETS / "tiles.js").read_bytes()
+    status, headers, page = server.request("GET", "/", cookie=kept)
     assert server.request("POST", "/api/describe", "{}", cookie=kept, content_type=JSON)[0] == 200
     policy = headers["content-security-policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy

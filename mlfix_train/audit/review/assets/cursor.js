@@ -1,0 +1,177 @@
+// The pointed tile, the selection, and the labels suggested for a group.
+
+import { clamp, cutMiddle, el, INVALID, NONE, percent } from "./elements.js";
+
+export function addCursor(page) {
+  function setCurrent(index) {
+    page.current = index;
+    page.cursor.hidden = index < 0 || !page.layout;
+    if (page.cursor.hidden) {
+      drawBrushes();
+      return;
+    }
+    const { x, y } = page.rectOf(index);
+    Object.assign(page.cursor.style, {
+      left: `${x}px`,
+      top: `${y}px`,
+      width: `${page.layout.size}px`,
+      height: `${page.layout.size}px`,
+    });
+    drawBrushes();
+    const at = page.cell(index);
+    if (at) {
+      const { block, i } = at,
+        other =
+          block.predicted[i] >= 0 && block.predicted[i] !== block.given[i]
+            ? `, predicted ${page.labelOf(block.predicted[i])}`
+            : "";
+      const message = `${block.ids[i]}: ${page.labelOf(block.given[i]) || "no label"}${other}${block.suspicion[i] === null ? "" : `, suspicion ${percent(block.suspicion[i])}`}${block.marks[i] === NONE ? "" : `, marked ${page.labelOf(block.marks[i])}`}`;
+      clearTimeout(setCurrent.timer);
+      setCurrent.timer = page.schedule(() => {
+        page.live.textContent = message;
+      }, 250);
+    }
+    if (!page.inspector.hidden) page.inspect();
+  }
+  function scrollToTile(index) {
+    const { y } = page.rectOf(index),
+      top = page.scroller.scrollTop,
+      height = page.scroller.clientHeight;
+    if (y < top + page.layout.head) page.scroller.scrollTop = y - page.layout.head - 4;
+    else if (y + page.layout.rowStep > top + height) page.scroller.scrollTop = y + page.layout.rowStep - height + 4;
+  }
+  function select(next) {
+    const before = page.selected;
+    page.selected = next;
+    for (const index of new Set([...before, ...page.selected]))
+      if (before.has(index) !== page.selected.has(index)) page.redraw(index);
+  }
+  function moveCurrent(key, extend) {
+    if (!page.layout.shown) return;
+    let next;
+    if (page.current < 0) {
+      next = NONE;
+      page.eachTile(
+        page.scroller.scrollTop + page.layout.head,
+        page.scroller.scrollTop + page.scroller.clientHeight,
+        (index) => {
+          if (next < 0) next = index;
+        },
+      );
+      if (next < 0) next = 0;
+    } else {
+      const g = page.groupOf(page.current),
+        i = page.current - page.view.starts[g],
+        c = page.layout.columns,
+        end = page.view.starts[page.layout.shown] - 1;
+      if (key === "ArrowRight") next = page.current + 1;
+      else if (key === "ArrowLeft") next = page.current - 1;
+      else if (key === "Home") next = page.view.starts[g];
+      else if (key === "End") next = page.view.starts[g + 1] - 1;
+      else if (key === "ArrowDown") {
+        const rows = Math.ceil(page.view.sizes[g] / c);
+        if (Math.floor(i / c) < rows - 1) next = Math.min(page.current + c, page.view.starts[g + 1] - 1);
+        else
+          next =
+            g + 1 < page.layout.shown
+              ? page.view.starts[g + 1] + Math.min(i % c, page.view.sizes[g + 1] - 1)
+              : page.current;
+      } else if (i >= c) next = page.current - c;
+      else if (g > 0) {
+        const rows = Math.ceil(page.view.sizes[g - 1] / c);
+        next = page.view.starts[g - 1] + Math.min((rows - 1) * c + (i % c), page.view.sizes[g - 1] - 1);
+      } else next = page.current;
+      next = clamp(next, 0, end);
+    }
+    if (extend) {
+      if (page.anchor < 0) page.anchor = page.current < 0 ? next : page.current;
+      select(range(page.anchor, next));
+    } else {
+      page.anchor = next;
+      select(new Set());
+    }
+    page.isHovering = false;
+    setCurrent(next);
+    scrollToTile(next);
+  }
+  function range(a, b) {
+    const found = new Set();
+    for (let i = Math.min(a, b); i <= Math.max(a, b) && found.size < 20000; i++) found.add(i);
+    return found;
+  }
+  function currentGroup() {
+    return page.current >= 0 && page.isVisible(page.current)
+      ? page.groupOf(page.current)
+      : page.layout?.shown
+        ? page.groupAt(page.scroller.scrollTop + page.layout.head)
+        : NONE;
+  }
+  function suggestedLabels() {
+    const found = [...(page.suggestions.get(currentGroup()) || [])];
+    for (const code of page.recent) if (!found.includes(code)) found.push(code);
+    return found.slice(0, 9);
+  }
+  function drawBrushes() {
+    if (!page.view || !page.layout) return;
+    const g = currentGroup();
+    if (g >= 0 && !page.suggestions.has(g)) {
+      page.suggestions.set(g, []);
+      const of = page.view.view;
+      page
+        .request("group", { view: of, group: g })
+        .then((response) => {
+          if (page.view.view === of) {
+            page.suggestions.set(g, response.suggestions);
+            drawBrushes();
+          }
+        })
+        .catch(() => page.suggestions.delete(g));
+    }
+    const chip = (code, key, text) =>
+      el(
+        "button",
+        {
+          className: `chip${page.brush === code ? " on" : ""}${code === INVALID ? " out" : ""}`,
+          "aria-pressed": String(page.brush === code),
+          title: `${key} marks the current image; click to use as the brush`,
+          on: {
+            click: () => {
+              page.brush = code;
+              drawBrushes();
+            },
+          },
+        },
+        el("kbd", key),
+        el("span.cut", ...cutMiddle(text)),
+      );
+    const other = el(
+      "button.chip",
+      { title: "any other label (L)", on: { click: page.openLabelDialog } },
+      el("kbd", "L"),
+      "other…",
+    );
+    const nodes = [
+      chip(INVALID, "X", "invalid"),
+      other,
+      ...suggestedLabels().map((code, n) => chip(code, String(n + 1), page.labelOf(code))),
+    ];
+    if (page.brush >= 0 && !suggestedLabels().includes(page.brush))
+      nodes.splice(2, 0, chip(page.brush, "·", page.labelOf(page.brush)));
+    const same = nodes.map((node) => node.className + node.textContent).join("|");
+    if (same !== page.brushes.same) {
+      page.brushes.same = same;
+      page.brushes.replaceChildren(...nodes);
+    }
+  }
+
+  Object.assign(page, {
+    setCurrent,
+    scrollToTile,
+    select,
+    moveCurrent,
+    range,
+    currentGroup,
+    suggestedLabels,
+    drawBrushes,
+  });
+}

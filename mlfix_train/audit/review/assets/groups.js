@@ -1,0 +1,104 @@
+// The list of groups at the side; only the rows in view exist.
+
+import { cutMiddle, el, formatCount, formatEstimate, formatRange, NONE } from "./elements.js";
+
+const SIDE_ROW = 46;
+
+export function addGroups(page) {
+  let groupFilter = "",
+    shownGroups = [];
+  const card = el("div.card");
+  const groupSearch = el("input", {
+    type: "search",
+    placeholder: "Find a group",
+    "aria-label": "Find a group",
+    on: {
+      input: () => {
+        groupFilter = groupSearch.value.toLowerCase();
+        drawSide();
+      },
+      keydown: (e) => {
+        if (e.key === "Enter" && shownGroups.length) {
+          goToGroup(shownGroups[0]);
+          page.scroller.focus();
+        }
+      },
+    },
+  });
+  const list = el("div.list", { role: "listbox", "aria-label": "groups", on: { scroll: () => drawSideRows() } }),
+    listInner = el("div");
+  list.append(listInner);
+  page.side.append(card, groupSearch, list);
+  function drawSide() {
+    shownGroups = [];
+    for (let g = 0; g < page.view.names.length; g++)
+      if (!groupFilter || page.view.names[g].toLowerCase().includes(groupFilter)) shownGroups.push(g);
+    groupSearch.placeholder = `Find a group (${formatCount(page.view.names.length)})`;
+    listInner.style.height = `${shownGroups.length * SIDE_ROW}px`;
+    drawSideRows();
+  }
+  function drawSideRows() {
+    if (!page.view) return;
+    const first = Math.max(0, Math.floor(list.scrollTop / SIDE_ROW) - 3),
+      last = Math.min(shownGroups.length, first + Math.ceil(list.clientHeight / SIDE_ROW) + 8);
+    const rows = [];
+    for (let n = first; n < last; n++) {
+      const g = shownGroups[n],
+        done = page.view.group_reviewed[g] >= page.view.sizes[g];
+      rows.push(
+        el(
+          "button",
+          {
+            className: `row${g === page.currentSideGroup ? " now" : ""}${done ? " done" : ""}`,
+            role: "option",
+            "aria-selected": String(g === page.currentSideGroup),
+            style: { top: `${n * SIDE_ROW}px` },
+            title: page.view.names[g],
+            on: {
+              click: () => {
+                goToGroup(g);
+                page.scroller.focus();
+              },
+            },
+          },
+          el("span.name.cut", ...cutMiddle(page.nameOf(g))),
+          el("span.count", {
+            text: done ? "✓" : page.view.group_marked[g] ? `${formatCount(page.view.group_marked[g])} ✕` : "",
+          }),
+          el(
+            "span.meter",
+            { title: `${formatCount(page.view.group_reviewed[g])} of ${formatCount(page.view.sizes[g])} reviewed` },
+            el("i", { style: { width: `${(100 * page.view.group_reviewed[g]) / page.view.sizes[g]}%` } }),
+          ),
+          el("span.count", {
+            text:
+              page.session.audited && page.settings.group_by !== "random"
+                ? page.view.expected[g] >= 0.05
+                  ? `≈ ${formatEstimate(page.view.expected[g])}`
+                  : ""
+                : formatCount(page.view.sizes[g]),
+            title: page.calibrated()
+              ? `wrong labels expected${page.view.intervals?.[g] ? `, 95% interval ${formatRange(page.view.intervals[g])}` : ""}`
+              : "",
+          }),
+        ),
+      );
+    }
+    listInner.replaceChildren(...rows);
+  }
+  function scrollSideTo(g) {
+    const n = shownGroups.indexOf(g);
+    if (n < 0) return;
+    if (n * SIDE_ROW < list.scrollTop || (n + 1) * SIDE_ROW > list.scrollTop + list.clientHeight)
+      list.scrollTop = Math.max(0, n * SIDE_ROW - list.clientHeight / 3);
+  }
+  function goToGroup(g) {
+    if (g < 0 || g >= page.layout.shown) return;
+    page.scroller.scrollTop = page.layout.tops[g];
+    page.current = page.anchor = NONE;
+    page.setCurrent(NONE);
+    page.refresh();
+  }
+
+  Object.assign(page, { card, groupSearch, drawSide, drawSideRows, scrollSideTo, goToGroup });
+}

@@ -1,0 +1,103 @@
+// The box to choose any label.
+
+import { clamp, el } from "./elements.js";
+
+export function addLabels(page) {
+  const labelInput = el("input", {
+      type: "search",
+      placeholder: "Label",
+      "aria-label": "label",
+      on: { input: () => fillLabelDialog(0) },
+    }),
+    labelList = el("div.labels", { role: "listbox" });
+  let labelIndex = 0,
+    labelMatches = [];
+  page.labelDialog.append(
+    el("p.quiet", "Type part of a label; Enter chooses the highlighted one."),
+    labelInput,
+    labelList,
+  );
+  page.labelDialog.addEventListener("keydown", (e) => {
+    e.stopPropagation();
+    if (e.key === "ArrowDown" || e.key === "ArrowUp") {
+      e.preventDefault();
+      fillLabelDialog(clamp(labelIndex + (e.key === "ArrowDown" ? 1 : -1), 0, Math.max(labelMatches.length - 1, 0)));
+    }
+    if (e.key === "Escape") {
+      e.preventDefault();
+      page.labelDialog.close();
+    }
+    if (e.key === "Enter") {
+      e.preventDefault();
+      chooseLabel(labelMatches[labelIndex]);
+    }
+  });
+  function openLabelDialog() {
+    labelInput.value = "";
+    fillLabelDialog(0);
+    page.labelDialog.showModal();
+    labelInput.focus();
+  }
+  function fillLabelDialog(at = labelIndex) {
+    labelIndex = at;
+    const terms = labelInput.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const score = (name) => (name.toLowerCase().startsWith(terms[0] || "") ? 0 : 1);
+    labelMatches = page.session.labels
+      .map((name, code) => ({ name, code }))
+      .filter(({ name }) => terms.every((term) => name.toLowerCase().includes(term)))
+      .sort((a, b) => score(a.name) - score(b.name) || a.name.localeCompare(b.name, "en", { numeric: true }))
+      .slice(0, 60);
+    const fresh = labelInput.value.trim();
+    if (page.session.allow_new_labels && fresh && !page.session.labels.includes(fresh))
+      labelMatches.push({ name: fresh, code: "new" });
+    labelList.replaceChildren(
+      ...labelMatches.map((one, n) => {
+        const canvas = el("canvas", { width: 148, height: 36 }),
+          missing = new Set();
+        if (one.code !== "new")
+          for (let i = 0; i < 4 && (page.session.typical[one.code]?.[i] ?? -1) >= 0; i++)
+            page.drawTypical(canvas.getContext("2d"), one.code, i, i * 37, 0, 36, missing);
+        for (const name of missing) page.loadSheet(name);
+        return el(
+          "button",
+          {
+            className: n === labelIndex ? "now" : "",
+            role: "option",
+            "aria-selected": String(n === labelIndex),
+            on: { click: () => chooseLabel(one) },
+          },
+          el("span", { text: one.code === "new" ? `new label: ${one.name}` : one.name }),
+          canvas,
+        );
+      }),
+    );
+    if (!labelMatches.length) labelList.append(el("p.quiet", "No label matches."));
+    labelList.children[labelIndex]?.scrollIntoView?.({ block: "nearest" });
+    page.startLoading();
+  }
+  async function chooseLabel(one) {
+    if (!one) return;
+    page.labelDialog.close();
+    let code = one.code;
+    if (code === "new") {
+      try {
+        const response = await page.request("add_label", { name: one.name, known_labels: page.session.labels.length });
+        page.addLabels(response);
+        code = response.code;
+      } catch (error) {
+        page.showToast(error.message, "bad");
+        return;
+      }
+    }
+    page.rememberLabel(code);
+    if (page.targets().length) page.markTargets(code);
+    else {
+      page.brush = code;
+      page.drawBrushes();
+      page.showToast(`Clicking now marks as ${page.labelOf(code)}.`);
+    }
+    page.scroller.focus();
+  }
+
+  Object.assign(page, { openLabelDialog, fillLabelDialog });
+}

@@ -1,0 +1,155 @@
+// The card above the groups: progress, what the judgements say about all labels, and the reviewer's name.
+
+import { el, formatCount, formatEstimate, formatRange, formatShare, plural } from "./elements.js";
+
+export function addProgress(page) {
+  let lastProgress = null;
+  let progressTimer = null;
+  function progressSoon(ms = 400) {
+    if (progressTimer) return;
+    progressTimer = page.schedule(async () => {
+      progressTimer = null;
+      let response;
+      try {
+        response = await page.request("progress", { view: page.view?.view });
+      } catch {
+        return;
+      } // the queue reports connection problems
+      lastProgress = response;
+      if (response.group_reviewed && page.view && response.group_reviewed.length === page.view.sizes.length) {
+        Object.assign(page.view, {
+          group_reviewed: response.group_reviewed,
+          group_marked: response.group_marked,
+          expected: response.expected_in_groups,
+          intervals: response.intervals,
+        });
+        page.drawSideRows();
+        for (const node of page.sections.values()) page.updateFacts(node);
+      }
+      drawCard();
+    }, ms);
+  }
+  function drawCard() {
+    const p = lastProgress;
+    if (!p) return;
+    const facts = [
+      [formatCount(p.marked), "marked"],
+      [
+        p.marked_percent === null
+          ? "–"
+          : `${p.marked_percent < 10 ? p.marked_percent.toFixed(1) : Math.round(p.marked_percent)}%`,
+        "of reviewed",
+      ],
+    ];
+    if (p.remaining !== null) facts.push([`≈ ${formatCount(p.remaining)}`, "wrong left"]);
+    else facts.push([formatEstimate(p.per_minute[1]), "marks per minute"]);
+    const r = p.random_sample,
+      e = p.estimate,
+      busy = p.sprites_ready[1] && p.sprites_ready[0] < p.sprites_ready[1];
+    const who = el("input.who", {
+      value: page.settings.reviewer,
+      "aria-label": "your name, as saved in the fixes",
+      title: "your name, as saved in the fixes",
+      maxLength: 80,
+      spellcheck: false,
+      on: {
+        change: (e) => {
+          rename(e.target);
+        },
+      },
+    });
+    const focused = document.activeElement?.className === "who";
+    if (focused) return;
+    page.card.replaceChildren(
+      el("div.seen", el("b", formatCount(p.reviewed)), ` of ${formatCount(p.samples)} reviewed`),
+      el("div.meter.wide", el("i", { style: { width: `${(100 * p.reviewed) / p.samples}%` } })),
+      el("div.facts", ...facts.map(([number, message]) => el("div", {}, el("b", number), el("span", message)))),
+      el("p", { className: p.keep_going === false ? "message stop" : "message", text: p.message }),
+      el("p.pace", {
+        text: `${formatCount(p.per_minute[0])} seen, ${formatEstimate(p.per_minute[1])} marked per minute${busy ? ` · images ${Math.round((100 * p.sprites_ready[0]) / p.sprites_ready[1])}% ready` : ""}`,
+      }),
+      el("div.count", ...countText(r, e)),
+      el("button.plain", {
+        text:
+          page.settings.group_by === "random"
+            ? "Back to the groups"
+            : !r
+              ? "Judge a sample"
+              : r.reviewed < r.drawn
+                ? "Continue the sample"
+                : "Show the sample",
+        on: {
+          click: () => {
+            page.settings.group_by =
+              page.settings.group_by === "random"
+                ? page.settings.before || "label"
+                : ((page.settings.before = page.settings.group_by), "random");
+            page.drawBar();
+            page.openView();
+          },
+        },
+      }),
+      el("label.name", el("span", "reviewer"), who),
+    );
+  }
+  /** What the judgements say about all labels, or how to make them say it. */
+  function countText(sample, estimate) {
+    const left = sample ? sample.drawn - sample.reviewed : 0;
+    if (!estimate) {
+      return [
+        el(
+          "p.quiet",
+          sample
+            ? `Judge the sample from the top: ${sample.reviewed} of ${sample.drawn} judged.`
+            : `How many labels are wrong? Judge 100 drawn ${page.session.audited ? "from all ranks" : "at random"}, and the page can tell.`,
+        ),
+      ];
+    }
+    const [low, high] = estimate.share_interval;
+    return [
+      el(
+        "p",
+        el("b", `About ${plural(estimate.wrong, "wrong label")} in all`),
+        ` (${formatRange(estimate.interval)}), ${formatShare(estimate.share)}% (${formatShare(low)} to ${formatShare(high)}%)`,
+      ),
+      el("p.quiet", {
+        title: "95% interval",
+        text: `from ${formatCount(estimate.judged)} judged, ${formatCount(estimate.judged_wrong)} of them wrong${left ? `; ${formatCount(left)} of the sample left` : ""}`,
+      }),
+      estimate.stop_rank !== null &&
+        el(
+          "p",
+          estimate.stop_rank
+            ? `Review down to rank ${formatCount(estimate.stop_rank)}: below, fewer than 1 in 20 is wrong.`
+            : "Nowhere in the ranking are more than 1 in 20 wrong.",
+        ),
+    ].filter(Boolean);
+  }
+  async function rename(field) {
+    const before = page.settings.reviewer;
+    page.settings.reviewer = field.value.trim() || page.session.own;
+    try {
+      await page.request("progress", {});
+      page.store("reviewer", { name: page.settings.reviewer, instead: page.session.own });
+    } catch (error) {
+      if (error.status === 422) {
+        page.showToast(error.message, "bad");
+        page.settings.reviewer = before;
+      }
+    }
+    field.value = page.settings.reviewer;
+    field.blur();
+    page.fetchChanges();
+    progressSoon(50);
+  }
+  async function drawMore() {
+    try {
+      await page.request("draw", { count: 100 });
+      await page.openView(page.currentPosition());
+    } catch (error) {
+      page.showProblem(error);
+    }
+  }
+
+  Object.assign(page, { progressSoon, drawMore });
+}
