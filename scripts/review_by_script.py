@@ -76,9 +76,11 @@ def review(page: Any, truth: dict[str, str]) -> int:
         wait(page, f"{REVIEW}.ready()")
         page.keyboard.press("ArrowRight")
         page.keyboard.press("f")
+        if page.locator("dialog.ask").count():
+            page.click("text=Count only what was on the screen")
         wait(page, f"{REVIEW}.saved()")
         time.sleep(0.9)
-        if "You can stop here" in page.inner_text(".message"):
+        if "You can stop" in page.inner_text(".message"):
             break
     return screens
 

@@ -140,7 +140,9 @@ def test_keyboard_alone(serve: Serve, page: Page, tmp_path: Path) -> None:
     assert fixes_of(tmp_path / "out/fixes.csv").get(first[2]) == label
     page.press("?")
     assert "mark the group as reviewed" in page.place.inner_text("dialog.help")
-    page.press("Escape", "Home", "End")
+    page.press("Escape", "Home")
+    page.place.wait_for_timeout(1000)
+    page.press("End")
     assert page.ask(".current()") == 69
     page.press("f")
     page.until(f"{REVIEW}.current() === -1")
@@ -151,6 +153,67 @@ def test_keyboard_alone(serve: Serve, page: Page, tmp_path: Path) -> None:
     page.press(" ")
     page.until("!document.querySelector('.inspector').hidden && !!document.querySelector('.inspector img')")
     assert page.sample(70)["id"] in page.place.inner_text(".inspector")
+
+
+def test_the_pointed_image_stays_the_pointed_image(serve: Serve, page: Page, tmp_path: Path) -> None:
+    page.open(serve().link)
+    columns = page.ask(".layout().columns")
+    page.hover(4)
+    page.press("l")  # the box opens under the pointer
+    assert page.place.inner_text(".labels button >> nth=0") == page.sample(4)["suggested"], "the likeliest first"
+    page.place.keyboard.type("tri" if page.sample(4)["given"] != "triangle" else "squ")
+    page.press("Enter")
+    page.saved()
+    labels = {page.sample(4)["id"]: "triangle" if page.sample(4)["given"] != "triangle" else "square"}
+    assert fixes_of(tmp_path / "out/fixes.csv") == labels
+    page.click(6)
+    page.saved()
+    assert page.sample(6)["mark"] == "invalid", "a click still marks as invalid"
+    page.press("z")
+    page.hover(columns - 1)
+    page.press(" ")  # the large view opens beside the tile
+    page.until("!!document.querySelector('.inspector img')")
+    assert page.ask(".current()") == columns - 1
+    page.place.mouse.move(*page.at(columns - 2))
+    assert page.ask(".current()") == columns - 2
+    page.press(" ")
+    page.hover(1)
+    page.press("ArrowRight", "ArrowRight")
+    x, y = page.at(1)
+    page.place.mouse.move(x + 1, y + 1)
+    assert page.ask(".current()") == 3, "a twitch of the mouse leaves the arrow keys their tile"
+    page.press("x")
+    page.saved()
+    assert fixes_of(tmp_path / "out/fixes.csv") == {**labels, page.sample(3)["id"]: "invalid"}
+    page.place.mouse.move(x + 20, y)
+    assert page.ask(".current()") == 1
+
+
+def test_digits_stay_put_and_the_brush_ends_with_its_group(serve: Serve, page: Page) -> None:
+    page.open(serve().link)
+    names = page.ask(".view().names")
+    other = sorted(names)[0] if page.sample(0)["given"] != sorted(names)[0] else sorted(names)[1]
+    digit = str(sorted(names).index(other) + 1)
+    page.hover(20)
+    page.press(digit)
+    page.saved()
+    assert page.sample(20)["mark"] == other, "digits are in the order of the labels, in each group"
+    page.place.click(f".chip:has-text('{other}')")
+    armed = "!document.querySelector('.armed').hidden"
+    page.click(30)
+    page.saved()
+    assert page.sample(30)["mark"] == other and page.place.evaluate(armed)
+    assert other in page.place.inner_text(".armed")
+    page.press("n")
+    page.ready()
+    page.click(page.ask(".visible()")[0])
+    page.saved()
+    index = page.ask(".visible()")[0]
+    assert page.sample(index)["mark"] in ("", "invalid") and not page.place.evaluate(armed)
+    page.place.wait_for_timeout(600)
+    page.click(index + 1)
+    page.saved()
+    assert page.sample(index + 1)["mark"] == "invalid"
 
 
 def test_filters_search_groups_and_size(serve: Serve, page: Page) -> None:
@@ -288,6 +351,11 @@ def test_a_sample_tells_how_many_are_wrong(serve: Serve, page: Page) -> None:
     assert page.ask(".view().count") == 100 and page.sample(0)["suspicion"] is None
     page.click(1)
     page.press("f")
+    unseen = page.place.inner_text("dialog.ask p")
+    assert "of 100 in this group were not on the screen: they cannot count as judged" in unseen
+    page.press("Enter")  # shows the rest
+    page.place.wait_for_timeout(900)
+    page.press("End", "f")
     page.saved()
     page.until("document.querySelector('.count')?.textContent.includes('from 100 judged, 1 of them wrong')")
     assert "wrong label" in page.place.inner_text(".count b") and "1 in 20" in page.place.inner_text(".count")
@@ -298,8 +366,39 @@ def test_a_sample_tells_how_many_are_wrong(serve: Serve, page: Page) -> None:
     assert "expected wrong (" in page.place.inner_text("header small >> nth=0")
 
 
+def test_what_was_not_on_the_screen_is_not_reviewed(serve: Serve, page: Page) -> None:
+    page.place.set_viewport_size({"width": 900, "height": 420})
+    page.open(serve().link)
+    page.choose("Sort by", "visual")  # file order: the suspicious ones are everywhere
+    shown = len(page.ask(".visible()"))
+    page.press("f")
+    question = page.place.inner_text("dialog.ask p")
+    assert "of 70 in this group were not on the screen, with about " in question and "wrong labels among" in question
+    page.place.click("text=Count only what was on the screen")
+    page.saved()
+    page.until(f"{REVIEW}.view().group_reviewed[0] > 0")
+    assert shown <= page.ask(".view().group_reviewed[0]") < 70
+    page.press("z")
+    page.saved()
+    page.until(f"{REVIEW}.view().group_reviewed[0] === 0")
+    page.press("p", "f")
+    page.place.click("text=Count the whole group as reviewed")
+    page.saved()
+    page.until(f"{REVIEW}.view().group_reviewed.includes(70)")
+    page.place.click("role=button[name='Judge a sample']")
+    page.until(f"{REVIEW}.view().names[0] === 'Sample to judge'")
+    page.place.set_viewport_size({"width": 1200, "height": 800})
+    page.ready()
+    for _ in range(2):  # two seconds a screen were enough before, however many images it has
+        page.place.wait_for_timeout(2300)
+        page.press("PageDown")
+    page.until("document.querySelector('.toasts').textContent.includes('too quickly to count as judged')")
+    page.place.wait_for_timeout(1600)
+    assert "100 of the sample left" in page.place.inner_text(".count")
+
+
 def test_labels_are_text_whatever_they_hold(browser: Any, tmp_path: Path) -> None:
-    evil = ("<img src=x onerror=alert(1)>", "<b>bold", "'\"&amp;", "停止")
+    evil = ("<img src=x onerror=alert(1)>", "<b>bold", "'\"&amp;", "停\u202e止")
     draw_shapes(tmp_path / "some", per_label=10, labels=("square", "disc", "triangle", "other"))
     pairs = zip(("square", "disc", "triangle", "other"), evil, strict=True)
     rows = [
@@ -314,6 +413,7 @@ def test_labels_are_text_whatever_they_hold(browser: Any, tmp_path: Path) -> Non
         context = browser.new_context(viewport={"width": 1200, "height": 800})
         page = Page(context.new_page()).open(server.link)
         assert sorted(page.ask(".view().names")) == sorted(evil) and page.ask(".view().count") == 40
+        assert "停⟨U+202E⟩" in page.place.inner_text(".list"), "what turns text around is seen"
         page.choose("Group by", "column:w<i>")
         page.click(0)
         page.press("l")
@@ -494,7 +594,9 @@ def test_a_whole_group_at_once_and_back(serve: Serve, page: Page, tmp_path: Path
     page.press("Control+a", "x")
     page.until(f"{REVIEW}.saved() && {REVIEW}.sample(0).mark === 'invalid'")
     assert len(fixes_of(tmp_path / "out/fixes.csv")) == 210
-    page.press("z")
+    assert page.place.inner_text(".selection").startswith("210 selected")
+    assert "210 images set to invalid." in page.place.inner_text(".toasts")
+    page.place.click(".toast >> text=Undo")
     page.until(f"{REVIEW}.saved() && {REVIEW}.sample(0).mark === ''")
     assert fixes_of(tmp_path / "out/fixes.csv") == {}
     page.press("Enter")

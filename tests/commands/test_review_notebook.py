@@ -66,6 +66,8 @@ async (script) => {
     },
   };
   window.keys = [];
+  const isSuppressed = (e) => e.target.hasAttribute("data-lm-suppress-shortcuts"); // as JupyterLab's shortcuts check
+  addEventListener("keydown", (e) => isSuppressed(e) || keys.push(`captured ${e.key}`), true);
   for (const kind of ["keydown", "keyup", "keypress"]) addEventListener(kind, (e) => keys.push(`${kind} ${e.key}`));
   window.close = module.default.render({ model, el: document.querySelector("#widget") });
 }
@@ -93,6 +95,9 @@ def test_the_widget_in_a_page(tmp_path: Path) -> None:
         page.press("ArrowRight", "x")
         page.saved()
         assert lines(session) == {page.sample(index)["id"]: "invalid" for index in (2, 3)}
+        page.press(*"cvmadd", "Tab", "c", "Tab", "c", "Enter", "l", "c", "Escape")
+        assert place.evaluate("document.querySelector('#widget').contains(document.activeElement)")
+        assert place.evaluate("keys") == []
         place.evaluate("close()")
         assert place.inner_html("#widget") == "" and not page.errors
 

@@ -4,7 +4,7 @@
   that someone points at this machine (DNS rebinding) is refused.
 - ``Origin`` and ``Sec-Fetch-Site`` must be the page's own: other sites can neither write nor read.
 - A random token is needed: in the link once, then in a cookie that requests of other sites do not carry
-  (``SameSite=Strict``, ``HttpOnly``), or from a script as ``Authorization: Bearer <token>``.
+  (``SameSite=Strict``, ``HttpOnly``), or from a script as ``Authorization: Bearer <token>``; not in the address of a POST.
 - Bodies must be JSON, of at most :data:`requests.MAX_BODY` bytes.
 """
 
@@ -64,13 +64,17 @@ class AuthMiddleware:
         request = Request(scope)
         try:
             self.check_source(request.headers)
+            is_read = scope["method"] in ("GET", "HEAD")
+            if "token" in request.query_params and not is_read:  # it would end up in logs of proxies
+                hint = "Send it as Authorization: Bearer <token>."
+                raise RequestError("The token is not accepted in the address of a POST.", hint, HTTPStatus.FORBIDDEN)
             token_in_link = _is_equal(request.query_params.get("token", ""), self.token)
             bearer = request.headers.get("authorization", "").partition("Bearer ")[2]
             cookie = request.cookies.get(self.cookie_name, "")
             if not (token_in_link or _is_equal(bearer, self.token) or _is_equal(cookie, self.cookie_value)):
                 problem = "Open the link that `mlfix review` printed last: it contains the access token."
                 raise RequestError(problem, status=HTTPStatus.FORBIDDEN)
-            if scope["method"] not in ("GET", "HEAD"):
+            if not is_read:
                 _check_body(request.headers)
         except RequestError as error:
             text = f"mlfix review: {error.problem} {error.hint}".strip() + "\n"

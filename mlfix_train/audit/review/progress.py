@@ -215,15 +215,15 @@ def _message(progress: dict[str, Any]) -> str:
     if progress["reviewed"] >= progress["samples"]:
         return "Everything has been reviewed."
     if progress["keep_going"] is None:
-        return "Keep going: not enough reviewed yet to estimate."
-    advice = "Keep going" if progress["keep_going"] else "You can stop here"
+        return f"Which labels are wrong is not known: after {RECENT} samples the share of marked ones tells more."
     if progress["remaining"] is None:
-        how_many = f"at least {one_in}" if progress["keep_going"] else f"fewer than {one_in}"
-        verb = "was" if progress["keep_going"] else "were"
-        return f"{advice}: {how_many} of the last {RECENT} samples {verb} marked."
+        how_many = f"At least {one_in}" if progress["keep_going"] else f"Fewer than {one_in}"
+        advice = "keep going" if progress["keep_going"] else "stop if the rest is like these"
+        return f"{how_many} of the last {RECENT} samples, of all groups, marked: {advice}."
+    advice = "Keep going" if progress["keep_going"] else "You can stop, in all groups"
     remaining, worth = int(progress["remaining"] + 0.5), f"{progress['worth_reviewing']:,} samples worth reviewing"
     rest = worth if progress["keep_going"] else f"none with a chance above {one_in}"
-    return f"{advice}: about {remaining:,} wrong label{'s' if remaining != 1 else ''} left, {rest}."
+    return f"{advice}: about {remaining:,} wrong label{'s' if remaining != 1 else ''} left in all, {rest}."
 
 
 def error_rate(store: MarkStore, seen_in_random: np.ndarray) -> dict[str, Any] | None:

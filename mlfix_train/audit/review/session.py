@@ -30,7 +30,7 @@ from mlfix_train.audit.review.progress import Pace, ReviewerStates, SeenLog, rev
 from mlfix_train.audit.review.requests import RequestError
 from mlfix_train.audit.review.samples import N_TYPICAL, NONE, Samples, make_samples, typical_images
 from mlfix_train.audit.review.sprites import Sprites
-from mlfix_train.audit.review.views import View, ViewSpec, make_view
+from mlfix_train.audit.review.views import MIN_SUSPICION, View, ViewSpec, make_view
 from mlfix_train.data.pixels.store import PixelStore
 from mlfix_train.data.samples import INVALID, label_list
 from mlfix_train.errors import DataError, MlfixError, did_you_mean
@@ -121,6 +121,7 @@ class ReviewSession:
             "title": self.title,
             "count": len(samples),
             "labels": samples.labels,
+            "digits": self._digits(),
             "columns": list(samples.columns),
             "audited": samples.audited,
             "calibrated": samples.calibrated,
@@ -141,6 +142,16 @@ class ReviewSession:
             "steps": self.store.steps(reviewer),
         }
 
+    def _digits(self) -> list[int]:
+        """Returns the labels that the digit keys set: all, or those that the audit suggests most."""
+        samples, n = self.samples, len(self.samples.labels)
+        if n <= N_SUGGESTIONS:
+            return list(range(n))
+        other = (samples.suggested >= 0) & (samples.suggested != samples.given)
+        weights = np.bincount(samples.suggested[other], np.nan_to_num(samples.suspicion[other]), n)
+        order = np.argsort(-weights, kind="stable")[:N_SUGGESTIONS]
+        return sorted(int(label) for label in order if weights[label] > 0)
+
     def view(self, payload: Payload) -> Response:
         """Makes a view, and returns its key and groups."""
         spec = ViewSpec.parse(payload, self.samples)
@@ -149,6 +160,7 @@ class ReviewSession:
         with self.store.lock:
             reviewed = reviewed_mask(self.store, self.seen_log.seen)
             view = make_view(self.samples, spec, self.store.marks, reviewed, np.asarray(self.store.drawn, np.int32))
+        calibrated = self.calibrator.calibrated()
         with self._views_lock:
             key = self.current_view = view.key
             self._views[key] = view
@@ -162,8 +174,8 @@ class ReviewSession:
             "sizes": np.diff(view.starts).tolist(),
             "given": view.given.tolist(),
             "other": view.other.tolist(),
-            **self._expected(view, self.calibrator.calibrated()),
-            **self._group_counts(view),
+            **self._expected(view, calibrated),
+            **self._group_counts(view, calibrated),
         }
 
     def _expected(self, view: View, calibrated: CalibratedReview | None) -> Response:
@@ -181,13 +193,25 @@ class ReviewSession:
                     expected[group], intervals[group] = row["wrong"], row["interval"]
         return {"expected": [round(float(value), 2) for value in expected], "intervals": intervals}
 
-    def _group_counts(self, view: View) -> Response:
-        """Returns how many samples of each group are reviewed and marked."""
+    def _group_counts(self, view: View, calibrated: CalibratedReview | None) -> Response:
+        """Returns how many samples of each group are reviewed and marked, and what is left in the rest.
+
+        That is the number of wrong labels expected there, where suspicion is not a probability the number of suspicious
+        ones, and ``None`` where there is no audit.
+        """
         reviewed = reviewed_mask(self.store, self.seen_log.seen)[view.rows]
         marked, count = self.store.is_marked[view.rows], len(view.names)
+        left = None
+        if self.samples.audited and view.spec.group_by != "random":
+            suspicion = self.samples.suspicion if calibrated is None else calibrated.probability
+            weights = np.nan_to_num(suspicion[view.rows].astype(np.float64))
+            if calibrated is None and not self.samples.calibrated:
+                weights = (weights >= MIN_SUSPICION).astype(np.float64)
+            left = np.bincount(view.group_of[~reviewed], weights[~reviewed], count).round(2).tolist()
         return {
             "group_reviewed": np.bincount(view.group_of[reviewed], minlength=count).tolist(),
             "group_marked": np.bincount(view.group_of[marked], minlength=count).tolist(),
+            "group_left": left,
         }
 
     def plan_sheets(self, key: str) -> list[tuple[str, tuple[int, int]]]:
@@ -275,10 +299,16 @@ class ReviewSession:
         return self._save(outcome, reviewer, {change.row: change.mark for change in changes})
 
     def review_group(self, payload: Payload) -> Response:
-        """Records that a group of a view was reviewed: all labels that are not marked are right."""
+        """Records that a group of a view was reviewed: labels that are not marked are right.
+
+        With ``rows``, those on the screen now, only these and what was seen before count; without, the whole group.
+        """
         view, reviewer = self._view(payload), self._reviewer(payload)
         rows = view.group(requests.parse_int(payload, "group", 0, len(view.names)))
         request_id, random = requests.parse_request_id(payload), view.spec.group_by == "random"
+        if "rows" in payload:
+            seen = np.isin(rows, requests.parse_rows(payload, len(self.samples)))
+            rows = rows[seen | (self.seen_log.seen_in_random if random else self.seen_log.seen)[rows]]
         return self._save(self.store.mark_reviewed(rows, reviewer, random, request_id), reviewer)
 
     def undo(self, payload: Payload, redo: bool = False) -> Response:
@@ -360,7 +390,7 @@ class ReviewSession:
             groups = {}
             if view is not None:
                 expected = self._expected(view, calibrated)
-                groups = {**self._group_counts(view), "expected_in_groups": expected["expected"]}
+                groups = {**self._group_counts(view, calibrated), "expected_in_groups": expected["expected"]}
                 groups["intervals"] = expected["intervals"]
         return {**summary, "sprites_ready": list(self.sprites_ready), **groups}
 

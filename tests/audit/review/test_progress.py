@@ -64,7 +64,7 @@ def test_message_says_when_to_stop(tmp_path: Path) -> None:
     )
     session.samples.suspicion[np.arange(700) % 7 != 0] = 0.01
     response = session.handle("progress", {})
-    assert response["keep_going"] is False and "You can stop here" in response["message"]
+    assert response["keep_going"] is False and response["message"].startswith("You can stop, in all groups: about")
 
 
 def test_without_an_audit_recent_marks_decide(tmp_path: Path) -> None:
@@ -75,6 +75,30 @@ def test_without_an_audit_recent_marks_decide(tmp_path: Path) -> None:
     assert session.handle("progress", {})["keep_going"] is False
     mark(session, *((name, "invalid") for name in table.index[200:220]))
     assert session.handle("progress", {})["keep_going"] is True
+
+
+def test_what_was_on_the_screen_of_a_group_counts(tmp_path: Path) -> None:
+    table = table_of(700)
+    session = open_session(tmp_path, table)
+    response = session.handle("view", {"group_by": "label"})
+    view = session._views[response["view"]]
+    rows = view.group(0).tolist()
+    suspicion = np.nan_to_num(session.samples.suspicion)
+    assert response["group_left"][0] == pytest.approx(suspicion[rows].sum(), abs=0.01)
+    before = session.handle("progress", {})["remaining"]
+    session.handle("seen", {"rows": rows[:5]})
+    session.handle("review_group", {"view": response["view"], "group": 0, "rows": rows[5:9] + view.group(1).tolist()})
+    assert np.flatnonzero(session.store.group_reviewed).tolist() == sorted(rows[:9]), "only of this group"
+    progress = session.handle("progress", {"view": response["view"]})
+    assert progress["group_reviewed"][0] == 9 and progress["remaining"] > 0.8 * before
+    assert progress["group_left"][0] == pytest.approx(suspicion[rows[9:]].sum(), abs=0.01)
+    session.handle("review_group", {"view": response["view"], "group": 0})
+    assert session.store.group_reviewed[rows].all()
+    session.close()
+    plain = open_session(tmp_path / "plain", table, audit=False)
+    assert plain.handle("view", {"group_by": "label"})["group_left"] is None
+    message = plain.handle("progress", {})["message"]
+    assert message.startswith("Which labels are wrong is not known") and "estimate" not in message
 
 
 def test_a_random_sample_without_an_audit_counts_only_in_its_own_view(tmp_path: Path) -> None:

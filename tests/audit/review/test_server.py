@@ -60,6 +60,13 @@ def test_the_link_gives_access_and_the_cookie_keeps_it(server: Server) -> None:
     assert headers["x-content-type-options"] == "nosniff" and headers["referrer-policy"] == "no-referrer"
 
 
+def test_a_token_in_the_address_of_a_post_is_refused(server: Server) -> None:
+    for bearer in ("", f"Bearer {server.token}"):
+        path = f"/api/marks?token={server.token}"
+        status, headers, body = server.request("POST", path, MARK, content_type=JSON, authorization=bearer)
+        assert status == 403 and b"Authorization: Bearer" in body and "set-cookie" not in headers
+
+
 @pytest.mark.parametrize("token", ["", "x", "a" * 43, "%00", "é", "../../etc/passwd"])
 def test_other_tokens_are_refused(server: Server, token: str) -> None:
     from urllib.parse import quote

@@ -202,3 +202,15 @@ def test_blocks_and_suggestions(tmp_path: Path) -> None:
     random = session.handle("view", {"group_by": "random"})
     hidden = session.handle("block", {"view": random["view"], "number": 0})
     assert set(hidden["suspicion"]) == {None} and set(hidden["predicted"]) == {-1}, "nothing biases the reviewer"
+
+
+def test_digits_set_the_labels_that_the_audit_suggests_most(tmp_path: Path) -> None:
+    assert open_session(tmp_path / "few").handle("describe", {})["digits"] == [0, 1, 2], "all, where they are few"
+    labels = tuple(f"label {i:02d}" for i in range(12))
+    session = open_session(tmp_path / "many", table_of(120, labels))
+    samples = session.samples
+    weights = dict.fromkeys(range(12), 0.0)
+    for given, suggested, suspicion in zip(samples.given, samples.suggested, samples.suspicion, strict=True):
+        weights[int(suggested)] += float(suspicion) if given != suggested else 0
+    best = sorted(weights, key=lambda label: -weights[label])[:9]
+    assert session.handle("describe", {})["digits"] == sorted(label for label in best if weights[label])

@@ -1,13 +1,14 @@
-// The pointed tile, the selection, and the labels suggested for a group.
+// The pointed tile and the selection.
 
-import { clamp, cutMiddle, el, INVALID, NONE, percent } from "./elements.js";
+import { clamp, el, formatCount, MAX_SELECTED, NONE, percent, plural, showControls } from "./elements.js";
 
 export function addCursor(page) {
   function setCurrent(index) {
     page.current = index;
+    page.keepBrush(index);
     page.cursor.hidden = index < 0 || !page.layout;
     if (page.cursor.hidden) {
-      drawBrushes();
+      page.drawBrushes();
       return;
     }
     const { x, y } = page.rectOf(index);
@@ -17,7 +18,7 @@ export function addCursor(page) {
       width: `${page.layout.size}px`,
       height: `${page.layout.size}px`,
     });
-    drawBrushes();
+    page.drawBrushes();
     const at = page.cell(index);
     if (at) {
       const { block, i } = at,
@@ -28,7 +29,7 @@ export function addCursor(page) {
       const message = `${block.ids[i]}: ${page.labelOf(block.given[i]) || "no label"}${other}${block.suspicion[i] === null ? "" : `, suspicion ${percent(block.suspicion[i])}`}${block.marks[i] === NONE ? "" : `, marked ${page.labelOf(block.marks[i])}`}`;
       clearTimeout(setCurrent.timer);
       setCurrent.timer = page.schedule(() => {
-        page.live.textContent = message;
+        page.live.textContent = showControls(message);
       }, 250);
     }
     if (!page.inspector.hidden) page.inspect();
@@ -45,6 +46,11 @@ export function addCursor(page) {
     page.selected = next;
     for (const index of new Set([...before, ...page.selected]))
       if (before.has(index) !== page.selected.has(index)) page.redraw(index);
+    page.selection.hidden = !next.size;
+    page.selection.replaceChildren(
+      `${formatCount(next.size)} selected`,
+      el("button.plain", { text: "Clear", title: "clear the selection (Esc)", on: { click: () => select(new Set()) } }),
+    );
   }
   function moveCurrent(key, extend) {
     if (!page.layout.shown) return;
@@ -91,13 +97,21 @@ export function addCursor(page) {
       select(new Set());
     }
     page.isHovering = false;
+    page.held = {};
     setCurrent(next);
     scrollToTile(next);
   }
+  /** Returns the tiles from one to another; none, and says what would do, where they are too many. */
   function range(a, b) {
-    const found = new Set();
-    for (let i = Math.min(a, b); i <= Math.max(a, b) && found.size < 20000; i++) found.add(i);
-    return found;
+    const count = Math.abs(a - b) + 1;
+    if (count > MAX_SELECTED) {
+      page.showToast(
+        `${plural(count, "image")}: at most ${formatCount(MAX_SELECTED)} can be marked at once. Show fewer: “Suspicious”, a search, or groups by label and prediction.`,
+        "warn",
+      );
+      return new Set();
+    }
+    return new Set(Array.from({ length: count }, (_, i) => Math.min(a, b) + i));
   }
   function currentGroup() {
     return page.current >= 0 && page.isVisible(page.current)
@@ -106,72 +120,6 @@ export function addCursor(page) {
         ? page.groupAt(page.scroller.scrollTop + page.layout.head)
         : NONE;
   }
-  function suggestedLabels() {
-    const found = [...(page.suggestions.get(currentGroup()) || [])];
-    for (const code of page.recent) if (!found.includes(code)) found.push(code);
-    return found.slice(0, 9);
-  }
-  function drawBrushes() {
-    if (!page.view || !page.layout) return;
-    const g = currentGroup();
-    if (g >= 0 && !page.suggestions.has(g)) {
-      page.suggestions.set(g, []);
-      const of = page.view.view;
-      page
-        .request("group", { view: of, group: g })
-        .then((response) => {
-          if (page.view.view === of) {
-            page.suggestions.set(g, response.suggestions);
-            drawBrushes();
-          }
-        })
-        .catch(() => page.suggestions.delete(g));
-    }
-    const chip = (code, key, text) =>
-      el(
-        "button",
-        {
-          className: `chip${page.brush === code ? " on" : ""}${code === INVALID ? " out" : ""}`,
-          "aria-pressed": String(page.brush === code),
-          title: `${key} marks the current image; click to use as the brush`,
-          on: {
-            click: () => {
-              page.brush = code;
-              drawBrushes();
-            },
-          },
-        },
-        el("kbd", key),
-        el("span.cut", ...cutMiddle(text)),
-      );
-    const other = el(
-      "button.chip",
-      { title: "any other label (L)", on: { click: page.openLabelDialog } },
-      el("kbd", "L"),
-      "other…",
-    );
-    const nodes = [
-      chip(INVALID, "X", "invalid"),
-      other,
-      ...suggestedLabels().map((code, n) => chip(code, String(n + 1), page.labelOf(code))),
-    ];
-    if (page.brush >= 0 && !suggestedLabels().includes(page.brush))
-      nodes.splice(2, 0, chip(page.brush, "·", page.labelOf(page.brush)));
-    const same = nodes.map((node) => node.className + node.textContent).join("|");
-    if (same !== page.brushes.same) {
-      page.brushes.same = same;
-      page.brushes.replaceChildren(...nodes);
-    }
-  }
 
-  Object.assign(page, {
-    setCurrent,
-    scrollToTile,
-    select,
-    moveCurrent,
-    range,
-    currentGroup,
-    suggestedLabels,
-    drawBrushes,
-  });
+  Object.assign(page, { setCurrent, scrollToTile, select, moveCurrent, range, currentGroup });
 }

@@ -96,6 +96,7 @@ export function addGroups(page) {
     if (g < 0 || g >= page.layout.shown) return;
     page.scroller.scrollTop = page.layout.tops[g];
     page.current = page.anchor = NONE;
+    page.disarm();
     page.setCurrent(NONE);
     page.refresh();
   }

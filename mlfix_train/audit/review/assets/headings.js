@@ -26,7 +26,7 @@ export function addHeadings(page) {
         shown.add(g);
     for (const [g, node] of page.sections)
       if (!shown.has(g)) {
-        node.remove();
+        page.removeSection(node);
         page.sections.delete(g);
       }
     for (const g of shown)
@@ -35,6 +35,7 @@ export function addHeadings(page) {
         page.sections.set(g, node);
         page.content.append(node);
       }
+    page.keepBrush();
     const now = page.layout.shown ? page.groupAt(top + page.layout.head) : NONE;
     if (now !== page.currentSideGroup) {
       page.currentSideGroup = now;
@@ -42,6 +43,11 @@ export function addHeadings(page) {
       page.scrollSideTo(now);
       if (page.current < 0) page.drawBrushes();
     }
+  }
+  /** Removes a heading; the focus does not fall out of the page with it. */
+  function removeSection(node) {
+    if (node.contains(node.getRootNode().activeElement)) page.scroller.focus({ preventScroll: true });
+    node.remove();
   }
   function section(g) {
     const node = el("section", {
@@ -142,5 +148,5 @@ export function addHeadings(page) {
     ctx.drawImage(image, i * s, (code % perSheet) * s, s, s, x, y, side, side);
   }
 
-  Object.assign(page, { nameOf, shortLabel, updateHeadings, updateFacts, drawTypicalRow, drawTypical });
+  Object.assign(page, { nameOf, shortLabel, updateHeadings, removeSection, updateFacts, drawTypicalRow, drawTypical });
 }

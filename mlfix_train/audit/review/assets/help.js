@@ -10,7 +10,7 @@ const KEYS = [
   ["Ctrl + click, Ctrl + A", "select a tile, or the whole group"],
   ["X, Delete", "mark as invalid (exclude the sample)"],
   ["Enter", "accept the suggested label"],
-  ["1 … 9", "set the label with this number"],
+  ["1 … 9", "set the label with this digit, the same all through a review"],
   ["L", "set any other label"],
   ["U, Backspace", "remove the mark"],
   ["Z, Y", "undo, redo (Ctrl + Z, Ctrl + Shift + Z)"],

@@ -1,6 +1,6 @@
 // The large view of a tile, with its scores and typical images.
 
-import { el, NONE, percent } from "./elements.js";
+import { el, NONE, percent, showControls } from "./elements.js";
 
 export function addInspector(page) {
   function brightenImage(image) {
@@ -18,6 +18,8 @@ export function addInspector(page) {
       page.inspector.replaceChildren(el("p.quiet", "Point at an image."));
       return;
     }
+    const { x } = page.rectOf(page.current); // the tile is not covered
+    page.inspector.classList.toggle("left", x + page.layout.size > page.scroller.clientWidth - 370 && x > 370);
     const { block, i } = at,
       row = block.rows[i],
       given = block.given[i],
@@ -65,7 +67,7 @@ export function addInspector(page) {
         ["by", `${d.reviewer}, ${d.time.replace("T", " ").replace("Z", " UTC")}`],
         ...(d.note ? [["note", d.note]] : []),
       );
-    page.inspector.querySelector(".id").textContent = block.ids[i];
+    page.inspector.querySelector(".id").textContent = showControls(block.ids[i]);
     page.inspector
       .querySelector("dl")
       .replaceChildren(

@@ -40,14 +40,14 @@ export function addKeyboard(page) {
     else if (letter === "x" || letter === "Delete") page.markTargets(INVALID);
     else if (letter === "Backspace" || letter === "u") {
       const list = page.targets();
-      if (page.targetsVisible())
+      if (page.targetsVisible(list))
         page.loadBlocks(list).then((good) => {
           if (good) page.applyMark(list, NONE);
         });
     } else if (letter === "Enter") page.acceptSuggestions();
     else if (/^[1-9]$/.test(letter)) {
-      const code = page.suggestedLabels()[+letter - 1];
-      if (code === undefined) page.showToast("No label has this number. Press L to choose any label.");
+      const code = page.digits[+letter - 1];
+      if (code === undefined) page.showToast("No label has this digit. Press L to choose any label.");
       else page.markTargets(code);
     } else if (letter === "l") page.openLabelDialog();
     else if (letter === "z") page.enqueueChange({ kind: "undo" });
@@ -71,6 +71,7 @@ export function addKeyboard(page) {
     else if (letter === "?") page.showHelp();
     else if (letter === "Escape") {
       page.select(new Set());
+      page.disarm();
       page.inspector.hidden = true;
     } else used = false;
     if (used) {
@@ -79,6 +80,11 @@ export function addKeyboard(page) {
     }
   }
   page.app.addEventListener("keydown", key);
+  // A notebook does things to its cells at plain keys.
+  for (const kind of ["keydown", "keypress", "keyup"])
+    page.app.addEventListener(kind, (e) => {
+      if (page.connection.kernel && !e.ctrlKey && !e.metaKey && !e.altKey) e.stopPropagation();
+    });
   page.app.addEventListener("click", (e) => {
     if (e.detail && e.target.closest("button") && !e.target.closest("dialog"))
       page.scroller.focus({ preventScroll: true });

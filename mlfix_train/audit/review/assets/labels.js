@@ -11,7 +11,8 @@ export function addLabels(page) {
     }),
     labelList = el("div.labels", { role: "listbox" });
   let labelIndex = 0,
-    labelMatches = [];
+    labelMatches = [],
+    of = null;
   page.labelDialog.append(
     el("p.quiet", "Type part of a label; Enter chooses the highlighted one."),
     labelInput,
@@ -33,19 +34,38 @@ export function addLabels(page) {
     }
   });
   function openLabelDialog() {
+    const targets = page.targets(); // the pointer leaves them when the box opens
+    of = { view: page.view.view, targets, likely: likelyLabels(targets) };
     labelInput.value = "";
     fillLabelDialog(0);
     page.labelDialog.showModal();
     labelInput.focus();
   }
+  /** Returns the labels suggested for these tiles, then those for their group. */
+  function likelyLabels(targets) {
+    const counts = new Map();
+    for (const at of targets.map((index) => page.cell(index)).filter(Boolean))
+      for (const name of ["suggested", "predicted"]) {
+        const code = at.block[name][at.i];
+        if (code >= 0 && code !== at.block.given[at.i]) counts.set(code, (counts.get(code) || 0) + 1);
+      }
+    const own = [...counts].sort((a, b) => b[1] - a[1]).map(([code]) => code);
+    return [...new Set([...own, ...page.suggestedLabels()])];
+  }
   function fillLabelDialog(at = labelIndex) {
     labelIndex = at;
     const terms = labelInput.value.toLowerCase().split(/\s+/).filter(Boolean);
     const score = (name) => (name.toLowerCase().startsWith(terms[0] || "") ? 0 : 1);
+    const likely = (code) => (of.likely.includes(code) ? of.likely.indexOf(code) : Infinity);
     labelMatches = page.session.labels
       .map((name, code) => ({ name, code }))
       .filter(({ name }) => terms.every((term) => name.toLowerCase().includes(term)))
-      .sort((a, b) => score(a.name) - score(b.name) || a.name.localeCompare(b.name, "en", { numeric: true }))
+      .sort(
+        (a, b) =>
+          score(a.name) - score(b.name) ||
+          (likely(a.code) < likely(b.code) ? -1 : likely(a.code) > likely(b.code) ? 1 : 0) ||
+          a.name.localeCompare(b.name, "en", { numeric: true }),
+      )
       .slice(0, 60);
     const fresh = labelInput.value.trim();
     if (page.session.allow_new_labels && fresh && !page.session.labels.includes(fresh))
@@ -90,12 +110,9 @@ export function addLabels(page) {
       }
     }
     page.rememberLabel(code);
-    if (page.targets().length) page.markTargets(code);
-    else {
-      page.brush = code;
-      page.drawBrushes();
-      page.showToast(`Clicking now marks as ${page.labelOf(code)}.`);
-    }
+    if (of.view !== page.view.view) page.showToast("The images have changed: press L again.");
+    else if (of.targets.length) page.markTargets(code, of.targets);
+    else page.arm(code);
     page.scroller.focus();
   }
 

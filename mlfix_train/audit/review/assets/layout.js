@@ -28,7 +28,7 @@ export function addLayout(page) {
     }
     page.layout = { width, size, gap, lines, columns, step, rowStep, head, tops, shown, height: tops.at(-1) };
     for (const strip of page.strips.values()) strip.node.remove();
-    for (const node of page.sections.values()) node.remove();
+    for (const node of page.sections.values()) page.removeSection(node);
     page.strips.clear();
     page.sections.clear();
     page.fittedTexts.clear();

@@ -1,9 +1,13 @@
-// Mouse, pen and touch.
+// Mouse, pen and touch. The tile under the mouse is the pointed one, unless the arrow keys moved it: then the mouse has to
+// move by more than a twitch.
 
 import { clamp, INVALID, NONE } from "./elements.js";
 
+const TWITCH = 8; // CSS pixels
+
 export function addPointer(page) {
-  let stroke = null;
+  let stroke = null,
+    last = null; // position of the mouse
   let touch = null;
   page.content.addEventListener("pointerdown", (e) => {
     if (e.button !== 0 || e.target.closest("header")) return;
@@ -30,7 +34,7 @@ export function addPointer(page) {
       return;
     }
     e.preventDefault();
-    if (e.shiftKey && page.anchor >= 0) {
+    if (e.shiftKey && page.anchor >= 0 && !page.wasJustDisarmed()) {
       const span = [...page.range(page.anchor, index)];
       page.loadBlocks(span).then((good) => {
         if (good) page.applyMark(span, page.brush);
@@ -46,9 +50,10 @@ export function addPointer(page) {
       page.setCurrent(index);
       return;
     }
-    if (!page.cell(index)) return;
+    if (!page.cell(index) || page.wasJustDisarmed()) return;
     page.select(new Set());
     stroke = {
+      group: page.groupOf(index),
       mark:
         page.markOf(index) === page.brush || (page.markOf(index) !== NONE && page.brush === INVALID)
           ? NONE
@@ -57,6 +62,7 @@ export function addPointer(page) {
       x: e.clientX,
       y: e.clientY,
     };
+    if (stroke.mark >= 0) page.useBrush(index);
     page.content.setPointerCapture?.(e.pointerId);
     paintTile(index);
     page.anchor = index;
@@ -64,7 +70,7 @@ export function addPointer(page) {
   });
   function paintTile(index) {
     const at = index >= 0 ? page.cell(index) : null;
-    if (!at || stroke.done.has(index)) return;
+    if (!at || stroke.done.has(index) || (stroke.mark >= 0 && page.groupOf(index) !== stroke.group)) return;
     const { block, i } = at,
       code = stroke.mark === block.given[i] ? NONE : stroke.mark;
     stroke.done.set(index, block.marks[i]);
@@ -93,15 +99,25 @@ export function addPointer(page) {
       stroke.y = e.clientY;
       return;
     }
-    page.hover = { clientX: e.clientX, clientY: e.clientY };
+    const from = last || { clientX: e.clientX - e.movementX, clientY: e.clientY - e.movementY };
+    last = page.hover = { clientX: e.clientX, clientY: e.clientY };
+    page.showArmed();
+    if (page.held) {
+      page.held.from ??= from;
+      if (Math.hypot(e.clientX - page.held.from.clientX, e.clientY - page.held.from.clientY) < TWITCH) return;
+      page.held = null;
+    }
     const index = e.target.closest("header") ? NONE : page.tileAtPointer(e);
     if (index !== page.current && !page.selected.size && (index >= 0 || page.isHovering)) {
       page.isHovering = index >= 0;
       page.setCurrent(index);
     }
   });
-  page.scroller.addEventListener("pointerleave", () => {
+  page.scroller.addEventListener("pointerleave", (e) => {
     page.hover = null;
+    page.showArmed();
+    // A box or the large view opened under the pointer: the tile stays the pointed one.
+    if (page.labelDialog.open || page.helpDialog.open || page.inspector.contains(e.relatedTarget)) return;
     if (page.isHovering && !stroke && !page.selected.size) {
       page.isHovering = false;
       page.setCurrent(NONE);
@@ -139,6 +155,7 @@ export function addPointer(page) {
     }
     if (mark >= 0) page.rememberLabel(mark);
     if (marks.length) page.enqueueChange({ kind: "marks", marks });
+    page.tellMarked(marks);
     page.setCurrent(page.current);
   }
   page.content.addEventListener("pointerup", (e) => {
@@ -150,7 +167,10 @@ export function addPointer(page) {
       if (!long && index >= 0 && page.cell(index)) {
         page.setCurrent(index);
         page.anchor = index;
-        page.applyMark([index], page.markOf(index) !== NONE ? NONE : page.brush);
+        if (page.wasJustDisarmed()) return;
+        const mark = page.markOf(index) !== NONE ? NONE : page.brush;
+        if (mark >= 0) page.useBrush(index);
+        page.applyMark([index], mark);
       }
       return;
     }
@@ -161,6 +181,7 @@ export function addPointer(page) {
     touch = null;
     endStroke();
   });
+  page.content.addEventListener("dragstart", (e) => e.preventDefault());
   page.content.addEventListener("contextmenu", (e) => {
     if (touch) e.preventDefault();
   });

@@ -1,9 +1,8 @@
 // The card above the groups: progress, what the judgements say about all labels, and the reviewer's name.
 
-import { el, formatCount, formatEstimate, formatRange, formatShare, plural } from "./elements.js";
+import { el, formatCount, formatEstimate, formatRange, formatShare, plural, replaceChildren } from "./elements.js";
 
 export function addProgress(page) {
-  let lastProgress = null;
   let progressTimer = null;
   function progressSoon(ms = 400) {
     if (progressTimer) return;
@@ -15,11 +14,12 @@ export function addProgress(page) {
       } catch {
         return;
       } // the queue reports connection problems
-      lastProgress = response;
+      page.progress = response;
       if (response.group_reviewed && page.view && response.group_reviewed.length === page.view.sizes.length) {
         Object.assign(page.view, {
           group_reviewed: response.group_reviewed,
           group_marked: response.group_marked,
+          group_left: response.group_left,
           expected: response.expected_in_groups,
           intervals: response.intervals,
         });
@@ -30,7 +30,7 @@ export function addProgress(page) {
     }, ms);
   }
   function drawCard() {
-    const p = lastProgress;
+    const p = page.progress;
     if (!p) return;
     const facts = [
       [formatCount(p.marked), "marked"],
@@ -41,7 +41,7 @@ export function addProgress(page) {
         "of reviewed",
       ],
     ];
-    if (p.remaining !== null) facts.push([`≈ ${formatCount(p.remaining)}`, "wrong left"]);
+    if (p.remaining !== null) facts.push([`≈ ${formatCount(p.remaining)}`, "wrong left in all"]);
     else facts.push([formatEstimate(p.per_minute[1]), "marks per minute"]);
     const r = p.random_sample,
       e = p.estimate,
@@ -60,7 +60,8 @@ export function addProgress(page) {
     });
     const focused = document.activeElement?.className === "who";
     if (focused) return;
-    page.card.replaceChildren(
+    replaceChildren(
+      page.card,
       el("div.seen", el("b", formatCount(p.reviewed)), ` of ${formatCount(p.samples)} reviewed`),
       el("div.meter.wide", el("i", { style: { width: `${(100 * p.reviewed) / p.samples}%` } })),
       el("div.facts", ...facts.map(([number, message]) => el("div", {}, el("b", number), el("span", message)))),
@@ -95,13 +96,16 @@ export function addProgress(page) {
   /** What the judgements say about all labels, or how to make them say it. */
   function countText(sample, estimate) {
     const left = sample ? sample.drawn - sample.reviewed : 0;
+    if (!page.session.labeled) return [];
     if (!estimate) {
       return [
         el(
           "p.quiet",
           sample
             ? `Judge the sample from the top: ${sample.reviewed} of ${sample.drawn} judged.`
-            : `How many labels are wrong? Judge 100 drawn ${page.session.audited ? "from all ranks" : "at random"}, and the page can tell.`,
+            : page.session.audited
+              ? "How many labels are wrong? Judge 100 drawn from all ranks, and the page can tell."
+              : "Judge 100 drawn at random to bound how many labels are wrong: none of 100 means up to 3.7%.",
         ),
       ];
     }

@@ -2,6 +2,7 @@
 
 import { httpConnection, kernelConnection } from "./connections.js";
 import { el, INVALID, NONE, plural, STRIP } from "./elements.js";
+import { addBrushes } from "./brushes.js";
 import { addConflicts } from "./conflicts.js";
 import { addCursor } from "./cursor.js";
 import { addGroups } from "./groups.js";
@@ -60,6 +61,8 @@ export function start(root, connection, options = {}) {
     problem: "",
     conflicts: [],
     steps: [0, 0],
+    progress: null,
+    onScreen: new Set(), // tiles of the view that were on the screen, for half a second or more
     colors: {},
     ticksOnScreen: new Map(),
     leaving: new Map(),
@@ -68,6 +71,8 @@ export function start(root, connection, options = {}) {
     inspected: NONE,
     hover: null,
     isHovering: false,
+    held: null, // set while the arrow keys hold the cursor
+    digits: [], // labels that the digit keys set
   };
   const timers = new Set();
   const schedule = (callback, ms) => {
@@ -92,6 +97,7 @@ export function start(root, connection, options = {}) {
   const brushes = el("div.brushes", { role: "toolbar", "aria-label": "suggested labels" });
   const foot = el("div.foot");
   const saved = el("span.saved", { role: "status" });
+  const selection = el("span.selection", { hidden: true });
   const tray = el("div.tray", { hidden: true, role: "alert" });
   const toasts = el("div.toasts"),
     live = el("div.live", { "aria-live": "polite" });
@@ -108,7 +114,7 @@ export function start(root, connection, options = {}) {
     labelDialog,
     helpDialog,
   );
-  foot.append(brushes, saved);
+  foot.append(selection, brushes, saved);
   root.replaceChildren(app);
   if (options.height) app.style.height = `${options.height}px`;
   function store(name, value) {
@@ -132,12 +138,15 @@ export function start(root, connection, options = {}) {
       throw Object.assign(new Error([response.error, response.hint].filter(Boolean).join(": ")), { status });
     return response;
   }
-  function showToast(message, kind = "") {
-    const toast = el("div", { className: `toast ${kind}`, text: message, role: "status" });
+  /** Shows a message for a while; `action`, if any, is a button: its text, and what a click does. */
+  function showToast(message, kind = "", action = null) {
+    const click = () => (toast.remove(), action.click()),
+      button = action && el("button", { text: action.text, on: { click } }),
+      toast = el("div", { className: `toast ${kind}`, role: "status" }, message, button);
     toasts.append(toast);
-    schedule(() => toast.remove(), kind ? 6000 : 2200);
+    while (toasts.childElementCount > 4) toasts.firstChild.remove();
+    schedule(() => toast.remove(), kind || action ? 6000 : 2600);
   }
-  content.addEventListener("dragstart", (e) => e.preventDefault());
 
   Object.assign(page, {
     schedule,
@@ -150,6 +159,7 @@ export function start(root, connection, options = {}) {
     inspector,
     brushes,
     saved,
+    selection,
     tray,
     live,
     labelDialog,
@@ -174,6 +184,7 @@ export function start(root, connection, options = {}) {
     addSaving,
     addConflicts,
     addCursor,
+    addBrushes,
     addLabels,
     addHelp,
     addInspector,
@@ -248,6 +259,8 @@ export function start(root, connection, options = {}) {
       }
       if (!page.settings.brighten)
         page.session.typical_sheets = (await request("describe", { brighten: false })).typical_sheets;
+      const codes = (page.session.state?.digits || []).map((name) => page.session.labels.indexOf(name));
+      page.digits = [...new Set([...codes.filter((code) => code >= 0), ...page.session.digits])].slice(0, 9);
       page.steps = page.session.steps;
       page.knownRevision = page.session.revision;
       app.dataset.theme = page.settings.theme;

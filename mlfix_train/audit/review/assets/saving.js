@@ -1,14 +1,14 @@
 // Changes on their way to the server, in order; one counts as saved when the server or kernel has confirmed that it is
 // on disk.
 
-import { el, NONE, plural } from "./elements.js";
+import { el, NONE, plural, replaceChildren } from "./elements.js";
 
 const windowId = `${Date.now().toString(36)}${Math.random().toString(36).slice(2, 8)}`; // this window
 let requestCount = 0;
 
 export function addSaving(page) {
   function enqueueChange(item) {
-    page.queue.push({ ...item, request_id: `${windowId}-${requestCount++}` }); // the server ignores a repeated request with the same id
+    page.queue.push({ ...item, pointed: page.current, request_id: `${windowId}-${requestCount++}` }); // the server ignores a repeated request with the same id
     saveQueue();
     send();
   }
@@ -50,7 +50,7 @@ export function addSaving(page) {
                   base_revision: one.revision,
                 })),
               }
-            : { view: item.view, group: item.group };
+            : { view: item.view, group: item.group, rows: item.rows };
         payload.request_id = item.request_id;
         const response = await page.request(item.kind, payload);
         page.queue.shift();
@@ -101,7 +101,7 @@ export function addSaving(page) {
           : `${item.kind === "undo" ? "Undone" : "Redone"}: ${response.saved || !n ? plural(n, "mark") : `${plural(n, "image")} marked as reviewed`}`,
       );
       const index = page.indexOfRow.get(response.first_row);
-      if (index !== undefined) {
+      if (index !== undefined && page.current === item.pointed) {
         page.setCurrent(index);
         page.scrollToTile(index);
       }
@@ -137,7 +137,8 @@ export function addSaving(page) {
   function drawStatus() {
     const n = unsavedCount();
     page.saved.className = `saved${page.problem ? " bad" : ""}`;
-    page.saved.replaceChildren(
+    replaceChildren(
+      page.saved,
       page.problem
         ? `${page.problem} ${plural(n, "change")} not saved yet; trying again.`
         : n

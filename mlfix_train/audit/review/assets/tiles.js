@@ -1,6 +1,6 @@
 // Tiles on strips of canvas, which the browser scrolls; scripts only draw what comes into view.
 
-import { clamp, el, INVALID, NONE, percent, STRIP } from "./elements.js";
+import { clamp, el, INVALID, NONE, percent, showControls, STRIP } from "./elements.js";
 
 export function addTiles(page) {
   function readColors() {
@@ -15,7 +15,8 @@ export function addTiles(page) {
     page.colors.font = `11px ${style.fontFamily}`;
     page.colors.bold = `600 11px ${style.fontFamily}`;
   }
-  function fitText(ctx, text, width) {
+  function fitText(ctx, name, width) {
+    const text = showControls(name);
     const key = `${width}|${ctx.font}|${text}`;
     let found = page.fittedTexts.get(key);
     if (found === undefined) {

@@ -1,6 +1,6 @@
 // The bar at the top: grouping, order, filter, search, size and theme.
 
-import { cutMiddle, el } from "./elements.js";
+import { cutMiddle, el, replaceChildren } from "./elements.js";
 
 export function addToolbar(page) {
   const dropdown = (name, label, entries) =>
@@ -69,7 +69,8 @@ export function addToolbar(page) {
       ...(page.session.audited ? [["suspicious", "Suspicious"]] : []),
       ["unreviewed", "Not reviewed"],
     ];
-    page.toolbar.replaceChildren(
+    replaceChildren(
+      page.toolbar,
       el("h1.cut", { title: page.session.title }, ...cutMiddle(page.session.title)),
       dropdown("group_by", "Group by", by),
       dropdown("group_order", "Order groups", [

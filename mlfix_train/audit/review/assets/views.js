@@ -18,6 +18,7 @@ export function addViews(page) {
         clearTiles();
         page.suggestions.clear();
         page.current = page.anchor = NONE;
+        page.disarm();
         page.selected.clear();
       }
       page.computeLayout();
@@ -52,11 +53,12 @@ export function addViews(page) {
   }
   function clearTiles() {
     page.leaving.clear();
+    page.onScreen.clear();
     page.ticksOnScreen = new Map();
     page.blocks.clear();
     page.indexOfRow.clear();
     for (const strip of page.strips.values()) strip.node.remove();
-    for (const node of page.sections.values()) node.remove();
+    for (const node of page.sections.values()) page.removeSection(node);
     page.strips.clear();
     page.sections.clear();
   }
@@ -115,7 +117,11 @@ export function addViews(page) {
   }
   function saveState() {
     if (!page.session) return;
-    const state = { settings: { ...page.settings }, position: currentPosition() },
+    const state = {
+        settings: { ...page.settings },
+        position: currentPosition(),
+        digits: page.digits.map(page.labelOf),
+      },
       text = JSON.stringify(state);
     if (text !== saveState.last) {
       saveState.last = text;
