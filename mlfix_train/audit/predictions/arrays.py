@@ -127,7 +127,7 @@ def align_rows(**tables: Any) -> tuple[dict[str, Any], pd.Index | None]:
             elif not (_numbers_rows(index) or _numbers_rows(other.index)):
                 row = next((row for row in other.index if row not in index), other.index[0])
                 problem = f"{first} and {name} are indexed by different rows; of {name}, {row!r} has no match"
-                raise DataError(problem, "give both the same index; or, if their rows match, .reset_index(drop=True)")
+                raise DataError(problem, "give both the same index; or, if their rows match, pass arrays: .to_numpy()")
         break
     return found, names
 

@@ -188,9 +188,7 @@ def check_scale(logits: np.ndarray, is_trained: bool) -> None:
         DataError: All of them are within 0 to 1, and not by chance; or rows sum to 100.
     """
     if logits.size and logits.min() >= 0 and np.abs(logits.sum(1) - 100).max() < 0.5:
-        raise DataError(
-            "validation_step returns rows that sum to 100", "return logits, or divide the rows by 100"
-        )
+        raise DataError("validation_step returns rows that sum to 100", "return logits, or divide the rows by 100")
     if not logits.size or not (is_trained or logits.shape[1] >= MIN_CLASSES):
         return
     low, high = float(logits.min()), float(logits.max())

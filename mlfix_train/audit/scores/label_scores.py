@@ -47,7 +47,7 @@ def check_probabilities(probabilities: np.ndarray, source: str = "the probabilit
             raise DataError(
                 f"{source}: row {rows.start + first} is not a probability distribution: sum "
                 f"{float(part[first].sum()):.4g}, lowest {part[first].min():.3g}",
-                "pass the softmax of the logits; each row must sum to 1 (rounded numbers: p / p.sum(1, keepdims=True))",
+                "pass the softmax of the logits; each row must sum to 1 (rounded numbers: divide each row by its sum)",
             )
     return probabilities
 

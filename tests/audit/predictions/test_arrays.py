@@ -51,7 +51,7 @@ def test_rows_of_pandas_objects_are_matched_by_their_index(caplog: pytest.LogCap
     assert worst(labels.to_numpy(), PROBS, class_names=NAMES, sample_ids=list(map(Path, IDS)))[0] == "0.png"
     with pytest.raises(DataError, match=r"indexed by different rows; of pred_probs, 'x' has no match") as error:
         worst(labels, frame.set_axis([*IDS[1:], "x"]))
-    assert "reset_index" in error.value.hint
+    assert "to_numpy" in error.value.hint
 
 
 def test_numbers_are_names_where_classes_are_numbers() -> None:
