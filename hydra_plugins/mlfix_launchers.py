@@ -71,7 +71,8 @@ class PlanningLauncher(Launcher):
 
     def _job_return(self, attempt: Attempt) -> JobReturn:
         if attempt.error is None:
-            return attempt.value
+            trained: JobReturn = attempt.value
+            return trained
         failed = JobReturn(status=JobStatus.FAILED)
         failed.return_value = attempt.error
         if self.task.reads_values:
@@ -207,7 +208,7 @@ class PlanSweep(Callback):
 def train_planned(context: HydraContext, task: TaskFunction, run: SweepRun) -> JobReturn:
     """Trains a planned run in the process that it is called in, and raises what stops it."""
     setup_globals()
-    folders = {"job_dir_key": "hydra.sweep.dir", "job_subdir_key": "hydra.sweep.subdir"}
+    folders: dict[str, Any] = {"job_dir_key": "hydra.sweep.dir", "job_subdir_key": "hydra.sweep.subdir"}
     job = run_job(hydra_context=context, task_function=task, config=run.job.cfg, **folders)
     error = error_of(job)
     if error is not None:

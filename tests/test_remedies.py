@@ -55,7 +55,8 @@ KEY = re.compile(r"(?<![\w.<$?&/{-])([a-z_][a-z0-9_]*(?:\.[a-z_<][a-z0-9_>]*)*)=
 NO_KEYS = {
     *("key", "sep", "token", "charset", "age", "value", "name_of_column", "full_key", "zoom", "choice", "d", "gpus"),
     *("dataset_type", "labels_path", "data_path", "iscrowd", "keepdim", "shuffle", "is_label_issue", "timm", "default"),
-    *("is_label_issue", "sync_dist", "fold", "seed", "max_megapixels", "hydra.searchpath", "launcher", "sweeper"),
+    *("is_label_issue", "sync_dist", "fold", "seed", "max_megapixels", "hydra.searchpath", "hydra.mode"),
+    *("launcher", "sweeper"),
 }
 """Words before an equals sign that are no key: of HTML, URLs, other tools, columns, folder names."""
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -133,5 +132,5 @@ def _train_with_retries(retries: int, cfg: DictConfig) -> float | None:
     attempt = train_with_retries(run, lambda run: task(run.job), retries, report)
     if attempt.error is not None:
         raise attempt.error
-    value: Any = attempt.value
+    value: float | None = attempt.value
     return value

@@ -409,12 +409,8 @@ def _arguments(hydra: Any) -> list[str]:
     folders = [one for one in hydra.runtime.config_sources if "command-line" in str(one.provider)]
     places = ",".join(quoted(f"{one.schema}://{one.path}") for one in folders)
     search = [f"hydra.searchpath=[{places}]"] if folders else []
-    return [
-        "--config-name",
-        hydra.job.config_name,
-        *search,
-        *OmegaConf.to_container(hydra.overrides.task, resolve=False),
-    ]
+    task: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    return ["--config-name", hydra.job.config_name, *search, *task]
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -99,14 +100,15 @@ def plan_runs(
 
 def _plan(overrides: Sequence[str], cfg: DictConfig) -> PlannedRun:
     """Checks the configuration of a run; interpolations of ``hydra:`` in it are resolved."""
-    before, HydraConfig.instance().cfg = HydraConfig.instance().cfg, cfg
+    hydra: Any = HydraConfig.instance()
+    before, hydra.cfg = hydra.cfg, cfg
     try:
         task = cfg.copy()
         with read_write(task), open_dict(task):
             del task["hydra"]
         settings: TrainConfig = to_object("train", task)
     finally:
-        HydraConfig.instance().cfg = before
+        hydra.cfg = before
     fold = settings.split.fold if settings.split.folds is not None else None
     path = run_path(settings.outputs, settings.name, settings.arm, settings.seed, fold)
     return PlannedRun(path, list(overrides), cfg, settings)
@@ -149,7 +151,7 @@ def _text(override: Override) -> str:
 def _keys_of_place(run: PlannedRun) -> set[str]:
     """Returns the keys that a run directory depends on, by interpolations too; ``hydra`` if it is numbered by Hydra."""
     keys = set(PLACE_KEYS) if run.settings.split.folds is not None else set(PLACE_KEYS) - {"split.fold"}
-    raw = OmegaConf.create(OmegaConf.to_container(run.cfg, resolve=False))
+    raw: Any = OmegaConf.create(OmegaConf.to_container(run.cfg, resolve=False))
     waiting = ["outputs", "name"]
     while waiting:
         for name in _interpolated(raw, waiting.pop()):
@@ -165,17 +167,18 @@ def _interpolated(raw: DictConfig, key: str) -> Iterator[str]:
     node = OmegaConf.select(raw, parent) if parent else raw
     if not OmegaConf.is_dict(node) or not OmegaConf.is_interpolation(node, last):
         return
-    for text in re.findall(r"\$\{([^{}]*)\}", str(OmegaConf.to_container(node, resolve=False)[last])):
+    values: Any = OmegaConf.to_container(node, resolve=False)
+    for text in re.findall(r"\$\{([^{}]*)\}", str(values[last])):
         yield from re.findall(r"[A-Za-z_][\w.]*", text)
 
 
 def sweep_folder(cfg: DictConfig) -> str:
     """Returns ``hydra.sweep.dir``: of the preset's, the folder of all studies if the runs differ in ``name``."""
-    folder = str(OmegaConf.to_container(cfg.hydra.sweep, resolve=False)["dir"])
+    settings: Any = OmegaConf.to_container(cfg.hydra.sweep, resolve=False)
     overrides = OverridesParser.create().parse_overrides(overrides_of(cfg))
     swept = any(one.key_or_group == "name" and one.is_sweep_override() for one in overrides)
     several = swept or OmegaConf.is_interpolation(cfg, "name") or "name" in (cfg.hydra.sweeper.get("params") or {})
-    return "${outputs}" if several and folder == STUDY else folder
+    return "${outputs}" if several and settings["dir"] == STUDY else str(settings["dir"])
 
 
 def fixed_keys(overrides: Sequence[str]) -> set[str]:

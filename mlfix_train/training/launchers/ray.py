@@ -88,7 +88,7 @@ def ray_pool(init: Mapping[str, Any], num_cpus: float = 1, num_gpus: float | Non
     if starts:
         try:
             ray.init(**init)
-        except (ConnectionError, OSError, RuntimeError, TypeError, ValueError) as error:
+        except Exception as error:  # Ray raises what it likes
             hint = "check hydra.launcher.init, whose keys are the arguments of ray.init"
             raise RunError(f"Ray can't be started: {' '.join(str(error).split())[:300]}", hint) from error
     try:
@@ -133,7 +133,8 @@ class RayPool:
         """Returns how many actors the nodes have room for."""
         needed = {name: number for name, number in self._needed.items() if number}
         nodes = [node["Resources"] for node in _nodes()]
-        return sum(min(int(node.get(name, 0) / number) for name, number in needed.items()) for node in nodes)
+        fitting = ((int(node.get(name, 0) / number) for name, number in needed.items()) for node in nodes)
+        return sum(min(numbers, default=1) for numbers in fitting)
 
     def is_busy(self) -> bool:
         """Returns whether a run is being trained."""
