@@ -56,7 +56,7 @@ NO_KEYS = {
     *("key", "sep", "token", "charset", "age", "value", "name_of_column", "full_key", "zoom", "choice", "d", "gpus"),
     *("dataset_type", "labels_path", "data_path", "iscrowd", "keepdim", "shuffle", "is_label_issue", "timm", "default"),
     *("is_label_issue", "sync_dist", "fold", "seed", "max_megapixels", "hydra.searchpath", "hydra.mode"),
-    *("launcher", "sweeper"),
+    *("launcher", "sweeper", "weights_only"),
 }
 """Words before an equals sign that are no key: of HTML, URLs, other tools, columns, folder names."""
 

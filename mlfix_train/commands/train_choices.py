@@ -17,7 +17,7 @@ from mlfix_train.config.train import TrainConfig
 from mlfix_train.data.cache import cached
 from mlfix_train.data.loading.spec import AugmentSpec, mirrored_labels
 from mlfix_train.data.pixels.sizes import MIN_SIZE, typical_size
-from mlfix_train.data.runs import RunDirectory
+from mlfix_train.data.runs import FINISHED, RunDirectory
 from mlfix_train.data.samples import label_list
 from mlfix_train.models.backbones.fit import has_fixed_size, native_size, next_size
 
@@ -63,12 +63,14 @@ def choose_by_data(cfg: TrainConfig, directory: RunDirectory, table: pd.DataFram
 
 
 def _earlier_settings(study: Path, directory: RunDirectory) -> Mapping[str, Any]:
-    """Returns the configuration of the run in ``directory``, or else of any run of the study; empty without one."""
-    for path in (directory.path / "run.json", *sorted(study.glob("*/*/run.json"))):
-        if path.is_file():
-            config: Mapping[str, Any] = RunDirectory(path.parent).read().get("config") or {}
-            if config:
-                return config
+    """Returns the configuration of the run in ``directory``, or else of any run of the study that has learned.
+
+    Empty if none has finished, or at least an epoch.
+    """
+    for run in (directory, *(RunDirectory(path.parent) for path in sorted(study.glob("*/*/run.json")))):
+        state = run.read()
+        if state.get("config") and (state.get("status") == FINISHED or run.checkpoint.exists()):
+            return dict(state["config"])
     return {}
 
 

@@ -59,6 +59,8 @@ def test_earlier_runs_of_the_name_decide_first(tmp_path: Path) -> None:
     run.mkdir(parents=True)
     old = {"enabled": True, "blur": 0.4, "rotate": 10.0, "zoom": 1.1, "warp": 0.2, "lighting": 0.2}
     config = {"pixels": {"size": 40}, "loader": {"sampling": "balanced"}, "augment": old}
+    (run / "run.json").write_text(json.dumps({"status": "failed", "config": config}))
+    assert choose(photos, "model=small").pixels.size == 64  # it learned nothing
     (run / "run.json").write_text(json.dumps({"status": "finished", "config": config}))
     cfg = choose(photos, "model=small")
     assert (cfg.pixels.size, cfg.loader.sampling) == (40, "balanced")

@@ -148,10 +148,8 @@ def input_channels(arguments: Mapping[str, Any]) -> int:
     """Returns the channels that a backbone with these arguments takes, 3 or 1; a ConfigError for others."""
     channels = arguments.get("in_chans", 3)
     if channels not in (1, 3):
-        problem = (
-            f"model.backbone_args.in_chans={channels}, but images have three channels, or one if they are turned grey"
-        )
-        raise ConfigError(problem, "use model.backbone_args.in_chans=1 or 3")
+        problem = f"in_chans is {channels} in model.backbone_args, but images have three channels, or one turned grey"
+        raise ConfigError(problem, "set model.backbone_args.in_chans to 1 or 3")
     return int(channels)
 
 

@@ -65,7 +65,7 @@ def test_grey_networks_see_the_luma() -> None:
     with torch.no_grad():
         assert torch.allclose(net(images), net.head(net.backbone(luma)), atol=1e-5)
         assert Encoder("resnet18", backbone_args={"in_chans": 1}, image_size=32).eval()(images).shape == (2, 512)
-    with pytest.raises(ConfigError, match=r"in_chans=4.*three channels"):
+    with pytest.raises(ConfigError, match=r"in_chans is 4.*three channels"):
         Network("resnet18", 3, backbone_args={"in_chans": 4})
 
 
