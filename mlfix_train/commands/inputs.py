@@ -47,8 +47,10 @@ def read_samples(data: Mapping[str, Any], uses_labels: bool = True) -> pd.DataFr
         DataError: The data cannot be read.
     """
     key = ("table", json.dumps(data, sort_keys=True, default=str))
-    table = cached(key, lambda: instantiate(data, "data"))
     own = not str(data.get("_target_")).startswith("mlfix_train.")
+    if own and data.get("root") is None:  # a default, which a reader of the user's need not take
+        data = {name: value for name, value in data.items() if name != "root"}
+    table = cached(key, lambda: instantiate(data, "data"))
     if own and not isinstance(table, (pd.DataFrame, AnnotationFormat)):
         problem = f"data._target_={data['_target_']} returned a {type(table).__name__}, not a sample table"
         raise ConfigError(problem, "return mlfix_train.data.samples.make_table(sample_ids, paths, labels)")

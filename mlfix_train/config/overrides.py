@@ -14,6 +14,8 @@ OPEN = (
     "hydra.launcher.init.",
 )
 """Sections that take keys beyond those of their presets, without Hydra's plus sign."""
+OWN = ("data", "model")
+"""Groups with an empty preset ``own``, which is chosen where an override sets the section's ``_target_`` alone."""
 
 
 def normalize_overrides(overrides: list[str], sweep: bool = False) -> list[str]:
@@ -21,6 +23,7 @@ def normalize_overrides(overrides: list[str], sweep: bool = False) -> list[str]:
 
     A value that the grammar cannot read, such as a regular expression, is quoted, and so is a path with a comma, unless
     ``sweep`` is set, for which commas separate the values. A key of an open section is added where it does not exist.
+    A reader or module of the user's gets none of the arguments that the default preset has for ours.
 
     Raises:
         ConfigError: A plus sign on a key of a section that takes no further keys.
@@ -47,7 +50,8 @@ def normalize_overrides(overrides: list[str], sweep: bool = False) -> list[str]:
                 literal = True
             value = quoted(value) if literal else value
         result.append(f"{key}{equals}{value}")
-    return result
+    names = [override.partition("=")[0].lstrip("+") for override in result]
+    return [*result, *(f"{group}=own" for group in OWN if f"{group}._target_" in names and group not in names)]
 
 
 def quoted(value: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from mlfix_train.data.runs import FAILED, FINISHED, RunDirectory
 from mlfix_train.errors import RunError
+from mlfix_train.training.signals import RunInterrupted
 from mlfix_train.training.sweep import Attempt, AttemptCallback, SweepRun, TrainFunction, is_user_error
 
 GRACE = 60.0
@@ -76,7 +77,7 @@ class Interruption:
             self.hurry.set()
             return
         self._last = now
-        raise KeyboardInterrupt
+        raise RunInterrupted(number)
 
 
 _active: Interruption | None = None
