@@ -8,10 +8,20 @@ from __future__ import annotations
 
 import difflib
 import errno
+import functools
+import inspect
 import os
+import re
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_keys_are_named = ContextVar("_keys_are_named", default=False)
 
 
 class MlfixError(Exception):
@@ -53,6 +63,78 @@ class ConfigError(MlfixError):
 
 class RunError(MlfixError):
     """A run directory, checkpoint or training run that cannot continue."""
+
+
+@contextmanager
+def name_keys() -> Iterator[None]:
+    """Within it, errors name the keys of a command (``data.root=photos``); otherwise arguments of Python (``root``)."""
+    token = _keys_are_named.set(True)
+    try:
+        yield
+    finally:
+        _keys_are_named.reset(token)
+
+
+def names_arguments(section: str, names: Collection[str] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorates a function whose errors name keys of a configuration section, for callers from Python.
+
+    Args:
+        section: The section, such as ``data``.
+        names: Its keys that are arguments in Python; by default the parameters of the function.
+
+    Example:
+        >>> @names_arguments("data")
+        ... def read(root: str, test: bool = True) -> None:
+        ...     raise DataError(f"data.root={root} is empty", "set data.root, or data.test=false")
+        >>> try:
+        ...     read("my photos")
+        ... except DataError as error:
+        ...     print(error)
+        root='my photos' is empty
+          -> set root, or test=False
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return function(*args, **kwargs)
+            except MlfixError as error:
+                if not _keys_are_named.get():
+                    given = {} if names else signature.bind_partial(*args, **kwargs).arguments
+                    texts = (error.problem, error.hint, *error.details)
+                    texts = tuple(_as_arguments(text, section, names or signature.parameters, given) for text in texts)
+                    error.problem, error.hint, error.details = texts[0], texts[1], texts[2:]
+                raise
+
+        return call
+
+    return decorate
+
+
+def _as_arguments(text: str, section: str, names: Collection[str], given: Mapping[str, object]) -> str:
+    """Returns a text with ``section.name=value`` as ``name='value'``, but for commands in backticks."""
+    for name, value in given.items():
+        whole = re.compile(re.escape(f"{section}.{name}={value}") + r"(?![\w/\\.-])")
+        text = whole.sub(lambda _, shown=f"{name}={str(value)!r}": shown, text)  # type: ignore[misc]
+    known = "|".join(sorted(map(re.escape, names)))
+    key = re.compile(rf"\b{section}\.({known})\b(?:\.(\w+))?(?:=(<[^>]*>|\[[^\]]*\]|\S*[^\s;,.:?)]))?")
+    reader = re.compile(rf"\b{section}=(\w+)")
+
+    def argument(found: re.Match[str]) -> str:
+        name, member, value = found.groups()
+        if value is not None:
+            value = {"true": "True", "false": "False", "null": "None"}.get(value, value)
+            if not re.fullmatch(r"<.*>|\[.*\]|True|False|None|[\d.]+", value):
+                value = repr(value)
+        if member:
+            return f"{name}={{'{member}': {value}}}" if value is not None else f"{name}['{member}']"
+        return f"{name}={value}" if value is not None else name
+
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(part if part.startswith("`") else key.sub(argument, reader.sub(r"read_\1", part)) for part in parts)
 
 
 def describe_os_error(error: OSError, key: str, folder: str = "") -> MlfixError:

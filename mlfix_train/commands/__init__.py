@@ -7,7 +7,7 @@ import importlib
 import os
 from typing import Any
 
-from mlfix_train.errors import describe_os_error
+from mlfix_train.errors import ConfigError, describe_os_error, name_keys
 
 
 def run_command(command: str, *overrides: str, function: str = "run") -> Any:
@@ -45,10 +45,14 @@ def run_composed(command: str, cfg: Any, function: str = "run") -> Any:
 
     settings = to_object(command, cfg)
     module = importlib.import_module(f"mlfix_train.commands.{command}")
+    key = "outputs" if command == "train" else "out"
+    out = str(getattr(settings, key))
+    if os.path.isfile(os.path.expanduser(out)):
+        raise ConfigError(f"{key}={out} is a file", f"set a folder: {key}=<folder>")
     try:
-        return getattr(module, function)(settings)
+        with name_keys():
+            return getattr(module, function)(settings)
     except OSError as error:
         if os.environ.get("MLFIX_TRACEBACK"):
             raise
-        key = "outputs" if command == "train" else "out"
-        raise describe_os_error(error, key, str(getattr(settings, key))) from error
+        raise describe_os_error(error, key, out) from error

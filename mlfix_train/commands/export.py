@@ -25,6 +25,7 @@ from mlfix_train.data.fixes.exporters import (
     write_fixed_table,
 )
 from mlfix_train.data.readers.crops import read_crops
+from mlfix_train.data.readers.files import find_given
 from mlfix_train.data.readers.hf import open_hf
 from mlfix_train.errors import ConfigError, DataError
 
@@ -71,7 +72,8 @@ def _export_copy(cfg: ExportConfig) -> list[Path]:
         copy, load = write_fixed_folder(table, fixes, out, cfg.links), f"data.root={out}"
     elif to == "table":
         columns = cfg.data.get("columns") or {}
-        file = Path(str(cfg.data["file"])).expanduser()
+        folders = [Path(), *([Path(str(cfg.data["root"])).expanduser()] if cfg.data.get("root") else [])]
+        file = find_given(str(cfg.data["file"]), "data.file", *folders)
         copy = write_fixed_table(file, table, fixes, str(columns.get("label") or "label"), out)
         root = cfg.data.get("root") or file.parent
         load = f"data=table data.file={copy.path} data.root={Path(str(root)).expanduser().absolute()}"
@@ -86,7 +88,7 @@ def _export_copy(cfg: ExportConfig) -> list[Path]:
 
 
 def _check_new(out: Path) -> None:
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+    if out.is_dir() and any(out.iterdir()):
         hint = "set a new folder: out=<folder>; originals are never overwritten"
         raise ConfigError(f"out={out} is not empty", hint)
 

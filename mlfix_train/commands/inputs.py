@@ -17,7 +17,7 @@ from mlfix_train.data.cache import cached
 from mlfix_train.data.plausibility import check_samples
 from mlfix_train.data.samples import validate_table
 from mlfix_train.data.splits import SplitSpec, draw_split
-from mlfix_train.errors import ConfigError
+from mlfix_train.errors import ConfigError, name_keys
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ def source_title(data: Mapping[str, Any]) -> str:
     return Path(str(name)).expanduser().resolve().stem
 
 
+@name_keys()
 def read_samples(data: Mapping[str, Any], uses_labels: bool = True) -> pd.DataFrame:
     """Reads the sample table that section ``data`` describes, and logs what is unlikely about its labels.
 
@@ -101,6 +102,7 @@ def read_matching_fixes(fixes: FixesConfig, table: pd.DataFrame) -> pd.DataFrame
     return matched
 
 
+@name_keys()
 def draw_configured_split(split: SplitSpec, table: pd.DataFrame, data: Mapping[str, Any]) -> np.ndarray:
     """Draws the split that section ``split`` describes: booleans (N,), true where a sample is held out."""
     if not split.column and (table["split"] != "").any():
@@ -113,11 +115,9 @@ def check_out(out: str, data: Mapping[str, Any]) -> Path:
     """Checks the output folder and returns it.
 
     Raises:
-        ConfigError: It is a file, or lies in the folder of the images, where its pictures would become samples.
+        ConfigError: It lies in the folder of the images, where its pictures would become samples.
     """
     place = Path(out).expanduser()
-    if place.is_file():
-        raise ConfigError(f"out={out} is a file", "set a folder: out=<folder>")
     parent = next((path for path in (place, *place.absolute().parents) if path.exists()), place)
     if not os.access(parent, os.W_OK):
         raise ConfigError(f"out={out}: {parent} is not writable", "choose a folder you can write to: out=<folder>")

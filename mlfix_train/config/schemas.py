@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mlfix_train import COMMANDS
-from mlfix_train.errors import ConfigError, did_you_mean, format_list
+from mlfix_train.errors import ConfigError, did_you_mean, format_list, name_keys
 
 
 def schema_class(command: str) -> type[Any]:
@@ -45,6 +45,7 @@ def _make_writable(node: Any) -> None:
             _make_writable(node[key])
 
 
+@name_keys()
 def to_object(command: str, cfg: DictConfig) -> Any:
     """Turns a composed configuration into the command's dataclass; sections without a schema become plain dicts.
 

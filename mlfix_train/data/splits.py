@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlfix_train.errors import ConfigError, DataError, check_range, format_list
+from mlfix_train.errors import ConfigError, DataError, check_range, format_list, names_arguments
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +51,7 @@ class SplitSpec:
     train_only: list[str] = field(default_factory=list)
     grouped: bool = True
 
+    @names_arguments("split", tuple(__annotations__))
     def __post_init__(self) -> None:
         if self.folds is None:
             if self.fold is not None:
@@ -70,6 +71,7 @@ class SplitSpec:
         return np.full(self.folds, 1 / self.folds) if self.folds else np.array([1 - self.fraction, self.fraction])
 
 
+@names_arguments("split", tuple(SplitSpec.__annotations__))
 def draw_split(table: pd.DataFrame, split: SplitSpec | None = None) -> np.ndarray:
     """Draws which samples are held out; by default 20% of every label.
 

@@ -11,7 +11,7 @@ import pytest
 
 from mlfix_train.data.samples import make_table
 from mlfix_train.data.splits import SplitSpec, draw_split, stratified_parts
-from mlfix_train.errors import ConfigError, DataError
+from mlfix_train.errors import ConfigError, DataError, name_keys
 
 Counted = Callable[..., pd.DataFrame]
 COUNTS = {"a": 100, "b": 37, "c": 10, "d": 3, "e": 2, "f": 1}
@@ -170,9 +170,9 @@ def test_column(counted: Counted) -> None:
     table = counted(a=3, b=3).assign(split=["train", "val", "Test ", "training", "train", "valid"], mine=list("xyxyxx"))
     assert draw(table, column="split").tolist() == [False, True, True, False, False, True]
     assert draw(table, column="split", held_out_values=["val", "test", "valid"]).sum() == 3
-    with pytest.raises(DataError, match=r"(?s)split.column=mine has values .*'x', 'y'.*split.held_out_values"):
+    with pytest.raises(DataError, match=r"(?s)column=.mine. has values .*'x', 'y'.*the values in held_out_values"):
         draw(table, column="mine")
-    with pytest.raises(DataError, match=r"(?s)split.column=mien: the data has no such column.*mine"):
+    with pytest.raises(DataError, match=r"(?s)column=.mien.: the data has no such column.*mine"):
         draw(table, column="mien")
     with pytest.raises(DataError, match=r"neither train nor held out: 'test', 'valid'"):
         draw(table, column="split", held_out_values=["val"])
@@ -195,7 +195,7 @@ def test_train_only_samples_train_although_their_photo_is_held_out() -> None:
 
 
 def test_train_only_unknown(counted: Counted) -> None:
-    with pytest.raises(ConfigError, match=r"split.train_only names labels that no sample has: othr"):
+    with pytest.raises(ConfigError, match=r"train_only names labels that no sample has: othr"):
         draw(counted(a=3, other=3), train_only=["othr"])
 
 
@@ -231,3 +231,12 @@ def test_labels_that_are_never_trained_on_are_named(counted: Counted, caplog: py
     with caplog.at_level(logging.WARNING):
         draw(table, column="split")
     assert "1 label(s) are held out but never trained on" in caplog.text and ": a" in caplog.text
+
+
+def test_errors_name_keys_in_a_command_and_arguments_in_python() -> None:
+    with pytest.raises(ConfigError) as error:
+        SplitSpec(fold=1)
+    assert error.value.hint == "set the number of folds: folds=5"
+    with pytest.raises(ConfigError) as error, name_keys():
+        SplitSpec(fold=1)
+    assert error.value.hint == "set the number of folds: split.folds=5"

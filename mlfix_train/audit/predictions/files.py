@@ -143,7 +143,10 @@ def open_predictions(path: str | Path, labels: str | Path | None = None) -> Pred
         empty = np.flatnonzero((table[name] == "").to_numpy(dtype=bool))
         if len(empty):
             raise RunError(f"{path}: {opened.place(int(empty[0]))} has no {name}", "complete or remove the line")
-    check_unique(table, path)
+    repeated = opened.repeated(table["sample_id"].tolist())
+    if repeated:
+        problem = f"{path} names {len(repeated):,} sample(s) twice: {format_list(repeated, 3)}"
+        raise RunError(problem, "keep one row per sample")
     probabilities = None
     if columns is not None:
         probabilities = np.stack([pd.to_numeric(table[name]).to_numpy(np.float32) for name in columns.values()], 1)
@@ -344,8 +347,8 @@ def read_metadata(path: str | Path, sample_ids: Sequence[str] | pd.Index | None 
         ids = ids.map(lambda name: matched.ids.get(name, name))
         if not matched.ids:
             log.warning("samples=%s has none of the samples of the predictions, such as %s", path, sample_ids[0])
-    repeated = ids[ids.duplicated()]
-    if len(repeated):
+    repeated = opened.repeated(ids.tolist())
+    if repeated:
         problem = f"samples={path} names {len(repeated):,} sample(s) twice: {format_list(repeated, 3)}"
         raise DataError(problem, "keep one row per sample")
     opened.frame = opened.frame.drop(columns="sample_id")

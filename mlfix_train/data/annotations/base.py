@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from mlfix_train.data.files.find import fold, stem
+from mlfix_train.data.files.documents import decode_text
+from mlfix_train.data.files.find import fold, plain_path, stem
 from mlfix_train.data.files.walk import find_images
-from mlfix_train.data.readers.files import SPLIT_NAMES, check_root
+from mlfix_train.data.readers.files import SPLIT_NAMES, check_root, find_given
 from mlfix_train.errors import DataError, format_list
 
 PHOTO_COLUMNS = ("path", "split", "width", "height", "panorama", "source", "problem", "detail")
@@ -100,6 +101,15 @@ class AnnotationFormat(ABC):
     def __post_init__(self) -> None:
         self.root = str(check_root(self.root, "set data.root to the folder with photos and annotations"))
 
+    def _locate(self, given: Any, key: str) -> Any:
+        """Returns paths of a setting as they are, or absolute if they start at the current folder, not at the root."""
+        if given is None:
+            return None
+        if not isinstance(given, (str, Path)):
+            return [self._locate(one, key) for one in given]
+        found = find_given(given, f"data.{key}", self.folder, Path().absolute())
+        return given if found == self.folder / Path(given).expanduser() else os.path.normpath(found)
+
     @property
     def folder(self) -> Path:
         """The folder of the data set."""
@@ -180,7 +190,12 @@ class AnnotationFormat(ABC):
 
 
 def number(value: Any) -> float:
-    """Returns a coordinate as a float; NaN if it is not a number."""
+    """Returns a coordinate, which may be written as text, as a float; NaN if it is not a number."""
+    if isinstance(value, str):
+        try:
+            return float(value) if "_" not in value else math.nan  # Python reads 1_0 as 10
+        except ValueError:
+            return math.nan
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
             return float(value)
@@ -295,11 +310,14 @@ def split_of(name: str) -> str:
 
 
 def read_split_lists(files: Iterable[Path]) -> dict[str, Path]:
-    """Reads lists of photos that exist: photo to its list, whose stem is the split; a DataError if it is in two."""
+    """Reads lists of photos that exist: photo to its list, whose stem is the split; a DataError if it is in two.
+
+    Photos are called without their suffix. The number behind a name, which some lists have, is left out.
+    """
     splits: dict[str, Path] = {}
     for file in files:
-        lines = file.read_text(encoding="utf-8-sig").splitlines() if file.is_file() else []
-        for photo in (line.split()[0] for line in lines if line.strip()):
+        lines = decode_text(file.read_bytes())[0].splitlines() if file.is_file() else []
+        for photo in (stem(plain_path(re.sub(r"\s+-?[01]\s*$", "", line))) for line in lines if line.strip()):
             if splits.setdefault(photo, file).stem != file.stem:
                 raise DataError(f"{file}: {photo} is also in {splits[photo].name}", "remove it from one of the lists")
     return splits

@@ -53,6 +53,7 @@ class Coco(AnnotationFormat):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.file, self.images = self._locate(self.file, "file"), self._locate(self.images, "images")
         self._originals: dict[Path, Path] = {}
         """Copies of annotation files, and the files beside whose photos they are read."""
 
@@ -355,6 +356,9 @@ def _schema_problem(content: Any) -> str:
     if not isinstance(content, Mapping):
         return f"it is a {type(content).__name__}"
     missing = [name for name in SECTIONS if not isinstance(content.get(name), list)]
+    no_lists = [f"{name} is a {type(content[name]).__name__}" for name in missing if content.get(name) is not None]
+    if no_lists:
+        return f"{' and '.join(no_lists)}, not a list"
     if missing:
         return f"it lacks the lists {' and '.join(missing)}; it has {format_list(content, 6) or 'nothing'}"
     return ""

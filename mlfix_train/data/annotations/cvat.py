@@ -48,6 +48,10 @@ class Cvat(AnnotationFormat):
     name = "cvat"
     exif_applied = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.file, self.images = self._locate(self.file, "file"), self._locate(self.images, "images")
+
     @classmethod
     def detect(cls, root: Path) -> int:
         """Looks for XML files that begin as CVAT's do."""
@@ -155,7 +159,7 @@ class _FileReader:
             photo: Row = {"name": names[place], "path": found[place][0], "source": str(path)}
             photo["split"] = base.split_of(subsets[place]) or finder.split
             for side in ("width", "height"):
-                size = _number(image.get(side))
+                size = base.number(image.get(side))
                 photo[side] = int(size) if 0 < size < 10**6 else 0
             if not stated[place]:
                 detail = f"{path}: image {place} (id {image.get('id')}) has no name"
@@ -211,26 +215,19 @@ def _unique_names(folder: Path, names: Sequence[str]) -> list[str]:
     ]
 
 
-def _number(text: str | None) -> float:
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return math.nan
-
-
 def _numbers(shape: ET.Element, *names: str) -> list[float]:
-    return [_number(shape.get(name)) for name in names]
+    return [base.number(shape.get(name)) for name in names]
 
 
 def _is_rotated(shape: ET.Element) -> bool:
-    return shape.tag == "box" and _number(shape.get("rotation", "0")) % 360 != 0
+    return shape.tag == "box" and base.number(shape.get("rotation", "0")) % 360 != 0
 
 
 def _around_box(shape: ET.Element, photo: Row) -> Sequence[float]:
     left, top, right, bottom = box = _numbers(shape, "xtl", "ytl", "xbr", "ybr")
     if not _is_rotated(shape):
         return box
-    angle = math.radians(_number(shape.get("rotation")))
+    angle = math.radians(base.number(shape.get("rotation")))
     return around_rotated((left + right) / 2, (top + bottom) / 2, right - left, bottom - top, angle)
 
 
@@ -239,7 +236,7 @@ def _around_points(shape: ET.Element, photo: Row) -> Sequence[float]:
 
 
 def _around(points: Sequence[Sequence[str]]) -> Sequence[float]:
-    numbers = [[_number(value) for value in point] for point in points]
+    numbers = [[base.number(value) for value in point] for point in points]
     if not numbers or any(len(point) != 2 or not all(map(math.isfinite, point)) for point in numbers):
         return [math.nan] * 4
     xs, ys = zip(*numbers, strict=True)
@@ -263,7 +260,7 @@ def _around_mask(shape: ET.Element, photo: Row) -> Sequence[float]:
 
 def _around_ellipse(shape: ET.Element, photo: Row) -> Corners:
     x, y, rx, ry = _numbers(shape, "cx", "cy", "rx", "ry")
-    return around_ellipse(x, y, rx, ry, math.radians(_number(shape.get("rotation", "0"))))
+    return around_ellipse(x, y, rx, ry, math.radians(base.number(shape.get("rotation", "0"))))
 
 
 def _whole_photo(shape: ET.Element, photo: Row) -> Sequence[float]:

@@ -44,6 +44,10 @@ class Mtsd(AnnotationFormat):
     name = "mtsd"
     stable_keys = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.images = self._locate(self.images, "images")
+
     @classmethod
     def detect(cls, root: Path) -> int:
         """Looks for split lists, and JSON files in a folder ``annotations``."""
@@ -55,7 +59,9 @@ class Mtsd(AnnotationFormat):
         files = _annotation_files(self.folder)
         split_folders = base.find_folders(self.folder, "splits")
         lists = base.read_split_lists(file for folder in split_folders for file in sorted(folder.glob("*.txt")))
-        folders = [Path(self.images).expanduser()] if self.images else base.find_folders(self.folder, "images")
+        folders = (
+            [self.folder / Path(self.images).expanduser()] if self.images else base.find_folders(self.folder, "images")
+        )
         if not folders or not all(folder.is_dir() for folder in folders):
             missing = f"no folder called images below data.root={self.root}"
             problem = f"data.images={self.images} is not a folder" if self.images else missing
@@ -138,7 +144,7 @@ def _read_photo(file: Path, key: str, repeated: list[str]) -> tuple[Row, list[Ro
     content, problem = read_json(file, allow_nan=True)
     if problem := problem or _schema_problem(content):
         return {"problem": "annotation unreadable", "detail": f"{file}: {problem}"}, []
-    width, height = (int(base.number(_to_number(content[side]))) for side in ("width", "height"))
+    width, height = (int(base.number(content[side])) for side in ("width", "height"))
     panorama, keys = bool(content.get("ispano", False)), UniqueKeys()
     rows = [
         _read_object(value, key, keys.add(_object_id(value), place, missing=""), place, width, panorama)
@@ -160,11 +166,6 @@ def _object_id(value: Any) -> Any:
     return value.get("key") if isinstance(value, Mapping) else None
 
 
-def _to_number(value: Any) -> Any:
-    """Returns a number that is written as text as a number."""
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() else value
-
-
 def _schema_problem(content: Any) -> str:
     if not isinstance(content, dict):
         return f"it is a {type(content).__name__} instead of an object with width, height and objects"
@@ -172,7 +173,7 @@ def _schema_problem(content: Any) -> str:
     if missing:
         return f"no {' and no '.join(missing)}; it has {format_list(content, 6) or 'nothing'}"
     for name in ("width", "height"):
-        if not 0 < base.number(_to_number(content[name])) < 10**6:
+        if not 0 < base.number(content[name]) < 10**6:
             return f"{name} is {content[name]!r}"
     if not isinstance(content["objects"], list):
         return f"objects is a {type(content['objects']).__name__}, not a list"

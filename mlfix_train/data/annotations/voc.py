@@ -72,10 +72,12 @@ class Voc(AnnotationFormat):
         for file in files:
             photo, rows = _read_file(file, root)
             folder = next(folder for folder in described if file.is_relative_to(folder))
-            split = lists[folder][file.stem].stem if file.stem in lists[folder] else ""
+            inner = file.relative_to(folder).with_suffix("").as_posix()
+            listed = lists[folder].get(inner) or lists[folder].get(file.stem)
+            split = listed.stem if listed else ""
             parts = reversed(file.relative_to(root).parts[:-1])
             photo["split"] = split or next(filter(None, map(base.split_of, parts)), "")
-            described[folder].add(file.stem)
+            described[folder] |= {file.stem, inner}
             photos.append(photo)
             boxes += [{**row, "photo": photo["name"]} for row in rows]
         notes += _find_photos(root, photos, images)
@@ -123,7 +125,7 @@ def _read_file(file: Path, root: Path) -> tuple[Row, list[Row]]:
         return photo | {"problem": "annotation unreadable", "detail": f"{file}: {problem}"}, []
     photo["stated"] = (tree.findtext("filename") or "").strip()
     for side in ("width", "height"):
-        size = base.number(_to_float((tree.findtext(f"size/{side}") or "").strip()))
+        size = base.number(tree.findtext(f"size/{side}"))
         photo[side] = int(size) if 0 < size < 10**6 else 0
     return photo, [_read_object(file, value, place) for place, value in enumerate(tree.findall("object"))]
 
@@ -222,7 +224,7 @@ def _read_object(file: Path, value: ET.Element, place: int) -> Row:
     row: Row = {"annotation": str(place), "position": place, "label": label}
     box = value.find("bndbox")
     texts = [box.findtext(name) if box is not None else None for name in ("xmin", "ymin", "xmax", "ymax")]
-    row |= base.corners(map(_to_float, texts))
+    row |= base.corners(texts)
     if not any(texts) and (outline := _outline(value)):
         row |= {"problem": "", **base.corners(outline), "outlined": True}
     if row.get("problem"):
@@ -238,19 +240,12 @@ def _outline(value: ET.Element) -> Corners | None:
     """Returns the box around a ``polygon`` (``x1, y1, ...`` or ``pt`` with ``x, y``) or a ``robndbox`` (rotated)."""
     rotated = value.find("robndbox")
     if rotated is not None:
-        numbers = [base.number(_to_float(rotated.findtext(name))) for name in ("cx", "cy", "w", "h", "angle")]
+        numbers = [base.number(rotated.findtext(name)) for name in ("cx", "cy", "w", "h", "angle")]
         return around_rotated(*numbers) if all(map(math.isfinite, numbers)) else None
     polygon = value.find("polygon")
     points = [] if polygon is None else [item for item in polygon.iter() if len(item) == 0]
-    sides = ([_to_float(item.text) for item in points if re.fullmatch(rf"{axis}\d*", item.tag)] for axis in "xy")
+    sides = ([item.text for item in points if re.fullmatch(rf"{axis}\d*", item.tag)] for axis in "xy")
     return around_points(*sides) if points else None
-
-
-def _to_float(text: str | None) -> float | str | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return text
 
 
 def _patch(file: Path, labels: Mapping[str, str | None], target: Path) -> None:

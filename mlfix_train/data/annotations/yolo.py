@@ -47,6 +47,10 @@ class Yolo(AnnotationFormat):
     normalized = True
     exif_applied = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.file = self._locate(self.file, "file")
+
     @classmethod
     def detect(cls, root: Path) -> int:
         """Looks for a YAML that mentions ``names``, or for a class list."""
@@ -130,7 +134,8 @@ def find_class_names(root: Path, file: str | Path | None) -> Path:
         path = Path(os.path.normpath(root / Path(file).expanduser()))
         if not path.is_file():
             hint = "use data.yaml, or a file with one class name per line"
-            raise DataError(f"data.file={file} does not exist in {root}", hint)
+            reason = "is a folder" if path.is_dir() else f"does not exist in {root}"
+            raise DataError(f"data.file={file} {reason}", hint)
         return path
     found, unreadable = list[Path](), list[DataError]()
     for path in filter(_mentions_names, _yaml_files(root)):
@@ -253,10 +258,15 @@ class _ListedPhotos:
         self.missing: dict[Path, str] = {}
         self.notes: list[str] = []
         self._finders: dict[Path, FileFinder] = {}
+        self._no_home = ""
         if stated := _setting(settings, "path"):
             path = Path(str(stated)).expanduser()
-            candidates = [path] if path.is_absolute() else [self.home / path, root / path]
-            self.home = next((folder for folder in candidates if folder.is_dir()), self.home)
+            candidates = [path] if path.is_absolute() else list(dict.fromkeys([self.home / path, root / path]))
+            home = next((folder for folder in candidates if folder.is_dir()), None)
+            if home is None:
+                places = " and ".join(str(Path(os.path.normpath(place))) for place in candidates)
+                self._no_home = f"path: {stated} is not there (looked for at {places})"
+            self.home = home or self.home
         repeated = 0
         for split in SPLITS:
             given = _setting(settings, split) or []
@@ -271,6 +281,8 @@ class _ListedPhotos:
                 for photo in found:
                     repeated += photo in self.splits
                     self.splits.setdefault(photo, {"valid": "val"}.get(split, split))
+        if self._no_home:
+            self.notes.append(f"{names_file.name}: {self._no_home}; {self.home} is read instead")
         if repeated:
             self.notes.append(f"{repeated:,} photos are in two splits of {names_file.name}; the first one counts")
         self.notes += [note for finder in self._finders.values() for note in finder.notes()]
@@ -292,6 +304,7 @@ class _ListedPhotos:
         parent = (home / posix).parent
         close = nearest(Path(posix).name, [path.name for path in parent.iterdir()]) if parent.is_dir() else []
         problem = f"{self.names_file}: {split}: {entry} is neither a folder nor a list of photos (searched in {home})"
+        problem += f"; {self._no_home}" if self._no_home else ""
         raise DataError(problem, f"did you mean {close[0]}?" if close else "correct it, or path:")
 
     def _read_place(self, place: Path) -> list[Path]:
@@ -408,7 +421,7 @@ class _LineParser:
         self.names, self.names_file = names, names_file
         self._numbers = {name: number for number, name in names.items()}
         self._pose = _keypoint_numbers(names_file, settings)
-        self._outlines, self._named = 0, 0
+        self._outlines, self._named, self._pixels = 0, 0, list[str]()
         self._lengths: set[int] = set()
         self._is_outline = str(settings.get("task", "")) in OUTLINE_TASKS
         self._first_long, self._keypoints = "", {2, 3}
@@ -444,6 +457,8 @@ class _LineParser:
             self._outlines += 1
         if row.get("problem"):
             return {**row, "detail": f"{where}: {text}"}
+        if max(numbers[1:5]) > 2:
+            self._pixels.append(f"{where}: {text}")
         number = numbers[0]
         if not math.isfinite(number) or number != int(number) or int(number) not in self.names:
             known = f"the classes are {format_list(sorted(self.names), 12)}"
@@ -466,6 +481,9 @@ class _LineParser:
             hint = f"say which in data.yaml, beside names: {shape} or task: segment"
             raise DataError(f"{text} may be key points (pose labels) or corners of a polygon", hint)
         notes = []
+        if self._pixels:
+            text = "lines have coordinates beyond 1, as pixels have; YOLO's are fractions of the photo's sides"
+            notes.append(f"{len(self._pixels):,} {text}, such as {self._pixels[0]}")
         if self._angle:
             problem = f"the last of 6 numbers is an angle ({self._angle}); write oriented boxes as four corners"
             for row, where in self._scored:

@@ -128,6 +128,8 @@ def read_json(path: str | Path, allow_nan: bool = False, exact: bool = False) ->
         return json.loads(text, **hooks), ""
     except FileNotFoundError:
         return None, "the file is missing"
+    except IsADirectoryError:
+        return None, "it is a folder"
     except OSError as error:
         return None, error.strerror or type(error).__name__
     except UnicodeDecodeError as error:
@@ -137,11 +139,20 @@ def read_json(path: str | Path, allow_nan: bool = False, exact: bool = False) ->
     except json.JSONDecodeError as error:
         if not error.doc.strip():
             return None, "it is empty"
+        if _is_cut_off(error):
+            return None, f"it is cut off in line {error.doc.rstrip().count(chr(10)) + 1}"
         return None, f"it is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}"
     except RefusedJsonError as error:
         return None, str(error)
     except ValueError as error:
         return None, f"it can't be read: {error}"
+
+
+def _is_cut_off(error: json.JSONDecodeError) -> bool:
+    """Returns whether JSON is valid up to its end, which comes too early."""
+    rest = error.doc[error.pos :].strip()
+    in_word = any(word.startswith(rest) for word in ("true", "false", "null", "-"))
+    return in_word or error.msg.startswith("Unterminated string") or rest == "\\"
 
 
 def _position_of_constant(text: str) -> int:

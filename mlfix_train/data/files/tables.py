@@ -69,6 +69,14 @@ class Table:
         """Returns what errors call a row: ``line 7`` of a CSV, ``row 7`` of a Parquet file."""
         return f"row {row + 1}" if self.lines is None else f"line {self.lines[row]}"
 
+    def repeated(self, values: Sequence[str]) -> list[str]:
+        """Returns the values that N rows have more than once, each with the rows: ``a.jpg (line 2, line 7)``."""
+        rows: dict[str, list[int]] = {}
+        if len(set(values)) < len(values):
+            for row, value in enumerate(values):
+                rows.setdefault(value, []).append(row)
+        return [f"{value} ({format_list(map(self.place, at), 4)})" for value, at in rows.items() if len(at) > 1]
+
     def text(self, name: str, error_type: type[MlfixError]) -> list[str]:
         """Returns a column as text, missing values as empty; whole numbers that are floats as ``1``, not ``1.0``.
 
@@ -113,9 +121,8 @@ def open_table(path: Path, key: str, error_type: type[MlfixError], known: Sequen
         MlfixError: Of ``error_type``: the file can't be read, has another encoding, a line with more cells than the
             header, a quote that is never closed, or one of the known columns twice.
     """
+    check_file(path, key, error_type)
     try:
-        if not path.is_file() and path.suffix.lower() in PARQUET:
-            raise FileNotFoundError(2, "No such file or directory")  # pandas would read a folder of files
         with open(path, "rb") as file:
             is_parquet = file.read(4) == b"PAR1" or path.suffix.lower() in PARQUET
         table = _read_parquet(path) if is_parquet else _read_csv(path, error_type, known)
@@ -125,6 +132,17 @@ def open_table(path: Path, key: str, error_type: type[MlfixError], known: Sequen
         raise error_type(f"{key}={path} can't be read: {error}", "use a Parquet or CSV file") from error
     _name_columns(table, known, error_type)
     return table
+
+
+def check_file(path: Path, key: str, error_type: type[MlfixError]) -> None:
+    """Raises an error if a table does not exist, or is a folder; the hint names a file in it."""
+    if path.is_dir():
+        files = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in (*PARQUET, ".csv", ".tsv", ".json"))
+        hint = f"set a file in it: {key}={files[0]}" if files else "set a file"
+        raise error_type(f"{key}={path} is a folder", hint)
+    if not path.exists():
+        hint = "check the path: relative ones start at the folder in which the command runs"
+        raise error_type(f"{key}={path} does not exist", hint)
 
 
 def _read_parquet(path: Path) -> Table:

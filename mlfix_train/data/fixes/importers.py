@@ -124,7 +124,25 @@ def _label_studio(tasks: Sequence[Mapping[str, Any]], path: Path) -> list[Record
             if choices:
                 more = {"reviewer": annotation.get("completed_by"), "time": annotation.get("updated_at")}
                 records.append(_record(row, name, choices[0], path, **more))
+    _check_reviewed(tasks, records, path)
     return records
+
+
+def _check_reviewed(tasks: Sequence[Mapping[str, Any]], records: list[Record], path: Path) -> None:
+    """Raises a FixesError if no task has an annotation, and logs how many have none."""
+    keys = ("annotations", "completions", "annotation_id", *CHOICES)
+    without = sum(not any(task.get(key) for key in keys) for task in tasks)
+    predicted = sum(bool(task.get("predictions")) for task in tasks)
+    if tasks and without == len(tasks):
+        what = f"; {predicted:,} have predictions, which nobody has reviewed" if predicted else ""
+        problem = f"{path}: none of the {len(tasks):,} tasks has an annotation{what}"
+        raise FixesError(problem, "review the tasks in Label Studio (submit each), and export them again")
+    if without:
+        log.info("%s: %d of %d tasks are not annotated", path, without, len(tasks))
+    if tasks and not records and not any(isinstance(task.get("data"), Mapping) for task in tasks):
+        fields = format_list(dict.fromkeys(key for task in tasks for key in task), 12)
+        hint = 'export as JSON, or name the control <Choices name="choice" ...>'
+        raise FixesError(f"{path}: no task has a field {', '.join(CHOICES)}; there are {fields}", hint)
 
 
 def _single_choice(value: Any, where: str) -> Any:

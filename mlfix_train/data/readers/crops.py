@@ -6,9 +6,10 @@ import pandas as pd
 
 from mlfix_train.data.crops.folder import INFO, TABLE, read_info
 from mlfix_train.data.readers.table import read_table
-from mlfix_train.errors import DataError
+from mlfix_train.errors import DataError, names_arguments
 
 
+@names_arguments("data")
 def read_crops(root: str | Path) -> pd.DataFrame:
     """Reads the crops in ``root``, the ``out`` of ``mlfix crop``: photos are groups, all annotations metadata.
 

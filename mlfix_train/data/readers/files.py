@@ -1,5 +1,6 @@
 """What readers share: the folder of the data, and groups by a regular expression."""
 
+import filecmp
 import logging
 import os
 import re
@@ -13,6 +14,26 @@ log = logging.getLogger(__name__)
 SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SPLIT_NAMES |= dict.fromkeys(("val", "valid", "validation"), "val")
 """Folders and words that name a split."""
+
+
+def find_given(given: str | Path, key: str, *folders: Path) -> Path:
+    """Returns the file or folder that a setting names; relative paths start at the first folder, else at the others.
+
+    Raises:
+        DataError: It is in two of the folders, and they differ.
+    """
+    path = Path(given).expanduser()
+    places = [folder / path for folder in folders]
+    found = [place for place in places if place.exists()]
+    for other in found[1:]:
+        if not os.path.samefile(found[0], other) and not (
+            other.is_file() and filecmp.cmp(found[0], other, shallow=False)
+        ):
+            problem = f"{key}={given} may be {found[0].absolute()} or {other.absolute()}, which differ"
+            raise DataError(problem, f"set the whole path of one: {key}={found[0].absolute()}")
+    if found and found[0] != places[0]:
+        log.info("%s was found in %s", f"{key}={given}", (folders[places.index(found[0])]).absolute())
+    return found[0] if found else places[0]
 
 
 def check_root(root: str | Path, hint: str) -> Path:

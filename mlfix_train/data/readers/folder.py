@@ -12,7 +12,7 @@ from mlfix_train.data.files.walk import FileList, find_images
 from mlfix_train.data.pixels.formats import format_hint, image_suffixes, sniff_format
 from mlfix_train.data.readers.files import SPLIT_NAMES, check_root, group_names
 from mlfix_train.data.samples import make_table
-from mlfix_train.errors import DataError, format_list
+from mlfix_train.errors import DataError, format_list, names_arguments
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,7 @@ MAX_SNIFFED = 200
 """Files that are looked into for images, at most about."""
 
 
+@names_arguments("data")
 def read_folder(root: str | Path, group: str | None = None) -> pd.DataFrame:
     r"""Reads a folder of class folders, of ``train/`` and ``val/`` folders of class folders, or of unsorted images.
 

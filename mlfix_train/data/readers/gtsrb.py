@@ -19,7 +19,7 @@ from mlfix_train.data.files.tables import open_table
 from mlfix_train.data.files.walk import FileList, find_images
 from mlfix_train.data.readers.files import check_root
 from mlfix_train.data.samples import make_table
-from mlfix_train.errors import DataError, check_choice, format_list
+from mlfix_train.errors import DataError, check_choice, format_list, names_arguments
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ METADATA = ("Width", "Height", "Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2")
 """Columns of the CSV files that are kept, as ``width`` ... ``roi_y2``."""
 
 
+@names_arguments("data")
 def read_gtsrb(root: str | Path, test: str | bool = "auto") -> pd.DataFrame:
     """Reads ``.../Images/00000/00000_00000.ppm`` to ``00042/`` below ``root``, and the test images if they are there.
 

@@ -17,7 +17,7 @@ from mlfix_train.data.readers.files import SPLIT_NAMES, check_root, group_names
 from mlfix_train.data.readers.labels import label_texts
 from mlfix_train.data.readers.table import COLUMNS
 from mlfix_train.data.samples import make_table
-from mlfix_train.errors import ConfigError, DataError, did_you_mean, format_list
+from mlfix_train.errors import ConfigError, DataError, did_you_mean, format_list, names_arguments
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class HfData:
     source: str
 
 
+@names_arguments("data")
 def read_hf(
     root: str | Path | None = None,
     repo: str | None = None,
@@ -93,6 +94,7 @@ def read_hf(
     return make_table(ids, paths, labels, groups, shown, table, source=data.source)
 
 
+@names_arguments("data")
 def open_hf(
     root: str | Path | None,
     repo: str | None,

@@ -10,9 +10,9 @@ import pandas as pd
 from mlfix_train.data.files.find import FileFinder
 from mlfix_train.data.files.tables import Table, infer_types, open_table
 from mlfix_train.data.files.walk import find_images
-from mlfix_train.data.readers.files import group_names
+from mlfix_train.data.readers.files import find_given, group_names
 from mlfix_train.data.samples import make_table
-from mlfix_train.errors import DataError, format_list, nearest
+from mlfix_train.errors import DataError, format_list, names_arguments, nearest
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +21,7 @@ LOOKED_UP = 200
 """Paths of a table that are looked up before all are."""
 
 
+@names_arguments("data")
 def read_table(
     file: str | Path,
     root: str | Path | None = None,
@@ -40,10 +41,8 @@ def read_table(
     Raises:
         DataError: The file is missing, unreadable or lacks a column, or a row has no path.
     """
-    source = Path(file).expanduser()
+    source = find_given(file, "data.file", Path(), *([Path(root).expanduser()] if root else []))
     wanted = dict.fromkeys(COLUMNS) | (dict(columns) if columns is not None else {name: name for name in COLUMNS})
-    if not source.is_file():
-        raise DataError(f"data.file={source} does not exist", "set a CSV or Parquet file with one row per sample")
     table = open_table(source, "data.file", DataError, [name for name in wanted.values() if name])
     raw = table.frame
     names = {key: name if name in raw.columns else None for key, name in wanted.items()}
@@ -59,6 +58,7 @@ def read_table(
         path.removeprefix(prefix) if path.startswith(prefix) else Path(os.path.relpath(path, base)).as_posix()
         for path in paths
     ]
+    _check_repeated(table, ids, paths, texts.get("label", []))
     labels = [value or None for value in texts.get("label", [""] * len(raw))]
     groups = texts["group"] if names["group"] else group_names(ids, group)
     if groups is not None:
@@ -106,6 +106,18 @@ def _find_files(paths: list[str], given: list[str], base: Path, source: Path) ->
         path if exists or not file else os.path.join(base, file)
         for path, exists, file in zip(paths, there, found, strict=True)
     ]
+
+
+def _check_repeated(table: Table, ids: list[str], paths: list[str], labels: list[str]) -> None:
+    """Raises a DataError if ids repeat, and warns if images do."""
+    if repeated := table.repeated(ids):
+        problem = f"{table.path}: {len(repeated):,} sample_id(s) occur more than once: {format_list(repeated, 3)}"
+        raise DataError(problem, "remove the repeated rows, or set data.columns.sample_id to a unique column")
+    if repeated := table.repeated(paths):
+        differ = len(set(zip(paths, labels, strict=False))) > len(set(paths))
+        text = "%s: %d image(s) are in several rows%s: %s"
+        more = ", some with other labels" if differ else ""
+        log.warning(text, table.path, len(repeated), more, format_list(repeated, 3))
 
 
 def _check_columns(table: Table, wanted: Mapping[str, str | None], names: Mapping[str, str | None]) -> None:

@@ -17,7 +17,7 @@ from mlfix_train.data.pixels.containers import torchvision_item
 from mlfix_train.data.readers.files import SPLIT_NAMES, group_names
 from mlfix_train.data.readers.labels import label_texts
 from mlfix_train.data.samples import make_table
-from mlfix_train.errors import ConfigError, DataError, did_you_mean, format_list
+from mlfix_train.errors import ConfigError, DataError, did_you_mean, format_list, names_arguments
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ LABELS = ("targets", "labels", "_labels", "y")
 CLASS_NAMES = ("classes", "categories")
 
 
+@names_arguments("data")
 def read_torchvision(
     name: str,
     root: str | Path | None = None,
@@ -190,7 +191,7 @@ def _check_target(data: Any, source: str) -> None:
     if not isinstance(item, tuple) or len(item) != 2:
         raise DataError(f"{source}: items are not pairs of an image and a class", "use a data set for classification")
     target = item[1]
-    hint = "use a data set for classification; boxes are read by mlfix crop (data=coco, data=voc)"
+    hint = "use a data set for classification; boxes are read by `mlfix crop data=coco` and the like"
     if isinstance(target, dict) or (isinstance(target, (list, tuple)) and target and isinstance(target[0], dict)):
         raise DataError(f"{source}: labels are annotations of regions, not classes", hint)
     if target is not None and not isinstance(target, str) and np.ndim(target) > 1:

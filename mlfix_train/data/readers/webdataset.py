@@ -21,11 +21,11 @@ import pandas as pd
 from mlfix_train.data.files.walk import list_files
 from mlfix_train.data.pixels.containers import tar_member
 from mlfix_train.data.pixels.formats import image_suffixes
-from mlfix_train.data.readers.files import SPLIT_NAMES, group_names
+from mlfix_train.data.readers.files import SPLIT_NAMES, find_given, group_names
 from mlfix_train.data.readers.labels import label_texts
 from mlfix_train.data.readers.table import COLUMNS
 from mlfix_train.data.samples import make_table
-from mlfix_train.errors import DataError, did_you_mean, format_list
+from mlfix_train.errors import DataError, did_you_mean, format_list, names_arguments
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class _Sample:
     texts: dict[str, bytes] = field(default_factory=dict)
 
 
+@names_arguments("data")
 def read_webdataset(
     root: str | Path | None = None,
     image: str | None = None,
@@ -301,7 +302,7 @@ def _read_names(base: Path, names: str | Path | None) -> list[str] | None:
         file = found[0]
         log.info("names of the labels are from %s", file)
     else:
-        file = Path(names).expanduser()
+        file = find_given(names, "data.names", Path(), base)
         if not file.is_file():
             raise DataError(f"data.names={names} does not exist", "set a text file with one label a line")
     return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]

@@ -63,7 +63,7 @@ def test_coco_reports_what_is_wrong_with_boxes(tmp_path: Path) -> None:
     ("changes", "expected"),
     [
         ({"images": None}, "lacks the lists images"),
-        ({"annotations": {}, "categories": 3}, "it lacks the lists annotations and categories"),
+        ({"annotations": {}, "categories": 3}, "annotations is a dict and categories is a int, not a list"),
         ({"images": [{"id": 1}]}, "images[0] (id 1) has no file_name"),
         ({"images": [{"file_name": "p.jpg"}]}, "not an object with an id"),
         ({"images": [{"id": 1, "file_name": "p.jpg"}, {"id": 1, "file_name": "q.jpg"}]}, "image id 1 is used twice"),
@@ -114,7 +114,7 @@ def test_coco_reports_which_files_it_leaves_out_and_why(tmp_path: Path) -> None:
         (folder / f"instances_{split}2017.json").rename(folder / f"{split}2017.json")
     assert any("captions.json: it lacks the lists images" in note for note in Coco(tmp_path).read().notes)
     (folder / "train2017.json").write_text((folder / "train2017.json").read_text()[:-30])
-    with pytest.raises(DataError, match=r"train2017\.json: it is not valid JSON"):
+    with pytest.raises(DataError, match=r"train2017\.json: it is cut off in line"):
         Coco(tmp_path).read()
     (folder / "train2017.json").unlink()
     for number in range(201):
@@ -286,3 +286,18 @@ def test_blanks_around_names_of_categories_are_left_out_and_said(tmp_path: Path)
     found = Coco(tmp_path).read()
     assert "stop" in set(found.boxes["label"]) and not any(label != label.strip() for label in found.boxes["label"])
     assert any(note.startswith(f"{file}: 1 names of classes") and r"' stop\t' (3)" in note for note in found.notes)
+
+
+def test_coordinates_may_be_text_and_lists_must_be_lists(tmp_path: Path) -> None:
+    write_coco(tmp_path, for_format("coco"))
+    file = tmp_path / "annotations/instances_train2017.json"
+    content = json.loads(file.read_text())
+    before = Coco(tmp_path).read().boxes
+    for row in content["annotations"]:
+        row["bbox"] = [str(value) for value in row["bbox"]]
+    file.write_text(json.dumps(content))
+    assert Coco(tmp_path).read().boxes.equals(before)
+    content["categories"] = {"3": "stop"}
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="categories is a dict, not a list"):
+        Coco(tmp_path).read()

@@ -166,3 +166,18 @@ def test_voc_boxes_that_only_an_outline_gives(tmp_path: Path, outline: str, box:
         assert found.boxes[["x_min", "y_min", "x_max", "y_max"]].to_numpy()[0].tolist() == pytest.approx(box)
         assert any("1 boxes have no bndbox" in note for note in found.notes)
         assert "outlined" not in found.boxes
+
+
+def test_lists_of_other_tools(tmp_path: Path) -> None:
+    names = ("photo0", "my photo", "street/photo2")
+    write_voc(tmp_path, [Photo(name, boxes=ONE) for name in names[:2]])
+    for folder, suffix in (("Annotations", "xml"), ("JPEGImages", "jpg")):
+        (tmp_path / folder / "street").mkdir()
+        file = tmp_path / folder / f"photo0.{suffix}"
+        (tmp_path / folder / f"street/photo2.{suffix}").write_bytes(file.read_bytes())
+    lists = tmp_path / "ImageSets/Main"
+    (lists / "train.txt").write_text("photo0.jpg\r\nmy photo  -1\r\n", encoding="utf-16")
+    (lists / "val.txt").write_text("street\\photo2.jpg 1\n")
+    found = Voc(tmp_path).read()
+    assert (found.photos["problem"] == "").all()
+    assert found.photos["split"].to_dict() == {"my photo": "train", "photo0": "train", "street/photo2": "val"}

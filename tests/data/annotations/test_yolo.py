@@ -269,3 +269,37 @@ def test_yolo_hidden_files_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "labels/train/._photo0.txt").write_bytes(b"\0\5\x16\7")
     (tmp_path / "._x.yaml").write_bytes(b"\0\5\x16\7names\xff")
     assert len(Yolo(tmp_path).read().boxes) == count
+
+
+def test_a_path_that_is_not_there_is_said(tmp_path: Path) -> None:
+    write_yolo(tmp_path, for_format("yolo"))
+    found = Yolo(tmp_path).read()
+    (note,) = (note for note in found.notes if "path:" in note)
+    place = f"{tmp_path.parent}/elsewhere"
+    assert note == f"data.yaml: path: ../elsewhere is not there (looked for at {place}); {tmp_path} is read instead"
+    file = tmp_path / "data.yaml"
+    file.write_text(file.read_text().replace("train: images/train", "train: pictures"))
+    with pytest.raises(
+        DataError, match=r"train: pictures is neither .*; path: ../elsewhere is not there \(looked for at"
+    ):
+        Yolo(tmp_path).read()
+
+
+def test_files_given_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_yolo(tmp_path / "data", for_format("yolo"))
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level("INFO"):
+        source = Yolo(root, "data/data.yaml")
+    assert source.file == str(root / "data.yaml")
+    assert len(source.read().boxes) and f"data.file=data/data.yaml was found in {tmp_path}" in caplog.text
+    (tmp_path / "data.yaml").write_text("names: [other]\n")
+    with pytest.raises(DataError, match=r"data.file=data.yaml may be \S+ or \S+, which differ"):
+        Yolo(root, "data.yaml")
+
+
+def test_pixels_are_said(tmp_path: Path) -> None:
+    write_yolo(tmp_path, for_format("yolo"))
+    (tmp_path / "labels/train/photo0.txt").write_text("0 160 100 30 20\n")
+    assert any("1 lines have coordinates beyond 1, as pixels have" in note for note in Yolo(tmp_path).read().notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +207,16 @@ def test_unknown_samples_and_labels_are_told(tmp_path: Path, table: pd.DataFrame
         changes(write(tmp_path / "f.json", {"labels": {"/pictures/signs/a/9.jpg": "b"}}), table)
     with pytest.raises(FixesError, match="a new_label that no sample has"):
         changes(write(tmp_path / "f.json", {"labels": {"/pictures/signs/a/1.jpg": "bb"}}), table)
+
+
+def test_label_studio_tasks_that_nobody_reviewed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    predicted = {"data": {"image": "a/1.jpg"}, "predictions": [{"result": [{"value": {"choices": ["b"]}}]}]}
+    with pytest.raises(FixesError, match=r"(?s)none of the 2 tasks has an annotation; 1 have predictions.*submit each"):
+        read_fixes(write(tmp_path / "t.json", [predicted, {"data": {"image": "b/1.jpg"}, "annotations": []}]))
+    with caplog.at_level(logging.INFO):
+        assert len(read_fixes(write(tmp_path / "t.json", [predicted, task("b/1.jpg", "c")]))) == 1
+    assert "1 of 2 tasks are not annotated" in caplog.text
+    with pytest.raises(
+        FixesError, match=r"(?s)no task has a field label, choice, choices; there are image, sign.*Choices"
+    ):
+        read_fixes(write(tmp_path / "m.json", [{"image": "a/1.jpg", "sign": "b", "annotation_id": 4}]))

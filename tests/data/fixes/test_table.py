@@ -168,9 +168,9 @@ def test_published_file(published_fixes: Path, caplog: pytest.LogCaptureFixture)
 
 
 def test_file_errors(write: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(FixesError, match=r"(?s)fixes.path=.*gone.csv can't be read: No such file.*use a CSV"):
+    with pytest.raises(FixesError, match=r"(?s)fixes.path=.*gone.csv does not exist.*check the path"):
         read_fixes(tmp_path / "gone.csv")
-    with pytest.raises(FixesError, match=r"can't be read: Is a directory"):
+    with pytest.raises(FixesError, match=r"is a folder"):
         read_fixes(tmp_path)
     for text in ("", "\n", ",,\n", "  \n\n"):
         (tmp_path / "e.csv").write_text(text)
@@ -388,3 +388,9 @@ def test_fingerprint() -> None:
     assert len(set(prints)) == 5
     frame = pd.DataFrame({"new_label": ["x"], "note": ["n"]}, index=["a"])
     assert fixes_fingerprint(frame) == printed(a="x"), "notes don't matter"
+
+
+def test_a_folder_is_no_fixes_file(tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text("{}")
+    with pytest.raises(FixesError, match=r"(?s)fixes.path=\S+ is a folder.*fixes.path=\S+labels.json"):
+        read_fixes(tmp_path)

@@ -204,7 +204,7 @@ def test_something_that_is_no_file_is_no_picture(folder: Path) -> None:
 
 
 def test_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"(?s)no images below data.root=.*it is empty.*[.]jpg"):
+    with pytest.raises(DataError, match=r"(?s)no images below root=.*it is empty.*[.]jpg"):
         read_folder(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.txt").write_text("")
@@ -340,9 +340,9 @@ def test_all_images_one_folder_too_deep(tmp_path: Path, picture: Picture, caplog
 
 
 def test_missing_folder(tmp_path: Path, folder: Path) -> None:
-    with pytest.raises(DataError, match=r"(?s)data.root=.*gone does not exist.*one folder per label"):
+    with pytest.raises(DataError, match=r"(?s)root=.*gone. does not exist.*one folder per label"):
         read_folder(tmp_path / "gone")
-    with pytest.raises(DataError, match=r"data.root=.*0.png is a file"):
+    with pytest.raises(DataError, match=r"root=.*0.png. is a file"):
         read_folder(folder / "stop" / "0.png")
 
 
@@ -356,9 +356,9 @@ def test_group(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_group_errors(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"(?s)data.group=track matches none of the 6 samples, such as 'stop/0.png'"):
+    with pytest.raises(DataError, match=r"(?s)group=.track. matches none of the 6 samples, such as 'stop/0.png'"):
         read_folder(folder, group="track")
-    with pytest.raises(ConfigError, match=r"data.group=[(] is not a regular expression"):
+    with pytest.raises(ConfigError, match=r"group=.[(]. is not a regular expression"):
         read_folder(folder, group="(")
 
 

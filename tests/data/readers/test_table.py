@@ -8,10 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from mlfix_train import run_command
 from mlfix_train.data.readers.folder import read_folder
 from mlfix_train.data.readers.table import read_table
 from mlfix_train.data.samples import write_table
-from mlfix_train.errors import DataError
+from mlfix_train.errors import DataError, name_keys
 
 
 def ids(table: pd.DataFrame) -> list[str]:
@@ -99,7 +100,7 @@ def test_missing_path_column(tmp_path: Path) -> None:
     file = write(tmp_path / "t.csv", "paths,label\n1.jpg,a\n")
     with pytest.raises(
         DataError,
-        match=r"(?s)no column 'path' \(data.columns.path\).*did you mean data.columns.path=paths.*It has paths, label",
+        match=r"(?s)no column 'path' \(columns..path..\).*did you mean columns=..path.: .paths.*It has paths, label",
     ):
         read_table(file)
 
@@ -165,19 +166,22 @@ def test_byte_order_mark(tmp_path: Path) -> None:
 
 def test_duplicates(tmp_path: Path) -> None:
     file = write(tmp_path / "t.csv", "path,label\na/1.jpg,x\n./a/1.jpg,y\n2.jpg,x\n")
-    with pytest.raises(DataError, match=r"(?s)t.csv: 1 sample_id\(s\) occur more than once: a/1.jpg"):
+    with pytest.raises(
+        DataError, match=r"(?s)t.csv: 1 sample_id\(s\) occur more than once: a/1.jpg \(line 2, line 3\)"
+    ):
         read_table(file)
 
 
 def test_missing_and_broken_files(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"gone.csv does not exist"):
+    with pytest.raises(DataError, match=r"gone.csv. does not exist"):
         read_table(tmp_path / "gone.csv")
-    with pytest.raises(DataError, match=r"does not exist"):
+    (tmp_path / "some.csv").write_text("path,label\n1.jpg,a\n")
+    with pytest.raises(DataError, match=r"(?s)' is a folder.*set a file in it: file='.*some\.csv'"):
         read_table(tmp_path)
     for name in ("empty.csv", "bad.parquet"):
-        with pytest.raises(DataError, match=rf"{name} can't be read"):
+        with pytest.raises(DataError, match=rf"{name}'? can't be read"):
             read_table(write(tmp_path / name, ""))
-    with pytest.raises(DataError, match=r"data.file=.*bad.parquet can't be read"):
+    with pytest.raises(DataError, match=r"file=.*bad.parquet. can't be read"):
         read_table(write(tmp_path / "bad.parquet", "path,label\n1,2\n"))
     with pytest.raises(DataError, match=r"there are no samples"):
         read_table(write(tmp_path / "header.csv", "path,label\n"))
@@ -186,3 +190,37 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
 def test_group_pattern_in_a_table(tmp_path: Path) -> None:
     file = write(tmp_path / "t.csv", "path,label\na/7_1.jpg,x\na/7_2.jpg,y\n")
     assert read_table(file, group=r"(.+)_\d")["group"].tolist() == ["a/7", "a/7"]
+
+
+def test_an_image_in_several_rows_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read_table(write(tmp_path / "t.csv", "sample_id,path,label\na,1.jpg,x\nb,2.jpg,x\nc,./1.jpg,y\n"))
+    assert "1 image(s) are in several rows, some with other labels" in caplog.text
+    assert f"{tmp_path}/1.jpg (line 2, line 4)" in caplog.text
+
+
+def test_files_are_found_below_the_root_and_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data/t.csv", "path,label\n1.jpg,a\n")
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level(logging.INFO):
+        assert read_table("t.csv", root="data")["path"].tolist() == [str(tmp_path / "data/1.jpg")]
+    assert f"data.file=t.csv was found in {tmp_path}/data" in caplog.text
+    write(tmp_path / "t.csv", "path,label\n1.jpg,a\n")
+    assert len(read_table("t.csv", root="data")) == 1, "the same content"
+    write(tmp_path / "t.csv", "path,label\n2.jpg,a\n")
+    with pytest.raises(DataError, match=r"(?s)file='t.csv' may be \S+ or \S+data/t.csv, which differ.*the whole path"):
+        read_table("t.csv", root="data")
+
+
+def test_errors_name_keys_in_a_command_and_arguments_in_python(tmp_path: Path) -> None:
+    file = write(tmp_path / "t.csv", "paths,label\n1.jpg,a\n")
+    with pytest.raises(DataError) as error:
+        read_table(file, columns={"path": "path"})
+    assert error.value.hint == "did you mean columns={'path': 'paths'}? It has paths, label"
+    with pytest.raises(DataError) as error, name_keys():
+        read_table(file, columns={"path": "path"})
+    assert error.value.hint == "did you mean data.columns.path=paths? It has paths, label"
+    with pytest.raises(DataError, match=r"\(data.columns.path\)"):
+        run_command("train", "data=table", f"data.file={file}", f"outputs={tmp_path / 'out'}")

@@ -76,11 +76,11 @@ def test_a_data_set_of_any_other_kind_is_looked_at_item_by_item() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "problem"),
     [
-        ("mnist", {}, r"(?s)data.name=mnist is no class of torchvision.datasets.*did you mean 'MNIST'"),
+        ("mnist", {}, r"(?s)name=.mnist. is no class of torchvision.datasets.*did you mean 'MNIST'"),
         ("MNIST", {"tran": True}, r"(?s)unknown key data.tran: MNIST does not take it.*did you mean 'train'"),
         ("MNIST", {"download": True}, r"unknown key data.download"),
-        ("MNIST", {}, r"(?s)data.name=MNIST data.root=\S+ can't be read: train, test not found.*download=True"),
-        ("MNIST", {"root": None}, r"(?s)data.root is not set.*torchvision.datasets.MNIST"),
+        ("MNIST", {}, r"(?s)name=.MNIST. root=\S+ can't be read: train, test not found.*download=True"),
+        ("MNIST", {"root": None}, r"(?s)root is not set.*torchvision.datasets.MNIST"),
     ],
 )
 def test_errors(tmp_path: Path, name: str, options: dict, problem: str) -> None:
