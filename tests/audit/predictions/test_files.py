@@ -150,8 +150,8 @@ HEAD = "sample_id,label,pred,loss\n1,a,b,0.5\n"
         (HEAD + ",a,b,1\n", "line 3 has no sample_id", "complete or remove"),
         (HEAD + "2,a\n", "line 3 has no pred", "complete or remove"),
         (",pred,loss\nv/a/1.jpg,,-1\n", "line 2 has no pred", "complete or remove"),
-        (HEAD + "2,a,b,1\n1,a,b,1\n2,b,b,2\n", "names 2 sample(s) twice: 1, 2", "one row per sample"),
-        (",pred,loss\nx/a/1.jpg,a,-1\ny/a/1.jpg,a,-1\n", "names 1 sample(s) twice: a/1.jpg", "one row per sample"),
+        (HEAD + "2,a,b,1\n1,a,b,1\n2,b,b,2\n", "twice: 1 (line 2, line 4), 2 (line 3, line 5)", "one row per sample"),
+        (",pred,loss\nx/a/1.jpg,a,-1\ny/a/1.jpg,a,-1\n", "names 1 sample(s) twice: a/1.jpg (line 2, line 3)", "one row per sample"),
         (HEAD + "2,a,b,small\n", "line 3 has the loss 'small'", "losses must be finite numbers"),
         (HEAD + "2,a,b,\n", "line 3 has the loss ''", "losses must be finite numbers"),
         (HEAD + "2,a,b,nan\n", "line 3 has the loss 'nan'", "losses must be finite numbers"),
@@ -176,7 +176,7 @@ def test_bad_parquet(tmp_path: Path, written) -> None:
     good = pd.DataFrame({"sample_id": ["1", "2"], "label": ["a", "b"], "pred": ["b", "b"]})
     for frame, problem in (
         (good.drop(columns="label"), "lacks the columns label"),
-        (good.assign(sample_id="1"), r"names 1 sample\(s\) twice: 1"),
+        (good.assign(sample_id="1"), r"names 1 sample\(s\) twice: 1 \(row 1, row 2"),
     ):
         frame.to_parquet(tmp_path / "p.parquet", index=False)
         with pytest.raises(RunError, match=rf"p\.parquet {problem}(.|\n)*->"):
@@ -271,7 +271,7 @@ def test_metadata_needs_ids_alone(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("id,country\n7,de\n")
     with pytest.raises(DataError, match=r"samples=.*no column sample_id"):
         read_metadata(tmp_path / "m.csv")
-    with pytest.raises(DataError, match=r"samples=.*can't be read"):
+    with pytest.raises(DataError, match=r"samples=.*does not exist"):
         read_metadata(tmp_path / "gone.csv")
 
 
