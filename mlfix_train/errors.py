@@ -118,7 +118,7 @@ def _as_arguments(text: str, section: str, names: Collection[str], given: Mappin
     """Returns a text with ``section.name=value`` as ``name='value'``, but for commands in backticks."""
     for name, value in given.items():
         whole = re.compile(re.escape(f"{section}.{name}={value}") + r"(?![\w/\\.-])")
-        text = whole.sub(lambda _, shown=f"{name}={str(value)!r}": shown, text)  # type: ignore[misc]
+        text = f"{name}={str(value)!r}".join(whole.split(text))
     known = "|".join(sorted(map(re.escape, names)))
     key = re.compile(rf"\b{section}\.({known})\b(?:\.(\w+))?(?:=(<[^>]*>|\[[^\]]*\]|\S*[^\s;,.:?)]))?")
     reader = re.compile(rf"\b{section}=(\w+)")

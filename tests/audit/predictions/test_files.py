@@ -151,7 +151,11 @@ HEAD = "sample_id,label,pred,loss\n1,a,b,0.5\n"
         (HEAD + "2,a\n", "line 3 has no pred", "complete or remove"),
         (",pred,loss\nv/a/1.jpg,,-1\n", "line 2 has no pred", "complete or remove"),
         (HEAD + "2,a,b,1\n1,a,b,1\n2,b,b,2\n", "twice: 1 (line 2, line 4), 2 (line 3, line 5)", "one row per sample"),
-        (",pred,loss\nx/a/1.jpg,a,-1\ny/a/1.jpg,a,-1\n", "names 1 sample(s) twice: a/1.jpg (line 2, line 3)", "one row per sample"),
+        (
+            ",pred,loss\nx/a/1.jpg,a,-1\ny/a/1.jpg,a,-1\n",
+            "names 1 sample(s) twice: a/1.jpg (line 2, line 3)",
+            "one row per sample",
+        ),
         (HEAD + "2,a,b,small\n", "line 3 has the loss 'small'", "losses must be finite numbers"),
         (HEAD + "2,a,b,\n", "line 3 has the loss ''", "losses must be finite numbers"),
         (HEAD + "2,a,b,nan\n", "line 3 has the loss 'nan'", "losses must be finite numbers"),
