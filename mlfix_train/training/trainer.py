@@ -205,7 +205,9 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
         problem = "would divide batches that are already divided among the processes"
         raise ConfigError(f"trainer.use_distributed_sampler=true {problem}", "leave it out")
     if arguments.get("limit_val_batches") == 0:
-        problem = "trainer.limit_val_batches=0 validates nothing, and a run ends with predictions of all held-out samples"
+        problem = (
+            "trainer.limit_val_batches=0 validates nothing, and a run ends with predictions of all held-out samples"
+        )
         raise ConfigError(problem, "leave it out")
     if arguments.get("max_epochs") == -1 and arguments.get("max_steps", -1) == -1:
         problem = "trainer.max_epochs=-1 sets no end, but the one-cycle schedule needs one"
