@@ -343,6 +343,79 @@ def test_touch(serve: Serve, browser: Any, tmp_path: Path) -> None:
     context.close()
 
 
+def test_a_phone_reaches_groups_progress_and_the_sample(serve: Serve, browser: Any) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 780}, has_touch=True)
+    page = Page(context.new_page()).open(serve().link)
+    assert page.place.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
+    for name in ("Group by", "Order groups", "Sort by"):
+        assert page.place.is_visible(f".pick span:has-text('{name}')"), "captions stay"
+    second = page.ask(".view().names[1]")
+    page.place.tap("text=Groups")
+    assert page.place.is_visible("text=of 210 reviewed")
+    page.place.tap(f".row:has-text('{second}')")
+    page.until("!document.querySelector('.side').checkVisibility()")
+    page.until(f"{REVIEW}.scroller.scrollTop === {REVIEW}.layout().tops[1]")
+    page.place.tap("text=Groups")
+    page.place.tap("text=Judge a sample")
+    page.until(f"{REVIEW}.view().names[0] === 'Sample to judge'")
+    page.until("!document.querySelector('.side').checkVisibility()")
+    page.place.set_viewport_size({"width": 360, "height": 200})  # 1440 x 800 at 400%
+    page.until(
+        "document.querySelector('.mlfix').scrollHeight > 400 && document.querySelector('.scroller').offsetHeight > 150"
+    )
+    page.place.locator("text=Finish").scroll_into_view_if_needed()
+    assert page.place.is_visible("text=Finish") and not page.errors
+    context.close()
+
+
+def test_the_keyboard_reaches_everything(serve: Serve, page: Page) -> None:
+    page.open(serve().link)
+    reached = set()
+    for _ in range(60):
+        page.press("Tab")
+        reached.add(page.place.evaluate("document.activeElement.ariaLabel || document.activeElement.textContent"))
+    wanted = {"Group by", "Groups; use the arrow keys", "Xinvalid", "Finish", "Judge a sample", "Marked"}
+    assert {name.lower() for name in wanted} <= {str(name).lower() for name in reached}
+    page.place.focus(".list")
+    page.press("ArrowDown")
+    page.until("document.querySelector('.row.now .name').textContent === " + f"{REVIEW}.view().names[1]")
+    assert page.place.evaluate("document.activeElement.className") == "list"
+    assert page.place.get_attribute(".row.now", "id") == page.place.get_attribute(".list", "aria-activedescendant")
+    page.press("Enter")
+    page.press("ArrowRight", "x")
+    page.saved()
+    page.until("document.querySelector('.live').textContent.includes('marked invalid')")
+    page.place.focus("button[aria-label=undo]")
+    page.press("Enter")
+    page.saved()
+    page.until("document.querySelector('.toasts').textContent.includes('Undone: 1 mark')")
+    assert page.place.evaluate("document.activeElement !== document.body"), "the focus stays on the page"
+
+
+def test_a_first_visit_is_told_what_to_do(serve: Serve, page: Page, tmp_path: Path) -> None:
+    page.open(serve().link)
+    hint = page.place.inner_text(".hint")
+    assert "Click what is wrong" in hint and "leaves it out of training" in hint
+    page.place.click("text=Got it")
+    page.until("document.querySelector('.hint').hidden")
+    page.press("?")
+    assert "no label fits" in page.place.inner_text("dialog.help")
+    page.press("Escape")
+    page.click(0)
+    page.saved()
+    page.until("document.querySelector('.facts').textContent.startsWith('1')")
+    page.place.click("text=Finish")
+    told = page.place.inner_text("dialog.ask")
+    fixes = str(tmp_path / "out/fixes.csv")
+    assert "1 marked" in told and f"fixes.path={fixes}" in told and "All changes are saved" in told
+    page.press("Enter")
+    state = tmp_path / "out/reviewer_state.json"
+    wait_for(lambda: state.exists() and json.loads(state.read_text())["anna"]["settings"].get("hinted"))
+    page.place.reload()
+    page.ready()
+    assert page.place.is_hidden(".hint")
+
+
 def test_a_sample_tells_how_many_are_wrong(serve: Serve, page: Page) -> None:
     page.open(serve().link)
     page.place.click("role=button[name='Judge a sample']")
@@ -522,6 +595,7 @@ def test_contrast_meets_wcag_aa() -> None:
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
     text = (ASSETS / "review.css").read_text()
+    assert not re.search(r"border:1px solid var\(--rule\);background:var\(--ground\)", text), "controls have edges"
     themes = re.findall(r"\{(--ink:[^}]*)", text)
     assert len(themes) == 3
     for theme in themes:
@@ -530,6 +604,9 @@ def test_contrast_meets_wcag_aa() -> None:
             for ground in ("ground", "card", "wash") if ink in ("ink", "grey") else ("ground", "card"):
                 pair = sorted((luminance(color[ink]), luminance(color[ground])))
                 assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, f"{ink} on {ground} in {theme}"
+        for ground in ("ground", "card"):
+            pair = sorted((luminance(color["edge"]), luminance(color[ground])))
+            assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 3, f"edges of controls on {ground} in {theme}"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@
   that someone points at this machine (DNS rebinding) is refused.
 - ``Origin`` and ``Sec-Fetch-Site`` must be the page's own: other sites can neither write nor read.
 - A random token is needed: in the link once, then in a cookie that requests of other sites do not carry
-  (``SameSite=Strict``, ``HttpOnly``), or from a script as ``Authorization: Bearer <token>``; not in the address of a POST.
+  (``SameSite=Strict``, ``HttpOnly``), or from a script as ``Authorization: Bearer <token>``, but not in the
+  address of a POST.
 - Bodies must be JSON, of at most :data:`requests.MAX_BODY` bytes.
 """
 

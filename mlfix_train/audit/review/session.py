@@ -119,6 +119,7 @@ class ReviewSession:
         return {
             "id": self.store.journal.name,
             "title": self.title,
+            "fixes": str(self.fixes_path),
             "count": len(samples),
             "labels": samples.labels,
             "digits": self._digits(),

@@ -55,8 +55,8 @@ export function replaceChildren(node, ...children) {
   if (at >= 0) controls()[Math.min(at, controls().length - 1)]?.focus({ preventScroll: true });
 }
 /** Asks a question in a box; `choices` are texts and what they do, the first of which Enter takes. */
-export function ask(app, question, choices) {
-  const dialog = el("dialog.ask", { "aria-label": question }, el("p", question));
+export function ask(app, question, choices, ...more) {
+  const dialog = el("dialog.ask", { "aria-label": question }, el("p", question), ...more);
   for (const [text, callback] of choices)
     dialog.append(el("button.plain", { text, on: { click: () => (dialog.close(), callback()) } }));
   dialog.addEventListener("keydown", (e) => e.stopPropagation());

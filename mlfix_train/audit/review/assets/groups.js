@@ -1,6 +1,6 @@
 // The list of groups at the side; only the rows in view exist.
 
-import { cutMiddle, el, formatCount, formatEstimate, formatRange, NONE } from "./elements.js";
+import { clamp, cutMiddle, el, formatCount, formatEstimate, formatRange, NONE } from "./elements.js";
 
 const SIDE_ROW = 46;
 
@@ -25,10 +25,38 @@ export function addGroups(page) {
       },
     },
   });
-  const list = el("div.list", { role: "listbox", "aria-label": "groups", on: { scroll: () => drawSideRows() } }),
+  const id = `group-${Math.random().toString(36).slice(2, 8)}-`; // a notebook may show several lists
+  const list = el("div.list", {
+      role: "listbox",
+      tabIndex: 0,
+      "aria-label": "groups; use the arrow keys",
+      "data-lm-suppress-shortcuts": "true",
+      on: { scroll: () => drawSideRows(), keydown: moveInList },
+    }),
     listInner = el("div");
   list.append(listInner);
-  page.side.append(card, groupSearch, list);
+  const close = el("button.close", {
+    text: "×",
+    "aria-label": "close the groups",
+    on: { click: () => showSide(false) },
+  });
+  page.side.append(close, card, groupSearch, list);
+  /** Where the screen is narrow, groups and progress lie over the tiles. */
+  function showSide(open = !page.app.classList.contains("side-open")) {
+    page.app.classList.toggle("side-open", open);
+    page.toolbar.querySelector(".menu")?.setAttribute("aria-expanded", String(open));
+    if (open) drawSideRows();
+  }
+  function moveInList(e) {
+    const step = { ArrowDown: 1, ArrowUp: -1, Home: -Infinity, End: Infinity }[e.key];
+    if (e.key === "Enter") page.scroller.focus();
+    else if (step && shownGroups.length) {
+      const at = Math.max(shownGroups.indexOf(page.currentSideGroup), 0);
+      goToGroup(shownGroups[clamp(at + step, 0, shownGroups.length - 1)]);
+    } else return;
+    e.preventDefault();
+    e.stopPropagation();
+  }
   function drawSide() {
     shownGroups = [];
     for (let g = 0; g < page.view.names.length; g++)
@@ -51,6 +79,8 @@ export function addGroups(page) {
           {
             className: `row${g === page.currentSideGroup ? " now" : ""}${done ? " done" : ""}`,
             role: "option",
+            id: `${id}${g}`,
+            tabIndex: -1,
             "aria-selected": String(g === page.currentSideGroup),
             style: { top: `${n * SIDE_ROW}px` },
             title: page.view.names[g],
@@ -85,6 +115,7 @@ export function addGroups(page) {
       );
     }
     listInner.replaceChildren(...rows);
+    list.setAttribute("aria-activedescendant", `${id}${page.currentSideGroup}`);
   }
   function scrollSideTo(g) {
     const n = shownGroups.indexOf(g);
@@ -94,6 +125,7 @@ export function addGroups(page) {
   }
   function goToGroup(g) {
     if (g < 0 || g >= page.layout.shown) return;
+    showSide(false);
     page.scroller.scrollTop = page.layout.tops[g];
     page.current = page.anchor = NONE;
     page.disarm();
@@ -101,5 +133,5 @@ export function addGroups(page) {
     page.refresh();
   }
 
-  Object.assign(page, { card, groupSearch, drawSide, drawSideRows, scrollSideTo, goToGroup });
+  Object.assign(page, { card, groupSearch, drawSide, drawSideRows, scrollSideTo, goToGroup, showSide });
 }

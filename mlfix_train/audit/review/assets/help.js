@@ -1,17 +1,37 @@
-// The list of keys.
+// The hint of a first visit, the help, and the end of a review.
 
-import { el } from "./elements.js";
+import { ask, el, formatCount, plural } from "./elements.js";
 
+const HINT = [
+  "Click what is wrong: it is marked invalid, which leaves it out of training. ",
+  "Enter",
+  " takes the suggested label, ",
+  "F",
+  " when the group is done, ",
+  "?",
+  " for more.",
+];
+const TOUCH_HINT = [
+  "Tap what is wrong: it is marked invalid, which leaves it out of training; with a label chosen below, a tap sets that. Hold an image to see it large.",
+];
+const STEPS = [
+  "Go through the groups, the most suspicious first: each holds the images that were given one label.",
+  "Compare with the typical images above, and mark what is wrong. Enter takes the suggested label, a digit or L sets another one.",
+  "X marks as invalid: no label fits, or the image should not be trained on. The image is then left out of training.",
+  "F when the group is done: what was on the screen counts as reviewed, its unmarked labels as right.",
+  "“Judge a sample” shows images without scores; it tells how many labels are wrong in all.",
+  "“Finish” says where the fixes are, and how to train with them.",
+];
 const KEYS = [
-  ["Click, tap", "mark with the current brush, or remove the mark"],
+  ["Click, tap", "set the current brush (invalid, unless another is chosen below), or remove the mark"],
   ["Drag", "mark several"],
   ["Shift + click", "mark from the last tile to this one"],
   ["← ↑ → ↓", "move between tiles; with Shift, select several"],
   ["Ctrl + click, Ctrl + A", "select a tile, or the whole group"],
-  ["X, Delete", "mark as invalid (exclude the sample)"],
+  ["X, Delete", "mark as invalid: leave the image out of training"],
   ["Enter", "accept the suggested label"],
   ["1 … 9", "set the label with this digit, the same all through a review"],
-  ["L", "set any other label"],
+  ["L", "set any other label, the likeliest first"],
   ["U, Backspace", "remove the mark"],
   ["Z, Y", "undo, redo (Ctrl + Z, Ctrl + Shift + Z)"],
   ["F", "mark the group as reviewed and go to the next"],
@@ -23,22 +43,64 @@ const KEYS = [
   ["S or /, G", "search samples, find a group"],
   ["R", "show or hide typical images of the label"],
   ["B", "brighten dark images, on or off"],
-  ["Esc", "clear the selection, close"],
+  ["Tab", "go to the bar, the groups (↑ ↓ there), the tiles, the labels, undo"],
+  ["Esc", "clear the selection and the brush, close"],
   ["?", "this list"],
 ];
 
 export function addHelp(page) {
+  function showHint() {
+    const touch = matchMedia("(pointer: coarse)").matches;
+    page.hint.hidden = !!page.settings.hinted;
+    page.hint.replaceChildren(
+      el("span", ...(touch ? TOUCH_HINT : HINT.map((text, n) => (n % 2 ? el("b", text) : text)))),
+      el("button.plain", {
+        text: "Got it",
+        on: {
+          click: () => {
+            page.settings.hinted = true;
+            page.hint.hidden = true;
+            page.saveState();
+          },
+        },
+      }),
+    );
+  }
   function showHelp() {
     page.helpDialog.replaceChildren(
       el("button.close", { text: "×", "aria-label": "close", on: { click: () => page.helpDialog.close() } }),
+      el("h2", "How to review"),
+      el("ol", {}, ...STEPS.map((text) => el("li", text))),
       el("h2", "Keyboard and mouse"),
       el("dl", {}, ...KEYS.flatMap(([key, message]) => [el("dt", key), el("dd", message)])),
       el(
         "p.quiet",
-        "“All changes saved” means that every mark is on disk. On a touch screen, tap to mark and hold to show the full image.",
+        `“All changes saved” means that every mark is on disk, in ${page.session.fixes}. On a touch screen, tap to mark and hold to show the full image.`,
       ),
     );
     page.helpDialog.showModal();
+  }
+  /** Says what was done, where it is and what comes next. */
+  function finish() {
+    const p = page.progress,
+      unsaved = page.unsavedCount(),
+      done = p
+        ? `${formatCount(p.reviewed)} of ${plural(p.samples, "image")} reviewed, ${formatCount(p.marked)} marked.`
+        : "";
+    ask(
+      page.app,
+      unsaved ? `${plural(unsaved, "change")} not saved yet: keep this page open.` : `${done} All changes are saved.`,
+      [["Back to the review", () => {}]],
+      el("p", "The fixes are in ", el("code", page.session.fixes), "."),
+      el("p", "To compare training before and after the fixes, with your own data:"),
+      el("p", el("code", `mlfix train -m … fixes.path=${page.session.fixes} sweep=before_after`)),
+      el(
+        "p.quiet",
+        page.connection.kernel
+          ? "The cell may run again at any time: the review goes on where it was."
+          : "This page may be closed. Ctrl-C ends mlfix review; the same command goes on where it was.",
+      ),
+    );
   }
   page.helpDialog.addEventListener("keydown", (e) => {
     e.stopPropagation();
@@ -51,5 +113,5 @@ export function addHelp(page) {
     dialog.addEventListener("close", () => page.scroller.focus());
   }
 
-  Object.assign(page, { showHelp });
+  Object.assign(page, { showHint, showHelp, finish });
 }

@@ -41,7 +41,7 @@ export function addProgress(page) {
         "of reviewed",
       ],
     ];
-    if (p.remaining !== null) facts.push([`≈ ${formatCount(p.remaining)}`, "wrong left in all"]);
+    if (p.remaining !== null) facts.push([`≈ ${formatCount(p.remaining)}`, "wrong left"]);
     else facts.push([formatEstimate(p.per_minute[1]), "marks per minute"]);
     const r = p.random_sample,
       e = p.estimate,

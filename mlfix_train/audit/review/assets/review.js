@@ -96,17 +96,20 @@ export function start(root, connection, options = {}) {
   const inspector = el("div.inspector", { hidden: true });
   const brushes = el("div.brushes", { role: "toolbar", "aria-label": "suggested labels" });
   const foot = el("div.foot");
-  const saved = el("span.saved", { role: "status" });
+  const saved = el("span.saved"),
+    status = el("span", { role: "status" });
   const selection = el("span.selection", { hidden: true });
   const tray = el("div.tray", { hidden: true, role: "alert" });
-  const toasts = el("div.toasts"),
-    live = el("div.live", { "aria-live": "polite" });
+  const toasts = el("div.toasts", { role: "status" }),
+    live = el("div.live", { "aria-live": "polite" }),
+    hint = el("div.hint", { hidden: true, role: "note" });
   const labelDialog = el("dialog.box"),
     helpDialog = el("dialog.help");
   const app = el(
     "div.mlfix",
     { tabIndex: -1, "data-lm-suppress-shortcuts": "true" },
     toolbar,
+    hint,
     el("div.middle", side, el("div.stage", scroller, empty, inspector, toasts)),
     tray,
     foot,
@@ -142,7 +145,7 @@ export function start(root, connection, options = {}) {
   function showToast(message, kind = "", action = null) {
     const click = () => (toast.remove(), action.click()),
       button = action && el("button", { text: action.text, on: { click } }),
-      toast = el("div", { className: `toast ${kind}`, role: "status" }, message, button);
+      toast = el("div", { className: `toast ${kind}` }, message, button);
     toasts.append(toast);
     while (toasts.childElementCount > 4) toasts.firstChild.remove();
     schedule(() => toast.remove(), kind || action ? 6000 : 2600);
@@ -159,6 +162,8 @@ export function start(root, connection, options = {}) {
     inspector,
     brushes,
     saved,
+    status,
+    hint,
     selection,
     tray,
     live,
@@ -265,6 +270,7 @@ export function start(root, connection, options = {}) {
       page.knownRevision = page.session.revision;
       app.dataset.theme = page.settings.theme;
       page.drawBar();
+      page.showHint();
       page.conflicts = page.session.conflicts;
       page.drawTray();
       page.queue = page.takeUnsaved();

@@ -137,13 +137,16 @@ export function addSaving(page) {
   function drawStatus() {
     const n = unsavedCount();
     page.saved.className = `saved${page.problem ? " bad" : ""}`;
+    const text = page.problem
+      ? `${page.problem} ${plural(n, "change")} not saved yet; trying again.`
+      : n
+        ? "Saving…"
+        : "All changes saved";
+    if (text !== page.status.textContent) page.status.textContent = text;
+    page.status.title = page.session?.fixes || "";
     replaceChildren(
       page.saved,
-      page.problem
-        ? `${page.problem} ${plural(n, "change")} not saved yet; trying again.`
-        : n
-          ? "Saving…"
-          : "All changes saved",
+      page.status,
       el("button.plain", {
         text: "↶",
         title: "undo (Z)",
@@ -157,6 +160,11 @@ export function addSaving(page) {
         "aria-label": "redo",
         disabled: !page.steps[1],
         on: { click: () => enqueueChange({ kind: "redo" }) },
+      }),
+      el("button.plain.finish", {
+        text: "Finish",
+        title: "where the fixes are, and what comes next",
+        on: { click: page.finish },
       }),
     );
   }

@@ -6,6 +6,7 @@ import { NONE, plural } from "./elements.js";
 
 const TICK_MS = 400;
 const SEEN_MS = 2000;
+const MAX_ROWS = 20000; // in one request
 const JUDGE_MS = 100; // for each image on the screen of the sample to judge
 
 export function addSeen(page) {
@@ -13,7 +14,7 @@ export function addSeen(page) {
     seenRandomRows = [];
   let warned = 0;
   const isRandom = () => page.settings.group_by === "random";
-  const isSeen = (block, i) => (isRandom() ? block.flags[i] & 2 : block.flags[i] & 3);
+  const isReviewed = (block, i) => !isRandom() && (block.flags[i] & 3 || block.marks[i] !== NONE);
 
   /** Returns the tiles on the screen whose images are drawn. */
   function tilesOnScreen() {
@@ -41,7 +42,7 @@ export function addSeen(page) {
         ticks = (page.ticksOnScreen.get(index) || 0) + 1;
       now.set(index, ticks);
       if (ticks > 1) page.onScreen.add(index);
-      if (ticks >= needed && !isSeen(block, i)) page.leaving.set(index, block.rows[i]);
+      if (ticks >= needed && (random || !(block.flags[i] & 1))) page.leaving.set(index, block.rows[i]);
     }
     for (const [index, row] of page.leaving) {
       if (now.has(index) || (random && page.rectOf(index).y + page.layout.size > top)) continue;
@@ -77,7 +78,7 @@ export function addSeen(page) {
     for (let index = start; index < end; index++) {
       const at = page.cell(index),
         isNew = page.onScreen.has(index),
-        wasSeen = at && (isSeen(at.block, at.i) || (isRandom() ? index < judged : at.block.marks[at.i] !== NONE));
+        wasSeen = at && (isRandom() ? index < judged : isReviewed(at.block, at.i));
       if (wasSeen || isNew) count++;
       if (wasSeen) before--;
       if (!at || !isNew) continue;
@@ -85,13 +86,13 @@ export function addSeen(page) {
       const suspicion = at.block.suspicion[at.i] ?? 0;
       if (!wasSeen) left -= page.calibrated() ? suspicion : suspicion >= 0.5;
     }
-    return { rows, unseen: Math.max(end - start - count - Math.max(before, 0), 0), left };
+    return { rows: rows.slice(-MAX_ROWS), unseen: Math.max(end - start - count - Math.max(before, 0), 0), left };
   }
   /** Scrolls to the first tile of a group that was not on the screen. */
   function goToUnseen(g) {
     const isNew = (index) => {
       const at = page.cell(index);
-      return !page.onScreen.has(index) && !(at && isSeen(at.block, at.i));
+      return !page.onScreen.has(index) && !(at && isReviewed(at.block, at.i));
     };
     let index = page.view.starts[g];
     while (index < page.view.starts[g + 1] - 1 && !isNew(index)) index++;

@@ -24,7 +24,7 @@ export function addTiles(page) {
       if (ctx.measureText(text).width > width) {
         const rest = text.replace(/^…/, ""),
           cut = (n) =>
-            n < 6 ? `…${rest.slice(-n)}` : `${rest.slice(0, Math.floor(n / 3))}…${rest.slice(-Math.ceil((2 * n) / 3))}`;
+            n < 2 ? `${rest.slice(0, n)}…` : `${rest.slice(0, Math.ceil(n / 2))}…${rest.slice(-Math.floor(n / 2))}`;
         let low = 0,
           high = rest.length - 1; // keep the beginning and the end, where names differ
         while (low < high) {

@@ -71,6 +71,12 @@ export function addToolbar(page) {
     ];
     replaceChildren(
       page.toolbar,
+      el("button.plain.menu", {
+        text: "Groups",
+        "aria-expanded": "false",
+        title: "groups and progress",
+        on: { click: () => page.showSide() },
+      }),
       el("h1.cut", { title: page.session.title }, ...cutMiddle(page.session.title)),
       dropdown("group_by", "Group by", by),
       dropdown("group_order", "Order groups", [
@@ -100,20 +106,20 @@ export function addToolbar(page) {
       size,
       el(
         "div.icons",
-        icon("◐", "brighten dark images (B)", () => page.toggle("brighten"), page.settings.brighten),
-        icon("▤", "typical images of the label (R)", () => page.toggle("typical"), page.settings.typical),
+        icon("Brighten", "brighten dark images (B)", () => page.toggle("brighten"), page.settings.brighten),
+        icon("Typical", "typical images of the label (R)", () => page.toggle("typical"), page.settings.typical),
         icon({ auto: "◑", light: "☀", dark: "☾" }[page.settings.theme], `color theme: ${page.settings.theme}`, () => {
           page.settings.theme = { auto: "dark", dark: "light", light: "auto" }[page.settings.theme];
           theme();
           drawBar();
         }),
-        icon("?", "keyboard shortcuts (?)", page.showHelp),
+        icon("?", "how to review, and all keys (?)", page.showHelp),
       ),
     );
   }
   const icon = (text, title, callback, on) =>
     el("button", {
-      className: `icon${on ? " on" : ""}`,
+      className: `icon${on ? " on" : ""}${text.length > 1 ? " text" : ""}`,
       text,
       title,
       "aria-label": title,

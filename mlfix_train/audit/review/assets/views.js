@@ -5,6 +5,7 @@ import { clamp, NONE } from "./elements.js";
 export function addViews(page) {
   let lastViewRequest = 0;
   async function openView(position) {
+    page.showSide(false);
     const requestNumber = ++lastViewRequest;
     page.app.classList.add("busy");
     try {
