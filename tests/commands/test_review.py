@@ -495,7 +495,7 @@ def test_labels_are_text_whatever_they_hold(browser: Any, tmp_path: Path) -> Non
         made = page.place.evaluate(
             "document.querySelectorAll('.mlfix b, .mlfix i, .mlfix u, .mlfix s, img[src=x]').length"
         )
-        assert made == page.place.evaluate("document.querySelectorAll('.card b, .meter i').length")
+        assert made == page.place.evaluate("document.querySelectorAll('.card b, .meter i, .hint b').length")
         assert not page.errors
         context.close()
     finally:
@@ -535,6 +535,11 @@ def test_so_many_samples(browser: Any, tmp_path: Path, n: int) -> None:
         assert page.place.evaluate("document.querySelectorAll('*').length") < 800
         page.press("Control+a", "x")
         page.saved()
+        if n > 15_000:
+            page.choose("Group by", "all")
+            page.press("Control+a")
+            told = page.place.inner_text(".toasts")
+            assert "at most 15,000 can be marked at once. Show fewer:" in told and page.place.is_hidden(".selection")
         context.close()
     finally:
         server.stop()

@@ -99,12 +99,13 @@ export function addPointer(page) {
       stroke.y = e.clientY;
       return;
     }
-    const from = last || { clientX: e.clientX - e.movementX, clientY: e.clientY - e.movementY };
+    const from = last;
     last = page.hover = { clientX: e.clientX, clientY: e.clientY };
     page.showArmed();
     if (page.held) {
       page.held.from ??= from;
-      if (Math.hypot(e.clientX - page.held.from.clientX, e.clientY - page.held.from.clientY) < TWITCH) return;
+      if (page.held.from && Math.hypot(e.clientX - page.held.from.clientX, e.clientY - page.held.from.clientY) < TWITCH)
+        return;
       page.held = null;
     }
     const index = e.target.closest("header") ? NONE : page.tileAtPointer(e);
