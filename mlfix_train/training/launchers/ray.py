@@ -86,11 +86,14 @@ def ray_pool(init: Mapping[str, Any], num_cpus: float = 1, num_gpus: float | Non
         raise ConfigError("hydra/launcher=ray needs Ray", "pip install 'mlfix-train[ray]'") from error
     starts = not ray.is_initialized()
     if starts:
+        handler = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(**init)
         except Exception as error:  # Ray raises what it likes
             hint = "check hydra.launcher.init, whose keys are the arguments of ray.init"
             raise RunError(f"Ray can't be started: {' '.join(str(error).split())[:300]}", hint) from error
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray's would kill the actors before they have written their state
     try:
         if num_gpus is None:
             num_gpus = 1 if any(node["Resources"].get("GPU") for node in _nodes()) else 0
