@@ -17,7 +17,8 @@ def run_command(command: str, *overrides: str, function: str = "run") -> Any:
 
     Args:
         command: Such as ``"train"``.
-        *overrides: ``key=value`` strings, such as ``"data.root=photos", "seed=3"``.
+        *overrides: ``key=value`` strings, such as ``"data.root=photos", "seed=3"``; ``"hydra.searchpath=[file://conf]"``
+            makes presets of your own known, as ``--config-dir conf`` does on the command line.
         function: The function of the command's module to call.
 
     Returns:
@@ -53,6 +54,6 @@ def run_composed(command: str, cfg: Any, function: str = "run") -> Any:
         with name_keys():
             return getattr(module, function)(settings)
     except OSError as error:
-        if os.environ.get("MLFIX_TRACEBACK"):
+        if os.environ.get("MLFIX_TRACEBACK") or isinstance(error, BrokenPipeError):
             raise
         raise describe_os_error(error, key, out) from error
