@@ -182,7 +182,11 @@ def test_in_a_real_notebook(tmp_path: Path) -> None:
             page.saved()
             marked = fixes_of(tmp_path / "review/fixes.csv")
             assert marked[page.sample(2)["id"]] == "invalid" and marked[page.sample(3)["id"]] == "invalid"
-            assert place.locator(".jp-Cell").count() >= 1 and "run_command" in place.inner_text(".jp-Cell >> nth=0")
+            cells = place.locator(".jp-Notebook .jp-Cell").count()
+            page.press(*"cvmabdd")  # would copy, paste, turn to Markdown, add and delete cells
+            place.wait_for_timeout(500)
+            assert place.locator(".jp-Notebook .jp-Cell").count() == cells
+            assert "run_command" in place.inner_text(".jp-Cell >> nth=0")
             if os.environ.get("MLFIX_SHOTS"):
                 place.screenshot(path=os.environ["MLFIX_SHOTS"])
         finally:
