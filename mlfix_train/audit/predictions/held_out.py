@@ -109,7 +109,7 @@ def merge_runs(runs: Iterable[pd.DataFrame], class_names: Sequence[str] = ()) ->
         raise RunError(
             f"the runs disagree on the given label of {len(conflicting):,} sample(s): "
             f"{format_list(sorted(conflicting), 3)}",
-            "audit only runs of the same data together",
+            "audit only runs of the same data together; samples that are numbered in each fold need names of their own",
         )
     names = sorted(codes)
     final = np.empty(len(names), np.int64)  # the final code of each provisional one

@@ -108,6 +108,12 @@ def load_runs(runs: Paths, labels: str | Path | None = None, progress: ProgressF
         for done, path in enumerate(files, start=1):
             opened[path] = open_predictions(path, labels)
             report(done, len(files))
+        names = [set(one.table["sample_id"]) for one in opened.values()]
+        if len(names) > 1 and set.intersection(*names) and all(name.isdigit() for some in names for name in some):
+            text = (
+                "%d files number their samples, and equal numbers are taken to be the same sample; if these are folds "
+            )
+            log.warning(text + "of one data set, name the samples (sample_ids= of AuditCallback)", len(files))
         return AuditedRuns(files=opened)
     patterns = str(runs) if isinstance(runs, (str, Path)) else [str(pattern) for pattern in runs]
     found = [run for run in find_runs(patterns) if _is_usable(run)]

@@ -17,6 +17,7 @@ from mlfix_train.audit.predictions.files import (
     read_predictions_file,
     run_names,
 )
+from mlfix_train.audit.predictions.runs import load_runs
 from mlfix_train.audit.scores.ranking import rank_samples
 from mlfix_train.data.readers.files import group_names
 from mlfix_train.errors import DataError, RunError
@@ -402,3 +403,11 @@ def test_cells_and_columns_that_are_missing_are_named(written) -> None:
     with pytest.raises(RunError, match="lacks the columns pred") as error:
         open_predictions(written("sample_id,label,cat\na,cat,0.9\nb,dog,0.2\n"))
     assert "a column of probabilities for dog" in error.value.hint
+
+
+def test_folds_that_number_their_samples_are_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for fold in "ab":
+        table = pd.DataFrame({"sample_id": ["0", "1"], "label": ["x", "y"], "pred": ["x", "y"], "loss": [0.1, 0.2]})
+        table.to_csv(tmp_path / f"{fold}.csv", index=False)
+    load_runs([tmp_path / "a.csv", tmp_path / "b.csv"])
+    assert "2 files number their samples" in caplog.text
