@@ -263,6 +263,8 @@ def _build_each(
         ConfigError: An entry can't be built, or is not a ``kind``.
     """
     built = []
+    if "_target_" in section:
+        raise ConfigError(f"{key}._target_ is of no named entry", f"give it a name: {key}.<name>._target_=...")
     for name, one in section.items():
         if one is None:
             continue

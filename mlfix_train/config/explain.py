@@ -114,7 +114,7 @@ def _invalid_value(command: str, text: str) -> ConfigError | None:
 
 
 def _unknown_preset(command: str, text: str) -> ConfigError | None:
-    match = re.search(r"Could not find '([^']+)'", text) or re.search(r"Cannot find primary config '([^']+)'", text)
+    match = re.search(r"(?:Could not find|Could not load|Cannot find primary config) '([^']+)'", text)
     if match is None:
         return None
     group, _, value = match.group(1).rpartition("/")
@@ -128,7 +128,8 @@ def _unknown_preset(command: str, text: str) -> ConfigError | None:
         details = [f"installed: {format_list(options, 10)}", f"others: {format_list(more, 10)}"]
         return ConfigError(f"{group}={value} is not installed", hint, details)
     key = group or match.group(1)
-    return ConfigError(f"{key}={value} does not exist", did_you_mean(value, options) if options else "")
+    details = [f"any other by its class: {group}.<name>._target_=..."] if group in ("logger", "callbacks") else []
+    return ConfigError(f"{key}={value} does not exist", did_you_mean(value, options) if options else "", details)
 
 
 def _null_group(command: str, text: str) -> ConfigError | None:

@@ -284,6 +284,8 @@ def test_unreadable_pictures_are_listed_and_left_out(shapes: Path, tmp_path: Pat
         (("data.root={shapes}", "arm=fixed"), "needs fixes"),
         (("data.root={shapes}", "model.backbone=resnet81"), "is not a timm model"),
         (("data.root={shapes}", "model=resnet81"), "model=resnet81 does not exist"),
+        (("data.root={shapes}", "logger=[mlflow]"), "any other by its class: logger.<name>._target_=..."),
+        (("data.root={shapes}", "callbacks._target_=mine.Timer"), "give it a name: callbacks.<name>._target_"),
         (("data.root={shapes}", "loader.sampling=even"), "loader.sampling=even"),
         (("data.root={shapes}", "split.folds=3"), "split.fold"),
         (("data.root={shapes}", "split.train_only=[oval]"), "oval"),
