@@ -17,6 +17,7 @@ from mlfix_train.audit.predictions.checks import match_names, probability_column
 from mlfix_train.audit.predictions.files import Paths
 from mlfix_train.audit.predictions.table import REQUIRED, read_predictions
 from mlfix_train.data.files.tables import column_text
+from mlfix_train.data.fixes.table import COLUMNS as FIXES_COLUMNS
 from mlfix_train.data.fixes.table import fixes_fingerprint, match_fixes, read_fixes
 from mlfix_train.data.matching import IdMatcher
 from mlfix_train.data.runs import FINISHED, RunDirectory, differences, find_runs
@@ -99,21 +100,24 @@ def _as_text(table: pd.DataFrame, source: str) -> pd.DataFrame:
 
 
 def as_fixes(fixes: FixesLike, reference: ArmRuns) -> pd.DataFrame:
-    """Returns fixes as a table indexed by ``sample_id``, with ``new_label``; a file is matched to ``reference``."""
+    """Returns fixes as a table indexed by ``sample_id``, with ``new_label``.
+
+    A file, a mapping and a table with a column ``sample_id`` are matched to the held-out samples of ``reference``.
+    """
     if isinstance(fixes, Mapping):
-        fixes = pd.DataFrame(
-            {"sample_id": list(map(str, fixes)), "new_label": list(map(str, fixes.values()))}, dtype=object
-        )
+        columns = {"sample_id": list(map(str, fixes)), "new_label": list(map(str, fixes.values()))}
+        fixes = pd.DataFrame(columns, dtype=object)
     if isinstance(fixes, (str, os.PathLike)):
-        table = read_fixes(fixes)
-    elif isinstance(fixes, pd.DataFrame):
-        table = fixes if "sample_id" in fixes.columns else fixes.rename_axis("sample_id").reset_index()
-        if "new_label" not in table.columns:
-            raise RunError(f"fixes= has the columns {format_list(table.columns, 8)}", "pass sample_id and new_label")
-    else:
+        return match_held_out(read_fixes(fixes), reference)
+    if not isinstance(fixes, pd.DataFrame):
         hint = "pass a fixes file, a mapping of sample ids to new labels, or a DataFrame"
         raise RunError(f"fixes= is a {type(fixes).__name__}", hint)
-    return match_held_out(table, reference)
+    if "new_label" not in fixes.columns:
+        raise RunError(f"fixes= has the columns {format_list(fixes.columns, 8)}", "pass sample_id and new_label")
+    if "sample_id" not in fixes.columns:
+        return fixes
+    rest = {name: "" for name in FIXES_COLUMNS if name not in fixes.columns}
+    return match_held_out(fixes.assign(**rest, row=range(1, len(fixes) + 1)), reference)
 
 
 def match_held_out(fixes: pd.DataFrame, reference: ArmRuns, ignore: Collection[str] = ()) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from mlfix_train.audit.comparison.arms import compare_arms
 from mlfix_train.audit.comparison.inputs import (
     LoadedArm,
     as_arm,
+    as_fixes,
     check_comparable,
     check_distinct,
     load_arm,
@@ -171,3 +172,34 @@ def test_frames_of_numbers_become_text() -> None:
     table = as_arm("original", [frame]).predictions["0"]
     assert table[["sample_id", "label", "pred"]].to_numpy().tolist() == [["7", "1", "1"], ["8", "2", "1"]]
     assert as_arm("original", {"a": frame}).predictions["a"]["pred"].tolist() == ["1", "1"]
+
+
+def test_fixes_by_other_names_are_matched_however_they_are_given(caplog: pytest.LogCaptureFixture) -> None:
+    elsewhere = {f"C:\\data\\{name.replace('/', chr(92))}": label for name, label in FIXES.items()}
+    assert (
+        by_arrays()
+        == compare_arms(
+            ORIGINAL,
+            FIXED,
+            CONTROL,
+            fixes=elsewhere,
+            slices={"speed": "^speed"},
+            labels=LABELS,
+            sample_ids=IDS,
+            resamples=200,
+        ).summary
+    )
+    caplog.clear()
+    as_fixes({"nowhere/1.jpg": "stop"}, as_arm("original", tables(ORIGINAL)))
+    assert "none of the 1 fixes is of a held-out sample: fixes name nowhere/1.jpg" in caplog.text
+    with pytest.raises(RunError, match="fixes= is a NoneType"):
+        as_fixes(None, as_arm("original", tables(ORIGINAL)))  # type: ignore[arg-type]
+
+
+def test_tables_of_probabilities_predict_their_likeliest_label() -> None:
+    names = sorted(set(LABELS))
+    shares = pd.DataFrame({name: np.where(name == LABELS, 0.75, 0.25 / (len(names) - 1)) for name in names})
+    table = pd.concat([pd.DataFrame({"sample_id": IDS, "label": LABELS}), shares], axis=1)
+    assert as_arm("original", [table]).predictions["0"]["pred"].tolist() == list(LABELS)
+    with pytest.raises(RunError, match="no column pred, nor a column of probabilities"):
+        as_arm("original", [table[["sample_id", "label"]]])
