@@ -17,6 +17,8 @@ from mlfix_train.commands.inputs import open_boxes, read_matching_fixes, read_sa
 from mlfix_train.config.export import COPIES, TOOLS, ExportConfig
 from mlfix_train.data.annotations.write_back import box_fixes, write_fixed_annotations
 from mlfix_train.data.crops.folder import read_info
+from mlfix_train.data.crops.locate import locate_boxes
+from mlfix_train.data.crops.spec import CropSpec
 from mlfix_train.data.fixes.exporters import (
     CHANGES,
     extract_images,
@@ -119,7 +121,8 @@ def _export_fixes(cfg: ExportConfig) -> list[Path]:
     assert fixes is not None
     annotations = source.read()
     classes = {*annotations.classes, *annotations.boxes["label"].dropna().unique()}
-    wanted = box_fixes(table, fixes, classes, cfg.invalid)
+    located = locate_boxes(annotations, table.loc[fixes.index], CropSpec(**info["spec"]))
+    wanted = box_fixes(located, fixes, classes, cfg.invalid)
     written = write_fixed_annotations(source, annotations, wanted, out)
     counts = f"{written.relabeled:,} boxes with a new label, {written.removed:,} removed, {written.unchanged:,}"
     print(f"exported   {counts} unchanged ({annotations.format})")

@@ -190,7 +190,10 @@ def test_annotations_that_changed_since_are_not_written_over(tmp_path: Path, mlf
     file.write_text(json.dumps({**content, "objects": kept}))
     answer = mlfix("export", "to=mtsd", f"crops={tmp_path / 'crops'}", fixes, f"out={tmp_path / 'out'}")
     assert answer.code == 1
-    assert "1 fixed boxes are gone, 1 have another label now" in answer.err
+    assert "1 of the fixed boxes are gone or were moved" in answer.err and f"({other})" in answer.err
+    fixes = write_fixes_file(tmp_path / "fixes.csv", {sample: "invalid"})
+    answer = mlfix("export", "to=mtsd", f"crops={tmp_path / 'crops'}", fixes, f"out={tmp_path / 'out'}")
+    assert "1 of the fixed boxes have another label now" in answer.err
     assert "when it was cropped, 'changed' now" in answer.err
     assert not (tmp_path / "out").exists()
 

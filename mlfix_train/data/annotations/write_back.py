@@ -91,9 +91,10 @@ def group_changes(annotations: Annotations, fixes: pd.DataFrame) -> LabelChanges
         if (photo, key) in boxes.index and label != old
     ]
     if gone or changed:
-        counts = f"{len(gone):,} fixed boxes are gone, {len(changed):,} have another label now"
+        counts = [f"{len(gone):,} of the fixed boxes are gone"] if gone else []
+        counts += [f"{len(changed):,} of the fixed boxes have another label now"] if changed else []
         hint = "crop again and review what changed, or export from the annotations as they were"
-        raise DataError(f"data.root={annotations.root}: {counts}", hint, [*gone[:3], *changed[:3]])
+        raise DataError(f"data.root={annotations.root}: {' and '.join(counts)}", hint, [*gone[:3], *changed[:3]])
     grouped: dict[str, dict[str, str | None]] = {}
     sources = annotations.photos["source"]
     for (photo, key), label in zip(keys, fixes["new_label"], strict=True):
