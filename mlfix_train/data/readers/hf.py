@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlfix_train.data.files.walk import SYSTEM_NAMES, SYSTEM_PREFIXES
+from mlfix_train.data.files.tables import open_table
+from mlfix_train.data.files.walk import SYSTEM_NAMES, SYSTEM_PREFIXES, find_images
 from mlfix_train.data.pixels.containers import arrow_cell, arrow_rows, is_contained
 from mlfix_train.data.readers.files import SPLIT_NAMES, check_root, group_names
 from mlfix_train.data.readers.labels import label_texts
@@ -129,6 +130,10 @@ def open_hf(
     image = _image_column(features, names["image"], library, source)
     label = _label_column(features, names["label"], library, source)
     log.info("%s: images are in the column %r, labels in %r", source, image, label)
+    if base is not None and isinstance(features[image], library.Image):
+        _note_unlisted(base, image, dict(loaded).values() if has_splits else [loaded], source)
+        wanted_as_text = {label, names["sample_id"], names["group"]} & set(features)
+        found = _as_written(library, base, found, image, sorted(wanted_as_text - {None, image}))
     return HfData(found, has_splits, image, label, source)
 
 
@@ -176,6 +181,52 @@ def _describe_failure(error: Exception, source: str, in_cache: bool) -> DataErro
         hint = "load it once with datasets.load_dataset, which downloads it, or set data.config and data.cache"
     details = [f"because: {reason[:300]}" for reason in dict.fromkeys(reasons[1:])]
     return DataError(f"{source} can't be read by the datasets library: {reasons[0][:300]}", hint, details)
+
+
+def _metadata_files(base: Path) -> list[Path]:
+    return [path for path in sorted(base.rglob("metadata.*")) if path.suffix in (".csv", ".jsonl", ".parquet")]
+
+
+def _note_unlisted(base: Path, image: str, parts: Iterable[Any], source: str) -> None:
+    """Says which images of a folder are in none of its ``metadata.csv``, ``.jsonl`` or ``.parquet``."""
+    if not _metadata_files(base):
+        return
+    listed = {path for part in parts for path in _image_files(part, image)}
+    unlisted = [name for name in find_images(base).images if str(base / name) not in listed]
+    if unlisted:
+        text = "%s: %d image(s) are in no metadata file and left out: %s"
+        log.warning(text, source, len(unlisted), format_list(unlisted, 3))
+
+
+def _image_files(part: Any, image: str) -> list[str]:
+    """Returns the file of each row's image, empty where the image is inside the data."""
+    import pyarrow.compute as pc
+
+    column = arrow_column(part, image)
+    if not any(field.name == "path" for field in column.type):
+        return [""] * len(column)
+    return [os.path.abspath(path) if path else "" for path in pc.struct_field(column, "path").to_pylist()]
+
+
+def _as_written(library: Any, base: Path, parts: dict[str, Any], image: str, columns: list[str]) -> dict[str, Any]:
+    """Returns splits with the text of ``metadata.csv`` in some columns: the library reads ``007`` there as 7."""
+    texts: dict[str, dict[str, str]] = {}
+    for file in _metadata_files(base):
+        if file.suffix == ".csv":
+            table = open_table(file, "data.root", DataError)
+            key = next((name for name in ("file_name", f"{image}_file_name") if name in table.frame), None)
+            for name in columns if key else ():
+                if name in table.frame:
+                    files = (os.path.abspath(file.parent / path) for path in table.frame[key])
+                    texts.setdefault(name, {}).update(zip(files, table.frame[name], strict=True))
+    written = dict(parts)
+    for split, part in parts.items():
+        for name, text_of in texts.items():
+            values = [text_of.get(path) or None for path in _image_files(part, image)]
+            feature, order = library.Value("string"), written[split].column_names
+            kept = written[split].remove_columns(name)
+            written[split] = kept.add_column(name, values, feature=feature).select_columns(order)
+    return written
 
 
 def _is_image(feature: Any, library: Any) -> bool:

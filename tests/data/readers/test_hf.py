@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from containers import COLORS, encoded
 
+from mlfix_train.data.fixes.exporters import write_fixed_hf
 from mlfix_train.data.pixels.decode import decode_image
-from mlfix_train.data.readers.hf import read_hf
+from mlfix_train.data.readers.hf import open_hf, read_hf
 from mlfix_train.errors import ConfigError, DataError
 
 NAMES = ["cat", "dog", "007"]
@@ -81,7 +83,23 @@ def test_image_folder_with_metadata(hf: Any, tmp_path: Path, picture) -> None:
         picture(tmp_path / f"m/train/{i}.png", COLORS[i])
     (tmp_path / "m/train/metadata.csv").write_text("file_name,kind\n0.png,x\n1.png,NA\n")
     table = read_hf(tmp_path / "m", columns={"label": "kind"}, cache=tmp_path / "cache")
-    assert sorted(table.index) == ["train/0.png", "train/1.png"] and table.loc["train/0.png", "label"] == "x"
+    assert sorted(table.index) == ["train/0.png", "train/1.png"] and table["label"].tolist() == ["x", "NA"]
+
+
+def test_labels_of_metadata_are_text_as_written(
+    hf: Any, tmp_path: Path, picture, caplog: pytest.LogCaptureFixture
+) -> None:
+    for i in range(4):
+        picture(tmp_path / f"m/train/{i}.png", COLORS[i % 2])
+    (tmp_path / "m/train/metadata.csv").write_text("file_name,label,n\n0.png,007,1\n1.png,010,2\n2.png,1.10,3\n")
+    table = read_hf(tmp_path / "m", cache=tmp_path / "cache")
+    assert table["label"].to_dict() == {"train/0.png": "007", "train/1.png": "010", "train/2.png": "1.10"}
+    assert table["n"].tolist() == [1, 2, 3]
+    assert "1 image(s) are in no metadata file and left out: train/3.png" in caplog.text
+    data = open_hf(tmp_path / "m", None, cache=tmp_path / "cache")
+    fixes = pd.DataFrame({"new_label": ["010"]}, index=["train/0.png"])
+    write_fixed_hf(data, table, fixes, tmp_path / "out")
+    assert read_hf(tmp_path / "out")["label"].tolist() == ["010", "010", "1.10"]
 
 
 def test_id_columns(hf: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
