@@ -510,7 +510,7 @@ class AuditCallback(ValidationCollector):
         """Writes and logs the audit of the last validation, on rank 0."""
         if not trainer.is_global_zero or self.predictions is None or self._logits is None or self._data is None:
             return
-        if getattr(trainer, "fast_dev_run", False):
+        if getattr(trainer, "fast_dev_run", False) and not (self.folder / "run.json").exists():
             rank_zero_info("AuditCallback writes nothing in a fast_dev_run.")
             return
         for name in ("probabilities.npy", FEATURES_FILE, "dynamics.parquet", "fixes.csv"):  # of an earlier training

@@ -19,6 +19,7 @@ from mlfix_train.data.loading.spec import AugmentSpec, mirrored_labels
 from mlfix_train.data.pixels.sizes import MIN_SIZE, typical_size
 from mlfix_train.data.runs import FINISHED, RunDirectory
 from mlfix_train.data.samples import label_list
+from mlfix_train.errors import RunError
 from mlfix_train.models.backbones.fit import has_fixed_size, native_size, next_size
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,12 @@ def _earlier_settings(study: Path, directory: RunDirectory) -> Mapping[str, Any]
     Empty if none has finished, or at least an epoch.
     """
     for run in (directory, *(RunDirectory(path.parent) for path in sorted(study.glob("*/*/run.json")))):
-        state = run.read()
+        try:
+            state = run.read()
+        except RunError:  # of another run: one that can't be read says nothing about this one
+            if run is directory:
+                raise
+            continue
         if state.get("config") and (state.get("status") == FINISHED or run.checkpoint.exists()):
             return dict(state["config"])
     return {}

@@ -216,7 +216,7 @@ def test_a_csv_of_our_own_with_odd_labels_and_columns_for_slices(tmp_path: Path,
         (["control={files}/none"], "control={files}/none matches nothing", "a glob"),
         (["original={files}/none-*.csv"], "original={files}/none-*.csv matches nothing", "a glob"),
         (["original={files}/fixes.csv"], "lacks the columns sample_id, label, pred", "sample_id, label and one of"),
-        (["fixes.path={files}/none.csv"], "fixes.path={files}/none.csv", "CSV"),
+        (["fixes.path={files}/none.csv"], "fixes.path={files}/none.csv", "check the path"),
         (["fixes.path={files}/fixed-preds-0.csv"], "lacks sample_id, new_label", "name the columns"),
     ],
 )

@@ -55,7 +55,8 @@ def test_no_samples() -> None:
 
 @pytest.mark.parametrize("bad", ["", None, 3, float("nan")])
 def test_a_sample_without_a_name(bad: object) -> None:
-    with pytest.raises(DataError, match=r"row 2 has no sample_id"):
+    what = "the sample_id 3, which is not text" if bad == 3 else "no sample_id"
+    with pytest.raises(DataError, match=f"row 2 has {what}"):
         table(sample_ids=["x", bad, "y"])
 
 

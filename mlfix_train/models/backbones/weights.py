@@ -33,8 +33,8 @@ NOT_WEIGHTS = re.compile(r"optim|sched|scaler|loops|callbacks", re.I)
 """Sections of a checkpoint that hold tensors, but no weights."""
 AVERAGED = re.compile(r"(^|[._])(ema|teacher)([._]|$)", re.I)
 """In the name of the network that is loaded of several in a file: timm's averaged weights, DINO's teacher."""
-AUXILIARY = re.compile(r"encoder_k|target|momentum", re.I)
-"""In the name of one that is loaded last: MoCo's key encoder, BYOL's target."""
+AUXILIARY = re.compile(r"encoder_k|target|momentum|decoder", re.I)
+"""In the name of one that is loaded last: MoCo's key encoder, BYOL's target, a decoder."""
 SIGNATURES = (
     (b"version https://git-lfs", "it is a pointer of Git LFS, not the file itself", "fetch the file: git lfs pull"),
     (b"<!doctype html", "it is a web page", "download the file itself, not the page about it"),
@@ -104,10 +104,10 @@ class _Match:
     unused: list[str]
 
     @property
-    def rank(self) -> tuple[int, int, int, int]:
+    def rank(self) -> tuple[int, int, int, int, str]:
         """Sorts the best match first."""
         preference = 0 if AVERAGED.search(self.place) else 2 if AUXILIARY.search(self.place) else 1
-        return len(self.missing), preference, len(self.leftover), len(self.place)
+        return len(self.missing), preference, len(self.leftover), len(self.place), self.place
 
     def describe(self, wanted: int) -> str:
         """Returns what is loaded, from where, and what is not used."""
