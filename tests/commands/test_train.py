@@ -124,7 +124,7 @@ def wait_for_epochs(run: Path, count: int, process: subprocess.Popen[str]) -> No
 
 def test_a_broken_run_goes_on_and_ends_as_if_nothing_had_happened(tmp_path: Path, mlfix, ctrl_c) -> None:
     """A process of its own, killed; then resumed and interrupted; then resumed to the end."""
-    shapes = draw_shapes(tmp_path / "shapes", per_label=100)
+    shapes = draw_shapes(tmp_path / "shapes", per_label=60)
     keys = (f"data.root={shapes}", *FAST, "recipe.epochs=8")
     assert mlfix("train", *keys, f"outputs={tmp_path}/whole").code == 0
     process = start("train", *keys, f"outputs={tmp_path}/broken", cwd=tmp_path)

@@ -126,6 +126,7 @@ def learn(network: nn.Module, half: bool, steps: int = 2) -> tuple[float, torch.
     return losses[0], gradients[0], moved
 
 
+@pytest.mark.slow
 def test_a_network_learns_the_same_and_keeps_its_names() -> None:
     """A few steps of a ResNet18 at 40 px in bfloat16: no further from float32 than with torch's own convolutions.
 

@@ -190,6 +190,7 @@ def test_what_a_process_refuses_to_train_is_no_success(sweep) -> None:
 # Training
 
 
+@pytest.mark.slow
 def test_two_at_a_time_are_those_alone_and_are_trained_once(data: Path, tmp_path: Path, mlfix) -> None:
     """Three arms by two processes, one of which trains two; within rounding as this process trains one alone."""
     wanted = keys(data, tmp_path / "o", "recipe.epochs=1")
