@@ -166,8 +166,13 @@ def own_code(error: BaseException) -> str:
 
 
 def nearest(word: str, options: Iterable[str], n: int = 1) -> list[str]:
-    """Returns up to ``n`` of ``options`` closest to ``word``, best first; empty if none is close."""
-    return difflib.get_close_matches(word, list(options), n=n, cutoff=0.55)
+    """Returns up to ``n`` of ``options`` closest to ``word``, best first; empty if none is close, in any case."""
+    known = list(options)
+    found = difflib.get_close_matches(word, known, n=n, cutoff=0.55)
+    if found:
+        return found
+    by_fold = {option.casefold(): option for option in known}
+    return [by_fold[fold] for fold in difflib.get_close_matches(word.casefold(), by_fold, n=n, cutoff=0.55)]
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

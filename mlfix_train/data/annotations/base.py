@@ -147,7 +147,7 @@ class AnnotationFormat(ABC):
         boxes (``problem`` and ``detail`` only if there is one), and attributes.
 
         Raises:
-            DataError: there are no photos, or two with one name.
+            DataError: there are no photos, or two with one name, or the boxes are fractions instead of pixels.
         """
         if not photos:
             hint = f"is the format {self.name}? Set data.root to the folder of the data set"
@@ -165,6 +165,15 @@ class AnnotationFormat(ABC):
         box_table = pd.DataFrame(boxes, columns=None if boxes else list(BOX_COLUMNS))
         for key in ("problem", "detail"):
             box_table[key] = box_table[key].fillna("") if key in box_table else ""
+        usable = box_table[box_table["problem"] == ""]
+        if not self.normalized and len(usable) and 0 < usable[["x_max", "y_max"]].to_numpy(float).max() <= 1:
+            first = usable.iloc[0]
+            edges = format_list((f"{edge} {first[edge]:g}" for edge in EDGES), 4)
+            hint = "multiply them by the width and height of their photo; of the formats only YOLO has fractions"
+            problem = (
+                f"data.root={self.root}: all {len(usable):,} boxes are within 0 and 1, as fractions of the photo are"
+            )
+            raise DataError(f"{problem}, not pixels ({self.name}): {first['photo']}: {edges}", hint)
         columns = [*BOX_COLUMNS, *(key for key in box_table.columns if key not in BOX_COLUMNS)]
         tables = (root or self.folder, photo_table[list(PHOTO_COLUMNS)], box_table[columns])
         flags = (self.normalized, self.exif_applied, self.stable_keys)

@@ -318,6 +318,7 @@ class _FileReader:
             if index.by_digits:
                 text = "values are text where the id is a number, or the other way round; their digits are matched"
                 self._notes.append(f"{self.path.name}: {index.by_digits:,} {name} {text}")
+        self._check_convention(rows)
         if keys.repeated:
             text = f"annotation ids repeat, such as {keys.repeated[0]}"
             text += "; these boxes are told apart by their place in the file"
@@ -326,6 +327,29 @@ class _FileReader:
             text = "boxes have no bbox; the box around their segmentation is taken"
             self._notes.append(f"{self.path.name}: {outlined:,} {text}")
         return rows
+
+    def _check_convention(self, rows: list[Row]) -> None:
+        """Raises a DataError if most boxes leave their photo, and all would fit in as two corners."""
+        sizes = {str(row["name"]): (row.get("width", 0), row.get("height", 0)) for row in self._photos.values()}
+        leaving, number, example = 0, 0, ""
+        for row in rows:
+            width, height = sizes.get(row["photo"], (0, 0))
+            if row.get("problem") or not width:
+                continue
+            x, y, right, bottom = (row[edge] for edge in base.EDGES)
+            if not (x < right - x <= width + 1 and y < bottom - y <= height + 1):
+                return
+            number += 1
+            if right > width + 1 or bottom > height + 1:
+                leaving += 1
+                box = f"[{x:g}, {y:g}, {right - x:g}, {bottom - y:g}] in a photo of {width} x {height}"
+                example = example or f"{row['photo']}: {box}"
+        if number > 1 and leaving > number / 2:
+            problem = (
+                f"{self.path}: {leaving:,} of {number:,} boxes leave their photo as [x, y, width, height], and all"
+            )
+            hint = "COCO's bbox is [x, y, width, height]: write x2 - x1 and y2 - y1 as the last two numbers"
+            raise DataError(f"{problem} fit as two corners [x1, y1, x2, y2], such as {example}", hint)
 
     def notes(self) -> list[str]:
         """Returns what the user should know about the reading."""

@@ -25,6 +25,8 @@ from mlfix_train.errors import DataError, format_list, nearest
 SPLITS = ("train", "val", "test", "valid", "minival")
 OUTLINE_TASKS = ("segment", "obb")
 """What ``task`` in a ``data.yaml`` says of lines that are polygons or oriented boxes."""
+MOST = 0.5
+"""Share of the lines with coordinates of pixels from which on there is an error."""
 CLASS_FILES = ("classes.txt", "obj.names", "labels.txt", "names.txt", "_darknet.labels")
 
 
@@ -152,7 +154,15 @@ def find_class_names(root: Path, file: str | Path | None) -> Path:
         found = [path for path in found if path.stem == "data"]
         if len(found) != 1:
             raise DataError(f"{root} contains several class lists: {names}", "choose one: data.file=<file>")
-    found = found or _class_files(root)
+    if not found:
+        found = _class_files(root)
+        listed = {path: [line for line in _read_lines(path) if line] for path in found}
+        others = [path for path in found if listed[path] != listed[found[0]]]
+        if others:
+            problem = f"{root} contains class lists that disagree: {found[0].relative_to(root)} has "
+            problem += f"{format_list(listed[found[0]], 3)}, {others[0].relative_to(root)} has "
+            hint = f"choose one: data=yolo data.file={found[0].relative_to(root)}, or remove the other"
+            raise DataError(problem + format_list(listed[others[0]], 3), hint)
     if not found:
         hint = "YOLO needs data.yaml with names, or classes.txt; set data.file=<file>"
         raise DataError(f"no class list in data.root={root}", hint)
@@ -421,7 +431,7 @@ class _LineParser:
         self.names, self.names_file = names, names_file
         self._numbers = {name: number for number, name in names.items()}
         self._pose = _keypoint_numbers(names_file, settings)
-        self._outlines, self._named, self._pixels = 0, 0, list[str]()
+        self._lines, self._outlines, self._named, self._pixels = 0, 0, 0, list[str]()
         self._lengths: set[int] = set()
         self._is_outline = str(settings.get("task", "")) in OUTLINE_TASKS
         self._first_long, self._keypoints = "", {2, 3}
@@ -457,8 +467,10 @@ class _LineParser:
             self._outlines += 1
         if row.get("problem"):
             return {**row, "detail": f"{where}: {text}"}
-        if max(numbers[1:5]) > 2:
+        self._lines += 1
+        if max(map(abs, numbers[1:5])) > 2:
             self._pixels.append(f"{where}: {text}")
+            row |= {"problem": "malformed", "detail": f"{where}: {text}: coordinates beyond 1, as pixels have"}
         number = numbers[0]
         if not math.isfinite(number) or number != int(number) or int(number) not in self.names:
             known = f"the classes are {format_list(sorted(self.names), 12)}"
@@ -471,7 +483,7 @@ class _LineParser:
         return row
 
     def finish(self) -> list[str]:
-        """Returns notes on what was read; pose labels without ``kpt_shape`` are an error."""
+        """Returns notes on what was read; pose labels without ``kpt_shape``, and pixels, are an error."""
         if len(self._lengths) == 1 and self._keypoints and not self._is_outline:
             step = max(self._keypoints)
             shape = f"kpt_shape: [{(max(self._lengths) - 5) // step}, {step}]"
@@ -483,7 +495,10 @@ class _LineParser:
         notes = []
         if self._pixels:
             text = "lines have coordinates beyond 1, as pixels have; YOLO's are fractions of the photo's sides"
-            notes.append(f"{len(self._pixels):,} {text}, such as {self._pixels[0]}")
+            text = f"{len(self._pixels):,} of {self._lines:,} {text}, such as {self._pixels[0]}"
+            if len(self._pixels) > MOST * self._lines:
+                raise DataError(text, "divide x and width by the photo's width, y and height by its height")
+            notes.append(f"{text}; they are left out")
         if self._angle:
             problem = f"the last of 6 numbers is an angle ({self._angle}); write oriented boxes as four corners"
             for row, where in self._scored:

@@ -14,7 +14,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,7 @@ OTHER_FILES = (
 BLANKS = " \t\xa0\u3000"
 DECIMAL_COMMA = r"[+-]?\d*,?\d+(?:[eE][+-]?\d+)?"
 ZERO_FIRST = re.compile(r"[+-]?0\d+")
+NO_HEADER = "its first line seems to be data, not names of columns"
 SAVE_AGAIN = "save it again as CSV UTF-8"
 
 
@@ -101,11 +102,32 @@ class Table:
         if changed:
             log.info("%s: commas are read as decimal points in %s", self.path, format_list(changed, 4))
 
+    def leave_out_comments(self, is_value: Callable[[str], bool]) -> None:
+        """Leaves out the rows of a CSV whose line begins with a ``#``, unless all do, or it is part of a value.
+
+        Args:
+            is_value: Whether a first cell that begins with a ``#`` is meant as it is written.
+        """
+        if self.lines is None or not len(self.frame.columns):
+            return
+        cells = self.frame.iloc[:, 0].tolist()
+        comments = [row for row, cell in enumerate(cells) if cell.startswith("#") and not is_value(cell)]
+        if comments and len(comments) < len(cells):
+            lines = format_list((self.lines[row] for row in comments), 3)
+            log.info("%s: %d line(s) begin with a # and are left out: line %s", self.path, len(comments), lines)
+            self.frame = self.frame.drop(index=comments).reset_index(drop=True)
+            left_out = set(comments)
+            self.lines = [line for row, line in enumerate(self.lines) if row not in left_out]
+
     def lacks(self, names: Sequence[str]) -> str:
         """Returns what errors say of missing columns: which, what there is, and whether the header is missing."""
         text = f"lacks the columns {format_list(names)}; it has {format_list(self.frame.columns, 8) or 'none'}"
-        has_data_first = re.search(r"\.(jpe?g|png|ppm|bmp|webp|tiff?|gif)\b|^\W*\d+\W", self.first_line.lower())
-        return f"{text}: its first line seems to be data, not names of columns" if has_data_first else text
+        return f"{text}: {NO_HEADER}" if self.has_data_first else text
+
+    @property
+    def has_data_first(self) -> bool:
+        """Whether the first line seems to be data, not names of columns."""
+        return bool(re.search(r"\.(jpe?g|png|ppm|bmp|webp|tiff?|gif)\b|^\W*\d+\W", self.first_line.lower()))
 
 
 def open_table(path: Path, key: str, error_type: type[MlfixError], known: Sequence[str] = ()) -> Table:

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -233,8 +233,12 @@ def write_fixed_table(source: Path, table: pd.DataFrame, fixes: pd.DataFrame, co
             _write_fixed_parquet(source, target, column, table, labels, keep)
             found = _parquet_labels(target, column)
         else:
-            _write_fixed_csv(source, target, column, table, labels.where(moved), keep)
-            found = CsvText(target, column).labels()
+            values, paths = {*table["label"], *labels, *table.index}, list(map(str, table["path"]))
+            text = CsvText(source, column, lambda cell: cell in values or any(path.endswith(cell) for path in paths))
+            _check_rows(source, text.labels(), table)
+            changed = [None if pd.isna(label) else str(label) for label in labels.where(moved)]
+            target.write_bytes(text.changed(changed, keep.tolist()))
+            found = CsvText(target, column, text.is_value).labels()
         wanted = [label.strip() for label in labels[keep].fillna("")]  # blanks don't count in a CSV
         _compare(dict(enumerate(wanted)), dict(enumerate(label.strip() for label in found)))
         _write_changes(made, table, labels, keep, {})
@@ -257,12 +261,14 @@ class CsvText:
     Args:
         path: The file; UTF-8, or UTF-16 or UTF-32 with a byte order mark.
         column: Name of the label column; among the usual separators, that with which the header has it is taken.
+        is_value: Whether a first cell that begins with a ``#`` is a value; if not, its line is a comment.
 
     Raises:
         DataError: The header has no such column.
     """
 
-    def __init__(self, path: Path, column: str) -> None:
+    def __init__(self, path: Path, column: str, is_value: Callable[[str], bool]) -> None:
+        self.is_value = is_value
         raw = path.read_bytes()
         known = (pair for pair in BYTE_ORDER_MARKS if raw.startswith(pair[0]))
         self.mark, self.encoding = next(known, (b"", "utf-8"))
@@ -299,7 +305,8 @@ class CsvText:
             at += 2 if self.text.startswith("\r\n", at) else 1
 
     def _is_comment(self, row: list[tuple[int, int]], width: int) -> bool:
-        return len(row) == 1 < width and self.value(row[0]).startswith("#")
+        first = self.value(row[0])
+        return first.startswith("#") and (len(row) == 1 < width or not self.is_value(first))
 
     def value(self, cell: tuple[int, int]) -> str:
         """Returns what a cell means, without quotes and the blanks around it."""
@@ -343,15 +350,6 @@ class CsvText:
 
 def _simple(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.casefold())
-
-
-def _write_fixed_csv(
-    source: Path, target: Path, column: str, table: pd.DataFrame, new: pd.Series, keep: pd.Series
-) -> None:
-    text = CsvText(source, column)
-    _check_rows(source, text.labels(), table)
-    labels = [None if pd.isna(label) else str(label) for label in new]
-    target.write_bytes(text.changed(labels, keep.tolist()))
 
 
 def _parquet_labels(path: Path, column: str) -> list[str]:

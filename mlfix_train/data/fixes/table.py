@@ -10,6 +10,7 @@ import csv
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,11 @@ def match_fixes(fixes: pd.DataFrame, table: pd.DataFrame, ignore: Collection[str
 
 def _match_samples(fixes: pd.DataFrame, table: pd.DataFrame, source: str, ignore: Collection[str]) -> pd.DataFrame:
     """Resolves names of samples to ids where that is certain, and leaves out unknown ones if they are ignored."""
+    comments = fixes["sample_id"].str.startswith("#") & ~fixes["sample_id"].isin(table.index)
+    if comments.any():
+        lines = format_list(fixes["row"][comments], 3)
+        log.info("%s: %d line(s) begin with a # and are left out: line %s", source, int(comments.sum()), lines)
+        fixes = fixes[~comments]
     names = fixes["sample_id"]
     if names.isin(table.index).all():
         return fixes
@@ -137,7 +143,9 @@ def _match_samples(fixes: pd.DataFrame, table: pd.DataFrame, source: str, ignore
         if reason:
             problem = f"{source}: {len(unknown):,} of {len(fixes):,} lines name no sample for certain"
             raise FixesError(problem, f"For {first!r}, {reason}: use the whole sample_id. {hint}", _lines(unknown))
-        closest = nearest(first, table.index[:20_000])
+        numbers = re.findall(r"\d+", first)  # another number is another sample
+        same = (name for name in table.index[:20_000] if re.findall(r"\d+", name) == numbers)
+        closest = nearest(first, same)
         raise FixesError(problem, f"did you mean {closest[0]!r}? {hint}" if closest else hint, _lines(unknown))
     if len(unknown):
         log.warning("%s: %d lines name samples that aren't in the data and are left out", source, len(unknown))
@@ -166,7 +174,9 @@ def _check_labels(fixes: pd.DataFrame, labels: list[str], source: str, ignore: C
     unknown = fixes[~fixes["new_label"].isin(labels)]
     if len(unknown) and "new_labels" not in ignore:
         first = unknown.iloc[0]["new_label"]
-        hint = f"for {first!r}: {did_you_mean(first, labels)} Or fixes.ignore=[new_labels] if it is meant to be new"
+        guess = did_you_mean(first, labels)
+        guess += "" if guess.endswith("?") else "."
+        hint = f"for {first!r}: {guess} Or fixes.ignore=[new_labels] if it is meant to be new"
         raise FixesError(f"{source}: {len(unknown):,} lines have a new_label that no sample has", hint, _lines(unknown))
     stale = fixes[(fixes["old_label"] != "") & (fixes["old_label"] != fixes["given_label"].fillna(""))]
     if len(stale) and "stale" not in ignore:

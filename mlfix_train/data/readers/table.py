@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from mlfix_train.data.files.find import FileFinder
-from mlfix_train.data.files.tables import Table, infer_types, open_table
+from mlfix_train.data.files.tables import NO_HEADER, Table, infer_types, open_table
 from mlfix_train.data.files.walk import find_images
 from mlfix_train.data.readers.files import find_given, group_names
 from mlfix_train.data.samples import make_table
@@ -44,10 +44,15 @@ def read_table(
     source = find_given(file, "data.file", Path(), *([Path(root).expanduser()] if root else []))
     wanted = dict.fromkeys(COLUMNS) | (dict(columns) if columns is not None else {name: name for name in COLUMNS})
     table = open_table(source, "data.file", DataError, [name for name in wanted.values() if name])
-    raw = table.frame
-    names = {key: name if name in raw.columns else None for key, name in wanted.items()}
+    names = {key: name if name in table.frame.columns else None for key, name in wanted.items()}
     _check_columns(table, wanted, names)
     base = Path(os.path.abspath(Path(root).expanduser() if root else source.parent))
+    first = table.frame.columns[0]
+    labels_first = set(table.frame[first]) if first == names["label"] else set()
+    table.leave_out_comments(
+        lambda cell: cell.lstrip("# ") not in labels_first if labels_first else os.path.exists(base / cell)
+    )
+    raw = table.frame
     texts = {key: table.text(name, DataError) for key, name in names.items() if name}
     given = texts["path"]
     if "" in given:
@@ -127,6 +132,9 @@ def _check_columns(table: Table, wanted: Mapping[str, str | None], names: Mappin
     if path not in columns:
         if not columns:
             raise DataError(f"{source} can't be read as a table: it is empty", "set a CSV or Parquet file")
+        if table.has_data_first:
+            hint = f"add a first line with the names of the columns, such as path,label: {table.first_line[:80]!r}"
+            raise DataError(f"{source}: no column {path!r} (data.columns.path): {NO_HEADER}", hint)
         closest = nearest(path, columns)
         guess = f"did you mean data.columns.path={closest[0]}?" if closest else "set data.columns.path=<column>."
         hint = f"{guess} It has {format_list(columns, 12)}"

@@ -301,3 +301,17 @@ def test_coordinates_may_be_text_and_lists_must_be_lists(tmp_path: Path) -> None
     file.write_text(json.dumps(content))
     with pytest.raises(DataError, match="categories is a dict, not a list"):
         Coco(tmp_path).read()
+
+
+def test_boxes_in_another_convention(tmp_path: Path) -> None:
+    row = {"image_id": 1000, "category_id": 3}
+    boxes = [[200, 90, 300, 190], [180, 100, 320, 160], [10, 10, 90, 90]]
+    coco(tmp_path, annotations=[{**row, "id": i, "bbox": box} for i, box in enumerate(boxes)])
+    with pytest.raises(DataError, match=r"(?s)2 of 3 boxes leave their photo.*\[200, 90, 300, 190\] in a photo of 320"):
+        Coco(tmp_path).read()
+    boxes = [[200, 90, 300, 190], [180, 100, 320, 160], [90, 10, 30, 90]]  # the last is none of two corners
+    coco(tmp_path, annotations=[{**row, "id": i, "bbox": box} for i, box in enumerate(boxes)])
+    assert Coco(tmp_path).read().boxes["x_max"].tolist() == [500, 500, 120]
+    coco(tmp_path, annotations=[{**row, "id": 1, "bbox": [0.1, 0.2, 0.3, 0.4]}])
+    with pytest.raises(DataError, match="all 1 boxes are within 0 and 1, as fractions of the photo are"):
+        Coco(tmp_path).read()

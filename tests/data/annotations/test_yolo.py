@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from box_helpers import pixels
-from photos import Photo, for_format, write_yolo
+from photos import COLORS, Photo, for_format, write_yolo
 
 from mlfix_train.data.annotations.write_back import write_fixed_annotations
 from mlfix_train.data.annotations.yolo import Yolo
@@ -302,4 +302,25 @@ def test_files_given_from_the_current_folder(
 def test_pixels_are_said(tmp_path: Path) -> None:
     write_yolo(tmp_path, for_format("yolo"))
     (tmp_path / "labels/train/photo0.txt").write_text("0 160 100 30 20\n")
-    assert any("1 lines have coordinates beyond 1, as pixels have" in note for note in Yolo(tmp_path).read().notes)
+    found = Yolo(tmp_path).read()
+    assert any("lines have coordinates beyond 1" in note and note.startswith("1 of ") for note in found.notes)
+    assert found.boxes["problem"].tolist().count("malformed") == 1
+    for file in tmp_path.glob("labels/*/*.txt"):
+        file.write_text("0 160 100 30 20\n")
+    with pytest.raises(DataError, match=r"(?s)6 of 6 lines have coordinates beyond 1.*divide x and width"):
+        Yolo(tmp_path).read()
+
+
+def test_class_lists_that_disagree(tmp_path: Path) -> None:
+    write_yolo(tmp_path, for_format("yolo"))
+    names = "".join(f"{name}\n" for name in COLORS)
+    (tmp_path / "data.yaml").unlink()
+    for file in ("classes.txt", "labels/classes.txt"):
+        (tmp_path / file).write_text(names)
+    assert Yolo(tmp_path).read().classes == tuple(COLORS)
+    (tmp_path / "labels/classes.txt").write_text("yield\nstop\n")
+    with pytest.raises(
+        DataError, match=r"(?s)classes.txt has stop, yield.*labels/classes.txt has yield, stop.*data.file="
+    ):
+        Yolo(tmp_path).read()
+    assert Yolo(tmp_path, "classes.txt").read().classes == tuple(COLORS)

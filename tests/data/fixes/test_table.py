@@ -215,9 +215,12 @@ def test_unknown_sample(write: Callable[..., Path], table: pd.DataFrame) -> None
         error_of(path, table),
         "1 of 2 lines name a sample that isn't in the data",
         "line 3: stop/0009.png -> 'yield_'",
-        "did you mean 'stop/000",
         "fixes.ignore=[unknown_samples]",
     )
+    assert "did you mean" not in error_of(path, table), "another number is another sample"
+    misspelled = write("sample_id,new_label", "stpo/0000.png,yield_")
+    says(error_of(misspelled, table), "did you mean 'stop/0000.png'?")
+    path = write("sample_id,new_label", "stop/0000.png,invalid", "stop/0009.png,yield_")
     assert load(path, table, ["unknown_samples"]).index.tolist() == ["stop/0000.png"]
 
 
@@ -239,7 +242,15 @@ def test_unknown_label(write: Callable[..., Path], table: pd.DataFrame) -> None:
         "fixes.ignore=[new_labels]",
     )
     assert load(path, table, ["new_labels"])["new_label"].tolist() == ["yeild_", "Invalid"]
-    says(error_of(write("sample_id,new_label", "stop/0000.png,Invalid"), table), "did you mean 'invalid'?")
+    for word in ("Invalid", "INVALID"):
+        says(error_of(write("sample_id,new_label", f"stop/0000.png,{word}"), table), "did you mean 'invalid'? Or fixes")
+
+
+def test_lines_that_begin_with_a_hash_are_left_out(write: Callable[..., Path], table: pd.DataFrame) -> None:
+    path = write("sample_id,new_label", "stop/0000.png,invalid", "#stop/0001.png,yield_", "# stop/0002.png,yield_")
+    assert load(path, table).index.tolist() == ["stop/0000.png"]
+    there = table.rename(index={"stop/0001.png": "#stop/0001.png"})
+    assert load(path, there).index.tolist() == ["stop/0000.png", "#stop/0001.png"]
     says(error_of(write("sample_id,new_label", "stop/0000.png,zzz"), table), "choose one of parking, stop, yield_")
 
 

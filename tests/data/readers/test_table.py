@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from mlfix_train import run_command
+from mlfix_train.data.fixes.exporters import write_fixed_table
 from mlfix_train.data.readers.folder import read_folder
 from mlfix_train.data.readers.table import read_table
 from mlfix_train.data.samples import write_table
@@ -224,3 +225,25 @@ def test_errors_name_keys_in_a_command_and_arguments_in_python(tmp_path: Path) -
     assert error.value.hint == "did you mean data.columns.path=paths? It has paths, label"
     with pytest.raises(DataError, match=r"\(data.columns.path\)"):
         run_command("train", "data=table", f"data.file={file}", f"outputs={tmp_path / 'out'}")
+
+
+def test_lines_that_begin_with_a_hash(tmp_path: Path, picture, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for name in ("b/x.png", "b/y.png", "#b/z.png"):
+        picture(tmp_path / name, (9, 9, 9))
+    file = write(tmp_path / "t.csv", "path,label\nb/x.png,k\n#b/y.png,k\n#b/z.png,l\n")
+    assert read_table(file)["label"].to_dict() == {"b/x.png": "k", "#b/z.png": "l"}
+    assert "1 line(s) begin with a # and are left out: line 3" in caplog.text
+    table = read_table(file)
+    fixed = write_fixed_table(file, table, pd.DataFrame({"new_label": ["k"]}, ["#b/z.png"]), "label", tmp_path / "out")
+    assert fixed.path.read_text() == "path,label\nb/x.png,k\n#b/y.png,k\n#b/z.png,k\n"
+    labels = read_table(write(tmp_path / "t.csv", "label,path\n#1,b/x.png\n#2,b/y.png\n"))["label"]
+    assert labels.tolist() == ["#1", "#2"]
+    labels = read_table(write(tmp_path / "t.csv", "label,path\nk,b/x.png\n#k,b/y.png\n"))["label"]
+    assert labels.to_dict() == {"b/x.png": "k"}
+
+
+def test_a_table_without_a_header(tmp_path: Path) -> None:
+    file = write(tmp_path / "t.csv", "b/x.jpg,k\nb/y.jpg,l\n")
+    with pytest.raises(DataError, match="its first line seems to be data, not names of columns"):
+        read_table(file)
