@@ -88,7 +88,14 @@ def ray_pool(init: Mapping[str, Any], num_cpus: float = 1, num_gpus: float | Non
     if starts:
         handler = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(**init)
+            try:
+                ray.init(**init)
+            except Exception as error:  # it waits for 30 seconds only, too few on a busy machine
+                if "timed out" not in str(error).lower():
+                    raise
+                log.warning("Ray did not start in time; trying once more")
+                ray.shutdown()
+                ray.init(**init)
         except Exception as error:  # Ray raises what it likes
             hint = "check hydra.launcher.init, whose keys are the arguments of ray.init"
             raise RunError(f"Ray can't be started: {' '.join(str(error).split())[:300]}", hint) from error
