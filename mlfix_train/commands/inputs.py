@@ -12,7 +12,8 @@ import pandas as pd
 
 from mlfix_train.config.instantiate import instantiate
 from mlfix_train.config.sections import FixesConfig
-from mlfix_train.data.annotations.base import AnnotationFormat
+from mlfix_train.data.annotations.base import FOLDERS_OF_A_KIND, AnnotationFormat, split_of
+from mlfix_train.data.annotations.formats import FORMATS, detect_formats
 from mlfix_train.data.cache import cached
 from mlfix_train.data.plausibility import check_samples
 from mlfix_train.data.samples import validate_table
@@ -62,8 +63,23 @@ def read_samples(data: Mapping[str, Any], uses_labels: bool = True) -> pd.DataFr
             f"{source_name(data)} contains photos with boxes, not samples",
             "crop them first: mlfix crop data.root=<folder>; then data=crops data.root=crops",
         )
+    if uses_labels and str(data.get("_target_", "")).endswith("read_folder"):
+        _check_no_boxes(table, data)
     cached(("plausibility", key, uses_labels), lambda: _look_over(table, source_name(data), uses_labels))
     return table
+
+
+def _check_no_boxes(table: pd.DataFrame, data: Mapping[str, Any]) -> None:
+    """Raises a ConfigError if the class folders are those of photos with boxes."""
+    labels = {str(label).lower() for label in table["label"].dropna().unique()}
+    if not all(label in FOLDERS_OF_A_KIND or split_of(label) for label in labels):
+        return
+    root = Path(str(data["root"])).expanduser()
+    formats = [name for name in detect_formats(root) if name == "voc" or FORMATS[name].detect(root) > 1]
+    if formats:
+        problem = f"{source_name(data)} contains photos with boxes ({' or '.join(formats)}), not class folders"
+        hint = f"crop them first: mlfix crop data.root={data['root']}; then data=crops data.root=crops"
+        raise ConfigError(problem, hint)
 
 
 def _look_over(table: pd.DataFrame, source: str, uses_labels: bool) -> None:

@@ -21,8 +21,10 @@ MIN_SAMPLES = 20
 """Samples from which on the number of labels is judged."""
 MANY_LABELS, NEARLY_ALL = 0.5, 0.9
 """Labels per sample from which on they are unlikely, and impossible, to be classes."""
-FEW_NUMBERS, OFTEN = 20, 5
-"""So many numbers, each of so many samples on average, can be classes though they have decimals."""
+FEW_NUMBERS, OFTEN = 20, 10
+"""More numbers with decimals, each of fewer samples on average, are measurements; others can be classes."""
+SELDOM = 1.5
+"""Samples per number up to which fewer numbers are measurements, too, from five on."""
 MOST = 0.5
 """Share of samples from which on labels that look like lists are lists."""
 NUMBER = re.compile(r"[+-]?\d*[.,]?\d+(?:[eE][+-]?\d+)?")
@@ -130,11 +132,13 @@ def _measurements(counts: Mapping[str, int]) -> list[Finding]:
     if not decimal:
         return []
     example = format_list(sorted(decimal), 3)
-    if len(counts) <= FEW_NUMBERS and total >= OFTEN * len(counts):
+    often = OFTEN if len(counts) > FEW_NUMBERS else SELDOM
+    if total >= often * len(counts) or len(counts) < 5:
         hint = "each number counts as a class; if they are measurements, group them into ranges with names"
         return [Finding(f"labels are numbers with decimals, such as {example}", hint)]
     problem = f"labels are {len(numbers):,} different numbers with decimals, such as {example}: a regression target"
-    return [Finding(problem, "use a column of classes as the label, or group the numbers into ranges with names", True)]
+    hint = "use classes as labels: group measurements into ranges with names; if the numbers are names of classes, "
+    return [Finding(problem, f"{hint}put a letter before each, such as v{sorted(decimal)[0]}", True)]
 
 
 def _names_of_samples(counts: Mapping[str, int]) -> list[Finding]:

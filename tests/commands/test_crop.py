@@ -19,10 +19,12 @@ from PIL import Image
 from shapes import FAST, start
 
 from mlfix_train import run_command
+from mlfix_train.commands.inputs import read_samples
 from mlfix_train.data.crops import build as crop_build
 from mlfix_train.data.crops import photo as crop_photo_module
 from mlfix_train.data.readers.crops import read_crops
 from mlfix_train.data.readers.folder import read_folder
+from mlfix_train.errors import ConfigError
 
 
 def table_of(out: Path) -> pd.DataFrame:
@@ -515,3 +517,10 @@ def test_out_among_the_photos_is_refused(tmp_path: Path, mlfix) -> None:
     answer = mlfix("crop", f"data.root={root}", f"out={root / 'images/crops'}")
     assert answer.code == 2 and "would be read as photos next time" in answer.err
     assert mlfix("crop", f"data.root={root}", f"out={root / 'crops'}", *SMALL_PNG).code == 0
+
+
+def test_photos_with_boxes_are_no_class_folders(tmp_path: Path) -> None:
+    for name in WRITE:
+        root = WRITE[name](tmp_path / name, for_format(name, count=2))
+        with pytest.raises(ConfigError, match=rf"(?s)contains photos with boxes \({name}\).*mlfix crop data.root="):
+            read_samples({"_target_": "mlfix_train.data.readers.folder.read_folder", "root": str(root)})

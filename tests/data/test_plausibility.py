@@ -95,6 +95,8 @@ def test_names_of_files_as_labels() -> None:
         (["stop", "Stop", "go"], ["differ only by case: 'stop' (5 samples), 'Stop' (5 samples)", "one name"]),
         (["speed limit", "speed  limit", "go"], ["differ only by blanks or Unicode form"]),
         (["1.5", "2.5", "3"], ["numbers with decimals, such as 1.5, 2.5", "counts as a class"]),
+        (["1.10", "1.20", "1.30"], ["numbers with decimals, such as 1.10, 1.20, 1.30", "counts as a class"]),
+        (["30", "50", "1.5"], ["numbers with decimals, such as 1.5", "counts as a class"]),
         (["a|b", "a", "a", "b", "b", "c"], ["5 of 30 samples have several labels", "a label of its own"]),
     ],
 )

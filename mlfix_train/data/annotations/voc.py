@@ -81,6 +81,10 @@ class Voc(AnnotationFormat):
             photos.append(photo)
             boxes += [{**row, "photo": photo["name"]} for row in rows]
         notes += _find_photos(root, photos, images)
+        used = {photo["path"] for photo in photos}
+        loose = [name for name in images if str(root / name) not in used and "/segmentation" not in f"/{name}".lower()]
+        if loose:
+            notes.append(f"{len(loose):,} photos have no XML and are left out, such as {loose[0]}")
         for folder, stems in described.items():
             for name, split_list in lists[folder].items():
                 if name not in stems and split_list.stem != "test":  # the test split is often not annotated

@@ -15,6 +15,8 @@ SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing":
 SPLIT_NAMES |= dict.fromkeys(("val", "valid", "validation"), "val")
 """Folders and words that name a split."""
 
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+
 
 def find_given(given: str | Path, key: str, *folders: Path) -> Path:
     """Returns the file or folder that a setting names; relative paths start at the first folder, else at the others.
@@ -43,6 +45,8 @@ def check_root(root: str | Path, hint: str) -> Path:
     if (shown := printable(str(root))) != str(root):
         raise DataError(f"data.root={shown} is not UTF-8", "rename the folder (see `convmv`)")
     base = Path(root).expanduser()
+    if base.is_file() and base.name.lower().endswith(ARCHIVES):
+        raise DataError(f"data.root={base} is an archive", f"unpack it, and {hint}")
     if not base.is_dir():
         raise DataError(f"data.root={base} {'is a file' if base.exists() else 'does not exist'}", hint)
     return Path(os.path.abspath(base))

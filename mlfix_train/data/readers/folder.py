@@ -10,7 +10,7 @@ import pandas as pd
 
 from mlfix_train.data.files.walk import FileList, find_images
 from mlfix_train.data.pixels.formats import format_hint, image_suffixes, sniff_format
-from mlfix_train.data.readers.files import SPLIT_NAMES, check_root, group_names
+from mlfix_train.data.readers.files import ARCHIVES, SPLIT_NAMES, check_root, group_names
 from mlfix_train.data.samples import make_table
 from mlfix_train.errors import DataError, format_list, names_arguments
 
@@ -18,6 +18,10 @@ log = logging.getLogger(__name__)
 
 SPLIT_FOLDER = re.compile(rf"({'|'.join(SPLIT_NAMES)}|dev|eval)([-_ ]?(set|data|images|split|\d{{4}}))?", re.IGNORECASE)
 """Names of folders that may be splits: ``train``, ``test_set``, ``val2017``."""
+FOLD_FOLDER = re.compile(r"(fold|cv|split|part)[-_ ]?\d+", re.IGNORECASE)
+"""Names of folders that may be folds of a cross-validation."""
+IMAGE_FOLDERS = ("images", "image", "imgs", "img")
+CIFAR_FILES = {"data_batch_1": "CIFAR10", "train": "CIFAR100"}
 PLAIN_SUFFIX = re.compile(r"\.[a-z][a-z0-9]{0,6}", re.IGNORECASE)
 """What files that are no images usually end in, such as ``.txt`` or ``.json``."""
 MAX_SNIFFED = 200
@@ -50,7 +54,13 @@ def read_folder(root: str | Path, group: str | None = None) -> pd.DataFrame:
         raise _no_images(base, root, files)
     parts = {name: tuple(name.split("/")) for name in files.images}
     splits = _find_splits(root, list(parts.values()))
+    if not splits:
+        _check_folds(root, list(parts.values()))
     level = 1 if splits else 0
+    in_splits = [path for path in parts.values() if path[0] in splits and len(path) > 2]
+    if in_splits and all(path[1].lower() in IMAGE_FOLDERS and len(path) > 3 for path in in_splits):
+        log.info("%s: the labels are the folders below %s/%s", base, *in_splits[0][:2])
+        level = 2
     ids = [name for name in files.images if not splits or len(parts[name]) == 1 or parts[name][0] in splits]
     if len(ids) < len(files.images):
         counts = Counter(
@@ -68,8 +78,9 @@ def read_folder(root: str | Path, group: str | None = None) -> pd.DataFrame:
             log.warning(message, base, len(unsorted), format_list(unsorted, 3))
             ids = [name for name in ids if len(parts[name]) >= level + 2]
         labels = [parts[name][level] for name in ids]
-        _warn_of_empty_classes(base, files, splits)
+        _warn_of_empty_classes(base, files, splits, level + 1)
         _warn_of_one_label(base, labels, [parts[name] for name in ids], level)
+        _note_splits_in_classes(base, [parts[name] for name in ids], level)
     _warn_of_odd_names(base, files)
     split_of = [_split_name(parts[name][0]) if splits else "" for name in ids]
     prefix = os.path.join(base, "")
@@ -126,9 +137,32 @@ def _warn_of_one_label(base: Path, labels: list[str | None], parts: list[tuple[s
         log.warning(message, base, labels[0], format_list(sorted(below), 3), os.path.join(base, *parts[0][: level + 1]))
 
 
-def _warn_of_empty_classes(base: Path, files: FileList, splits: set[str]) -> None:
+def _note_splits_in_classes(base: Path, parts: list[tuple[str, ...]], level: int) -> None:
+    """Says that folders called like splits within class folders are none."""
+    below = {path[level + 1] if len(path) > level + 2 else "" for path in parts}
+    if len(below) > 1 and all(name.lower() in SPLIT_NAMES for name in below):
+        text = "%s: %s lie within the class folders and are not read as splits; for that, put them above: %s"
+        log.warning(text, base, format_list(sorted(below)), f"{min(below)}/{parts[0][level]}")
+
+
+def _check_folds(root: str | Path, parts: list[tuple[str, ...]]) -> None:
+    """Raises a DataError if all first folders are called like folds and have folders in common: which is the label?"""
+    below: dict[str, set[str]] = {}
+    for path in parts:
+        below.setdefault(path[0] if len(path) > 1 else "", set()).update(path[1:2] if len(path) > 2 else ())
+    below.pop("", None)
+    if len(below) < 2 or not all(map(FOLD_FOLDER.fullmatch, below)):
+        return
+    shared = {name for name, count in Counter(name for names in below.values() for name in names).items() if count > 1}
+    if shared:
+        labels, first = format_list(sorted(shared), 3), min(below)
+        problem = f"data.root={root}: {format_list(sorted(below), 4)} may be folds or labels; each has folders such as"
+        hint = f"if {labels} are the labels, put them above the folds ({min(shared)}/{first}/...), and set split.folds="
+        raise DataError(f"{problem} {labels}", f"{hint}; if {first} is a label, rename it")
+
+
+def _warn_of_empty_classes(base: Path, files: FileList, splits: set[str], depth: int) -> None:
     """Warns of class folders without an image that can be read: their labels are missing from every count."""
-    depth = 2 if splits else 1
     with_images = {tuple(name.split("/")[:depth]) for name in files.images}
     folders = [tuple(name.split("/")) for name in files.folders]
     folders = [path for path in folders if len(path) == depth and (not splits or path[0] in splits)]
@@ -162,11 +196,16 @@ def _no_images(base: Path, root: str | Path, files: FileList) -> DataError:
     """Returns the error of a folder without images, with what it holds instead."""
     content = files.describe()
     hint = f"images are files that end in {', '.join(sorted(image_suffixes()))}"
-    if files.unread:
+    batches = [base / name for name in files.others if name.rpartition("/")[2] in CIFAR_FILES]
+    batches = [path for path in batches if path.name != "train" or path.with_name("meta").exists()]
+    if batches:
+        kind, home = CIFAR_FILES[batches[0].name], batches[0].parent.parent
+        hint = f"if these are the files of {kind}, use data=torchvision data.name={kind} data.root={home}"
+    elif files.unread:
         hint = "; ".join(f"{name}: {format_hint(name)}" for name in files.unread)
     elif name := next((name for name in files.others[:MAX_SNIFFED] if _is_image(base / name)), ""):
         hint = f"{name} is an image without a suffix that says so: rename these files, such as to .jpg or .png"
-    elif any(name.lower().endswith((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")) for name in files.others):
+    elif any(name.lower().endswith(ARCHIVES) for name in files.others):
         hint = f"unpack the archives; {hint}"
     return DataError(f"no images below data.root={root}: {f'only {content}' if content else 'it is empty'}", hint)
 

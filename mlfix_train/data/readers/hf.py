@@ -132,8 +132,8 @@ def open_hf(
     log.info("%s: images are in the column %r, labels in %r", source, image, label)
     if base is not None and isinstance(features[image], library.Image):
         _note_unlisted(base, image, dict(loaded).values() if has_splits else [loaded], source)
-        wanted_as_text = {label, names["sample_id"], names["group"]} & set(features)
-        found = _as_written(library, base, found, image, sorted(wanted_as_text - {None, image}))
+        as_text = {name for name in (label, names["sample_id"], names["group"]) if name and name in features}
+        found = _as_written(library, base, found, image, sorted(as_text - {image}))
     return HfData(found, has_splits, image, label, source)
 
 

@@ -156,6 +156,9 @@ def _on_disk(
             reasons[split] = " ".join(str(error).split()) or type(error).__name__
     if reasons and (required or not found):
         hint = f"set data.root to what root= of torchvision.datasets.{name} is; have it download the data set there"
+        if root and Path(os.path.abspath(root)).name == getattr(factory, "base_folder", None):
+            hint = f"set the folder above, which is root= of torchvision.datasets.{name}: "
+            hint += f"data.root={Path(os.path.abspath(root)).parent}"
         details = [f"{split}: {reason[:200]}" for split, reason in reasons.items()]
         raise DataError(f"{source} can't be read: {format_list(reasons)} not found", hint, details)
     for split, reason in reasons.items():

@@ -29,6 +29,15 @@ def test_voc_reports_what_is_wrong(tmp_path: Path) -> None:
     assert set(found.boxes["pose"].dropna()) == {"Left"}
 
 
+def test_voc_photos_without_xml_are_said(tmp_path: Path) -> None:
+    write_voc(tmp_path, [Photo("p", boxes=ONE), Photo("q", boxes=ONE)])
+    for file in ("Annotations/q.xml", "ImageSets/Main/train.txt", "ImageSets/Main/val.txt"):
+        (tmp_path / file).unlink()
+    found = Voc(tmp_path).read()
+    assert list(found.photos.index) == ["p"]
+    assert "1 photos have no XML and are left out, such as JPEGImages/q.jpg" in found.notes
+
+
 def test_voc_lists_are_checked(tmp_path: Path) -> None:
     write_voc(tmp_path, [Photo("p", boxes=ONE), Photo("q", boxes=ONE, split="val")])
     lists = tmp_path / "ImageSets/Main"

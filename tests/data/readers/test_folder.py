@@ -339,11 +339,49 @@ def test_all_images_one_folder_too_deep(tmp_path: Path, picture: Picture, caplog
     assert f"if their labels are stop, yield, set data.root={tmp_path / 'archive'}" in caplog.text
 
 
+def test_folds_are_asked_about(tmp_path: Path, picture: Picture) -> None:
+    for name in ("fold1/cats", "fold1/dogs", "fold2/cats"):
+        picture(tmp_path / name / "1.jpg")
+    with pytest.raises(DataError, match=r"(?s)fold1, fold2 may be folds or labels.*cats/fold1/.*rename it"):
+        read_folder(tmp_path)
+    (tmp_path / "fold1").rename(tmp_path / "one")
+    (tmp_path / "fold2").rename(tmp_path / "two")
+    assert set(read_folder(tmp_path)["label"]) == {"one", "two"}
+
+
+def test_labels_below_images_of_a_split(tmp_path: Path, picture: Picture) -> None:
+    for name in ("train/images/cats", "train/images/dogs", "val/images/cats"):
+        picture(tmp_path / name / "1.jpg")
+    table = read_folder(tmp_path)
+    assert table["label"].tolist() == ["cats", "dogs", "cats"] and table["split"].tolist() == ["train", "train", "val"]
+
+
+def test_splits_within_class_folders(tmp_path: Path, picture: Picture, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("cats/train", "cats/val", "dogs/train"):
+        picture(tmp_path / name / "1.jpg")
+    assert read_folder(tmp_path)["label"].tolist() == ["cats", "cats", "dogs"]
+    assert "train, val lie within the class folders and are not read as splits" in caplog.text
+    assert "put them above: train/cats" in caplog.text
+
+
 def test_missing_folder(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(DataError, match=r"(?s)root=.*gone. does not exist.*one folder per label"):
         read_folder(tmp_path / "gone")
     with pytest.raises(DataError, match=r"root=.*0.png. is a file"):
         read_folder(folder / "stop" / "0.png")
+
+
+def test_archives_and_files_of_cifar(tmp_path: Path) -> None:
+    (tmp_path / "d.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"(?s)d\.zip'? is an archive.*unpack it, and set"):
+        read_folder(tmp_path / "d.zip")
+    home = tmp_path / "c/cifar-10-batches-py"
+    home.mkdir(parents=True)
+    (home / "data_batch_1").write_bytes(b"")
+    for root in (home, home.parent):
+        with pytest.raises(DataError, match=r"torchvision data\.name=CIFAR10") as caught:
+            read_folder(root)
+        assert str(home.parent) in caught.value.hint and str(home) not in caught.value.hint
 
 
 def test_group(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -53,6 +53,13 @@ def test_class_numbers_and_splits_by_name(tmp_path: Path, picture, caplog: pytes
         read_torchvision("GTSRB", tmp_path, splits="tset")
 
 
+def test_one_level_too_low(tmp_path: Path) -> None:
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    with pytest.raises(DataError, match=r"set the folder above") as caught:
+        read_torchvision("CIFAR10", tmp_path / "cifar-10-batches-py")
+    assert str(caught.value.hint).endswith(str(tmp_path)) or f"{str(tmp_path)!r}" in str(caught.value.hint)
+
+
 def test_names_of_classes_and_trainval(tmp_path: Path, picture) -> None:
     base = tmp_path / "oxford-iiit-pet"
     for name in ("Abyssinian_1", "beagle_1"):
