@@ -113,7 +113,7 @@ def load_runs(runs: Paths, labels: str | Path | None = None, progress: ProgressF
             text = (
                 "%d files number their samples, and equal numbers are taken to be the same sample; if these are folds "
             )
-            log.warning(text + "of one data set, name the samples (sample_ids= of AuditCallback)", len(files))
+            log.warning(text + "of one data set, name the samples (by sample_ids of AuditCallback)", len(files))
         return AuditedRuns(files=opened)
     patterns = str(runs) if isinstance(runs, (str, Path)) else [str(pattern) for pattern in runs]
     found = [run for run in find_runs(patterns) if _is_usable(run)]
