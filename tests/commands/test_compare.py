@@ -92,6 +92,7 @@ def test_mistakes_are_one_clear_message(change: list[str], told: str, study: Pat
     assert "Traceback" not in answer.err
 
 
+@pytest.mark.slow
 def test_a_control_arm_that_excludes_nothing_is_left_out(study: Path, tmp_path: Path, mlfix) -> None:
     (tmp_path / "fixes.csv").write_text("sample_id,new_label\ndisc/900.png,square\ndisc/901.png,square\n")
     base = [f"data.root={study}/shapes", f"outputs={tmp_path}/o", *FAST, f"fixes.path={tmp_path}/fixes.csv"]
@@ -167,6 +168,7 @@ def test_audit_says_what_is_missing(study: Path, tmp_path: Path, mlfix) -> None:
     assert "none of these runs is finished" in answer.err
 
 
+@pytest.mark.slow
 def test_the_demo_runs_small(tmp_path: Path, mlfix) -> None:
     small = ("per_class=6", "epochs=1", "seeds=1", "folds=2", "budget=40", "control=false")
     answer = mlfix("demo", f"out={tmp_path}/a demo, with a comma", *small)

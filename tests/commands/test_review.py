@@ -502,7 +502,7 @@ def test_labels_are_text_whatever_they_hold(browser: Any, tmp_path: Path) -> Non
         server.stop()
 
 
-@pytest.mark.parametrize("n", [8_000, pytest.param(200_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [pytest.param(n, marks=pytest.mark.slow) for n in (8_000, 200_000)])
 def test_so_many_samples(browser: Any, tmp_path: Path, n: int) -> None:
     """The browser only holds what is on the screen, however many samples there are."""
     draw_shapes(tmp_path / "some", per_label=20)

@@ -122,6 +122,7 @@ def wait_for_epochs(run: Path, count: int, process: subprocess.Popen[str]) -> No
     raise AssertionError("the run made no progress")
 
 
+@pytest.mark.slow
 def test_a_broken_run_goes_on_and_ends_as_if_nothing_had_happened(tmp_path: Path, mlfix, ctrl_c) -> None:
     """A process of its own, killed; then resumed and interrupted; then resumed to the end."""
     shapes = draw_shapes(tmp_path / "shapes", per_label=60)

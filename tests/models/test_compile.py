@@ -24,6 +24,7 @@ def network() -> Network:
     return Network("mlfix_small", 3, "concat_pool")
 
 
+@pytest.mark.slow
 def test_compiled_gives_the_same_logits_under_the_same_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced and run by AOT autograd; the code generator behind it (inductor) takes most of a minute."""
     original = torch.compile

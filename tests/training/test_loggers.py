@@ -227,6 +227,7 @@ def test_a_csv_logger_keeps_the_rows_of_trained_epochs(tmp_path: Path, version: 
         assert [row["step"] for row in log(2, (2, 12))] == ["4", "9", "12"]
 
 
+@pytest.mark.slow
 def test_a_comparison_is_one_run_in_the_group_of_the_sweep(shapes: Path, tmp_path: Path, mlfix) -> None:
     fixes = tmp_path / "fixes.csv"
     fixes.write_text("sample_id,new_label\nsquare/001.png,invalid\n")

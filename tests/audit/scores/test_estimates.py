@@ -10,6 +10,7 @@ from mlfix_train.audit.scores.estimates import bootstrap_counts, estimate_wrong_
 from mlfix_train.audit.scores.suspicion import fit_mixture
 
 
+@pytest.mark.slow
 def test_intervals_contain_the_truth_and_groups_widen_them() -> None:
     kinds, truth = random_scores(20_000, 300, 3, 5.0)
     evidence, labels = combine(kinds), np.arange(20_000) % 4

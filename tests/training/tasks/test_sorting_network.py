@@ -60,6 +60,7 @@ def test_without_labels_it_learns_the_very_same(place: Path, mlfix) -> None:
     assert "val_agreement" not in (place / "outputs/heap/original/seed=0/metrics.csv").read_text()
 
 
+@pytest.mark.slow
 def test_neighbours_go_to_wandb_as_training_goes(place: Path, mlfix, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")  # W&B's process, once started, stays in the folder that it was started in
     (place / "elsewhere").mkdir()
