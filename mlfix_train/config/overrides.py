@@ -15,7 +15,7 @@ OPEN = (
 )
 """Sections that take keys beyond those of their presets, without Hydra's plus sign."""
 OWN = ("data", "model")
-"""Groups with an empty preset ``own``, which is chosen where an override sets the section's ``_target_`` alone."""
+"""Groups with an empty preset ``own``, which is chosen where an override sets ``_target_``, and nothing a preset."""
 
 
 def normalize_overrides(overrides: list[str], sweep: bool = False) -> list[str]:
@@ -51,6 +51,8 @@ def normalize_overrides(overrides: list[str], sweep: bool = False) -> list[str]:
             value = quoted(value) if literal else value
         result.append(f"{key}{equals}{value}")
     names = [override.partition("=")[0].lstrip("+") for override in result]
+    if "experiment" in names:  # which may choose presets itself
+        return result
     return [*result, *(f"{group}=own" for group in OWN if f"{group}._target_" in names and group not in names)]
 
 

@@ -189,3 +189,15 @@ def test_the_root_of_a_preset_of_data_counts(command: str, tmp_path: Path) -> No
     (tmp_path / "data/mine.yaml").write_text("_target_: my_data.read\nroot: pictures\n")
     assert compose(command).data.root is None
     assert compose(command, [f"hydra.searchpath=[file://{tmp_path}]", "data=mine"]).data.root == "pictures"
+
+
+def test_a_class_of_ones_own_gets_none_of_the_default_presets_arguments() -> None:
+    from mlfix_train.config.overrides import normalize_overrides
+
+    assert normalize_overrides(["data._target_=mine.read"])[-1] == "data=own"
+    assert "model=own" not in normalize_overrides(["model._target_=mine.Net", "model=small"])
+    assert "model=own" not in normalize_overrides(["experiment=mine", "model._target_=mine.Net"]), "it may choose one"
+    assert dict(compose("train", ["model._target_=mine.Net", "model.width=8", "data.root=x"]).model) == {
+        "_target_": "mine.Net",
+        "width": 8,
+    }
