@@ -3,6 +3,7 @@
 Shapes: N samples, B samples of a batch.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 Arrays = dict[str, np.ndarray]
 
 
-class ValidationCollector(L.Callback):
+class ValidationCollector(L.Callback, ABC):
     """Collects outputs of ``validation_step`` over an epoch; the base of callbacks that process all of them at once.
 
     Subclasses name the ``keys`` of the outputs (tensors of one row per sample) and take the arrays in
@@ -54,9 +55,9 @@ class ValidationCollector(L.Callback):
         if trainer.state.fn == TrainerFn.VALIDATING:
             self.finish(trainer)
 
+    @abstractmethod
     def finish(self, trainer: L.Trainer) -> None:
         """Writes and logs the results of the last validation, on rank 0."""
-        raise NotImplementedError
 
 
 def datamodule_of(trainer: L.Trainer) -> Any:

@@ -1,6 +1,7 @@
 """What the classifier and the sorting network share: a recipe, one result per seed, compiling, a guard against NaN."""
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ CHECK_EVERY = 25
 """Steps between two checks; on a GPU each check waits for the device."""
 
 
-class RecipeModule(L.LightningModule):
+class RecipeModule(L.LightningModule, ABC):
     """A backbone and a head, trained by a :class:`Recipe`.
 
     Args:
@@ -79,18 +80,18 @@ class RecipeModule(L.LightningModule):
             use_fast_convs(network)
 
     @property
+    @abstractmethod
     def head(self) -> nn.Module:
         """What is trained from the start, on top of the backbone."""
-        raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
         """Runs the network, not compiled: batches may differ in size."""
         output: Tensor = self.network(images)
         return output
 
+    @abstractmethod
     def training_images(self, batch: Batch) -> Tensor:
         """Returns the images of a batch that go through the network in a training step."""
-        raise NotImplementedError
 
     def run_step(self, images: Tensor) -> Tensor:
         """Runs the network on the images of a training step, compiled or as a CUDA graph if that is set."""

@@ -50,15 +50,7 @@ def list_names(argument: str, names: Any) -> list[str]:
         raise DataError(f"{argument} is a {type(names).__name__}", "pass a list of names, in order")
     if isinstance(names, Mapping):
         names = _by_number(argument, names)
-    listed = names.tolist() if hasattr(names, "tolist") else list(names)
-    missing = next((place for place, name in enumerate(listed) if pd.isna(name) or not str(name).strip()), None)
-    if missing is not None:
-        raise DataError(f"{argument}[{missing}] is {listed[missing]!r}", "give each a name")
-    index = pd.Index([str(name).strip() for name in listed], dtype=object)
-    if not index.is_unique:
-        repeated = index[index.duplicated()].unique()
-        raise DataError(f"{argument} has {len(repeated):,} names twice: {format_list(repeated, 3)}", "make them unique")
-    return index.tolist()
+    return _distinct_texts(argument, names, strip=True).tolist()
 
 
 def _by_number(argument: str, names: Mapping[Any, Any]) -> list[Any]:
@@ -81,11 +73,17 @@ def list_ids(argument: str, ids: Any) -> pd.Index | None:
         return None
     if isinstance(ids, (str, AbstractSet, Mapping)):
         raise DataError(f"{argument} is a {type(ids).__name__}", "pass a list of names, in order")
-    listed = ids.tolist() if hasattr(ids, "tolist") else list(ids)
-    missing = next((place for place, name in enumerate(listed) if pd.isna(name) or str(name) == ""), None)
+    return _distinct_texts(argument, ids)
+
+
+def _distinct_texts(argument: str, names: Any, strip: bool = False) -> pd.Index:
+    """Returns names as text, without the blanks around them for ``strip``; none may be missing or occur twice."""
+    listed = names.tolist() if hasattr(names, "tolist") else list(names)
+    texts = [str(name).strip() if strip else str(name) for name in listed]
+    missing = next((place for place, name in enumerate(listed) if pd.isna(name) or not texts[place]), None)
     if missing is not None:
-        raise DataError(f"{argument}[{missing}] is {listed[missing]!r}", "give every sample a unique name")
-    index = pd.Index([str(name) for name in listed], dtype=object)
+        raise DataError(f"{argument}[{missing}] is {listed[missing]!r}", "give each a name")
+    index = pd.Index(texts, dtype=object)
     if not index.is_unique:
         repeated = index[index.duplicated()].unique()
         raise DataError(f"{argument} has {len(repeated):,} names twice: {format_list(repeated, 3)}", "make them unique")

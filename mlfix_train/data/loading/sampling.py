@@ -5,6 +5,7 @@ the processes need not communicate, and a resumed run continues with exactly the
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,11 +15,12 @@ from mlfix_train.data.loading.spec import SAMPLINGS
 from mlfix_train.errors import check_choice
 
 
-class _Batches(Sampler[list[int]]):
+class _Batches(Sampler[list[int]], ABC):
     batch_size: int
 
+    @abstractmethod
     def positions(self) -> np.ndarray:
-        raise NotImplementedError
+        """Returns the positions of this process in an epoch, int64, in order."""
 
     def __iter__(self) -> Iterator[list[int]]:
         own = self.positions()
