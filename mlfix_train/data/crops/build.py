@@ -23,14 +23,14 @@ from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.files.process_pool import map_unordered
 from mlfix_train.data.files.system import cpu_count
 from mlfix_train.data.pixels.decode import FULL_RANGE
-from mlfix_train.data.pixels.depth import describe_white, white_level
+from mlfix_train.data.pixels.depth import describe_mixed, describe_white, white_level
 from mlfix_train.data.samples import make_table
 from mlfix_train.errors import DataError, format_list
 
 log = logging.getLogger(__name__)
 
 STATE_FOLDER, JOURNAL = ".mlfix", "photos.jsonl"
-CROPS_VERSION = 2
+CROPS_VERSION = 3
 """Increased when the same photo and box would give other pixels."""
 BATCH_SIZE = 4
 """Photos handed to a worker process at a time."""
@@ -86,9 +86,10 @@ def build_crops(
     _check_boxes(annotations, max_unreadable)
     on_start()
     started = time.monotonic()
-    white = white_level([job.path for job in jobs], spec.max_megapixels, workers)
-    if white != FULL_RANGE:
-        log.info("crops      %s", describe_white(white))
+    paths = [job.path for job in jobs]
+    white = white_level(paths, spec.max_megapixels, workers)
+    if note := describe_white(white) or describe_mixed(paths, spec.max_megapixels):
+        log.info("crops      %s", note)
     journal = Journal(out / STATE_FOLDER / JOURNAL, spec, white)
     outcomes: dict[str, list[BoxOutcome]] = {}
     for place, job in enumerate(jobs):

@@ -14,10 +14,10 @@ from mlfix_train.data.pixels.decode import (
     EXIF_TRANSPOSES,
     FULL_RANGE,
     ImageTooLarge,
+    exif_turn,
     fit_square,
     load_rgb,
     open_image,
-    orientation,
     reason_of,
 )
 
@@ -25,6 +25,11 @@ PHOTO_PROBLEMS = ("photo missing", "photo unreadable", "photo too large", "size 
 """Problems of a whole photo, which may be gone at the next call."""
 SIDEWAYS = {transpose for orientation, transpose in EXIF_TRANSPOSES.items() if orientation >= 5}
 """Transposes that swap width and height."""
+TURNED_BACK = {
+    Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270,
+    Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90,
+}
+"""Transposes that undo others; those that are not in it undo themselves."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +112,9 @@ def _no_crops(job: PhotoJob, problem: str, detail: str) -> list[BoxOutcome]:
 
 def _orient(image: Image.Image, job: PhotoJob, spec: CropSpec) -> tuple[Image.Transpose | None, int, int, str]:
     """Returns how the photo has to be rotated, its width and height after that, and what its size tells of EXIF."""
-    turn = orientation(image)
-    sizes = {False: image.size, True: image.size[::-1] if turn in SIDEWAYS else image.size}
+    turn, is_done = exif_turn(image)
+    other = image.size[::-1] if turn in SIDEWAYS else image.size
+    sizes = {is_done: image.size, not is_done: other}
     stated = (job.width, job.height)
     apply = job.exif_applied if spec.exif == "auto" else spec.exif == "apply"
     if all(stated) and stated != sizes[apply]:
@@ -122,7 +128,11 @@ def _orient(image: Image.Image, job: PhotoJob, spec: CropSpec) -> tuple[Image.Tr
     if turn is not None and spec.exif == "auto":
         fits = [key for key, size in (("apply", sizes[True]), ("ignore", sizes[False])) if stated == size]
         exif = fits[0] if len(fits) == 1 else "open"
-    return (turn if apply else None), *sizes[apply], exif
+    if apply == is_done:
+        turn = None
+    elif is_done:  # as it is stored
+        turn = TURNED_BACK.get(turn, turn) if turn else None
+    return turn, *sizes[apply], exif
 
 
 def _place_boxes(

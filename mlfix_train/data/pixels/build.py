@@ -20,7 +20,7 @@ from mlfix_train.data.files.process_pool import map_unordered
 from mlfix_train.data.files.system import cpu_count
 from mlfix_train.data.pixels import decode
 from mlfix_train.data.pixels.blank import describe_blank, rows_to_look_at
-from mlfix_train.data.pixels.depth import describe_white, white_level
+from mlfix_train.data.pixels.depth import describe_mixed, describe_white, white_level
 from mlfix_train.data.pixels.spec import PixelSpec
 from mlfix_train.data.pixels.store import PixelStore, checksum, file_state, open_if_valid
 from mlfix_train.errors import DataError, format_list
@@ -56,11 +56,13 @@ def build_store(
             if store is not None:  # another process built it while this one waited
                 return store
             (folder / "store.json").unlink(missing_ok=True)
-            white = white_level(table["path"].tolist(), spec.max_megapixels, workers)
+            paths = table["path"].tolist()
+            white = white_level(paths, spec.max_megapixels, workers)
+            mixed = describe_mixed(paths, spec.max_megapixels) if white == decode.FULL_RANGE else ""
             unreadable, animated = _decode_all(table, spec, folder, workers, progress, white)
             names = {str(table.index[row]): reason for row, reason in sorted(unreadable.items())}
             info = {"fingerprint": fingerprint, "spec": asdict(spec), "samples": len(table), "unreadable": names}
-            notes = [describe_white(white), _describe_animated([str(table.index[row]) for row in animated])]
+            notes = [describe_white(white), mixed, _describe_animated([str(table.index[row]) for row in animated])]
             info |= {"white": white, "notes": list(filter(None, notes))}
             _sync(folder / PART)
             info["warning"] = _look_over(folder / PART, unreadable)

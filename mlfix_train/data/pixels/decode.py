@@ -23,7 +23,7 @@ from mlfix_train.data.pixels.containers import is_contained, open_bytes
 from mlfix_train.data.pixels.formats import format_hint, is_read, register_heic, sniff_format
 from mlfix_train.data.pixels.spec import PixelSpec
 
-DECODER_VERSION = 2
+DECODER_VERSION = 3
 """Increment when the same file would give other pixels, so that existing stores are rebuilt."""
 GREY = 128
 """Value of margins, and of images that can't be read."""
@@ -91,7 +91,8 @@ def decode_image(
             with open_image(path, max_megapixels) as image:
                 if image.format == "JPEG" and min(image.size) > 4 * size:
                     image.draft("RGB", (2 * size, 2 * size))  # decodes at 1/2, 1/4 or 1/8 of the size: no visible loss
-                upright = load_rgb(image, orientation(image), white)
+                turn, is_done = exif_turn(image)
+                upright = load_rgb(image, None if is_done else turn, white)
                 if facts is not None and image.format in ANIMATED_FORMATS:
                     with suppress(Exception):  # damaged behind the first frame
                         facts.animated = bool(getattr(image, "is_animated", False))
@@ -194,6 +195,15 @@ def orientation(image: Any) -> Image.Transpose | None:
         return EXIF_TRANSPOSES.get(image.getexif().get(0x0112, 1))
     except Exception:  # a damaged EXIF block does not make the image unreadable
         return None
+
+
+def exif_turn(image: Any) -> tuple[Image.Transpose | None, bool]:
+    """Returns :func:`orientation`, and whether Pillow has applied it, as newer ones do to TIFF when it is decoded."""
+    turn = orientation(image)
+    if turn is None or image.format != "TIFF":
+        return turn, False
+    image.load()
+    return turn, orientation(image) is None
 
 
 def load_rgb(image: Any, turn: Image.Transpose | None = None, white: int = FULL_RANGE) -> Image.Image:

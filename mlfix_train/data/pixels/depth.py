@@ -1,5 +1,6 @@
 """How many bits the 16-bit images of a data set hold: cameras write 10 to 14 bits into 16, which look nearly black."""
 
+import os
 from collections.abc import Sequence
 from functools import partial
 
@@ -9,11 +10,15 @@ from mlfix_train.data.pixels.containers import image_suffix, open_bytes
 from mlfix_train.data.pixels.decode import FULL_RANGE, PNG_SIGNATURE, is_wide, open_image, read_wide
 from mlfix_train.data.pixels.formats import JPEG2000_SUFFIXES
 from mlfix_train.data.pixels.spec import PixelSpec
+from mlfix_train.errors import format_list
 
 SUFFIXES = frozenset({".png", ".apng", ".tif", ".tiff"}) | JPEG2000_SUFFIXES
 """Files that may hold 16 bits, and don't state how many of them are used."""
 MAX_BITS = 14
 """Images that hold more bits use their range well enough."""
+DARK_BITS = 12
+"""Images that hold so many bits of 16, or fewer, are nearly black."""
+MAX_LOOKED_AT = 100
 CHUNK_SIZE, SERIAL_LIMIT = 512, 3_000
 
 
@@ -41,6 +46,24 @@ def white_level(
         if largest >= 2**MAX_BITS:
             break
     return 2 ** max(largest.bit_length(), 8) - 1 if 0 < largest < 2**MAX_BITS else FULL_RANGE
+
+
+def describe_mixed(paths: Sequence[str], max_megapixels: float = PixelSpec.max_megapixels) -> str:
+    """Returns a sentence if some 16-bit images hold 12 bits or less, beside others that need more; else an empty one.
+
+    Of many, :data:`MAX_LOOKED_AT` are looked at, evenly spread. Arguments as of :func:`white_level`, which is the full
+    range for such data.
+    """
+    wide = [path for path in paths if image_suffix(path) in {*SUFFIXES, None}]
+    some = wide[:: -(-len(wide) // MAX_LOOKED_AT)] if wide else []
+    largest = {path: value for path in some if (value := _largest_sample([path], max_megapixels))}
+    dark = [path for path, value in largest.items() if value < 2**DARK_BITS]
+    if not dark or len(dark) == len(largest):
+        return ""
+    counts = f"{len(dark):,} of {len(largest):,} 16-bit images that were looked at hold {DARK_BITS} bits at most"
+    return f"{counts}, beside others of more, and so are nearly black; save them with their full range: " + format_list(
+        map(os.path.basename, dark), 3
+    )
 
 
 def describe_white(white: int) -> str:

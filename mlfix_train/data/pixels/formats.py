@@ -40,6 +40,8 @@ CONTENT_HINTS = {
 }
 
 SIGNATURES = {
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
     b"%PDF": "PDF",
     b"8BPS": "PSD",
     b"<svg": "SVG",

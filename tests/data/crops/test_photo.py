@@ -143,15 +143,16 @@ def test_reduced_decoding_is_not_seen(tmp_path: Path, aspect: str, monkeypatch: 
 # Orientation and size
 
 
-def turned(tmp_path: Path, orientation: int) -> Path:
+def turned(tmp_path: Path, orientation: int, suffix: str = "jpg") -> Path:
     """A photo of 60 x 40 as stored, red in its stored upper left corner."""
     pixels = np.full((40, 60, 3), 90, np.uint8)
     pixels[:20, :20] = (250, 0, 0)
     image = Image.fromarray(pixels)
     exif = image.getexif()
     exif[0x0112] = orientation
-    image.save(tmp_path / "t.jpg", quality=98, subsampling=0, exif=exif)
-    return tmp_path / "t.jpg"
+    how = {"quality": 98, "subsampling": 0} if suffix == "jpg" else {}
+    image.save(tmp_path / f"t.{suffix}", exif=exif, **how)
+    return tmp_path / f"t.{suffix}"
 
 
 @pytest.mark.parametrize(
@@ -166,8 +167,11 @@ def turned(tmp_path: Path, orientation: int) -> Path:
         ("ignore", True, (0, 0), (0, 0, 20, 20), False),
     ],
 )
-def test_exif_orientation(tmp_path: Path, exif: str, upright: bool, stated: tuple, box: tuple, applied: bool) -> None:
-    path = turned(tmp_path, 6)
+@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+def test_exif_orientation(
+    tmp_path: Path, exif: str, upright: bool, stated: tuple, box: tuple, applied: bool, suffix: str
+) -> None:
+    path = turned(tmp_path, 6, suffix)
     spec = CropSpec(size=None, format="png", exif=exif)
     more = {"exif_applied": upright, "width": stated[0], "height": stated[1]}
     (row,), (found,) = crop(path, [box], tmp_path / "o", spec, **more)

@@ -321,7 +321,7 @@ def test_first_frame(decode: Callable[..., np.ndarray]) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.webp"])
+@pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.webp", "x.tif"])
 def test_exif_orientation(decode: Callable[..., np.ndarray], orientation: int, name: str) -> None:
     """The stored picture is the upright one turned back, as cameras do."""
     upright = np.zeros((SIZE, SIZE, 3), dtype=np.uint8)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlfix_train.data.pixels.depth import describe_white, white_level
+from mlfix_train.data.pixels.depth import describe_mixed, describe_white, white_level
 
 
 def grey(path: Path, largest: int) -> str:
@@ -54,6 +54,15 @@ def test_color(tmp_path: Path) -> None:
         )
         (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
         assert white_level([str(tmp_path / "x.png")]) == 1023
+
+
+def test_few_bits_beside_many_are_said(tmp_path: Path) -> None:
+    dark = [grey(tmp_path / f"dark{i}.tif", 3000 + i) for i in range(3)]
+    bright = [grey(tmp_path / "bright.png", 60000), grey(tmp_path / "middle.tif", 9000)]
+    said = describe_mixed([*dark, *bright])
+    assert said.startswith("3 of 5 16-bit images that were looked at hold 12 bits at most, beside others")
+    assert said.endswith("dark0.tif, dark1.tif, dark2.tif")
+    assert describe_mixed(dark) == describe_mixed(bright) == describe_mixed([]) == ""
 
 
 def test_what_is_said() -> None:
