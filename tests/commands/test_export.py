@@ -136,6 +136,7 @@ def test_yolo_keeps_everything_but_the_number(tmp_path: Path, mlfix) -> None:
     assert now == b"4" + old[1:]
     old_yaml, new_yaml = ((place / "data.yaml").read_text() for place in (root, tmp_path / "out"))
     assert new_yaml == old_yaml.replace("../elsewhere", str(tmp_path / "out")) + '  4: "a-new-one"\n'
+    assert f"{tmp_path / 'out/data.yaml'}: path is the folder of the copies, not ../elsewhere" in answer.err
     assert (tmp_path / "out/images/train/photo0.jpg").resolve() == (root / "images/train/photo0.jpg").resolve()
 
 
@@ -160,6 +161,19 @@ def test_a_new_category_in_coco(tmp_path: Path, mlfix) -> None:
     ]
     train = "annotations/instances_train2017.json"
     assert (tmp_path / "out" / train).read_bytes() == (root / train).read_bytes()
+
+
+def test_categories_that_are_an_object_are_kept(tmp_path: Path, mlfix) -> None:
+    root = write_coco(tmp_path / "data", for_format("coco"))
+    for file in (root / "annotations").glob("*.json"):
+        content = json.loads(file.read_text())
+        file.write_text(json.dumps({**content, "categories": {c["name"]: c["id"] for c in content["categories"]}}))
+    table = run_command("crop", f"data.root={root}", f"out={tmp_path / 'crops'}", *SMALL_PNG)
+    sample = table.index[table["label"] != "stop"][0]
+    command = ("export", "to=coco", f"crops={tmp_path / 'crops'}", f"out={tmp_path / 'out'}")
+    refused = mlfix(*command, write_fixes_file(tmp_path / "f.csv", {sample: "new"}), "fixes.ignore=[new_labels]")
+    assert refused.code == 1 and "categories is an object, to which 'new' can't be added" in refused.err
+    assert mlfix(*command, write_fixes_file(tmp_path / "f.csv", {sample: "stop"})).code == 0
 
 
 @pytest.mark.parametrize(("invalid", "label"), [("keep", None), ("other-sign", "other-sign")])
@@ -396,6 +410,9 @@ def test_classes_with_blank_lines_at_the_end_and_lists_of_whole_paths(tmp_path: 
     answer = mlfix(*command, f"crops={tmp_path / 'crops'}", f"out={tmp_path / 'out'}")
     assert answer.code == 0, answer.err
     assert (tmp_path / "out/classes.txt").read_bytes() == b"a\r\nb\r\nnew\r\n\r\n\r\n"
+    no_sample_has_it = write_fixes_file(tmp_path / "b.csv", {table.index[0]: "b"})
+    answer = mlfix("export", "to=yolo", no_sample_has_it, f"crops={tmp_path / 'crops'}", f"out={tmp_path / 'out-b'}")
+    assert answer.code == 0 and (tmp_path / "out-b/labels/p.txt").read_text() == "1 0.5 0.5 0.2 0.2\n"
     (root / "classes.txt").unlink()
     (root / "train.txt").write_text(f"{root}/images/p.jpg\n")
     (root / "data.yaml").write_text("train: train.txt\nnames: [a, b]\n")
@@ -403,6 +420,7 @@ def test_classes_with_blank_lines_at_the_end_and_lists_of_whole_paths(tmp_path: 
     answer = mlfix(*command, f"crops={tmp_path / 'crops2'}", f"out={tmp_path / 'out2'}")
     assert answer.code == 0, answer.err
     assert (tmp_path / "out2/train.txt").read_text() == f"{tmp_path}/out2/images/p.jpg\n"
+    assert "train.txt: its photos are those beside the copied labels" in answer.err
 
 
 def test_a_yaml_whose_path_leads_elsewhere(tmp_path: Path, mlfix) -> None:

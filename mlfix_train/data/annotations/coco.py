@@ -28,6 +28,16 @@ MAX_FILES = 200
 SECTIONS = ("images", "annotations", "categories")
 OWN_MEMBERS = ("id", "image_id", "category_id", "bbox", "segmentation", "iscrowd", "keypoints")
 """Members of an annotation that don't become columns."""
+FORM = "form of categories"
+"""Added to the content of a file whose categories are an object, instead of a list: how it is read."""
+OTHER_TOOLS = {
+    ("data", "annotations"): "Label Studio's own JSON",
+    ("shapes", "imagePath"): "labelme's JSON of one photo",
+    ("image", "annotations"): "CreateML's JSON",
+    ("asset", "regions"): "VoTT's JSON of one photo",
+    ("_via_img_metadata",): "a project of the VGG Image Annotator",
+}
+"""Members that JSON of other tools has, and what it is."""
 LOOKED_AT = 1 << 20
 """Bytes of a JSON file in which the names of the three sections are looked for, to detect the format."""
 
@@ -114,6 +124,9 @@ class Coco(AnnotationFormat):
                 elif key in labels:
                     new_ids[key] = None
             file.relabel("annotations", keys, "category_id", new_ids)
+            if added and FORM in files[path]:
+                problem = f"{path}: categories is an object, to which {added[0]['name']!r} can't be added"
+                raise DataError(problem, 'write it as COCO\'s list, [{"id": 1, "name": "stop"}, ...], and crop again')
             if added:
                 file.append("categories", added)
             file.write(target)
@@ -149,15 +162,16 @@ class Coco(AnnotationFormat):
         found = {}
         for path in paths:
             content, damage = read_json(path, allow_nan=True)
-            problem = damage or _schema_problem(content)
+            problem = damage or _list_categories(content) or _schema_problem(content)
             if damage or (problem and not search):  # found by a search, damaged files may be truncated annotations
                 raise DataError(f"{path}: {problem}", hint)
             if problem:
                 notes.append(f"left out: {path}: {problem}")
                 continue
             if any(isinstance(_member(row, "name"), float) for row in content["categories"]):
-                written = read_json(path, allow_nan=True, exact=True)[0]["categories"]
-                for row, exact in zip(content["categories"], written, strict=True):
+                written = read_json(path, allow_nan=True, exact=True)[0]
+                _list_categories(written)
+                for row, exact in zip(content["categories"], written["categories"], strict=True):
                     if isinstance(_member(row, "name"), float):
                         row["name"] = _WrittenNumber(exact["name"])
             found[path] = content
@@ -212,6 +226,8 @@ class _FileReader:
         self._notes += base.same_names(path, self.categories.items())
         pairs = ((_member(row, "id"), _member(row, "name")) for row in content["categories"])
         self._notes += base.padded_names(path, pairs)
+        if FORM in content:
+            self._notes.append(f"{path.name}: categories is an object, not a list; it is read as {content[FORM]}")
         if numbers:
             text = "category names are numbers; their digits are the labels"
             self._notes.append(f"{path.name}: {len(numbers):,} {text}, such as {base.label_text(numbers[0])!r}")
@@ -374,7 +390,34 @@ def _file_name(image: Any) -> str:
     return name if isinstance(name, str) and name.strip() else ""
 
 
+def _list_categories(content: Any) -> str:
+    """Makes COCO's list of categories that are an object; returns why that can't be done.
+
+    It gives names by ids, ids by names (whichever the annotations' ids fit), or categories by ids.
+    """
+    given = content.get("categories") if isinstance(content, Mapping) else None
+    if not isinstance(given, Mapping) or not given or not isinstance(content.get("annotations"), list):
+        return ""
+    if all(isinstance(value, Mapping) for value in given.values()):
+        rows, form = [{"id": key, **value} for key, value in given.items()], "id: category"
+    else:
+        used = {id_text(key) for row in content["annotations"] if is_id(key := _member(row, "category_id"))}
+        fitting = [len(used & {id_text(key) for key in ids if is_id(key)}) for ids in (given.keys(), given.values())]
+        if fitting[0] == fitting[1]:
+            return "categories is an object, of which it is not certain whether it gives names by ids or ids by names"
+        by_id = fitting[0] > fitting[1]
+        rows = [dict(zip(("id", "name") if by_id else ("name", "id"), pair, strict=True)) for pair in given.items()]
+        form = "id: name" if by_id else "name: id"
+    content |= {"categories": rows, FORM: form}
+    return ""
+
+
 def _schema_problem(content: Any) -> str:
+    first = content[0] if isinstance(content, list) and content else content
+    keys = set(first) if isinstance(first, Mapping) else set()
+    for marks, tool in OTHER_TOOLS.items():
+        if keys.issuperset(marks):
+            return f"it is {tool}; export or convert it as COCO, YOLO or Pascal VOC"
     if isinstance(content, list):
         return "it is a list, as files of detections are, not an object with images, annotations and categories"
     if not isinstance(content, Mapping):

@@ -8,8 +8,8 @@ from mlfix_train.data.annotations.cvat import Cvat
 from mlfix_train.data.annotations.mtsd import Mtsd
 from mlfix_train.data.annotations.voc import Voc
 from mlfix_train.data.annotations.yolo import Yolo
-from mlfix_train.data.readers.files import check_root
-from mlfix_train.errors import DataError
+from mlfix_train.data.readers.files import ARCHIVES, check_root
+from mlfix_train.errors import DataError, format_list
 
 FORMATS: dict[str, type[AnnotationFormat]] = {"mtsd": Mtsd, "coco": Coco, "yolo": Yolo, "voc": Voc, "cvat": Cvat}
 """Every format of this package; a new one needs its entry here and a preset ``configs/data/<name>.yaml``."""
@@ -25,6 +25,9 @@ def open_annotations(root: str | Path) -> AnnotationFormat:
     formats = detect_formats(folder)
     if len(formats) == 1:
         return FORMATS[formats[0]](folder)
+    archives = [path.name for path in sorted(folder.iterdir()) if path.name.lower().endswith(ARCHIVES)]
+    if archives and not formats:
+        raise DataError(f"no annotations below data.root={root}", f"unpack {format_list(archives, 3)} there")
     several = f"data.root={root} looks like {' and '.join(formats)}"
     hint = "name the format: data=mtsd (annotations/*.json and splits/), data=coco (instances JSON; data.file=), "
     hint += "data=yolo (data.yaml or classes.txt), data=voc (Annotations/*.xml) or data=cvat (annotations.xml)"

@@ -121,7 +121,7 @@ def _read_file(file: Path, root: Path) -> tuple[Row, list[Row]]:
     photo: Row = {"name": name, "source": str(file), "path": "", "stated": ""}
     try:
         tree = ET.parse(file).getroot()
-        problem = "" if tree.tag == "annotation" else f"its root is <{tree.tag}>, not <annotation>"
+        problem = "" if tree.tag.lower() == "annotation" else f"its root is <{tree.tag}>, not <annotation>"
         problem += "; it is CVAT's own XML, which data=cvat reads" if tree.tag == "annotations" else ""
     except (ET.ParseError, OSError, ValueError, LookupError) as error:
         problem = str(error)

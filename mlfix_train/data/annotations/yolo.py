@@ -7,6 +7,7 @@ photos rotated by their EXIF orientation, as OpenCV loads them there.
 
 import contextlib
 import json
+import logging
 import math
 import os
 import re
@@ -21,6 +22,8 @@ from mlfix_train.data.annotations.write_back import copy_path, write_copies
 from mlfix_train.data.files.documents import NULL, decode_text, parse_yaml, read_yaml
 from mlfix_train.data.files.find import FileFinder
 from mlfix_train.errors import DataError, format_list, nearest
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test", "valid", "minival")
 OUTLINE_TASKS = ("segment", "obb")
@@ -90,6 +93,7 @@ class Yolo(AnnotationFormat):
             empty += not rows and path not in listed.missing
             boxes += rows
         boxes += _orphaned_boxes(owners, names_file, parser)
+        notes += _disagreeing_lists(root, names_file, names) if self.file is None else []
         given = settings.get("names") or []
         notes += base.padded_names(names_file, given.items() if isinstance(given, Mapping) else enumerate(given))
         notes += base.same_names(names_file, names.items()) + found_notes + parser.finish()
@@ -167,6 +171,19 @@ def find_class_names(root: Path, file: str | Path | None) -> Path:
         hint = "YOLO needs data.yaml with names, or classes.txt; set data.file=<file>"
         raise DataError(f"no class list in data.root={root}", hint)
     return found[0]
+
+
+def _disagreeing_lists(root: Path, names_file: Path, names: Mapping[int, str]) -> list[str]:
+    """Returns a note if other files in the folder name other classes, or in another order, than the one read."""
+    for path in [*filter(_mentions_names, _yaml_files(root)), *_class_files(root)]:
+        with contextlib.suppress(DataError):
+            others = [] if path == names_file else [*read_class_names(path)[0].values()]
+            if others and others != [*names.values()]:
+                shown = (
+                    f"{format_list(names.values(), 3)}, not {format_list(others, 3)} as {path.relative_to(root)} says"
+                )
+                return [f"class names are those of {names_file.name}: {shown} (data=yolo data.file=... chooses)"]
+    return []
 
 
 def _class_files(root: Path) -> list[Path]:
@@ -413,7 +430,7 @@ def _read_label_file(file: str, photo: str, parser: "_LineParser") -> tuple[list
         return [], f"{file}: {error}"
     rows: list[Row] = []
     for line, content in enumerate(text.splitlines(), 1):
-        if words := content.split():
+        if words := parser.words(content):
             row = {"photo": photo, "annotation": str(line), "position": len(rows), "label": None}
             row |= base.corners([0] * 4)
             rows.append(parser.parse(row, f"{file}: line {line}", words))
@@ -432,11 +449,23 @@ class _LineParser:
         self._numbers = {name: number for number, name in names.items()}
         self._pose = _keypoint_numbers(names_file, settings)
         self._lines, self._outlines, self._named, self._pixels = 0, 0, 0, list[str]()
+        self._separated, self._decimal = 0, 0
         self._lengths: set[int] = set()
         self._is_outline = str(settings.get("task", "")) in OUTLINE_TASKS
         self._first_long, self._keypoints = "", {2, 3}
         self._scored: list[tuple[Row, str]] = []
         self._angle = ""
+
+    def words(self, line: str) -> list[str]:
+        """Returns the words of a line; they may be separated by commas, or be numbers with decimal commas."""
+        words = line.split()
+        if "," in line:
+            cells = [cell.strip() for cell in line.strip().rstrip(",").split(",")]
+            if all(re.fullmatch(r"\S+", cell) for cell in cells):
+                words, self._separated = cells, self._separated + 1
+            elif all(re.fullmatch(r"-?\d+(,\d+)?", word) for word in words):
+                words, self._decimal = [word.replace(",", ".") for word in words], self._decimal + 1
+        return words
 
     def parse(self, row: Row, where: str, words: list[str]) -> Row:
         """Returns a row with the columns of a line."""
@@ -505,6 +534,10 @@ class _LineParser:
                 row |= {"problem": "malformed", "detail": f"{where}: {problem}"}
         if self._outlines:
             notes.append(f"{self._outlines:,} boxes are those around polygons or oriented boxes")
+        if self._separated:
+            notes.append(f"{self._separated:,} lines have commas between their numbers")
+        if self._decimal:
+            notes.append(f"{self._decimal:,} lines have commas that are read as decimal points")
         if self._named:
             notes.append(f"{self._named:,} lines give the class by its name instead of its number")
         return notes
@@ -574,7 +607,7 @@ def _relabel_lines(text: str, labels: Mapping[str, str | None], numbers: Mapping
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         label = labels.get(str(number))
         if label is not None:
-            lines.append(re.sub(r"[^\s\ufeff]+", str(numbers[label]), line, count=1))
+            lines.append(re.sub(r"[^\s,\ufeff]+", str(numbers[label]), line, count=1))
         elif str(number) not in labels:
             lines.append(line)
     return "".join(lines)
@@ -601,10 +634,18 @@ def _write_class_names(
         except UnicodeDecodeError:  # not a list of photos
             target.write_bytes(before)
             continue
+        stated = _setting(settings, "path")
         if path != names_file:
-            text = text.replace(f"{annotations.root}{os.sep}", f"{os.path.abspath(out)}{os.sep}")
+            whole, text = text, text.replace(f"{annotations.root}{os.sep}", f"{os.path.abspath(out)}{os.sep}")
+            if text != whole:
+                log.info(
+                    "%s: its photos are those beside the copied labels, not %s%s...", target, annotations.root, os.sep
+                )
         elif _is_yaml(path):
-            text = patch_yaml(text, added, os.path.abspath(target.parent) if _setting(settings, "path") else None)
+            copies = os.path.abspath(target.parent)
+            text = patch_yaml(text, added, copies if stated else None, (str(annotations.root), os.path.abspath(out)))
+            if stated:
+                log.info("%s: path is the folder of the copies, not %s", target, stated)
         elif added:
             body = text.rstrip()
             newline = "\r\n" if "\r\n" in text else "\n"
@@ -616,8 +657,11 @@ def _write_class_names(
     return written
 
 
-def patch_yaml(text: str, added: Mapping[int, str], path: str | None) -> str:
-    """Returns a ``data.yaml`` with further classes, and another ``path`` if given; all else stays as written."""
+def patch_yaml(text: str, added: Mapping[int, str], path: str | None, moved: tuple[str, str] | None = None) -> str:
+    """Returns a ``data.yaml`` with further classes, and another ``path`` if given; all else stays as written.
+
+    Whole paths of splits below the first folder of ``moved`` are below its second one then.
+    """
     import yaml
 
     here = Path("data.yaml")
@@ -631,7 +675,7 @@ def patch_yaml(text: str, added: Mapping[int, str], path: str | None) -> str:
         settings["nc"] = str(len(settings["names"]))
     if path is not None:
         settings["path"] = path
-    edits: list[tuple[int, int, str]] = []
+    edits = _move_splits(text, settings, *moved) if moved else list[tuple[int, int, str]]()
     for key, value in yaml.compose(text).value:
         span = (value.start_mark.index, value.end_mark.index)
         if key.value == "names" and added:
@@ -639,19 +683,46 @@ def patch_yaml(text: str, added: Mapping[int, str], path: str | None) -> str:
         elif key.value == "nc" and added:
             edits.append((*span, settings["nc"]))
         elif key.value == "path" and path is not None:
-            edits.append((*span, path if yaml.safe_load(f"a: {path}") == {"a": path} else json.dumps(path)))
+            edits.append((*span, _plain(path)))
     patched = text
     for start, end, new in sorted(edits, reverse=True):
         patched = patched[:start] + new + patched[end:]
     with contextlib.suppress(DataError):
         if parse_yaml(patched, here) == settings:
             return patched
-    rewritten = {**yaml.safe_load(text), **{key: settings[key] for key in ("names", "path") if key in settings}}
+    changed = {key: settings[key] for key in ("names", "path", *SPLITS) if key in settings}
+    rewritten = {**yaml.safe_load(text), **changed}
     if isinstance(names, Mapping):
         rewritten["names"] = {int(number): name for number, name in settings["names"].items()}
     if "nc" in settings:
         rewritten["nc"] = int(settings["nc"])
     return str(yaml.safe_dump(rewritten, sort_keys=False, allow_unicode=True))  # an unusual layout is rewritten
+
+
+def _move_splits(text: str, settings: dict[str, Any], old: str, new: str) -> list[tuple[int, int, str]]:
+    """Changes whole paths of splits below one folder to those below another; returns the edits of the text."""
+    import yaml
+
+    edits: list[tuple[int, int, str]] = []
+    for key, value in yaml.compose(text).value:
+        entries = value.value if isinstance(value, yaml.SequenceNode) else [value]
+        for place, entry in enumerate(entries if key.value in SPLITS else ()):
+            if not f"{entry.value}{os.sep}".startswith(f"{old}{os.sep}"):
+                continue
+            there = new + entry.value[len(old) :]
+            edits.append((entry.start_mark.index, entry.end_mark.index, _plain(there)))
+            if entry is value:
+                settings[key.value] = there
+            else:
+                settings[key.value][place] = there
+    return edits
+
+
+def _plain(path: str) -> str:
+    """Returns a path as a value of YAML, in quotes where it needs them."""
+    import yaml
+
+    return path if yaml.safe_load(f"a: {path}") == {"a": path} else json.dumps(path)
 
 
 def _class_insertion(text: str, names: Any, added: Mapping[int, str]) -> tuple[int, int, str]:

@@ -123,6 +123,20 @@ def test_coco_reports_which_files_it_leaves_out_and_why(tmp_path: Path) -> None:
         Coco(tmp_path).read()
 
 
+@pytest.mark.parametrize(
+    ("content", "tool"),
+    [
+        ([{"id": 1, "data": {"image": "a.jpg"}, "annotations": []}], "Label Studio's own JSON"),
+        ({"version": "5", "shapes": [], "imagePath": "a.jpg"}, "labelme's JSON of one photo"),
+        ([{"image": "a.jpg", "annotations": []}], "CreateML's JSON"),
+    ],
+)
+def test_json_of_other_tools_is_named(tmp_path: Path, content: object, tool: str) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=rf"(?s)a.json: it is {tool}; export or convert it as COCO"):
+        Coco(tmp_path).read()
+
+
 BOX = {"image_id": 1000, "category_id": 3, "bbox": [1, 2, 3, 4]}
 
 
@@ -183,6 +197,28 @@ def test_category_names_that_are_numbers_are_labels_as_they_are_written(tmp_path
     found = Coco(tmp_path).read()
     assert found.boxes["label"].tolist() == ["30", "1.10", "020"] and found.classes == ("30", "1.10", "020")
     assert any("2 category names are numbers" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("categories", "form"),
+    [
+        ({"3": "stop", "10": "30"}, "id: name"),
+        ({"stop": 3, "30": 10}, "name: id"),
+        ({"stop": "3", "30": "10"}, "name: id"),
+        ({"3": {"name": "stop"}, "10": {"id": 10, "name": 30}}, "id: category"),
+    ],
+)
+def test_categories_that_are_an_object(tmp_path: Path, categories: dict, form: str) -> None:
+    coco(tmp_path, categories=categories)
+    found = Coco(tmp_path).read()
+    assert found.boxes["label"].tolist() == ["stop", "30"] and found.classes == ("stop", "30")
+    assert any(f"categories is an object, not a list; it is read as {form}" in note for note in found.notes)
+
+
+def test_categories_that_could_be_read_in_two_ways(tmp_path: Path) -> None:
+    coco(tmp_path, categories={"3": "10", "10": "3"})
+    with pytest.raises(DataError, match="it is not certain whether it gives names by ids or ids by names"):
+        Coco(tmp_path).read()
 
 
 def test_categories_of_the_same_name_are_said(tmp_path: Path) -> None:
@@ -297,9 +333,9 @@ def test_coordinates_may_be_text_and_lists_must_be_lists(tmp_path: Path) -> None
         row["bbox"] = [str(value) for value in row["bbox"]]
     file.write_text(json.dumps(content))
     assert Coco(tmp_path).read().boxes.equals(before)
-    content["categories"] = {"3": "stop"}
+    content["images"] = {"3": "p.jpg"}
     file.write_text(json.dumps(content))
-    with pytest.raises(DataError, match="categories is a dict, not a list"):
+    with pytest.raises(DataError, match="images is a dict, not a list"):
         Coco(tmp_path).read()
 
 

@@ -36,6 +36,9 @@ def test_every_box_is_read(name: str, tmp_path: Path) -> None:
 def test_a_folder_of_no_format_or_of_two_is_asked_about(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no annotations below"):
         open_annotations(tmp_path).read()
+    (tmp_path / "data.zip").write_bytes(b"")
+    with pytest.raises(DataError, match=r"(?s)no annotations below.*unpack data.zip there"):
+        open_annotations(tmp_path).read()
     write_coco(tmp_path, for_format("coco"))
     (tmp_path / "classes.txt").write_text("a\nb\n")
     assert detect_formats(tmp_path) == ["coco", "yolo"]

@@ -177,6 +177,13 @@ def test_voc_boxes_that_only_an_outline_gives(tmp_path: Path, outline: str, box:
         assert "outlined" not in found.boxes
 
 
+def test_the_root_may_begin_with_a_capital(tmp_path: Path) -> None:
+    write_voc(tmp_path, [Photo("p", boxes=ONE)])
+    file = tmp_path / "Annotations/p.xml"
+    file.write_text(file.read_text().replace("annotation>", "Annotation>"))
+    assert Voc(tmp_path).read().boxes["label"].tolist() == ["stop"]
+
+
 def test_lists_of_other_tools(tmp_path: Path) -> None:
     names = ("photo0", "my photo", "street/photo2")
     write_voc(tmp_path, [Photo(name, boxes=ONE) for name in names[:2]])

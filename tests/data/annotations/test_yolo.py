@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from box_helpers import pixels
-from photos import COLORS, Photo, for_format, write_yolo
+from photos import COLORS, Photo, for_format, paint, write_yolo
 
+from mlfix_train.data.annotations.base import EDGES
 from mlfix_train.data.annotations.write_back import write_fixed_annotations
 from mlfix_train.data.annotations.yolo import Yolo
 from mlfix_train.errors import DataError
@@ -311,6 +313,40 @@ def test_pixels_are_said(tmp_path: Path) -> None:
         Yolo(tmp_path).read()
 
 
+@pytest.mark.parametrize(
+    ("line", "note"),
+    [
+        ("1,0.5,0.5,0.2,0.4", "1 lines have commas between their numbers"),
+        ("1, 0.5, 0.5, 0.2, 0.4,", "1 lines have commas between their numbers"),
+        ("1 0,5 0,5 0,2 0,4", "1 lines have commas that are read as decimal points"),
+    ],
+)
+def test_yolo_commas(tmp_path: Path, line: str, note: str) -> None:
+    paint(Photo("p"), tmp_path / "d/p.jpg")
+    (tmp_path / "d/p.txt").write_text(f"{line}\n")
+    (tmp_path / "d/classes.txt").write_text("a\nb\n")
+    found = Yolo(tmp_path / "d").read()
+    (row,) = found.boxes.to_dict("records")
+    assert row["label"] == "b" and [row[edge] for edge in EDGES] == pytest.approx([0.4, 0.3, 0.6, 0.7])
+    assert note in found.notes
+    fixes = pd.DataFrame([["p", "1", "b", "a"]], columns=["photo", "annotation", "old_label", "new_label"])
+    write_fixed_annotations(Yolo(tmp_path / "d"), found, fixes, tmp_path / "out")
+    assert (tmp_path / "out/p.txt").read_text() == f"0{line[1:]}\n"
+
+
+def test_yolo_whole_paths_of_splits_lead_to_the_copies(tmp_path: Path) -> None:
+    root = write_yolo(tmp_path / "d", for_format("yolo"))
+    text = (root / "data.yaml").read_text().replace("path: ../elsewhere\n", "")
+    text = text.replace("images/train", f"[{root}/images/train]").replace(
+        "images/val", f"{root}/images/val  # held out"
+    )
+    (root / "data.yaml").write_text(text)
+    found = Yolo(root).read()
+    fixes = found.boxes[["photo", "annotation", "label"]].head(1).rename(columns={"label": "old_label"})
+    write_fixed_annotations(Yolo(root), found, fixes.assign(new_label="yield"), tmp_path / "out")
+    assert (tmp_path / "out/data.yaml").read_text() == text.replace(str(root), str(tmp_path / "out"))
+
+
 def test_class_lists_that_disagree(tmp_path: Path) -> None:
     write_yolo(tmp_path, for_format("yolo"))
     names = "".join(f"{name}\n" for name in COLORS)
@@ -324,3 +360,6 @@ def test_class_lists_that_disagree(tmp_path: Path) -> None:
     ):
         Yolo(tmp_path).read()
     assert Yolo(tmp_path, "classes.txt").read().classes == tuple(COLORS)
+    (tmp_path / "data.yaml").write_text("names: [yield, stop, a, b]\n")
+    (note,) = (note for note in Yolo(tmp_path).read().notes if "class names" in note)
+    assert note.startswith("class names are those of data.yaml: yield, stop, a and 1 more, not stop, yield, other-sign")
