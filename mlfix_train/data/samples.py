@@ -15,7 +15,7 @@ import hashlib
 import logging
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -37,6 +37,7 @@ def make_table(
     splits: Sequence[str] | None = None,
     metadata: pd.DataFrame | None = None,
     source: str = "the data",
+    classes: Iterable[str] = (),
 ) -> pd.DataFrame:
     """Builds a sample table, as the module describes it, and validates it.
 
@@ -48,6 +49,7 @@ def make_table(
         splits: N names of the user's own split; by default empty.
         metadata: N rows of further columns, kept as they are.
         source: What errors call this data (a folder or file).
+        classes: Labels that the data know, though no sample may have them: fixes can use them (``attrs["classes"]``).
 
     Raises:
         DataError: As :func:`validate_table`.
@@ -73,6 +75,7 @@ def make_table(
     if metadata is not None:
         for name in (name for name in metadata.columns if name not in COLUMNS):
             table[name] = metadata[name].to_numpy()
+    table.attrs["classes"] = list(dict.fromkeys(classes))
     return validate_table(table, source)
 
 
@@ -149,6 +152,11 @@ def _is_missing(value: object) -> bool:
 def label_list(table: pd.DataFrame) -> list[str]:
     """Returns the given labels of ``table``, unique and sorted: the classes, in the order of the model's outputs."""
     return sorted(str(label) for label in table["label"].dropna().unique())
+
+
+def known_labels(table: pd.DataFrame) -> list[str]:
+    """Returns the given labels and those of the source's class list that no sample has, unique and sorted."""
+    return sorted({*label_list(table), *table.attrs.get("classes", ())})
 
 
 def require_labels(table: pd.DataFrame, source: str = "the data") -> list[str]:

@@ -124,6 +124,7 @@ def open_predictions(path: str | Path, labels: str | Path | None = None) -> Pred
     if labels is not None:
         raise RunError(f"labels={labels} is set, but {path} has its own labels", "remove labels=")
     opened = open_table(path, "predictions", RunError, COLUMNS)
+    opened.leave_out_comments()
     published = _name_published(opened)
     opened.read_decimal_commas(name for name in opened.frame.columns if name not in ("sample_id", "label", "split"))
     table = opened.frame.copy()
@@ -261,6 +262,7 @@ def _read_labels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     except OSError as error:
         raise RunError(f"labels={path} can't be read: {error}", "use a .npy, CSV or Parquet file") from error
     table = open_table(path, "labels", RunError, ("sample_id", "label"))
+    table.leave_out_comments()
     if "label" not in table.frame.columns:
         raise RunError(f"{path} {table.lacks(['label'])}", "use a table with label and, optionally, sample_id")
     labels = pd.Series(table.text("label", RunError), dtype=object)
@@ -340,6 +342,7 @@ def read_metadata(path: str | Path, sample_ids: Sequence[str] | pd.Index | None 
             f"samples={path} has no column sample_id; it has {format_list(opened.frame.columns, 8)}",
             "write one row per sample, with its sample_id as in the predictions",
         )
+    opened.leave_out_comments()
     ids = pd.Series(opened.text("sample_id", DataError), name="sample_id", dtype=object)
     if sample_ids is not None and not ids.isin(sample_ids).all():
         matched = IdMatcher(pd.DataFrame(index=pd.Index(sample_ids))).match(ids)

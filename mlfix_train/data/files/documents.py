@@ -101,11 +101,23 @@ class RefusedJsonError(ValueError):
     """JSON that Python reads, and we don't."""
 
 
-def read_json(path: str | Path, allow_nan: bool = False, exact: bool = False) -> tuple[Any, str]:  # noqa: PLR0911
-    """Returns the content of a file and an empty string, or ``None`` and why it can't be read.
+def read_json(path: str | Path, allow_nan: bool = False, exact: bool = False) -> tuple[Any, str]:
+    """Returns the content of a file and an empty string, or ``None`` and why not; see :func:`parse_json`."""
+    try:
+        return parse_json(Path(path).read_bytes(), allow_nan, exact)
+    except FileNotFoundError:
+        return None, "the file is missing"
+    except IsADirectoryError:
+        return None, "it is a folder"
+    except OSError as error:
+        return None, error.strerror or type(error).__name__
+
+
+def parse_json(raw: bytes, allow_nan: bool = False, exact: bool = False) -> tuple[Any, str]:  # noqa: PLR0911
+    """Returns what JSON holds and an empty string, or ``None`` and why it can't be read.
 
     Args:
-        path: the file, in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+        raw: in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
         allow_nan: whether NaN and Infinity, which are no JSON, are read.
         exact: numbers with a decimal point or exponent are returned as text, as they are written (``1.10``).
     """
@@ -124,14 +136,8 @@ def read_json(path: str | Path, allow_nan: bool = False, exact: bool = False) ->
     hooks |= {} if allow_nan else {"parse_constant": refuse}
     hooks |= {"parse_float": str} if exact else {}
     try:
-        text, *_ = decode_text(Path(path).read_bytes())
+        text, *_ = decode_text(raw)
         return json.loads(text, **hooks), ""
-    except FileNotFoundError:
-        return None, "the file is missing"
-    except IsADirectoryError:
-        return None, "it is a folder"
-    except OSError as error:
-        return None, error.strerror or type(error).__name__
     except UnicodeDecodeError as error:
         return None, f"it is not {error.encoding.upper()} (byte {error.start})"
     except RecursionError:

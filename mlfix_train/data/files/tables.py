@@ -1,11 +1,12 @@
 """Opens the tables that people give: CSV as spreadsheets, pandas and editors write it, and Parquet.
 
 What is certain is read: cells separated by commas, semicolons, tabs or bars, Excel's first line ``sep=;``, byte order
-marks, UTF-16 with one, blanks around cells and names, empty lines, separators at the end of lines, decimal commas. What
-is assumed is logged, and what can't be known is an error. Cells stay text as they are written (``007``, ``NA``,
+marks, UTF-16 and UTF-32, blanks around cells and names, empty lines, separators at the end of lines, decimal commas.
+What is assumed is logged, and what can't be known is an error. Cells stay text as they are written (``007``, ``NA``,
 ``1.10``); blanks count only inside of quotes.
 """
 
+import codecs
 import csv
 import gc
 import io
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlfix_train.data.files.documents import BYTE_ORDER_MARKS
+from mlfix_train.data.files.documents import decode_text
 from mlfix_train.errors import MlfixError, format_list
 
 log = logging.getLogger(__name__)
@@ -102,16 +103,21 @@ class Table:
         if changed:
             log.info("%s: commas are read as decimal points in %s", self.path, format_list(changed, 4))
 
-    def leave_out_comments(self, is_value: Callable[[str], bool]) -> None:
+    def leave_out_comments(self, is_value: Callable[[str], bool] = lambda cell: not cell.startswith("# ")) -> None:
         """Leaves out the rows of a CSV whose line begins with a ``#``, unless all do, or it is part of a value.
 
         Args:
-            is_value: Whether a first cell that begins with a ``#`` is meant as it is written.
+            is_value: Whether a first cell that begins with a ``#`` is meant as it is written; by default if no blank
+                follows.
         """
         if self.lines is None or not len(self.frame.columns):
             return
         cells = self.frame.iloc[:, 0].tolist()
-        comments = [row for row, cell in enumerate(cells) if cell.startswith("#") and not is_value(cell)]
+        marked = [row for row, cell in enumerate(cells) if cell.startswith("#")]
+        comments = [row for row in marked if not is_value(cells[row])]
+        if marked and not comments and len(marked) < len(cells):
+            shown = format_list((cells[row] for row in marked), 3)
+            log.info("%s: %d line(s) begin with a # and are read as values: %s", self.path, len(marked), shown)
         if comments and len(comments) < len(cells):
             lines = format_list((self.lines[row] for row in comments), 3)
             log.info("%s: %d line(s) begin with a # and are left out: line %s", self.path, len(comments), lines)
@@ -127,7 +133,7 @@ class Table:
     @property
     def has_data_first(self) -> bool:
         """Whether the first line seems to be data, not names of columns."""
-        return bool(re.search(r"\.(jpe?g|png|ppm|bmp|webp|tiff?|gif)\b|^\W*\d+\W", self.first_line.lower()))
+        return bool(re.search(r"\.(jpe?g|png|ppm|bmp|webp|tiff?|gif)\b|^\W*\d+\W|\w/\w*\d", self.first_line.lower()))
 
 
 def open_table(path: Path, key: str, error_type: type[MlfixError], known: Sequence[str] = ()) -> Table:
@@ -165,6 +171,15 @@ def check_file(path: Path, key: str, error_type: type[MlfixError]) -> None:
     if not path.exists():
         hint = "check the path: relative ones start at the folder in which the command runs"
         raise error_type(f"{key}={path} does not exist", hint)
+
+
+def is_json(path: Path) -> bool:
+    """Returns whether a file begins as JSON does: with an object, or a list of objects."""
+    try:
+        with open(path, "rb") as file:
+            return re.match(rb"(?:\xef\xbb\xbf)?\s*(\{|\[\s*\{)", file.read(1024)) is not None
+    except OSError:
+        return False
 
 
 def _read_parquet(path: Path) -> Table:
@@ -257,32 +272,37 @@ def _parse(
 def _decode(path: Path, error_type: type[MlfixError]) -> str:
     """Returns the text of a CSV file.
 
-    Its encoding is UTF-8, or that of its byte order mark.
+    Its encoding is UTF-8, or UTF-16 or UTF-32 if a byte order mark or zero bytes say so.
     """
     raw = path.read_bytes()
     for start, kind in OTHER_FILES:
         if raw[: len(start)].lower() == start:
             raise error_type(f"{path} is {kind}, not a CSV file", SAVE_AGAIN)
-    if path.suffix.lower() in (".json", ".jsonl") or re.match(rb"\s*(\{|\[\s*\{)", raw):
+    if path.suffix.lower() in (".json", ".jsonl") or is_json(path):
         raise error_type(f"{path} is JSON, not a CSV file", "write it as CSV or Parquet: pandas.DataFrame(...).to_csv")
-    mark, encoding = next((pair for pair in BYTE_ORDER_MARKS if raw.startswith(pair[0])), (b"", "utf-8"))
-    shown = encoding.upper().removesuffix("-LE").removesuffix("-BE")
     try:
-        text = raw[len(mark) :].decode(encoding)
+        text, encoding, mark = decode_text(raw)
     except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
+        shown, line = _encoding_name(error.encoding), error.object[: error.start].count(b"\n") + 1
         byte = f"byte 0x{error.object[error.start] if error.start < len(error.object) else 0:02x}"
         problem = f"{path}: line {line} is not {shown} ({byte})"
         around = error.object[max(error.start - 12, 0) : error.start + 13]
         word = re.search(r"\w*[^\x00-\x7f]\w*", around.decode("cp1252", "replace"))
-        guess = f"; in Windows-1252 it would be {word[0]!r}" if word and encoding == "utf-8" and not mark else ""
+        is_plain = shown == "UTF-8" and not raw.startswith(codecs.BOM_UTF8)
+        guess = f"; in Windows-1252 it would be {word[0]!r}" if word and is_plain else ""
+        if is_plain and b"\0" in raw:
+            raise error_type(f"{problem}, but may be UTF-16 without a byte order mark", SAVE_AGAIN) from error
         raise error_type(problem + guess, f"{SAVE_AGAIN} (or: iconv -f WINDOWS-1252 -t UTF-8)") from error
     if "\x00" in text:
         problem = f"{path} contains NUL characters: it is not a CSV file, or UTF-16 without a byte order mark"
         raise error_type(problem, SAVE_AGAIN)
     if encoding != "utf-8":
-        log.info("%s is %s", path, shown)
+        log.info("%s is %s%s", path, _encoding_name(encoding), "" if mark else ", without a byte order mark")
     return text
+
+
+def _encoding_name(encoding: str) -> str:
+    return encoding.upper().removesuffix("-LE").removesuffix("-BE")
 
 
 def _simple(name: str) -> str:

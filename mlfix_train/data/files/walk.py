@@ -6,6 +6,7 @@ Everything else that is left out is counted and named.
 
 import logging
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -179,12 +180,11 @@ class _Walk:
 
     def _is_passed_over(self, plain: str, name: str) -> bool:
         """Notes a file or folder that is no data, or that has no name to store; returns whether it is one."""
-        lower = plain.lower()
         if not plain.isascii() and not _is_utf8(plain):
             self.found.not_utf8.append(printable(name))
         elif plain[0] == ".":
             self.found.hidden.append(name)
-        elif lower in SYSTEM_NAMES or lower.startswith(SYSTEM_PREFIXES):
+        elif is_of_system((plain,)):
             self.found.system.append(name)
         else:
             return False
@@ -211,6 +211,11 @@ class _Walk:
                 self.found.dangling.append(name)
             if suffix in self.unread:
                 self.found.unread.setdefault(self.unread[suffix], []).append(name)
+
+
+def is_of_system(parts: Iterable[str]) -> bool:
+    """Returns whether any part of a path is called like a file or folder that systems keep for themselves."""
+    return any(part in SYSTEM_NAMES or part.startswith(SYSTEM_PREFIXES) for part in map(str.lower, parts))
 
 
 def printable(name: str) -> str:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 from xml.parsers import expat
 from xml.sax.saxutils import escape
 
+from mlfix_train.data.files.documents import decode_text
+
 START_TAG = re.compile(rb"<[^\s/>]+(?:\s+[^\s=]+\s*=\s*(?:\"[^\"]*\"|'[^']*'))*\s*(/?)>")
 LOOKED_AT = 4096
 """Bytes of a file in which the first element is looked for."""
@@ -41,10 +43,9 @@ def edit_xml(raw: bytes, find_edits: Callable[[bytes, list[Element]], Iterable[E
         find_edits: Called with the file, in an encoding that contains ASCII, and its elements in the order of their
             ends; returns what is replaced. Edits don't overlap.
     """
-    for mark, codec in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
-        if raw.startswith(mark):  # expat reports byte positions in UTF-8
-            text = raw[2:].decode(codec).encode()
-            return mark + _edit(text, "utf-8", find_edits).decode().encode(codec)
+    if b"\0" in raw[:4] or raw.startswith((b"\xff\xfe", b"\xfe\xff")):  # expat reports byte positions in UTF-8
+        text, encoding, mark = decode_text(raw)
+        return mark + _edit(text.encode(), "utf-8", find_edits).decode().encode(encoding)
     declared = re.match(rb"<\?xml[^>]*encoding=[\"']([\w.-]+)[\"']", raw.lstrip(b"\xef\xbb\xbf"))
     return _edit(raw, declared[1].decode() if declared else "utf-8", find_edits)
 

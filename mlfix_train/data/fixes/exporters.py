@@ -20,14 +20,14 @@ from PIL import Image
 
 from mlfix_train.data.crops.names import escape_name
 from mlfix_train.data.files.atomic import atomic_path
-from mlfix_train.data.files.documents import BYTE_ORDER_MARKS
-from mlfix_train.data.files.tables import find_header
+from mlfix_train.data.files.documents import decode_text
+from mlfix_train.data.files.tables import column_text, find_header
 from mlfix_train.data.files.walk import SYSTEM_NAMES, SYSTEM_PREFIXES
 from mlfix_train.data.fixes.table import apply_fixes
 from mlfix_train.data.pixels.containers import is_contained, open_bytes, read_contained
 from mlfix_train.data.pixels.formats import image_suffixes
 from mlfix_train.data.readers.files import SPLIT_NAMES
-from mlfix_train.data.readers.hf import HfData, arrow_column, label_values, quiet_and_offline
+from mlfix_train.data.readers.hf import HfData, arrow_column, class_names, label_values, quiet_and_offline
 from mlfix_train.data.readers.labels import label_texts
 from mlfix_train.data.samples import INVALID
 from mlfix_train.errors import ConfigError, DataError, format_list
@@ -93,6 +93,7 @@ def write_fixed_folder(table: pd.DataFrame, fixes: pd.DataFrame, out: Path, link
     if renamed:
         shown = format_list((f"{name} is {place}" for name, place in renamed.items()), 3)
         log.info("%d names were taken, so these are others: %s", len(renamed), shown)
+    _check_there(table["path"][keep])
     with _new_folder(out) as made:
         for name in table.index[keep]:
             _put_image(str(table.at[name, "path"]), made / places[name], links)
@@ -106,6 +107,16 @@ def write_fixed_folder(table: pd.DataFrame, fixes: pd.DataFrame, out: Path, link
         }
         _compare(wanted_labels, found)
     return FixedCopy(out, len(places), int((moved & keep).sum()), int((~keep).sum()), len(renamed))
+
+
+def _check_there(paths: pd.Series) -> None:
+    """Raises a DataError if images are not there, or are links to nothing."""
+    missing = [path for path in map(str, paths) if not is_contained(path) and not os.path.exists(path)]
+    if missing:
+        links = sum(map(os.path.islink, missing))
+        problem = f"{len(missing):,} images are missing" + (f", {links:,} of them links to nothing" if links else "")
+        hint = "restore them, or mark their samples invalid in the fixes"
+        raise DataError(problem, hint, [*missing[:5], *(["..."] if len(missing) > 5 else [])])
 
 
 def extract_images(paths: Mapping[str, str], folder: Path) -> dict[str, str]:
@@ -200,7 +211,7 @@ def _put_image(path: str, target: Path, links: str) -> None:
             os.link(os.path.realpath(path), target)
         elif links == "symbolic":
             os.stat(path)
-            target.symlink_to(path)
+            target.symlink_to(os.path.abspath(path))
         else:
             shutil.copy2(path, target)
     except FileNotFoundError as error:
@@ -259,7 +270,7 @@ class CsvText:
     """The text of a CSV file and where its cells are, so that single ones can be changed.
 
     Args:
-        path: The file; UTF-8, or UTF-16 or UTF-32 with a byte order mark.
+        path: The file; UTF-8, UTF-16 or UTF-32.
         column: Name of the label column; among the usual separators, that with which the header has it is taken.
         is_value: Whether a first cell that begins with a ``#`` is a value; if not, its line is a comment.
 
@@ -269,10 +280,7 @@ class CsvText:
 
     def __init__(self, path: Path, column: str, is_value: Callable[[str], bool]) -> None:
         self.is_value = is_value
-        raw = path.read_bytes()
-        known = (pair for pair in BYTE_ORDER_MARKS if raw.startswith(pair[0]))
-        self.mark, self.encoding = next(known, (b"", "utf-8"))
-        self.text = raw[len(self.mark) :].decode(self.encoding)
+        self.text, self.encoding, self.mark = decode_text(path.read_bytes())
         named, start = find_header(self.text, [column])
         for separator in [named] if named else SEPARATORS:
             rows = [row for row in self._cells(start, separator) if any(map(self.value, row))]
@@ -353,10 +361,7 @@ def _simple(name: str) -> str:
 
 
 def _parquet_labels(path: Path, column: str) -> list[str]:
-    import pyarrow.parquet as pq
-
-    values = pq.read_table(path, columns=[column])[column].to_pylist()
-    return [text or "" for text in label_texts(values, str(path), "data.columns.label")]
+    return column_text(pd.read_parquet(path, columns=[column])[column], f"{path}: {{place}}", error_type=DataError)
 
 
 def _write_fixed_parquet(
@@ -405,7 +410,7 @@ def write_fixed_hf(data: HfData, table: pd.DataFrame, fixes: pd.DataFrame, out: 
     labels, keep = apply_fixes(table["label"], fixes)
     moved = labels.ne(table["label"]) & ~(labels.isna() & table["label"].isna())
     parts, start = dict[str, Any](), 0
-    known = {name for part in data.splits.values() for name in getattr(part.features[data.label], "names", None) or ()}
+    known = class_names(data)
     added = dict.fromkeys(label for label in labels[keep & moved] if label not in known)
     for split, part in data.splits.items():
         rows = slice(start, start + len(part))

@@ -3,8 +3,8 @@
 - FiftyOne, ``labels.json`` of an exported ``FiftyOneImageClassificationDataset`` (``{"classes": [...], "labels":
   {image: label}}``), or ``samples.json`` of an exported ``FiftyOneDataset``, whose field ``ground_truth`` counts and
   whose tag ``invalid`` excludes a sample.
-- Label Studio, JSON, JSON-MIN or CSV: the choice of each annotation that was not cancelled; the sample is
-  ``data.sample_id``, or the path in ``data.image``.
+- Label Studio, JSON (of all tasks, or of one), JSON-MIN or CSV: the choice of each annotation that was not cancelled;
+  the sample is ``data.sample_id``, or the path in ``data.image``.
 - cleanlab, a CSV with ``is_label_issue``: the labels of a column ``corrected_label``, if there is one (an empty cell is
   not reviewed yet); else every issue is marked ``invalid``.
 """
@@ -51,6 +51,10 @@ def read_json_fixes(path: Path) -> list[Record]:
         return _fiftyone_labels(content, path)
     if isinstance(content, Mapping) and isinstance(content.get("samples"), Sequence):
         return _fiftyone_samples(content["samples"], path)
+    if isinstance(content, Mapping) and isinstance(content.get("task"), Mapping):  # a file of a target storage
+        content = {**content["task"], "annotations": [content]}
+    if isinstance(content, Mapping) and isinstance(content.get("data"), Mapping):
+        content = [content]
     if isinstance(content, Sequence) and not isinstance(content, str) and all(isinstance(t, Mapping) for t in content):
         return _label_studio(content, path)
     hint = "use a CSV with sample_id,new_label, FiftyOne's labels.json or samples.json, or Label Studio's JSON"

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from mlfix_train.data.files.atomic import atomic_path
-from mlfix_train.data.files.tables import UNNAMED, open_table
+from mlfix_train.data.files.tables import UNNAMED, is_json, open_table
 from mlfix_train.data.fixes.importers import (
     CLEANLAB_COLUMNS,
     LABEL_STUDIO_COLUMNS,
@@ -27,7 +27,7 @@ from mlfix_train.data.fixes.importers import (
     read_json_fixes,
 )
 from mlfix_train.data.matching import IdMatcher, spelled_alike
-from mlfix_train.data.samples import INVALID, label_list
+from mlfix_train.data.samples import INVALID, known_labels
 from mlfix_train.errors import FixesError, did_you_mean, format_list, nearest
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def read_fixes(path: str | Path) -> pd.DataFrame:
         FixesError: The file is missing or can't be read, or lacks a column; a row has no id or no new label.
     """
     path = Path(path).expanduser()
-    if path.suffix.lower() == ".json":
+    if path.suffix.lower() == ".json" or is_json(path):
         return _to_frame(read_json_fixes(path), path, foreign=True)
     table = open_table(path, "fixes.path", FixesError, (*COLUMNS, *CLEANLAB_COLUMNS))
     names = list(table.frame.columns)
@@ -99,18 +99,20 @@ def match_fixes(fixes: pd.DataFrame, table: pd.DataFrame, ignore: Collection[str
         ``fixes``, one row per sample, indexed by ``sample_id``, with ``given_label``.
 
     Raises:
-        FixesError: An id that isn't in the table, a label that no sample has, an ``old_label`` that no longer matches,
-            a sample with two new labels, or a label left without any sample; each with line, value and hint.
+        FixesError: An id that isn't in the table, a label that no sample has nor the data's class list, an
+            ``old_label`` that no longer matches, a sample with two new labels, or a label left without any sample; each
+            with line, value and hint.
     """
     source = fixes.attrs.get("path", "the fixes")
     for name in ignore:
         if name not in IGNORABLE:
             raise FixesError(f"fixes.ignore={name} is not known", did_you_mean(name, IGNORABLE))
-    fixes = _match_labels(_match_samples(fixes, table, source, ignore), [*label_list(table), INVALID], source)
+    known = [*known_labels(table), INVALID]
+    fixes = _match_labels(_match_samples(fixes, table, source, ignore), known, source)
     fixes = fixes.assign(given_label=table["label"].reindex(fixes["sample_id"]).to_numpy())
     if fixes.attrs.get("foreign"):
         fixes = fixes[fixes["new_label"] != fixes["given_label"]]  # reviewed, and left as it was
-    _check_labels(fixes, [*label_list(table), INVALID], source, ignore)
+    _check_labels(fixes, known, source, ignore)
     fixes = fixes.drop_duplicates("sample_id", keep="last").set_index("sample_id")
     new, keep = apply_fixes(table["label"], fixes)
     emptied = sorted(set(table["label"].dropna()) - set(new[keep].dropna()))
@@ -122,17 +124,17 @@ def match_fixes(fixes: pd.DataFrame, table: pd.DataFrame, ignore: Collection[str
 
 def _match_samples(fixes: pd.DataFrame, table: pd.DataFrame, source: str, ignore: Collection[str]) -> pd.DataFrame:
     """Resolves names of samples to ids where that is certain, and leaves out unknown ones if they are ignored."""
-    comments = fixes["sample_id"].str.startswith("#") & ~fixes["sample_id"].isin(table.index)
-    if comments.any():
-        lines = format_list(fixes["row"][comments], 3)
-        log.info("%s: %d line(s) begin with a # and are left out: line %s", source, int(comments.sum()), lines)
-        fixes = fixes[~comments]
     names = fixes["sample_id"]
     if names.isin(table.index).all():
         return fixes
     matched = IdMatcher(table).match(names)
+    comments = names.str.startswith("#") & ~names.isin([*matched.ids, *matched.ambiguous])
+    if comments.any():
+        lines = format_list(fixes["row"][comments], 3)
+        log.info("%s: %d line(s) begin with a # and are left out: line %s", source, int(comments.sum()), lines)
+        fixes = fixes[~comments]
     matched.log(source)
-    fixes = fixes.assign(sample_id=[matched.ids.get(name, name) for name in names])
+    fixes = fixes.assign(sample_id=[matched.ids.get(name, name) for name in fixes["sample_id"]])
     is_known = fixes["sample_id"].isin(table.index)
     unknown = fixes[~is_known]
     if len(unknown) and "unknown_samples" not in ignore:

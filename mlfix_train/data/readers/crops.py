@@ -17,9 +17,11 @@ def read_crops(root: str | Path) -> pd.DataFrame:
         DataError: There are no crops, or cropping is not finished.
     """
     base = Path(str(root)).expanduser()
-    if (base / INFO).exists():  # without it the table and its crops still can be used
-        read_info(base, "data.root")
+    has_info = (base / INFO).exists()  # without it the table and its crops still can be used
+    info = read_info(base, "data.root") if has_info else {}
     if not (base / TABLE).is_file():
         hint = "set the folder that `mlfix crop` wrote; data=folder reads class folders"
         raise DataError(f"data.root={root} contains no crops ({TABLE} is missing)", hint)
-    return read_table(base / TABLE)
+    table = read_table(base / TABLE)
+    table.attrs["classes"] = info.get("classes", [])
+    return table

@@ -4,9 +4,11 @@ import filecmp
 import logging
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
-from mlfix_train.data.files.walk import printable
+from mlfix_train.data.files.walk import is_of_system, printable
+from mlfix_train.data.pixels.containers import is_contained
 from mlfix_train.errors import ConfigError, DataError, format_list
 
 log = logging.getLogger(__name__)
@@ -50,6 +52,14 @@ def check_root(root: str | Path, hint: str) -> Path:
     if not base.is_dir():
         raise DataError(f"data.root={base} {'is a file' if base.exists() else 'does not exist'}", hint)
     return Path(os.path.abspath(base))
+
+
+def warn_of_system_files(paths: Iterable[str], source: str) -> None:
+    """Warns of thumbnails and the like, which other libraries take for images."""
+    found = [path for path in paths if not is_contained(path) and is_of_system(path.split(os.sep))]
+    if found:
+        text = "%s: %d image(s) are files of systems, such as thumbnails, and count as samples; remove them: %s"
+        log.warning(text, source, len(found), format_list(found, 3))
 
 
 def group_names(sample_ids: list[str], pattern: str | None, key: str = "data.group") -> list[str] | None:

@@ -4,10 +4,12 @@ import logging
 import os
 import re
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
 
+from mlfix_train.data.files.documents import decode_text
 from mlfix_train.data.files.walk import FileList, find_images
 from mlfix_train.data.pixels.formats import format_hint, image_suffixes, sniff_format
 from mlfix_train.data.readers.files import ARCHIVES, SPLIT_NAMES, check_root, group_names
@@ -35,6 +37,7 @@ def read_folder(root: str | Path, group: str | None = None) -> pd.DataFrame:
     The first folder below ``root`` is the label (deeper folders only make the ``sample_id`` longer). If the first
     folders are splits (``train``, ``val``, ``test``, ``train2017``, ``test_set``, ...) and hold class folders, they are
     the ``split``, and the second folder is the label; other folders beside two splits are left out, with a warning.
+    Images in ``val/images/`` have the labels of ``val/val_annotations.txt``, as in Tiny ImageNet.
     Images in ``root`` itself have no label; beside class folders they are left out, with a warning. Files that systems
     keep (hidden ones, thumbnails, recycle bins) are passed over; links are followed, but each real folder is read once.
     The table is sorted by ``sample_id``.
@@ -53,7 +56,7 @@ def read_folder(root: str | Path, group: str | None = None) -> pd.DataFrame:
     if not files.images:
         raise _no_images(base, root, files)
     parts = {name: tuple(name.split("/")) for name in files.images}
-    splits = _find_splits(root, list(parts.values()))
+    splits = find_splits(root, list(parts.values()))
     if not splits:
         _check_folds(root, list(parts.values()))
     level = 1 if splits else 0
@@ -69,26 +72,31 @@ def read_folder(root: str | Path, group: str | None = None) -> pd.DataFrame:
         strays = format_list((f"{folder} ({count:,} images)" for folder, count in sorted(counts.items())), 5)
         names = format_list(sorted(splits), 5)
         log.warning("%s: %s are splits; the folders beside them are left out: %s", base, names, strays)
-    unsorted = [name for name in ids if len(parts[name]) < level + 2]
+    empty: list[str] = []
+    flat = _flat_splits(splits, parts.values()) if level == 1 else set()
+    listed = {name: label for split in sorted(flat) for name, label in _listed_labels(base, split, files).items()}
+    unsorted = [name for name in ids if len(parts[name]) < level + 2 or (parts[name][0] in flat and name not in listed)]
     if len(unsorted) == len(ids):
         labels: list[str | None] = [None] * len(ids)
     else:
         if unsorted:
             message = "%s: %d image(s) are outside of the class folders and are left out: %s"
             log.warning(message, base, len(unsorted), format_list(unsorted, 3))
-            ids = [name for name in ids if len(parts[name]) >= level + 2]
-        labels = [parts[name][level] for name in ids]
-        _warn_of_empty_classes(base, files, splits, level + 1)
+            left_out = set(unsorted)
+            ids = [name for name in ids if name not in left_out]
+        labels = [listed.get(name) or parts[name][level] for name in ids]
+        empty = _empty_classes(base, files, splits, level + 1)
         _warn_of_one_label(base, labels, [parts[name] for name in ids], level)
         _note_splits_in_classes(base, [parts[name] for name in ids], level)
     _warn_of_odd_names(base, files)
-    split_of = [_split_name(parts[name][0]) if splits else "" for name in ids]
+    split_of = [split_of_folder(parts[name][0]) if splits else "" for name in ids]
     prefix = os.path.join(base, "")
     paths = [prefix + name.replace("/", os.sep) for name in ids]
-    return make_table(ids, paths, labels, group_names(ids, group), split_of, source=f"data.root={root}")
+    groups = group_names(ids, group)
+    return make_table(ids, paths, labels, groups, split_of, source=f"data.root={root}", classes=empty)
 
 
-def _find_splits(root: str | Path, parts: list[tuple[str, ...]]) -> set[str]:
+def find_splits(root: str | Path, parts: list[tuple[str, ...]]) -> set[str]:
     """Returns the first folders if they are splits, or those of them that are; empty if they are classes.
 
     They are splits if all are called so and hold class folders, or if two or more are, whatever lies beside them.
@@ -122,11 +130,32 @@ def _find_splits(root: str | Path, parts: list[tuple[str, ...]]) -> set[str]:
     raise DataError(problem, f"{hint}; rename {folder} if it is a label")
 
 
-def _split_name(folder: str) -> str:
-    """Returns the name of a split without a year or the like: ``train`` for ``train2017``, ``val`` for ``dev``."""
+def _flat_splits(splits: set[str], parts: Collection[tuple[str, ...]]) -> set[str]:
+    """Returns the splits whose images all lie in ``<split>/images/``, if other splits have class folders."""
+    sorted_in = {path[0] for path in parts if len(path) != 3 or path[1].lower() not in IMAGE_FOLDERS}
+    return splits - sorted_in if splits & sorted_in else set()
+
+
+def _listed_labels(base: Path, split: str, files: FileList) -> dict[str, str]:
+    """Returns the labels of ``<split>/images/`` by ``<split>/<split>_annotations.txt``, as Tiny ImageNet has it.
+
+    Its lines are the name of an image, its label and more, separated by tabs.
+    """
+    file = f"{split}/{split}_annotations.txt"
+    if file not in files.others:
+        return {}
+    rows = [line.split("\t") for line in decode_text((base / file).read_bytes())[0].splitlines()]
+    labels = {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}
+    images = (name for name in files.images if name.startswith(f"{split}/"))
+    found = {name: label for name in images if (label := labels.get(name.rpartition("/")[2]))}
+    log.info("%s: the labels of %d images in %s are from %s", base, len(found), split, file)
+    return found
+
+
+def split_of_folder(folder: str) -> str:
+    """Returns the split that a folder is called like, without a year or the like (``train2017``); empty if none."""
     match = SPLIT_FOLDER.fullmatch(folder)
-    word = match[1].lower() if match else folder.lower()
-    return "val" if word in ("dev", "eval") else word
+    return "val" if match and match[1].lower() in ("dev", "eval") else match[1].lower() if match else ""
 
 
 def _warn_of_one_label(base: Path, labels: list[str | None], parts: list[tuple[str, ...]], level: int) -> None:
@@ -161,8 +190,8 @@ def _check_folds(root: str | Path, parts: list[tuple[str, ...]]) -> None:
         raise DataError(f"{problem} {labels}", f"{hint}; if {first} is a label, rename it")
 
 
-def _warn_of_empty_classes(base: Path, files: FileList, splits: set[str], depth: int) -> None:
-    """Warns of class folders without an image that can be read: their labels are missing from every count."""
+def _empty_classes(base: Path, files: FileList, splits: set[str], depth: int) -> list[str]:
+    """Warns of class folders without an image that can be read, and returns their labels, which no sample may have."""
     with_images = {tuple(name.split("/")[:depth]) for name in files.images}
     folders = [tuple(name.split("/")) for name in files.folders]
     folders = [path for path in folders if len(path) == depth and (not splits or path[0] in splits)]
@@ -180,6 +209,7 @@ def _warn_of_empty_classes(base: Path, files: FileList, splits: set[str], depth:
         lines.append(f"{'/'.join(path)} ({holds})")
     if lines:
         log.warning("%s: no label comes from %d folder(s) without images: %s", base, len(lines), format_list(lines, 5))
+    return [path[-1] for path in contents]
 
 
 def _warn_of_odd_names(base: Path, files: FileList) -> None:

@@ -67,7 +67,7 @@ def read_gtsrb(root: str | Path, test: str | bool = "auto") -> pd.DataFrame:
     table = pd.DataFrame(rows)
     ids, labels, groups, splits = (table.pop(key).tolist() for key in ("sample_id", "label", "group", "split"))
     paths = [os.path.join(base, name) for name in ids]
-    return make_table(ids, paths, labels, groups, splits, table, source=f"data.root={root}")
+    return make_table(ids, paths, labels, groups, splits, table, source=f"data.root={root}", classes=LABELS)
 
 
 def _class_parent(base: Path, folders: list[str]) -> str:

@@ -1,8 +1,9 @@
 """Reads a Hugging Face data set from the disk or the cache, by the ``datasets`` library (extra ``hf``)."""
 
+import glob
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlfix_train.data.files.tables import open_table
-from mlfix_train.data.files.walk import SYSTEM_NAMES, SYSTEM_PREFIXES, find_images
+from mlfix_train.data.files.tables import column_text, open_table
+from mlfix_train.data.files.walk import list_files
 from mlfix_train.data.pixels.containers import arrow_cell, arrow_rows, is_contained
-from mlfix_train.data.readers.files import SPLIT_NAMES, check_root, group_names
+from mlfix_train.data.readers.files import ARCHIVES, SPLIT_NAMES, check_root, group_names, warn_of_system_files
+from mlfix_train.data.readers.folder import find_splits, split_of_folder
 from mlfix_train.data.readers.labels import label_texts
-from mlfix_train.data.readers.table import COLUMNS
+from mlfix_train.data.readers.table import COLUMNS, find_files
 from mlfix_train.data.samples import make_table
 from mlfix_train.errors import ConfigError, DataError, did_you_mean, format_list, names_arguments
 
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 INSTALL = 'pip install "mlfix-train[hf]"'
 KEYS = ("image", "label", "sample_id", "group")
 """Keys of ``columns``."""
+DATA_FILES = (*ARCHIVES, ".parquet", ".arrow", ".json", ".csv")
 PATH, LABEL = "<path>", "<label>"
 LABEL_NAMES = ("label", "labels", "class", "cls", "category", "target")
 """Columns that may be the label, where none has names of classes."""
@@ -79,7 +82,9 @@ def read_hf(
     data = open_hf(root, repo, config, splits, names, cache)
     parts = {split: _read_split(data, split, part) for split, part in data.splits.items()}
     paths = [path for part in parts.values() for path in part[PATH]]
-    _warn_of_system_files(paths, data.source)
+    if root:
+        paths = _look_for(paths, Path(os.path.abspath(os.path.expanduser(str(root)))), data.source)
+    warn_of_system_files(paths, data.source)
     ids = _ids(data, parts, paths, names["sample_id"], root)
     table = pd.concat([part.drop(columns=PATH) for part in parts.values()], ignore_index=True)
     labels = table.pop(LABEL).tolist()
@@ -92,7 +97,8 @@ def read_hf(
         groups = [value or name for value, name in zip(given, ids, strict=True)]
     table = table.rename(columns={name: f"{name}_in_file" for name in table.columns if name in COLUMNS})
     shown = in_splits if len(parts) > 1 else None
-    return make_table(ids, paths, labels, groups, shown, table, source=data.source)
+    classes = class_names(data)
+    return make_table(ids, paths, labels, groups, shown, table, source=data.source, classes=classes)
 
 
 @names_arguments("data")
@@ -112,8 +118,10 @@ def open_hf(
         raise ConfigError(problem, hint)
     source = f"data.root={root}" if root else f"data.repo={repo}"
     base = check_root(str(root), "set data.root to the folder of the data set") if root else None
+    folders = _split_folders(base) if base is not None and config is None else None
+    files = None if base is None or folders is None else _patterns(base, folders)
     try:
-        loaded = _load(library, base, repo, config, cache)
+        loaded = _load(library, base, repo, config, cache, files)
     except Exception as error:
         raise _describe_failure(error, source, bool(repo)) from error
     has_splits = isinstance(loaded, library.DatasetDict)
@@ -131,7 +139,8 @@ def open_hf(
     label = _label_column(features, names["label"], library, source)
     log.info("%s: images are in the column %r, labels in %r", source, image, label)
     if base is not None and isinstance(features[image], library.Image):
-        _note_unlisted(base, image, dict(loaded).values() if has_splits else [loaded], source)
+        for split in found if folders else ():
+            found[split] = _own_rows(found[split], image, [base / place for place in (folders or {})[split]])
         as_text = {name for name in (label, names["sample_id"], names["group"]) if name and name in features}
         found = _as_written(library, base, found, image, sorted(as_text - {image}))
     return HfData(found, has_splits, image, label, source)
@@ -148,12 +157,63 @@ def _library() -> Any:
     return datasets
 
 
-def _load(library: Any, base: Path | None, repo: str | None, config: str | None, cache: str | Path | None) -> Any:
+def _load(
+    library: Any,
+    base: Path | None,
+    repo: str | None,
+    config: str | None,
+    cache: str | Path | None,
+    files: dict[str, list[str]] | None,
+) -> Any:
     with quiet_and_offline(library):
         if base is not None and any((base / name).is_file() for name in ("dataset_dict.json", "state.json")):
             return library.load_from_disk(str(base), keep_in_memory=False)
         folder = str(Path(cache).expanduser()) if cache else None
-        return library.load_dataset(str(base or repo), config, cache_dir=folder, keep_in_memory=False)
+        options = {"cache_dir": folder, "keep_in_memory": False}
+        return library.load_dataset(str(base or repo), config, data_files=files, **options)
+
+
+def _split_folders(base: Path) -> dict[str, list[str]] | None:
+    """Returns the folders of each split of a folder of images, as :func:`find_splits` has them; none: all are one.
+
+    The library would take any folder or file for a split that has such a word in its name (``test_drive/``,
+    ``train_station.jpg``), and leave out the others. ``None`` if the folder holds something else, which is its choice.
+    """
+    found, readme = list_files(base), base / "README.md"
+    if len(found.images) <= sum(name.lower().endswith(DATA_FILES) for name in found.others):
+        return None
+    if readme.is_file() and b"configs:" in readme.read_bytes():
+        return None
+    homes = {os.path.dirname(name) for name in found.images}
+    home = "" if "" in homes else os.path.commonpath(homes)
+    prefix = f"{home}/" if home and not split_of_folder(os.path.basename(home)) else ""
+    parts = [tuple(name.removeprefix(prefix).split("/")) for name in found.images]
+    first = {path[0] if len(path) > 1 else "" for path in parts}
+    splits = first if all(map(split_of_folder, first)) else find_splits(base, parts)
+    if not splits and any(split_of_folder(folder) for path in parts for folder in path[1:-1]):
+        return None
+    folders: dict[str, list[str]] = {}
+    for folder in sorted(splits):
+        name = SPLIT_NAMES.get(split_of_folder(folder), folder)
+        folders.setdefault("validation" if name == "val" else name, []).append(f"{prefix}{folder}")
+    return folders
+
+
+def _patterns(base: Path, folders: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Returns the library's patterns for files of each split, with the metadata in folders above."""
+    metadata = [file.relative_to(base) for file in _metadata_files(base)]
+    patterns: dict[str, list[str]] = {}
+    for split, places in folders.items():
+        above = {file.as_posix() for file in metadata for place in places if Path(place).is_relative_to(file.parent)}
+        patterns[split] = [*(f"{glob.escape(place)}/**" for place in places), *map(glob.escape, sorted(above))]
+    return patterns or {"train": ["**"]}
+
+
+def _own_rows(part: Any, image: str, places: list[Path]) -> Any:
+    """Returns a split without the rows of other splits, which metadata in a folder above list, too."""
+    below = tuple(f"{place}{os.sep}" for place in places)
+    rows = [row for row, file in enumerate(_image_files(part, image)) if file.startswith(below)]
+    return part if len(rows) == len(part) else part.select(rows)
 
 
 @contextmanager
@@ -187,15 +247,31 @@ def _metadata_files(base: Path) -> list[Path]:
     return [path for path in sorted(base.rglob("metadata.*")) if path.suffix in (".csv", ".jsonl", ".parquet")]
 
 
-def _note_unlisted(base: Path, image: str, parts: Iterable[Any], source: str) -> None:
-    """Says which images of a folder are in none of its ``metadata.csv``, ``.jsonl`` or ``.parquet``."""
-    if not _metadata_files(base):
-        return
-    listed = {path for part in parts for path in _image_files(part, image)}
-    unlisted = [name for name in find_images(base).images if str(base / name) not in listed]
-    if unlisted:
-        text = "%s: %d image(s) are in no metadata file and left out: %s"
-        log.warning(text, source, len(unlisted), format_list(unlisted, 3))
+def _look_for(paths: list[str], base: Path, source: str) -> list[str]:
+    """Returns paths, those of files that are not there as :func:`find_files` finds them; says which images are unused.
+
+    Raises:
+        DataError: Most images are not there, but archives are.
+    """
+    files = [path for path in paths if not is_contained(path)]
+    if not files:
+        return paths
+    prefix = os.path.join(base, "")
+    found = dict(
+        zip(files, find_files(files, [path.removeprefix(prefix) for path in files], base, source), strict=True)
+    )
+    missing = [path for path in found.values() if not os.path.exists(path)]
+    there = list_files(base)
+    archives = [name for name in there.others if name.lower().endswith(ARCHIVES)]
+    if archives and len(missing) > len(files) / 2:
+        problem = f"{source}: {len(missing):,} of {len(files):,} images are not there, such as {missing[0]}"
+        raise DataError(problem, f"unpack {format_list(archives, 3)} where the metadata expect the images")
+    used = set(found.values())
+    unused = [name for name in there.images if prefix + name not in used]
+    if unused:
+        reason = "in no metadata file" if _metadata_files(base) else "in none of the splits that are read"
+        log.warning("%s: %d image(s) are %s and left out: %s", source, len(unused), reason, format_list(unused, 3))
+    return [found.get(path, path) for path in paths]
 
 
 def _image_files(part: Any, image: str) -> list[str]:
@@ -217,12 +293,14 @@ def _as_written(library: Any, base: Path, parts: dict[str, Any], image: str, col
             key = next((name for name in ("file_name", f"{image}_file_name") if name in table.frame), None)
             for name in columns if key else ():
                 if name in table.frame:
-                    files = (os.path.abspath(file.parent / path) for path in table.frame[key])
+                    files = [os.path.abspath(file.parent / path.replace("\\", "/")) for path in table.frame[key]]
                     texts.setdefault(name, {}).update(zip(files, table.frame[name], strict=True))
     written = dict(parts)
     for split, part in parts.items():
         for name, text_of in texts.items():
-            values = [text_of.get(path) or None for path in _image_files(part, image)]
+            files = [path.replace("\\", "/") for path in _image_files(part, image)]
+            given = column_text(arrow_column(part, name).to_pandas(), name, error_type=DataError)
+            values = [text_of.get(path, read) or None for path, read in zip(files, given, strict=True)]
             feature, order = library.Value("string"), written[split].column_names
             kept = written[split].remove_columns(name)
             written[split] = kept.add_column(name, values, feature=feature).select_columns(order)
@@ -315,6 +393,12 @@ def _check_column(data: HfData, name: str, key: str) -> None:
         raise DataError(f"{data.source}: no column {name!r} (data.columns.{key})", did_you_mean(name, features))
 
 
+def class_names(data: HfData) -> list[str]:
+    """Returns the names of the classes that a ``ClassLabel`` of any split lists."""
+    features = (part.features.get(data.label) for part in data.splits.values())
+    return list(dict.fromkeys(name for feature in features for name in getattr(feature, "names", None) or ()))
+
+
 def label_values(data: HfData, part: Any) -> list[str | None]:
     """Returns the labels of a split: names of a ClassLabel, numbers and text as text, ``None`` where empty or -1.
 
@@ -373,19 +457,6 @@ def _paths(data: HfData, split: str, part: Any) -> list[str]:
         os.path.abspath(str(files[row])) if files[row] and not embedded[row] else arrow_cell(data.image, *places[row])
         for row in rows.tolist()
     ]
-
-
-def _warn_of_system_files(paths: list[str], source: str) -> None:
-    """Warns of thumbnails and the like, which the library takes for images."""
-    found = [
-        path
-        for path in paths
-        if not is_contained(path)
-        and any(part in SYSTEM_NAMES or part.startswith(SYSTEM_PREFIXES) for part in path.lower().split(os.sep))
-    ]
-    if found:
-        text = "%s: %d image(s) are files of systems, such as thumbnails, and count as samples; remove them: %s"
-        log.warning(text, source, len(found), format_list(found, 3))
 
 
 def _places(data: HfData, split: str, part: Any) -> list[tuple[str, int]]:

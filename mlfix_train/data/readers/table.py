@@ -17,6 +17,8 @@ from mlfix_train.errors import DataError, format_list, names_arguments, nearest
 log = logging.getLogger(__name__)
 
 COLUMNS = ("sample_id", "path", "label", "group", "split")
+BOXES = {"xmin", "x_min", "xtl", "x1", "bbox", "bbox_x"}
+"""Columns that tables of boxes have."""
 LOOKED_UP = 200
 """Paths of a table that are looked up before all are."""
 
@@ -58,7 +60,7 @@ def read_table(
     if "" in given:
         raise DataError(f"{source}: {table.place(given.index(''))} has no path", "add it, or remove the row")
     prefix = os.path.join(base, "")
-    paths = _find_files([_join(prefix, value) for value in given], given, base, source)
+    paths = find_files([_join(prefix, value) for value in given], given, base, source)
     ids = texts.get("sample_id") or [
         path.removeprefix(prefix) if path.startswith(prefix) else Path(os.path.relpath(path, base)).as_posix()
         for path in paths
@@ -84,7 +86,7 @@ def _join(prefix: str, path: str) -> str:
     return prefix + path if is_plain else os.path.normpath(os.path.join(prefix, path))
 
 
-def _find_files(paths: list[str], given: list[str], base: Path, source: Path) -> list[str]:
+def find_files(paths: list[str], given: list[str], base: Path, source: Path) -> list[str]:
     """Returns paths, those that don't exist replaced by the one image below ``base`` that they stand for, if any does.
 
     Tables written on another machine have its folders, or its backslashes. Of many paths, a part is looked up first.
@@ -117,7 +119,10 @@ def _check_repeated(table: Table, ids: list[str], paths: list[str], labels: list
     """Raises a DataError if ids repeat, and warns if images do."""
     if repeated := table.repeated(ids):
         problem = f"{table.path}: {len(repeated):,} sample_id(s) occur more than once: {format_list(repeated, 3)}"
-        raise DataError(problem, "remove the repeated rows, or set data.columns.sample_id to a unique column")
+        hint = "remove the repeated rows, or set data.columns.sample_id to a unique column"
+        if BOXES.intersection(map(str.lower, table.frame.columns)):
+            hint = "if the rows are boxes in photos, write them as COCO, YOLO or Pascal VOC, which `mlfix crop` reads"
+        raise DataError(problem, hint)
     if repeated := table.repeated(paths):
         differ = len(set(zip(paths, labels, strict=False))) > len(set(paths))
         text = "%s: %d image(s) are in several rows%s: %s"

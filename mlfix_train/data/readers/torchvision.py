@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.data.pixels.containers import torchvision_item
-from mlfix_train.data.readers.files import SPLIT_NAMES, group_names
+from mlfix_train.data.readers.files import SPLIT_NAMES, group_names, warn_of_system_files
 from mlfix_train.data.readers.labels import label_texts
 from mlfix_train.data.samples import make_table
 from mlfix_train.errors import ConfigError, DataError, did_you_mean, format_list, names_arguments
@@ -65,13 +65,18 @@ def read_torchvision(
         raise DataError("data.root is not set", f"set it to what root= of torchvision.datasets.{name} is")
     source = f"data.name={name} data.root={root}"
     rows: list[tuple[str, str, str | None, str]] = []
+    classes: list[str] = []
     for split, options in _open_options(factory, name, place, splits, arguments, source).items():
-        rows += _read_split(_open(factory, place, options), name, place, split, options, source)
+        data = _open(factory, place, options)
+        rows += _read_split(data, name, place, split, options, source)
+        classes += _class_names(data) or ()
     if not rows:
         raise DataError(f"{source}: there are no samples", "set data.splits to a part that has some")
     ids, paths, labels, in_splits = (list(values) for values in zip(*rows, strict=True))
+    warn_of_system_files([str(path) for path in paths], source)
     several = len(set(in_splits)) > 1
-    return make_table(ids, paths, labels, group_names(ids, group), in_splits if several else None, source=source)
+    shown = in_splits if several else None
+    return make_table(ids, paths, labels, group_names(ids, group), shown, source=source, classes=classes)
 
 
 def _find_class(name: str) -> Any:
@@ -255,12 +260,19 @@ def _read_items(data: Any) -> tuple[list[Any], int]:
 def _label_names(numbers: list[Any], data: Any, source: str) -> list[str | None]:
     """Returns the name of each class number; those of a data set without names stay numbers, -1 has no label."""
     texts = label_texts(numbers, source, "data.name")
-    names = next((getattr(data, name) for name in CLASS_NAMES if isinstance(getattr(data, name, None), list)), None)
+    names = _class_names(data)
     texts = [None if text == "-1" else text for text in texts]
     known = [text for text in texts if text is not None]
     if names is None or not all(text.isdecimal() and int(text) < len(names) for text in known):
         return texts
+    return [None if text is None else names[int(text)] for text in texts]
+
+
+def _class_names(data: Any) -> list[str] | None:
+    """Returns the names of the classes, with the number behind those that several have."""
+    names = next((getattr(data, name) for name in CLASS_NAMES if isinstance(getattr(data, name, None), list)), None)
+    if names is None:
+        return None
     shown = [", ".join(name) if isinstance(name, (tuple, list)) else str(name) for name in names]
     counts = Counter(shown)
-    shown = [f"{name} ({number})" if counts[name] > 1 else name for number, name in enumerate(shown)]
-    return [None if text is None else shown[int(text)] for text in texts]
+    return [f"{name} ({number})" if counts[name] > 1 else name for number, name in enumerate(shown)]

@@ -5,20 +5,20 @@ Source: the format as https://github.com/webdataset/webdataset describes it. The
 """
 
 import glob
-import json
 import logging
 import os
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from mlfix_train.data.files.walk import list_files
+from mlfix_train.data.files.documents import parse_json
+from mlfix_train.data.files.walk import is_of_system, list_files
 from mlfix_train.data.pixels.containers import tar_member
 from mlfix_train.data.pixels.formats import image_suffixes
 from mlfix_train.data.readers.files import SPLIT_NAMES, find_given, group_names
@@ -32,8 +32,19 @@ log = logging.getLogger(__name__)
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 NAME_FILES = ("classnames.txt", "classes.txt")
 """Files beside the shards with the label of each class number, a line each."""
+NEARLY_ALL = 0.9
+"""Share of the samples that have an image if their names were divided rightly."""
 LABEL_KEYS = ("label", "class", "cls", "category", "target")
 """Keys of a ``.json`` that may be the label."""
+
+
+class _Member(NamedTuple):
+    """A file in a shard: its name, its first byte and size there, and its content if it is small and no image."""
+
+    name: str
+    offset: int
+    size: int
+    text: bytes | None
 
 
 @dataclass
@@ -55,6 +66,8 @@ def read_webdataset(
 ) -> pd.DataFrame:
     """Reads tar shards; members whose names are equal up to the first dot of the file's name are one sample.
 
+    Where that leaves samples without an image, as in ``v2.0 a.jpg`` and ``v2.1 b.jpg``, their last dot counts.
+
     The ``sample_id`` is that name, the key; where a key occurs in several shards, its split is put before it, or, if
     that is not enough, the shard. Other keys of the ``.json`` are kept as metadata. Shards in folders called ``train``,
     ``val`` or ``test``, or with such a word in their names, give the ``split``.
@@ -74,7 +87,12 @@ def read_webdataset(
     """
     base, shards = _find_shards(root)
     source = f"data.root={root}"
-    samples = [sample for shard in shards for sample in _read_shard(shard)]
+    members = {shard: _read_shard(shard) for shard in shards}
+    samples = _group(members, at_last_dot=False)
+    is_odd = image is None and bool(samples) and _coverage(samples) < NEARLY_ALL
+    if is_odd and _coverage(by_last := _group(members, at_last_dot=True)) >= NEARLY_ALL:
+        log.info("%s: names have dots, such as %s: their last one begins the extension", source, by_last[0].key)
+        samples = by_last
     if not samples:
         raise DataError(f"{source}: the {len(shards):,} shard(s) contain no samples", "set data.root=<other shards>")
     extension = _image_extension(samples, image, source)
@@ -89,15 +107,17 @@ def read_webdataset(
     chosen = _label_place(with_image, fields, label, source)
     values = [_label_value(sample, row, chosen) for sample, row in zip(with_image, fields, strict=True)]
     labels: list[str | None] = [None] * len(ids)
+    classes = _read_names(base, names) if chosen else None
     if chosen:
-        labels = _named(label_texts(values, f"{source}, {chosen}", "data.label"), _read_names(base, names), source)
+        labels = _named(label_texts(values, f"{source}, {chosen}", "data.label"), classes, source)
     paths = [tar_member(sample.shard, *sample.members[extension]) for sample in with_image]
     metadata = pd.DataFrame(
         [{key: value for key, value in row.items() if not isinstance(value, (list, dict))} for row in fields]
     )
     metadata = metadata.drop(columns=[chosen] if chosen else [], errors="ignore")
     metadata = metadata.rename(columns={name: f"{name}_in_file" for name in metadata.columns if name in COLUMNS})
-    return make_table(ids, paths, labels, group_names(ids, group), splits, metadata, source=source)
+    groups = group_names(ids, group)
+    return make_table(ids, paths, labels, groups, splits, metadata, source=source, classes=classes or ())
 
 
 def _find_shards(root: str | Path | None) -> tuple[Path, list[Path]]:
@@ -161,41 +181,67 @@ def _warn_of_gaps(shards: list[Path]) -> None:
             log.warning("%s: %d shard(s) seem to be missing between the others: %s", folder, len(gaps), shown)
 
 
-def _read_shard(shard: Path) -> list[_Sample]:
-    """Returns the samples of a shard, with the contents of small members (labels, JSON)."""
-    samples: dict[str, _Sample] = {}
+def _read_shard(shard: Path) -> list[_Member]:
+    """Returns the members of a shard, with the contents of small ones (labels, JSON)."""
+    members: list[_Member] = []
     last = "its beginning"
     size = shard.stat().st_size
     try:
         with open(shard, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 last = member.name
-                folder, _, name = member.name.rpartition("/")
-                stem, _, extension = name.partition(".")
-                if not member.isfile() or not stem or name.startswith(".") or not extension:
+                name = member.name.rpartition("/")[2]
+                if not member.isfile() or name.startswith(".") or not name.partition(".")[2]:
+                    continue
+                if is_of_system(member.name.split("/")):
                     continue
                 if member.offset_data + member.size > size:
                     raise tarfile.ReadError("unexpected end of data")
-                key = f"{folder}/{stem}".removeprefix("./").lstrip("/") if folder else stem
-                sample = samples.setdefault(key, _Sample(key, shard))
-                extension = extension.lower()
-                if extension in sample.members:
-                    problem = f"{shard}: {key}.{extension} is in the shard twice"
-                    raise DataError(problem, "keys must be unique within a shard: write it again")
-                sample.members[extension] = (member.name, member.offset_data, member.size)
-                if f".{extension.rpartition('.')[2]}" not in image_suffixes() and member.size < 1 << 20:
-                    sample.texts[extension] = os.pread(file.fileno(), member.size, member.offset_data)
+                is_small = os.path.splitext(name)[1].lower() not in image_suffixes() and member.size < 1 << 20
+                text = os.pread(file.fileno(), member.size, member.offset_data) if is_small else None
+                members.append(_Member(member.name, member.offset_data, member.size, text))
             if size - tar.offset < tarfile.BLOCKSIZE:
                 log.warning("%s ends without the mark of a tar file's end after %s: it may be truncated", shard, last)
     except (tarfile.TarError, OSError, EOFError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"{shard} is damaged after {last}: {reason}", "download or write the shard again") from error
-    return list(samples.values())
+    return members
+
+
+def _group(shards: Mapping[Path, list[_Member]], at_last_dot: bool) -> list[_Sample]:
+    """Returns the samples of shards: members whose names are equal up to the first or last dot of the file's name."""
+    found: list[_Sample] = []
+    for shard, members in shards.items():
+        samples: dict[str, _Sample] = {}
+        for member in members:
+            folder, _, name = member.name.rpartition("/")
+            stem, _, extension = name.rpartition(".") if at_last_dot else name.partition(".")
+            key = f"{folder}/{stem}".removeprefix("./").lstrip("/") if folder else stem
+            sample = samples.setdefault(key, _Sample(key, shard))
+            extension = extension.lower()
+            if extension in sample.members:
+                problem = f"{shard}: {key}.{extension} is in the shard twice"
+                raise DataError(problem, "keys must be unique within a shard: write it again")
+            sample.members[extension] = (member.name, member.offset, member.size)
+            if member.text is not None:
+                sample.texts[extension] = member.text
+        found += samples.values()
+    return found
+
+
+def _is_image(extension: str) -> bool:
+    return f".{extension.rpartition('.')[2]}" in image_suffixes()
+
+
+def _coverage(samples: list[_Sample]) -> float:
+    """Returns the share of the samples that have an image with the most frequent extension of images."""
+    counts = Counter(extension for sample in samples for extension in sample.members if _is_image(extension))
+    return max(counts.values(), default=0) / len(samples)
 
 
 def _image_extension(samples: list[_Sample], image: str | None, source: str) -> str:
     counts = Counter(extension for sample in samples for extension in sample.members)
-    images = [name for name in counts if f".{name.rpartition('.')[2]}" in image_suffixes()]
+    images = [name for name in counts if _is_image(name)]
     if image:
         wanted = image.lower().lstrip(".")
         if wanted not in counts:
@@ -247,12 +293,10 @@ def _sample_ids(samples: list[_Sample], splits: list[str], source: str) -> list[
 def _json_fields(sample: _Sample) -> dict[str, Any]:
     if "json" not in sample.texts:
         return {}
-    try:
-        content = json.loads(sample.texts["json"].decode("utf-8-sig"))
-    except ValueError as error:
+    content, problem = parse_json(sample.texts["json"], allow_nan=True)
+    if problem:
         name = sample.members["json"][0]
-        hint = "write the shard again, with valid JSON"
-        raise DataError(f"{sample.shard}: {name} is not JSON: {error}", hint) from error
+        raise DataError(f"{sample.shard}: {name}: {problem}", "write the shard again, with valid JSON")
     return content if isinstance(content, dict) else {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
@@ -411,3 +412,14 @@ def test_folds_that_number_their_samples_are_warned_about(tmp_path: Path, caplog
         table.to_csv(tmp_path / f"{fold}.csv", index=False)
     load_runs([tmp_path / "a.csv", tmp_path / "b.csv"])
     assert "2 files number their samples" in caplog.text
+
+
+def test_lines_that_begin_with_a_hash(written, caplog: pytest.LogCaptureFixture) -> None:
+    rows = "sample_id,label,pred,loss\na.jpg,stop,stop,0.1\n# b.jpg,stop,go,2\n#c.jpg,go,go,0.2\n"
+    with caplog.at_level(logging.INFO):
+        assert read_predictions_file(written(rows))["sample_id"].tolist() == ["a.jpg", "#c.jpg"]
+    assert "1 line(s) begin with a # and are left out: line 3" in caplog.text
+    rows = "sample_id,label,pred,loss\na.jpg,stop,stop,0.1\n#c.jpg,go,go,0.2\n"
+    with caplog.at_level(logging.INFO):
+        assert len(read_predictions_file(written(rows))) == 2
+    assert "1 line(s) begin with a # and are read as values: #c.jpg" in caplog.text

@@ -60,6 +60,8 @@ def test_every_dialect_gives_the_same_cells(tmp_path: Path, content: str) -> Non
         (codecs.BOM_UTF16_LE, "utf-16-le"),
         (codecs.BOM_UTF16_BE, "utf-16-be"),
         (codecs.BOM_UTF32_LE, "utf-32-le"),
+        (b"", "utf-16-le"),
+        (b"", "utf-16-be"),
     ],
 )
 def test_byte_order_marks(tmp_path: Path, mark: bytes, encoding: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -68,6 +70,7 @@ def test_byte_order_marks(tmp_path: Path, mark: bytes, encoding: str, caplog: py
         table = opened(tmp_path, content, "t.txt")
     assert table.frame.iloc[0].tolist() == ["ü.jpg", "stop"]
     assert ("is UTF-" in caplog.text) is (encoding != "utf-8"), "what isn't usual is said"
+    assert ("without a byte order mark" in caplog.text) is (not mark)
 
 
 def test_cells_stay_as_they_are_written(tmp_path: Path) -> None:
@@ -104,7 +107,8 @@ def test_lines_are_those_of_an_editor(tmp_path: Path) -> None:
         ("sample_id,Label,LABEL\na,b,c\n", r"the column 'label' may be any of 'Label', 'LABEL'"),
         ('sample_id,label\na,b\n"x,stop\ny,go\n', "a quote after line 2 is never closed"),
         ("sample_id,label\na,süd\n".encode("latin-1"), r"line 2 is not UTF-8 \(byte 0xfc\).*Windows-1252.*'süd'"),
-        ("sample_id,label\na,b\n".encode("utf-16-le"), "NUL characters"),
+        ("號列,label\na,b\n".encode("utf-16-le"), "line 1 is not UTF-8.*may be UTF-16 without a byte order mark"),
+        ("列,label\na,b\n".encode("utf-16-le"), "NUL characters.*UTF-16 without a byte order mark"),
         (b"PK\x03\x04rest", "is an Excel workbook"),
         (b"\x1f\x8brest", "is compressed"),
         ('[{"sample_id": 1}]', "is JSON, not a CSV"),

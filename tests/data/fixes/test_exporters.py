@@ -117,12 +117,15 @@ def test_images_inside_other_files_become_files(tmp_path: Path) -> None:
 def test_a_failed_copy_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     table = read_folder(folder)
     (folder / "yield/2.png").unlink()
-    with pytest.raises(DataError, match=r"(?s)yield/2.png is missing.*invalid"):
+    (folder / "yield/1.png").unlink()
+    (folder / "yield/1.png").symlink_to("nowhere.png")
+    with pytest.raises(DataError, match=r"(?s)2 images are missing, 1 of them links to nothing.*yield/2.png.*invalid"):
         write_fixed_folder(table, fixes(), tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == [folder.name]
     (tmp_path / ".out.unfinished/stop").mkdir(parents=True)  # of an export that was killed
     (tmp_path / "out").mkdir()
-    write_fixed_folder(table, fixes(**{"yield/2.png": "invalid"}), tmp_path / "out")
+    new = fixes(**{"yield/1.png": "invalid", "yield/2.png": "invalid"})
+    write_fixed_folder(table, new, tmp_path / "out", "symbolic")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([folder.name, "out"])
 
 
@@ -144,7 +147,7 @@ def test_a_csv_keeps_every_other_byte(tmp_path: Path, encoding: str, newline: st
     assert changes(tmp_path / "out")[1] == ["2.jpg", "yield", "invalid", ""]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
 @pytest.mark.parametrize("head", ["", "sep=;\r\n", "# my labels\r\n"])
 def test_other_separators_and_encodings_stay(tmp_path: Path, encoding: str, head: str) -> None:
     source = tmp_path / "t.csv"
@@ -183,6 +186,20 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
     assert found.schema == pq.read_table(source).schema and found.schema.metadata[b"who"] == b"me"
     write_fixed_table(source, read_table(source), fixes(**{"1.jpg": "new"}), "label", tmp_path / "b")
     assert pq.read_table(tmp_path / "b/t.parquet")["label"].to_pylist() == ["new", "2", "1"], "text where it has to be"
+
+
+@pytest.mark.parametrize(
+    ("values", "new", "wanted"),
+    [
+        ([True, False, None], "False", [False, False, None]),
+        ([1.0, 2.0, None], "2", [2.0, 2.0, None]),
+    ],
+)
+def test_parquet_of_booleans_and_numbers_with_gaps(tmp_path: Path, values: list, new: str, wanted: list) -> None:
+    source = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"path": ["1.jpg", "2.jpg", "3.jpg"], "label": values}), source)
+    write_fixed_table(source, read_table(source), fixes(**{"1.jpg": new}), "label", tmp_path / "a")
+    assert pq.read_table(tmp_path / "a/t.parquet")["label"].to_pylist() == wanted
 
 
 def test_hugging_face(tmp_path: Path) -> None:

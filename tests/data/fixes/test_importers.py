@@ -94,6 +94,14 @@ def test_label_studio(tmp_path: Path, table: pd.DataFrame) -> None:
     assert changes(write(tmp_path / "min.json", small), table) == {"a/1.jpg": "invalid", "b/1.jpg": "c"}
 
 
+def test_a_file_of_label_studios_target_storage(tmp_path: Path, table: pd.DataFrame) -> None:
+    whole = task("a/1.jpg", "b")
+    annotation = {**whole["annotations"][0], "task": {"id": 1, "data": whole["data"]}}
+    for number, content in enumerate((whole, annotation, [whole])):
+        (tmp_path / str(number)).write_text(json.dumps(content))  # its name has no suffix
+        assert changes(tmp_path / str(number), table) == {"a/1.jpg": "b"}
+
+
 def test_label_studios_csv(tmp_path: Path, table: pd.DataFrame) -> None:
     path = tmp_path / "project-1.csv"
     head = "annotation_id,annotator,choice,created_at,id,image,lead_time,updated_at\n"

@@ -19,7 +19,7 @@ from mlfix_train.data.fixes.table import (
     read_fixes,
     write_fixes,
 )
-from mlfix_train.data.samples import make_table
+from mlfix_train.data.samples import known_labels, label_list, make_table
 from mlfix_train.errors import FixesError
 
 Counted = Callable[..., pd.DataFrame]
@@ -184,7 +184,7 @@ def test_file_errors(write: Callable[..., Path], tmp_path: Path) -> None:
 def test_encodings(write: Callable[..., Path]) -> None:
     lines = ("sample_id,new_label", "a,b", "süd,b")
     says(error_of(write(*lines, encoding="latin-1")), "line 3 is not UTF-8", "byte 0xfc", "CSV UTF-8")
-    says(error_of(write("sample_id,new_label", "a,b", encoding="utf-16-le")), "NUL", "CSV UTF-8")
+    assert read_fixes(write(*lines, encoding="utf-16-le"))["sample_id"].tolist() == ["a", "süd"]
 
 
 def test_encoding_error_behind_a_byte_order_mark(tmp_path: Path) -> None:
@@ -246,11 +246,20 @@ def test_unknown_label(write: Callable[..., Path], table: pd.DataFrame) -> None:
         says(error_of(write("sample_id,new_label", f"stop/0000.png,{word}"), table), "did you mean 'invalid'? Or fixes")
 
 
+def test_classes_of_the_source_that_no_sample_has(write: Callable[..., Path], counted: Counted) -> None:
+    table = counted(stop=3)
+    path = write("sample_id,new_label", "stop/0000.png,closed", "stop/0001.png, zebra ")
+    table.attrs["classes"] = ["stop", "zebra", "closed"]
+    assert load(path, table)["new_label"].tolist() == ["closed", "zebra"]
+    assert known_labels(table) == ["closed", "stop", "zebra"] and label_list(table) == ["stop"]
+
+
 def test_lines_that_begin_with_a_hash_are_left_out(write: Callable[..., Path], table: pd.DataFrame) -> None:
     path = write("sample_id,new_label", "stop/0000.png,invalid", "#stop/0001.png,yield_", "# stop/0002.png,yield_")
     assert load(path, table).index.tolist() == ["stop/0000.png"]
     there = table.rename(index={"stop/0001.png": "#stop/0001.png"})
     assert load(path, there).index.tolist() == ["stop/0000.png", "#stop/0001.png"]
+    assert load(write("sample_id,new_label", "#stop\\0001.png,yield_"), there).index.tolist() == ["#stop/0001.png"]
     says(error_of(write("sample_id,new_label", "stop/0000.png,zzz"), table), "choose one of parking, stop, yield_")
 
 

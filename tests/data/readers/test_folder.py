@@ -356,6 +356,26 @@ def test_labels_below_images_of_a_split(tmp_path: Path, picture: Picture) -> Non
     assert table["label"].tolist() == ["cats", "dogs", "cats"] and table["split"].tolist() == ["train", "train", "val"]
 
 
+def test_the_layout_of_tiny_imagenet(tmp_path: Path, picture: Picture, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("train/n1/images/n1_0.JPEG", "train/n2/images/n2_0.JPEG", "test/images/test_0.JPEG"):
+        picture(tmp_path / name)
+    for number in range(3):
+        picture(tmp_path / f"val/images/val_{number}.JPEG")
+    (tmp_path / "val/val_annotations.txt").write_text("val_0.JPEG\tn2\t0\t0\t9\t9\nval_1.JPEG\tn1\t0\t0\t9\t9\n")
+    with caplog.at_level(logging.INFO):
+        table = read_folder(tmp_path)
+    wanted = {"train/n1/images/n1_0.JPEG": "n1", "train/n2/images/n2_0.JPEG": "n2"}
+    assert table["label"].to_dict() == {**wanted, "val/images/val_0.JPEG": "n2", "val/images/val_1.JPEG": "n1"}
+    assert table["split"].tolist() == ["train", "train", "val", "val"]
+    assert "the labels of 2 images in val are from val/val_annotations.txt" in caplog.text
+    assert "2 image(s) are outside of the class folders and are left out: test/images/test_0.JPEG" in caplog.text
+
+
+def test_an_empty_class_folder_is_a_known_label(folder: Path) -> None:
+    (folder / "closed").mkdir()
+    assert read_folder(folder).attrs["classes"] == ["closed"]
+
+
 def test_splits_within_class_folders(tmp_path: Path, picture: Picture, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("cats/train", "cats/val", "dogs/train"):
         picture(tmp_path / name / "1.jpg")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,47 @@ def test_labels_of_metadata_are_text_as_written(
     assert read_hf(tmp_path / "out")["label"].tolist() == ["010", "010", "1.10"]
 
 
+SPLITS = ("train", "test")
+
+
+def test_splits_are_folders_not_words_in_names(hf: Any, tmp_path: Path, picture, caplog) -> None:
+    for label in ("train", "bus"):
+        for name in ("train_station", "plain", "my-test"):
+            picture(tmp_path / f"d/{label}/{name}.png")
+    table = read_hf(tmp_path / "d", cache=tmp_path / "cache")
+    assert len(table) == 6 and sorted(table["label"].unique()) == ["bus", "train"] and (table["split"] == "").all()
+    for split in SPLITS:
+        for label in ("a", "b"):
+            picture(tmp_path / f"n/data/{split}/{label}/test_{label}.png")
+    picture(tmp_path / "n/docs/figure.png")
+    picture(tmp_path / "n/data/train/a/@eaDir/x.png/SYNOPHOTO_THUMB_M.jpg")
+    caplog.clear()
+    table = read_hf(tmp_path / "n", cache=tmp_path / "cache")
+    assert "1 image(s) are files of systems, such as thumbnails" in caplog.text
+    table = table[~table.index.str.contains("@eaDir")]
+    assert table["split"].tolist() == [name.split("/")[1] for name in table.index] and len(table) == 4
+
+
+def test_metadata_above_the_folders_of_splits(hf: Any, tmp_path: Path, picture, caplog) -> None:
+    names = [f"{split}/{number}.png" for split in SPLITS for number in range(2)]
+    for name in [*names, "val/0.png"]:
+        picture(tmp_path / "m" / name)
+    rows = "".join(f"{name.replace('/', chr(92))},{number:03}\n" for number, name in enumerate(names))
+    (tmp_path / "m/metadata.csv").write_text(f"file_name,label\n{rows}")
+    table = read_hf(tmp_path / "m", cache=tmp_path / "cache")
+    assert table["label"].to_dict() == dict(zip(sorted(names), ("002", "003", "000", "001"), strict=True))
+    assert table["split"].to_dict() == {name: name.split("/")[0] for name in names}
+    assert "1 image(s) are in no metadata file and left out: val/0.png" in caplog.text
+
+
+def test_metadata_of_images_in_an_archive(hf: Any, tmp_path: Path) -> None:
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "label": "x"}\n')
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.writestr("a.png", encoded())
+    with pytest.raises(DataError, match=r"(?s)1 of 1 images are not there, such as \S*a.png.*unpack images.zip"):
+        read_hf(tmp_path, cache=tmp_path.parent / "cache")
+
+
 def test_id_columns(hf: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     ids = {"image_id": ([9, 7, 8], hf.Value("int64"))}
@@ -127,7 +169,9 @@ def test_labels_of_other_types(hf: Any, tmp_path: Path) -> None:
         )
     ):
         options = write(hf, tmp_path / str(number), "save_to_disk", train=build(hf, label=(values, feature)))
-        assert read_hf(**options)["label"].tolist() == labels, feature
+        table = read_hf(**options)
+        assert table["label"].tolist() == labels, feature
+    assert table.attrs["classes"] == list(NAMES)
 
 
 def test_groups(hf: Any, tmp_path: Path) -> None:

@@ -173,6 +173,12 @@ def test_duplicates(tmp_path: Path) -> None:
         read_table(file)
 
 
+def test_a_table_of_boxes(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("path,label,xmin,ymin,xmax,ymax\na.jpg,x,1,1,5,5\na.jpg,y,2,2,9,9\n")
+    with pytest.raises(DataError, match=r"(?s)a.jpg \(line 2, line 3\).*boxes in photos.*`mlfix crop`"):
+        read_table(tmp_path / "t.csv")
+
+
 def test_missing_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone.csv. does not exist"):
         read_table(tmp_path / "gone.csv")

@@ -33,11 +33,14 @@ def test_paths_change_with_the_images(tmp_path: Path) -> None:
     assert (before == after).tolist() == [False] * 4 + [True] * 2
 
 
-def test_image_folder(folder: Path) -> None:
+def test_image_folder(folder: Path, picture, caplog: pytest.LogCaptureFixture) -> None:
     table = read_torchvision("ImageFolder", folder)
     assert table.index.tolist() == [f"{name}/{i}.png" for name in ("stop", "yield") for i in range(3)]
     assert table["label"].tolist() == ["stop"] * 3 + ["yield"] * 3
-    assert table["path"].iloc[0] == str(folder / "stop/0.png")
+    assert table["path"].iloc[0] == str(folder / "stop/0.png") and table.attrs["classes"] == ["stop", "yield"]
+    picture(folder / "stop/@eaDir/0.png/SYNOPHOTO_THUMB_M.jpg")
+    read_torchvision("ImageFolder", folder)
+    assert "1 image(s) are files of systems, such as thumbnails, and count as samples" in caplog.text
 
 
 def test_class_numbers_and_splits_by_name(tmp_path: Path, picture, caplog: pytest.LogCaptureFixture) -> None:

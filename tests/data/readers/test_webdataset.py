@@ -46,8 +46,9 @@ def test_numbers_in_json_are_labels_and_names_replace_them(tmp_path: Path) -> No
     members |= {f"{i}.json": json.dumps({"cls": value}).encode() for i, value in enumerate((1, 0.0, None))}
     write_shard(tmp_path / "0.tar", members)
     assert read_webdataset(tmp_path)["label"].tolist() == ["1", "0", None]
-    (tmp_path / "classnames.txt").write_text("cat\ndog\n")
+    (tmp_path / "classnames.txt").write_text("cat\ndog\nbird\n")
     assert read_webdataset(tmp_path)["label"].tolist() == ["dog", "cat", None]
+    assert read_webdataset(tmp_path).attrs["classes"] == ["cat", "dog", "bird"]
     (tmp_path / "other.txt").write_text("one\n")
     with pytest.raises(DataError, match=r"(?s)class 1 has no name; there are 1.*names="):
         read_webdataset(tmp_path, names=tmp_path / "other.txt")
@@ -65,6 +66,21 @@ def test_splits_and_repeated_keys(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert "1 key(s) occur in several shards" in caplog.text
     (tmp_path / "train-001.tar").unlink()
     assert read_webdataset(tmp_path).index.tolist()[::2] == ["train/0", "val/0"]
+
+
+def test_names_with_dots(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    members = {f"./{name}.{end}": b"1" for name in ("Track 2.0 (x)", "Track 2.1 (x)", "3") for end in ("jpg", "cls")}
+    write_shard(tmp_path / "0.tar", members)
+    with caplog.at_level(logging.INFO):
+        table = read_webdataset(tmp_path)
+    assert table["label"].to_dict() == {"Track 2.0 (x)": "1", "Track 2.1 (x)": "1", "3": "1"}
+    assert "names have dots, such as Track 2.0 (x): their last one begins the extension" in caplog.text
+    views = {f"{key}.{view}": b"1" for key in "abc" for view in ("left.jpg", "right.jpg", "cls")}
+    views |= {"d.left.jpg": b"1", "d.cls": b"2"}
+    write_shard(tmp_path / "0.tar", views)
+    assert read_webdataset(tmp_path, image="right.jpg").index.tolist() == ["a", "b", "c"]
+    with pytest.raises(DataError, match=r"samples have several images: .left.jpg, .right.jpg"):
+        read_webdataset(tmp_path)
 
 
 def test_patterns_and_missing_shards(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -105,8 +121,14 @@ def test_damaged_shards_and_members(tmp_path: Path, caplog: pytest.LogCaptureFix
     with pytest.raises(DataError, match=r"0.tar: a.png is in the shard twice"):
         read_webdataset(shard)
     write_shard(shard, {"a.png": encoded(), "a.json": b"{"})
-    with pytest.raises(DataError, match=r"0.tar: a.json is not JSON"):
+    with pytest.raises(DataError, match=r"0.tar: a.json: it is cut off in line 1"):
         read_webdataset(shard)
+    write_shard(shard, {"a.png": encoded(), "a.json": b'{"label": "x", "label": "y"}'})
+    with pytest.raises(DataError, match=r"0.tar: a.json: the key 'label' stands in line 1 and in line 1"):
+        read_webdataset(shard)
+    thumbnail = {"@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg": encoded(), "__MACOSX/._a.png": b"x"}
+    write_shard(shard, {**sample("a"), **thumbnail})
+    assert read_webdataset(shard).index.tolist() == ["a"]
 
 
 @pytest.mark.parametrize(
