@@ -86,7 +86,7 @@ def _join(prefix: str, path: str) -> str:
     return prefix + path if is_plain else os.path.normpath(os.path.join(prefix, path))
 
 
-def find_files(paths: list[str], given: list[str], base: Path, source: Path) -> list[str]:
+def find_files(paths: list[str], given: list[str], base: Path, source: str | Path) -> list[str]:
     """Returns paths, those that don't exist replaced by the one image below ``base`` that they stand for, if any does.
 
     Tables written on another machine have its folders, or its backslashes. Of many paths, a part is looked up first.
