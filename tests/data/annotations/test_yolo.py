@@ -334,6 +334,20 @@ def test_yolo_commas(tmp_path: Path, line: str, note: str) -> None:
     assert (tmp_path / "out/p.txt").read_text() == f"0{line[1:]}\n"
 
 
+def test_yolo_lines_of_floats(tmp_path: Path) -> None:
+    """As numpy's savetxt writes them."""
+    paint(Photo("p"), tmp_path / "d/p.jpg")
+    numbers = "5.000e-01 5.000e-01 2.000e-01 4.000e-01"
+    (tmp_path / "d/p.txt").write_text(f"1.000e+00 {numbers}\n")
+    (tmp_path / "d/classes.txt").write_text("a\nb\n")
+    found = Yolo(tmp_path / "d").read()
+    (row,) = found.boxes.to_dict("records")
+    assert row["label"] == "b" and [row[edge] for edge in EDGES] == pytest.approx([0.4, 0.3, 0.6, 0.7])
+    fixes = pd.DataFrame([["p", "1", "b", "a"]], columns=["photo", "annotation", "old_label", "new_label"])
+    write_fixed_annotations(Yolo(tmp_path / "d"), found, fixes, tmp_path / "out")
+    assert (tmp_path / "out/p.txt").read_text() == f"0 {numbers}\n"
+
+
 def test_yolo_whole_paths_of_splits_lead_to_the_copies(tmp_path: Path) -> None:
     root = write_yolo(tmp_path / "d", for_format("yolo"))
     text = (root / "data.yaml").read_text().replace("path: ../elsewhere\n", "")
