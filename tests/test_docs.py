@@ -43,3 +43,26 @@ def test_the_page_is_linked_and_its_lines_are_short() -> None:
         (REPO / "docs/reference.md", "your_own_parts.md"),
     ):
         assert f"]({link})" in page.read_text(encoding="utf-8"), page
+
+
+def test_the_public_names_are_on_the_page_of_the_api() -> None:
+    import mlfix_train
+
+    page = (REPO / "docs" / "api.md").read_text(encoding="utf-8")
+    classes = set(mlfix_train.__all__) - {"COMMANDS", "__version__", "MlfixError"}
+    assert "mlfix_train.errors" in page
+    assert [name for name in sorted(classes) if f":: mlfix_train.{name}" not in page] == []
+
+
+def test_environment_variables_are_documented() -> None:
+    reference = (REPO / "docs" / "reference.md").read_text(encoding="utf-8")
+    sources = [path.read_text(encoding="utf-8") for path in (REPO / "mlfix_train").rglob("*.py")]
+    ours = {name for source in sources for name in re.findall(r"\bMLFIX_[A-Z_]+\b", source)}
+    assert [name for name in sorted(ours) if name not in reference] == []
+
+
+def test_pages_are_in_the_site() -> None:
+    docs = REPO / "docs"
+    toctrees = "\n".join(path.read_text(encoding="utf-8") for path in docs.rglob("index.md"))
+    pages = [path for path in docs.rglob("*") if path.suffix in {".md", ".ipynb"} and "_build" not in path.parts]
+    assert [path.name for path in pages if path.stem not in toctrees and path.stem != "index"] == []

@@ -1,0 +1,43 @@
+"""The notebooks of the tutorials: they run as they are, and keep the output that they printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shapes import REPO
+
+NOTEBOOKS = sorted((REPO / "docs" / "tutorials").glob("*.ipynb"))
+nbformat = pytest.importorskip("nbformat", reason="needs the extra docs")
+
+
+def texts(notebook: Any) -> list[str]:
+    """What the cells printed or returned, as text."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_keeps_its_output(path: Path) -> None:
+    notebook = nbformat.read(path, 4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in cells)
+    assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
+    assert sum(map(bool, texts(notebook))) >= 3
+    assert path.stem in (path.parent / "index.md").read_text(encoding="utf-8")
+
+
+def test_there_are_notebooks() -> None:
+    assert len(NOTEBOOKS) >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.pretrained
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
+    client = pytest.importorskip("nbclient", reason="needs the extra docs")
+    notebook = nbformat.read(path, 4)
+    expected = [len(text) > 0 for text in texts(notebook)]
+    client.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert [len(text) > 0 for text in texts(notebook)] == expected
