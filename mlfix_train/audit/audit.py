@@ -59,7 +59,13 @@ from mlfix_train.audit.scores.ranking import Ranking, rank, write_ranking
 from mlfix_train.audit.scores.registry import Evidence
 from mlfix_train.audit.scores.slices import Slice, SliceSpec, rank_slices, select_slices, update_slices, write_slices
 from mlfix_train.audit.similarity.neighbours import check_embeddings
-from mlfix_train.audit.similarity.order_files import read_order, samples_fingerprint, write_order
+from mlfix_train.audit.similarity.order_files import (
+    find_embeddings,
+    read_order,
+    samples_fingerprint,
+    write_embeddings,
+    write_order,
+)
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.pixels.sizes import stored_size
 from mlfix_train.data.pixels.spec import PixelsConfig, PixelSpec
@@ -95,6 +101,8 @@ class Audit:
         slices: the user's slices, see :func:`mlfix_train.audit.scores.slices.select_slices`.
         title: in headlines.
         about: further facts for ``audit.json``.
+        embeddings: float ``(N, D)``, rows as in ``samples``, for the map of the review page.
+        folder: where features of the images were kept, for the same.
 
     Attributes:
         ranking: see :mod:`mlfix_train.audit.scores.ranking`, most suspicious first.
@@ -127,8 +135,11 @@ class Audit:
         slices: Mapping[str, SliceSpec] | None = None,
         title: str = "audit",
         about: Mapping[str, Any] | None = None,
+        embeddings: np.ndarray | None = None,
+        folder: str | Path | None = None,
     ) -> None:
         started = time.monotonic()
+        self._embeddings, self._folder = embeddings, folder
         self.evidence, self.samples, self.pixels, self.order = evidence, samples, pixels, order
         self.title, self._about = title, dict(about or {})
         result: Ranking = rank(evidence)
@@ -220,7 +231,8 @@ class Audit:
         pixels: Any = images if paths is None else open_store(samples, PixelSpec(64), PixelsConfig.cache)
         evidence = replace(evidence, image_properties=_measure_images(pixels, samples, held, progress))
         about = {"neighbours": "" if embeddings is None else "the embeddings"}
-        return cls(evidence, samples=samples, pixels=pixels, slices=slices, title=title, about=about)
+        options: dict[str, Any] = {"slices": slices, "title": title, "about": about, "embeddings": embeddings}
+        return cls(evidence, samples=samples, pixels=pixels, **options)
 
     @classmethod
     def from_samples(
@@ -286,7 +298,8 @@ class Audit:
         order, _ = embedded.order_samples(found, samples, store, embedder, progress("ordering labels"))
         times["order"] = time.monotonic()
         facts = {"runs": 0, "neighbours": found.used} | dict(about or {})
-        audit = cls(evidence, samples=samples, pixels=store, order=order, slices=slices, title=title, about=facts)
+        options: dict[str, Any] = {"slices": slices, "title": title, "about": facts, "folder": folder}
+        audit = cls(evidence, samples=samples, pixels=store, order=order, **options)
         times["ranking"] = time.monotonic()
         laps = itertools.pairwise(times.items())
         audit.seconds = {step: round(end - start, 2) for (_, start), (step, end) in laps}
@@ -374,6 +387,7 @@ class Audit:
         evidence = replace(evidence, run_probe_logits=kept)
         used = "" if images is None else images.used
         options: dict[str, Any] = {"samples": data.samples, "pixels": data.pixels, "order": places, "slices": slices}
+        options["folder"] = folder
         audit = cls(
             evidence, **options, title=title or found.title, about=_facts(found, data, order, used) | dict(about or {})
         )
@@ -436,6 +450,7 @@ class Audit:
             len(held.class_names),
             None if groups is None else groups[rows],
             found=found.found,
+            kept=found.kept,
         )
         self.ranking = table.assign(
             suspicion=result.probability,
@@ -626,6 +641,14 @@ class Audit:
             )
         from mlfix_train.audit.review.widget import review
 
+        out = Path(out).expanduser()
+        if self._embeddings is not None:
+            write_embeddings(self._embeddings, out / "embeddings.npy")
+            ids = {"samples": samples_fingerprint(self.samples.index)}
+            (out / "embeddings.json").write_text(json.dumps(ids), encoding="utf-8")
+        folders = [out if self._embeddings is not None else None, self._folder, self._about.get("order")]
+        readable = self.samples.index[~self.samples.index.isin(getattr(self.pixels, "unreadable", {}))]
+        options["find_embeddings"] = lambda: find_embeddings(folders, readable)
         options = {"calibrated": self.estimate is not None, "title": self.title, "order": self.order, **options}
         return review(self.samples, self.pixels, out, ranking=self.ranking, **options)
 

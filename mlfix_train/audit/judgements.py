@@ -1,7 +1,8 @@
 """Judgements: which labels a person looked at, and which of them are wrong, from a review or from one's own data.
 
-A label that was looked at and not marked is right. Fixes of labels that were not looked at one by one, such as those of
-another tool, are wrong labels found, but say nothing about others.
+A label that was looked at and not marked is right, unless the answer was "unsure", which judges nothing. Fixes of
+labels that were not looked at one by one, such as those of another tool, are wrong labels found, but say nothing about
+others.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.data.fixes.table import read_fixes
-from mlfix_train.data.samples import INVALID
+from mlfix_train.data.samples import INVALID, UNSURE
 from mlfix_train.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -35,11 +36,13 @@ class Judgements:
         rows: int64 ``(J,)``, rows that were judged.
         wrong: bool ``(J,)``, whether their label is wrong.
         found: int64, further rows whose label is wrong.
+        kept: int64, further rows whose label was kept as given.
     """
 
     rows: np.ndarray
     wrong: np.ndarray
     found: np.ndarray
+    kept: np.ndarray
 
 
 def match_judgements(
@@ -81,7 +84,8 @@ def match_judgements(
     rows = _rows(ranking, series.index, "judged")
     if not len(rows):
         raise DataError("no label was judged", "judge some, such as those of draw_to_judge")
-    return Judgements(rows, series.to_numpy().astype(bool), np.zeros(0, np.int64))
+    none = np.zeros(0, np.int64)
+    return Judgements(rows, series.to_numpy().astype(bool), none, none)
 
 
 def _match_fixes(
@@ -94,18 +98,21 @@ def _match_fixes(
     known = fixes[fixes["sample_id"].isin(given.index)]
     new = pd.Series(known["new_label"].to_numpy(dtype=object), index=known["sample_id"])
     new = new[~new.index.duplicated(keep="last")]
-    is_wrong = (new == INVALID) | (new != given[new.index])
+    is_unsure = (new == UNSURE) & ~given.eq(UNSURE).any()
+    is_wrong = ((new == INVALID) | (new != given[new.index])) & ~is_unsure
     fixed = set(is_wrong.index[is_wrong])
     ids = pd.Index(list(dict.fromkeys(looked_at)), dtype=object)
-    ids = ids[ids.isin(given.index)]
+    ids = ids[ids.isin(given.index) & ~ids.isin(is_unsure.index[is_unsure])]
     if not len(ids):
         raise DataError(
             f"{source}: none of the {len(ranking):,} ranked samples was looked at",
             "judge some: mlfix review, then 'Judge a sample'",
         )
     found = pd.Index([name for name in fixed if name not in ids], dtype=object)
+    kept = new.index[~is_wrong & ~is_unsure & ~new.index.isin(ids)]
     wrong = np.array([name in fixed for name in ids], bool)
-    return Judgements(_rows(ranking, ids, source), wrong, np.sort(_rows(ranking, found, source)))
+    more = (np.sort(_rows(ranking, names, source)) for names in (found, kept))
+    return Judgements(_rows(ranking, ids, source), wrong, *more)
 
 
 def _rows(ranking: pd.DataFrame, ids: pd.Index, source: str) -> np.ndarray:
@@ -142,14 +149,16 @@ def read_review(folder: str | Path) -> tuple[pd.DataFrame, list[str]]:
     for entry in _lines(path / "journal.jsonl"):
         for ids, key in ((reviewed, "sample_ids"), (reviewed_sample, "random_ids")):
             names = entry.get(key, [])
-            if entry.get("action") in ("review", "redo"):
+            if entry.get("action") in ("mark", "review", "redo"):
                 ids.update(dict.fromkeys(names))
             elif entry.get("action") == "undo":
                 for name in names:
                     ids.pop(name, None)
     judged = {**sample, **reviewed_sample, **reviewed}
     by_group = bool(reviewed.keys() - reviewed_sample.keys())
-    if counts_as_judged(len(fixes), len({**seen, **judged}), by_group):
+    n_wrong = int((~fixes["new_label"].isin([UNSURE, INVALID]) & (fixes["new_label"] != fixes["old_label"])).sum())
+    n_wrong += int((fixes["new_label"] == INVALID).sum())
+    if counts_as_judged(n_wrong, len({**seen, **judged}), by_group):
         judged |= seen
     return fixes, list(judged)
 

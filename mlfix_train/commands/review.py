@@ -22,7 +22,7 @@ from mlfix_train.audit.files import read_audit
 from mlfix_train.audit.review.server import LOOPBACK, SpritePrefetcher, open_socket, serve
 from mlfix_train.audit.review.session import ReviewSession, open_session
 from mlfix_train.audit.review.widget import get_open_session, make_widget
-from mlfix_train.audit.similarity.order_files import read_order
+from mlfix_train.audit.similarity.order_files import find_embeddings, read_order
 from mlfix_train.commands.inputs import check_out, read_samples, source_name
 from mlfix_train.commands.progress import ProgressBar
 from mlfix_train.config.review import ReviewConfig
@@ -139,6 +139,8 @@ def open_configured_session(cfg: ReviewConfig) -> ReviewSession:
         _check_audited_samples(ranking, table, source_name(data))
     options: dict[str, Any] = {"max_unreadable": pixels.max_unreadable, "progress": ProgressBar("decoding images")}
     store = open_store(table, pixels.spec(DEFAULT_SIZE), pixels.cache, **options)
+    own_order = None if cfg.order in ("auto", "none") else cfg.order
+    folders = [own_order, cfg.audit, summary.get("order"), Path(cfg.out).expanduser() / "order"]
     title = cfg.audit or data.get("file") or data.get("root") or "samples"
     return open_session(
         table,
@@ -151,6 +153,7 @@ def open_configured_session(cfg: ReviewConfig) -> ReviewSession:
         ignore=cfg.fixes.ignore,
         reviewer=cfg.reviewer,
         title=Path(str(title)).expanduser().resolve().name,
+        find_embeddings=lambda: find_embeddings(folders, table.index[~table.index.isin(store.unreadable)]),
     )
 
 

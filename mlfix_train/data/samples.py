@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 INVALID = "invalid"
 """Marks in a fixes file a sample that is excluded; no label can have this name."""
+UNSURE = "unsure"
+"""Marks in a fixes file a sample that a reviewer could not decide on: its label stays. A label may have this name."""
 COLUMNS = ("path", "label", "group", "split")
 
 

@@ -14,13 +14,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from pages import REVIEW, Page, chromium, fixes_of, write_audit
 from review_server import Client, Server, serve_in_thread
 from shapes import FAST, draw_shapes
 
+from mlfix_train.audit.review import image_map
 from mlfix_train.audit.review.bundle import ASSETS
+from mlfix_train.audit.similarity.order_files import note_samples
 from mlfix_train.commands.review import open_configured_session, sort_from_stdin
 from mlfix_train.config.compose import load
 from mlfix_train.config.review import ReviewConfig
@@ -250,6 +253,70 @@ def test_filters_search_groups_and_size(serve: Serve, page: Page) -> None:
     assert page.ask(".layout().columns") < columns
 
 
+def test_filters_are_in_the_link(serve: Serve, page: Page, browser: Any) -> None:
+    page.open(serve().link)
+    page.press("c")
+    page.place.select_option("select[aria-label='Add a filter']", "predicted label")
+    page.place.check(".values label:has-text('disc') input")
+    page.until(f"{REVIEW}.view().count === 70")
+    page.place.fill("input[aria-label='least suspicion shown, percent']", "50")
+    page.until(f"{REVIEW}.view().count === 10")
+    page.ready()
+    assert all(page.sample(i)["suggested"] == "disc" and page.sample(i)["suspicion"] > 0.5 for i in range(10))
+    page.choose("Group by", "pair")
+    page.until("location.hash.includes('group_by=pair')")
+    assert "Filter (2)" in page.place.inner_text(".bar")
+    other = Page(page.place.context.new_page())
+    other.open(page.place.url)
+    assert other.ask(".view().count") == 10 and other.ask(".settings().group_by") == "pair"
+    other.place.goto(page.place.url.split("#")[0] + "#group_by=label&filter=suspicious&group=triangle")
+    other.until(f"{REVIEW}.view().count === 30")
+    other.until("document.querySelector('.row.now .name').textContent === 'triangle'")
+    other.place.goto(page.place.url.split("#")[0] + "#group_by=label&columns={%22nope%22:{}}")
+    other.until("document.querySelector('.toasts').textContent.includes('no column')")
+    other.until(f"{REVIEW}.view().count === 210")
+    page.place.click("text=Clear filters")
+    page.until(f"{REVIEW}.view().count === 210")
+    assert not other.errors
+
+
+def test_a_lasso_on_the_map_is_a_group(serve: Serve, page: Page, pictures: Path, monkeypatch: Any) -> None:
+    ids = sorted(path.relative_to(pictures / "shapes").as_posix() for path in (pictures / "shapes").rglob("*.png"))
+    codes = np.array([["disc", "square", "triangle"].index(name.split("/")[0]) for name in ids])
+    places = np.stack([codes, np.arange(210) / 105], 1).astype(np.float32)  # a column of points for each label
+    np.save(pictures / "audit/features.npy", places)
+    (pictures / "audit/features.json").write_text("{}")
+    note_samples(pictures / "audit", pd.Index(ids))
+    code = "import json, sys, numpy as np; s = json.load(sys.stdin); p = np.load(s['embeddings']); "
+    monkeypatch.setattr(image_map, "COMMAND", code + "np.savez(open(s['out'], 'wb'), key=s['key'], places=p)")
+    page.open(serve().link)
+    page.press("m")
+    page.until(f"{REVIEW}.map().drawn === 210")
+    box = page.place.locator(".plane canvas").bounding_box()
+    side = min(box["width"], box["height"]) - 28
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.place.mouse.move(x, y)
+    page.until("!!document.querySelector('.tip img')")
+    assert page.place.inner_text(".tip span") == "square"
+    page.place.mouse.move(x - side * 0.7, y - side / 2 - 8)
+    page.place.mouse.down()
+    for dx, dy in ((-0.3, -1), (-0.3, 1), (-0.7, 1)):
+        page.place.mouse.move(x + side * dx, y + dy * (side / 2 + 8), steps=4)
+    page.place.mouse.up()
+    page.until(f"{REVIEW}.view().count === 70")
+    page.ready()
+    assert {page.sample(i)["given"] for i in range(70)} == {"disc"} and page.ask(".view().names") == ["All samples"]
+    page.click(0)
+    page.saved()
+    assert page.sample(0)["mark"] == "invalid", "the group is an ordinary one"
+    page.until("location.hash.includes('area=')")
+    page.place.reload()
+    page.ready()
+    assert page.ask(".view().count") == 70, "the link holds the lasso"
+    page.place.click("button[aria-label='Show images from anywhere on the map']")
+    page.until(f"{REVIEW}.view().count === 210")
+
+
 def test_a_reload_resumes_where_it_was(serve: Serve, page: Page, tmp_path: Path) -> None:
     server = serve()
     page.open(server.link)
@@ -422,6 +489,7 @@ def test_a_sample_tells_how_many_are_wrong(serve: Serve, page: Page) -> None:
     page.until(f"{REVIEW}.view().names[0] === 'Sample to judge'")
     page.ready()
     assert page.ask(".view().count") == 100 and page.sample(0)["suspicion"] is None
+    page.place.click("text=Show as a grid")
     page.click(1)
     page.press("f")
     unseen = page.place.inner_text("dialog.ask p")
@@ -437,6 +505,38 @@ def test_a_sample_tells_how_many_are_wrong(serve: Serve, page: Page) -> None:
     page.ready()
     assert 0 < page.sample(0)["suspicion"] < 0.9, "calibrated; the audit said 0.97"
     assert "expected wrong (" in page.place.inner_text("header small >> nth=0")
+
+
+def test_a_sample_is_judged_blind_one_image_at_a_time(serve: Serve, page: Page, tmp_path: Path) -> None:
+    page.open(serve().link)
+    page.place.click("role=button[name='Judge a sample']")
+    page.place.wait_for_selector(".judge .big img")
+    ids = [page.sample(index)["id"] for index in range(12)]
+    text = page.place.inner_text(".judge")
+    assert "0 of 100 judged" in text and "suspicion" not in text and f"“{page.sample(0)['given']}”" in text
+    page.press("k")
+    page.until("document.querySelector('.told').textContent.includes('the audit: suspicion')")
+    assert "you said as given" in page.place.inner_text(".told")
+    page.press("x", "q")
+    page.place.click("text=Yes, keep")
+    page.press("z")  # takes it back
+    page.saved()
+    page.until("document.querySelector('.judge').textContent.includes('3 of 100 judged, 1 unsure')")
+    given = page.sample(0)["given"]
+    assert fixes_of(tmp_path / "out/fixes.csv") == {ids[0]: given, ids[1]: "invalid", ids[2]: "unsure"}
+    page.press("l")
+    page.place.keyboard.type("squ" if page.sample(3)["given"] != "square" else "tri")
+    page.press("Enter", *("k" * 8))
+    page.until("/About \\d+ wrong labels? in all/.test(document.querySelector('.estimate').textContent)")
+    assert page.sample(3)["mark"] in ("square", "triangle")
+    page.saved()
+    page.press("Escape")
+    page.until(f"{REVIEW}.view().names.length === 3")
+    page.ready()
+    page.place.reload()
+    page.ready()
+    page.place.click("role=button[name='Continue the sample']")
+    page.until("document.querySelector('.judge').textContent.includes('12 of 100 judged')")
 
 
 def test_what_was_not_on_the_screen_is_not_reviewed(serve: Serve, page: Page) -> None:
@@ -460,6 +560,7 @@ def test_what_was_not_on_the_screen_is_not_reviewed(serve: Serve, page: Page) ->
     page.until(f"{REVIEW}.view().group_reviewed.includes(70)")
     page.place.click("role=button[name='Judge a sample']")
     page.until(f"{REVIEW}.view().names[0] === 'Sample to judge'")
+    page.place.click("text=Show as a grid")
     page.place.set_viewport_size({"width": 1200, "height": 800})
     page.ready()
     for _ in range(2):  # two seconds a screen were enough before, however many images it has

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlfix_train.audit.judgements import counts_as_judged
-from mlfix_train.audit.review.marks import MarkStore
+from mlfix_train.audit.review.marks import INVALID_CODE, KEEP_CODE, UNSURE_CODE, MarkStore
 from mlfix_train.audit.review.progress import SeenLog, draw_random, reviewed_mask
 from mlfix_train.audit.review.samples import Samples
 from mlfix_train.audit.scores.calibration import calibrate, draw_to_judge
@@ -64,14 +64,17 @@ class Calibrator:
         return rows
 
     def judged(self) -> np.ndarray:
-        """Returns which samples were judged, bool ``(N,)``: in the sample to judge, or in an ordinary review."""
+        """Returns which samples were judged, bool ``(N,)``: in the sample to judge, or in an ordinary review.
+
+        Answers "unsure" judge nothing.
+        """
         store, seen = self.store, self.seen_log
         judged = seen.seen_in_random | store.random_reviewed
         reviewed = reviewed_mask(store, seen.seen)
         by_group = store.group_reviewed & ~store.random_reviewed
-        if counts_as_judged(int(store.is_marked.sum()), int(reviewed.sum()), bool(by_group.any())):
+        if counts_as_judged(int(store.is_wrong.sum()), int(reviewed.sum()), bool(by_group.any())):
             judged = judged | seen.seen
-        return np.asarray(judged | store.group_reviewed)
+        return np.asarray((judged | store.group_reviewed) & (store.marks != UNSURE_CODE))
 
     @property
     def latest(self) -> CalibratedReview | None:
@@ -86,25 +89,24 @@ class Calibrator:
         if not len(self.ranked):
             return None
         with self.store.lock:
-            judged, marked = self.judged(), self.store.is_marked.copy()
-            decided = marked.tobytes(), self.store.group_reviewed.tobytes(), self.seen_log.seen_in_random.tobytes()
+            judged, marks = self.judged(), self.store.marks.copy()
+            decided = marks.tobytes(), self.store.group_reviewed.tobytes(), self.seen_log.seen_in_random.tobytes()
         with self._lock:
             is_recent = decided == self._decided and time.monotonic() - self._time < MAX_AGE
             if not is_recent and (decided, judged.tobytes()) != (self._decided, self._judged):
-                self._found = self._calibrate(judged, marked)
+                self._found = self._calibrate(judged, marks)
                 self._decided, self._judged, self._time = decided, judged.tobytes(), time.monotonic()
             return self._found
 
-    def _calibrate(self, judged: np.ndarray, marked: np.ndarray) -> CalibratedReview | None:
-        rows, samples = self.ranked, self.samples
+    def _calibrate(self, judged: np.ndarray, marks: np.ndarray) -> CalibratedReview | None:
+        rows, samples, wrong = self.ranked, self.samples, (marks >= 0) | (marks == INVALID_CODE)
         looked_at = np.flatnonzero(judged[rows])
         if len(looked_at) < MIN_JUDGED:
             return None
-        found = np.flatnonzero(marked[rows] & ~judged[rows])
+        found, kept = (np.flatnonzero(mask[rows] & ~judged[rows]) for mask in (wrong, marks == KEEP_CODE))
         labels, n_classes = samples.given[rows].astype(np.int64), len(samples.labels)
-        result = calibrate(
-            self.evidence, looked_at, marked[rows][looked_at], labels, n_classes, self._groups, found=found
-        )
+        known = {"found": found, "kept": kept}
+        result = calibrate(self.evidence, looked_at, wrong[rows][looked_at], labels, n_classes, self._groups, **known)
         probability = np.full(len(samples), np.nan)
         probability[rows] = result.probability
         return CalibratedReview(estimate_by_judgements(result, labels, samples.labels), probability, judged)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlfix_train.audit.review.marks import Author, MarkStore
+from mlfix_train.audit.review.marks import KEEP_CODE, Author, MarkStore
 from mlfix_train.audit.review.samples import NONE
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.fixes.table import COLUMNS, match_fixes, read_fixes
@@ -54,7 +54,7 @@ class FixesFile:
         store, samples = self.store, self.store.samples
         revision, cached = int(store.revisions[row]), self._lines.get(row)
         if cached is None or cached[0] != revision:
-            labels = (store.mark_name(int(store.marks[row])), samples.label(samples.given[row]))
+            labels = (store.mark_name(int(store.marks[row]), row), samples.label(samples.given[row]))
             cells = [samples.ids[row], *labels, *store.authors[row]]
             # Blanks count only inside of quotes, and csv could not read an unquoted carriage return back.
             special = any("\r" in str(cell) or str(cell) != str(cell).strip() for cell in cells)
@@ -210,15 +210,15 @@ def _open_existing(file: FixesFile, table: pd.DataFrame, ignore: Collection[str]
 def _wanted_marks(
     path: Path, store: MarkStore, table: pd.DataFrame, ignore: Collection[str]
 ) -> list[tuple[int, int, Author]]:
-    """Returns row, mark and author of each line of a fixes file; :data:`NONE` where it gives the given label."""
-    fixes = match_fixes(read_fixes(path), table, ignore)
+    """Returns row, mark and author of each line of a fixes file."""
+    fixes = match_fixes(read_fixes(path), table, ignore, answers=True)
     samples = store.samples
     columns = (fixes[name] for name in ("new_label", "reviewer", "time", "note"))
     wanted = []
     for row, label, *author in zip(samples.rows(fixes.index.tolist()).tolist(), *columns, strict=True):
         code = store.mark_code(label)
         mark = samples.add_label(label) if code is None else code
-        wanted.append((row, NONE if mark == samples.given[row] else mark, Author(*author)))
+        wanted.append((row, KEEP_CODE if mark == samples.given[row] else mark, Author(*author)))
     return wanted
 
 

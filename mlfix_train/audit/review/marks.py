@@ -13,9 +13,11 @@ import numpy as np
 
 from mlfix_train.audit.review.journal import Journal
 from mlfix_train.audit.review.samples import NONE, Samples
-from mlfix_train.data.samples import INVALID
+from mlfix_train.data.samples import INVALID, UNSURE
 
 INVALID_CODE = -2  # code of the mark "invalid"
+UNSURE_CODE = -3  # of the answer "unsure": the label stays, and counts as not judged
+KEEP_CODE = -4  # of the answer "keep as given": looked at, and right
 
 
 class Change(NamedTuple):
@@ -67,7 +69,7 @@ class MarkStore:
 
     def __init__(self, samples: Samples, journal: Journal) -> None:
         self.samples, self.journal, n = samples, journal, len(samples)
-        self.marks = np.full(n, NONE, np.int32)  # code of a label, INVALID_CODE, or NONE
+        self.marks = np.full(n, NONE, np.int32)  # code of a label or an answer, or NONE
         self.revisions = np.zeros(n, np.int64)  # revision that last changed each sample, 0 for none
         self.group_reviewed = np.zeros(n, bool)  # whether a group with the sample was marked as reviewed
         self.random_reviewed = np.zeros(n, bool)  # the same in the sample to judge
@@ -91,11 +93,16 @@ class MarkStore:
 
     @property
     def is_marked(self) -> np.ndarray:
-        """Bool ``(N,)``, whether each sample is marked."""
+        """Bool ``(N,)``, whether each sample is marked, with a label or any answer."""
         return np.asarray(self.marks != NONE)
 
-    def mark(self, changes: Sequence[Change], reviewer: str, request_id: str = "") -> Outcome:
-        """Marks samples, and returns when that is on disk.
+    @property
+    def is_wrong(self) -> np.ndarray:
+        """Bool ``(N,)``, whether each sample is marked as wrong: with another label, or as invalid."""
+        return np.asarray((self.marks >= 0) | (self.marks == INVALID_CODE))
+
+    def mark(self, changes: Sequence[Change], reviewer: str, request_id: str = "", random: bool = False) -> Outcome:
+        """Marks samples, and returns when that is on disk; ``random``: they are answers in the sample to judge.
 
         A sample that someone changed since ``base_revision`` is left alone and reported as a conflict, unless both
         agree. A request whose id was answered before (its response was lost) changes nothing.
@@ -111,8 +118,11 @@ class MarkStore:
                 elif new != wanted.get(change.row, int(self.marks[change.row])):
                     wanted[change.row] = new
             moves = [Move(row, int(self.marks[row]), new) for row, new in wanted.items() if new != self.marks[row]]
-            if moves:
-                self._record("mark", reviewer, request_id, marks=self._mark_lines(moves))
+            answered = [change.row for change in changes if random and change.row not in outcome.conflicts]
+            judged = self._ids([row for row in answered if not self.random_reviewed[row]])
+            if moves or judged:
+                more = {"random_ids": judged} if judged else {}
+                self._record("mark", reviewer, request_id, marks=self._mark_lines(moves), **more)
             outcome.changed = [move.row for move in moves]
             return outcome
 
@@ -163,6 +173,8 @@ class MarkStore:
                     conflicts.append(row)
             if last.moves:
                 more: dict[str, Any] = {"marks": self._mark_lines(moves)}
+                if last.random:
+                    more["random_ids"] = self._ids(last.random)
             else:
                 more = {"sample_ids": self._ids(last.reviewed), "random_ids": self._ids(last.random)}
             self._record(action, reviewer, request_id, target=last.revision, **more)
@@ -194,17 +206,23 @@ class MarkStore:
             lines = [[*line, *author] for line, (_, _, author) in zip(self._mark_lines(moves), fixes, strict=True)]
             self._record("import", reviewer, source=source, marks=lines)
 
-    def mark_name(self, mark: int) -> str | None:
-        """Returns a mark as the fixes file has it; ``None`` for no mark."""
-        return INVALID if mark == INVALID_CODE else self.samples.labels[mark] if mark >= 0 else None
+    def mark_name(self, mark: int, row: int) -> str | None:
+        """Returns a mark of a sample as the fixes file has it; ``None`` for no mark."""
+        if mark == KEEP_CODE:
+            mark = int(self.samples.given[row])
+        names = {INVALID_CODE: INVALID, UNSURE_CODE: UNSURE}
+        return self.samples.labels[mark] if mark >= 0 else names.get(mark)
 
     def mark_code(self, name: str | None) -> int | None:
         """Returns the code of a mark that a fixes file or a page gives; ``None`` for an unknown label."""
-        return NONE if name is None else INVALID_CODE if name == INVALID else self.samples.code.get(name)
+        names = {None: NONE, INVALID: INVALID_CODE, UNSURE: UNSURE_CODE}
+        return self.samples.code.get(name or "", names.get(name))
 
     def _mark_lines(self, moves: Sequence[Move]) -> list[list[str | None]]:
         samples = self.samples
-        return [[samples.ids[row], samples.label(samples.given[row]), self.mark_name(new)] for row, _, new in moves]
+        return [
+            [samples.ids[row], samples.label(samples.given[row]), self.mark_name(new, row)] for row, _, new in moves
+        ]
 
     def _ids(self, rows: Sequence[int]) -> list[str]:
         return [self.samples.ids[row] for row in rows]
@@ -231,7 +249,7 @@ class MarkStore:
             self.marks[row], self.revisions[row] = new, revision
             self.authors[row] = Author(reviewer, entry["time"])
         self.group_reviewed[reviewed] = self.random_reviewed[random] = action != "undo"
-        touched = [*(move.row for move in moves), *reviewed]
+        touched = list(dict.fromkeys([*(move.row for move in moves), *reviewed, *random]))
         self._touched.append((revision, touched))
         if entry.get("request_id"):
             self.requests[entry["request_id"]] = touched
@@ -266,6 +284,8 @@ class MarkStore:
                 new = NONE
                 if new_label != given:
                     self.stale.add(name)
+            elif new_label == given:
+                new = KEEP_CODE
             elif new is None:  # a new label that no sample has
                 new = samples.add_label(str(new_label))
             moves.append(Move(row, int(self.marks[row]), int(new)))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlfix_train.audit.review.journal import append_line
-from mlfix_train.audit.review.marks import INVALID_CODE, MarkStore
+from mlfix_train.audit.review.marks import INVALID_CODE, KEEP_CODE, UNSURE_CODE, MarkStore
 from mlfix_train.audit.review.requests import RequestError
 from mlfix_train.audit.review.samples import Samples
 from mlfix_train.audit.scores.estimates import STOP_PROBABILITY
@@ -127,7 +127,7 @@ def summarize(
     Returns:
         A dict with
 
-        - ``samples``, ``reviewed``, ``marked``, ``invalid``: numbers of samples;
+        - ``samples``, ``reviewed``, ``marked`` (as wrong), ``invalid``, ``unsure``, ``kept``: numbers of samples;
         - ``per_minute``: samples seen and samples marked per minute;
         - ``marked_percent``: of the reviewed samples, ``None`` before any;
         - ``expected``: wrong labels expected among the reviewed before they were, ``None`` unless suspicion is
@@ -142,7 +142,7 @@ def summarize(
           ``samples``, ``wrong``, ``interval``, ``share`` and ``share_interval`` (percent), and ``stop_rank``, down to
           which at least 1 in 20 is expected to be wrong (``None`` without an audit).
     """
-    marked = store.is_marked
+    marked = store.is_wrong
     reviewed = reviewed_mask(store, seen_log.seen)
     n_reviewed, n_marked = int(reviewed.sum()), int(marked.sum())
     progress: dict[str, Any] = {
@@ -150,6 +150,8 @@ def summarize(
         "reviewed": n_reviewed,
         "marked": n_marked,
         "invalid": int((store.marks == INVALID_CODE).sum()),
+        "unsure": int((store.marks == UNSURE_CODE).sum()),
+        "kept": int((store.marks == KEEP_CODE).sum()),
         "per_minute": [round(rate, 1) for rate in pace.rates()],
         "marked_percent": round(100 * n_marked / n_reviewed, 2) if n_reviewed else None,
         **dict.fromkeys(("expected", "remaining", "worth_reviewing", "keep_going", "estimate")),
@@ -188,7 +190,7 @@ def summarize(
         progress["random_sample"] = {**drawn, "rate": rate, "interval": interval, "wrong_in_all": wrong_in_all}
     elif drawn is not None and drawn["interval"]:
         progress["estimate"] = {
-            **{"judged": drawn["reviewed"], "judged_wrong": drawn["wrong"], "samples": len(samples)},
+            **{"judged": drawn["reviewed"] - drawn["unsure"], "judged_wrong": drawn["wrong"], "samples": len(samples)},
             **{"wrong": round(drawn["rate"] * len(samples) / 100, 1), "interval": drawn["wrong_in_all"]},
             **{"share": drawn["rate"], "share_interval": drawn["interval"], "stop_rank": None},
         }
@@ -230,11 +232,12 @@ def error_rate(store: MarkStore, seen_in_random: np.ndarray) -> dict[str, Any] |
     """Estimates the error rate of the data set from a random sample that was not stratified, without bias.
 
     Samples reviewed elsewhere do not count. A sample counts once it was scrolled past or marked as reviewed in the
-    view of the sample, and only before the first that was not.
+    view of the sample, and only before the first that was not; not if the answer was "unsure".
 
     Returns:
-        ``drawn``, ``reviewed``, ``wrong``, ``rate`` (percent), ``interval`` (95%, exact: Clopper and Pearson 1934;
-        percent) and ``wrong_in_all`` (the interval as numbers of samples); ``None`` if no sample was drawn.
+        ``drawn``, ``reviewed``, ``unsure`` (of these), ``wrong``, ``rate`` (percent), ``interval`` (95%, exact: Clopper
+        and Pearson 1934; percent) and ``wrong_in_all`` (the interval as numbers of samples); ``None`` if no sample was
+        drawn.
     """
     if not store.drawn:
         return None
@@ -244,8 +247,9 @@ def error_rate(store: MarkStore, seen_in_random: np.ndarray) -> dict[str, Any] |
     rows = np.asarray(store.drawn)
     reviewed = (seen_in_random | store.random_reviewed)[rows]
     n = len(rows) if reviewed.all() else int(np.argmin(reviewed))
-    wrong = int(store.is_marked[rows[:n]].sum())
-    estimate: dict[str, Any] = {"drawn": len(rows), "reviewed": n, "wrong": wrong}
+    wrong, unsure = int(store.is_wrong[rows[:n]].sum()), int((store.marks[rows[:n]] == UNSURE_CODE).sum())
+    estimate: dict[str, Any] = {"drawn": len(rows), "reviewed": n, "unsure": unsure, "wrong": wrong}
+    n -= unsure
     if not n:
         return {**estimate, "rate": None, "interval": None, "wrong_in_all": None}
     low = high = wrong / n

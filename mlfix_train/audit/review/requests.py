@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from mlfix_train.audit.review.marks import Change, MarkStore
+from mlfix_train.audit.review.marks import KEEP_CODE, Change, MarkStore
 from mlfix_train.audit.review.samples import Samples
-from mlfix_train.data.samples import INVALID
+from mlfix_train.data.samples import INVALID, UNSURE
 from mlfix_train.errors import MlfixError, did_you_mean
 
 MAX_BODY = 8 << 20  # largest request body, bytes
@@ -65,8 +65,9 @@ def parse_rows(payload: Mapping[str, Any], count: int) -> list[int]:
 def parse_marks(payload: Mapping[str, Any], samples: Samples, store: MarkStore, allow_new: bool) -> list[Change]:
     """Returns the marks of a request, all of them checked before a new label is added.
 
-    ``marks`` is a list of objects with ``sample_id``, ``new_label`` (a label, ``invalid`` or ``null``) and, from the
-    page, ``base_revision``. ``allow_new``: whether labels that no sample has are allowed.
+    ``marks`` is a list of objects with ``sample_id``, ``new_label`` (a label, ``invalid``, ``unsure`` or ``null``) or
+    ``keep`` (the given label was looked at, and is right) and, from the page, ``base_revision``. ``allow_new``: whether
+    labels that no sample has are allowed.
 
     Raises:
         RequestError: An unknown id or label, or a value of another shape.
@@ -80,19 +81,28 @@ def parse_marks(payload: Mapping[str, Any], samples: Samples, store: MarkStore, 
     for number, mark in enumerate(marks):
         if not isinstance(mark, Mapping) or not isinstance(mark.get("sample_id"), str):
             raise RequestError(f"marks[{number}] has no sample_id", EXAMPLE)
-        name, label, base = mark["sample_id"][:200], mark.get("new_label", 0), mark.get("base_revision")
+        is_kept = mark.get("keep") is True
+        name, label, base = (
+            mark["sample_id"][:200],
+            mark.get("new_label", None if is_kept else 0),
+            mark.get("base_revision"),
+        )
         if label is not None and not isinstance(label, str):
-            raise RequestError(f"marks[{number}] ({name}) has no new_label", f"use a label, {INVALID!r} or null")
+            raise RequestError(
+                f"marks[{number}] ({name}) has no new_label", f"use a label, {INVALID!r}, {UNSURE!r} or null"
+            )
         if base is not None and (not isinstance(base, int) or isinstance(base, bool)):
             raise RequestError(f"marks[{number}] ({name}): base_revision is not an integer", "leave it out")
     rows = samples.rows([mark["sample_id"] for mark in marks]).tolist()
-    codes = [store.mark_code(mark["new_label"]) for mark in marks]
+    codes = [KEEP_CODE if mark.get("keep") is True else store.mark_code(mark["new_label"]) for mark in marks]
     for row, code, mark in zip(rows, codes, marks, strict=True):
         if row < 0:
             name = mark["sample_id"][:200]
             raise RequestError(f"no sample has the id {name!r}", "use the ids of the data", HTTPStatus.NOT_FOUND)
         if code is None:
             _check_new_label(mark["new_label"], samples, allow_new)
+        if code == KEEP_CODE and samples.given[row] < 0:
+            raise RequestError(f"{mark['sample_id'][:200]!r} has no label to keep", "choose one, or mark it invalid")
     return [
         Change(row, samples.add_label(mark["new_label"]) if code is None else code, mark.get("base_revision"))
         for row, code, mark in zip(rows, codes, marks, strict=True)
@@ -105,7 +115,7 @@ def parse_new_label(name: Any, samples: Samples, allow_new: bool) -> int:
     Raises:
         RequestError: It is not a valid label, or new labels are not allowed.
     """
-    if not isinstance(name, str) or name == INVALID:
+    if not isinstance(name, str) or name == INVALID or (name == UNSURE and name not in samples.code):
         raise RequestError("name is not a label")
     if name not in samples.code:
         _check_new_label(name, samples, allow_new)

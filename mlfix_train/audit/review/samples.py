@@ -6,7 +6,7 @@ Shapes: N samples, C labels.
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -45,6 +45,7 @@ class Samples:
     groups: np.ndarray  # codes of the photo or track
     columns: dict[str, tuple[np.ndarray, list[str]]]  # metadata and FAULT: name to codes and the text of each code
     scores: dict[str, np.ndarray]  # single scores of the audit by name
+    numbers: dict[str, np.ndarray] = field(default_factory=dict)  # numeric metadata by name, float64
     position: np.ndarray | None = None  # in the visual order of all images
     label_position: np.ndarray | None = None  # in the visual order of the label's images
     outlier_score: np.ndarray | None = None  # higher is less like the label's other images
@@ -121,6 +122,7 @@ def make_samples(
         calibrated=calibrated and ranking is not None,
         groups=pd.factorize(table["group"])[0].astype(np.int32),
         columns=_metadata(table),
+        numbers=_numbers(table),
         scores={str(name): _floats(numeric[name]) for name in numeric if name not in NOT_SCORES},
     )
     if "fault" in ranked and ranked["fault"].fillna("").ne("").any():
@@ -174,6 +176,12 @@ def _metadata(table: pd.DataFrame) -> dict[str, tuple[np.ndarray, list[str]]]:
             codes, texts = np.where(codes < 0, len(texts), codes), [*texts, "(empty)"]
         found[str(name)] = (codes.astype(np.int32), [text or "(empty)" for text in texts])
     return found
+
+
+def _numbers(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Returns the numeric metadata, which have more than one value."""
+    frame = table.drop(columns=[name for name in TABLE_COLUMNS if name in table]).select_dtypes("number")
+    return {str(name): frame[name].to_numpy(np.float64) for name in frame if frame[name].nunique() > 1}
 
 
 def natural_sort_key(name: str) -> list[tuple[int, int, str]]:

@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -23,7 +23,9 @@ import pandas as pd
 from mlfix_train.audit.review import requests
 from mlfix_train.audit.review import sprites as sheets
 from mlfix_train.audit.review.calibration import CalibratedReview, Calibrator
+from mlfix_train.audit.review.filters import describe_columns
 from mlfix_train.audit.review.fixes_file import FixesFile, open_fixes
+from mlfix_train.audit.review.image_map import ImageMap, pack, quantize
 from mlfix_train.audit.review.journal import Journal
 from mlfix_train.audit.review.marks import Author, MarkStore, Outcome
 from mlfix_train.audit.review.progress import Pace, ReviewerStates, SeenLog, reviewed_mask, summarize
@@ -31,8 +33,9 @@ from mlfix_train.audit.review.requests import RequestError
 from mlfix_train.audit.review.samples import N_TYPICAL, NONE, Samples, make_samples, typical_images
 from mlfix_train.audit.review.sprites import Sprites
 from mlfix_train.audit.review.views import MIN_SUSPICION, View, ViewSpec, make_view
+from mlfix_train.audit.similarity.order_files import KeptEmbeddings
 from mlfix_train.data.pixels.store import PixelStore
-from mlfix_train.data.samples import INVALID, label_list
+from mlfix_train.data.samples import INVALID, UNSURE, label_list
 from mlfix_train.errors import DataError, MlfixError, did_you_mean
 
 log = logging.getLogger(__name__)
@@ -42,7 +45,7 @@ DRAW_COUNT = 100  # samples drawn at a time for the sample to judge
 LABELS_PER_SHEET = 32  # labels whose typical images share a sheet, one label per line
 MAX_VIEWS = 24  # views kept in memory
 REQUESTS = (
-    *("describe", "view", "block", "group", "sample", "progress", "changes", "seen", "draw", "save_state"),
+    *("describe", "view", "block", "group", "sample", "progress", "changes", "seen", "draw", "map", "save_state"),
     *("marks", "review_group", "undo", "redo", "add_label", "dismiss_conflicts"),
 )
 """Kinds of requests: methods of :class:`ReviewSession`."""
@@ -60,6 +63,7 @@ class ReviewSession:
     seen_log: SeenLog
     fixes: FixesFile
     sprites: Sprites
+    image_map: ImageMap
     title: str
     reviewer: str  # unless the page gives another name
     allow_new_labels: bool = False
@@ -124,6 +128,8 @@ class ReviewSession:
             "labels": samples.labels,
             "digits": self._digits(),
             "columns": list(samples.columns),
+            "filters": describe_columns(samples),
+            "has_unsure": UNSURE not in samples.code,
             "audited": samples.audited,
             "calibrated": samples.calibrated,
             "sorted": samples.position is not None,
@@ -155,13 +161,13 @@ class ReviewSession:
 
     def view(self, payload: Payload) -> Response:
         """Makes a view, and returns its key and groups."""
-        spec = ViewSpec.parse(payload, self.samples)
+        spec, calibrated = ViewSpec.parse(payload, self.samples), self.calibrator.calibrated()
         if spec.group_by == "random" and not self.store.drawn:
             self.draw({"reviewer": self._reviewer(payload)})
         with self.store.lock:
             reviewed = reviewed_mask(self.store, self.seen_log.seen)
-            view = make_view(self.samples, spec, self.store.marks, reviewed, np.asarray(self.store.drawn, np.int32))
-        calibrated = self.calibrator.calibrated()
+            drawn, narrowed = np.asarray(self.store.drawn, np.int32), self._narrow(spec)
+            view = make_view(self.samples, spec, self.store.marks, reviewed, drawn, narrowed)
         with self._views_lock:
             key = self.current_view = view.key
             self._views[key] = view
@@ -178,6 +184,22 @@ class ReviewSession:
             **self._expected(view, calibrated),
             **self._group_counts(view, calibrated),
         }
+
+    def _narrow(self, spec: ViewSpec) -> np.ndarray:
+        """Returns bool ``(N,)``, which samples the least suspicion, filters on columns and a lasso leave."""
+        shown = np.ones(len(self.samples), bool)
+        if spec.min_suspicion:
+            shown &= np.nan_to_num(self._suspicion()) >= spec.min_suspicion
+        for one in spec.columns:
+            shown &= one.matches(self.samples, self.store.marks)
+        if spec.area:
+            shown &= self.image_map.inside(spec.area)
+        return shown
+
+    def _suspicion(self) -> np.ndarray:
+        """Returns the suspicion that the page shows, float ``(N,)``: by the judgements, else by the audit."""
+        calibrated = self.calibrator.latest
+        return self.samples.suspicion if calibrated is None else calibrated.probability
 
     def _expected(self, view: View, calibrated: CalibratedReview | None) -> Response:
         """Returns the wrong labels expected in each group of a view, and their intervals where there are any."""
@@ -201,7 +223,7 @@ class ReviewSession:
         ones, and ``None`` where there is no audit.
         """
         reviewed = reviewed_mask(self.store, self.seen_log.seen)[view.rows]
-        marked, count = self.store.is_marked[view.rows], len(view.names)
+        marked, count = self.store.is_wrong[view.rows], len(view.names)
         left = None
         if self.samples.audited and view.spec.group_by != "random":
             suspicion = self.samples.suspicion if calibrated is None else calibrated.probability
@@ -241,11 +263,7 @@ class ReviewSession:
             suspicion: list[float | None] = [None] * len(rows)
         else:
             predicted, suggested = samples.predicted[rows].tolist(), samples.suggested[rows].tolist()
-            values = samples.suspicion[rows].tolist()
-            calibrated = self.calibrator.latest
-            if calibrated is not None:
-                values = calibrated.probability[rows].tolist()
-            suspicion = [None if math.isnan(value) else round(value, 3) for value in values]
+            suspicion = [None if math.isnan(value) else round(value, 3) for value in self._suspicion()[rows].tolist()]
         return {
             "rows": rows.tolist(),
             "ids": samples.ids[rows].tolist(),
@@ -259,7 +277,9 @@ class ReviewSession:
         }
 
     def _row_state(self, rows: np.ndarray) -> Response:
-        store, flags = self.store, self.seen_log.seen[rows] + 2 * self.store.group_reviewed[rows]
+        store, seen_log = self.store, self.seen_log
+        judged = seen_log.seen_in_random[rows] | store.random_reviewed[rows]
+        flags = seen_log.seen[rows] + 2 * store.group_reviewed[rows] + 4 * judged
         state = {"marks": store.marks[rows], "revisions": store.revisions[rows], "flags": flags}
         return {name: values.tolist() for name, values in state.items()}
 
@@ -283,19 +303,26 @@ class ReviewSession:
         return {"suggestions": [int(label) for label in order if weights[label] > 0]}
 
     def sample(self, payload: Payload) -> Response:
-        """Returns the scores and metadata of a sample, and who marked it."""
+        """Returns what the audit says of a sample, its scores and metadata, and who marked it."""
         row = requests.parse_int(payload, "row", 0, len(self.samples))
         author = self.store.authors[row] if self.store.marks[row] != NONE else Author()
-        return {"row": row, "details": self.samples.details(row), **author._asdict()}
+        suspicion = float(self._suspicion()[row])
+        audit = {
+            "suspicion": None if math.isnan(suspicion) else round(suspicion, 3),
+            "suggested": int(self.samples.suggested[row]),
+        }
+        return {"row": row, **audit, "details": self.samples.details(row), **author._asdict()}
 
     def marks(self, payload: Payload) -> Response:
         """Marks samples: ``marks`` is a list of ``sample_id``, ``new_label`` and, from the page, ``base_revision``."""
         reviewer = self._reviewer(payload)
         changes = requests.parse_marks(payload, self.samples, self.store, self.allow_new_labels)
         with self.store.lock:
-            outcome = self.store.mark(changes, reviewer, requests.parse_request_id(payload))
+            outcome = self.store.mark(
+                changes, reviewer, requests.parse_request_id(payload), payload.get("random") is True
+            )
             rows = np.asarray(outcome.changed, np.int64)
-            self._paces[reviewer].add(int((~self.seen_log.seen[rows]).sum()), int(self.store.is_marked[rows].sum()))
+            self._paces[reviewer].add(int((~self.seen_log.seen[rows]).sum()), int(self.store.is_wrong[rows].sum()))
             self._settle_conflicts(change.row for change in changes)
         return self._save(outcome, reviewer, {change.row: change.mark for change in changes})
 
@@ -345,7 +372,7 @@ class ReviewSession:
         mark = int(self.store.marks[row])
         return {
             **{"sample_id": self.samples.ids[row], "row": row, "reviewer": reviewer, "time": when, "wanted": wanted},
-            **{"mark": mark, "new_label": self.store.mark_name(mark), "revision": int(self.store.revisions[row])},
+            **{"mark": mark, "new_label": self.store.mark_name(mark, row), "revision": int(self.store.revisions[row])},
         }
 
     def add_label(self, payload: Payload) -> Response:
@@ -404,6 +431,28 @@ class ReviewSession:
                 self.store.draw(rows, self._reviewer(payload))
         return {"drawn": len(self.store.drawn), "new": len(rows)}
 
+    def map(self, payload: Payload) -> Response:
+        """Returns the map of all images, or how far it is; ``action``: ``start`` or ``stop`` computing it.
+
+        With ``view``, also which samples are in it.
+        """
+        action = payload.get("action")
+        if action not in (None, "start", "stop"):
+            raise RequestError(f"action={str(action)[:80]!r} is unknown", "use start, stop, or leave it out")
+        if action:
+            (self.image_map.start if action == "start" else self.image_map.stop)()
+        response = self.image_map.response()
+        if response["state"] == "ready":
+            response |= {
+                "given": pack(self.samples.given, np.int32),
+                "suspicion": pack(quantize(self._suspicion()), np.uint8),
+            }
+            if "view" in payload:
+                shown = np.zeros(len(self.samples), np.uint8)
+                shown[self._view(payload).rows] = 1
+                response["shown"] = pack(shown, np.uint8)
+        return response
+
     def save_state(self, payload: Payload) -> Response:
         """Stores where a reviewer is and how they set up the page."""
         with self.store.lock:
@@ -429,6 +478,7 @@ class ReviewSession:
         self.fixes.write()
         self.store.journal.close()
         self.seen_log.close()
+        self.image_map.stop()
 
     def _reviewer(self, payload: Payload) -> str:
         return requests.parse_reviewer(payload, self.reviewer)
@@ -447,6 +497,7 @@ def open_session(
     reviewer: str | None = None,
     title: str = "",
     notes: Sequence[str] = (),
+    find_embeddings: Callable[[], KeptEmbeddings | None] = lambda: None,
 ) -> ReviewSession:
     """Opens a review: a new one, or one that continues from the files in ``out``.
 
@@ -464,6 +515,8 @@ def open_session(
         reviewer: Name of the reviewer; by default that of the account.
         title: Title of the page.
         notes: Further notes to show when the page opens.
+        find_embeddings: Finds embeddings of the images for the map, such as
+            :func:`mlfix_train.audit.similarity.order_files.find_embeddings`; called when the map is.
 
     Raises:
         DataError: The samples, or the files in ``out``, cannot be used; nothing is changed.
@@ -485,7 +538,9 @@ def open_session(
         journal.close()
         raise
     fixes_file.notes += [*_notes(samples, table, images, ranking), *notes]
-    return ReviewSession(samples, store, seen_log, fixes_file, sprites, title, reviewer, "new_labels" in ignore)
+    image_map = ImageMap(samples.ids, find_embeddings, out / "map.npz")
+    allow_new = "new_labels" in ignore
+    return ReviewSession(samples, store, seen_log, fixes_file, sprites, image_map, title, reviewer, allow_new)
 
 
 def account_name() -> str:

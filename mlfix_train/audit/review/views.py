@@ -10,6 +10,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from mlfix_train.audit.review.filters import ColumnFilter, parse_filters
+from mlfix_train.audit.review.requests import RequestError
 from mlfix_train.audit.review.samples import FAULT, NONE, Samples, natural_sort_key
 from mlfix_train.errors import check_choice
 
@@ -34,6 +36,9 @@ class ViewSpec:
         group_order: ``suspicion`` (the groups whose first screen holds most suspicion first) or ``name``.
         filter: ``all``, ``marked``, ``unmarked``, ``suspicious`` or ``unreviewed``.
         search: Words that the id or one of the labels must contain, all of them.
+        min_suspicion: The least suspicion, 0 to 1.
+        columns: Filters on columns, see :mod:`mlfix_train.audit.review.filters`.
+        area: A lasso on the map of all images, see :meth:`mlfix_train.audit.review.image_map.ImageMap.inside`.
     """
 
     group_by: str = "label"
@@ -41,6 +46,9 @@ class ViewSpec:
     group_order: str = "suspicion"
     filter: str = "all"
     search: str = ""
+    min_suspicion: float = 0.0
+    columns: tuple[ColumnFilter, ...] = ()
+    area: str = ""
 
     @classmethod
     def parse(cls, payload: Mapping[str, Any], samples: Samples) -> Self:
@@ -48,8 +56,10 @@ class ViewSpec:
 
         Raises:
             ConfigError: An unknown value, with the closest valid one.
+            RequestError: A value of another type, or a filter on a column that does not exist.
         """
-        values = {name: str(payload.get(name, getattr(cls, name)))[:200] for name in cls.__dataclass_fields__}
+        names = ("group_by", "sort_by", "group_order", "filter", "search")
+        values: dict[str, Any] = {name: str(payload.get(name, getattr(cls, name)))[:200] for name in names}
         check_choice("group_by", values["group_by"], [*GROUP_BY, *(f"column:{name}" for name in samples.columns)])
         check_choice("sort_by", values["sort_by"], SORT_BY)
         check_choice("group_order", values["group_order"], GROUP_ORDERS)
@@ -57,7 +67,12 @@ class ViewSpec:
         values["search"] = " ".join(values["search"].split())
         if values["group_by"] == "random":  # the audit must not bias the reviewer
             return cls(group_by="random")
-        return cls(**values)
+        least, area = payload.get("min_suspicion", 0), payload.get("area", "")
+        if type(least) not in (int, float) or not 0 <= least <= 1:
+            raise RequestError("min_suspicion is not a number from 0 to 1")
+        if not isinstance(area, str):
+            raise RequestError("area is not a text")
+        return cls(**values, min_suspicion=least, columns=parse_filters(payload.get("columns", {}), samples), area=area)
 
 
 @dataclass
@@ -89,18 +104,25 @@ class View:
 
 
 def make_view(
-    samples: Samples, spec: ViewSpec, marks: np.ndarray, reviewed: np.ndarray, drawn: np.ndarray | None = None
+    samples: Samples,
+    spec: ViewSpec,
+    marks: np.ndarray,
+    reviewed: np.ndarray,
+    drawn: np.ndarray | None = None,
+    narrowed: np.ndarray | None = None,
 ) -> View:
     """Selects, groups and orders samples.
 
-    ``marks`` (int32) and ``reviewed`` (bool) are ``(N,)``; ``drawn`` are the rows of the sample to judge, in order.
+    ``marks`` (int32) and ``reviewed`` (bool) are ``(N,)``; ``drawn`` are the rows of the sample to judge, in order;
+    ``narrowed``, bool ``(N,)``, are the samples that the filters beside ``filter`` and ``search`` leave.
     """
     if spec.group_by == "random":
         rows = np.asarray([] if drawn is None else drawn, np.int32)
         missing = np.full(1, NONE, np.int32)
         expected = np.array([np.nansum(samples.suspicion[rows])])
         return View(spec, rows, np.array([0, len(rows)]), missing, missing, ["Sample to judge"], expected)
-    rows = np.flatnonzero(_filter(samples, spec, marks, reviewed)).astype(np.int32)
+    shown = _filter(samples, spec, marks, reviewed)
+    rows = np.flatnonzero(shown if narrowed is None else shown & narrowed).astype(np.int32)
     if spec.group_by == f"column:{FAULT}":
         codes, texts = samples.columns[FAULT]
         rows = rows[np.array([bool(text) for text in texts])[codes[rows]]]

@@ -148,6 +148,7 @@ def calibrate(
     groups: np.ndarray | None = None,
     *,
     found: np.ndarray | None = None,
+    kept: np.ndarray | None = None,
     seed: int = 0,
 ) -> Calibration:
     """Learns from judged labels how likely each label is wrong, and how many are.
@@ -161,6 +162,8 @@ def calibrate(
         groups: int64 ``(N,)``, photo or track of each sample; ``None`` if each sample is its own group.
         found: rows known to be wrong whose neighbours in the ranking were not judged, such as imported fixes: they are
             counted, but say nothing about other labels.
+        kept: rows known to be right whose neighbours in the ranking were not judged: they are not counted, and say
+            nothing about other labels.
         seed: of the draws.
 
     Raises:
@@ -188,6 +191,8 @@ def calibrate(
     known_wrong[rows] = wrong
     if found is not None:
         known_wrong[found], rest[found] = True, False
+    if kept is not None:
+        known_wrong[kept] = rest[kept] = False
     counted = np.bincount(codes[known_wrong], minlength=size)
     effects = _draw_label_effects(curves[:LABEL_DRAWS], cells[rows], codes[rows], wrong, weights, size, rng)
     overall = _predict_counts(curves, cells[rest], np.zeros(int(rest.sum()), np.int64), unit[rest], 1, rng)

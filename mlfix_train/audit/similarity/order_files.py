@@ -14,6 +14,7 @@ Both have one row per readable image, in the order of the sample table. The colu
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,67 @@ VERSION = 1
 COLUMNS = ("sample_id", "position", "label_position", "outlier_score", "label_outlier_score", "duplicate_group")
 
 
+@dataclass(frozen=True)
+class KeptEmbeddings:
+    """A file of embeddings or features, ``.npy`` ``(M, D)``, and the sample id of each of its rows."""
+
+    path: Path
+    ids: pd.Index
+
+
+def find_embeddings(folders: Iterable[str | Path | None], readable: pd.Index) -> KeptEmbeddings | None:
+    """Finds the embeddings that an audit or ``mlfix sort`` kept, without reading them.
+
+    Args:
+        folders: Output folders, the best first; ``None`` is passed over.
+        readable: Ids of the samples whose image can be read, in the order of the sample table.
+
+    Returns:
+        The first whose rows are known to be of these samples; ``None`` if there are none.
+    """
+    for folder in folders:
+        for name in ("features.npy", "embeddings.npy"):
+            if folder is None or not (path := Path(folder).expanduser() / name).is_file():
+                continue
+            try:
+                count = len(np.load(path, mmap_mode="r"))
+            except (OSError, ValueError, TypeError, EOFError):
+                continue
+            ids = _embedded_ids(path, readable)
+            if ids is not None and len(ids) == count and readable.isin(ids).any():
+                return KeptEmbeddings(path, ids)
+    return None
+
+
+def _embedded_ids(path: Path, readable: pd.Index) -> pd.Index | None:
+    """Returns the sample ids of the rows of a file of embeddings, ``None`` if they are not known."""
+    import pyarrow.parquet as pq
+
+    try:
+        facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if facts.get("samples") == samples_fingerprint(readable):
+            return readable
+    except (OSError, ValueError, AttributeError):
+        pass
+    try:
+        table = pq.read_table(path.with_name("order.parquet"), columns=["sample_id"])
+        return pd.Index(table.column("sample_id").to_pandas())
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 def samples_fingerprint(ids: Iterable[str]) -> str:
     """Returns a SHA-256 (hex) of sample ids in their order."""
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+
+
+def note_samples(folder: Path, ids: pd.Index) -> None:
+    """Writes a fingerprint of the samples of ``features.npy`` beside it, in ``features.json``."""
+    path = folder / "features.json"
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    if facts.get("samples") != samples_fingerprint(ids):
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps({**facts, "samples": samples_fingerprint(ids)}), encoding="utf-8")
 
 
 def write_embeddings(embeddings: np.ndarray, path: Path) -> Path:

@@ -1,9 +1,10 @@
 """The fixes file: what a reviewer decided; read, checked against the samples, applied and written.
 
 A fixes file is a CSV (or Parquet) file with the columns ``sample_id,new_label[,old_label,reviewer,time,note]``.
-``new_label`` is a label or ``invalid`` (exclude the sample). MLfix's own file is read as well: its first column has no
-name and holds paths that begin with the folder of the images. :mod:`mlfix_train.data.fixes.importers` reads other
-tools' files, and :mod:`mlfix_train.data.matching` finds samples that are called by another path.
+``new_label`` is a label or ``invalid`` (exclude the sample); the given label (looked at, and right) and ``unsure``
+change nothing. MLfix's own file is read as well: its first column has no name and holds paths that begin with the
+folder of the images. :mod:`mlfix_train.data.fixes.importers` reads other tools' files, and
+:mod:`mlfix_train.data.matching` finds samples that are called by another path.
 """
 
 import csv
@@ -27,7 +28,7 @@ from mlfix_train.data.fixes.importers import (
     read_json_fixes,
 )
 from mlfix_train.data.matching import IdMatcher, spelled_alike
-from mlfix_train.data.samples import INVALID, known_labels
+from mlfix_train.data.samples import INVALID, UNSURE, known_labels
 from mlfix_train.errors import FixesError, did_you_mean, format_list, nearest
 
 log = logging.getLogger(__name__)
@@ -89,11 +90,14 @@ def _to_frame(
     return fixes
 
 
-def match_fixes(fixes: pd.DataFrame, table: pd.DataFrame, ignore: Collection[str] = ()) -> pd.DataFrame:
+def match_fixes(
+    fixes: pd.DataFrame, table: pd.DataFrame, ignore: Collection[str] = (), answers: bool = False
+) -> pd.DataFrame:
     """Checks fixes (from :func:`read_fixes`) against a sample table and converts their ids to its form.
 
     Of :data:`IGNORABLE`, ``ignore`` names problems to ignore: ``unknown_samples`` are left out, ``new_labels`` and
-    ``stale`` lines are applied, of ``conflicts`` the last line wins, ``empty_labels`` may appear.
+    ``stale`` lines are applied, of ``conflicts`` the last line wins, ``empty_labels`` may appear. Lines that change
+    nothing, ``unsure`` and the given label, are left out after they were checked, unless ``answers`` are wanted.
 
     Returns:
         ``fixes``, one row per sample, indexed by ``sample_id``, with ``given_label``.
@@ -107,19 +111,32 @@ def match_fixes(fixes: pd.DataFrame, table: pd.DataFrame, ignore: Collection[str
     for name in ignore:
         if name not in IGNORABLE:
             raise FixesError(f"fixes.ignore={name} is not known", did_you_mean(name, IGNORABLE))
-    known = [*known_labels(table), INVALID]
-    fixes = _match_labels(_match_samples(fixes, table, source, ignore), known, source)
+    labels = [*known_labels(table), INVALID, UNSURE]
+    fixes = _match_labels(_match_samples(fixes, table, source, ignore), labels, source)
     fixes = fixes.assign(given_label=table["label"].reindex(fixes["sample_id"]).to_numpy())
     if fixes.attrs.get("foreign"):
         fixes = fixes[fixes["new_label"] != fixes["given_label"]]  # reviewed, and left as it was
-    _check_labels(fixes, known, source, ignore)
+    _check_labels(fixes, labels, source, ignore)
     fixes = fixes.drop_duplicates("sample_id", keep="last").set_index("sample_id")
+    if answers:
+        return fixes
+    fixes = fixes[~_changes_nothing(fixes, labels, source)]
     new, keep = apply_fixes(table["label"], fixes)
     emptied = sorted(set(table["label"].dropna()) - set(new[keep].dropna()))
     if emptied and "empty_labels" not in ignore:
         problem = f"{source}: the fixes leave no sample of {len(emptied)} label(s): {format_list(emptied)}"
         raise FixesError(problem, "check them, or set fixes.ignore=[empty_labels] if the label is meant to disappear")
     return fixes
+
+
+def _changes_nothing(fixes: pd.DataFrame, labels: list[str], source: str) -> pd.Series:
+    """Returns which fixes leave the label as it is: those of a reviewer who was unsure, or kept it."""
+    is_unsure = (fixes["new_label"] == UNSURE) & (labels.count(UNSURE) == 1)  # else a label has this name
+    is_kept = fixes["new_label"] == fixes["given_label"]
+    if is_unsure.any() or is_kept.any():
+        text = "%s: %d sample(s) marked %s, and %d kept as given, keep their label"
+        log.info(text, source, int(is_unsure.sum()), UNSURE, int(is_kept.sum()))
+    return is_unsure | is_kept
 
 
 def _match_samples(fixes: pd.DataFrame, table: pd.DataFrame, source: str, ignore: Collection[str]) -> pd.DataFrame:

@@ -115,3 +115,48 @@ def test_a_review_is_read_from_its_files_as_the_page_counts_it(tmp_path: Path) -
     fixes, looked_at = read_review(tmp_path)
     assert set(looked_at) == set(session.samples.ids[session.calibrator.judged()])
     assert len(looked_at) > 1000 and len(fixes) == session.store.is_marked.sum()
+
+
+def test_answers_in_the_sample_count_and_unsure_ones_do_not(tmp_path: Path) -> None:
+    table = table_of(N)
+    session = open_session(tmp_path, table)
+    session.handle("view", {"group_by": "random"})
+    rows, ids = session.store.drawn[:60], session.samples.ids
+
+    def answer(row: int, how: dict[str, object]) -> None:
+        session.handle("marks", {"marks": [{"sample_id": ids[row], **how}], "random": True})
+
+    for n, row in enumerate(rows):
+        answer(
+            row,
+            {"new_label": "unsure"} if n % 10 == 3 else {"new_label": "invalid"} if row % 7 == 0 else {"keep": True},
+        )
+    response = session.handle("progress", {})
+    sure = [row for n, row in enumerate(rows) if n % 10 != 3]
+    wrong = sum(row % 7 == 0 for row in sure)
+    assert (response["estimate"]["judged"], response["estimate"]["judged_wrong"]) == (54, wrong)
+    drawn = response["random_sample"]
+    assert (drawn["reviewed"], drawn["unsure"], drawn["drawn"]) == (60, 6, 100)
+    found = match_judgements(ranking_of(table), str(tmp_path))
+    names = ranking_of(table)["sample_id"].to_numpy()
+    assert set(names[found.rows]) == {ids[row] for row in sure} and found.wrong.sum() == wrong
+    outside = next(row for row in range(1, N) if row % 7 and row not in session.store.drawn)
+    session.handle("marks", {"marks": [{"sample_id": ids[outside], "keep": True}]})
+    assert session.handle("progress", {})["estimate"]["judged"] == 54, "the curve learns from the sample alone"
+    found = match_judgements(ranking_of(table), str(tmp_path))
+    assert names[found.kept].tolist() == [ids[outside]] and len(found.rows) == 54
+    answer(rows[0], {"new_label": None})
+    session.handle("undo", {})
+    for _ in range(2):
+        session.handle("undo", {})  # keeping that sample, and the last answer in the sample
+    assert session.handle("progress", {})["random_sample"]["reviewed"] == 59
+    assert len(match_judgements(ranking_of(table), str(tmp_path)).rows) == 53
+
+
+def test_a_label_known_to_be_right_is_no_longer_in_doubt() -> None:
+    evidence = -np.arange(100)
+    judged, wrong = np.arange(0, 100, 4), np.arange(0, 100, 4) < 40
+    rest = calibrate(evidence, judged, wrong)
+    kept = calibrate(evidence, judged, wrong, kept=np.setdiff1d(np.arange(100), judged))
+    assert kept.wrong == wrong.sum() < rest.wrong and kept.interval == (10, 10)
+    np.testing.assert_array_equal(kept.probability, rest.probability)

@@ -228,7 +228,9 @@ def test_a_fixes_file_is_imported_once(tmp_path: Path) -> None:
     third = reopen(again, tmp_path / "out", fixes=str(given))
     assert lines(third) == {B: "stop", C: "invalid"}, "what was decided here stays"
     response = {one["sample_id"]: one for one in third.handle("describe", {})["conflicts"]}
-    assert set(response) == {A, B} and third.store.mark_name(response[B]["wanted"]) == "limit 20", "and can be decided"
+    assert set(response) == {A, B} and third.store.mark_name(response[B]["wanted"], 1) == "limit 20", (
+        "and can be decided"
+    )
     third.handle("dismiss_conflicts", {"rows": [response[A]["row"]]})
     mark(third, (B, "limit 20"), base_revision=response[B]["revision"])
     assert third.handle("describe", {})["conflicts"] == []
@@ -320,7 +322,9 @@ def test_labels_with_special_characters(tmp_path: Path) -> None:
     fixes = match_fixes(read_fixes(session.fixes_path), table)
     assert fixes["new_label"].tolist() == [labels[(i + 1) % 5] for i in range(5)]
     again = reopen(session, tmp_path, table=table)
-    assert [again.store.mark_name(int(code)) for code in again.store.marks[:5]] == fixes["new_label"].tolist()
+    assert [again.store.mark_name(int(code), row) for row, code in enumerate(again.store.marks[:5])] == fixes[
+        "new_label"
+    ].tolist()
 
 
 def test_twenty_thousand_marks_are_kept(tmp_path: Path) -> None:
@@ -490,3 +494,37 @@ def test_two_threads_that_add_a_label_get_one_code(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert codes == [known, known] and samples.labels[known:] == ["yield"]
+
+
+def test_unsure_and_keep_are_answers_that_change_no_label(tmp_path: Path) -> None:
+    session = open_session(tmp_path)
+    response = session.handle(
+        "marks", {"marks": [{"sample_id": A, "new_label": "unsure"}, {"sample_id": B, "keep": True}]}
+    )
+    assert response["marks"] == [-3, -4] and lines(session) == {A: "unsure", B: "limit 100"}
+    mark(session, (C, "invalid"))
+    progress = session.handle("progress", {})
+    assert [progress[name] for name in ("reviewed", "marked", "unsure", "kept")] == [3, 1, 1, 1]
+    fixes = match_fixes(read_fixes(session.fixes_path), table_of())
+    assert fixes["new_label"].to_dict() == {C: "invalid"}, "training ignores the others"
+    session = reopen(session, tmp_path)
+    assert session.store.marks[:3].tolist() == [-3, -4, -2] and not session.fixes.notes
+    session.handle("undo", {})
+    session.handle("undo", {})
+    assert lines(session) == {}
+    session.handle("redo", {})
+    assert lines(session) == {A: "unsure", B: "limit 100"}
+    mark(session, (B, None))
+    assert lines(session) == {A: "unsure"}
+    start = open_session(tmp_path / "next", fixes=str(session.fixes_path))
+    assert start.store.marks[:2].tolist() == [-3, -1]
+
+
+def test_a_label_may_be_called_unsure(tmp_path: Path) -> None:
+    session = open_session(tmp_path, table_of(labels=("unsure", "stop")))
+    name = session.samples.ids[1]
+    mark(session, (name, "unsure"))
+    assert not session.handle("describe", {})["has_unsure"]
+    assert session.store.is_wrong[1] and session.samples.labels[session.store.marks[1]] == "unsure"
+    fixes = match_fixes(read_fixes(session.fixes_path), table_of(labels=("unsure", "stop")))
+    assert fixes["new_label"].to_dict() == {name: "unsure"}

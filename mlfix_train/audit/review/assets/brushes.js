@@ -2,7 +2,7 @@
 // A digit sets the same label all through a review; a brush other than "invalid" is seen at the pointer and ends with
 // the group that it is used in.
 
-import { cutMiddle, el, INVALID, NONE, replaceChildren, showControls } from "./elements.js";
+import { cutMiddle, el, INVALID, KEEP, NONE, replaceChildren, showControls, UNSURE } from "./elements.js";
 
 const MAX_DIGITS = 9;
 const DISARMED_MS = 500; // a click so soon after the brush ended was meant for it
@@ -15,6 +15,7 @@ export function addBrushes(page) {
     disarmedAt = -DISARMED_MS;
 
   function arm(code) {
+    if (page.judging) return page.answer(code);
     page.brush = code;
     group = page.currentGroup();
     used = false;
@@ -81,13 +82,18 @@ export function addBrushes(page) {
   }
   function chip(code, key, text) {
     const on = page.brush === code;
+    const meaning = {
+      [INVALID]: "invalid: no label fits, or the image should not be trained on (X)",
+      [KEEP]: "keep as given: looked at, and right (K)",
+      [UNSURE]: "unsure: the label stays, and counts as not judged (Q)",
+    }[code];
     const title = `${key ? `${key} sets ${text} for the pointed image. ` : ""}Click to set it with every click`;
     return el(
       "button",
       {
         className: `chip${on ? " on" : ""}${code === INVALID ? " out" : ""}`,
         "aria-pressed": String(on),
-        title: code === INVALID ? "invalid: no label fits, or the image should not be trained on (X)" : title,
+        title: meaning ?? title,
         on: { click: () => arm(code) },
       },
       key && el("kbd", key),
@@ -108,6 +114,8 @@ export function addBrushes(page) {
     const digitOf = (code) => (page.digits.includes(code) ? String(page.digits.indexOf(code) + 1) : "");
     const nodes = [
       chip(INVALID, "X", "invalid"),
+      ...(page.session.labeled ? [chip(KEEP, "K", "as given")] : []),
+      ...(page.session.has_unsure ? [chip(UNSURE, "Q", "unsure")] : []),
       other,
       ...labels.map((code) => chip(code, digitOf(code), page.labelOf(code))),
     ];

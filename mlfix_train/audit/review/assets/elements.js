@@ -2,6 +2,8 @@
 
 export const NONE = -1; // code of no mark, or no label
 export const INVALID = -2; // code of the mark "invalid"
+export const UNSURE = -3; // of the answer "unsure": the label stays, and counts as not judged
+export const KEEP = -4; // of the answer "keep as given": looked at, and right
 export const STRIP = 512; // height of a canvas strip, CSS pixels
 export const MAX_BLOCKS = 80; // blocks of samples that are kept
 export const MAX_SELECTED = 15000; // images marked at once, which their blocks have room for
@@ -51,7 +53,7 @@ export function cutMiddle(text) {
 export function replaceChildren(node, ...children) {
   const controls = () => [...node.querySelectorAll("button:enabled, input, select")],
     at = controls().indexOf(node.getRootNode().activeElement);
-  node.replaceChildren(...children);
+  node.replaceChildren(...children.filter(Boolean));
   if (at >= 0) controls()[Math.min(at, controls().length - 1)]?.focus({ preventScroll: true });
 }
 /** Asks a question in a box; `choices` are texts and what they do, the first of which Enter takes. */

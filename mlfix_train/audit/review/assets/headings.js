@@ -62,6 +62,8 @@ export function addHeadings(page) {
         el("h2.cut", { title: page.view.names[g] }, ...cutMiddle(nameOf(g))),
         facts,
         page.settings.group_by === "random" &&
+          el("button.plain", { text: "One at a time", on: { click: page.openJudge } }),
+        page.settings.group_by === "random" &&
           el("button.plain", { text: "Draw 100 more", on: { click: page.drawMore } }),
         el("button.plain.reviewed", {
           text: "Mark group as reviewed",

@@ -18,8 +18,10 @@ const STEPS = [
   "Go through the groups, the most suspicious first: each holds the images that were given one label.",
   "Compare with the typical images above, and mark what is wrong. Enter takes the suggested label, a digit or L sets another one.",
   "X marks as invalid: no label fits, or the image should not be trained on. The image is then left out of training.",
+  "K keeps a label as given: looked at, and right. Q where you are unsure: the label stays, and counts as not judged.",
   "F when the group is done: what was on the screen counts as reviewed, its unmarked labels as right.",
-  "“Judge a sample” shows images without scores; it tells how many labels are wrong in all.",
+  "“Judge a sample” asks for some images, without scores, whether the label is right; it tells how many are wrong in all.",
+  "“Map” puts similar images side by side: draw around some, and they are shown as a group. “Filter” narrows what is shown.",
   "“Finish” says where the fixes are, and how to train with them.",
 ];
 const KEYS = [
@@ -30,6 +32,7 @@ const KEYS = [
   ["Ctrl + click, Ctrl + A", "select a tile, or the whole group"],
   ["X, Delete", "mark as invalid: leave the image out of training"],
   ["Enter", "accept the suggested label"],
+  ["K, Q", "keep the label as given; say that you are unsure"],
   ["1 … 9", "set the label with this digit, the same all through a review"],
   ["L", "set any other label, the likeliest first"],
   ["U, Backspace", "remove the mark"],
@@ -41,6 +44,7 @@ const KEYS = [
   ["Page ↑ ↓", "scroll"],
   ["+ −", "larger, smaller tiles"],
   ["S or /, G", "search samples, find a group"],
+  ["C, M", "filter by suspicion and columns; open the map of all images, and close it"],
   ["R", "show or hide typical images of the label"],
   ["B", "brighten dark images, on or off"],
   ["Tab", "go to the bar, the groups (↑ ↓ there), the tiles, the labels, undo"],

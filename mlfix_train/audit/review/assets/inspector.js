@@ -89,5 +89,5 @@ export function addInspector(page) {
     page.startLoading();
   }
 
-  Object.assign(page, { inspect });
+  Object.assign(page, { inspect, brightenImage });
 }

@@ -1,6 +1,6 @@
 // Keys.
 
-import { clamp, INVALID, NONE } from "./elements.js";
+import { clamp, INVALID, KEEP, NONE, UNSURE } from "./elements.js";
 
 export function addKeyboard(page) {
   function key(e) {
@@ -23,6 +23,8 @@ export function addKeyboard(page) {
       e.stopPropagation();
       return;
     }
+    if (page.judging) return page.judgeKey(e);
+    if (page.mapIsOpen()) return page.mapKey(e);
     const letter = e.key.length === 1 ? e.key.toLowerCase() : e.key,
       command = e.ctrlKey || e.metaKey;
     let used = true;
@@ -38,6 +40,10 @@ export function addKeyboard(page) {
     } else if (command) used = false;
     else if (/^(Arrow|Home$|End$)/.test(e.key)) page.moveCurrent(e.key, e.shiftKey);
     else if (letter === "x" || letter === "Delete") page.markTargets(INVALID);
+    else if (letter === "k") page.markTargets(KEEP);
+    else if (letter === "q" && page.session.has_unsure) page.markTargets(UNSURE);
+    else if (letter === "m") page.toggleMap();
+    else if (letter === "c") page.toggleFilters();
     else if (letter === "Backspace" || letter === "u") {
       const list = page.targets();
       if (page.targetsVisible(list))

@@ -111,6 +111,7 @@ export function addLabels(page) {
     }
     page.rememberLabel(code);
     if (of.view !== page.view.view) page.showToast("The images have changed: press L again.");
+    else if (page.judging) page.answer(code);
     else if (of.targets.length) page.markTargets(code, of.targets);
     else page.arm(code);
     page.scroller.focus();

@@ -56,12 +56,7 @@ export function addLayout(page) {
       el("button.plain", {
         text: "Show all",
         on: {
-          click: () => {
-            page.settings.search = "";
-            page.settings.filter = "all";
-            page.drawBar();
-            page.openView();
-          },
+          click: page.clearFilters,
         },
       }),
     );

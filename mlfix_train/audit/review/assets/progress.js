@@ -27,6 +27,7 @@ export function addProgress(page) {
         for (const node of page.sections.values()) page.updateFacts(node);
       }
       drawCard();
+      page.drawJudge();
     }, ms);
   }
   function drawCard() {
@@ -46,6 +47,8 @@ export function addProgress(page) {
     const r = p.random_sample,
       e = p.estimate,
       busy = p.sprites_ready[1] && p.sprites_ready[0] < p.sprites_ready[1];
+    const kept =
+      (p.kept ? ` · ${formatCount(p.kept)} kept` : "") + (p.unsure ? ` · ${formatCount(p.unsure)} unsure` : "");
     const who = el("input.who", {
       value: page.settings.reviewer,
       "aria-label": "your name, as saved in the fixes",
@@ -67,7 +70,7 @@ export function addProgress(page) {
       el("div.facts", ...facts.map(([number, message]) => el("div", {}, el("b", number), el("span", message)))),
       el("p", { className: p.keep_going === false ? "message stop" : "message", text: p.message }),
       el("p.pace", {
-        text: `${formatCount(p.per_minute[0])} seen, ${formatEstimate(p.per_minute[1])} marked per minute${busy ? ` · images ${Math.round((100 * p.sprites_ready[0]) / p.sprites_ready[1])}% ready` : ""}`,
+        text: `${formatCount(p.per_minute[0])} seen, ${formatEstimate(p.per_minute[1])} marked per minute${kept}${busy ? ` · images ${Math.round((100 * p.sprites_ready[0]) / p.sprites_ready[1])}% ready` : ""}`,
       }),
       el("div.count", ...countText(r, e)),
       el("button.plain", {
@@ -80,14 +83,7 @@ export function addProgress(page) {
                 ? "Continue the sample"
                 : "Show the sample",
         on: {
-          click: () => {
-            page.settings.group_by =
-              page.settings.group_by === "random"
-                ? page.settings.before || "label"
-                : ((page.settings.before = page.settings.group_by), "random");
-            page.drawBar();
-            page.openView();
-          },
+          click: () => (page.settings.group_by === "random" ? page.backToGroups() : page.openJudge()),
         },
       }),
       el("label.name", el("span", "reviewer"), who),

@@ -1,18 +1,22 @@
 // The review page, in a browser and as an anywidget: its state and its elements, which the modules share as `page`.
 
 import { httpConnection, kernelConnection } from "./connections.js";
-import { el, INVALID, NONE, plural, STRIP } from "./elements.js";
+import { el, INVALID, KEEP, NONE, plural, STRIP, UNSURE } from "./elements.js";
 import { addBrushes } from "./brushes.js";
 import { addConflicts } from "./conflicts.js";
 import { addCursor } from "./cursor.js";
+import { addFilters, VIEW_DEFAULTS } from "./filters.js";
 import { addGroups } from "./groups.js";
 import { addHeadings } from "./headings.js";
 import { addHelp } from "./help.js";
 import { addInspector } from "./inspector.js";
+import { addJudge } from "./judge.js";
 import { addKeyboard } from "./keyboard.js";
 import { addLabels } from "./labels.js";
 import { addLayout } from "./layout.js";
+import { addLinks } from "./links.js";
 import { addLoading } from "./loading.js";
+import { addMap } from "./map.js";
 import { addMarking } from "./marking.js";
 import { addPointer } from "./pointer.js";
 import { addProgress } from "./progress.js";
@@ -31,11 +35,7 @@ export function start(root, connection, options = {}) {
     view: null,
     closed: false,
     settings: {
-      group_by: "label",
-      sort_by: "suspicion",
-      group_order: "suspicion",
-      filter: "all",
-      search: "",
+      ...VIEW_DEFAULTS,
       size: 72,
       brighten: true,
       typical: true,
@@ -132,7 +132,9 @@ export function start(root, connection, options = {}) {
     return null;
   }
   const calibrated = () => page.session.calibrated || !!page.view?.intervals; // whether suspicion is a probability
-  const labelOf = (code) => (code === INVALID ? "invalid" : code < 0 ? "" : page.session.labels[code]);
+  const labelOf = (code) =>
+    ({ [INVALID]: "invalid", [UNSURE]: "unsure", [KEEP]: "as given" })[code] ??
+    (code < 0 ? "" : page.session.labels[code]);
   async function request(kind, payload = {}) {
     const { status, response } = await connection.request(kind, { reviewer: page.settings.reviewer, ...payload });
     if (status === 403)
@@ -185,6 +187,10 @@ export function start(root, connection, options = {}) {
     addGroups,
     addProgress,
     addToolbar,
+    addFilters,
+    addLinks,
+    addMap,
+    addJudge,
     addMarking,
     addSaving,
     addConflicts,
@@ -208,6 +214,7 @@ export function start(root, connection, options = {}) {
     repeat(page.sendSeen, 1500),
     repeat(page.fetchChanges, 2500),
     repeat(() => page.saveState(), 4000),
+    repeat(page.writeLink, 500),
     repeat(page.autoScroll, 30),
   ];
   const watcher = new ResizeObserver(() => {
@@ -252,6 +259,7 @@ export function start(root, connection, options = {}) {
       }
       page.session.own = own;
       Object.assign(page.settings, page.session.state?.settings || {}, { reviewer: page.settings.reviewer });
+      const linked = page.readLink();
       if (
         page.settings.group_by.startsWith("column:") &&
         !page.session.columns.includes(page.settings.group_by.slice(7))
@@ -282,7 +290,7 @@ export function start(root, connection, options = {}) {
         );
       for (const message of page.session.notes) showToast(message, "warn");
       page.drawStatus();
-      await page.openView(page.session.state?.position);
+      await page.openView(linked || page.session.state?.position);
       page.send();
       scroller.focus({ preventScroll: true });
     } catch (error) {
@@ -315,6 +323,7 @@ export function start(root, connection, options = {}) {
     settings: () => ({ ...page.settings }),
     current: () => page.current,
     problem: () => page.problem,
+    map: () => page.mapState(),
     rect(index) {
       const { x, y } = page.rectOf(index),
         at = content.getBoundingClientRect();
@@ -369,7 +378,7 @@ export function start(root, connection, options = {}) {
 
 const position = globalThis.document?.querySelector("[data-mlfix-review]");
 if (position) {
-  if (location.search) history.replaceState(null, "", location.pathname); // remove the token from the address bar
+  if (location.search) history.replaceState(null, "", location.pathname + location.hash); // remove the token from the address bar
   start(position, httpConnection(), { whole: true });
 }
 

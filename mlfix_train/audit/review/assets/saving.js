@@ -1,7 +1,7 @@
 // Changes on their way to the server, in order; one counts as saved when the server or kernel has confirmed that it is
 // on disk.
 
-import { el, NONE, plural, replaceChildren } from "./elements.js";
+import { el, KEEP, NONE, plural, replaceChildren } from "./elements.js";
 
 const windowId = `${Date.now().toString(36)}${Math.random().toString(36).slice(2, 8)}`; // this window
 let requestCount = 0;
@@ -46,9 +46,11 @@ export function addSaving(page) {
             ? {
                 marks: item.marks.map((one) => ({
                   sample_id: one.sample_id,
-                  new_label: one.mark === NONE ? null : page.labelOf(one.mark),
+                  new_label: one.mark === NONE || one.mark === KEEP ? null : page.labelOf(one.mark),
+                  ...(one.mark === KEEP ? { keep: true } : {}),
                   base_revision: one.revision,
                 })),
+                ...(item.random ? { random: true } : {}),
               }
             : { view: item.view, group: item.group, rows: item.rows };
         payload.request_id = item.request_id;

@@ -28,7 +28,7 @@ export function addSeen(page) {
     return found;
   }
   function tick() {
-    if (!page.view || document.hidden || page.closed || !page.layout.shown) {
+    if (!page.view || document.hidden || page.closed || !page.layout.shown || page.scroller.inert) {
       page.ticksOnScreen = new Map();
       return;
     }

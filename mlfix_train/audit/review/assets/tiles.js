@@ -1,6 +1,6 @@
 // Tiles on strips of canvas, which the browser scrolls; scripts only draw what comes into view.
 
-import { clamp, el, INVALID, NONE, percent, showControls, STRIP } from "./elements.js";
+import { clamp, el, INVALID, KEEP, NONE, percent, showControls, STRIP, UNSURE } from "./elements.js";
 
 export function addTiles(page) {
   function readColors() {
@@ -12,6 +12,7 @@ export function addTiles(page) {
         value(`--${name}`),
       ]),
     );
+    page.colors.family = style.fontFamily;
     page.colors.font = `11px ${style.fontFamily}`;
     page.colors.bold = `600 11px ${style.fontFamily}`;
   }
@@ -39,6 +40,7 @@ export function addTiles(page) {
     }
     return found;
   }
+  const colorOfMark = (mark) => page.colors[{ [INVALID]: "red", [UNSURE]: "grey", [KEEP]: "green" }[mark] ?? "blue"];
   function drawTile(ctx, index, x, y, missing) {
     const size = page.layout.size,
       at = page.cell(index);
@@ -101,7 +103,7 @@ export function addTiles(page) {
       ctx.setLineDash([]);
     }
     if (mark !== NONE) {
-      const color = mark === INVALID ? page.colors.red : page.colors.blue,
+      const color = colorOfMark(mark),
         edge = clamp(size / 28, 2, 4),
         badge = clamp(size / 3.4, 13, 26);
       if (mark === INVALID) {
@@ -127,6 +129,16 @@ export function addTiles(page) {
         ctx.lineTo(b, d);
         ctx.moveTo(b, c);
         ctx.lineTo(a, d);
+      } else if (mark === UNSURE) {
+        ctx.font = `700 ${Math.round(badge * 0.75)}px ${page.colors.family}`;
+        ctx.fillStyle = page.colors.card;
+        ctx.textAlign = "center";
+        ctx.fillText("?", x + size - badge / 2, y + badge * 0.77);
+        ctx.textAlign = "left";
+      } else if (mark === KEEP) {
+        ctx.moveTo(a, y + badge * 0.52);
+        ctx.lineTo(x + size - badge * 0.55, d);
+        ctx.lineTo(b, c);
       } else {
         const m = y + badge / 2;
         ctx.moveTo(a, m);
@@ -171,8 +183,8 @@ export function addTiles(page) {
         : "";
     if (mark !== NONE) {
       ctx.font = page.colors.bold;
-      ctx.fillStyle = mark === INVALID ? page.colors.red : page.colors.blue;
-      ctx.fillText(fitText(ctx, mark === INVALID ? "invalid" : page.shortLabel(mark, block.given[i]), room), x, y);
+      ctx.fillStyle = colorOfMark(mark);
+      ctx.fillText(fitText(ctx, mark < 0 ? page.labelOf(mark) : page.shortLabel(mark, block.given[i]), room), x, y);
       ctx.font = page.colors.font;
     } else if (other) {
       ctx.fillStyle = page.colors.grey;

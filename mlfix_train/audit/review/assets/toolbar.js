@@ -69,6 +69,8 @@ export function addToolbar(page) {
       ...(page.session.audited ? [["suspicious", "Suspicious"]] : []),
       ["unreviewed", "Not reviewed"],
     ];
+    const filters = page.countFilters();
+    page.drawFilters();
     replaceChildren(
       page.toolbar,
       el("button.plain.menu", {
@@ -106,6 +108,13 @@ export function addToolbar(page) {
       size,
       el(
         "div.icons",
+        icon(
+          `Filter${filters ? ` (${filters})` : ""}`,
+          "more filters: suspicion, columns (C)",
+          page.toggleFilters,
+          filters > 0,
+        ),
+        icon("Map", "map of all images (M)", page.toggleMap, page.mapIsOpen()),
         icon("Brighten", "brighten dark images (B)", () => page.toggle("brighten"), page.settings.brighten),
         icon("Typical", "typical images of the label (R)", () => page.toggle("typical"), page.settings.typical),
         icon({ auto: "◑", light: "☀", dark: "☾" }[page.settings.theme], `color theme: ${page.settings.theme}`, () => {
@@ -133,6 +142,7 @@ export function addToolbar(page) {
     for (const strip of page.strips.values()) strip.dirty = true;
     for (const node of page.sections.values()) page.drawTypicalRow(node);
     page.refresh();
+    page.recolorMap();
   }
 
   Object.assign(page, { drawBar, theme });

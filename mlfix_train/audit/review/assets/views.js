@@ -1,17 +1,20 @@
 // Which samples are shown and how: opening a view, and keeping the place when the layout changes.
 
 import { clamp, NONE } from "./elements.js";
+import { VIEW_DEFAULTS } from "./filters.js";
 
 export function addViews(page) {
   let lastViewRequest = 0;
   async function openView(position) {
     page.showSide(false);
+    if (page.settings.group_by !== "random") page.closeJudge();
     const requestNumber = ++lastViewRequest;
     page.app.classList.add("busy");
     try {
-      const { group_by, sort_by, group_order, filter, search } = page.settings;
-      const response = await page.request("view", { group_by, sort_by, group_order, filter, search });
+      const wanted = Object.keys(VIEW_DEFAULTS).map((name) => [name, page.settings[name]]);
+      const response = await page.request("view", Object.fromEntries(wanted));
       if (requestNumber !== lastViewRequest) return;
+      openView.reset = false;
       const same = page.view && page.view.view === response.view;
       page.view = { ...response, starts: [0] };
       for (const size of response.sizes) page.view.starts.push(page.view.starts.at(-1) + size);
@@ -30,18 +33,15 @@ export function addViews(page) {
       if (position) restorePosition(position);
       page.drawSide();
       page.refresh();
+      page.updateMap();
       page.progressSoon(50);
     } catch (error) {
       if (error.status === 422 && !openView.reset) {
         // a setting that does not apply to these samples
         openView.reset = true;
-        Object.assign(page.settings, {
-          group_by: "label",
-          sort_by: page.session.audited ? "suspicion" : "visual",
-          group_order: "suspicion",
-          filter: "all",
-          search: "",
-        });
+        Object.assign(page.settings, VIEW_DEFAULTS, { columns: {} });
+        if (!page.session.audited) page.settings.sort_by = "visual";
+        page.showToast(`${error.message} All images are shown.`, "warn");
         page.drawBar();
         page.schedule(() => openView(), 0);
         return;
