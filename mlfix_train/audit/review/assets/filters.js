@@ -17,7 +17,8 @@ const SLIDE_MS = 250;
 
 export function addFilters(page) {
   const bar = el("div.filters", { hidden: true, role: "group", "aria-label": "filters" });
-  let opened = "", // column whose values are being chosen
+  let isOpen = null, // not before it is known whether there are filters
+    opened = "", // column whose values are being chosen
     sliding = 0;
   page.toolbar.after(bar);
 
@@ -27,7 +28,7 @@ export function addFilters(page) {
     return Object.keys(columns).length + (min_suspicion > 0) + (area !== "");
   };
   function toggleFilters() {
-    bar.hidden = !bar.hidden;
+    isOpen = !isOpen;
     page.drawBar();
     if (!bar.hidden) bar.querySelector("input, select, button")?.focus();
     else page.scroller.focus({ preventScroll: true });
@@ -52,8 +53,8 @@ export function addFilters(page) {
   function drawFilters() {
     if (!page.session) return;
     const names = Object.keys(page.settings.columns);
-    if (countFilters() && drawFilters.before === undefined) bar.hidden = false; // a link or a reload brought some
-    drawFilters.before = countFilters();
+    isOpen ??= countFilters() > 0; // a link or a reload brought some
+    bar.hidden = !isOpen || page.settings.group_by === "random"; // the sample to judge is whole
     if (bar.hidden) return;
     const shown = opened && !names.includes(opened) ? [...names, opened] : names;
     const rest = page.session.filters.filter((one) => !shown.includes(one.name));

@@ -64,7 +64,7 @@ export function addHeadings(page) {
         page.settings.group_by === "random" &&
           el("button.plain", { text: "One at a time", on: { click: page.openJudge } }),
         page.settings.group_by === "random" &&
-          el("button.plain", { text: "Draw 100 more", on: { click: page.drawMore } }),
+          el("button.plain.more", { text: "Draw 100 more", on: { click: page.drawMore } }),
         el("button.plain.reviewed", {
           text: "Mark group as reviewed",
           title: "Confirm all unmarked labels of this group and go to the next one (F)",

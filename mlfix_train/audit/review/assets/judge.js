@@ -155,7 +155,7 @@ export function addJudge(page) {
   function question({ block, i }) {
     const given = block.given[i],
       mark = block.marks[i],
-      isAnswered = block.flags[i] & JUDGED;
+      isAnswered = (block.flags[i] & JUDGED) > 0;
     const picture = el("div.big", { "aria-label": "image to judge" });
     loadPicture(picture, block.rows[i]);
     const typical = el("canvas", { width: 424, height: 52, "aria-hidden": "true" }),
@@ -171,7 +171,7 @@ export function addJudge(page) {
         {
           title,
           className: `plain${isAnswered && mark === code ? " on" : ""}`,
-          "aria-pressed": String(!!isAnswered && mark === code),
+          "aria-pressed": String(isAnswered && mark === code),
           on: { click: () => answer(code) },
         },
         el("kbd", keyName),

@@ -3,7 +3,7 @@
 import { clamp, el, percent } from "./elements.js";
 import { pixelColor } from "./points.js";
 
-const MAX_PIXELS = 2.5e6; // of the drawing; larger screens get coarser points
+const MAX_PIXELS = 1.4e6; // of the drawing; larger screens get coarser points
 const NEAR = 12; // CSS pixels from the pointer to a point
 const STEP = 5; // CSS pixels between corners of a lasso
 const EDGE = 14; // CSS pixels around the points at first

@@ -37,7 +37,7 @@ export function addToolbar(page) {
     ];
     const search = el("input", {
       type: "search",
-      placeholder: "Search ids and labels",
+      placeholder: "Search",
       "aria-label": "Search ids and labels",
       value: page.settings.search,
       on: {
