@@ -25,7 +25,8 @@ export function el(name, options, ...children) {
     options = {};
   }
   node.className = classes.join(" ");
-  if (FOCUSABLE.includes(tag)) node.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab's own
+  if (FOCUSABLE.includes(tag) || options?.tabIndex !== undefined)
+    node.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab's own
   for (const [key, value] of Object.entries(options || {})) {
     if (key === "text") node.textContent = showControls(value);
     else if (key === "on") for (const [name, callback] of Object.entries(value)) node.addEventListener(name, callback);

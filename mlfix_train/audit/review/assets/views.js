@@ -49,7 +49,10 @@ export function addViews(page) {
       page.showProblem(error);
       if (requestNumber === lastViewRequest) page.schedule(() => openView(position), 2500);
     } finally {
-      if (requestNumber === lastViewRequest) page.app.classList.remove("busy");
+      if (requestNumber === lastViewRequest) {
+        page.app.classList.remove("busy");
+        page.writeLink();
+      }
     }
   }
   function clearTiles() {
