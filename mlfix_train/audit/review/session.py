@@ -438,7 +438,7 @@ class ReviewSession:
         """
         action = payload.get("action")
         if action not in (None, "start", "stop"):
-            raise RequestError(f"action={str(action)[:80]!r} is unknown", "use start, stop, or leave it out")
+            raise RequestError(f"there is no action {str(action)[:80]!r}", "use start, stop, or leave it out")
         if action:
             (self.image_map.start if action == "start" else self.image_map.stop)()
         response = self.image_map.response()
