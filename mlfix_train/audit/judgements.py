@@ -98,7 +98,7 @@ def _match_fixes(
     known = fixes[fixes["sample_id"].isin(given.index)]
     new = pd.Series(known["new_label"].to_numpy(dtype=object), index=known["sample_id"])
     new = new[~new.index.duplicated(keep="last")]
-    is_unsure = (new == UNSURE) & ~given.eq(UNSURE).any()
+    is_unsure = (new == UNSURE) & (not bool(given.eq(UNSURE).any()))
     is_wrong = ((new == INVALID) | (new != given[new.index])) & ~is_unsure
     fixed = set(is_wrong.index[is_wrong])
     ids = pd.Index(list(dict.fromkeys(looked_at)), dtype=object)

@@ -105,8 +105,10 @@ class Calibrator:
             return None
         found, kept = (np.flatnonzero(mask[rows] & ~judged[rows]) for mask in (wrong, marks == KEEP_CODE))
         labels, n_classes = samples.given[rows].astype(np.int64), len(samples.labels)
-        known = {"found": found, "kept": kept}
-        result = calibrate(self.evidence, looked_at, wrong[rows][looked_at], labels, n_classes, self._groups, **known)
+        looked_wrong = wrong[rows][looked_at]
+        result = calibrate(
+            self.evidence, looked_at, looked_wrong, labels, n_classes, self._groups, found=found, kept=kept
+        )
         probability = np.full(len(samples), np.nan)
         probability[rows] = result.probability
         return CalibratedReview(estimate_by_judgements(result, labels, samples.labels), probability, judged)

@@ -46,7 +46,8 @@ class ColumnFilter:
             chosen = [text in values for text in texts]
         else:
             chosen = [self.contains.casefold() in text.casefold() for text in texts]
-        return np.asarray([*chosen, False])[codes]  # code -1: no label
+        matches: np.ndarray = np.array([*chosen, False])[codes]  # code -1: no label
+        return matches
 
 
 def describe_columns(samples: Samples) -> list[dict[str, Any]]:

@@ -72,7 +72,8 @@ def _embedded_ids(path: Path, readable: pd.Index) -> pd.Index | None:
         pass
     try:
         table = pq.read_table(path.with_name("order.parquet"), columns=["sample_id"])
-        return pd.Index(table.column("sample_id").to_pandas())
+        ids: pd.Index = pd.Index(table.column("sample_id").to_pandas())
+        return ids
     except (OSError, ValueError, KeyError):
         return None
 
