@@ -56,7 +56,7 @@ export function addJudge(page) {
     closeJudge();
     page.settings.group_by = page.settings.before || "label";
     page.drawBar();
-    page.openView();
+    return page.openView();
   }
   async function showAt(number) {
     at = number;

@@ -26,7 +26,7 @@ export function addMap(page) {
   page.scroller.parentNode.append(overlay);
 
   async function openMap() {
-    if (page.settings.group_by === "random") page.backToGroups(); // it is judged without the audit
+    if (page.settings.group_by === "random") await page.backToGroups(); // it is judged without the audit
     overlay.hidden = false;
     page.scroller.inert = true;
     page.drawBar();
