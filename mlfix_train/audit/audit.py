@@ -98,11 +98,10 @@ class Audit:
         samples: sample table, which may hold more samples than were held out.
         pixels: images, rows as in ``samples``: a pixel store, or uint8 ``(N, H, W, 3)``.
         order: visual order of the samples, as read by :func:`mlfix_train.audit.similarity.order_files.read_order`.
+        embedding: embedded images of the samples, for the review page: similar ones, and the map.
         slices: the user's slices, see :func:`mlfix_train.audit.scores.slices.select_slices`.
         title: in headlines.
         about: further facts for ``audit.json``.
-        embeddings: float ``(N, D)``, rows as in ``samples``, for the map of the review page.
-        folder: where features of the images were kept, for the same.
 
     Attributes:
         ranking: see :mod:`mlfix_train.audit.scores.ranking`, most suspicious first.
@@ -132,15 +131,14 @@ class Audit:
         samples: pd.DataFrame | None = None,
         pixels: Images | None = None,
         order: pd.DataFrame | None = None,
+        embedding: embedded.EmbeddedSamples | None = None,
         slices: Mapping[str, SliceSpec] | None = None,
         title: str = "audit",
         about: Mapping[str, Any] | None = None,
-        embeddings: np.ndarray | None = None,
-        folder: str | Path | None = None,
     ) -> None:
         started = time.monotonic()
-        self._embeddings, self._folder = embeddings, folder
         self.evidence, self.samples, self.pixels, self.order = evidence, samples, pixels, order
+        self.embedding = embedding
         self.title, self._about = title, dict(about or {})
         result: Ranking = rank(evidence)
         self.ranking, self.kinds, self.confident_issues = result.table, result.kinds, result.confident_issues
@@ -231,7 +229,7 @@ class Audit:
         pixels: Any = images if paths is None else open_store(samples, PixelSpec(64), PixelsConfig.cache)
         evidence = replace(evidence, image_properties=_measure_images(pixels, samples, held, progress))
         about = {"neighbours": "" if embeddings is None else "the embeddings"}
-        options: dict[str, Any] = {"slices": slices, "title": title, "about": about, "embeddings": embeddings}
+        options: dict[str, Any] = {"embedding": found, "slices": slices, "title": title, "about": about}
         return cls(evidence, samples=samples, pixels=pixels, **options)
 
     @classmethod
@@ -298,7 +296,7 @@ class Audit:
         order, _ = embedded.order_samples(found, samples, store, embedder, progress("ordering labels"))
         times["order"] = time.monotonic()
         facts = {"runs": 0, "neighbours": found.used} | dict(about or {})
-        options: dict[str, Any] = {"slices": slices, "title": title, "about": facts, "folder": folder}
+        options: dict[str, Any] = {"embedding": found, "slices": slices, "title": title, "about": facts}
         audit = cls(evidence, samples=samples, pixels=store, order=order, **options)
         times["ranking"] = time.monotonic()
         laps = itertools.pairwise(times.items())
@@ -387,7 +385,7 @@ class Audit:
         evidence = replace(evidence, run_probe_logits=kept)
         used = "" if images is None else images.used
         options: dict[str, Any] = {"samples": data.samples, "pixels": data.pixels, "order": places, "slices": slices}
-        options["folder"] = folder
+        options["embedding"] = images
         audit = cls(
             evidence, **options, title=title or found.title, about=_facts(found, data, order, used) | dict(about or {})
         )
@@ -604,6 +602,9 @@ class Audit:
             found = {"used": self._about.get("neighbours", ""), "samples": samples_fingerprint(self.order.index)}
             write_order(self.order.reset_index(drop=True), folder / "order.parquet", found)
             self._about["order"] = str(folder.resolve())
+        has_own_space = self._about.get("order") in (None, str(folder.resolve()))  # else that of mlfix sort
+        if has_own_space and self.embedding is not None:
+            self._write_embeddings(folder)
         if n_panels is not None and self.pixels is None:
             for old in (folder / "panels").glob("*.png"):  # of an earlier audit, with images
                 old.unlink()
@@ -625,6 +626,11 @@ class Audit:
             temporary.write_text(content, encoding="utf-8")
         return pictures
 
+    def _write_embeddings(self, folder: Path) -> None:
+        if self.embedding is not None and self.samples is not None:
+            ids = self.samples.index[self.embedding.rows]
+            write_embeddings(self.embedding.found.embeddings, folder / "embeddings.npy", ids, self.embedding.used)
+
     def review(self, out: str | Path = "review", **options: Any) -> Any:
         """Shows the review page in a notebook, where wrong labels are marked.
 
@@ -641,15 +647,11 @@ class Audit:
             )
         from mlfix_train.audit.review.widget import review
 
-        out = Path(out).expanduser()
-        if self._embeddings is not None:
-            write_embeddings(self._embeddings, out / "embeddings.npy")
-            ids = {"samples": samples_fingerprint(self.samples.index)}
-            (out / "embeddings.json").write_text(json.dumps(ids), encoding="utf-8")
-        folders = [out if self._embeddings is not None else None, self._folder, self._about.get("order")]
-        readable = self.samples.index[~self.samples.index.isin(getattr(self.pixels, "unreadable", {}))]
-        options["find_embeddings"] = lambda: find_embeddings(folders, readable)
         options = {"calibrated": self.estimate is not None, "title": self.title, "order": self.order, **options}
+        if self.embedding is not None:
+            self._write_embeddings(Path(out).expanduser())
+        folders = [None if self.embedding is None else out, self._about.get("order")]
+        options.setdefault("find_embeddings", lambda: find_embeddings(folders))
         return review(self.samples, self.pixels, out, ranking=self.ranking, **options)
 
 

@@ -22,7 +22,7 @@ from mlfix_train.audit.scores.knn import NeighbourScores, neighbours_needed, sco
 from mlfix_train.audit.scores.registry import Evidence
 from mlfix_train.audit.similarity.near_duplicates import find_near_duplicates, near_duplicate_threshold
 from mlfix_train.audit.similarity.neighbours import nearest_neighbours
-from mlfix_train.audit.similarity.order_files import note_samples, read_embeddings, read_order
+from mlfix_train.audit.similarity.order_files import read_embeddings, read_order
 from mlfix_train.audit.similarity.pipeline import EmbeddedImages, embed_and_search, embed_features, order_images
 from mlfix_train.data.pixels.store import PixelStore
 from mlfix_train.data.splits import stratified_parts
@@ -89,8 +89,6 @@ def embed_samples(
         raise DataError(f"{len(rows)} of {len(samples):,} images can be read", "an audit needs three or more")
     options = {"folder": folder, "bfloat16": bfloat16, "seed": seed, "progress": progress}
     features = embed_features(pixels, rows, embedder, **options)  # type: ignore[arg-type]
-    if folder is not None:
-        note_samples(folder, samples.index[rows])
     blocks = range(0, len(rows), 8192)
     embeddings = np.concatenate([embedder.project(np.asarray(features[i : i + 8192], np.float32)) for i in blocks])
     if float(embeddings.std(0).max()) < 1e-7:

@@ -139,9 +139,9 @@ def open_configured_session(cfg: ReviewConfig) -> ReviewSession:
         _check_audited_samples(ranking, table, source_name(data))
     options: dict[str, Any] = {"max_unreadable": pixels.max_unreadable, "progress": ProgressBar("decoding images")}
     store = open_store(table, pixels.spec(DEFAULT_SIZE), pixels.cache, **options)
-    own_order = None if cfg.order in ("auto", "none") else cfg.order
-    folders = [own_order, cfg.audit, summary.get("order"), Path(cfg.out).expanduser() / "order"]
     title = cfg.audit or data.get("file") or data.get("root") or "samples"
+    order = None if cfg.order in ("auto", "none") else cfg.order
+    folders = [order, summary.get("order"), cfg.audit, Path(cfg.out).expanduser() / "order"]
     return open_session(
         table,
         store,
@@ -153,7 +153,7 @@ def open_configured_session(cfg: ReviewConfig) -> ReviewSession:
         ignore=cfg.fixes.ignore,
         reviewer=cfg.reviewer,
         title=Path(str(title)).expanduser().resolve().name,
-        find_embeddings=lambda: find_embeddings(folders, table.index[~table.index.isin(store.unreadable)]),
+        find_embeddings=lambda: find_embeddings(folders),
     )
 
 

@@ -22,6 +22,7 @@ from mlfix_train.audit.scores.knn import neighbours_needed, score_neighbours
 from mlfix_train.audit.scores.ranking import rank
 from mlfix_train.audit.scores.registry import Evidence
 from mlfix_train.audit.similarity.neighbours import nearest_neighbours
+from mlfix_train.audit.similarity.order_files import find_embeddings
 from mlfix_train.errors import ConfigError, DataError, RunError
 
 
@@ -148,6 +149,9 @@ def test_what_is_saved_is_read_back(problem: Problem, tmp_path: Path) -> None:
     np.testing.assert_array_equal(audit.images(["5", "3"]), images[[5, 3]])
     assert audit.to_csv(tmp_path / "r.csv").read_text() == (tmp_path / "audit/ranking.csv").read_text()
     assert json.loads((tmp_path / "audit/audit.json").read_text())["seconds"]["writing"] >= 0
+    kept = find_embeddings([tmp_path / "audit"])
+    assert kept is not None and kept.ids == problem.ids and kept.used == "the embeddings"
+    np.testing.assert_array_equal(np.load(kept.path), problem.embeddings.astype(np.float32))
 
 
 def test_image_files_become_pixels(problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,11 +169,15 @@ def test_the_review_opens_on_the_ranking(problem: Problem, tmp_path: Path) -> No
     from mlfix_train.audit.review.widget import close_review, get_open_session
 
     images = np.zeros((40, 16, 16, 3), np.uint8)
-    audit = Audit.from_predictions(problem.labels[:40], problem.pred_probs[:40], images=images, title="forty")
+    x = problem.embeddings[:40]
+    audit = Audit.from_predictions(problem.labels[:40], problem.pred_probs[:40], x, images=images, title="forty")
     widget = audit.review(tmp_path / "review", reviewer="me")
     session = get_open_session(tmp_path / "review")
     assert session is not None and session.title == "forty" and len(session.samples) == 40
     assert session.samples.audited and not session.samples.calibrated
+    nearest, used = session.similar.nearest(7)
+    wanted = np.argsort(np.linalg.norm(x - x[7], axis=1), kind="stable")
+    assert used == "the embeddings" and nearest.tolist() == wanted.tolist()
     assert Path(widget.fixes).parent == tmp_path / "review"
     close_review(tmp_path / "review")
 

@@ -66,7 +66,8 @@ def make_app(session: ReviewSession) -> Starlette:
         return await jpeg(lambda: session.sprite_sheet(request.path_params["name"]), "max-age=31536000, immutable")
 
     async def image(request: Request) -> Response:
-        return await jpeg(lambda: session.full_image(int(request.path_params["row"])), "max-age=600")
+        is_zoomed = request.url.path.startswith("/sharp/")
+        return await jpeg(lambda: session.full_image(int(request.path_params["row"]), is_zoomed), "max-age=600")
 
     async def jpeg(load: Callable[[], bytes], cache: str) -> Response:
         content = await run_in_threadpool(load)
@@ -83,6 +84,7 @@ def make_app(session: ReviewSession) -> Starlette:
         Route("/api/{kind:str}", api, methods=["POST"]),
         Route("/sprites/{name:str}.jpg", sprites),
         Route("/images/{row:int}.jpg", image),
+        Route("/sharp/{row:int}.jpg", image),
     ]
     return Starlette(routes=routes, exception_handlers={RequestError: refuse})
 

@@ -23,11 +23,14 @@ import pandas as pd
 from mlfix_train.audit.review import requests
 from mlfix_train.audit.review import sprites as sheets
 from mlfix_train.audit.review.calibration import CalibratedReview, Calibrator
+from mlfix_train.audit.review.confusion import summarize_labels
+from mlfix_train.audit.review.explain import explain_sample
 from mlfix_train.audit.review.filters import describe_columns
 from mlfix_train.audit.review.fixes_file import FixesFile, open_fixes
 from mlfix_train.audit.review.image_map import ImageMap, pack, quantize
 from mlfix_train.audit.review.journal import Journal
 from mlfix_train.audit.review.marks import Author, MarkStore, Outcome
+from mlfix_train.audit.review.neighbours import SimilarImages, describe_neighbours
 from mlfix_train.audit.review.progress import Pace, ReviewerStates, SeenLog, reviewed_mask, summarize
 from mlfix_train.audit.review.requests import RequestError
 from mlfix_train.audit.review.samples import N_TYPICAL, NONE, Samples, make_samples, typical_images
@@ -45,7 +48,8 @@ DRAW_COUNT = 100  # samples drawn at a time for the sample to judge
 LABELS_PER_SHEET = 32  # labels whose typical images share a sheet, one label per line
 MAX_VIEWS = 24  # views kept in memory
 REQUESTS = (
-    *("describe", "view", "block", "group", "sample", "progress", "changes", "seen", "draw", "map", "save_state"),
+    *("describe", "view", "block", "group", "sample", "neighbours", "confusion", "progress", "changes", "seen", "draw"),
+    *("map", "save_state"),
     *("marks", "review_group", "undo", "redo", "add_label", "dismiss_conflicts"),
 )
 """Kinds of requests: methods of :class:`ReviewSession`."""
@@ -64,6 +68,7 @@ class ReviewSession:
     fixes: FixesFile
     sprites: Sprites
     image_map: ImageMap
+    similar: SimilarImages
     title: str
     reviewer: str  # unless the page gives another name
     allow_new_labels: bool = False
@@ -164,10 +169,11 @@ class ReviewSession:
         spec, calibrated = ViewSpec.parse(payload, self.samples), self.calibrator.calibrated()
         if spec.group_by == "random" and not self.store.drawn:
             self.draw({"reviewer": self._reviewer(payload)})
+        similar, used = (None, "") if spec.similar_to is None else self.similar.nearest(spec.similar_to)
         with self.store.lock:
             reviewed = reviewed_mask(self.store, self.seen_log.seen)
-            drawn, narrowed = np.asarray(self.store.drawn, np.int32), self._narrow(spec)
-            view = make_view(self.samples, spec, self.store.marks, reviewed, drawn, narrowed)
+            listed = np.asarray(self.store.drawn, np.int32) if similar is None else similar
+            view = make_view(self.samples, spec, self.store.marks, reviewed, listed, self._narrow(spec))
         with self._views_lock:
             key = self.current_view = view.key
             self._views[key] = view
@@ -181,6 +187,7 @@ class ReviewSession:
             "sizes": np.diff(view.starts).tolist(),
             "given": view.given.tolist(),
             "other": view.other.tolist(),
+            "used": used,
             **self._expected(view, calibrated),
             **self._group_counts(view, calibrated),
         }
@@ -306,12 +313,32 @@ class ReviewSession:
         """Returns what the audit says of a sample, its scores and metadata, and who marked it."""
         row = requests.parse_int(payload, "row", 0, len(self.samples))
         author = self.store.authors[row] if self.store.marks[row] != NONE else Author()
+        probability = None if self.calibrator.latest is None else float(self.calibrator.latest.probability[row])
         suspicion = float(self._suspicion()[row])
         audit = {
             "suspicion": None if math.isnan(suspicion) else round(suspicion, 3),
             "suggested": int(self.samples.suggested[row]),
+            "told": explain_sample(self.samples, row, probability),
         }
-        return {"row": row, **audit, "details": self.samples.details(row), **author._asdict()}
+        facts = {"mark": int(self.store.marks[row]), "details": self.samples.details(row)}
+        return {"row": row, **audit, **facts, **author._asdict()}
+
+    def neighbours(self, payload: Payload) -> Response:
+        """Returns the images most like one, with their labels, and the name of the sheet that shows them."""
+        row = requests.parse_int(payload, "row", 0, len(self.samples))
+        shown, facts = describe_neighbours(self.similar, row)
+        rows = np.asarray(shown + [NONE] * (N_TYPICAL - len(shown)))
+        given, marks = self.samples.given[shown].tolist(), self.store.marks[shown].tolist()
+        sheet = self._plan(rows, "typical", payload)
+        return {"row": row, "rows": shown, "given": given, "marks": marks, "sheet": sheet, **facts}
+
+    def confusion(self, payload: Payload) -> Response:
+        """Returns where suspicion is, by label and by pair of labels (:func:`confusion.summarize_labels`)."""
+        calibrated = self.calibrator.calibrated()
+        with self.store.lock:
+            reviewed = reviewed_mask(self.store, self.seen_log.seen)
+            summary = summarize_labels(self.samples, self._suspicion(), reviewed, self.store.is_wrong)
+        return {"is_count": calibrated is not None or self.samples.calibrated, **summary}
 
     def marks(self, payload: Payload) -> Response:
         """Marks samples: ``marks`` is a list of ``sample_id``, ``new_label`` and, from the page, ``base_revision``."""
@@ -459,12 +486,13 @@ class ReviewSession:
             self.reviewer_states.set(self._reviewer(payload), payload.get("state"))
         return {}
 
-    def full_image(self, row: Any) -> bytes:
-        """Returns a sample's image as a JPEG, enlarged."""
+    def full_image(self, row: Any, is_zoomed: bool = False) -> bytes:
+        """Returns a sample's image as a JPEG, enlarged; larger still if it is to be zoomed."""
         if not isinstance(row, int) or not 0 <= row < len(self.samples):
             raise RequestError(f"there is no sample {row!r}", status=HTTPStatus.NOT_FOUND)
         path, rows = str(self.samples.paths[row]), np.asarray([row])
-        return sheets.encode_full_image(path, lambda: self.sprites.pixels(rows)[0], self.sprites.white)
+        largest = sheets.SHARP if is_zoomed else sheets.FULL
+        return sheets.encode_full_image(path, lambda: self.sprites.pixels(rows)[0], self.sprites.white, largest)
 
     def sprite_sheet(self, name: str) -> bytes:
         """Returns a sprite sheet, a JPEG."""
@@ -515,8 +543,8 @@ def open_session(
         reviewer: Name of the reviewer; by default that of the account.
         title: Title of the page.
         notes: Further notes to show when the page opens.
-        find_embeddings: Finds embeddings of the images for the map, such as
-            :func:`mlfix_train.audit.similarity.order_files.find_embeddings`; called when the map is.
+        find_embeddings: Finds embeddings of the images, for the map and for similar images, such as
+            :func:`mlfix_train.audit.similarity.order_files.find_embeddings`; ``None`` as long as there are none.
 
     Raises:
         DataError: The samples, or the files in ``out``, cannot be used; nothing is changed.
@@ -539,8 +567,9 @@ def open_session(
         raise
     fixes_file.notes += [*_notes(samples, table, images, ranking), *notes]
     image_map = ImageMap(samples.ids, find_embeddings, out / "map.npz")
+    similar = SimilarImages(samples, find_embeddings, sprites.pixels)
     allow_new = "new_labels" in ignore
-    return ReviewSession(samples, store, seen_log, fixes_file, sprites, image_map, title, reviewer, allow_new)
+    return ReviewSession(samples, store, seen_log, fixes_file, sprites, image_map, similar, title, reviewer, allow_new)
 
 
 def account_name() -> str:

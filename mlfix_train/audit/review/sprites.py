@@ -23,7 +23,7 @@ from mlfix_train.data.pixels.decode import FULL_RANGE, UnreadableImage, decode_i
 log = logging.getLogger(__name__)
 
 BLOCK = 256  # samples that the page fetches at a time: one sheet of small tiles
-SMALL, LARGE, FULL = 64, 192, 480  # largest sides of tiles, and of a single image, pixels
+SMALL, LARGE, FULL, SHARP = 64, 192, 480, 1600  # largest sides of tiles, of a single image, and of one zoomed, pixels
 SMALL_COLUMNS, LARGE_COLUMNS = 16, 4
 QUALITY = 90
 MEMORY_SHEETS, DISK_LIMIT = 64, 1 << 30
@@ -174,15 +174,17 @@ def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
     return file.getvalue()
 
 
-def encode_full_image(path: str, stored: Callable[[], np.ndarray], white: int = FULL_RANGE) -> bytes:
-    """Returns an image as a JPEG: upright, uncropped, in a square with grey margins.
+def encode_full_image(
+    path: str, stored: Callable[[], np.ndarray], white: int = FULL_RANGE, largest: int = FULL
+) -> bytes:
+    """Returns an image as a JPEG: upright, uncropped, in a square of at most ``largest`` pixels with grey margins.
 
     ``stored`` returns the pixels ``(H, W, 3)`` to show if the file is missing or damaged; ``white`` is the value of
     16-bit images that is white.
     """
     try:
         with open_image(path, np.inf) as image:
-            side = min(max(image.size), FULL)
+            side = min(max(image.size), largest)
         pixels = decode_image(path, max(side, 8), "pad", white=white)
     except (OSError, UnreadableImage, ValueError):
         pixels = stored()

@@ -18,7 +18,9 @@ from mlfix_train.errors import check_choice
 SCREEN_SIZE = 60  # samples of a group seen at once; groups are ordered by the suspicion that these hold
 FIRST_BAND = 48  # samples in the first band of the order "both"; each further band is twice as long
 MIN_SUSPICION = 0.5  # samples at least this suspicious are shown by the filter "suspicious"
-GROUP_BY = ("label", "pair", "all", "random")
+GROUP_BY = ("label", "pair", "suggested", "all", "random")
+SIMILAR = "similar:"
+"""Before a row number, a value of ``group_by``: the images most like that one."""
 SORT_BY = ("suspicion", "visual", "both")
 GROUP_ORDERS = ("suspicion", "name")
 FILTERS = ("all", "marked", "unmarked", "suspicious", "unreviewed")
@@ -29,8 +31,9 @@ class ViewSpec:
     """What to show.
 
     Args:
-        group_by: ``label``, ``pair`` (given and predicted label), ``all`` (one group), ``random`` (the sample
-            to judge, in random order), or ``column:<name>`` of the metadata.
+        group_by: ``label``, ``pair`` (given and predicted label), ``suggested`` (given and suggested label), ``all``
+            (one group), ``random`` (the sample to judge, in random order), ``column:<name>`` of the metadata, or
+            ``similar:<row>`` (the images most like one, nearest first).
         sort_by: Order inside a group: ``suspicion`` (most suspicious first), ``visual`` (similar images side by side),
             or ``both`` (bands of falling suspicion, each twice as long as the one before, in visual order inside).
         group_order: ``suspicion`` (the groups whose first screen holds most suspicion first) or ``name``.
@@ -60,7 +63,9 @@ class ViewSpec:
         """
         names = ("group_by", "sort_by", "group_order", "filter", "search")
         values: dict[str, Any] = {name: str(payload.get(name, getattr(cls, name)))[:200] for name in names}
-        check_choice("group_by", values["group_by"], [*GROUP_BY, *(f"column:{name}" for name in samples.columns)])
+        similar_to = values["group_by"].removeprefix(SIMILAR)
+        if similar_to == values["group_by"] or not similar_to.isdecimal() or int(similar_to) >= len(samples):
+            check_choice("group_by", values["group_by"], [*GROUP_BY, *(f"column:{name}" for name in samples.columns)])
         check_choice("sort_by", values["sort_by"], SORT_BY)
         check_choice("group_order", values["group_order"], GROUP_ORDERS)
         check_choice("filter", values["filter"], FILTERS)
@@ -73,6 +78,11 @@ class ViewSpec:
         if not isinstance(area, str):
             raise RequestError("area is not a text")
         return cls(**values, min_suspicion=least, columns=parse_filters(payload.get("columns", {}), samples), area=area)
+
+    @property
+    def similar_to(self) -> int | None:
+        """Row of the image whose like are shown; ``None`` in other views."""
+        return int(self.group_by.removeprefix(SIMILAR)) if self.group_by.startswith(SIMILAR) else None
 
 
 @dataclass
@@ -108,21 +118,28 @@ def make_view(
     spec: ViewSpec,
     marks: np.ndarray,
     reviewed: np.ndarray,
-    drawn: np.ndarray | None = None,
+    listed: np.ndarray | None = None,
     narrowed: np.ndarray | None = None,
 ) -> View:
     """Selects, groups and orders samples.
 
-    ``marks`` (int32) and ``reviewed`` (bool) are ``(N,)``; ``drawn`` are the rows of the sample to judge, in order;
-    ``narrowed``, bool ``(N,)``, are the samples that the filters beside ``filter`` and ``search`` leave.
+    ``marks`` (int32) and ``reviewed`` (bool) are ``(N,)``; ``listed`` are the rows of the sample to judge, or of
+    similar images, in order; ``narrowed``, bool ``(N,)``, are the samples that the filters beside ``filter`` and
+    ``search`` leave.
     """
-    if spec.group_by == "random":
-        rows = np.asarray([] if drawn is None else drawn, np.int32)
+    shown = _filter(samples, spec, marks, reviewed)
+    if narrowed is not None:
+        shown &= narrowed
+    if spec.group_by == "random" or spec.similar_to is not None:
+        rows = np.asarray([] if listed is None else listed, np.int32)
+        name = "Sample to judge"
+        if spec.similar_to is not None:
+            rows = rows[shown[rows]]
+            name = f"Most like {samples.ids[spec.similar_to]}"
         missing = np.full(1, NONE, np.int32)
         expected = np.array([np.nansum(samples.suspicion[rows])])
-        return View(spec, rows, np.array([0, len(rows)]), missing, missing, ["Sample to judge"], expected)
-    shown = _filter(samples, spec, marks, reviewed)
-    rows = np.flatnonzero(shown if narrowed is None else shown & narrowed).astype(np.int32)
+        return View(spec, rows, np.array([0, len(rows)]), missing, missing, [name], expected)
+    rows = np.flatnonzero(shown).astype(np.int32)
     if spec.group_by == f"column:{FAULT}":
         codes, texts = samples.columns[FAULT]
         rows = rows[np.array([bool(text) for text in texts])[codes[rows]]]
@@ -171,16 +188,18 @@ def _filter(samples: Samples, spec: ViewSpec, marks: np.ndarray, reviewed: np.nd
 
 def _groups(samples: Samples, group_by: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
     """Returns the group of each row, int64 ``(M,)``, and the given label, other label and name of each group."""
-    given, predicted = samples.given[rows].astype(np.int64), samples.predicted[rows].astype(np.int64)
+    given = samples.given[rows].astype(np.int64)
     if group_by == "label":
         first, keys = np.unique(given, return_inverse=True)
         second = np.full(len(first), NONE)
         names = [samples.label(i) or "(no label)" for i in first]
-    elif group_by == "pair":
+    elif group_by in ("pair", "suggested"):
+        other = samples.predicted if group_by == "pair" else samples.suggested
         width = len(samples.labels) + 1
-        pairs, keys = np.unique((given + 1) * width + predicted + 1, return_inverse=True)
+        pairs, keys = np.unique((given + 1) * width + other[rows] + 1, return_inverse=True)
         first, second = pairs // width - 1, pairs % width - 1
-        names = [_pair_name(samples, i, j) for i, j in zip(first, second, strict=True)]
+        kind = "prediction" if group_by == "pair" else "suggestion"
+        names = [_pair_name(samples, i, j, kind) for i, j in zip(first, second, strict=True)]
     elif group_by == "all":
         keys = np.zeros(len(rows), np.int64)
         names = ["All samples"] if len(rows) else []
@@ -193,11 +212,11 @@ def _groups(samples: Samples, group_by: str, rows: np.ndarray) -> tuple[np.ndarr
     return keys.reshape(-1), first.astype(np.int32), second.astype(np.int32), names
 
 
-def _pair_name(samples: Samples, given: int, predicted: int) -> str:
-    label, agrees = samples.label(given) or "(no label)", given == predicted
-    if predicted < 0 or agrees:
-        return f"{label}, {'no prediction' if predicted < 0 else 'prediction agrees'}"
-    return f"{label} → {samples.label(predicted)}"
+def _pair_name(samples: Samples, given: int, other: int, kind: str) -> str:
+    label, agrees = samples.label(given) or "(no label)", given == other
+    if other < 0 or agrees:
+        return f"{label}, {f'no {kind}' if other < 0 else f'{kind} agrees'}"
+    return f"{label} → {samples.label(other)}"
 
 
 def _sort_keys(

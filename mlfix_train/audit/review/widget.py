@@ -67,13 +67,15 @@ def answer_message(session: ReviewSession, message: Any) -> tuple[dict[str, Any]
         if not isinstance(message, Mapping) or not isinstance(message.get("kind"), str):
             raise RequestError("the message has no kind", status=HTTPStatus.BAD_REQUEST)
         kind, payload = message["kind"], message.get("payload", {})
-        if kind not in ("sprites", "images"):
+        if kind not in ("sprites", "images", "sharp"):
             status, response = session.respond(kind, payload)
         elif not isinstance(payload, Mapping):
             raise RequestError("the request is not a JSON object", status=HTTPStatus.BAD_REQUEST)
         else:
             status, response, name = 200, {}, payload.get("name")
-            content = [session.sprite_sheet(str(name)) if kind == "sprites" else session.full_image(name)]
+            content = [
+                session.sprite_sheet(str(name)) if kind == "sprites" else session.full_image(name, kind == "sharp")
+            ]
     except RequestError as error:
         status, response = error.status, error.response
     return {"id": message_id, "status": status, "response": response}, content

@@ -9,10 +9,13 @@ Both have one row per readable image, in the order of the sample table. The colu
   of an outlier
 - ``label_outlier_score``: the same among the images of its label
 - ``duplicate_group``: number of its group of near-duplicates, -1 if it has none
+
+An audit writes ``embeddings.npy`` too; ``embeddings.parquet`` beside it has the ``sample_id`` of each row.
 """
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,58 +27,10 @@ import pandas as pd
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.errors import DataError, format_list
 
+log = logging.getLogger(__name__)
+
 VERSION = 1
 COLUMNS = ("sample_id", "position", "label_position", "outlier_score", "label_outlier_score", "duplicate_group")
-
-
-@dataclass(frozen=True)
-class KeptEmbeddings:
-    """A file of embeddings or features, ``.npy`` ``(M, D)``, and the sample id of each of its rows."""
-
-    path: Path
-    ids: pd.Index
-
-
-def find_embeddings(folders: Iterable[str | Path | None], readable: pd.Index) -> KeptEmbeddings | None:
-    """Finds the embeddings that an audit or ``mlfix sort`` kept, without reading them.
-
-    Args:
-        folders: Output folders, the best first; ``None`` is passed over.
-        readable: Ids of the samples whose image can be read, in the order of the sample table.
-
-    Returns:
-        The first whose rows are known to be of these samples; ``None`` if there are none.
-    """
-    for folder in folders:
-        for name in ("features.npy", "embeddings.npy"):
-            if folder is None or not (path := Path(folder).expanduser() / name).is_file():
-                continue
-            try:
-                count = len(np.load(path, mmap_mode="r"))
-            except (OSError, ValueError, TypeError, EOFError):
-                continue
-            ids = _embedded_ids(path, readable)
-            if ids is not None and len(ids) == count and readable.isin(ids).any():
-                return KeptEmbeddings(path, ids)
-    return None
-
-
-def _embedded_ids(path: Path, readable: pd.Index) -> pd.Index | None:
-    """Returns the sample ids of the rows of a file of embeddings, ``None`` if they are not known."""
-    import pyarrow.parquet as pq
-
-    try:
-        facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        if facts.get("samples") == samples_fingerprint(readable):
-            return readable
-    except (OSError, ValueError, AttributeError):
-        pass
-    try:
-        table = pq.read_table(path.with_name("order.parquet"), columns=["sample_id"])
-        ids: pd.Index = pd.Index(table.column("sample_id").to_pandas())
-        return ids
-    except (OSError, ValueError, KeyError):
-        return None
 
 
 def samples_fingerprint(ids: Iterable[str]) -> str:
@@ -83,20 +38,67 @@ def samples_fingerprint(ids: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()
 
 
-def note_samples(folder: Path, ids: pd.Index) -> None:
-    """Writes a fingerprint of the samples of ``features.npy`` beside it, in ``features.json``."""
-    path = folder / "features.json"
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    if facts.get("samples") != samples_fingerprint(ids):
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps({**facts, "samples": samples_fingerprint(ids)}), encoding="utf-8")
+def write_embeddings(embeddings: np.ndarray, path: Path, ids: Iterable[str] | None = None, used: str = "") -> Path:
+    """Writes embeddings ``(N, D)`` as ``.npy``, atomically; returns the path.
 
-
-def write_embeddings(embeddings: np.ndarray, path: Path) -> Path:
-    """Writes embeddings ``(N, D)`` as ``.npy``, atomically; returns the path."""
+    ``ids``, of the images without an order beside them, and what these were embedded by (``used``) go to a ``.parquet``
+    of the same name; without ids, such a file of earlier embeddings is removed.
+    """
+    path.with_suffix(".parquet").unlink(missing_ok=True)
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.save(file, embeddings)
+    if ids is not None:
+        write_order(pd.DataFrame({"sample_id": list(ids)}), path.with_suffix(".parquet"), {"used": used})
     return path
+
+
+@dataclass(frozen=True)
+class KeptEmbeddings:
+    """A file of embeddings, ``.npy`` ``(M, D)``, the sample id of each row, and what the images were embedded by."""
+
+    path: Path
+    ids: list[str]
+    used: str
+
+
+def find_embeddings(folders: Iterable[str | Path | None]) -> KeptEmbeddings | None:
+    """Finds embeddings that ``mlfix sort`` or ``mlfix audit`` kept, without reading them.
+
+    Args:
+        folders: Output folders, or an ``order.parquet`` in one, the best first; ``None`` is passed over.
+
+    Returns:
+        The first of which the samples are known, ``None`` if there are none; what cannot be used is logged.
+    """
+    for folder in folders:
+        if folder is None:
+            continue
+        path = Path(folder).expanduser()
+        path = (path if path.is_dir() else path.parent) / "embeddings.npy"
+        tables = [path.with_suffix(".parquet"), path.with_name("order.parquet")]
+        listed = next((table for table in tables if table.exists()), None)
+        if listed is None or not path.exists():
+            continue
+        try:
+            return _keep(path, listed)
+        except DataError as error:
+            log.warning("%s; similar images are searched for without it", error.problem)
+    return None
+
+
+def _keep(path: Path, listed: Path) -> KeptEmbeddings:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(listed, columns=["sample_id"])
+        metadata = json.loads((table.schema.metadata or {}).get(b"mlfix", b"{}"))
+        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+    except (OSError, pa.ArrowException, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be used: {str(error).splitlines()[0]}") from error
+    if len(shape) != 2 or shape[0] != len(table):
+        raise DataError(f"{path} has the shape {shape}, but {listed.name} lists {len(table):,} images")
+    return KeptEmbeddings(path, table["sample_id"].to_pylist(), str(metadata.get("used") or "their embeddings"))
 
 
 def read_embeddings(path: Path, count: int, key: str = "embeddings", ids: pd.Index | None = None) -> np.ndarray:

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from mlfix_train.audit.review import image_map
 from mlfix_train.audit.review.image_map import NOWHERE, SIDE, ImageMap, inside_polygon, to_whole_numbers
 from mlfix_train.audit.review.requests import RequestError
-from mlfix_train.audit.similarity.order_files import KeptEmbeddings, find_embeddings, note_samples
+from mlfix_train.audit.similarity.order_files import KeptEmbeddings
 
 FAKE = """
 import json, sys, time
@@ -41,7 +40,7 @@ def wait_for(one: ImageMap, state: str) -> dict[str, Any]:
 def kept(tmp_path: Path) -> KeptEmbeddings:
     places = np.random.default_rng(0).random((30, 5)).astype(np.float32)
     np.save(tmp_path / "embeddings.npy", places)
-    return KeptEmbeddings(tmp_path / "embeddings.npy", pd.Index([f"{i}.jpg" for i in range(30)]))
+    return KeptEmbeddings(tmp_path / "embeddings.npy", [f"{i}.jpg" for i in range(30)], "pixels")
 
 
 def make(kept: KeptEmbeddings | None, folder: Path) -> ImageMap:
@@ -94,14 +93,3 @@ def test_points_inside_of_a_polygon() -> None:
     corners = 0.5 + 0.4 * rng.random((12, 1)) * np.stack([np.cos(angle), np.sin(angle)], 1)
     np.testing.assert_array_equal(inside_polygon(points, corners), Polygon(corners).contains_points(points))
     assert 0 < star.sum() < 2000
-
-
-def test_embeddings_are_found_only_if_their_samples_are_known(tmp_path: Path) -> None:
-    ids = pd.Index([f"{i}.jpg" for i in range(30)])
-    np.save(tmp_path / "features.npy", np.zeros((30, 4), np.float16))
-    assert find_embeddings([None, tmp_path / "nowhere", tmp_path], ids) is None, "of which samples?"
-    (tmp_path / "features.json").write_text('{"key": "a"}')
-    note_samples(tmp_path, ids)
-    found = find_embeddings([tmp_path], ids)
-    assert found is not None and found.path == tmp_path / "features.npy" and found.ids.equals(ids)
-    assert find_embeddings([tmp_path], ids[::-1]) is None, "another order"

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from mlfix_train.audit.similarity.order_files import (
+    KeptEmbeddings,
+    find_embeddings,
     read_embeddings,
     read_order,
     samples_fingerprint,
@@ -76,6 +78,22 @@ def test_embeddings_of_other_images_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"e\.npy: 1 of 6 rows contain NaN or infinity, the first is row 3"):
         read_embeddings(path, 6)
     assert samples_fingerprint(["a", "b"]) != samples_fingerprint(["b", "a"])
+
+
+def test_embeddings_are_found_with_their_ids(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert find_embeddings([None, tmp_path]) is None
+    x, ids = points(5), order()["sample_id"].tolist()
+    path = write_embeddings(x, tmp_path / "embeddings.npy", ids[::-1], "a network")
+    write_order(order(), tmp_path / "order.parquet", {"used": "pixels"})
+    network = KeptEmbeddings(path, ids[::-1], "a network")
+    assert find_embeddings([tmp_path / "nowhere", tmp_path / "order.parquet"]) == network
+    write_embeddings(x, path)  # by a sort, whose order has the ids
+    assert find_embeddings([tmp_path]) == KeptEmbeddings(path, ids, "pixels")
+    write_embeddings(points(4), path)
+    assert find_embeddings([tmp_path]) is None
+    assert "embeddings.npy has the shape (4, 4), but order.parquet lists 5 images" in caplog.text
+    path.write_text("nothing")
+    assert find_embeddings([tmp_path]) is None and "embeddings.npy cannot be used" in caplog.text
 
 
 def test_embeddings_of_the_same_images_in_another_order_are_rejected(tmp_path: Path) -> None:
