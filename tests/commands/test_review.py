@@ -47,6 +47,15 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 Serve = Callable[..., Client]
+CROSS = f"""([clientX, clientY]) => {{
+  const to = (target, kind, more) =>
+    target.dispatchEvent(new PointerEvent(kind, {{ bubbles: true, pointerType: "mouse", ...more }}));
+  to(document.querySelector(".content"), "pointermove", {{ clientX, clientY }});
+  const crossed = {REVIEW}.current();
+  to({REVIEW}.scroller, "pointerleave", {{ relatedTarget: document.querySelector(".inspector .big") }});
+  return [crossed, {REVIEW}.current()];
+}}"""
+"""Moves the mouse over a tile into the large view without a rest; returns the pointed tile there, and at the end."""
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -332,6 +341,116 @@ def test_a_reload_resumes_where_it_was(serve: Serve, page: Page, tmp_path: Path)
     assert page.place.evaluate("document.querySelector('.row.now .name').textContent") == group
 
 
+def test_more_like_this_and_back(serve: Serve, page: Page, tmp_path: Path) -> None:
+    page.open(serve().link)
+    page.place.click("role=radio[name='Unmarked']")
+    page.ready()
+    page.press("n", *["ArrowDown"] * 5)
+    page.ready()
+    before = [page.ask(what) for what in (".view()", ".current()", ".scroller.scrollTop")]
+    pointed = page.sample(before[1])
+    page.press("a")
+    page.until(f"{REVIEW}.view().names[0] === 'Most like {pointed['id']}'")
+    page.ready()
+    assert page.ask(".current()") == 0 and page.sample(0)["id"] == pointed["id"]
+    assert page.ask(".view().count") == 210, "whatever their label or filter"
+    assert "nearest first, by their pixels at 8 px" in page.place.inner_text("section header small")
+    page.press("x")
+    page.click(3)
+    page.saved()
+    other = page.sample(3)["id"]
+    page.press("ArrowRight", "a")
+    page.until(f"{REVIEW}.view().names[0] !== 'Most like {pointed['id']}'")
+    page.press("Escape")
+    page.until(f"{REVIEW}.view().names[0] === 'Most like {pointed['id']}'")
+    page.place.click("text=← Back")
+    page.until(f"{REVIEW}.view().names.length === 3")
+    page.ready()
+    assert [page.ask(what) for what in (".view().view", ".current()", ".scroller.scrollTop")] == [
+        before[0]["view"],
+        *before[1:],
+    ]
+    assert page.sample(before[1])["mark"] == "invalid" and page.place.is_hidden("text=← Back")
+    assert page.ask(".settings().filter") == "unmarked"
+    assert fixes_of(tmp_path / "out/fixes.csv") == dict.fromkeys([pointed["id"], other], "invalid")
+    page.press("Escape", "a")  # nothing is lost if the page is reloaded there
+    page.until(f"{REVIEW}.view().names.length === 1")
+    state = tmp_path / "out/reviewer_state.json"
+    name = before[0]["names"][1]
+    wait_for(lambda: json.loads(state.read_text())["anna"]["position"]["name"] == name)
+    page.place.reload()
+    page.ready()
+    assert page.ask(".settings().group_by") == "label" and page.place.text_content(".row.now .name") == name
+
+
+def test_the_matrix_opens_groups(serve: Serve, page: Page) -> None:
+    page.open(serve().link)
+    page.press("t")
+    page.until("document.querySelector('dialog.matrix')?.open")
+    cell = page.place.evaluate("document.activeElement.ariaLabel")
+    pair, _, facts = cell.partition(": ")
+    given, suggested = pair.split(" → ")
+    assert re.search(r"^wrong expected \d\S*, \d+ images, 0 looked at, 0 marked$", facts)
+    assert page.place.inner_text(".readout") == cell
+    rows = page.place.evaluate("[...document.querySelectorAll('.label-list tbody tr')].map((row) => row.innerText)")
+    assert len(rows) == 3 and all("70" in row and "0 (0%)" in row for row in rows)
+    page.press("ArrowDown", "ArrowUp", "Enter")
+    page.until(f"{REVIEW}.settings().group_by === 'suggested'")
+    page.ready()
+    shown = page.place.text_content(".row.now .name")
+    assert shown.startswith(f"{given} → ") and suggested in shown
+    top = page.ask(".visible()")[0]
+    assert (page.sample(top)["given"], page.sample(top)["suggested"]) == (given, suggested)
+    page.press("Escape")
+    page.until(f"{REVIEW}.settings().group_by === 'label'")
+    page.press("t")
+    page.place.click(".label-list tbody button >> nth=2")
+    page.until("!document.querySelector('dialog.matrix').open")
+    page.until(f"{REVIEW}.settings().group_by === 'label'")
+
+
+def test_the_large_view_follows_and_is_remembered(serve: Serve, page: Page, tmp_path: Path) -> None:
+    page.open(serve().link)
+    columns = page.ask(".layout().columns")
+    page.hover(2)
+    page.press(" ")
+    page.until(f"{REVIEW}.layout().columns < {columns}")  # it stands beside the tiles
+    box = ".inspector"
+    page.until(f"document.querySelector('{box} .words').childElementCount > 1")
+    page.until(f"document.querySelectorAll('{box} .nearest figure').length === 8")
+    text = page.place.inner_text(box)
+    sample = page.sample(2)
+    assert f"{sample['given']} → {sample['suggested']}" in text and "likely to be wrong, rank " in text
+    assert "of the 8 most similar are labelled" in text and "by their pixels at 8 px" in text
+    assert f"Typical {sample['given']}" in text and f"Typical {sample['suggested']}" in text
+    for index in (3, 4):
+        page.press("ArrowRight")
+        page.until(f"document.querySelector('{box} .id').textContent === {json.dumps(page.sample(index)['id'])}")
+        page.until(f"!document.querySelector('{box} img').hidden")
+    page.press("x")
+    page.saved()
+    page.until(f"document.querySelector('{box} .given').textContent.includes('marked invalid by anna')")
+    assert page.place.evaluate(CROSS, page.at(1)) == [1, 4], "tiles that are crossed do not take the view's image"
+    page.place.hover(f"{box} .big")
+    page.place.mouse.wheel(0, -400)
+    page.until(f"document.querySelector('{box} img').style.transform.includes('scale')")
+    page.until("performance.getEntriesByType('resource').some((one) => one.name.includes('/sharp/'))")
+    page.place.focus(f"{box} .big")
+    page.press("ArrowLeft", "0")
+    assert page.ask(".current()") == 4 and not page.place.evaluate(
+        f"document.querySelector('{box} img').style.transform"
+    )
+    state = tmp_path / "out/reviewer_state.json"
+    wait_for(lambda: state.exists() and json.loads(state.read_text())["anna"]["settings"].get("docked") is True)
+    page.place.reload()
+    page.ready()
+    assert page.place.is_visible(box), "it is remembered"
+    page.place.set_viewport_size({"width": 800, "height": 700})
+    page.until(f"getComputedStyle(document.querySelector('{box}')).position === 'absolute'")
+    page.place.click("button[aria-label='close']:visible")
+    assert page.place.is_hidden(box)
+
+
 def test_kill_and_restart_lose_nothing(process: Callable[..., Server], page: Page, tmp_path: Path) -> None:
     server = process()
     page.open(server.link)
@@ -596,7 +715,7 @@ def test_labels_are_text_whatever_they_hold(browser: Any, tmp_path: Path) -> Non
         made = page.place.evaluate(
             "document.querySelectorAll('.mlfix b, .mlfix i, .mlfix u, .mlfix s, img[src=x]').length"
         )
-        assert made == page.place.evaluate("document.querySelectorAll('.card b, .meter i, .hint b').length")
+        assert made == page.place.evaluate("document.querySelectorAll('.card b, .meter i, .hint b, .given b').length")
         assert not page.errors
         context.close()
     finally:

@@ -8,7 +8,9 @@ export const STRIP = 512; // height of a canvas strip, CSS pixels
 export const MAX_BLOCKS = 80; // blocks of samples that are kept
 export const MAX_SELECTED = 15000; // images marked at once, which their blocks have room for
 
-const FOCUSABLE = ["button", "input", "select", "dialog", "main"];
+export const BY_LABEL = ["label", "pair", "suggested"]; // groupings by the given label, alone or with another
+
+const FOCUSABLE = ["button", "input", "select", "dialog", "main", "summary"];
 
 /** Shows characters that change the direction of text, which could make a name look like another one. */
 export const showControls = (text) =>

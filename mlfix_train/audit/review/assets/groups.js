@@ -40,7 +40,12 @@ export function addGroups(page) {
     "aria-label": "close the groups",
     on: { click: () => showSide(false) },
   });
-  page.side.append(close, card, groupSearch, list);
+  const matrix = el("button.plain", {
+    text: "Matrix",
+    title: "labels and confusion matrix: where suspicion is (T)",
+    on: { click: () => page.showMatrix() },
+  });
+  page.side.append(close, card, el("div.find", groupSearch, matrix), list);
   /** Where the screen is narrow, groups and progress lie over the tiles. */
   function showSide(open = !page.app.classList.contains("side-open")) {
     page.app.classList.toggle("side-open", open);

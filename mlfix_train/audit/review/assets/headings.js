@@ -89,6 +89,7 @@ export function addHeadings(page) {
   function updateFacts(node) {
     const g = node.g,
       parts = [plural(page.view.sizes[g], "sample")];
+    if (page.view.used) parts.push(`nearest first, by ${page.view.used}`);
     if (page.calibrated() && page.settings.group_by !== "random")
       parts.push(
         `≈ ${formatEstimate(page.view.expected[g])} expected wrong${page.view.intervals?.[g] ? ` (${formatRange(page.view.intervals[g])})` : ""}`,

@@ -39,7 +39,9 @@ const KEYS = [
   ["Z, Y", "undo, redo (Ctrl + Z, Ctrl + Shift + Z)"],
   ["F", "mark the group as reviewed and go to the next"],
   ["N, P", "next group, previous group"],
-  ["Space", "show the full image and all scores"],
+  ["Space", "see an image large, with its neighbours and scores; it stays open and follows the pointer and the arrow keys"],
+  ["A", "find more like it: the images most similar to the pointed one, whatever their label"],
+  ["T", "see where the suspicion is: every label, and which labels are mistaken for which"],
   ["Home, End", "first and last tile of the group"],
   ["Page ↑ ↓", "scroll"],
   ["+ −", "larger, smaller tiles"],
@@ -48,7 +50,7 @@ const KEYS = [
   ["R", "show or hide typical images of the label"],
   ["B", "brighten dark images, on or off"],
   ["Tab", "go to the bar, the groups (↑ ↓ there), the tiles, the labels, undo"],
-  ["Esc", "clear the selection and the brush, close"],
+  ["Esc", "clear the selection and the brush, close; then back to where you were"],
   ["?", "this list"],
 ];
 

@@ -62,10 +62,10 @@ export function addKeyboard(page) {
     else if (letter === "n" || letter === "p")
       page.goToGroup(clamp(page.currentGroup() + (letter === "n" ? 1 : -1), 0, page.layout.shown - 1));
     else if (letter === " ") {
-      page.inspector.hidden = !page.inspector.hidden;
-      page.inspected = NONE;
-      page.inspect();
-    } else if (letter === "PageDown" || letter === "PageUp")
+      page.showInspector();
+    } else if (letter === "a") page.showSimilar();
+    else if (letter === "t") page.showMatrix();
+    else if (letter === "PageDown" || letter === "PageUp")
       page.scroller.scrollTop +=
         (letter === "PageDown" ? 1 : -1) * (page.scroller.clientHeight - page.layout.head - 30);
     else if (letter === "+" || letter === "=") page.resize(page.settings.size + 12);
@@ -76,9 +76,11 @@ export function addKeyboard(page) {
     else if (letter === "b") page.toggle("brighten");
     else if (letter === "?") page.showHelp();
     else if (letter === "Escape") {
+      const isIdle = !page.selected.size && page.brush === INVALID && (page.inspector.hidden || page.isDocked());
       page.select(new Set());
       page.disarm();
-      page.inspector.hidden = true;
+      if (!page.isDocked()) page.showInspector(false);
+      if (isIdle) page.goBack();
     } else used = false;
     if (used) {
       e.preventDefault();

@@ -1,7 +1,7 @@
 // Where everything is: groups below one another, each with a heading and rows of tiles of one size. Positions are CSS
 // pixels in the scrolled content.
 
-import { clamp, el, NONE, plural } from "./elements.js";
+import { BY_LABEL, clamp, el, NONE, plural } from "./elements.js";
 
 const HEADER_HEIGHT = 44;
 const TYPICAL_HEIGHT = 56;
@@ -13,7 +13,7 @@ export function addLayout(page) {
       size = page.settings.size,
       gap = size < 56 ? 4 : 8,
       hasCaption = size >= 56;
-    const lines = hasCaption ? (page.settings.group_by === "label" || page.settings.group_by === "pair" ? 1 : 2) : 0;
+    const lines = hasCaption ? (BY_LABEL.includes(page.settings.group_by) ? 1 : 2) : 0;
     const columns = Math.max(1, Math.floor((width + gap) / (size + gap)));
     const step = size + gap,
       rowStep = size + 5 + lines * 14 + gap,

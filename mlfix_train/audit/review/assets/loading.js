@@ -102,7 +102,7 @@ export function addLoading(page) {
       for (const strip of page.strips.values()) if (strip.missing.has(name)) strip.dirty = true;
       for (const node of page.sections.values()) if (node.missing?.has(name)) page.drawTypicalRow(node);
       if (page.labelDialog.open) page.fillLabelDialog();
-      if (!page.inspector.hidden) page.inspect();
+      if (page.missingInView.has(name)) page.drawInspector();
     });
   }
   function redrawBlock(number) {

@@ -21,7 +21,7 @@ export function addPointer(page) {
           if (touch) {
             touch.long = true;
             page.setCurrent(touch.index);
-            page.inspector.hidden = false;
+            page.showInspector(true);
             page.inspect();
           }
         }, 500),
@@ -118,6 +118,7 @@ export function addPointer(page) {
     page.hover = null;
     page.showArmed();
     // A box or the large view opened under the pointer: the tile stays the pointed one.
+    if (page.inspector.contains(e.relatedTarget)) page.keepInspected();
     if (page.labelDialog.open || page.helpDialog.open || page.inspector.contains(e.relatedTarget)) return;
     if (page.isHovering && !stroke && !page.selected.size) {
       page.isHovering = false;

@@ -18,10 +18,12 @@ import { addLinks } from "./links.js";
 import { addLoading } from "./loading.js";
 import { addMap } from "./map.js";
 import { addMarking } from "./marking.js";
+import { addMatrix } from "./matrix.js";
 import { addPointer } from "./pointer.js";
 import { addProgress } from "./progress.js";
 import { addSaving } from "./saving.js";
 import { addSeen } from "./seen.js";
+import { addSimilar } from "./similar.js";
 import { addTiles } from "./tiles.js";
 import { addToolbar } from "./toolbar.js";
 import { addViews } from "./views.js";
@@ -93,7 +95,7 @@ export function start(root, connection, options = {}) {
     content,
   );
   const empty = el("div.empty", { hidden: true });
-  const inspector = el("div.inspector", { hidden: true });
+  const inspector = el("aside.inspector", { hidden: true, "aria-label": "large view" });
   const brushes = el("div.brushes", { role: "toolbar", "aria-label": "suggested labels" });
   const foot = el("div.foot");
   const saved = el("span.saved"),
@@ -110,7 +112,7 @@ export function start(root, connection, options = {}) {
     { tabIndex: -1, "data-lm-suppress-shortcuts": "true" },
     toolbar,
     hint,
-    el("div.middle", side, el("div.stage", scroller, empty, inspector, toasts)),
+    el("div.middle", side, el("div.stage", scroller, empty, toasts), inspector),
     tray,
     foot,
     live,
@@ -199,6 +201,8 @@ export function start(root, connection, options = {}) {
     addLabels,
     addHelp,
     addInspector,
+    addSimilar,
+    addMatrix,
     addPointer,
     addKeyboard,
     addSeen,
@@ -267,7 +271,7 @@ export function start(root, connection, options = {}) {
         page.settings.group_by = "label";
       if (!page.session.audited) {
         page.settings.sort_by = "visual";
-        if (page.settings.group_by === "pair") page.settings.group_by = "label";
+        if (["pair", "suggested"].includes(page.settings.group_by)) page.settings.group_by = "label";
         if (page.settings.filter === "suspicious") page.settings.filter = "all";
       }
       if (!page.settings.brighten)
@@ -291,6 +295,7 @@ export function start(root, connection, options = {}) {
       for (const message of page.session.notes) showToast(message, "warn");
       page.drawStatus();
       await page.openView(linked || page.session.state?.position);
+      if (page.settings.docked && page.isDocked()) page.showInspector(true);
       page.send();
       scroller.focus({ preventScroll: true });
     } catch (error) {

@@ -110,6 +110,7 @@ export function addSaving(page) {
     }
   }
   function update(response) {
+    if (response.rows.length) page.forgetDetails();
     const pending = new Set(page.queue.flatMap((item) => (item.marks || []).map((one) => one.row)));
     response.rows.forEach((row, n) => {
       const index = page.indexOfRow.get(row),

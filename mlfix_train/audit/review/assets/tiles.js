@@ -285,6 +285,7 @@ export function addTiles(page) {
       page.loadBlock(Math.floor(index / page.session.block_size)),
     );
     page.updateHeadings(top, height);
+    for (const name of page.missingInView) page.loadSheet(name);
     page.startLoading();
     if (more) refresh();
     if (page.loadQueue.length) page.startLoading();

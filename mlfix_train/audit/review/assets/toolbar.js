@@ -11,6 +11,7 @@ export function addToolbar(page) {
         "select",
         {
           "aria-label": label,
+          disabled: name !== "group_by" && page.isSimilar(), // these are in the order of their similarity
           on: {
             change: (e) => {
               page.settings[name] = e.target.value;
@@ -26,9 +27,11 @@ export function addToolbar(page) {
     const by = [
       ["label", "label"],
       ...(page.session.audited ? [["pair", "label and prediction"]] : []),
+      ...(page.session.audited ? [["suggested", "label and suggestion"]] : []),
       ["all", "no groups"],
       ...page.session.columns.map((name) => [`column:${name}`, name]),
       ["random", "sample to judge"],
+      ...(page.isSimilar() ? [[page.settings.group_by, "similarity to one"]] : []),
     ];
     const within = [
       ...(page.session.audited ? [["suspicion", "suspicion"]] : []),
@@ -62,6 +65,11 @@ export function addToolbar(page) {
     });
     page.toolbar.search = search;
     page.toolbar.size = size;
+    const back = el("button.plain.back", {
+      text: "← Back",
+      title: "back to where you were (Esc)",
+      on: { click: page.goBack },
+    });
     const segments = [
       ["all", "All"],
       ["marked", "Marked"],
@@ -79,6 +87,7 @@ export function addToolbar(page) {
         title: "groups and progress",
         on: { click: () => page.showSide() },
       }),
+      ...(page.canGoBack() ? [back] : []),
       el("h1.cut", { title: page.session.title }, ...cutMiddle(page.session.title)),
       dropdown("group_by", "Group by", by),
       dropdown("group_order", "Order groups", [
@@ -115,6 +124,7 @@ export function addToolbar(page) {
           filters > 0,
         ),
         icon("Map", "map of all images (M)", page.toggleMap, page.mapIsOpen()),
+        icon("◨", "large view of the pointed image (Space)", () => page.showInspector(), !page.inspector.hidden),
         icon("Brighten", "brighten dark images (B)", () => page.toggle("brighten"), page.settings.brighten),
         icon("Typical", "typical images of the label (R)", () => page.toggle("typical"), page.settings.typical),
         icon({ auto: "◑", light: "☀", dark: "☾" }[page.settings.theme], `color theme: ${page.settings.theme}`, () => {

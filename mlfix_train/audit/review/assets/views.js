@@ -1,18 +1,19 @@
 // Which samples are shown and how: opening a view, and keeping the place when the layout changes.
 
-import { clamp, NONE } from "./elements.js";
+import { BY_LABEL, clamp, NONE } from "./elements.js";
 import { VIEW_DEFAULTS } from "./filters.js";
 
 export function addViews(page) {
   let lastViewRequest = 0;
-  async function openView(position) {
+  /** Opens the view of the settings, or `kept`, one that was requested before. */
+  async function openView(position, kept = null) {
     page.showSide(false);
     if (page.settings.group_by !== "random") page.closeJudge();
     const requestNumber = ++lastViewRequest;
     page.app.classList.add("busy");
     try {
       const wanted = Object.keys(VIEW_DEFAULTS).map((name) => [name, page.settings[name]]);
-      const response = await page.request("view", Object.fromEntries(wanted));
+      const response = kept || (await page.request("view", Object.fromEntries(wanted)));
       if (requestNumber !== lastViewRequest) return;
       openView.reset = false;
       const same = page.view && page.view.view === response.view;
@@ -67,9 +68,7 @@ export function addViews(page) {
     page.sections.clear();
   }
   const hasTypical = () =>
-    page.settings.typical &&
-    (page.settings.group_by === "label" || page.settings.group_by === "pair") &&
-    page.session.labeled;
+    page.settings.typical && BY_LABEL.includes(page.settings.group_by) && page.session.labeled;
   function resize(size) {
     const position = currentPosition();
     page.settings.size = clamp(size, 32, 224);
@@ -121,9 +120,10 @@ export function addViews(page) {
   }
   function saveState() {
     if (!page.session) return;
-    const state = {
-        settings: { ...page.settings },
-        position: currentPosition(),
+    const home = page.home(),
+      state = {
+        settings: { ...page.settings, ...home?.settings },
+        position: home ? home.position : currentPosition(),
         digits: page.digits.map(page.labelOf),
       },
       text = JSON.stringify(state);
