@@ -23,7 +23,7 @@ from shapes import FAST, draw_shapes
 
 from mlfix_train.audit.review import image_map
 from mlfix_train.audit.review.bundle import ASSETS
-from mlfix_train.audit.similarity.order_files import note_samples
+from mlfix_train.audit.similarity.order_files import write_embeddings
 from mlfix_train.commands.review import open_configured_session, sort_from_stdin
 from mlfix_train.config.compose import load
 from mlfix_train.config.review import ReviewConfig
@@ -293,9 +293,7 @@ def test_a_lasso_on_the_map_is_a_group(serve: Serve, page: Page, pictures: Path,
     ids = sorted(path.relative_to(pictures / "shapes").as_posix() for path in (pictures / "shapes").rglob("*.png"))
     codes = np.array([["disc", "square", "triangle"].index(name.split("/")[0]) for name in ids])
     places = np.stack([codes, np.arange(210) / 105], 1).astype(np.float32)  # a column of points for each label
-    np.save(pictures / "audit/features.npy", places)
-    (pictures / "audit/features.json").write_text("{}")
-    note_samples(pictures / "audit", pd.Index(ids))
+    write_embeddings(places, pictures / "audit/embeddings.npy", ids, "labels")
     code = "import json, sys, numpy as np; s = json.load(sys.stdin); p = np.load(s['embeddings']); "
     monkeypatch.setattr(image_map, "COMMAND", code + "np.savez(open(s['out'], 'wb'), key=s['key'], places=p)")
     page.open(serve().link)
@@ -324,6 +322,7 @@ def test_a_lasso_on_the_map_is_a_group(serve: Serve, page: Page, pictures: Path,
     assert page.ask(".view().count") == 70, "the link holds the lasso"
     page.place.click("button[aria-label='Show images from anywhere on the map']")
     page.until(f"{REVIEW}.view().count === 210")
+    (pictures / "audit/embeddings.npy").unlink()  # others do without
 
 
 def test_a_reload_resumes_where_it_was(serve: Serve, page: Page, tmp_path: Path) -> None:

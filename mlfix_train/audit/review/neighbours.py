@@ -27,15 +27,15 @@ class EmbeddingSpace:
     """Embeddings of images; the distance between two tells how different they look.
 
     Args:
-        embeddings: Numbers ``(M, D)``, or what opens them: a memory map is open during a search alone, since mapped
-            pages count as the process's own.
+        embeddings: Returns numbers ``(M, D)``; called for each search, so that a memory map is open during a search
+            alone, for mapped pages count as the process's own.
         rows: int64 ``(M,)``, sample of each row; :data:`NONE` for images that the review lacks.
         used: What the images were embedded by.
     """
 
-    def __init__(self, embeddings: np.ndarray | Callable[[], np.ndarray], rows: np.ndarray, used: str) -> None:
+    def __init__(self, embeddings: Callable[[], np.ndarray], rows: np.ndarray, used: str) -> None:
         self.used, self.rows, known = used, np.asarray(rows), np.flatnonzero(np.asarray(rows) >= 0)
-        self._open = embeddings if callable(embeddings) else lambda: embeddings
+        self._open = embeddings
         self._place = np.full(int(self.rows.max(initial=NONE)) + 1, NONE, np.int32)
         self._place[self.rows[known]] = known
         self.nearest = lru_cache(MAX_CACHED)(self._nearest)
@@ -121,7 +121,7 @@ class SimilarImages:
             parts.append(standardized_pixels(self.pixels(rows)))
             self._done = int(rows[-1]) + 1
         small = np.concatenate(parts)
-        self._by_pixels = EmbeddingSpace(small, np.arange(len(small)), f"their pixels at {SMALL_SIDE} px")
+        self._by_pixels = EmbeddingSpace(lambda: small, np.arange(len(small)), f"their pixels at {SMALL_SIDE} px")
 
 
 def standardized_pixels(images: np.ndarray) -> np.ndarray:

@@ -38,7 +38,7 @@ def test_the_nearest_are_those_of_brute_force(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(neighbours, "N_SIMILAR", 50)
     x, rows = points(), np.random.default_rng(1).permutation(N)
     rows[:20] = -1  # images that the review lacks
-    space = EmbeddingSpace(x, rows, "random numbers")
+    space = EmbeddingSpace(lambda: x, rows, "random numbers")
     for place in (3, 25, 399):
         distance = np.linalg.norm(x.astype(np.float64) - x[place].astype(np.float64), axis=1)
         distance[rows < 0] = np.inf

@@ -5,14 +5,16 @@ import { VIEW_DEFAULTS } from "./filters.js";
 export function addLinks(page) {
   let written = "";
   function linkHash() {
-    const params = new URLSearchParams();
+    const params = new URLSearchParams(),
+      left = page.isSimilar() ? page.home() : null, // a row number is no address
+      settings = { ...page.settings, ...left?.settings };
     for (const name of Object.keys(VIEW_DEFAULTS)) {
-      const value = page.settings[name];
+      const value = settings[name];
       if (name === "columns" ? Object.keys(value).length : value)
         params.set(name, name === "columns" ? JSON.stringify(value) : value);
     }
-    if (page.view?.names.length > 1 && page.currentSideGroup >= 0)
-      params.set("group", page.view.names[page.currentSideGroup]);
+    const group = left ? left.position?.name : page.view?.names.length > 1 && page.view.names[page.currentSideGroup];
+    if (group) params.set("group", group);
     return `#${params}`;
   }
   /** Takes over the view that the address holds, if any; returns its position. */

@@ -3,7 +3,7 @@
 import { clamp, el } from "./elements.js";
 
 const MAX_ZOOM = 12;
-const STEP = 1.5;
+const ZOOM_STEP = 1.5;
 const MOVE = 40; // CSS pixels that an arrow key moves
 
 /** Makes what is in `frame` zoom; returns its buttons, and what says whether it is enlarged. `onZoom` is told. */
@@ -33,8 +33,8 @@ export function addZoom(frame, onZoom) {
   }
   const button = (text, name, factor) =>
     el("button.icon", { text, title: name, "aria-label": name, on: { click: () => zoom(factor) } });
-  const smaller = button("−", "zoom out", 1 / STEP),
-    larger = button("+", "zoom in", STEP);
+  const smaller = button("−", "zoom out", 1 / ZOOM_STEP),
+    larger = button("+", "zoom in", ZOOM_STEP);
 
   frame.addEventListener(
     "wheel",
@@ -65,8 +65,8 @@ export function addZoom(frame, onZoom) {
   frame.addEventListener("dragstart", (e) => e.preventDefault());
   frame.addEventListener("keydown", (e) => {
     const [dx, dy] = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[e.key] || [0, 0];
-    if (e.key === "+" || e.key === "=") zoom(STEP);
-    else if (e.key === "-") zoom(1 / STEP);
+    if (e.key === "+" || e.key === "=") zoom(ZOOM_STEP);
+    else if (e.key === "-") zoom(1 / ZOOM_STEP);
     else if (e.key === "0") zoom(0);
     else if ((dx || dy) && scale > 1) {
       x += MOVE * dx;
