@@ -40,6 +40,7 @@ class PlanningLauncher(Launcher):
         """Takes what Hydra hands to a launcher."""
         self.context, self.config = hydra_context, config
         self.task: SweepTask = task_function  # type: ignore[assignment]
+        self.task.folder = Path(config.hydra.sweep.dir)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Trains runs, and returns for each a job whose value is its held-out error.

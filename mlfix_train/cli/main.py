@@ -169,8 +169,7 @@ def _sweep(flags: list[str], keys: list[str], swept: list[str]) -> int:
         if error not in task.errors:  # an optimizing sweeper passes on what stopped a run, which is printed already
             raise
     finally:
-        if task.paths:
-            done = task.finish()
+        done = task.finish()
     return 0 if done else 1
 
 

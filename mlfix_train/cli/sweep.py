@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +17,8 @@ from mlfix_train.data.arms import warn_if_only_relabelled
 from mlfix_train.data.fixes.table import read_fixes
 from mlfix_train.data.runs import run_path
 from mlfix_train.errors import MlfixError
-from mlfix_train.training.launchers.pool import interruption
 from mlfix_train.training.launchers.serial import train_with_retries
+from mlfix_train.training.signals import handle_signals
 from mlfix_train.training.sweep import Attempt, SweepRun, mark_interrupted
 
 
@@ -33,6 +33,7 @@ class SweepTask:
 
     Attributes:
         paths: The run directories planned so far.
+        folder: Where Hydra and its sweeper put files of their own; ``None`` before it is known.
         errors: What stopped runs.
         reads_values: Whether the sweeper makes something of the values of the runs, as one that optimizes does.
         first_number: Hydra's number of the first run that is launched.
@@ -42,6 +43,7 @@ class SweepTask:
     def __init__(self, swept: Sequence[str] = ()) -> None:
         self.swept = swept
         self.paths: list[Path] = []
+        self.folder: Path | None = None
         self.errors: list[BaseException] = []
         self.reads_values, self.first_number = False, 0
         self.resources = ExitStack()
@@ -84,12 +86,12 @@ class SweepTask:
             warn_if_only_relabelled(read_fixes(path))
         self.paths += [path for path in dict.fromkeys(run.path for run in planned) if path not in self.paths]
         self._printer.total = len(self.paths) if complete else None
-        with interruption() as signals:
+        with handle_signals() as signals:
             try:
                 yield planned
             finally:
-                signals.ending = True
-                mark_interrupted(self.paths)
+                with signals.blocked():
+                    mark_interrupted(self.paths)
 
     def report(self, attempt: Attempt, with_traceback: bool = True) -> None:
         """Prints how an attempt at a run ended, and remembers what stopped it."""
@@ -98,11 +100,17 @@ class SweepTask:
             self.errors.append(attempt.error)
 
     def finish(self) -> bool:
-        """Prints what became of the runs.
+        """Prints what became of the runs; if none could be planned, removes what Hydra wrote about the sweep before.
 
         Returns:
             Whether all are finished as they were asked for.
         """
+        if not self.paths:
+            if self.folder is not None:
+                (self.folder / "multirun.yaml").unlink(missing_ok=True)
+                with suppress(OSError):  # it is missing, or holds other sweeps
+                    self.folder.rmdir()
+            return False
         finished = print_sweep(self.paths)
         if self.reads_values:
             print_best(self.paths)

@@ -30,7 +30,7 @@ from mlfix_train.data.pixels.spec import PixelsConfig
 from mlfix_train.data.pixels.store import PixelStore, open_store
 from mlfix_train.data.runs import RunDirectory
 from mlfix_train.errors import ConfigError, DataError, MlfixError
-from mlfix_train.training.launchers.pool import interruption
+from mlfix_train.training.signals import handle_signals
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def run(cfg: ReviewConfig) -> Path:
         if cfg.open:
             _open_browser(link)
 
-    with interruption(), contextlib.suppress(KeyboardInterrupt):  # the server raises both when it has shut down
+    with contextlib.suppress(KeyboardInterrupt), handle_signals():  # the server raises both when it has shut down
         try:
             serve(session, listener, cfg.host, on_start)
         finally:

@@ -62,11 +62,12 @@ class SignalHandler:
         received: Number of the first signal, if there was one.
         is_training: Whether a training is under way that calls :meth:`check` after each batch.
         requeueing: Signals after which a SLURM job is requeued.
+        hurry: Set by a further signal, at which nothing waits any longer for others to end in order.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self.is_training = False
+        self.is_training, self.hurry = False, threading.Event()
         self.requeueing: tuple[int, ...] = REQUEUEING
         self._process, self._before = os.getpid(), dict[int, Any]()
         self._last, self._blocked = 0.0, 0
@@ -119,6 +120,8 @@ class SignalHandler:
             return
         now, again = time.monotonic(), self.received is not None
         self.receive(signum)
+        if again:
+            self.hurry.set()
         if self._blocked or (again and now - self._last < PATIENCE):
             return
         self._last = now
@@ -144,13 +147,16 @@ _active: list[SignalHandler] = []
 def handle_signals() -> Iterator[SignalHandler]:
     """Handles signals in a block as :class:`SignalHandler` does; blocks within it share its handler.
 
+    Outside the main thread, which Python has no signals in, it does nothing.
+
     Raises:
         RunInterrupted: There was a signal.
     """
+    handler = _active[0] if _active else SignalHandler()
     if _active or threading.current_thread() is not threading.main_thread():
-        yield _active[0] if _active else SignalHandler()
+        yield handler
+        handler.check()
         return
-    handler = SignalHandler()
     _active.append(handler)
     try:
         handler.install()

@@ -120,7 +120,7 @@ def test_errors_show_before_anything_is_trained(runs, key: str, message: str, hi
     assert runs(key, "seed=0,1") == []
     assert runs.answer.code == 2, runs.answer.err
     assert message in runs.answer.err and hint in runs.answer.err
-    assert not list(tmp_path.rglob("seed=*"))
+    assert not list(tmp_path.rglob("seed=*")) and not list(tmp_path.rglob("multirun.yaml"))
 
 
 def test_a_program_that_uses_hydra_may_start_a_sweep(runs, tmp_path: Path) -> None:

@@ -78,9 +78,22 @@ def test_a_training_is_asked_for_the_end_of_its_batch(monkeypatch: pytest.Monkey
         pytest.fail("a second signal, later, does not wait for a batch that takes long")
 
 
-def test_a_swallowed_interruption_is_raised_again() -> None:
-    with pytest.raises(RunInterrupted), handle_signals(), contextlib.suppress(BaseException):  # as some libraries do
-        signal.raise_signal(signal.SIGTERM)
+def test_a_swallowed_interruption_is_raised_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+    with pytest.raises(RunInterrupted), handle_signals() as signals:  # noqa: PT012
+        with handle_signals(), contextlib.suppress(BaseException):  # as some libraries do
+            signal.raise_signal(signal.SIGTERM)
+        done.append("the next run of the sweep")
+    assert done == [] and not signals.hurry.is_set()
+    with pytest.raises(RunInterrupted), handle_signals() as signals:  # noqa: PT012
+        for patience, raises in ((2.0, True), (2.0, False), (0.0, True)):
+            monkeypatch.setattr("mlfix_train.training.signals.PATIENCE", patience)
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except RunInterrupted:
+                assert raises
+            else:
+                assert not raises and signals.hurry.is_set()
 
 
 def test_blocks_in_blocks_are_one_and_ignored_signals_stay_ignored() -> None:

@@ -58,7 +58,7 @@ def run_in_processes(
         The last attempt at each run, in the order in which they ended.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM; the workers were interrupted too, and have written their state.
+        RunInterrupted: A signal; the workers were interrupted too, and have written their state.
     """
     with local_pool(min(processes, len(runs)), gpus, initializer) as pool:
         return run_in_pool(pool, runs, train, retries, on_attempt)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import signal
 import threading
-import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Protocol
 
 from mlfix_train.data.runs import FAILED, FINISHED, RunDirectory
 from mlfix_train.errors import RunError
-from mlfix_train.training.signals import RunInterrupted
+from mlfix_train.training.signals import handle_signals
 from mlfix_train.training.sweep import Attempt, AttemptCallback, SweepRun, TrainFunction, is_user_error
 
 GRACE = 60.0
 """Seconds that an interrupted worker gets to write its state."""
-PATIENCE = 3.0
-"""Seconds in which further signals count as the first one."""
 
 
 class WorkerDiedError(Exception):
@@ -55,54 +51,6 @@ class WorkerPool(Protocol):
         """Ends the workers, at once or by themselves."""
 
 
-class Interruption:
-    """Has Ctrl-C and SIGTERM raise KeyboardInterrupt once; another one only asks to hurry.
-
-    A signal that comes later than :data:`PATIENCE` raises again, since the first may have been lost in a library,
-    unless the runs are being ended.
-
-    Attributes:
-        hurry: Set by a further signal.
-        ending: Whether the runs are being ended, which signals leave alone.
-    """
-
-    def __init__(self) -> None:
-        self.hurry, self.ending = threading.Event(), False
-        self._last = -PATIENCE
-
-    def handle(self, number: int, frame: Any) -> None:
-        """Handles a signal."""
-        now = time.monotonic()
-        if self.ending or now - self._last < PATIENCE:
-            self.hurry.set()
-            return
-        self._last = now
-        raise RunInterrupted(number)
-
-
-_active: Interruption | None = None
-
-
-@contextmanager
-def interruption() -> Iterator[Interruption]:
-    """Handles signals in a block; blocks within it share its :class:`Interruption`.
-
-    Does nothing outside the main thread.
-    """
-    global _active  # noqa: PLW0603 one set of signal handlers a process
-    if _active is not None or threading.current_thread() is not threading.main_thread():
-        yield _active or Interruption()
-        return
-    _active = Interruption()
-    before = {number: signal.signal(number, _active.handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield _active
-    finally:
-        _active = None
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def run_in_pool(
     pool: WorkerPool, runs: Sequence[SweepRun], train: TrainFunction, retries: int, on_attempt: AttemptCallback
 ) -> list[Attempt]:
@@ -119,11 +67,11 @@ def run_in_pool(
         The last attempt at each run, in the order in which they ended.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM; the workers were interrupted too, and have written their state.
+        RunInterrupted: A signal; the workers were interrupted too, and have written their state.
     """
     queue = deque((run, retries) for run in runs)
     last: list[Attempt] = []
-    with interruption() as signals:
+    with handle_signals() as signals:
         try:
             while queue or pool.is_busy():
                 for worker in pool.idle()[: len(queue)]:
@@ -139,9 +87,9 @@ def run_in_pool(
                     on_attempt(attempt)
                     last += [] if retried else [attempt]
         except BaseException:
-            signals.ending = True
-            pool.interrupt(signals.hurry, GRACE)
-            pool.close(kill=True)
+            with signals.blocked():
+                pool.interrupt(signals.hurry, GRACE)
+                pool.close(kill=True)
             raise
     return last
 

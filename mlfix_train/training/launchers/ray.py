@@ -61,7 +61,7 @@ def run_on_ray(
     Raises:
         ConfigError: Ray is not installed, or no node has room for a run.
         RunError: The cluster can't be reached.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; the actors were interrupted too, and have written their state.
+        RunInterrupted: A signal; the actors were interrupted too, and have written their state.
     """
     with ray_pool(init, num_cpus, num_gpus) as pool:
         return run_in_pool(pool, runs, train, retries, on_attempt)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlfix_train.data.cache import caching
-from mlfix_train.training.launchers.pool import interruption
+from mlfix_train.training.signals import handle_signals
 from mlfix_train.training.sweep import Attempt, AttemptCallback, SweepRun, TrainFunction, is_user_error
 
 
@@ -24,9 +24,9 @@ def run_serially(
         The last attempt at each run, in order.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM.
+        RunInterrupted: A signal.
     """
-    with caching(), interruption():
+    with caching(), handle_signals():
         return [train_with_retries(run, train, retries, on_attempt) for run in runs]
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mlfix_train.training.launchers import pool as pools
-from mlfix_train.training.launchers.pool import Ended, NodeLostError, interruption, run_in_pool
+from mlfix_train.training.launchers.pool import Ended, NodeLostError, run_in_pool
+from mlfix_train.training.signals import RunInterrupted
 from mlfix_train.training.sweep import Attempt, SweepRun, TrainFunction
 
 
@@ -58,24 +58,15 @@ def test_a_run_whose_machine_is_lost_is_always_tried_again() -> None:
     assert last.value == "done" and [attempt.retried for attempt in attempts] == [True, True, False]
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_hurries_the_ending_and_does_not_stop_it(sent: signal.Signals) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_second_signal_hurries_the_ending_and_does_not_stop_it(
+    sent: signal.Signals, pythons_handlers: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlfix_train.training.signals.PATIENCE", 0.0)
     before = signal.getsignal(sent)
     pool = OneWorker()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(RunInterrupted) as error:
         run_in_pool(pool, [SweepRun(Path("x"))], lambda _: os.kill(os.getpid(), sent), 0, print)
+    assert error.value.signum == sent
     assert pool.calls == ["interrupt, hurry True", "close, kill True"]
     assert signal.getsignal(sent) == before
-
-
-def test_a_signal_that_was_lost_may_be_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    with interruption() as signals, interruption() as inner:
-        assert inner is signals
-        for patience, raises in ((0.0, True), (60.0, False), (0.0, True)):
-            monkeypatch.setattr(pools, "PATIENCE", patience)
-            try:
-                signal.raise_signal(signal.SIGTERM)
-            except KeyboardInterrupt:
-                assert raises
-            else:
-                assert not raises and signals.hurry.is_set()
