@@ -9,6 +9,7 @@ Shapes: N samples, C classes, D dimensions.
 
 from __future__ import annotations
 
+import html
 import itertools
 import json
 import logging
@@ -398,6 +399,10 @@ class Audit:
         labels = len([name for name in self.evidence.held_out.class_names if name])
         n_wrong = "" if self.estimate is None else f", about {self.estimate.wrong:,.0f} wrong"
         return f"<Audit {self.title!r}: {len(self.ranking):,} samples, {labels:,} labels{n_wrong}>"
+
+    def _repr_html_(self) -> str:
+        columns = ["rank", "sample_id", "given_label", "suggested_label", "suspicion"]
+        return f"<p>{html.escape(repr(self))}</p>{self.ranking[columns].head(10).to_html(index=False)}"
 
     def _rank_slices(self, specs: Mapping[str, SliceSpec]) -> list[Slice]:
         metadata = None

@@ -28,7 +28,7 @@ from mlfix_train.audit.predictions.dynamics import MarginMeter, write_dynamics
 from mlfix_train.audit.predictions.features import FILE as FEATURES_FILE
 from mlfix_train.audit.predictions.features import FeatureRecorder, write_features
 from mlfix_train.audit.predictions.held_out import merge_runs
-from mlfix_train.audit.predictions.outputs import OutputReader, Outputs, check_scale, fixed_order
+from mlfix_train.audit.predictions.outputs import REMEDIES, OutputReader, Outputs, check_scale, fixed_order
 from mlfix_train.audit.predictions.table import predictions_table, softmax, write_predictions
 from mlfix_train.audit.reporting.images import dataset_roots, open_images
 from mlfix_train.audit.reporting.log_results import artifact_name, log_audit, log_ranking
@@ -92,7 +92,7 @@ class AuditCallback(ValidationCollector):
         outputs: where logits come from: a key of what the step returns, ``"forward"`` (what ``module(x)`` returned in
             the step), or a function of (step outputs, batch, module) that returns logits, or a dict of them with
             ``label`` and ``index``.
-        val_loader: number of the validation loader that is audited, from 0.
+        val_loader: which validation loader is audited: its number, from 0, or its name in a dict of loaders.
         train_ids: names of the training samples, for ``dynamics.parquet``: ``index`` in a training batch is a place in
             them. It takes logits of ``training_step``, found like those of ``validation_step``.
         probabilities: write the probability matrix.
@@ -140,6 +140,7 @@ class AuditCallback(ValidationCollector):
     """
 
     keys = ("logits", "label", "index")
+    remedies = REMEDIES
 
     def __init__(
         self,
@@ -151,7 +152,7 @@ class AuditCallback(ValidationCollector):
         images: Any = None,
         groups: Sequence[Any] | np.ndarray | None = None,
         outputs: Outputs | None = None,
-        val_loader: int = 0,
+        val_loader: int | str = 0,
         train_ids: Sequence[str] | pd.Index | np.ndarray | None = None,
         probabilities: bool = False,
         features: str | bool = False,
@@ -169,7 +170,8 @@ class AuditCallback(ValidationCollector):
             raise ConfigError(problem, 'pass the folder of the results first: AuditCallback("audit", sample_ids=...)')
         check_range("table_rows", table_rows, 0, IMAGES_PER_TABLE)
         check_range("n_panels", n_panels, 0, 1000)
-        check_range("val_loader", val_loader, 0, 1000)
+        if not isinstance(val_loader, str):
+            check_range("val_loader", val_loader, 0, 1000)
         if every_n_epochs is not None:
             check_range("every_n_epochs", every_n_epochs, 1, 1_000_000)
         self.folder, self.title = Path(folder), title if title is not None else Path(folder).name
@@ -189,14 +191,14 @@ class AuditCallback(ValidationCollector):
         self.has_results = False
         self.predictions: pd.DataFrame | None = None
         self._audit: Audit | None = None
-        self._reader = OutputReader(outputs)
+        self._reader = OutputReader(outputs, remedies=self.remedies)
         self._recorder = FeatureRecorder(features) if features else None
         self._features: np.ndarray | None = None
         self._data: AuditedData | None = None
         self._dataset: Any = None
         self._order: np.ndarray | None = None
-        self._is_stream = False
-        self._done = 0
+        self._is_stream = self._has_begun = False
+        self._done = self._loader = 0
         self._logits: np.ndarray | None = None
         self._last_labels: pd.Series | None = None
         self._meter: MarginMeter | None = None
@@ -248,12 +250,16 @@ class AuditCallback(ValidationCollector):
         if self._recorder is not None:
             self._recorder.attach(pl_module)
         loaders = trainer.val_dataloaders
+        names = list(loaders) if isinstance(loaders, dict) else []
         loaders = list(loaders.values()) if isinstance(loaders, dict) else loaders
         loaders = list(loaders) if isinstance(loaders, (list, tuple)) else [loaders]
-        if self.val_loader >= len(loaders):
-            problem = f"val_loader={self.val_loader}, but there are {len(loaders)} validation loaders"
-            raise DataError(problem, f"use a number from 0 to {len(loaders) - 1}")
-        loader = loaders[self.val_loader]
+        is_known = self.val_loader in (names if isinstance(self.val_loader, str) else range(len(loaders)))
+        if not is_known:
+            what = f"{len(loaders)} validation loaders" + (f": {format_list(names)}" if names else ", without names")
+            problem = f"val_loader={self.val_loader}, but there are {what}"
+            raise DataError(problem, f"use a number from 0 to {len(loaders) - 1}" + " or a name" * bool(names))
+        self._loader = names.index(self.val_loader) if isinstance(self.val_loader, str) else self.val_loader
+        loader = loaders[self._loader]
         for root in dataset_roots(getattr(loader, "dataset", None)):
             if self.folder.resolve().is_relative_to(root.resolve()):
                 problem = f"folder={self.folder} is in {root}, so panels would become images of the dataset"
@@ -315,6 +321,7 @@ class AuditCallback(ValidationCollector):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts collecting margins, or continues those of a checkpoint."""
+        self._has_begun = True
         ids = self._training_ids(trainer)
         if ids is not None:
             self._meter = MarginMeter(len(ids), pl_module.device)
@@ -383,7 +390,7 @@ class AuditCallback(ValidationCollector):
         dataloader_idx: int = 0,
     ) -> None:
         """Copies logits, labels and positions of a batch to the CPU."""
-        if dataloader_idx != self.val_loader:
+        if dataloader_idx != self._loader:
             return
         assert self._data is not None
         found = self._reader.read("validation_step", outputs, batch, pl_module)
@@ -489,14 +496,21 @@ class AuditCallback(ValidationCollector):
 
     # Results
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Writes and logs the audit, or warns that there was no validation to audit."""
-        if not self.has_results and trainer.limit_val_batches != 0:
-            rank_zero_warn(
-                "AuditCallback wrote nothing: no validation was complete. Train to the end of an epoch, lower "
-                "check_val_every_n_epoch or val_check_interval, or call trainer.validate."
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Warns if there was no validation to audit."""
+        if self.has_results or trainer.limit_val_batches == 0:
+            return
+        if self._has_begun:
+            reason = (
+                "no validation was complete. Train to the end of an epoch, lower check_val_every_n_epoch or "
+                "val_check_interval, or call trainer.validate."
             )
-        super().on_train_end(trainer, pl_module)
+        else:
+            reason = (
+                f"the training of {trainer.ckpt_path} was at its end (max_epochs={trainer.max_epochs}). Train longer, "
+                "or call trainer.validate with this ckpt_path."
+            )
+        rank_zero_warn(f"AuditCallback wrote nothing: {reason}")
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Writes and logs the audit of the last whole validation."""

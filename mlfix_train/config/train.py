@@ -26,6 +26,8 @@ class AuditConfig:
         n_panels: Slices of each kind (pairs of given and suggested label; labels) that get a panel.
         every_n_epochs: Epochs between panels during training; null: only at the end.
         probabilities: Also write the whole probability matrix.
+        outputs: Where the logits of an own module are: the key of what validation_step returns, or forward (what
+            module(x) returned in the step); null: the step returns them, alone or as logits in a dict.
         features: Also write features of the held-out samples, which mlfix audit takes as further evidence: the input of
             the last linear layer (true), or of the layer of this name.
     """
@@ -34,6 +36,7 @@ class AuditConfig:
     n_panels: int = 6
     every_n_epochs: int | None = None
     probabilities: bool = False
+    outputs: str | None = None
     features: Any = False
 
     def __post_init__(self) -> None:

@@ -206,6 +206,12 @@ def test_files_of_predictions(predictions: Callable[..., pd.DataFrame], tmp_path
         Audit.from_runs(tmp_path, by="order")
     with pytest.raises(RunError, match="nowhere matches nothing"):
         Audit.from_runs(tmp_path / "nowhere")
+    (tmp_path / "arrays").mkdir()
+    np.save(tmp_path / "arrays/pred_probs.npy", np.eye(2))
+    with pytest.raises(RunError, match=r"(?s)no run.json.*runs=.*arrays/pred_probs.npy; .* Audit.from_predictions"):
+        Audit.from_runs(tmp_path / "arrays")
+    assert all(len(repr(one)) < 300 for one in (audit, audit.estimate, audit.evidence, *audit.slices, *audit.faults))
+    assert audit.ranking["sample_id"][0] in audit._repr_html_()
 
 
 def test_arrays_as_people_have_them() -> None:

@@ -282,6 +282,11 @@ def test_the_second_validation_loader_and_two_callbacks() -> None:
     assert second.predictions is not None
     assert (len(first.predictions), len(second.predictions)) == (N, 10)
     np.testing.assert_allclose(first.predictions["loss"], expected(module)[0], rtol=1e-4)
+    named = AuditCallback("named", val_loader="clean")
+    loaders = {"web": loader(0), "clean": DataLoader(TensorDataset(*tensors(2, 10)), 4)}
+    fit(named, loaders, max_epochs=1)
+    assert named.predictions is not None and len(named.predictions) == 10
+    assert "val_loader=dirty, but there are 2 validation loaders: web, clean" in bad({"val_loader": "dirty"}, loaders)
 
 
 def test_accumulation_limits_and_validation_within_an_epoch() -> None:
@@ -397,6 +402,7 @@ def bad(audit: dict[str, Any] | None = None, val: Any = None, gives: str = "logi
         ({}, "short", "7 logits, 8 label of one batch"),
         ({}, "many sigmoids", "as a sigmoid does, .* neither logits nor probabilities"),
         ({"val_loader": 2}, "logits", "val_loader=2, but there are 1 validation loaders"),
+        ({"val_loader": "web"}, "logits", "val_loader=web, but there are 1 validation loaders, without names"),
     ],
 )
 def test_bad_input_is_found_at_the_start(audit: dict[str, Any], gives: str, problem: str) -> None:
@@ -530,8 +536,13 @@ def test_forward_is_taken_from_one_call_alone() -> None:
 
 
 def test_a_training_without_a_whole_validation_is_told() -> None:
-    with pytest.warns(UserWarning, match="AuditCallback wrote nothing"):
+    with pytest.warns(UserWarning, match="AuditCallback wrote nothing: no validation was complete"):
         fit(AuditCallback("out"), check_val_every_n_epoch=5)
+    keep = ModelCheckpoint("kept", filename="last", save_on_train_epoch_end=True)
+    fit([keep], enable_checkpointing=True)
+    with pytest.warns(UserWarning, match=r"nothing: the training of .*last.ckpt was at its end \(max_epochs=2\)"):
+        fit([AuditCallback("out"), keep], enable_checkpointing=True, ckpt_path="kept/last.ckpt")
+    assert not Path("out").exists()
 
 
 def test_names_are_lists() -> None:

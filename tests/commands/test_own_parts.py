@@ -56,6 +56,10 @@ class Silent(L.LightningModule):
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), 1e-2)
 
+class Named(Silent):
+    def validation_step(self, batch, batch_idx):
+        return {"scores": self.net(batch["image"]), "loss": torch.zeros(())}
+
 class NoInit(Silent):
     __init__ = L.LightningModule.__init__
 
@@ -166,6 +170,12 @@ def test_a_module_that_logs_nothing_and_returns_logits(mlfix: Any, project: Path
     assert metrics["val_error"].between(0, 100).all()
     table = pd.read_parquet(RUN / "predictions.parquet")
     assert table["label"].isin(["disc", "square", "triangle"]).all()
+    named = (f"hydra.searchpath=[file://{project}/conf]", "model=mine", "model._target_=mine.Named", "name=named")
+    done = train(mlfix, *named)
+    assert done.code == 1
+    assert "a dict with scores, loss" in done.err and "set audit.outputs to the key" in done.err
+    done = train(mlfix, *named, "audit.outputs=scores")
+    assert done.code == 0, done.err
 
 
 def test_modules_that_do_not_do(mlfix: Any, project: Path) -> None:

@@ -12,7 +12,7 @@ held-out samples that the fixes keep, with their new labels.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,10 @@ MAX_PLANNED_SLICES = 5  # with more slices than this, p-values are corrected for
 class Comparison:
     """The result of :func:`compare_arms`, all of it in ``summary``, as in ``summary.json``; a table in a notebook."""
 
-    summary: dict[str, Any] = field(repr=False)
+    summary: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"<Comparison of {len(self.summary['slices']):,} slices: {self.headline}>"
 
     @property
     def headline(self) -> str:

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -86,8 +86,8 @@ class PredictionFile:
         class_names: names of the C columns.
     """
 
-    table: pd.DataFrame
-    probabilities: np.ndarray | None = None
+    table: pd.DataFrame = field(repr=False)
+    probabilities: np.ndarray | None = field(default=None, repr=False)
     class_names: Sequence[str] = ()
 
 

@@ -41,6 +41,9 @@ class HeldOut:
     disagreement: np.ndarray
     n_runs: np.ndarray
 
+    def __repr__(self) -> str:
+        return f"<HeldOut: {len(self):,} samples, {len(self.class_names):,} labels>"
+
     def __len__(self) -> int:
         return len(self.sample_ids)
 

@@ -26,10 +26,12 @@ SIGMOID_SPAN = 0.95
 MIN_CLASSES = 10
 """So many logits of an untrained network are all above 0 once in 1,000 times."""
 LABEL_KEYS = ("label", "labels", "target", "targets", "y")
-HOW_TO_RETURN = (
-    "return {'logits': logits} from the step, or pass AuditCallback(outputs=...): a key of what the step returns, "
-    "'forward' (what module(x) returned in the step), or a function of (step outputs, batch, module)"
-)
+REMEDIES = {
+    "outputs": "return {'logits': logits} from the step, or pass AuditCallback(outputs=...): a key of what the step "
+    "returns, 'forward' (what module(x) returned in the step), or a function of (step outputs, batch, module)",
+    "class_names": "pass class_names= in the order of the logits, one per column",
+}
+"""What to do where ``outputs`` or ``class_names`` do not fit."""
 
 
 class OutputReader:
@@ -38,10 +40,16 @@ class OutputReader:
     Args:
         outputs: where the logits come from; ``None``: the step returns them, alone or as ``logits`` in a dict.
         class_names: names of the C classes, if known.
+        remedies: as in :data:`REMEDIES`, for a user who sets these elsewhere.
     """
 
-    def __init__(self, outputs: Outputs | None = None, class_names: list[str] | None = None) -> None:
-        self.outputs, self.class_names = outputs, class_names
+    def __init__(
+        self,
+        outputs: Outputs | None = None,
+        class_names: list[str] | None = None,
+        remedies: Mapping[str, str] = REMEDIES,
+    ) -> None:
+        self.outputs, self.class_names, self.remedies = outputs, class_names, remedies
         self._gives_probabilities: dict[str, bool] = {}  # by step: some give logits in training alone
         self._forwarded: list[Any] = []
         self._hook: Any = None
@@ -88,7 +96,7 @@ class OutputReader:
         logits, label = found.get("logits"), _find_labels(found, outputs, batch)
         if not isinstance(logits, Tensor):
             source = {FORWARD: "module(x)"}.get(str(self.outputs), "outputs(...)" if callable(self.outputs) else step)
-            raise DataError(f"{source} returns {_describe(raw)}, not logits", HOW_TO_RETURN)
+            raise DataError(f"{source} returns {_describe(raw)}, not logits", self.remedies["outputs"])
         self._check_logits(step, logits)
         index = found.get("index", batch.get("index") if isinstance(batch, Mapping) else None)
         if index is not None and (not isinstance(index, Tensor) or index.is_floating_point() or index.ndim != 1):
@@ -135,12 +143,13 @@ class OutputReader:
             calls, self._forwarded = self._forwarded, []
             if len(calls) != 1:
                 problem = f"{step} called module(x) {len(calls)} times; outputs='forward' takes the result of one call"
-                raise DataError(problem, f"call self(x) once in the step, or: {HOW_TO_RETURN}")
+                raise DataError(problem, f"call self(x) once in the step, or: {self.remedies['outputs']}")
             return calls[0]
         if self.outputs is None:
             return outputs
         if not isinstance(outputs, Mapping) or self.outputs not in outputs:
-            raise DataError(f"outputs={self.outputs!r}, but {step} returns {_describe(outputs)}", HOW_TO_RETURN)
+            problem = f"outputs={self.outputs!r}, but {step} returns {_describe(outputs)}"
+            raise DataError(problem, self.remedies["outputs"])
         return {**outputs, "logits": outputs[self.outputs]}
 
     def _check_logits(self, step: str, logits: Tensor) -> None:
@@ -154,7 +163,7 @@ class OutputReader:
         if self.class_names is not None and shape[1] != len(self.class_names):
             problem = f"logits have {shape[1]} columns, but there are {len(self.class_names)} class names"
             names = format_list(self.class_names, 8)
-            raise DataError(f"{problem}: {names}", "pass class_names= in the order of the logits, one per column")
+            raise DataError(f"{problem}: {names}", self.remedies["class_names"])
 
 
 def _find_labels(found: Mapping[str, Any], outputs: Any, batch: Any) -> Any:
@@ -199,8 +208,8 @@ def check_scale(logits: np.ndarray, is_trained: bool) -> None:
             f"{sums.min():.3g} to {sums.max():.3g}"
         )
         hint = (
-            "return the logits before the sigmoid, or probabilities that sum to 1 (p / p.sum(1, keepdim=True)), or "
-            "select them with AuditCallback(outputs=...); if these are logits, return logits.log_softmax(1)"
+            "return the logits before the sigmoid, or probabilities that sum to 1 (p / p.sum(1, keepdim=True)); if "
+            "these are logits, return logits.log_softmax(1)"
         )
         if logits.shape[1] < MIN_CLASSES and high - low < SIGMOID_SPAN:
             rank_zero_warn(f"{problem}. If these are not logits: {hint}.")

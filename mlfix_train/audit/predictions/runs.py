@@ -16,7 +16,13 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.audit.predictions.dynamics import read_dynamics
-from mlfix_train.audit.predictions.files import Paths, PredictionFile, find_prediction_files, open_predictions
+from mlfix_train.audit.predictions.files import (
+    Paths,
+    PredictionFile,
+    expand_paths,
+    find_prediction_files,
+    open_predictions,
+)
 from mlfix_train.audit.predictions.held_out import HeldOut, merge_runs
 from mlfix_train.audit.predictions.table import read_predictions
 from mlfix_train.audit.scores.label_scores import check_probabilities
@@ -50,7 +56,7 @@ class AuditedRuns:
     """
 
     directories: list[RunDirectory] = field(default_factory=list)
-    states: list[dict[str, Any]] = field(default_factory=list)
+    states: list[dict[str, Any]] = field(default_factory=list, repr=False)
     files: dict[Path, PredictionFile] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -116,7 +122,15 @@ def load_runs(runs: Paths, labels: str | Path | None = None, progress: ProgressF
             log.warning(text + "of one data set, name the samples (by sample_ids of AuditCallback)", len(files))
         return AuditedRuns(files=opened)
     patterns = str(runs) if isinstance(runs, (str, Path)) else [str(pattern) for pattern in runs]
-    found = [run for run in find_runs(patterns) if _is_usable(run)]
+    try:
+        found = [run for run in find_runs(patterns) if _is_usable(run)]
+    except RunError as error:
+        folders = (Path(place) for places in expand_paths(runs).values() for place in places)
+        matrix = next((path for folder in folders for path in sorted(folder.glob("*prob*.npy"))), None)
+        if matrix is None:
+            raise
+        hint = f"name the matrix, whose labels are beside it: runs={matrix}; or pass arrays to Audit.from_predictions"
+        raise RunError(error.problem, hint) from error
     if not found:
         hint = "wait for them or start them again; sorting networks are for mlfix sort"
         raise RunError(f"runs={patterns}: none of these runs is finished", hint)

@@ -5,7 +5,7 @@ Shapes: N samples, C classes.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,8 +48,8 @@ class Estimate:
     wrong: float
     interval: list[float]
     share: float
-    labels: dict[str, dict[str, Any]]
-    review_yield: dict[str, Any]
+    labels: dict[str, dict[str, Any]] = field(repr=False)
+    review_yield: dict[str, Any] = field(repr=False)
     judged: int = 0
     judged_wrong: int = 0
 

@@ -12,7 +12,7 @@ Shapes: N samples.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -108,8 +108,8 @@ class Fault:
     name: str
     score: str
     threshold: float
-    rows: np.ndarray
-    values: np.ndarray
+    rows: np.ndarray = field(repr=False)
+    values: np.ndarray = field(repr=False)
     checked: int
     description: str
 

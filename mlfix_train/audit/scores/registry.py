@@ -61,6 +61,10 @@ class Evidence:
     unlearned: np.ndarray | None = None
     image_properties: pd.DataFrame | None = None
 
+    def __repr__(self) -> str:
+        given = [field.name for field in fields(self) if getattr(self, field.name) is not None]
+        return f"<Evidence about {len(self.held_out):,} samples: {', '.join(given)}>"
+
     @property
     def is_recorded_only(self) -> bool:
         """Whether all that is known is what runs recorded: loss, prediction and its probability."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +48,12 @@ class Slice:
 
     kind: str
     name: str
-    rows: np.ndarray
+    rows: np.ndarray = field(repr=False)
     expected: float
     screen: float
     score: str = ""
     threshold: float = math.nan
-    values: np.ndarray | None = None
+    values: np.ndarray | None = field(default=None, repr=False)
     description: str = ""
 
 

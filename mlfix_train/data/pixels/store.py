@@ -51,6 +51,9 @@ class PixelStore:
         if dtype != np.uint8 or len(self.shape) != 4 or size != self._offset + int(np.prod(self.shape)):
             raise ValueError("pixels.npy is truncated or does not hold images")
 
+    def __repr__(self) -> str:
+        return f"<PixelStore {str(self.folder)!r}: {len(self):,} images of {self.shape[2]} x {self.shape[1]} px>"
+
     def __len__(self) -> int:
         return int(self.shape[0])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import pandas as pd
@@ -18,6 +18,19 @@ from mlfix_train.training.tasks.base import describe_data
 
 NEUTRAL = (("flip", 0.0), ("crop", 1.0), ("auto", False))
 """Settings of the augmentation that runs of before they existed have, too: they are not in the identity of either."""
+
+
+class RunAudit(AuditCallback):
+    """The audit of a run, whose user sets keys, not arguments, and that validates a finished checkpoint by itself."""
+
+    remedies: ClassVar[Mapping[str, str]] = {
+        "outputs": "return {'logits': logits} from the step; or set audit.outputs to the key of what the step returns "
+        "that holds them, or to forward: what module(x) returned in the step",
+        "class_names": "build the module with an output for each label: its argument `labels` gets their list",
+    }
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Does not warn."""
 
 
 class ClassifierTask:
@@ -45,7 +58,7 @@ class ClassifierTask:
 
     def build_callback(self, directory: RunDirectory, title: str) -> Any:
         """Builds the callback that gathers the held-out predictions and writes the audit."""
-        return AuditCallback(directory.path, title, report=False, on_interrupt=False, log_prefix="val", **self._audit)
+        return RunAudit(directory.path, title, report=False, on_interrupt=False, log_prefix="val", **self._audit)
 
     def describe(self) -> dict[str, Any]:
         """Returns ``data``, ``fixes`` and ``labels`` for ``run.json``."""

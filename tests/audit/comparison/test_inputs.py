@@ -81,6 +81,7 @@ def test_the_result_is_a_table_markdown_and_files(tmp_path: Path) -> None:
     assert [row["training_low"], row["training_high"]] == effect["training_ci95"]
     assert set(comparison.label_changes["label"]) == set(LABELS)
     assert comparison.headline in comparison._repr_markdown_()
+    assert repr(comparison) == f"<Comparison of 1 slices: {comparison.headline}>"
     charts = comparison.report(tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"summary.json", "compare.md", "compare.html", *(chart.name for chart in charts)}
