@@ -345,7 +345,8 @@ def print_run(directory: RunDirectory, in_one_line: bool = False) -> None:
 
 def _describe_classifier(directory: RunDirectory, state: Mapping[str, Any]) -> tuple[str, list[str]]:
     names = dict.fromkeys(("sample_id", "given_label", "predicted_label"), str)
-    ranking = pd.read_csv(directory.path / "ranking.csv", keep_default_na=False, dtype=names)
+    columns = [*names, "loss"]
+    ranking = pd.read_csv(directory.path / "ranking.csv", keep_default_na=False, dtype=names, usecols=columns)
     wrong = ranking["predicted_label"] != ranking["given_label"]
     error, loss, guessing = 100 * wrong.mean(), ranking["loss"].mean(), math.log(state["data"]["labels"])
     if loss > max(10.0, 3 * guessing):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-MAX_ITEMS = 8
+MAX_ITEMS = 10
 """Items kept at most; the oldest is dropped first."""
 
 _items: dict[Hashable, Any] = {}

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from mlfix_train.errors import DataError, format_list
@@ -187,7 +188,8 @@ def table_fingerprint(table: pd.DataFrame) -> str:
     """Returns a SHA-256 (hex) of the ids, labels, groups and splits: equal if and only if these are."""
     digest = hashlib.sha256()
     for values in (table.index, *(table[name] for name in ("label", "group", "split"))):
-        digest.update("\x1f".join("" if pd.isna(value) else str(value) for value in values).encode())
+        texts = np.where(pd.isna(values), "", np.asarray(values, dtype=object))
+        digest.update("\x1f".join(map(str, texts.tolist())).encode())
         digest.update(b"\x1e")
     return digest.hexdigest()
 

@@ -17,6 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, TQDMProgressBar
 from lightning.pytorch.plugins.io import CheckpointIO
 
+from mlfix_train.data.cache import cached
 from mlfix_train.data.runs import RunDirectory
 from mlfix_train.errors import ConfigError, did_you_mean
 from mlfix_train.training.checkpoints import AtomicCheckpointIO
@@ -223,7 +224,8 @@ def count_processes(options: Mapping[str, Any]) -> int:
     """
     hardware = {name: options[name] for name in HARDWARE if options.get(name) is not None}
     off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    return int(_construct({**hardware, **off}).world_size)
+    # The runs of a sweep that train in one process ask once: a Trainer looks through all installed packages.
+    return cached(("processes", repr(hardware)), lambda: int(_construct({**hardware, **off}).world_size))
 
 
 @contextmanager

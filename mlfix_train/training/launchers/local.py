@@ -196,6 +196,8 @@ def train_in_worker(train: TrainFunction, run: SweepRun) -> object:
         _training.clear()
         sys.stdout.flush()
         gc.collect()
+        if not gc.get_freeze_count():
+            gc.freeze()  # libraries and cached data, which stay: to look through them takes longer than all the rest
         torch: Any = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available():
             torch.cuda.empty_cache()
