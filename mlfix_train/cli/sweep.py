@@ -16,7 +16,7 @@ from mlfix_train.config.sweep import PlannedRun, fixed_keys, overrides_of, plan_
 from mlfix_train.data.arms import warn_if_only_relabelled
 from mlfix_train.data.fixes.table import read_fixes
 from mlfix_train.data.runs import run_path
-from mlfix_train.errors import MlfixError
+from mlfix_train.errors import ConfigError, MlfixError
 from mlfix_train.training.launchers.serial import train_with_retries
 from mlfix_train.training.signals import handle_signals
 from mlfix_train.training.sweep import Attempt, SweepRun, mark_interrupted
@@ -76,6 +76,9 @@ class SweepTask:
         Raises:
             ConfigError: An unknown key, an invalid value, or two runs that would share a directory.
         """
+        if not batch:
+            swept = " ".join(one for one in overrides_of(config) if "(" in one)
+            raise ConfigError(f"the sweep has no runs: {swept} has no values", "write key=range(0,10) or key=a,b")
         is_grid = config.hydra.runtime.choices["hydra/sweeper"] == "basic"
         complete = is_grid and config.hydra.sweeper.get("max_batch_size") is None and not self.swept
         self.reads_values, self.first_number = not is_grid, first_number

@@ -14,6 +14,7 @@ UNKNOWN_KEY = (
     r"Could not (?:override|append to config) '([^']+)'",
     r"Key '([^']+)' is not in struct",
     r"Key '([^']+)' not in '\w+'",
+    r"Could not delete from config\. '([^']+)' does not exist",
 )
 PLUGINS = {
     "hydra/launcher": {
@@ -75,7 +76,7 @@ def explain(command: str, error: Exception) -> ConfigError:
         _unknown_preset,
         _null_group,
         _sweep_without_flag,
-        _endless_sweep,
+        _bad_interval,
     ):
         found = explanation(command, "\n".join(lines))
         if found is not None:
@@ -91,6 +92,11 @@ def _full_key(text: str, key: str) -> str:
 
 
 def _unknown_key(command: str, text: str) -> ConfigError | None:
+    if match := re.search(r"Interpolation key '([^']+)' not found", text):
+        error = unknown_key(command, match.group(1))
+        return ConfigError(f"{error.problem} in the value of {_full_key(text, 'another')}", error.hint)
+    if match := re.search(r"Error merging override ~(\S+)", text):
+        return ConfigError(f"{match.group(1)} can't be removed", f"set it: {match.group(1)}=<value>")
     match = next(filter(None, (re.search(pattern, text) for pattern in UNKNOWN_KEY)), None)
     return unknown_key(command, _full_key(text, match.group(1))) if match else None
 
@@ -99,6 +105,9 @@ def _invalid_value(command: str, text: str) -> ConfigError | None:
     problem = r"Value '([^']*)'(?: of type '\w+')? (?:could not be converted to|is not a valid) (\w+)"
     if match := re.search(problem, text):
         value, kind = match.groups()
+        if re.match(r"(choice|range|interval|glob|shuffle|sort|tag)\(", value):
+            hint = "write key=a,b, key=choice(a,b) or key=range(0,10)"
+            return ConfigError(f"{_full_key(text, 'a key')}={value} can't be read as a sweep", hint)
         wanted = TYPES.get(kind, kind)
         return ConfigError(f"{_full_key(text, 'a key')}={value} is not {wanted}", f"use {wanted}")
     if match := re.search(r"(?:field|Value) '?([\w.]+)'? is not Optional|Incompatible value 'None' for field", text):
@@ -149,8 +158,11 @@ def _sweep_without_flag(command: str, text: str) -> ConfigError | None:
     return ConfigError(f"{given} is a sweep over several values", f"add -m: mlfix {command} -m {given}")
 
 
-def _endless_sweep(command: str, text: str) -> ConfigError | None:
-    if "does not support sweep type" not in text:
+def _bad_interval(command: str, text: str) -> ConfigError | None:
+    if match := re.search(r"`low` value must be smaller.*\(low=([^,]+), high=([^)]+)\)", text):
+        low, high = match.groups()
+        return ConfigError(f"interval({low},{high}) ends before it begins", f"write interval({high},{low})")
+    if "does not support sweep type" not in text and "only supports discrete distributions" not in text:
         return None
     hint = "write key=a,b,c or key=range(0,10); hydra/sweeper=optuna searches intervals"
     return ConfigError("a sweep over an interval has no list of values", hint)
