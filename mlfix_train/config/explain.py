@@ -53,6 +53,8 @@ def _dotted(node: DictConfig, prefix: str) -> Iterator[str]:
 
 def unknown_key(command: str, key: str) -> ConfigError:
     """Returns the error for a key that the command does not have, with the closest one that it has."""
+    if key.startswith("hydra."):
+        return ConfigError(f"unknown key {key}", f"`mlfix {command} --cfg hydra` shows Hydra's own keys")
     known = list(known_keys(command))
     last = key.rsplit(".", maxsplit=1)[-1]
     guess = nearest(key, known) or nearest(last, known) or [name for name in known if name.split(".")[-1] == last]

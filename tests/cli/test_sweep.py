@@ -112,6 +112,7 @@ def test_runs_that_would_share_a_directory_are_refused_before_anything_is_traine
         ("recipe.lr=-1,1", "recipe.lr=-1", "->"),
         ("recipe.epochs=range(2,0)", "the sweep has no runs: recipe.epochs=range(2,0) has no values", "range(0,10)"),
         ("recipe.lr=choice(0.1,0.2", "recipe.lr=choice(0.1,0.2 can't be read as a sweep", "key=choice(a,b)"),
+        ("hydra.sweep.dri=x", "unknown key hydra.sweep.dri", "--cfg hydra"),
         ("~recipe.lrr", "unknown key recipe.lrr", "did you mean recipe.lr"),
         ("~recipe.lr", "recipe.lr can't be removed", "recipe.lr=<value>"),
         ("name='lr-${recipe.lrr}'", "unknown key recipe.lrr in the value of name", "did you mean recipe.lr"),
