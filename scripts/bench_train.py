@@ -11,6 +11,7 @@ within a round, for machines are noisy. ResNet50 from random weights, 40 px, bat
     start    the second run of a sweep: seconds from its beginning to its first step                (--what start)
     audit    share of a run's time that the audit callback takes                                    (--what audit)
     sweep    what a run of a sweep takes in a warm worker beside its training, by launcher          (--what sweep)
+    augment  held-out error by augmentation: photo, signs, none; against truth.csv, if it is there  (--what augment)
 
 fastai is a benchmark tool here and no dependency: `python -m venv f && f/bin/pip install fastai`.
 """
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--fastai", help="a Python that has fastai")
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=12, help="of --what augment")
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -170,6 +172,32 @@ def sweep(options: argparse.Namespace) -> None:
                 begins = [datetime.fromisoformat(state["started"]) for state in (one, after)]
                 taken.append((begins[1] - begins[0]).total_seconds() - one["timings"]["fit_seconds"])
         print(f"  {way}: {statistics.median(taken):.2f} s a run, at most {max(taken):.2f} s ({len(taken)} warm runs)")
+
+
+def augment(options: argparse.Namespace) -> None:
+    """Trains the small network with each augmentation, two seeds each, and prints the held-out errors in percent."""
+    import pandas as pd
+
+    truth = Path(options.root).parent / "truth.csv"
+    known = pd.read_csv(truth, index_col="sample_id")["true_label"] if truth.exists() else None
+    work = os.environ["BENCH_WORK"]
+    for name, key in {"photo": "augment=photo", "signs": "augment=signs", "none": "augment.enabled=false"}.items():
+        command = [sys.executable, "-m", "mlfix_train.cli.main", "train", "-m", "seed=0,1", key, f"name={name}"]
+        command += [
+            f"data.root={options.root}",
+            f"outputs={work}/augment",
+            f"pixels.cache={work}/pixels",
+            "model=small",
+        ]
+        command += ["pixels.size=32", f"recipe.epochs={options.epochs}", "logger=none", "audit.n_panels=0"]
+        subprocess.run(command, check=True, capture_output=True)
+        tables = [pd.read_parquet(path) for path in sorted(Path(work, "augment", name).rglob("predictions.parquet"))]
+        errors = [100 * float((table["pred"] != table["label"]).mean()) for table in tables]
+        text = f"  {name:<6} held-out error {', '.join(f'{error:.2f}' for error in errors)}"
+        if known is not None:
+            errors = [100 * float((table["pred"] != table["sample_id"].map(known)).mean()) for table in tables]
+            text += f"; against truth.csv {', '.join(f'{error:.2f}' for error in errors)}"
+        print(text, flush=True)
 
 
 # What runs in processes of their own
@@ -483,7 +511,15 @@ def fastai(options: argparse.Namespace, asked: dict[str, Any]) -> float:
     return (len(times) - 5) * options.batch / (times[-1] - times[4])
 
 
-PARTS = {"rates": rates, "tried": tried, "seeds": seeds, "start": start, "audit": audit, "sweep": sweep}
+PARTS = {
+    "rates": rates,
+    "tried": tried,
+    "seeds": seeds,
+    "start": start,
+    "audit": audit,
+    "sweep": sweep,
+    "augment": augment,
+}
 WORKERS = {
     "bare": bare,
     "pair": pair,

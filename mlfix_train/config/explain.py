@@ -161,7 +161,7 @@ def _sweep_without_flag(command: str, text: str) -> ConfigError | None:
 
 
 def _bad_interval(command: str, text: str) -> ConfigError | None:
-    if match := re.search(r"`low` value must be smaller.*\(low=([^,]+), high=([^)]+)\)", text):
+    if match := re.search(r"`low` value must be smaller.*\(low.([^,]+), high.([^)]+)\)", text):
         low, high = match.groups()
         return ConfigError(f"interval({low},{high}) ends before it begins", f"write interval({high},{low})")
     if "does not support sweep type" not in text and "only supports discrete distributions" not in text:
