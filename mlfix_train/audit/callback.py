@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import numpy as np
@@ -140,7 +140,7 @@ class AuditCallback(ValidationCollector):
     """
 
     keys = ("logits", "label", "index")
-    remedies = REMEDIES
+    remedies: ClassVar[Mapping[str, str]] = REMEDIES
 
     def __init__(
         self,

@@ -225,7 +225,8 @@ def count_processes(options: Mapping[str, Any]) -> int:
     hardware = {name: options[name] for name in HARDWARE if options.get(name) is not None}
     off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     # The runs of a sweep that train in one process ask once: a Trainer looks through all installed packages.
-    return cached(("processes", repr(hardware)), lambda: int(_construct({**hardware, **off}).world_size))
+    count: int = cached(("processes", repr(hardware)), lambda: _construct({**hardware, **off}).world_size)
+    return count
 
 
 @contextmanager
