@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,22 @@ import pandas as pd
 
 from mlfix_train.audit.comparison.arms import Comparison, compare_arms
 from mlfix_train.audit.comparison.inputs import LoadedArm, check_comparable, check_distinct, load_arm, match_held_out
+from mlfix_train.audit.comparison.looks import LookRecord, looks_sentence
+from mlfix_train.audit.comparison.study_card import study_card
+from mlfix_train.audit.comparison.verdict import decimals, signed
 from mlfix_train.audit.predictions.files import PUBLISHED_PHOTO, read_metadata
+from mlfix_train.audit.reporting.comparison_report import BADGES, write_card
 from mlfix_train.audit.reporting.log_results import log_comparison
+from mlfix_train.audit.reporting.templates import format_effect, p_cell
 from mlfix_train.audit.reporting.wandb import wandb_run
+from mlfix_train.audit.scores.slices import ALL
 from mlfix_train.commands.inputs import read_samples
+from mlfix_train.commands.progress import align_columns
 from mlfix_train.config.compare import CompareConfig
 from mlfix_train.data.arms import excludes_samples
 from mlfix_train.data.fixes.table import match_fixes, read_fixes
 from mlfix_train.data.readers.files import group_names
-from mlfix_train.errors import MlfixError, RunError, format_list
+from mlfix_train.errors import ConfigError, MlfixError, RunError, format_list
 
 log = logging.getLogger(__name__)
 
@@ -32,34 +39,77 @@ def run(cfg: CompareConfig) -> dict[str, Any]:
     Raises:
         MlfixError: arms that can't be compared, or fixes that don't belong to them.
     """
+    arms, notes = load_arms(cfg)
+    record = _look_record(arms)
+    comparison = compare_loaded(cfg, arms, notes, record)
+    if record is not None:
+        runs = min(len(comparison.summary["arms"][arm]["runs"]) for arm in ("original", "fixed"))
+        _record_look(record, runs, comparison.headline)
+    out = Path(cfg.out).expanduser()
+    charts = comparison.report(out)
+    states = [state for arm in arms.values() for state in arm.states.values()]
+    looks = record.content["looks"] if record is not None else ()
+    write_card(study_card(comparison.summary, states, read_fixes(cfg.fixes.path), looks), out)
+    _log(cfg, comparison.summary, out, charts)
+    _print_summary(comparison.summary, out, charts)
+    return comparison.summary
+
+
+def load_arms(cfg: CompareConfig) -> tuple[dict[str, LoadedArm], list[str]]:
+    """Reads the arms, without a control arm that excludes nothing; returns notes, too.
+
+    Raises:
+        RunError: nothing is there, or a run belongs to two arms.
+    """
     given = {"original": cfg.original, "fixed": cfg.fixed, "control": cfg.control}
     arms = {name: load_arm(name, where) for name, where in given.items() if where is not None}
-    without = _without_idle_control(arms, str(cfg.fixes.path))
+    notes = _without_idle_control(arms, str(cfg.fixes.path))
     check_distinct(arms, cfg.ignore)
-    samples, notes = _sample_table(arms)
-    notes += without
+    return arms, notes
+
+
+def compare_loaded(
+    cfg: CompareConfig,
+    arms: dict[str, LoadedArm],
+    notes: Sequence[str] = (),
+    record: LookRecord | None = None,
+    per_label: bool = True,
+) -> Comparison:
+    """Compares loaded arms, and describes what was compared.
+
+    Args:
+        cfg: the configuration.
+        arms: from :func:`load_arms`.
+        notes: to be repeated in the result.
+        record: the looks at the study so far.
+        per_label: compute the change of every single label, too.
+
+    Raises:
+        MlfixError: arms that can't be compared, or fixes that don't belong to them.
+    """
+    samples, more_notes = _sample_table(arms)
     fixes = _match_fixes(cfg, arms["original"], samples)
     check_comparable(arms, None if samples is None else fixes, cfg.ignore, cfg.fixes.path)
     metadata = samples
     if cfg.samples is not None:
         held_out = next(iter(arms["original"].runs.predictions.values()))["sample_id"]
         metadata = read_metadata(cfg.samples, held_out.tolist())
+    slices, primary = _planned_slices(cfg, record)
     comparison = compare_arms(
         *(arm.runs for arm in arms.values()),
         fixes=fixes,
-        slices=cfg.slices,
+        slices=slices,
+        primary=primary,
+        plan=None if record is None else record.plan,
+        earlier_looks=() if record is None else record.taken,
         groups=_groups(cfg.group, arms["original"], metadata, samples),
         metadata=metadata,
         paired=None if cfg.paired == "auto" else cfg.paired is True,
         seed=cfg.seed,
         resamples=cfg.resamples,
+        per_label=per_label,
     )
-    comparison = _describe(cfg, comparison, arms, notes)
-    out = Path(cfg.out).expanduser()
-    charts = comparison.report(out)
-    _log(cfg, comparison.summary, out, charts)
-    _print_summary(comparison.summary, out, charts)
-    return comparison.summary
+    return _describe(cfg, comparison, arms, [*more_notes, *notes])
 
 
 def _without_idle_control(arms: dict[str, LoadedArm], fixes_path: str) -> list[str]:
@@ -100,6 +150,35 @@ def _match_fixes(cfg: CompareConfig, original: LoadedArm, samples: pd.DataFrame 
             "use the fixes for these predictions, or set ignore=[fixes] if all of them are in training",
         )
     return matched
+
+
+def _look_record(arms: Mapping[str, LoadedArm]) -> LookRecord | None:
+    """Returns the looks at the study that all runs belong to; ``None`` for prediction files and runs of several."""
+    folders = {path.parents[1] for arm in arms.values() for path in arm.states}
+    return LookRecord(folders.pop()) if len(folders) == 1 else None
+
+
+def _planned_slices(cfg: CompareConfig, record: LookRecord | None) -> tuple[dict[str, Any], str | None]:
+    """Returns slices and primary slice, those of the plan of a study that has one included.
+
+    Raises:
+        ConfigError: Another primary slice than the planned one.
+    """
+    planned = record.content["plan"] if record is not None else None
+    if planned is None:
+        return cfg.slices, cfg.primary
+    primary = planned["primary"] or ALL
+    if cfg.primary not in (None, primary):
+        problem = f"primary={cfg.primary}, but this study was planned with {primary} ({record.path})"
+        raise ConfigError(problem, f"leave primary out, or set primary={primary}")
+    return {**planned["slices"], **cfg.slices}, primary
+
+
+def _record_look(record: LookRecord, runs: int, headline: str) -> None:
+    try:
+        record.add(runs, headline)
+    except OSError as error:  # such as a study that others may only read
+        log.warning("this look is not recorded in %s: %s", record.path, error)
 
 
 def _groups(pattern: str | None, original: LoadedArm, *tables: pd.DataFrame | None) -> pd.Series | None:
@@ -157,8 +236,33 @@ def _log(cfg: CompareConfig, summary: Mapping[str, Any], out: Path, charts: list
 
 def _print_summary(summary: Mapping[str, Any], out: Path, charts: list[Path]) -> None:
     print(f"{summary['headline']}\n")
-    for result in summary["slices"].values():
-        print(f"- {result['sentence']}")
+    for line in align_columns(_table(summary)):
+        print(line)
+    looks = looks_sentence(summary["looks"])
+    if looks:
+        print(f"\n{looks}")
     print(f"\npage       {out / 'compare.html'}\ntable      {out / 'compare.md'}\nnumbers    {out / 'summary.json'}")
+    print(f"card       {out / 'study.html'}")
     if charts:
         print(f"charts     {charts[0]} and {len(charts) - 1} more in the same folder", flush=True)
+
+
+def _table(summary: Mapping[str, Any]) -> list[list[str]]:
+    """Returns a row of text per slice, with a header."""
+    rows = [["slice", "clean samples", "error before → after", "training effect [95% interval]", "p", "verdict"]]
+    for name, result in summary["slices"].items():
+        effect, error = result["effect"], result["error"]
+        digits, interval = decimals(effect), effect["training_ci95"]
+        before, after = (error[key] for key in ("original_on_clean", "fixed_on_clean"))
+        ends = f" [{signed(interval[0], digits)}, {signed(interval[1], digits)}]" if interval else ""
+        rows.append(
+            [
+                name,
+                f"{result['rows_clean']:,}",
+                "–" if effect["training"] is None else f"{before:.{digits}f}% → {after:.{digits}f}%",
+                f"{format_effect(effect['training'], digits)}{ends}",
+                p_cell(effect["p_value"]),
+                BADGES[result["verdict"]][0],
+            ]
+        )
+    return rows

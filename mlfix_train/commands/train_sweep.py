@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlfix_train.commands import run_composed
-from mlfix_train.commands.progress import format_duration
+from mlfix_train.commands.progress import align_columns, format_duration
 from mlfix_train.data.runs import FAILED, FINISHED
 from mlfix_train.errors import MlfixError, describe_os_error, own_code
 from mlfix_train.training.launchers.pool import WorkerDiedError
@@ -118,10 +118,7 @@ def _table(states: Mapping[Path, Mapping[str, Any]]) -> Iterator[str]:
     arms = list(dict.fromkeys(path.parent.name for path in states))
     rows = list(dict.fromkeys(path.name for path in states))
     cells = {(path.parent.name, path.name): _cell(state) for path, state in states.items()}
-    table = [["", *arms], *([row, *(cells.get((arm, row), "") for arm in arms)] for row in rows)]
-    widths = [max(map(len, column)) + 2 for column in zip(*table, strict=True)]
-    for line in table:
-        yield "".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+    return align_columns([["", *arms], *([row, *(cells.get((arm, row), "") for arm in arms)] for row in rows)])
 
 
 def _cell(state: Mapping[str, Any]) -> str:

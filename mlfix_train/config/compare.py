@@ -32,6 +32,8 @@ class CompareConfig:
         fixes: The fixes that the fixed arm was trained with.
         ignore: Differences between runs to allow instead of stopping: settings, fixes, labels, copies.
         slices: slices.<name>=<regex on the given label>, [labels], or {column: <name>, values: [...]}.
+        primary: A slice named beforehand, or all: tested alone, the others only where it is shown; null: all slices are
+            tested together.
         samples: CSV or Parquet file with columns for slices and groups; null: the data that the runs used.
         group: Regex on the sample_id that matches the name of its photo or track; null: the groups of the data.
         paired: auto: pair runs of the same seed if both arms are run directories; true: pair by name; false: never.
@@ -48,6 +50,7 @@ class CompareConfig:
     fixes: AppliedFixes = field(default_factory=AppliedFixes)
     ignore: list[str] = field(default_factory=list)
     slices: dict[str, Any] = field(default_factory=dict)
+    primary: str | None = None
     samples: str | None = None
     group: str | None = None
     paired: Any = "auto"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import shutil
 import socket
 import sys
@@ -182,11 +183,13 @@ def needs_training(directory: RunDirectory, task: TrainingTask, options: RunOpti
 
 
 def describe_run(task: TrainingTask, options: RunOptions) -> dict[str, Any]:
-    """Returns what ``run.json`` records before the training: settings, versions, fingerprints of the inputs, labels."""
+    """Returns what ``run.json`` records before the training: settings, versions, hardware, inputs, labels."""
     versions = {"mlfix_train": mlfix_train.__version__, "python": sys.version.split()[0]}
     versions |= {module.__name__: module.__version__ for module in (torch, L, timm, numpy)}
     settings = {"kind": task.kind, "config": options.config, "identity": options.identity}
-    return {**settings, "versions": versions, **task.describe()}
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    hardware = {"machine": platform.machine(), "cpus": os.cpu_count(), "gpu": gpu}
+    return {**settings, "versions": versions, "hardware": hardware, **task.describe()}
 
 
 @contextmanager

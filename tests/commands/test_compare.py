@@ -67,7 +67,7 @@ def test_the_four_errors_and_the_split_of_the_effect(study: Path, tmp_path: Path
         assert piece["control"]["effect"]["training"] == pytest.approx(control, abs=1e-5)
     assert (out / "compare.md").read_text().count("|") > 20
     assert {"all.png", "round.png", "not-round.png"} <= {path.name for path in out.iterdir()}
-    assert "same clean samples" in answer.out
+    assert "training effect [95% interval]" in answer.out and summary["headline"] in answer.out
 
 
 @pytest.mark.parametrize(

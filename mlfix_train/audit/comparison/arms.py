@@ -20,14 +20,17 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.audit.comparison import verdict
+from mlfix_train.audit.comparison.families import judge_together
+from mlfix_train.audit.comparison.fix_effects import fix_effects
 from mlfix_train.audit.comparison.inputs import ArmLike, FixesLike, as_arm, as_fixes
 from mlfix_train.audit.comparison.label_changes import label_changes
-from mlfix_train.audit.comparison.significance import add_q_values
-from mlfix_train.audit.comparison.slice_results import slice_result
+from mlfix_train.audit.comparison.looks import describe_looks
+from mlfix_train.audit.comparison.sequential import LookPlan
+from mlfix_train.audit.comparison.slice_results import SliceErrors, slice_result
 from mlfix_train.audit.comparison.study import build_study, pair_runs
-from mlfix_train.audit.scores.slices import SliceSpec, select_slices
-
-MAX_PLANNED_SLICES = 5  # with more slices than this, p-values are corrected for multiple testing
+from mlfix_train.audit.comparison.verdict import Verdict
+from mlfix_train.audit.scores.slices import ALL, SliceSpec, select_slices
+from mlfix_train.errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Comparison:
 
     @property
     def headline(self) -> str:
-        """What is shown, and what is not, in one paragraph."""
+        """What is shown, or not, in one sentence."""
         return str(self.summary["headline"])
 
     @property
@@ -88,6 +91,9 @@ def compare_arms(
     *,
     fixes: FixesLike,
     slices: Mapping[str, SliceSpec] | None = None,
+    primary: str | None = None,
+    plan: LookPlan | None = None,
+    earlier_looks: Sequence[int] = (),
     labels: Sequence[str] | np.ndarray | None = None,
     sample_ids: Sequence[str] | None = None,
     groups: pd.Series | None = None,
@@ -110,7 +116,10 @@ def compare_arms(
         fixes: path of a fixes file, a mapping of ``sample_id`` to new label (or ``invalid``), or a DataFrame with
             ``sample_id`` and ``new_label``.
         slices: name to specification, see :func:`mlfix_train.audit.scores.slices.select_slices`; a string is a regular
-            expression on the given label.
+            expression on the given label. From two on, all p-values and intervals are simultaneous.
+        primary: a slice named beforehand: tested alone, the others only where it is shown.
+        plan: of a study that is looked at while it is trained; ``all`` is primary unless another slice is.
+        earlier_looks: runs of each arm at looks that were taken without a plan; the result says so.
         labels: ``(N,)`` given labels, for arms that are arrays.
         sample_ids: ``(N,)`` sample ids, for arms that are arrays; by default 0, 1, ... as text.
         groups: photo or track of each sample, by ``sample_id``; groups are resampled as a whole.
@@ -128,7 +137,7 @@ def compare_arms(
     Raises:
         RunError: arms without runs, or that hold out different samples.
         FixesError: a fixes file that can't be read.
-        ConfigError: a slice that matches nothing.
+        ConfigError: a slice that matches nothing; a primary slice that there isn't.
 
     Example:
         >>> import numpy as np
@@ -147,28 +156,50 @@ def compare_arms(
     fix_table = as_fixes(fixes, arms[0])
     study = build_study(pairing.arms, fix_table, groups)
     masks = select_slices(slices or {}, study.given_labels(), study.samples, metadata)
+    if plan is not None and primary is None:
+        primary = ALL
+    if primary is not None and primary not in masks:
+        raise ConfigError(f"primary={primary} is no slice", did_you_mean(primary, list(masks)))
+    runs = min(len(study.runs[arm]) for arm in ("original", "fixed"))
+    plan = None if plan is None else plan.at(runs)
+    paired_fixed = "fixed" in pairing.paired
+    errors = {
+        macro: {name: SliceErrors(study, mask, macro, seed, resamples) for name, mask in masks.items()}
+        for macro in (False, True)
+    }
+    tested, looks = {}, None
+    for macro, by_slice in errors.items():
+        effects = {name: one.fixed_effect(paired_fixed) for name, one in by_slice.items()}
+        tested[macro], found = judge_together(effects, primary, plan, seed, resamples)
+        looks = looks or found
+    labels_changed = label_changes(study, paired_fixed) if per_label else []
     held_out = int(fix_table.index.isin(study.samples).sum())
     total = len(fix_table) + int(fix_table.attrs.get("outside", 0))
     summary: dict[str, Any] = {
         "arms": {
-            name: {"runs": runs, "paired": {name, "original"} <= pairing.paired} for name, runs in study.runs.items()
+            name: {"runs": names, "paired": {name, "original"} <= pairing.paired} for name, names in study.runs.items()
         },
         "left_out": pairing.left_out,
         "held_out": len(study.samples),
         "groups": int(study.groups.max(initial=-1)) + 1 if study.grouped else None,
         "fixes": {"total": total, "held_out": held_out, "training": total - held_out},
-        "slices": {name: slice_result(study, mask, pairing.paired, seed, resamples) for name, mask in masks.items()},
-        "labels": label_changes(study, "fixed" in pairing.paired) if per_label else [],
-        "settings": {"resamples": resamples, "seed": seed, "slices": dict(slices or {})},
+        "slices": {
+            name: slice_result(
+                errors[False][name], errors[True][name], pairing.paired, tested[False][name], tested[True][name]
+            )
+            for name in masks
+        },
+        "primary": primary,
+        "labels": labels_changed,
+        "by_fix": fix_effects(study, fix_table, labels_changed, paired_fixed) if per_label else None,
+        "settings": {"resamples": resamples, "seed": seed, "slices": dict(slices or {}), "primary": primary},
     }
-    # Complements ("not <name>") are not hypotheses of their own.
-    effects = [result["effect"] for name, result in summary["slices"].items() if not name.startswith("not ")]
-    tested = sum(effect["p_value"] is not None for effect in effects)
-    if tested > MAX_PLANNED_SLICES:
-        add_q_values(effects)
-    summary["slices_tested"] = {"count": tested, "corrected": tested > MAX_PLANNED_SLICES}
+    summary["slices_tested"] = sum(result["effect"]["p_value"] is not None for result in summary["slices"].values())
     for name, result in summary["slices"].items():
         result["verdict"] = verdict.judge(result["effect"])
         result["sentence"] = verdict.sentence(name, result)
+    shown = primary is not None and summary["slices"][primary]["verdict"] in (Verdict.BETTER, Verdict.WORSE)
+    summary["looks"] = describe_looks(plan, looks, [*earlier_looks, runs], len(arms), shown)
+    summary["verdict"] = summary["slices"][verdict.headline_slice(summary)]["verdict"]
     summary["headline"] = verdict.headline(summary)
     return Comparison(summary)

@@ -26,23 +26,32 @@ def bootstrap_interval(
 
     ``None`` for fewer than two runs of an arm, or fewer than two groups. The same seed gives the same interval.
     """
+    return bootstrap_intervals(components, seed, resamples, (level,))[0]
+
+
+def bootstrap_intervals(
+    components: Sequence[EffectComponent], seed: int, resamples: int, levels: Sequence[float]
+) -> list[list[float] | None]:
+    """Returns the intervals of :func:`bootstrap_interval` at several levels, from the same resamples."""
     variance = effect_variance(components)
     if variance is None:
-        return None
+        return [None] * len(levels)
     effect = estimate(components)
     if variance.total == 0:
-        return [effect, effect]
+        return [[effect, effect]] * len(levels)
     rng = np.random.default_rng([seed, 0xE71D])
     draws = _resample_mean(group_deviations(components) * variance.shrinkage, rng, resamples)
     for component in components:
         deviations = component.runs - component.runs.mean()
         draws = draws + deviations[rng.integers(len(deviations), size=(resamples, len(deviations)))].mean(1)
     # The variance of resampled means is too small by (n - 1) / n, and normal tails are too short for few runs.
-    tail = (1 + level) / 2
-    t_quantile = stats.t.ppf(tail, variance.satterthwaite_df())
-    scale = np.sqrt(variance.total / draws.var()) * t_quantile / stats.norm.ppf(tail)
-    low, high = np.quantile((draws - draws.mean()) * scale, [1 - tail, tail])
-    return [float(effect + low), float(effect + high)]
+    draws = (draws - draws.mean()) * np.sqrt(variance.total / draws.var())
+    intervals: list[list[float] | None] = []
+    for tail in ((1 + level) / 2 for level in levels):
+        scale = stats.t.ppf(tail, variance.satterthwaite_df()) / stats.norm.ppf(tail)
+        low, high = np.quantile(draws, [1 - tail, tail]) * scale
+        intervals.append([float(effect + low), float(effect + high)])
+    return intervals
 
 
 def _resample_mean(values: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:

@@ -48,6 +48,11 @@ def smallest_p_value(counts: Sequence[int]) -> float:
     return min(1.0, 2.0 / comb(sum(counts), counts[0]))
 
 
+def fewest_runs(arms: int) -> int:
+    """Returns the fewest pairs (1), or runs of each arm (2), with which a permutation test can give p < 0.05."""
+    return next(n for n in range(2, 10) if smallest_p_value([n] * arms) < ALPHA)
+
+
 def add_q_values(results: Iterable[dict[str, Any]]) -> None:
     """Adds ``q_value`` (Benjamini and Hochberg, 1995) to the results that have a ``p_value``."""
     tested = [result for result in results if result["p_value"] is not None]

@@ -7,17 +7,33 @@ from typing import Any
 import numpy as np
 
 from mlfix_train.audit.comparison.effects import EffectComponent, difference, effect_variance, error_component, estimate
+from mlfix_train.audit.comparison.families import SliceEffect
 from mlfix_train.audit.comparison.intervals import bootstrap_interval
-from mlfix_train.audit.comparison.significance import ALPHA, permutation_p_value, runs_needed, smallest_p_value
+from mlfix_train.audit.comparison.significance import (
+    fewest_runs,
+    permutation_p_value,
+    runs_needed,
+    smallest_p_value,
+)
 from mlfix_train.audit.comparison.study import Study
 
 
 def slice_result(
-    study: Study, mask: np.ndarray, paired: frozenset[str], seed: int = 0, resamples: int = 10_000
+    micro: "SliceErrors",
+    macro: "SliceErrors",
+    paired: frozenset[str],
+    tested: Mapping[str, Any] | None = None,
+    macro_tested: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Returns one entry of ``slices`` in ``summary.json``.
 
-    ``mask``, bool ``(N,)``, marks the samples in the slice; ``paired`` names the arms whose runs form pairs.
+    Args:
+        micro: the errors of the slice with the same weight for every sample.
+        macro: the same with the same weight for every label.
+        paired: names of the arms whose runs form pairs.
+        tested: interval and p-value of the training effect, see
+            :func:`mlfix_train.audit.comparison.families.judge_together`; by default those of the slice alone.
+        macro_tested: the same of the macro average.
 
     Returns:
         ``rows_original``, ``rows_clean``, ``groups_clean``; ``error`` and ``error_sd`` (percent; mean and standard
@@ -25,18 +41,17 @@ def slice_result(
         above 0 is better); ``macro`` (error averaged over labels); and ``control`` where there is a control arm, with
         the ``effect`` of excluding random samples and ``fixed_vs_control``.
     """
-    micro, macro = (_SliceErrors(study, mask, is_macro, seed, resamples) for is_macro in (False, True))
-    clean_rows, runs = micro.rows["clean"], micro.runs()
+    study, clean_rows, runs = micro.study, micro.rows["clean"], micro.runs()
     result: dict[str, Any] = {
         "rows_original": len(micro.rows["original"]),
         "rows_clean": len(clean_rows),
         "groups_clean": len(np.unique(study.groups[clean_rows])),
         "error": _summarize(runs, np.mean),
         "error_sd": _summarize(runs, functools.partial(np.std, ddof=1), fewest=2),
-        "effect": micro.total_effect("fixed", "fixed" in paired),
+        "effect": micro.total_effect("fixed", "fixed" in paired, tested=tested),
         "macro": {
             "error": _summarize(macro.runs(), np.mean),
-            "effect": macro.total_effect("fixed", "fixed" in paired, all_intervals=False),
+            "effect": macro.total_effect("fixed", "fixed" in paired, all_intervals=False, tested=macro_tested),
         },
         "runs": runs,
     }
@@ -55,7 +70,7 @@ def _summarize(
     return {key: None if values is None else round(float(statistic(values)), 6) for key, values in known.items()}
 
 
-class _SliceErrors:
+class SliceErrors:
     """The error of each arm over one slice, on original and on clean rows, and the effects that follow.
 
     Original rows: all samples of the slice with their given labels. Clean rows: those that the fixes keep, with their
@@ -95,12 +110,22 @@ class _SliceErrors:
         found = {f"{arm}_on_{kind}": self.component(arm, kind, kind) for arm in self.study.runs for kind in self.rows}
         return {key: part if part is None else [round(float(x), 6) for x in part.runs] for key, part in found.items()}
 
-    def total_effect(self, arm: str, paired: bool, all_intervals: bool = True) -> dict[str, Any]:
+    def fixed_effect(self, paired: bool) -> SliceEffect | None:
+        """Returns the training effect of the fixed arm; ``None`` without clean rows."""
+        errors = [self.component(arm, "clean", "clean") for arm in ("original", "fixed")]
+        if errors[0] is None or errors[1] is None:
+            return None
+        groups = np.unique(self.study.groups[self.rows["clean"]])
+        return SliceEffect(difference(errors[0], errors[1], paired), groups)
+
+    def total_effect(
+        self, arm: str, paired: bool, all_intervals: bool = True, tested: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Splits the effect of an arm: total = evaluation (same models, clean labels) + training (better labels)."""
         before = self.component("original", "original", "original")
         same_models = self.component("original", "clean", "original")
         after = self.component(arm, "clean", "original")
-        result = {"total": None, "evaluation": None, **self.training_effect("original", arm, paired)}
+        result = {"total": None, "evaluation": None, **self.training_effect("original", arm, paired, tested)}
         if before is None or same_models is None or after is None:
             return result
         total, evaluation = difference(before, after, paired), difference(before, same_models, paired=True)
@@ -109,7 +134,9 @@ class _SliceErrors:
             result |= {"total_ci95": self._interval(total), "evaluation_ci95": self._interval(evaluation)}
         return result
 
-    def training_effect(self, first: str, second: str, paired: bool) -> dict[str, Any]:
+    def training_effect(
+        self, first: str, second: str, paired: bool, tested: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Returns the error of arm ``first`` less that of ``second`` on clean rows, and how certain it is."""
         first_error, second_error = (self.component(arm, "clean", "clean") for arm in (first, second))
         if first_error is None or second_error is None:
@@ -118,16 +145,13 @@ class _SliceErrors:
         effect, variance = _rounded(estimate(components)), effect_variance(components)
         counts = [len(component.runs) for component in components]
         needed = runs_needed(effect, variance)
-        # At least so many that a permutation test can give p < 0.05
-        minimum = next(n for n in range(2, 10) if smallest_p_value([n] * len(counts)) < ALPHA)
         result: dict[str, Any] = {
             "training": effect,
-            "training_ci95": self._interval(components),
-            "p_value": permutation_p_value(components, self.seed, self.resamples),
+            **(tested or self._test(components)),
             "smallest_p_value": smallest_p_value(counts),
             "paired": paired,
             "runs": counts,
-            "runs_for_80_power": None if needed is None else max(needed, minimum),
+            "runs_for_80_power": None if needed is None else max(needed, fewest_runs(len(counts))),
             "sd_runs": None if variance is None else float(np.sqrt(variance.total - variance.groups)),
             "sd_samples": None if variance is None else float(np.sqrt(variance.groups)),
         }
@@ -135,6 +159,10 @@ class _SliceErrors:
             runs = zip(self.study.runs[first], components[0].runs, strict=True)
             result["training_runs"] = {name: round(float(x), 6) for name, x in runs}
         return result
+
+    def _test(self, components: Sequence[EffectComponent]) -> dict[str, Any]:
+        p_value = permutation_p_value(components, self.seed, self.resamples)
+        return {"training_ci95": self._interval(components), "p_value": p_value}
 
     def _interval(self, components: Sequence[EffectComponent]) -> list[float] | None:
         """Returns the 95% interval, within what a difference of percentages can be."""

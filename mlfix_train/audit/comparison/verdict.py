@@ -1,5 +1,6 @@
-"""What a comparison shows and what it does not: a verdict for each slice, as a value and as a sentence."""
+"""What a comparison shows and what it does not: a verdict and a sentence for each slice, and one headline."""
 
+import math
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
@@ -7,12 +8,12 @@ from typing import Any
 from mlfix_train.audit.comparison.significance import ALPHA, MAX_RUNS
 from mlfix_train.audit.scores.slices import ALL
 
-HEADLINE_SLICES = 4  # number of slices that the headline names
 NEGLIGIBLE = 0.005  # points that two decimals show as 0.00
+MANY_SEEDS = 100  # the headline doesn't ask for more seeds than this
 
 
 class Verdict(StrEnum):
-    """The possible conclusions, strongest first (the headline names slices in this order)."""
+    """The possible conclusions on a slice, strongest first (the headline is about the first in this order)."""
 
     BETTER = "better"
     """The 95% interval is above 0 and p < 0.05."""
@@ -34,7 +35,7 @@ def judge(effect: Mapping[str, Any]) -> Verdict:
     if effect["training_ci95"] is None or effect["p_value"] is None:
         return Verdict.TOO_FEW_RUNS
     low, high = effect["training_ci95"]
-    excludes_zero, significant = not low <= 0 <= high, effect.get("q_value", effect["p_value"]) < ALPHA
+    excludes_zero, significant = not low <= 0 <= high, effect["p_value"] < ALPHA
     if excludes_zero and significant:
         return Verdict.BETTER if effect["training"] > 0 else Verdict.WORSE
     if excludes_zero and effect["smallest_p_value"] >= ALPHA:
@@ -42,15 +43,22 @@ def judge(effect: Mapping[str, Any]) -> Verdict:
     return Verdict.CONDITIONAL_ON_SAMPLES if significant else Verdict.NOT_SHOWN
 
 
-def signed(value: float) -> str:
-    """Formats a number with two decimals and a true minus sign."""
-    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+def decimals(effect: Mapping[str, Any]) -> int:
+    """Returns with how many decimals an effect deserves to be written: two digits of its uncertainty, at most 4."""
+    interval = effect.get("training_ci95")
+    half = (interval[1] - interval[0]) / 2 if interval else 0.0
+    return min(4, max(0, 1 - math.floor(math.log10(half)))) if half > 1e-9 else 2
 
 
-def format_points(value: float) -> str:
+def signed(value: float, digits: int = 2) -> str:
+    """Formats a number with so many decimals and a true minus sign."""
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
+def format_points(value: float, digits: int = 2) -> str:
     """Formats the size of an effect, without its sign."""
     size = abs(value)
-    return f"{size:.2f} points" if size >= NEGLIGIBLE or size < 1e-6 else f"{size:.2g} points"
+    return f"{size:.{digits}f} points" if size >= 0.5 * 10**-digits or size < 1e-6 else f"{size:.2g} points"
 
 
 def format_p(p: float | None) -> str:
@@ -60,39 +68,41 @@ def format_p(p: float | None) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
-def certainty(effect: Mapping[str, Any]) -> str:
-    """Returns the interval and the p-value as text, empty where there is no interval."""
+def interval_text(effect: Mapping[str, Any]) -> str:
+    """Returns ``95% interval 0.10 to 0.60``, empty where there is no interval."""
     if effect["training_ci95"] is None:
         return ""
-    low, high = effect["training_ci95"]
-    q = f", q = {effect['q_value']:.3f} over the slices" if "q_value" in effect else ""
-    return f"95% interval {signed(low)} to {signed(high)}, {format_p(effect['p_value'])}{q}"
+    low, high = (signed(end, decimals(effect)) for end in effect["training_ci95"])
+    return f"95% interval {low} to {high}"
 
 
-TEXTS = {
-    Verdict.BETTER: ("training on the fixed labels made the models {way}: {fact} ({sure}).", "better models: {size}"),
-    Verdict.WORSE: ("training on the fixed labels made the models {way}: {fact} ({sure}).", "worse models: {size}"),
-    Verdict.SUGGESTIVE: (
-        "there are signs of {way} models, but no proof: {fact} ({sure}). With so few runs p can't be lower than "
-        "{smallest_p:.2g}; train at least 6 seeds.",
-        "signs of an effect but no proof: {size}, with too few runs to test",
-    ),
-    Verdict.CONDITIONAL_ON_SAMPLES: (
-        "{fact} after training on the fixed labels. On these very images the variation between runs alone does "
-        "not explain it ({sure}); for other images of this kind an effect is not shown, since the interval contains 0. "
-        "{more_runs}",
-        "{gain} on these very images, not shown for other images{sure}",
-    ),
-    Verdict.NOT_SHOWN: (
-        "no effect of training on the fixed labels is shown: {fact} ({sure}). {more_runs}",
-        "no effect shown: {size}",
-    ),
-    Verdict.TOO_FEW_RUNS: (
-        "{fact} after training on the fixed labels, but {untested}",
-        "{gain}, with too few runs to tell it from chance",
-    ),
+def certainty(effect: Mapping[str, Any]) -> str:
+    """Returns the interval and the p-value as text, empty where there is no interval."""
+    interval = interval_text(effect)
+    return f"{interval}, {format_p(effect['p_value'])}" if interval else ""
+
+
+SENTENCES = {
+    Verdict.BETTER: "training on the fixed labels made the models {way}: {fact} ({sure}).",
+    Verdict.WORSE: "training on the fixed labels made the models {way}: {fact} ({sure}).",
+    Verdict.SUGGESTIVE: "there are signs of {way} models, but no proof: {fact} ({sure}). With so few runs p can't be "
+    "lower than {smallest_p:.2g}; train at least 6 seeds.",
+    Verdict.CONDITIONAL_ON_SAMPLES: "{fact} after training on the fixed labels. On these very images the variation "
+    "between runs alone does not explain it ({sure}); for other images of this kind an effect is not shown, since the "
+    "interval contains 0. {more_runs}",
+    Verdict.NOT_SHOWN: "no effect of training on the fixed labels is shown: {fact} ({sure}). {more_runs}",
+    Verdict.TOO_FEW_RUNS: "{fact} after training on the fixed labels, but {untested}",
 }
-"""The sentence about a slice, and the clause in the headline (``size`` is the gain with its certainty)."""
+HEADLINES = {
+    Verdict.BETTER: "Fixing {fixes} made better models: {gain} ({interval}).",
+    Verdict.WORSE: "Fixing {fixes} made worse models: {gain} ({interval}).",
+    Verdict.SUGGESTIVE: "A hint, no proof: {gain} ({interval}); train at least 6 seeds.",
+    Verdict.CONDITIONAL_ON_SAMPLES: "A hint, no proof: {gain} ({interval}); other images may differ.",
+    Verdict.NOT_SHOWN: "Not shown{yet}: {gain} ({interval}){needed}.",
+    Verdict.TOO_FEW_RUNS: "Too few runs to tell: {gain}; train more seeds.",
+    Verdict.NO_CLEAN_SAMPLES: "The fixes leave no held-out sample to evaluate on.",
+}
+"""At most 25 words each with all that is filled in; tests count them."""
 ONE_RUN = "a single run of an arm can't tell an effect from chance: train more seeds."
 ONE_GROUP = "all samples belong to one group (photo or track), which says nothing about others: hold out more groups."
 
@@ -110,11 +120,13 @@ def sentence(name: str, result: Mapping[str, Any]) -> str:
     if verdict == Verdict.NO_CLEAN_SAMPLES:
         return f"{where}: the fixes leave no held-out sample to evaluate on."
     gain, sure, pairs = effect["training"], certainty(effect), effect.get("training_runs")
+    digits = decimals(effect)
     if pairs:
         sure += f", better in {sum(gain > 0 for gain in pairs.values())} of {len(pairs)} pairs of runs"
-    text = TEXTS[verdict][0].format(
-        fact=f"the error on the same clean samples is {format_points(gain)} {'lower' if gain >= 0 else 'higher'}, "
-        f"{error['fixed_on_clean']:.2f}% instead of {error['original_on_clean']:.2f}%",
+    size, side = format_points(gain, digits), "lower" if gain >= 0 else "higher"
+    text = SENTENCES[verdict].format(
+        fact=f"the error on the same clean samples is {size} {side}, "
+        f"{error['fixed_on_clean']:.{digits}f}% instead of {error['original_on_clean']:.{digits}f}%",
         way="better" if gain > 0 else "worse",
         sure=sure,
         smallest_p=effect.get("smallest_p_value", 1),
@@ -130,7 +142,7 @@ def _versus_control(result: Mapping[str, Any]) -> str:
     if not effect or effect["training"] is None:
         return ""
     sure = f" ({certainty(effect)})" if certainty(effect) else ""
-    gained = f"training on the fixed labels gains {signed(effect['training'])} points{sure}."
+    gained = f"training on the fixed labels gains {signed(effect['training'], decimals(effect))} points{sure}."
     return f"Compared with the control arm, from which as many random samples were excluded, {gained}"
 
 
@@ -160,49 +172,81 @@ def evaluation_sentence(effect: Mapping[str, Any]) -> str:
 
 
 def headline(summary: Mapping[str, Any]) -> str:
-    """Returns one paragraph on all slices that the user asked for: what is shown, and what is not."""
-    named = {name: result for name, result in summary["slices"].items() if not name.startswith("not ")}
-    strength = list(Verdict)
-    ranked = sorted(named, key=lambda name: (strength.index(named[name]["verdict"]), name == ALL))
-    if ALL in ranked and ranked.index(ALL) >= HEADLINE_SLICES:  # always mentioned
-        ranked.remove(ALL)
-        ranked.insert(HEADLINE_SLICES - 1, ALL)
-    judged = [name for name in ranked if named[name]["verdict"] != Verdict.NO_CLEAN_SAMPLES]
-    clauses = [f"{_where(name)}, {_clause(named[name])}" for name in judged]
-    if not clauses:
-        return "The fixes leave no held-out sample to evaluate on."
-    more = len(clauses) - HEADLINE_SLICES
-    text = "; ".join(clauses[:HEADLINE_SLICES]) + (f"; and {more} more slices below" if more > 0 else "")
-    return f"Training on the fixed labels: {text}.{_evaluation_share(named)}"
-
-
-def _clause(result: Mapping[str, Any]) -> str:
-    """Returns the verdict on a slice in a few words."""
+    """Returns one sentence of at most 25 words: what is shown about the primary slice, or about the strongest one."""
+    slices = summary["slices"]
+    if summary.get("primary") is None:
+        better, worse = (
+            [name for name, result in slices.items() if result["verdict"] == verdict]
+            for verdict in (Verdict.BETTER, Verdict.WORSE)
+        )
+        if better and worse:
+            return _mixed(*((name, slices[name]["effect"]) for name in (_largest(slices, better), worse[-1])))
+    name = headline_slice(summary)
+    result = slices[name]
     effect, verdict = result["effect"], Verdict(result["verdict"])
-    gain = f"{format_points(effect['training'])} {'less' if effect['training'] >= 0 else 'more'} error"
-    sure = f" ({certainty(effect)})" if certainty(effect) else ""
-    text = TEXTS[verdict][1].format(gain=gain, sure=sure, size=gain + sure)
-    versus = result.get("control", {}).get("fixed_vs_control")
-    if verdict in (Verdict.NOT_SHOWN, Verdict.TOO_FEW_RUNS) or not versus or versus["training"] is None:
-        return text
-    ends = versus["training_ci95"]
-    interval = f" ({signed(ends[0])} to {signed(ends[1])})" if ends else ""
-    return f"{text}, {signed(versus['training'])} against the control arm{interval}"
-
-
-def _evaluation_share(named: Mapping[str, Any]) -> str:
-    """Returns a sentence on how much of the largest total effect comes from evaluating on clean labels."""
-    effects = {name: result["effect"] for name, result in named.items() if result["effect"]["total"] is not None}
-    if not effects:
-        return ""
-    name, effect = max(effects.items(), key=lambda item: abs(item[1]["total"]))
-    total, evaluation, where = effect["total"], effect["evaluation"], _where(name)
-    if abs(evaluation) < NEGLIGIBLE:
-        return ""
-    if total * evaluation < 0 or abs(evaluation) > abs(total):
-        lowers = "lowers" if evaluation > 0 else "raises"
-        return f" Evaluating on clean labels alone {lowers} the error {where} by {format_points(evaluation)}."
-    return (
-        f" Of the {abs(total):.2f} points by which the error {where} {'falls' if total >= 0 else 'rises'} in total, "
-        f"{signed(evaluation if total >= 0 else -evaluation)} come from evaluating on clean labels."
+    if verdict == Verdict.NO_CLEAN_SAMPLES:
+        return HEADLINES[verdict]
+    if verdict == Verdict.TOO_FEW_RUNS and result.get("groups_clean", 2) < 2:
+        return f"Too few groups to tell: {_gain(name, effect)}; hold out more photos or tracks."
+    n_fixes = summary["fixes"]["total"]
+    needed = _needed(result, summary.get("looks"))
+    return HEADLINES[verdict].format(
+        fixes=f"{n_fixes:,} label{'' if n_fixes == 1 else 's'}",
+        gain=_gain(name, effect),
+        interval=interval_text(effect),
+        yet=" yet" if "tell" in needed or "look" in needed else "",
+        needed=needed,
     )
+
+
+def headline_slice(summary: Mapping[str, Any]) -> str:
+    """Returns the slice that the headline is about: the primary one, or that with the strongest verdict."""
+    if summary.get("primary") is not None:
+        return str(summary["primary"])
+    strength, slices = list(Verdict), summary["slices"]
+
+    def rank(name: str) -> tuple[int, bool, bool]:  # among equals the user's own slices come first
+        return strength.index(Verdict(slices[name]["verdict"])), name.startswith("not "), name == ALL
+
+    return min(slices, key=rank)
+
+
+def _largest(slices: Mapping[str, Any], names: list[str]) -> str:
+    return max(names, key=lambda name: abs(slices[name]["effect"]["training"]))
+
+
+def _gain(name: str, effect: Mapping[str, Any]) -> str:
+    size = format_points(effect["training"], decimals(effect))
+    return f"{size} {'less' if effect['training'] >= 0 else 'more'} error {_short(name)}"
+
+
+def _short(name: str) -> str:
+    """Returns where an effect is, in at most three words."""
+    words = _where(name).split()
+    return " ".join(words) if len(words) <= 3 else " ".join([*words[:2], "…"])
+
+
+def _mixed(better: tuple[str, Mapping[str, Any]], worse: tuple[str, Mapping[str, Any]]) -> str:
+    ends = [interval_text(effect).removeprefix("95% interval ") for _, effect in (better, worse)]
+    (gained, gain), (lost, loss) = better, worse
+    more = f"{abs(loss['training']):.{decimals(loss)}f} more {_short(lost)}"
+    return f"Mixed: {_gain(gained, gain)} (95% interval {ends[0]}), {more} ({ends[1]})."
+
+
+def _needed(result: Mapping[str, Any], looks: Mapping[str, Any] | None) -> str:
+    """Returns in a few words what would tell whether there is an effect."""
+    effect = result["effect"]
+    if looks is not None and looks["planned"]:
+        if looks["decision"] == "futile":
+            return f"; more seeds could hardly show {looks['effect']:g} points"
+        if looks["decision"] == "continue":
+            return f"; next look at {looks['next']} seeds"
+    needed, present = effect["runs_for_80_power"], max(effect["runs"])
+    if abs(effect["training"]) < 1e-9:
+        return ""
+    if needed is None:
+        return "; too few held-out images" if effect.get("sd_samples") != 0 else ""
+    if present < needed <= present + MANY_SEEDS:
+        more = needed - present
+        return f"; about {more} more seed{'' if more == 1 else 's'} would tell"
+    return ""

@@ -17,9 +17,9 @@ from mlfix_train.data.files.atomic import atomic_path
 BADGES = {
     Verdict.BETTER: ("better models", "good"),
     Verdict.WORSE: ("worse models", "bad"),
-    Verdict.SUGGESTIVE: ("signs of an effect, no proof", "mid"),
-    Verdict.CONDITIONAL_ON_SAMPLES: ("shown for these images only", "mid"),
-    Verdict.NOT_SHOWN: ("no effect shown", "none"),
+    Verdict.SUGGESTIVE: ("a hint, no proof", "mid"),
+    Verdict.CONDITIONAL_ON_SAMPLES: ("a hint: these images only", "mid"),
+    Verdict.NOT_SHOWN: ("not shown", "none"),
     Verdict.TOO_FEW_RUNS: ("too few runs", "none"),
     Verdict.NO_CLEAN_SAMPLES: ("no samples left", "none"),
 }
@@ -27,8 +27,9 @@ BADGES = {
 
 
 def comparison_markdown(summary: Mapping[str, Any]) -> str:
-    """Returns the comparison as Markdown: headline, what is partial, tables, sentences, method."""
-    return render("comparison.md.j2", summary=summary, error_keys=_error_keys(summary)).rstrip() + "\n"
+    """Returns the comparison as Markdown: headline, what is partial, table, details."""
+    text = render("comparison.md.j2", summary=summary, error_keys=_error_keys(summary), badges=BADGES)
+    return text.rstrip() + "\n"
 
 
 def comparison_page(
@@ -88,6 +89,17 @@ def write_comparison(summary: Mapping[str, Any], folder: Path) -> list[Path]:
         with atomic_path(folder / name) as path:
             path.write_text(text, encoding="utf-8")
     return pngs
+
+
+def write_card(card: Mapping[str, Any], folder: Path) -> Path:
+    """Writes a study card as ``study.json`` and as a page, ``study.html``; returns the path of the first."""
+    runs = {name: f"{len(names)} ({', '.join(names)})" for name, names in card["runs"].items()}
+    style = (FOLDER / "comparison.css").read_text(encoding="utf-8")
+    with atomic_path(folder / "study.html") as path:
+        path.write_text(render("study.html.j2", card=card, runs=runs, badges=BADGES, style=style), encoding="utf-8")
+    with atomic_path(folder / "study.json") as path:
+        path.write_text(json.dumps(card, indent=1, ensure_ascii=False), encoding="utf-8")
+    return folder / "study.json"
 
 
 def chart_stems(slices: Sequence[str]) -> list[str]:

@@ -9,7 +9,8 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlfix_train.audit.comparison.verdict import certainty, format_p, signed
+from mlfix_train.audit.comparison.looks import looks_sentence
+from mlfix_train.audit.comparison.verdict import decimals, format_p, signed
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -36,17 +37,23 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "count": lambda number: f"{number:,}",
-        "percent": lambda value: "–" if value is None else f"{value:.2f}",
+        "decimals": decimals,
+        "percent": lambda value, digits=2: "–" if value is None else f"{value:.{digits}f}",
         "points": format_effect,
-        "interval": lambda ci: "" if ci is None else f"[{signed(ci[0])}, {signed(ci[1])}]",
-        "p_cell": lambda p: "–" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}",
+        "interval": lambda ci, digits=2: "" if ci is None else f"[{signed(ci[0], digits)}, {signed(ci[1], digits)}]",
+        "p_cell": p_cell,
         "p_text": format_p,
-        "certainty": certainty,
+        "looks_sentence": looks_sentence,
         "md_cell": lambda text: str(text).replace("|", "\\|").replace("\n", " "),
     }
     return environment
 
 
-def format_effect(value: float | None) -> str:
+def p_cell(p: float | None) -> str:
+    """Formats a p-value for a table: ``0.034``, ``<0.001``; ``–`` for ``None``."""
+    return "–" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def format_effect(value: float | None, digits: int = 2) -> str:
     """Formats an effect with its sign: ``+0.35``, ``−0.02``, ``0.00``; ``–`` for ``None``."""
-    return "–" if value is None else f"{'+' if round(value, 2) > 0 else ''}{signed(value)}"
+    return "–" if value is None else f"{'+' if round(value, digits) > 0 else ''}{signed(value, digits)}"

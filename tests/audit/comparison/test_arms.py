@@ -153,7 +153,7 @@ def test_a_slice_whose_held_out_rows_all_go_has_no_clean_error() -> None:
     assert piece["error"]["original_on_original"] == pytest.approx(37.5)
     assert piece["effect"]["total"] is piece["effect"]["evaluation"] is piece["effect"]["training"] is None
     assert "no held-out sample" in piece["sentence"]
-    assert "| speed (4 / 0) | 37.50 (17.68) | – | – | – | – | – | – |" in comparison_markdown(found)
+    assert "| speed (4 / 0) | 37.50 (17.68) | – | – | – | – | – | – | no samples left |" in comparison_markdown(found)
     json.dumps(found, allow_nan=False)
 
 
@@ -193,15 +193,15 @@ def test_too_few_common_seeds_make_no_pairs() -> None:
 def test_the_sentence_and_the_table_hold_the_numbers() -> None:
     found = summary(slices={"speed": "speed"}, control=CONTROL)
     words = found["slices"]["all"]["sentence"]
-    assert "is 35.71 points lower" in words
+    assert "is 36 points lower" in words
     assert "better in 2 of 2 pairs of runs" in words
     assert "changes no model, raises the error by 11.61 points (24.11 in total)" in words
     text = comparison_markdown(found)
-    row = "| all (8 / 7) | 31.25 (8.84) | 42.86 (0.00) | 7.14 (10.10) | 28.57 (20.20) | −11.61 | +35.71 ["
+    row = "| all (8 / 7) | 31 (9) | 43 (0) | 7 (10) | 29 (20) | −12 | +36 ["
     assert any(line.startswith(row) for line in text.splitlines()), text
     assert (
         "Runs: 2 original, 2 fixed, 2 control. Held-out samples: 8. "
-        "Fixes: 5, of which 2 in training and 3 held out.\n" in text
+        "Fixes: 5, of which 2 in training and 3 held out. " in text
     )
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({line.count("|") for line in block.splitlines()}) == 1, "every row has the header's cells"
