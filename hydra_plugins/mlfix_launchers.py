@@ -56,9 +56,10 @@ class PlanningLauncher(Launcher):
         with self.task.launching(self.config, self._compose, job_overrides, initial_job_idx) as planned:
             Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
             runs = {id(one): one for one in planned}
-            attempts = self.train([one.as_sweep_run() for one in runs.values()])
+            attempts = self.task.train_until_decided([one.as_sweep_run() for one in runs.values()], self.train)
         by_path = {attempt.run.path: attempt for attempt in attempts}
-        return [self._job_return(by_path[one.path]) for one in planned]
+        spared = JobReturn(status=JobStatus.COMPLETED)
+        return [self._job_return(by_path[one.path]) if one.path in by_path else spared for one in planned]
 
     @abstractmethod
     def train(self, runs: Sequence[SweepRun]) -> list[Attempt]:

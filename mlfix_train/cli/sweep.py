@@ -11,6 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from mlfix_train.cli.console import configure_logging
+from mlfix_train.commands.train_stop import StudyWatch
 from mlfix_train.commands.train_sweep import AttemptPrinter, print_best, print_sweep, train_composed
 from mlfix_train.config.sweep import PlannedRun, fixed_keys, overrides_of, plan_runs
 from mlfix_train.data.arms import warn_if_only_relabelled
@@ -95,6 +96,25 @@ class SweepTask:
             finally:
                 with signals.blocked():
                     mark_interrupted(self.paths)
+
+    def train_until_decided(
+        self, runs: Sequence[SweepRun], train: Callable[[Sequence[SweepRun]], list[Attempt]]
+    ) -> list[Attempt]:
+        """Trains runs, with ``stop=auto`` in blocks of seeds until the training effect is decided."""
+        stop = runs[0].job.settings.stop if runs else None
+        if stop is None or not stop.auto:
+            return train(runs)
+        if self.reads_values:
+            raise ConfigError("stop=auto needs all runs of the sweep beforehand", "leave out hydra/sweeper, or stop")
+        watch = StudyWatch({run.path: run.job.settings for run in runs}, stop)
+        attempts: list[Attempt] = []
+        for block in watch.blocks:
+            attempts += train([run for run in runs if run.path in block])
+            if watch.is_decided():
+                trained = {attempt.run.path for attempt in attempts}
+                self.paths = [path for path in self.paths if path in trained]
+                break
+        return attempts
 
     def report(self, attempt: Attempt, with_traceback: bool = True) -> None:
         """Prints how an attempt at a run ended, and remembers what stopped it."""

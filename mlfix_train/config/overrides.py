@@ -11,6 +11,7 @@ PATHS = {
 """Keys whose values are paths; a comma in one is not a sweep."""
 OPEN = (
     *("trainer.", "model.", "data.", "slices.", "scores.", "logger.", "callbacks.", "datamodule.", "embedder."),
+    "stop.slices.",
     "hydra.launcher.init.",
 )
 """Sections that take keys beyond those of their presets, without Hydra's plus sign."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from mlfix_train.models.recipes import Recipe
 
 ARMS = ("original", "fixed", "control")
 REPORTS = ("auto", "full", "line")
+SPENDING = ("pocock", "obrien_fleming")
 
 
 @dataclass
@@ -63,6 +64,38 @@ class CheckpointConfig:
 
 
 @dataclass
+class StopConfig:
+    """When a sweep over seeds and arms is stopped early; stop=auto switches it on.
+
+    Args:
+        auto: Look after each block of seeds, and stop when an effect is shown, or hardly could be.
+        every: Seeds between looks at the training effect, 2 or more.
+        effect: Smallest effect worth having, in percentage points: the sweep also stops where the remaining seeds could
+            hardly show it.
+        spending: pocock (stops earlier) | obrien_fleming (keeps nearly all of the 5% for the last look).
+        slices: slices.<name>=<regex on the given label>, [labels], or {column: <name>, values: [...]}.
+        primary: The slice that decides; null: all samples.
+    """
+
+    auto: bool = False
+    every: int = 4
+    effect: float = 0.5
+    spending: str = "pocock"
+    slices: dict[str, Any] = field(default_factory=dict)
+    primary: str | None = None
+
+    def __post_init__(self) -> None:
+        check_range("every", self.every, 2, 1000)
+        check_range("effect", self.effect, 0.0, 100.0)
+        check_choice("spending", self.spending, SPENDING)
+        if not self.auto:
+            preset = type(self)(auto=True)
+            for key in (one.name for one in fields(self) if one.name != "auto"):
+                if getattr(self, key) != getattr(preset, key):
+                    raise ConfigError(f"{key}={getattr(self, key)} has no effect alone", "set stop=auto, too")
+
+
+@dataclass
 class TrainConfig:
     """Trains a classifier, or the sorting network (model=sorting_network).
 
@@ -86,6 +119,7 @@ class TrainConfig:
         jobs: Runs of a sweep (-m) trained in parallel on this machine, each in its own process; gpus: one per GPU.
         runs_per_device: Runs of a sweep that share a device; multiplies jobs.
         retries: How often a run of a sweep is retried after an unexpected failure.
+        stop: When a sweep over seeds and arms is stopped early; stop=auto switches it on.
         report: full | line | auto: what is printed about a finished run; auto: a line in sweeps.
         overwrite: Train again even if the run directory has a finished run, or one with other settings.
         fixes: Applied to the training set in arm=fixed, counted in arm=control, ignored in arm=original.
@@ -112,6 +146,7 @@ class TrainConfig:
     jobs: int | str = 1
     runs_per_device: int = 1
     retries: int = 1
+    stop: StopConfig = field(default_factory=StopConfig)
     report: str = "auto"
     overwrite: bool = False
     fixes: FixesConfig = field(default_factory=FixesConfig)

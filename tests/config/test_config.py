@@ -21,7 +21,7 @@ from mlfix_train.errors import ConfigError
 
 GROUPS = {
     group: sorted(path.stem for path in (REPO / "configs" / group).glob("*.yaml"))
-    for group in ("data", "model", "recipe", "trainer", "logger", "callbacks", "experiment", "sweep")
+    for group in ("data", "model", "recipe", "trainer", "logger", "callbacks", "experiment", "sweep", "stop")
 }
 ALLOWED = {"train": {"pixels"}, "sort": {"pixels"}, "review": {"pixels", "data"}, "audit": {"pixels", "data"}}
 ALLOWED["export"] = {"data"}

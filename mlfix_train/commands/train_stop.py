@@ -1,0 +1,77 @@
+"""``stop=auto``: a sweep over seeds and arms is looked at after each block of seeds, and stopped when it is decided."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlfix_train.audit.comparison.arms import Comparison
+from mlfix_train.audit.comparison.looks import LookRecord, looks_sentence
+from mlfix_train.audit.comparison.sequential import LookPlan
+from mlfix_train.commands import run_command
+from mlfix_train.config.overrides import assign
+from mlfix_train.config.train import StopConfig, TrainConfig
+from mlfix_train.data.runs import FINISHED, RunDirectory
+from mlfix_train.errors import ConfigError, format_list
+
+log = logging.getLogger(__name__)
+
+
+class StudyWatch:
+    """Looks at a study while its runs are trained.
+
+    Args:
+        runs: The planned runs: their directories, and the configuration of each.
+        stop: When to look, and what is worth having.
+
+    Attributes:
+        blocks: Run directories to train between two looks.
+
+    Raises:
+        ConfigError: The runs are not those of one study with the arms original and fixed.
+        RunError: The study was begun with another plan.
+    """
+
+    def __init__(self, runs: Mapping[Path, TrainConfig], stop: StopConfig) -> None:
+        folders = {path.parents[1] for path in runs}
+        self.arms = {settings.arm: path.parent for path, settings in runs.items()}
+        missing = {"original", "fixed"} - set(self.arms)
+        if missing or len(folders) > 1:
+            problem = f"the arm {format_list(sorted(missing))} is missing" if missing else "the runs have several names"
+            hint = "sweep seeds and arms of one name: sweep=before_after fixes.path=<file>; or leave stop out"
+            raise ConfigError(f"stop=auto looks at one study of the arms original and fixed, but {problem}", hint)
+        self.folder, self.stop = folders.pop(), stop
+        self.fixes = next(settings.fixes for settings in runs.values())
+        by_seed: dict[int, set[Path]] = {}
+        for path, settings in runs.items():
+            by_seed.setdefault(settings.seed, set()).add(path)
+        seeds = list(by_seed)
+        self.blocks = [
+            set.union(*(by_seed[seed] for seed in seeds[start : start + stop.every]))
+            for start in range(0, len(seeds), stop.every)
+        ]
+        self.seeds = len(seeds)
+        plan = LookPlan(self.seeds, stop.every, effect=stop.effect, spending=stop.spending)
+        LookRecord(self.folder).begin(plan, stop.slices, stop.primary)
+
+    def is_decided(self) -> bool:
+        """Looks at the finished runs, logs what they show, and returns whether the sweep is to stop."""
+        if any(len(self._finished(arm)) < 2 for arm in ("original", "fixed")):
+            return False
+        summary = self.look().summary
+        looks = summary["looks"]
+        log.info("look       %s", summary["headline"])
+        if looks["decision"] in ("shown", "futile"):
+            log.info("stop       %s", looks_sentence(looks))
+            return True
+        return False
+
+    def look(self) -> Comparison:
+        """Compares the finished runs, as ``mlfix compare`` does, and records the look."""
+        arms = [assign(arm, folder) for arm, folder in self.arms.items() if self._finished(arm)]
+        fixes = [assign("fixes.path", self.fixes.path), f"fixes.ignore=[{','.join(self.fixes.ignore)}]"]
+        out = assign("out", self.folder / "compare")
+        return Comparison(run_command("compare", *arms, *fixes, out, "logger=none"))
+
+    def _finished(self, arm: str) -> list[RunDirectory]:
+        runs = [RunDirectory(path.parent) for path in sorted(self.arms[arm].glob("*/run.json"))]
+        return [run for run in runs if run.status == FINISHED]
