@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlfix_train.errors import MlfixError
 
 __version__ = "0.1.0"
-COMMANDS = ("crop", "train", "sort", "audit", "review", "compare", "export", "demo")
+COMMANDS = ("crop", "train", "sort", "audit", "review", "plan", "compare", "rerun", "export", "demo")
 __all__ = [
     "COMMANDS",
     "Audit",

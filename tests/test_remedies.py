@@ -21,7 +21,7 @@ from mlfix_train.config.schemas import schema_class
 from mlfix_train.models.embedding.settings import PretrainedSpec
 
 PACKAGE = REPO / "mlfix_train"
-COMMANDS = ("crop", "train", "sort", "audit", "review", "compare", "export", "demo")
+COMMANDS = ("crop", "train", "sort", "audit", "review", "plan", "compare", "rerun", "export", "demo")
 SAMPLES = ("train", "sort", "audit", "review")
 """Commands that read samples."""
 SHOWN_BY = {
@@ -43,7 +43,7 @@ SHOWN_BY = {
     "models/backbones": ("train",),
     "models/ssl": ("train",),
     "models/embedding": ("sort", "audit"),
-    "audit/comparison": ("compare",),
+    "audit/comparison": ("compare", "train"),
     "audit/review": ("review",),
     "audit/similarity": ("sort",),
     "audit/scores": ("audit", "sort", "compare"),

@@ -8,7 +8,9 @@ SUMMARIES = {
     "sort": "sort images so that similar ones are side by side; find near-duplicates",
     "audit": "rank labels by how likely they are wrong: estimates, panels, a report page",
     "review": "open the page where wrong labels are marked; writes fixes.csv",
+    "plan": "how many seeds, samples and hours an effect takes to be shown, from a pilot of two or three seeds",
     "compare": "compare models before and after, with evaluation and training effects kept apart",
+    "rerun": "repeat a study from the card that compare writes, with your copy of the data",
     "export": "write fixes back, a fixed copy of the data, or an audit for other tools",
     "demo": "run the whole loop on rendered signs with planted label errors",
 }

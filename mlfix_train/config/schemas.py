@@ -67,6 +67,20 @@ def to_object(command: str, cfg: DictConfig) -> Any:
         ) from error
 
 
+def from_plain(command: str, values: dict[str, Any]) -> Any:
+    """Returns a command's dataclass from plain values, such as ``config`` of a ``run.json``.
+
+    Raises:
+        ConfigError: A key that there isn't, or a value out of range.
+    """
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema_class(command)), values)
+    except OmegaConfBaseException as error:
+        hint = "use the mlfix-train that wrote them"
+        raise ConfigError(f"settings of another version: {str(error).splitlines()[0]}", hint) from error
+    return to_object(command, merged)  # type: ignore[arg-type]
+
+
 def _check_arguments(section: Any, name: str) -> None:
     """Checks the keys of a section that lacks one: it may be there under another name.
 

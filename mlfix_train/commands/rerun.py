@@ -1,0 +1,99 @@
+"""``mlfix rerun``: a study again, from its card, with another group's copy of the data."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mlfix_train.audit.comparison.verdict import decimals, signed
+from mlfix_train.commands import compare, train
+from mlfix_train.commands.inputs import read_samples
+from mlfix_train.commands.progress import align_columns
+from mlfix_train.config.compare import AppliedFixes, CompareConfig
+from mlfix_train.config.rerun import RerunConfig
+from mlfix_train.config.schemas import from_plain
+from mlfix_train.data.files.documents import read_json
+from mlfix_train.data.fixes.table import write_fixes
+from mlfix_train.data.samples import table_fingerprint
+from mlfix_train.errors import RunError
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: RerunConfig) -> dict[str, Any]:
+    """Trains the runs of a study card, unless they are finished, and compares them.
+
+    Returns:
+        What ``summary.json`` of the new comparison holds.
+
+    Raises:
+        RunError: a card that can't be read or has no settings, or data that are not those of the card.
+    """
+    card = read_card(Path(cfg.card).expanduser())
+    data = {**card["settings"]["data"], **cfg.data}
+    fingerprint = table_fingerprint(read_samples(data, uses_labels=True))
+    if fingerprint != card["data"]["fingerprint"]:
+        theirs = card["data"]["fingerprint"]
+        problem = f"these are not the data of {cfg.card}: fingerprint {fingerprint[:12]}, not {theirs[:12]}"
+        if "data" not in cfg.ignore:
+            raise RunError(problem, "set data.root to the same data (the same files and labels), or ignore=[data]")
+        log.warning("%s", problem)
+    out = Path(cfg.out).expanduser()
+    fixes = write_fixes(pd.DataFrame(card["fixes"]["list"], columns=["sample_id", "new_label"]), out / "fixes.csv")
+    names = card["runs"]
+    for seed in dict.fromkeys(seed for seeds in names.values() for seed in seeds):
+        for arm in (arm for arm, seeds in names.items() if seed in seeds):
+            train.run(_settings(cfg, card, data, str(fixes), arm, int(seed.removeprefix("seed="))))
+    study = Path(cfg.outputs).expanduser() / card["name"]
+    planned = card["planned"]
+    comparison = CompareConfig(
+        **{arm: str(study / arm) for arm in names},
+        fixes=AppliedFixes(path=str(fixes), ignore=card["settings"]["fixes"]["ignore"]),
+        slices=planned["slices"],
+        primary=planned["primary"],
+        name=card["name"],
+        out=str(out),
+        **card["resampling"],
+    )
+    summary = compare.run(comparison)
+    _print_both(card, summary)
+    return summary
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """Reads a study card.
+
+    Raises:
+        RunError: it can't be read, or is of prediction files, which record no settings.
+    """
+    card, problem = read_json(path) if path.is_file() else (None, "there is no such file")
+    if problem or not isinstance(card, dict) or "planned" not in card:
+        raise RunError(f"card={path} can't be read: {problem or 'it is no study card'}", "set card=<out>/study.json")
+    if not card["settings"]:
+        hint = "a card of run directories can be repeated"
+        raise RunError(f"card={path} has no settings: it is of prediction files", hint)
+    return card
+
+
+def _settings(cfg: RerunConfig, card: dict[str, Any], data: dict[str, Any], fixes: str, arm: str, seed: int) -> Any:
+    """Returns the configuration of one run."""
+    theirs = {key: value for key, value in card["settings"].items() if key != "stop"}
+    ours = {"data": data, "outputs": cfg.outputs, "name": card["name"], "arm": arm, "seed": seed, "report": "line"}
+    fixed = {**theirs["fixes"], "path": fixes}
+    pixels = {**theirs["pixels"], "cache": str(Path(cfg.outputs).expanduser() / ".pixels")}
+    return from_plain("train", {**theirs, **ours, "fixes": fixed, "pixels": pixels})
+
+
+def _print_both(card: dict[str, Any], summary: dict[str, Any]) -> None:
+    table = [["training effect", "then", "now"]]
+    for name, then in card["results"].items():
+        texts = []
+        for effect in (then, summary["slices"][name]["effect"]):
+            interval, digits = effect["training_ci95"], decimals(effect)
+            text = "–" if effect["training"] is None else signed(effect["training"], digits)
+            texts.append(f"{text} [{signed(interval[0], digits)}, {signed(interval[1], digits)}]" if interval else text)
+        table.append([name, *texts])
+    print()
+    for line in align_columns(table):
+        print(line)
