@@ -15,7 +15,8 @@ root=$(dirname "$(find . -name invalid-speed-limits.csv | head -1)")
 
 SECONDS=0
 "$mlfix" compare original="$root/predictions/original-predictions-*.csv" fixed="$root/predictions/fixed-predictions-*.csv" \
-  fixes.path="$root/invalid-speed-limits.csv" slices.speed=speed name=mtsd-published logger=none out=published
+  fixes.path="$root/invalid-speed-limits.csv" slices.speed=speed primary=speed \
+  name=mtsd-published logger=none out=published
 echo "took       ${SECONDS} s with 10,000 resamples"
 "$python" "$here/check_published.py" published/summary.json
 echo "open       $PWD/published/compare.html"

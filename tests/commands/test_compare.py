@@ -70,6 +70,16 @@ def test_the_four_errors_and_the_split_of_the_effect(study: Path, tmp_path: Path
     assert "training effect [95% interval]" in answer.out and summary["headline"] in answer.out
 
 
+@pytest.mark.slow
+def test_a_study_is_repeated_from_its_card(study: Path, tmp_path: Path, mlfix) -> None:
+    assert mlfix("compare", *keys(study, f"out={tmp_path}/then")).code == 0
+    answer = mlfix("rerun", f"card={tmp_path}/then/study.json", f"outputs={tmp_path}/o", f"out={tmp_path}/now")
+    assert answer.code == 0, answer.err
+    then, now = (json.loads((tmp_path / f"{name}/summary.json").read_text()) for name in ("then", "now"))
+    assert now["slices"]["all"]["error"] == pytest.approx(then["slices"]["all"]["error"])
+    assert now["headline"] == then["headline"] and "then" in answer.out
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

@@ -481,3 +481,70 @@ def test_a_wandb_run_does_not_stay_open_if_logging_fails(files: Path, mlfix, mon
     answer = mlfix("compare", *keys(files, "logger=wandb"))
     assert answer.code == 1, answer.err
     assert wandb.run is None
+
+
+# --- looks and plans ---
+
+
+def test_a_second_look_without_a_plan_is_told(runs: Path, mlfix) -> None:
+    early = [f"{arm}={runs}/o/study/{arm}/seed=[01]" for arm in ("original", "fixed")]
+    assert mlfix("compare", *run_keys(runs, *early)).code == 0
+    assert json.loads((runs / "out/summary.json").read_text(encoding="utf-8"))["looks"] is None
+    answer = mlfix("compare", *run_keys(runs))
+    summary, card = (
+        json.loads((runs / f"out/{name}.json").read_text(encoding="utf-8")) for name in ("summary", "study")
+    )
+    assert summary["looks"]["planned"] is False and summary["looks"]["taken"] == [2, 4]
+    said = "looked at 2 times, after 2 and 4 runs of each arm, without a plan"
+    for text in (answer.out, *((runs / f"out/{name}").read_text() for name in ("compare.md", "compare.html"))):
+        assert said in text
+    assert [look["runs"] for look in card["looks"]] == [2, 4] and card["looks"][1]["headline"] == summary["headline"]
+    assert mlfix("compare", *run_keys(runs)).code == 0
+    assert len(json.loads((runs / "o/study/looks.json").read_text())["looks"]) == 2, (
+        "the same runs again are no new look"
+    )
+
+
+def test_the_primary_slice_is_named_beforehand(files: Path, mlfix) -> None:
+    answer = mlfix("compare", *keys(files, "slices.speed=speed", "primary=sped"))
+    refused(answer, "primary=sped is no slice", "did you mean 'speed'", code=2)
+    assert mlfix("compare", *keys(files, "slices.speed=speed", "primary=speed")).code == 0
+    summary = json.loads((files / "out/summary.json").read_text(encoding="utf-8"))
+    assert summary["primary"] == "speed" and " on speed (" in summary["headline"]
+    speed = summary["slices"]["speed"]["effect"]
+    assert speed["alone"] == {key: speed[key] for key in ("training_ci95", "p_value")}
+    assert "speed is the primary slice and is tested alone" in (files / "out/compare.html").read_text(encoding="utf-8")
+
+
+def test_a_plan_from_a_pilot(files: Path, mlfix) -> None:
+    pilot = [f"{arm}={files}/{arm}-preds-[012].csv" for arm in ("original", "fixed")]
+    more = (f"fixes.path={files}/fixes.csv", f"out={files}/plan", "slices.speed=speed")
+    answer = mlfix("plan", *pilot, *more, "effect=10")
+    assert answer.code == 0, answer.err
+    plan = json.loads((files / "plan/plan.json").read_text(encoding="utf-8"))
+    assert list(plan["slices"]) == ["all", "speed"] and plan["pilot"] == {"original": 3, "fixed": 3}
+    one = plan["slices"]["all"]
+    assert one["runs"] >= 4 and one["trainings"] == 3 * one["runs"] and one["runs_at_most"] >= one["runs"]
+    assert "To show an effect of 10 points with 80% power (pilot: 3 original, 3 fixed)" in answer.out
+    assert {path.name for path in (files / "plan").iterdir()} == {
+        "plan.json",
+        *(f"{n}.{k}" for n in plan["slices"] for k in ("png", "svg")),
+    }
+    answer = mlfix("plan", *[text.replace("[012]", "0") for text in pilot], *more)
+    refused(answer, "the pilot can't tell how much runs differ", "mlfix train -m sweep=before_after")
+
+
+def test_a_card_of_files_or_of_other_data_is_not_repeated(files: Path, runs: Path, mlfix) -> None:
+    assert mlfix("compare", *keys(files)).code == 0
+    refused(
+        mlfix("rerun", f"card={files}/out/study.json"), "has no settings: it is of prediction files", "run directories"
+    )
+    refused(mlfix("rerun", f"card={files}/none.json"), "there is no such file", "study.json")
+    assert mlfix("compare", *run_keys(runs)).code == 0
+    card = json.loads((runs / "out/study.json").read_text(encoding="utf-8"))
+    assert card["fixes"]["total"] == 3 and len(card["fixes"]["list"]) == 3 and card["runs"]["fixed"][0] == "seed=0"
+    card["data"]["fingerprint"] = "0" * 64
+    (runs / "card.json").write_text(json.dumps(card))
+    answer = mlfix("rerun", f"card={runs}/card.json", f"outputs={runs}/again", f"out={runs}/new")
+    refused(answer, "these are not the data of", "ignore=[data]")
+    assert not (runs / "again").exists()
