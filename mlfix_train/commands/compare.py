@@ -41,10 +41,7 @@ def run(cfg: CompareConfig) -> dict[str, Any]:
     """
     arms, notes = load_arms(cfg)
     record = _look_record(arms)
-    comparison = compare_loaded(cfg, arms, notes, record)
-    if record is not None:
-        runs = min(len(comparison.summary["arms"][arm]["runs"]) for arm in ("original", "fixed"))
-        _record_look(record, runs, comparison.headline)
+    comparison = _look(cfg, arms, notes, record)
     out = Path(cfg.out).expanduser()
     charts = comparison.report(out)
     states = [state for arm in arms.values() for state in arm.states.values()]
@@ -53,6 +50,38 @@ def run(cfg: CompareConfig) -> dict[str, Any]:
     _log(cfg, comparison.summary, out, charts)
     _print_summary(comparison.summary, out, charts)
     return comparison.summary
+
+
+def look(cfg: CompareConfig) -> dict[str, Any]:
+    """Compares arms, records the look, and prints headline and table; writes nothing else.
+
+    Returns:
+        What ``summary.json`` would hold, but for single labels.
+
+    Raises:
+        MlfixError: arms that can't be compared, or fixes that don't belong to them.
+    """
+    arms, notes = load_arms(cfg)
+    summary = _look(cfg, arms, notes, _look_record(arms), per_label=False).summary
+    _print_table(summary)
+    return summary
+
+
+def _look(
+    cfg: CompareConfig,
+    arms: dict[str, LoadedArm],
+    notes: Sequence[str],
+    record: LookRecord | None,
+    per_label: bool = True,
+) -> Comparison:
+    comparison = compare_loaded(cfg, arms, notes, record, per_label)
+    if record is not None:
+        runs = min(len(comparison.summary["arms"][arm]["runs"]) for arm in ("original", "fixed"))
+        try:
+            record.add(runs, comparison.headline)
+        except OSError as error:  # such as a study that others may only read
+            log.warning("this look is not recorded in %s: %s", record.path, error)
+    return comparison
 
 
 def load_arms(cfg: CompareConfig) -> tuple[dict[str, LoadedArm], list[str]]:
@@ -174,13 +203,6 @@ def _planned_slices(cfg: CompareConfig, record: LookRecord | None) -> tuple[dict
     return {**planned["slices"], **cfg.slices}, primary
 
 
-def _record_look(record: LookRecord, runs: int, headline: str) -> None:
-    try:
-        record.add(runs, headline)
-    except OSError as error:  # such as a study that others may only read
-        log.warning("this look is not recorded in %s: %s", record.path, error)
-
-
 def _groups(pattern: str | None, original: LoadedArm, *tables: pd.DataFrame | None) -> pd.Series | None:
     """Returns the photo or track of each sample; ``None`` where it is unknown."""
     if pattern is None:
@@ -234,13 +256,17 @@ def _log(cfg: CompareConfig, summary: Mapping[str, Any], out: Path, charts: list
             log_comparison(tracker, summary, out, charts)
 
 
-def _print_summary(summary: Mapping[str, Any], out: Path, charts: list[Path]) -> None:
+def _print_table(summary: Mapping[str, Any]) -> None:
     print(f"{summary['headline']}\n")
     for line in align_columns(_table(summary)):
         print(line)
     looks = looks_sentence(summary["looks"])
     if looks:
         print(f"\n{looks}")
+
+
+def _print_summary(summary: Mapping[str, Any], out: Path, charts: list[Path]) -> None:
+    _print_table(summary)
     print(f"\npage       {out / 'compare.html'}\ntable      {out / 'compare.md'}\nnumbers    {out / 'summary.json'}")
     print(f"card       {out / 'study.html'}")
     if charts:

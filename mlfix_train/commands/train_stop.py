@@ -1,19 +1,16 @@
 """``stop=auto``: a sweep over seeds and arms is looked at after each block of seeds, and stopped when it is decided."""
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from mlfix_train.audit.comparison.arms import Comparison
-from mlfix_train.audit.comparison.looks import LookRecord, looks_sentence
+from mlfix_train.audit.comparison.looks import LookRecord
 from mlfix_train.audit.comparison.sequential import LookPlan
-from mlfix_train.commands import run_command
+from mlfix_train.commands.compare import look
+from mlfix_train.config.compose import load
 from mlfix_train.config.overrides import assign
 from mlfix_train.config.train import StopConfig, TrainConfig
 from mlfix_train.data.runs import FINISHED, RunDirectory
 from mlfix_train.errors import ConfigError, format_list
-
-log = logging.getLogger(__name__)
 
 
 class StudyWatch:
@@ -54,23 +51,16 @@ class StudyWatch:
         LookRecord(self.folder).begin(plan, stop.slices, stop.primary)
 
     def is_decided(self) -> bool:
-        """Looks at the finished runs, logs what they show, and returns whether the sweep is to stop."""
+        """Looks at the finished runs, prints what they show, and returns whether the sweep is to stop."""
         if any(len(self._finished(arm)) < 2 for arm in ("original", "fixed")):
             return False
-        summary = self.look().summary
-        looks = summary["looks"]
-        log.info("look       %s", summary["headline"])
-        if looks["decision"] in ("shown", "futile"):
-            log.info("stop       %s", looks_sentence(looks))
-            return True
-        return False
-
-    def look(self) -> Comparison:
-        """Compares the finished runs, as ``mlfix compare`` does, and records the look."""
         arms = [assign(arm, folder) for arm, folder in self.arms.items() if self._finished(arm)]
-        fixes = [assign("fixes.path", self.fixes.path), f"fixes.ignore=[{','.join(self.fixes.ignore)}]"]
-        out = assign("out", self.folder / "compare")
-        return Comparison(run_command("compare", *arms, *fixes, out, "logger=none"))
+        keys = [*arms, assign("fixes.path", self.fixes.path), f"fixes.ignore=[{','.join(self.fixes.ignore)}]"]
+        summary = look(load("compare", [*keys, "logger=none"]))
+        if summary["looks"]["decision"] == "continue":
+            return False
+        print(f"\nthe page   mlfix compare {' '.join(keys)}", flush=True)
+        return bool(summary["looks"]["decision"] != "complete")
 
     def _finished(self, arm: str) -> list[RunDirectory]:
         runs = [RunDirectory(path.parent) for path in sorted(self.arms[arm].glob("*/run.json"))]
