@@ -26,11 +26,11 @@ class DemoConfig:
     per_class: int = 110
     planted: float = 0.15
     budget: int = 250
-    seeds: int = 3
+    seeds: int = 6
     folds: int = 3
     epochs: int = 12
     difficulty: float = 0.6
-    control: bool = True
+    control: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
