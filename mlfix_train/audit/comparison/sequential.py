@@ -127,7 +127,7 @@ class _State:
 def _simpson(nodes: np.ndarray) -> np.ndarray:
     weights = np.full(len(nodes), 2.0)
     weights[1::2], weights[[0, -1]] = 4.0, 1.0
-    return weights * (nodes[1] - nodes[0]) / 3
+    return np.asarray(weights * (nodes[1] - nodes[0]) / 3)
 
 
 def _increasing(information: Sequence[float]) -> list[float]:
@@ -226,7 +226,7 @@ def conditional_power(estimate: float, variance: EffectVariance, plan: LookPlan,
     information = _increasing(information_at(variance, looks))
     final = replace(plan, taken=tuple(looks)).may_spend
     increments = [*spent, *np.diff([sum(spent), *final[len(plan.taken) :]]).clip(0)]
-    bounds = boundaries(information, increments)
+    bounds = boundaries(information, increments).tolist()
     done = len(plan.taken)
     start = estimate * information[done - 1], information[done - 1]
     plausible = estimate + np.array([1, -1]) / np.sqrt(information[done - 1])
