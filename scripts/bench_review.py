@@ -2,9 +2,10 @@
 
     python scripts/bench_review.py <work> [--samples 200000] [--groups 400] [--size 40]
 
-Writes that many small images and a synthetic audit below <work> (once), starts `mlfix review` on them, and measures in
-a real browser: cutting sprite sheets, time to the first tiles, frames of a long scroll, jumps to groups, marks until
-they are on disk, and the memory of both. Needs Chromium and Playwright.
+Writes that many small images, a synthetic audit and a random order below <work> (once; of the images at most
+:data:`MAX_DRAWN` are drawn, the others are links to these), starts `mlfix review` on them, and measures in a real
+browser: cutting sprite sheets, time to the first tiles, frames of a long scroll, jumps to groups, marks until they are
+on disk, and the memory of both. Needs Chromium and Playwright.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from mlfix_train.audit.similarity.order_files import samples_fingerprint, write_order
+
+MAX_DRAWN = 20_000
 REPO = Path(__file__).resolve().parents[1]
 REVIEW = "document.querySelector('[data-mlfix-review]').review"
 FRAMES = """async ({speed, seconds}) => {
@@ -73,6 +77,9 @@ def draw(root: Path, samples: int, groups: int, size: int) -> None:
         folder = root / f"regulatory--sign-{group:03d}--g1"
         if number < groups:
             folder.mkdir(parents=True, exist_ok=True)
+        if number >= (drawn := max(MAX_DRAWN // groups, 1) * groups):
+            os.link(folder / f"{number % drawn:06d}.jpg", folder / f"{number:06d}.jpg")
+            continue
         local = np.random.default_rng(number)
         r = np.hypot(x - local.uniform(-0.1, 0.1), y - local.uniform(-0.1, 0.1))
         shape = (r < 0.36)[..., None] * (1 - 0.7 * (r < 0.27)[..., None])
@@ -83,8 +90,8 @@ def draw(root: Path, samples: int, groups: int, size: int) -> None:
             print(f"drawing images: {number:,} of {samples:,}", file=sys.stderr)
 
 
-def write_audit(root: Path, audit: Path, groups: int) -> None:
-    """Writes an audit as `mlfix audit` would, with random scores."""
+def write_audit(root: Path, audit: Path) -> None:
+    """Writes an audit and an order as `mlfix audit` and `mlfix sort` would, with random scores and positions."""
     ids = sorted(f"{folder.name}/{name}" for folder in root.iterdir() if folder.is_dir() for name in os.listdir(folder))
     rng = np.random.default_rng(1)
     labels = sorted({name.split("/")[0] for name in ids})
@@ -118,7 +125,13 @@ def write_audit(root: Path, audit: Path, groups: int) -> None:
         }
     ).sort_values("suspicion", ascending=False)
     frame["rank"] = np.arange(1, len(frame) + 1)
+    order = pd.DataFrame({"sample_id": ids, "label": given, "position": rng.permutation(len(ids))})
+    order["duplicate_group"] = -1
+    order["label_position"] = order.groupby("label")["position"].rank().astype(int) - 1
+    for name in ("outlier_score", "label_outlier_score"):
+        order[name] = rng.gamma(10, 0.1, len(ids))
     audit.mkdir(parents=True, exist_ok=True)
+    write_order(order, audit.with_name("order") / "order.parquet", {"samples": samples_fingerprint(ids)})
     frame.to_csv(audit / "ranking.csv", index=False)
     about = {"ranked": len(frame), "run_paths": [], "label_names": labels, "estimates": {"wrong": suspicion.sum()}}
     (audit / "audit.json").write_text(json.dumps(about))
@@ -161,7 +174,7 @@ def cutting(work: Path, args: argparse.Namespace) -> float:
         "print(json.dumps([session.sprites_ready[1],time.perf_counter()-began]));session.close()"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *keys(work)], capture_output=True, text=True, check=True, cwd=work
+        [sys.executable, "-c", code, *keys(work, args)], capture_output=True, text=True, check=True, cwd=work
     )
     count, seconds = json.loads(done.stdout.strip().splitlines()[-1])
     print(f"cutting sprite sheets     {count / seconds:,.0f} tiles/s ({count:,} tiles, {seconds:.1f} s)")
@@ -197,27 +210,26 @@ print(json.dumps([costs, time.perf_counter() - began]))
 """
 
 
-def many_marks(work: Path) -> None:
+def many_marks(work: Path, args: argparse.Namespace) -> None:
     """Prints what a mark costs the server when there are many, and how long their journal takes to replay."""
-    given = [str(work / "many"), *keys(work), f"order={work / 'review' / 'order'}"]
-    given += [f"pixels.cache={work / 'review' / '.pixels'}"]
-    given = [one for one in given if not one.startswith("out=")]
+    given = [str(work / "many"), *(one for one in keys(work, args) if not one.startswith("out="))]
     done = subprocess.run([sys.executable, "-c", MANY, *given], capture_output=True, text=True, check=True, cwd=work)
     medians, seconds = json.loads(done.stdout.strip().splitlines()[-1])
     costs = ", ".join(f"{cost:.1f} ms with {count:,}" for count, cost in medians)
     print(f"a mark costs the server   {costs} marks (median); their journal is replayed in {seconds:.1f} s")
 
 
-def keys(work: Path) -> list[str]:
+def keys(work: Path, args: argparse.Namespace) -> list[str]:
     """Returns the keys of `mlfix review`."""
-    return [f"audit={work / 'audit'}", f"data.root={work / 'pictures'}", f"out={work / 'review'}", "pixels.size=40"]
+    folders = {"audit": "audit", "data.root": "pictures", "out": "review", "order": "order", "pixels.cache": "pixels"}
+    return [*(f"{key}={work / name}" for key, name in folders.items()), f"pixels.size={args.size}"]
 
 
-def serve(work: Path) -> tuple[subprocess.Popen[str], str, float]:
+def serve(work: Path, args: argparse.Namespace) -> tuple[subprocess.Popen[str], str, float]:
     """Starts the server; returns it, its link, and how long that took."""
     began = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlfix_train.cli.main", "review", *keys(work), "open=false", "port=0"],
+        [sys.executable, "-m", "mlfix_train.cli.main", "review", *keys(work, args), "open=false", "port=0"],
         stdout=subprocess.PIPE,
         text=True,
         cwd=work,
@@ -330,13 +342,13 @@ def main() -> None:
     work = args.work.resolve()
     if not (work / "audit" / "audit.json").exists():
         draw(work / "pictures", args.samples, args.groups, args.size)
-        write_audit(work / "pictures", work / "audit", args.groups)
+        write_audit(work / "pictures", work / "audit")
     for name in ("journal.jsonl", "seen.jsonl", "fixes.csv", "reviewer_state.json"):
         (work / "review" / name).unlink(missing_ok=True)
     sizes()
     cutting(work, args)
-    many_marks(work)
-    server, link, seconds = serve(work)
+    many_marks(work, args)
+    server, link, seconds = serve(work, args)
     try:
         print(f"server listens            after {seconds:.1f} s (order and pixels are there)")
         browse(link, server)

@@ -19,11 +19,12 @@ TEXT = ("sample_id", "given_label", "predicted_label", "suggested_label", "slice
 OPTIONAL_TEXT = ("fault",)
 
 
-def read_audit(folder: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
+def read_audit(folder: str | Path, compact: bool = False) -> tuple[dict[str, Any], pd.DataFrame]:
     """Reads what an audit wrote.
 
     Args:
         folder: output directory of ``mlfix audit``, or of :meth:`mlfix_train.audit.audit.Audit.save`.
+        compact: whether labels are categories, and scores float32, which takes a third of the memory.
 
     Returns:
         The content of ``audit.json``, and the ranking.
@@ -34,9 +35,7 @@ def read_audit(folder: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
     path = Path(folder).expanduser()
     try:
         about = json.loads((path / "audit.json").read_text(encoding="utf-8"))
-        ranking = pd.read_csv(
-            path / "ranking.csv", keep_default_na=False, dtype=dict.fromkeys((*TEXT, *OPTIONAL_TEXT), str)
-        )
+        ranking = _read_ranking(path / "ranking.csv", compact)
     except FileNotFoundError as error:
         raise DataError(
             f"audit={folder} contains no audit: {Path(error.filename).name} is missing",
@@ -52,6 +51,26 @@ def read_audit(folder: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
         )
         raise DataError(f"audit={folder} is incomplete: {problem}", "run the audit again")
     ranking["is_label_issue"] = ranking["is_label_issue"].astype(str) == "True"
-    numbers = [name for name in ranking.columns if name not in (*TEXT, *OPTIONAL_TEXT, "is_label_issue")]
-    ranking[numbers] = ranking[numbers].apply(pd.to_numeric, errors="coerce")
+    for name in ranking.columns.difference([*TEXT, *OPTIONAL_TEXT, "is_label_issue"]):
+        ranking[name] = pd.to_numeric(ranking[name], errors="coerce")
     return about, ranking
+
+
+def _read_ranking(path: Path, compact: bool) -> pd.DataFrame:
+    """Reads the file with a type for each column: text, unless it is a score that all audits have."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    label = pa.dictionary(pa.int32(), pa.string()) if compact else pa.string()
+    score = pa.float32() if compact else pa.float64()
+    with open(path, "rb") as file:
+        names = pd.read_csv(file, nrows=0).columns.tolist()
+        file.seek(0)
+        types = dict.fromkeys(names, pa.string()) | dict.fromkeys((*SCORES, "label_score"), score)
+        types |= dict.fromkeys(TEXT[1:], label) | {"suspicion": pa.float64(), "rank": pa.string()}
+        convert = csv.ConvertOptions(column_types=types, strings_can_be_null=False)
+        table = csv.read_csv(file, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=convert)
+    frame: pd.DataFrame = table.to_pandas(split_blocks=compact, self_destruct=compact)  # such columns are read-only
+    del table
+    pa.default_memory_pool().release_unused()
+    return frame

@@ -17,7 +17,8 @@ class ReviewConfig:
     Args:
         audit: Output folder of mlfix audit: the most suspicious samples come first, with suggested labels.
         out: Output folder: fixes.csv, and the state of the review; use the same folder to continue a review.
-        order: Output folder of mlfix sort | none | auto: that of the audit, else images are sorted by pixels, once.
+        order: Output folder of mlfix sort | none | auto: that of the audit, else images are sorted by pixels, once,
+            while the page is open.
         reviewer: Your name, as saved in the fixes; null: your account name.
         port: Port of the page; null: 8377, or the next free one; 0: any.
         host: Address to listen on. 127.0.0.1: this machine only; with others, such as 0.0.0.0 (all addresses),

@@ -17,6 +17,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -160,6 +161,25 @@ def label_list(table: pd.DataFrame) -> list[str]:
 def known_labels(table: pd.DataFrame) -> list[str]:
     """Returns the given labels and those of the source's class list that no sample has, unique and sorted."""
     return sorted({*label_list(table), *table.attrs.get("classes", ())})
+
+
+def string_array(values: Any) -> Any:
+    """Returns text as an array of pandas' type ``str``, which keeps no Python object for each; missing is NaN."""
+    kind = pd.StringDtype("pyarrow", na_value=np.nan)
+    return getattr(values, "array", values) if getattr(values, "dtype", "") == kind else pd.array(values, dtype=kind)
+
+
+def find_names(names: Any, among: Any) -> np.ndarray:
+    """Returns where each of M names first is in a sequence of N others: int64 ``(M,)``, -1 where it isn't there.
+
+    Both are columns or arrays of text; those of pandas' type ``str`` are quickest.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    left, right = (pa.array(string_array(values), type=pa.large_string()) for values in (names, among))
+    found = pc.fill_null(pc.index_in(left, value_set=right, skip_nulls=True), -1)
+    return np.asarray(found.to_numpy(zero_copy_only=False), np.int64)
 
 
 def require_labels(table: pd.DataFrame, source: str = "the data") -> list[str]:

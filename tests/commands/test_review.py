@@ -6,8 +6,7 @@ import io
 import json
 import re
 import signal
-import subprocess
-import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -23,11 +22,9 @@ from shapes import FAST, draw_shapes
 
 from mlfix_train.audit.review import image_map
 from mlfix_train.audit.review.bundle import ASSETS
-from mlfix_train.audit.similarity.order_files import write_embeddings
-from mlfix_train.commands.review import open_configured_session, sort_from_stdin
+from mlfix_train.audit.similarity.order_files import write_embeddings, write_order
+from mlfix_train.commands.review import open_configured_session
 from mlfix_train.config.compose import load
-from mlfix_train.config.review import ReviewConfig
-from mlfix_train.data.pixels.spec import PixelsConfig
 
 
 @pytest.fixture(scope="module")
@@ -784,24 +781,66 @@ def test_marks_change_the_training_data(serve: Serve, page: Page, tmp_path: Path
     assert set(marked) - held_out, "some of them are in the training data"
 
 
-def test_without_an_order_images_are_sorted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def sort_here(command: list[str], input: str, **_: Any) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "stdin", io.StringIO(input))
-        sort_from_stdin()
-        return subprocess.CompletedProcess(command, 0)
+def test_without_an_order_the_page_opens_at_once_and_offers_it_later(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_sort = threading.Event()
 
-    monkeypatch.setattr("mlfix_train.commands.review.subprocess.run", sort_here)
+    class SortHere:
+        """The sorting process, as a part of this one."""
+
+        def __init__(self, command: list[str], **_: Any) -> None:
+            self.stdin, self.stderr = io.StringIO(), io.StringIO()
+
+        def wait(self) -> int:
+            may_sort.wait(timeout=60)
+            ids = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))[::-1]
+            order = pd.DataFrame({"sample_id": ids, "position": range(24), "label_position": [*range(8)] * 3})
+            order[["outlier_score", "label_outlier_score", "duplicate_group"]] = 1.0, 1.0, -1
+            write_order(order, Path(json.loads(self.stdin.getvalue())["out"]) / "order.parquet", {})
+            return 0
+
+        def terminate(self) -> None:
+            may_sort.set()
+
+    monkeypatch.setattr("mlfix_train.commands.review.subprocess.Popen", SortHere)
     root = draw_shapes(tmp_path / "shapes", per_label=8)
-    data = {"root": str(root), "_target_": "mlfix_train.data.readers.folder.read_folder"}
-    cfg = ReviewConfig(out=str(tmp_path / "out"), data=data, pixels=PixelsConfig(cache=str(tmp_path / "pixels")))
-    changed = []
-    for _ in range(2):
-        session = open_configured_session(cfg)
-        assert session.handle("describe", {})["sorted"]
-        session.close()
-        changed.append((tmp_path / "out/order/order.parquet").stat().st_mtime_ns)
-    assert changed[0] == changed[1]
-    assert len(pd.read_parquet(tmp_path / "out/order/order.parquet")) == 24
+    keys = [f"data.root={root}", f"out={tmp_path}/out", f"pixels.cache={tmp_path}/pixels", "open=false", "port=0"]
+    with serve_in_thread(load("review", keys)) as client:
+        context = browser.new_context(viewport={"width": 1200, "height": 800})
+        page = Page(context.new_page()).open(client.link)
+        described = client.ask("describe", {})[1]
+        assert not described["sorted"] and "being sorted" in described["notes"][-1]
+        in_files = [page.sample(index)["id"] for index in range(8)]
+        assert in_files == sorted(in_files)
+        page.click(2)
+        page.saved()
+        may_sort.set()
+        page.place.wait_for_selector("text=Sort by similarity", timeout=60_000)
+        assert [page.sample(index)["id"] for index in range(8)] == in_files, "nothing moves by itself"
+        page.place.click("text=Sort by similarity")
+        page.until(f"{REVIEW}.sample(0)?.id === '{in_files[-1]}'")
+        page.ready()
+        assert [page.sample(index)["id"] for index in range(8)] == in_files[::-1]
+        assert page.place.inner_text("select[aria-label='Sort by']").strip() == "similarity" and not page.errors
+        context.close()
+    session = open_configured_session(load("review", keys))
+    assert session.handle("describe", {})["sorted"] and not session.handle("describe", {})["notes"], "once is enough"
+    session.close()
+
+
+@pytest.mark.slow
+def test_a_process_sorts_the_images_and_ends_with_the_review(tmp_path: Path) -> None:
+    root = draw_shapes(tmp_path / "shapes", per_label=8)
+    keys = [f"data.root={root}", f"pixels.cache={tmp_path}/pixels"]
+    session = open_configured_session(load("review", [*keys, f"out={tmp_path}/a"]))
+    wait_for(lambda: session.handle("describe", {})["sorted"], 120)
+    assert len(pd.read_parquet(tmp_path / "a/order/order.parquet")) == 24
+    session.close()
+    stopped = open_configured_session(load("review", [*keys, f"out={tmp_path}/b"]))
+    stopped.close()
+    wait_for(lambda: not stopped.handle("describe", {})["notes"])
+    assert not (tmp_path / "b/order/order.parquet").exists()
 
 
 def test_stopped_it_says_what_was_reviewed(process: Callable[..., Server]) -> None:

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from mlfix_train.audit.review.requests import RequestError
 from mlfix_train.audit.similarity.order_files import KeptEmbeddings, samples_fingerprint
 from mlfix_train.data.files.atomic import atomic_path
+from mlfix_train.data.samples import find_names
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class ImageMap:
             except (OSError, ValueError, KeyError, EOFError):
                 return None
             points = np.full((len(self.ids), 2), NOWHERE, np.uint16)
-            rows = pd.Index(self.ids).get_indexer(self._source.ids)
+            rows = find_names(self._source.ids, self.ids)
             points[rows[rows >= 0]] = to_whole_numbers(places[rows >= 0])
             self._loaded = points, pack(points, np.uint16)
         return self._loaded

@@ -64,7 +64,8 @@ class Journal:
 
     Attributes:
         name: Random name of the review.
-        entries: Entries that were in the file when it was opened.
+        entries: Entries that were in the file when it was opened; ``open_fixes`` drops them when all is merged.
+        ends: Where they end in the file, bytes, the header first.
         revision: Number of the last entry.
 
     Raises:
@@ -74,6 +75,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.ends: list[int] = []
         self._file: IO[bytes] = open(path, "a+b", buffering=0)  # noqa: SIM115 - open as long as the review
         try:
             self._lock()
@@ -82,6 +84,7 @@ class Journal:
             self._file.close()
             raise
         self.revision: int = self.entries[-1]["revision"] if self.entries else 0
+        self._end = self.size  # of the last entry
 
     def _lock(self) -> None:
         try:
@@ -105,7 +108,8 @@ class Journal:
                 json.loads(rest)
             except ValueError:
                 backup = self.path.with_name(f"journal-truncated-{int(time.time())}.txt")
-                backup.write_bytes(rest)
+                with contextlib.suppress(OSError):  # such as a full disk
+                    backup.write_bytes(rest)
                 text = "%s: the last line is truncated and was never acknowledged; moved to %s"
                 log.warning(text, self.path, backup.name)
                 os.ftruncate(self._file.fileno(), len(content) - len(rest))
@@ -115,13 +119,15 @@ class Journal:
         if not complete:
             self.name = secrets.token_hex(8)
             append_line(self._file, {**HEADER, "name": self.name, "started": utc_now()})
+            self.ends = [self.size]
             return []
         return list(self._parse(complete.split(b"\n")))
 
     def _parse(self, lines: list[bytes]) -> Iterator[dict[str, Any]]:
         hint = "correct or remove the line (keep a copy), or set another out=<folder>"
-        last = 0
+        last = end = 0
         for number, line in enumerate(lines, start=1):
+            end += len(line) + 1
             if not line.strip():
                 continue
             try:
@@ -131,10 +137,12 @@ class Journal:
             if number == 1:
                 self._check_header(entry, line)
                 self.name = str(entry.get("name", ""))
+                self.ends.append(end)
                 continue
             if not _is_valid(entry) or entry["revision"] <= last:
                 raise DataError(f"{self.path}: line {number} is not a valid entry: {line[:80]!r}", hint)
             last = entry["revision"]
+            self.ends.append(end)
             yield entry
 
     def _check_header(self, header: Any, line: bytes) -> None:
@@ -145,16 +153,37 @@ class Journal:
             problem = f"{self.path} has version {header.get('version')}; this is version {VERSION}"
             raise DataError(problem, "use the version of mlfix-train that wrote it, or set another out=<folder>")
 
-    def append(self, entry: dict[str, Any]) -> dict[str, Any]:
-        """Appends an entry, and returns it with its revision and time once it is on disk.
+    def make_entry(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """Returns the next entry, with its revision and time."""
+        return {"revision": self.revision + 1, "time": utc_now(), **entry}
+
+    @contextlib.contextmanager
+    def appended(self, entry: dict[str, Any]) -> Iterator[None]:
+        """Appends an entry before the block, and takes it back if the block fails.
 
         Raises:
             OSError: It could not be written; the journal is as it was before.
         """
-        complete = {"revision": self.revision + 1, "time": utc_now(), **entry}
-        append_line(self._file, complete)
-        self.revision += 1
-        return complete
+        self._take_back()  # of a failure before, if that could not be
+        try:
+            append_line(self._file, entry)
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._take_back()
+            raise
+        self.revision, self._end = entry["revision"], self.size
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file: its position."""
+        return os.fstat(self._file.fileno()).st_size
+
+    def _take_back(self) -> None:
+        """Removes what was written after the last entry."""
+        if self.size > self._end:
+            os.ftruncate(self._file.fileno(), self._end)
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Closes the file, so that another process may open it."""

@@ -5,7 +5,7 @@ when the review is opened.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -64,6 +64,12 @@ class Author(NamedTuple):
     note: str = ""
 
 
+def author_of(entry: dict[str, Any], line: Sequence[Any]) -> Author:
+    """Returns who made a mark of an entry of the journal; ``line`` is one of its ``marks``."""
+    reviewer, when, note = line[3:] or ("", "", "")
+    return Author(reviewer or entry["reviewer"], when or entry["time"], note or "")
+
+
 class MarkStore:
     """Marks of N samples, replayed from a journal; all methods may be called from several threads."""
 
@@ -80,9 +86,11 @@ class MarkStore:
         self.missing: set[str] = set()  # ids that the journal marks and the data no longer have
         self.stale: set[str] = set()  # ids whose given label is not the one that was reviewed
         self.lock = threading.RLock()  # held while anything is read and changed together
+        self.publish: Callable[[dict[str, Any]], None] | None = None  # writes fixes.csv as it is after an entry
         self._done: dict[str, list[Action]] = {}
         self._undone: dict[str, list[Action]] = {}
         self._touched: list[tuple[int, list[int]]] = []
+        samples.remember(list({line[0] for entry in journal.entries for line in entry.get("marks", [])}))
         for entry in journal.entries:
             self._apply(entry)
 
@@ -219,13 +227,13 @@ class MarkStore:
         return self.samples.code.get(name or "", names.get(name))
 
     def _mark_lines(self, moves: Sequence[Move]) -> list[list[str | None]]:
-        samples = self.samples
-        return [
-            [samples.ids[row], samples.label(samples.given[row]), self.mark_name(new, row)] for row, _, new in moves
-        ]
+        samples, names = self.samples, self._ids([move.row for move in moves])
+        samples.remember(names)
+        lines = zip(names, moves, strict=True)
+        return [[name, samples.label(samples.given[row]), self.mark_name(new, row)] for name, (row, _, new) in lines]
 
     def _ids(self, rows: Sequence[int]) -> list[str]:
-        return [self.samples.ids[row] for row in rows]
+        return self.samples.names(rows)
 
     def _stacks(self, action: str, reviewer: str) -> tuple[list[Action], list[Action]]:
         """Returns the stacks that ``undo`` or ``redo`` moves a reviewer's last action from and to."""
@@ -233,9 +241,13 @@ class MarkStore:
         return (done, undone) if action == "undo" else (undone, done)
 
     def _record(self, action: str, reviewer: str, request_id: str = "", **fields: Any) -> None:
-        """Appends an entry to the journal, and applies it once it is on disk."""
+        """Appends an entry to the journal, and applies it once it is there and in ``fixes.csv``, or in neither."""
         more = {"request_id": request_id} if request_id else {}
-        self._apply(self.journal.append({"reviewer": reviewer, "action": action, **fields, **more}))
+        entry = self.journal.make_entry({"reviewer": reviewer, "action": action, **fields, **more})
+        with self.journal.appended(entry):
+            if self.publish is not None:
+                self.publish(entry)
+        self._apply(entry)
 
     def _apply(self, entry: dict[str, Any]) -> None:
         """Applies an entry of the journal; marks of missing or relabeled samples are counted, not applied."""
@@ -247,7 +259,10 @@ class MarkStore:
         random, moves = self._known_rows(entry.get("random_ids", [])), self._moves(entry)
         for row, _, new in moves:
             self.marks[row], self.revisions[row] = new, revision
-            self.authors[row] = Author(reviewer, entry["time"])
+        for line in entry.get("marks", []):
+            row = self.samples.row(line[0])
+            if row >= 0:
+                self.authors[row] = author_of(entry, line)
         self.group_reviewed[reviewed] = self.random_reviewed[random] = action != "undo"
         touched = list(dict.fromkeys([*(move.row for move in moves), *reviewed, *random]))
         self._touched.append((revision, touched))
@@ -255,10 +270,6 @@ class MarkStore:
             self.requests[entry["request_id"]] = touched
         if action == "import":
             self.sources.add(str(entry.get("source", "")))
-            for line in entry["marks"]:
-                row = self.samples.row.get(line[0], NONE)
-                if row in self.authors and len(line) >= 6:
-                    self.authors[row] = Author(line[3] or reviewer, line[4] or entry["time"], line[5] or "")
         elif action in ("mark", "review"):
             self._done.setdefault(reviewer, []).append(Action(revision, moves, reviewed, random))
             self._undone[reviewer] = []
@@ -274,7 +285,7 @@ class MarkStore:
     def _moves(self, entry: dict[str, Any]) -> list[Move]:
         moves, samples = [], self.samples
         for name, old_label, new_label, *_ in entry.get("marks", []):
-            row = samples.row.get(name, NONE)
+            row = samples.row(name)
             self.stale.discard(name)
             if row < 0:
                 (self.missing.discard if new_label is None else self.missing.add)(name)

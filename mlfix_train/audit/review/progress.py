@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -43,7 +44,12 @@ class SeenLog:
         self.seen = np.zeros(len(samples), bool)
         self.seen_in_random = np.zeros(len(samples), bool)  # seen and scrolled past in the sample to judge
         self.order: list[int] = []  # rows in the order in which they were first seen
-        content = path.read_bytes() if path.exists() else b""
+        self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 - open as long as the review
+        self._file.seek(0)
+        content = self._file.read()
+        if content and not content.endswith(b"\n"):  # a write that was cut off
+            content = content[: content.rfind(b"\n") + 1]
+            os.ftruncate(self._file.fileno(), len(content))
         for number, line in enumerate(content.split(b"\n"), start=1):
             if not line.strip():
                 continue
@@ -51,12 +57,9 @@ class SeenLog:
                 entry = json.loads(line)
                 rows, random = samples.rows(list(entry["seen"])), bool(entry.get("random"))
             except (ValueError, KeyError, TypeError, AttributeError):
-                log.warning("%s: line %d cannot be read (a truncated write) and is skipped", path, number)
+                log.warning("%s: line %d cannot be read and is skipped", path, number)
                 continue
             self._apply(rows[rows >= 0].tolist(), random)
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open as long as the review
-        if content and not content.endswith(b"\n"):
-            append_line(self._file, sync=False)
 
     def add(self, rows: Sequence[int], random: bool = False) -> list[int]:
         """Records that rows were on the screen (``random``: in the sample to judge), and returns those not seen before.
@@ -68,7 +71,7 @@ class SeenLog:
         new = [row for row in dict.fromkeys(rows) if not known[row]]
         if not new:
             return []
-        entry = {"seen": [self.samples.ids[row] for row in new], **({"random": True} if random else {})}
+        entry = {"seen": self.samples.names(new), **({"random": True} if random else {})}
         append_line(self._file, entry, sync=False)
         return self._apply(new, random)
 

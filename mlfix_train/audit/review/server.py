@@ -86,7 +86,9 @@ def make_app(session: ReviewSession) -> Starlette:
         Route("/images/{row:int}.jpg", image),
         Route("/sharp/{row:int}.jpg", image),
     ]
-    return Starlette(routes=routes, exception_handlers={RequestError: refuse})
+    app = Starlette(routes=routes, exception_handlers={RequestError: refuse})
+    app.router.redirect_slashes = False
+    return app
 
 
 def render_page(title: str) -> str:

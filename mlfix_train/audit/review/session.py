@@ -4,6 +4,7 @@ A request is a kind and a JSON object, the response a JSON object; sprite sheets
 by ``sample_id`` in marks, and by their row number elsewhere.
 """
 
+import contextlib
 import getpass
 import hashlib
 import logging
@@ -37,8 +38,9 @@ from mlfix_train.audit.review.samples import N_TYPICAL, NONE, Samples, make_samp
 from mlfix_train.audit.review.sprites import Sprites
 from mlfix_train.audit.review.views import MIN_SUSPICION, View, ViewSpec, make_view
 from mlfix_train.audit.similarity.order_files import KeptEmbeddings
+from mlfix_train.data.files.atomic import remove_leftovers
 from mlfix_train.data.pixels.store import PixelStore
-from mlfix_train.data.samples import INVALID, UNSURE, label_list
+from mlfix_train.data.samples import INVALID, UNSURE, find_names, label_list
 from mlfix_train.errors import DataError, MlfixError, did_you_mean
 
 log = logging.getLogger(__name__)
@@ -46,7 +48,8 @@ log = logging.getLogger(__name__)
 N_SUGGESTIONS = 9  # labels suggested for a group, one per digit key
 DRAW_COUNT = 100  # samples drawn at a time for the sample to judge
 LABELS_PER_SHEET = 32  # labels whose typical images share a sheet, one label per line
-MAX_VIEWS = 24  # views kept in memory
+MAX_VIEWS, MAX_VIEW_ROWS = 24, 8_000_000  # views, and rows of them, kept in memory
+SORTING = "The images are being sorted by similarity. Until that is done, they are in the order of the files."
 REQUESTS = (
     *("describe", "view", "block", "group", "sample", "neighbours", "confusion", "progress", "changes", "seen", "draw"),
     *("map", "save_state"),
@@ -82,7 +85,10 @@ class ReviewSession:
         self.typical = typical_images(self.samples)
         self.calibrator = Calibrator(self.samples, self.store, self.seen_log)
         self._paces: defaultdict[str, Pace] = defaultdict(Pace)  # by reviewer
+        self._is_suspicious = self.samples.suspicion >= MIN_SUSPICION
+        self._stop_sorting: Callable[[], None] | None = None  # while the images are being sorted
         self._views: OrderedDict[str, View] = OrderedDict()
+        self._keys: dict[ViewSpec, str] = {}  # of views that marks do not change
         self._views_lock = threading.Lock()
 
     def respond(self, kind: str, payload: Any) -> tuple[int, Response]:
@@ -142,7 +148,7 @@ class ReviewSession:
             "allow_new_labels": self.allow_new_labels,
             "reviewer": reviewer,
             "state": self.reviewer_states.get(reviewer),
-            "notes": self.fixes.notes,
+            "notes": [*self.fixes.notes, *([SORTING] if self._stop_sorting else [])],
             "conflicts": [{**self._conflict(row, wanted), "from_file": True} for row, wanted in conflicts],
             "block_size": sheets.BLOCK,
             "small": [self.sprites.small, sheets.SMALL_COLUMNS],
@@ -169,17 +175,8 @@ class ReviewSession:
         spec, calibrated = ViewSpec.parse(payload, self.samples), self.calibrator.calibrated()
         if spec.group_by == "random" and not self.store.drawn:
             self.draw({"reviewer": self._reviewer(payload)})
-        similar, used = (None, "") if spec.similar_to is None else self.similar.nearest(spec.similar_to)
-        with self.store.lock:
-            reviewed = reviewed_mask(self.store, self.seen_log.seen)
-            listed = np.asarray(self.store.drawn, np.int32) if similar is None else similar
-            view = make_view(self.samples, spec, self.store.marks, reviewed, listed, self._narrow(spec))
-        with self._views_lock:
-            key = self.current_view = view.key
-            self._views[key] = view
-            self._views.move_to_end(key)
-            while len(self._views) > MAX_VIEWS:
-                self._views.popitem(last=False)
+        key, view, used = self._open_view(spec)
+        calibrated = self.calibrator.calibrated()
         return {
             "view": key,
             "count": len(view.rows),
@@ -192,8 +189,32 @@ class ReviewSession:
             **self._group_counts(view, calibrated),
         }
 
-    def _narrow(self, spec: ViewSpec) -> np.ndarray:
-        """Returns bool ``(N,)``, which samples the least suspicion, filters on columns and a lasso leave."""
+    def _open_view(self, spec: ViewSpec) -> tuple[str, View, str]:
+        """Returns a view, its key, and what its images are compared by; one that marks do not change is made once."""
+        view, used = self._views.get(self._keys.get(spec, "")), ""
+        if view is None:
+            similar, used = (None, "") if spec.similar_to is None else self.similar.nearest(spec.similar_to)
+            with self.store.lock:
+                reviewed = reviewed_mask(self.store, self.seen_log.seen)
+                listed = np.asarray(self.store.drawn, np.int32) if similar is None else similar
+                view = make_view(self.samples, spec, self.store.marks, reviewed, listed, self._narrow(spec))
+        key = view.key
+        with self._views_lock:
+            if spec.stays_the_same:
+                self._keys[spec] = key
+            self._views[key] = view
+            self._views.move_to_end(key)
+            while len(self._views) > MAX_VIEWS or (
+                len(self._views) > 2 and sum(len(one.rows) for one in self._views.values()) > MAX_VIEW_ROWS
+            ):
+                self._views.popitem(last=False)
+            self.current_view = key
+        return key, view, used
+
+    def _narrow(self, spec: ViewSpec) -> np.ndarray | None:
+        """Returns bool ``(N,)``, which samples the least suspicion, filters on columns and a lasso leave; None: all."""
+        if not (spec.min_suspicion or spec.columns or spec.area):
+            return None
         shown = np.ones(len(self.samples), bool)
         if spec.min_suspicion:
             shown &= np.nan_to_num(self._suspicion()) >= spec.min_suspicion
@@ -229,18 +250,19 @@ class ReviewSession:
         That is the number of wrong labels expected there, where suspicion is not a probability the number of suspicious
         ones, and ``None`` where there is no audit.
         """
-        reviewed = reviewed_mask(self.store, self.seen_log.seen)[view.rows]
-        marked, count = self.store.is_wrong[view.rows], len(view.names)
-        left = None
+        reviewed = np.flatnonzero(reviewed_mask(self.store, self.seen_log.seen))
+        marked, count = np.flatnonzero(self.store.is_wrong), len(view.names)
+        groups, left = view.groups_of(reviewed), None
         if self.samples.audited and view.spec.group_by != "random":
             suspicion = self.samples.suspicion if calibrated is None else calibrated.probability
-            weights = np.nan_to_num(suspicion[view.rows].astype(np.float64))
             if calibrated is None and not self.samples.calibrated:
-                weights = (weights >= MIN_SUSPICION).astype(np.float64)
-            left = np.bincount(view.group_of[~reviewed], weights[~reviewed], count).round(2).tolist()
+                suspicion = self._is_suspicious
+            weights = np.nan_to_num(suspicion[reviewed[groups != NONE]].astype(np.float64))
+            seen = np.bincount(groups[groups != NONE], weights, count)
+            left = np.maximum(view.total(suspicion) - seen, 0).round(2).tolist()
         return {
-            "group_reviewed": np.bincount(view.group_of[reviewed], minlength=count).tolist(),
-            "group_marked": np.bincount(view.group_of[marked], minlength=count).tolist(),
+            "group_reviewed": np.bincount(groups[groups != NONE], minlength=count).tolist(),
+            "group_marked": np.bincount(view.groups_of(marked) + 1, minlength=count + 1)[1:].tolist(),
             "group_left": left,
         }
 
@@ -273,7 +295,7 @@ class ReviewSession:
             suspicion = [None if math.isnan(value) else round(value, 3) for value in self._suspicion()[rows].tolist()]
         return {
             "rows": rows.tolist(),
-            "ids": samples.ids[rows].tolist(),
+            "ids": samples.names(rows),
             "given": samples.given[rows].tolist(),
             "predicted": predicted,
             "suggested": suggested,
@@ -299,8 +321,9 @@ class ReviewSession:
         """Returns the labels to suggest for a group: those given there before, then those the audit suggests."""
         view, samples = self._view(payload), self.samples
         rows = view.group(requests.parse_int(payload, "group", 0, len(view.names)))
-        marks = self.store.marks[np.isin(samples.given, np.unique(samples.given[rows])) & (self.store.marks >= 0)]
-        weights = 100.0 * np.bincount(marks, minlength=len(samples.labels))
+        marked = np.flatnonzero(self.store.marks >= 0)
+        marked = marked[np.isin(samples.given[marked], np.unique(samples.given[rows]))]
+        weights = 100.0 * np.bincount(self.store.marks[marked], minlength=len(samples.labels))
         if view.spec.group_by != "random":
             suggested = samples.suggested[rows]
             other = (suggested >= 0) & (suggested != samples.given[rows])
@@ -351,7 +374,7 @@ class ReviewSession:
             rows = np.asarray(outcome.changed, np.int64)
             self._paces[reviewer].add(int((~self.seen_log.seen[rows]).sum()), int(self.store.is_wrong[rows].sum()))
             self._settle_conflicts(change.row for change in changes)
-        return self._save(outcome, reviewer, {change.row: change.mark for change in changes})
+        return self._changed(outcome, reviewer, {change.row: change.mark for change in changes})
 
     def review_group(self, payload: Payload) -> Response:
         """Records that a group of a view was reviewed: labels that are not marked are right.
@@ -364,20 +387,19 @@ class ReviewSession:
         if "rows" in payload:
             seen = np.isin(rows, requests.parse_rows(payload, len(self.samples)))
             rows = rows[seen | (self.seen_log.seen_in_random if random else self.seen_log.seen)[rows]]
-        return self._save(self.store.mark_reviewed(rows, reviewer, random, request_id), reviewer)
+        return self._changed(self.store.mark_reviewed(rows, reviewer, random, request_id), reviewer)
 
     def undo(self, payload: Payload, redo: bool = False) -> Response:
         """Undoes the reviewer's last action."""
         reviewer = self._reviewer(payload)
-        return self._save(self.store.undo(reviewer, requests.parse_request_id(payload), redo), reviewer)
+        return self._changed(self.store.undo(reviewer, requests.parse_request_id(payload), redo), reviewer)
 
     def redo(self, payload: Payload) -> Response:
         """Redoes the action that the reviewer undid last."""
         return self.undo(payload, redo=True)
 
-    def _save(self, outcome: Outcome, reviewer: str, wanted: Mapping[int, int] | None = None) -> Response:
-        """Writes ``fixes.csv``, and only then returns the response to a change."""
-        self.fixes.write()
+    def _changed(self, outcome: Outcome, reviewer: str, wanted: Mapping[int, int] | None = None) -> Response:
+        """Returns the response to a change."""
         wanted = wanted or {}
         touched = dict.fromkeys([*outcome.changed, *outcome.conflicts, *outcome.reviewed, *wanted])
         rows = np.asarray(list(touched), np.int64)
@@ -433,7 +455,8 @@ class ReviewSession:
             changed = self._changed_rows(np.asarray(self.store.changed_since(since), np.int64))
         known, steps = payload.get("known_labels"), self.store.steps(self._reviewer(payload))
         labels = self.samples.labels[known:] if isinstance(known, int) and known >= 0 else []
-        return {**changed, "labels": labels, "known_labels": known, "steps": steps}
+        more = {"labels": labels, "known_labels": known, "sorted": self.samples.position is not None}
+        return {**changed, **more, "steps": steps}
 
     def progress(self, payload: Payload) -> Response:
         """Returns the progress of the review (:func:`progress.summarize`), and of each group of a view."""
@@ -501,8 +524,32 @@ class ReviewSession:
             raise RequestError("there is no such sprite sheet", status=HTTPStatus.NOT_FOUND)
         return sheet
 
+    def sort_meanwhile(self, sort: Callable[[], pd.DataFrame | None], stop: Callable[[], None]) -> None:
+        """Waits in a thread for a visual order, which views that are opened after that have.
+
+        Args:
+            sort: Returns the order, as :func:`open_session` takes it; ``None`` if there is none.
+            stop: Ends ``sort`` when the session is closed.
+        """
+
+        def wait() -> None:
+            try:
+                order = sort()
+                if order is not None:
+                    self.samples.place(order)
+                    self._keys.clear()
+                    self.typical = typical_images(self.samples)
+            except MlfixError as error:
+                log.warning("%s: the images stay in the order of the files", error.problem)
+            self._stop_sorting = None
+
+        self._stop_sorting = stop
+        threading.Thread(target=wait, daemon=True, name="sorting").start()
+
     def close(self) -> None:
         """Writes ``fixes.csv`` if it is not up to date, and closes the files."""
+        if self._stop_sorting is not None:
+            self._stop_sorting()
         self.fixes.write()
         self.store.journal.close()
         self.seen_log.close()
@@ -514,7 +561,7 @@ class ReviewSession:
 
 def open_session(
     table: pd.DataFrame,
-    images: PixelStore | np.ndarray,
+    images: PixelStore | np.ndarray | Callable[[], PixelStore],
     out: str | Path,
     *,
     ranking: pd.DataFrame | None = None,
@@ -531,7 +578,8 @@ def open_session(
 
     Args:
         table: Sample table with N rows.
-        images: Pixels of the samples: a pixel store, or a uint8 array ``(N, H, W, 3)``.
+        images: Pixels of the samples: a pixel store, a function that returns one when all else is read, or a uint8
+            array ``(N, H, W, 3)``.
         out: Folder of ``journal.jsonl``, ``seen.jsonl`` and ``fixes.csv``; created if missing.
         ranking: Ranking of an audit: shown most suspicious first, with the labels it suggests.
         order: Visual order, indexed by ``sample_id``, as read by
@@ -554,17 +602,22 @@ def open_session(
     if INVALID in label_list(table):
         problem = f"a label is called {INVALID!r}, which means 'exclude the sample' in a fixes file"
         raise DataError(problem, "rename the label")
-    sprites = _make_sprites(images, len(table), out)
     samples = make_samples(table, ranking, order, calibrated)
+    images = images() if callable(images) else images
+    sprites = _make_sprites(images, len(table), out)
     reviewer = reviewer or account_name()
-    journal = Journal(out / "journal.jsonl")
-    try:
-        store = MarkStore(samples, journal)
-        fixes_file = open_fixes(out / "fixes.csv", store, table, fixes, ignore, reviewer)
-        seen_log = SeenLog(out / "seen.jsonl", samples)
-    except BaseException:
-        journal.close()
-        raise
+    with contextlib.ExitStack() as stack:
+        try:
+            journal = Journal(out / "journal.jsonl")
+            stack.callback(journal.close)
+            remove_leftovers(out)
+            store = MarkStore(samples, journal)
+            fixes_file = open_fixes(out / "fixes.csv", store, table, fixes, ignore, reviewer)
+            seen_log = SeenLog(out / "seen.jsonl", samples)
+        except OSError as error:
+            hint = "free some space, check the permissions, or set another out=<folder>"
+            raise DataError(f"{error.filename or out}: {error.strerror or error}", hint) from error
+        stack.pop_all()
     fixes_file.notes += [*_notes(samples, table, images, ranking), *notes]
     image_map = ImageMap(samples.ids, find_embeddings, out / "map.npz")
     similar = SimilarImages(samples, find_embeddings, sprites.pixels)
@@ -597,7 +650,7 @@ def _make_sprites(images: PixelStore | np.ndarray, count: int, out: Path) -> Spr
 def _notes(
     samples: Samples, table: pd.DataFrame, images: PixelStore | np.ndarray, ranking: pd.DataFrame | None
 ) -> list[str]:
-    missing = 0 if ranking is None else int((~table.index.isin(ranking["sample_id"])).sum())
+    missing = 0 if ranking is None else int((find_names(samples.ids, ranking["sample_id"]) < 0).sum())
     unreadable = len(images.unreadable) if isinstance(images, PixelStore) else 0
     uncalibrated = ranking is not None and samples.audited and not samples.calibrated
     notes = {

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mlfix_train.data.files.atomic import atomic_path
+from mlfix_train.data.files.atomic import atomic_path, remove_leftovers
 from mlfix_train.data.pixels.decode import FULL_RANGE, UnreadableImage, decode_image, open_image
 
 log = logging.getLogger(__name__)
@@ -120,6 +120,7 @@ class Sprites:
             return OrderedDict()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.folder)
             found = [(path.stem, path.stat()) for path in self.folder.glob("*.jpg")]
         except OSError as error:
             log.warning("sprite sheets are not cached on disk: %s", error)

@@ -6,9 +6,11 @@ Shapes: N samples, M of them in a view, G groups.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 
 from mlfix_train.audit.review.filters import ColumnFilter, parse_filters
 from mlfix_train.audit.review.requests import RequestError
@@ -84,6 +86,12 @@ class ViewSpec:
         """Row of the image whose like are shown; ``None`` in other views."""
         return int(self.group_by.removeprefix(SIMILAR)) if self.group_by.startswith(SIMILAR) else None
 
+    @property
+    def stays_the_same(self) -> bool:
+        """Whether neither marks nor judgements nor embeddings that appear later change what the view shows."""
+        changes = self.group_by == "random" or self.similar_to is not None or self.filter not in ("all", "suspicious")
+        return not (changes or self.search or self.min_suspicion or self.columns or self.area)
+
 
 @dataclass
 class View:
@@ -99,14 +107,35 @@ class View:
 
     def __post_init__(self) -> None:
         # int32 (M,), group of each row
-        self.group_of = np.repeat(np.arange(len(self.names)), np.diff(self.starts)).astype(np.int32)
+        self.group_of = np.repeat(np.arange(len(self.names), dtype=np.int32), np.diff(self.starts))
+        self._total: tuple[np.ndarray, np.ndarray] | None = None  # the values and result of the last :meth:`total`
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Name of the view, a hash of its content."""
         digest = hashlib.sha256(repr(self.spec).encode())
         digest.update(self.rows.tobytes())
         return digest.hexdigest()[:20]
+
+    @cached_property
+    def _group_by_row(self) -> np.ndarray:
+        groups = np.full(int(self.rows.max(initial=NONE)) + 1, NONE, np.int32)
+        groups[self.rows] = self.group_of
+        return groups
+
+    def groups_of(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the group of each of ``rows`` (ascending), :data:`NONE` for those that are not in the view."""
+        groups = np.full(len(rows), NONE, np.int32)
+        inside = rows[: np.searchsorted(rows, len(self._group_by_row))]
+        groups[: len(inside)] = self._group_by_row[inside]
+        return groups
+
+    def total(self, values: np.ndarray) -> np.ndarray:
+        """Returns the sum of ``values`` ``(N,)`` in each group, NaN left out, float64 ``(G,)``; the last is kept."""
+        if self._total is None or self._total[0] is not values:
+            weights = np.nan_to_num(values[self.rows].astype(np.float64))
+            self._total = values, np.bincount(self.group_of, weights, len(self.names))
+        return self._total[1]
 
     def group(self, number: int) -> np.ndarray:
         """Returns the rows of a group."""
@@ -180,8 +209,7 @@ def _filter(samples: Samples, spec: ViewSpec, marks: np.ndarray, reviewed: np.nd
         label_matches = np.array([word in name.casefold() for name in samples.labels] + [False])  # code -1: no label
         matches = label_matches[samples.given] | label_matches[samples.predicted]
         matches |= label_matches[np.where(marks >= 0, marks, NONE)]
-        rest = np.flatnonzero(shown & ~matches)
-        matches[rest] = [word in samples.ids[row].casefold() for row in rest]
+        matches |= pd.Series(samples.ids).str.contains(word, case=False, regex=False).to_numpy(bool)
         shown = shown & matches
     return np.asarray(shown)
 

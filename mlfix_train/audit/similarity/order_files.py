@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.data.files.atomic import atomic_path
+from mlfix_train.data.samples import find_names
 from mlfix_train.errors import DataError, format_list
 
 log = logging.getLogger(__name__)
@@ -179,12 +180,12 @@ def read_order(where: str | Path, ids: pd.Index, key: str = "order", partial: bo
     missing = [name for name in COLUMNS if name not in found.columns]
     if missing or not isinstance(metadata, dict):
         raise DataError(f"{path} was not written by `mlfix sort`: no {format_list(missing) or 'fingerprint'}", hint)
-    found = found.set_index("sample_id")
-    known = ids.isin(found.index)
+    rows = find_names(ids, found["sample_id"])
+    known = rows >= 0
     if not known.any() or (not partial and not known.all()):
         missed = f"{int((~known).sum()):,} of {len(ids):,} are missing, such as {format_list(ids[~known], 2)}"
         hint = "sort these samples: mlfix sort with the same data"
         raise DataError(f"{path} was made for other samples: {missed}", hint)
-    result: pd.DataFrame = found.loc[ids[known]]
+    result: pd.DataFrame = found.iloc[rows[known]].set_index("sample_id")
     result.attrs = metadata
     return result

@@ -6,21 +6,59 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 log = logging.getLogger(__name__)
+
+TEMPORARY = ".mlfix-*.tmp"
+"""Names of the files that :func:`atomic_path` writes."""
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path next to ``path``, which replaces ``path`` if the block ends without an error."""
+    """Yields a temporary path next to ``path``, which replaces ``path`` if the block ends without an error.
+
+    The file is locked meanwhile, so that :func:`remove_leftovers` can tell it from that of a killed process.
+    """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    temporary = target.with_name(TEMPORARY.replace("*", secrets.token_hex(8)))
+    with open(temporary, "xb") as file:
+        try:
+            if not _lock(file):
+                file.close()  # Windows does not replace open files
+            yield temporary
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Removes the temporary files that killed processes left in a folder, and returns their number.
+
+    A file that is locked, or can't be, may be in use and stays.
+    """
+    removed = 0
+    for path in folder.glob(TEMPORARY):
+        try:
+            with open(path, "rb") as file:
+                if _lock(file):
+                    path.unlink(missing_ok=True)
+                    removed += 1
+        except OSError:
+            continue
+    return removed
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Locks a file unless another process has; returns whether it is locked. The lock ends with the process."""
     try:
-        yield temporary
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):  # Windows; a file system without locks
+        return False
+    return True
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def map_unordered(
         return
     from loky import ProcessPoolExecutor  # starting a pool is rare, importing it takes a while
 
-    pool = ProcessPoolExecutor(workers, timeout=IDLE_SECONDS, initializer=_exit_with_parent, initargs=(os.getpid(),))
+    pool = ProcessPoolExecutor(workers, timeout=IDLE_SECONDS, initializer=exit_with_parent, initargs=(os.getpid(),))
     pending: dict[Future[Result], Job] = {}
     try:
         for job in jobs:
@@ -62,7 +62,7 @@ def map_unordered(
         pool.shutdown(wait=True, kill_workers=bool(pending))
 
 
-def _exit_with_parent(parent: int) -> None:
+def exit_with_parent(parent: int) -> None:
     """Makes a worker exit soon after its parent was killed: it would finish its jobs and hold the parent's output."""
 
     def watch() -> None:

@@ -42,6 +42,7 @@ SYSTEM_NAMES = frozenset(
 """Files and folders that systems keep for themselves, in lower case."""
 SYSTEM_PREFIXES = ("synophoto_", "synoindex_", "syno@.", "thumbs.db:", "~$")
 """What names of such files begin with, in lower case."""
+FIRST_LETTERS = frozenset({".", *(letter for prefix in SYSTEM_PREFIXES for letter in (prefix[0], prefix[0].upper()))})
 
 
 @dataclass
@@ -138,6 +139,7 @@ class _Walk:
         self.links: list[tuple[str, str]] = []
         self.seen = {self.root}
         self.suffixes, self.unread = image_suffixes(), unread_suffixes()
+        self.usual = tuple(self.suffixes)
 
     def run(self) -> FileList:
         while self.folders or self.links:
@@ -174,8 +176,11 @@ class _Walk:
             self.denied.append((str(self.base / folder), error))
             return
         for entry in entries:
-            name = f"{folder}/{entry.name}" if folder else entry.name
-            if not self._is_passed_over(entry.name, name):
+            plain = entry.name
+            name = f"{folder}/{plain}" if folder else plain
+            if plain[0] not in FIRST_LETTERS and plain.endswith(self.usual) and plain.isascii() and _is_file(entry):
+                self.found.images.append(name)  # nearly all of a million files
+            elif not self._is_passed_over(plain, name):
                 self._take(entry, name, real_folder)
 
     def _is_passed_over(self, plain: str, name: str) -> bool:
@@ -221,6 +226,14 @@ def is_of_system(parts: Iterable[str]) -> bool:
 def printable(name: str) -> str:
     r"""Returns a name with bytes that are not UTF-8 as ``\xff``; others are unchanged."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    """Returns whether it is a file and no link; an error of the system is told by :func:`_kind_of`."""
+    try:
+        return entry.is_file(follow_symlinks=False)
+    except OSError:
+        return False
 
 
 def _is_utf8(name: str) -> bool:

@@ -17,8 +17,11 @@ import pandas as pd
 import pytest
 from review_helpers import LABELS, lines, mark, open_session, table_of
 
+from mlfix_train.audit.review.marks import INVALID_CODE
 from mlfix_train.audit.review.requests import RequestError
+from mlfix_train.audit.review.samples import NONE
 from mlfix_train.audit.review.session import ReviewSession
+from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.fixes.table import match_fixes, read_fixes
 from mlfix_train.errors import DataError, FixesError
 
@@ -268,21 +271,34 @@ def test_marks_of_samples_that_are_missing_or_relabeled(tmp_path: Path) -> None:
     assert lines(reopen(again, tmp_path)) == {A: "invalid", B: "stop", C: "limit 20"}, "the journal kept them"
 
 
-def test_a_full_disk_loses_nothing_and_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("where", ["journal", "stamp", "fixes"])
+def test_a_mark_that_could_not_be_saved_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     session = open_session(tmp_path)
     mark(session, (A, "invalid"))
-    size = (tmp_path / "journal.jsonl").stat().st_size
-    real = os.fsync
+    journal = (tmp_path / "journal.jsonl").read_bytes()
+    real, calls = os.fsync, {"journal": 1, "fixes": 2, "stamp": 3}
+    count = 0
 
     def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        nonlocal count
+        count += 1
+        if count == calls[where]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        mark(session, (B, "stop"))
-    assert (tmp_path / "journal.jsonl").stat().st_size == size and lines(session) == {A: "invalid"}
+    wanted = {"marks": [{"sample_id": B, "new_label": "stop"}], "request_id": "r"}
+    status, response = session.respond("marks", wanted)
+    assert status == 507 and "No space" in response["error"] and count >= calls[where]
     monkeypatch.setattr(os, "fsync", real)
-    assert mark(session, (B, "stop"))["saved"] == 1 and lines(session) == {A: "invalid", B: "stop"}
+    view = session.handle("view", {"group_by": "all", "sort_by": "visual"})["view"]
+    assert sorted(session.handle("block", {"view": view, "number": 0})["marks"]) == [INVALID_CODE, *[NONE] * 89]
+    assert (tmp_path / "journal.jsonl").read_bytes() == journal and lines(session) == {A: "invalid"}
+    assert session.store.steps("anna") == (1, 0) and not list(tmp_path.glob(".mlfix-*"))
+    again = reopen(session, tmp_path)
+    assert lines(again) == {A: "invalid"}
+    assert again.handle("marks", wanted)["saved"] == 1, "the page sends the same request again"
+    assert lines(reopen(again, tmp_path)) == {A: "invalid", B: "stop"}
 
 
 def test_a_fixes_file_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,9 +311,109 @@ def test_a_fixes_file_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "replace", refused)
     with pytest.raises(OSError, match="Permission"):
         mark(session, (A, "invalid"), base_revision=0)
-    monkeypatch.setattr(os, "replace", real)
+    monkeypatch.setattr(os, "ftruncate", refused)  # what failed cannot even be taken back
+    with pytest.raises(OSError, match="Permission"):
+        mark(session, (A, "stop"), base_revision=0)
+    monkeypatch.undo()
+    assert not session.store.is_marked.any() and real is os.replace
     response = mark(session, (A, "invalid"), base_revision=0)  # the page tries again
-    assert not response["conflicts"] and lines(session) == {A: "invalid"}
+    assert not response["conflicts"] and lines(reopen(session, tmp_path)) == {A: "invalid"}
+
+
+@pytest.mark.parametrize("behind", [1, 2, 3, 50])
+@pytest.mark.parametrize("stamp", [True, False])
+def test_a_fixes_file_behind_the_journal_is_not_newer(tmp_path: Path, behind: int, stamp: bool) -> None:
+    """The disk was full for the file but not for the journal, or the file's last writes were lost."""
+    session, ids = open_session(tmp_path), table_of().index
+    mark(session, (ids[60], "invalid"))
+    old = {name: (tmp_path / name).read_bytes() for name in ("fixes.csv", ".fixes.json")}
+    for number in range(behind):
+        mark(session, (ids[number], "invalid"), reviewer=f"reviewer {number % 4}")
+    for name, content in old.items():
+        (tmp_path / name).write_bytes(content)
+    if not stamp:
+        (tmp_path / ".fixes.json").unlink()
+    again = reopen(session, tmp_path)
+    assert len(lines(again)) == behind + 1 and not again.fixes.notes
+    assert not list(tmp_path.glob("fixes-*.csv")) and len(lines(reopen(again, tmp_path))) == behind + 1
+
+
+def test_an_edit_of_a_file_behind_the_journal_keeps_what_it_did_not_have(tmp_path: Path) -> None:
+    session, ids = open_session(tmp_path), table_of().index
+    mark(session, (A, "invalid"), (B, "stop"))
+    old = {name: (tmp_path / name).read_bytes() for name in ("fixes.csv", ".fixes.json")}
+    for name in ids[10:40]:
+        mark(session, (name, "invalid"))
+    mark(session, (B, "limit 20"))
+    for name, content in old.items():
+        (tmp_path / name).write_bytes(content)
+    rows = list(csv.reader((tmp_path / "fixes.csv").open()))
+    edited = [rows[0], *(row for row in rows if row[0] == B), [C, "limit 20", "", "", "", ""]]  # A removed, C added
+    (tmp_path / "fixes.csv").write_text("\n".join(",".join(row) for row in edited) + "\n")
+    again = reopen(session, tmp_path)
+    assert lines(again) == {**dict.fromkeys(ids[10:40], "invalid"), B: "limit 20", C: "limit 20"}
+    assert "1 marks imported from it, 1 removed" in again.fixes.notes[0]
+
+
+def test_a_fixes_file_put_in_place_of_the_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An earlier version of the own one is not newer; that of another review is imported, with its stamp or without."""
+    session = open_session(tmp_path / "a")
+    mark(session, (A, "invalid"))
+    early = (tmp_path / "a/fixes.csv").read_bytes()
+    for name in (B, C):
+        mark(session, (name, "invalid"))
+    session.close()
+    (tmp_path / "a/fixes.csv").write_bytes(early)
+    again = open_session(tmp_path / "a")
+    assert lines(again) == dict.fromkeys((A, B, C), "invalid") and not again.fixes.notes
+    assert "an earlier version of itself" in caplog.text
+    assert next((tmp_path / "a").glob("fixes-2*.csv")).read_bytes() == early
+    other = open_session(tmp_path / "b")
+    mark(other, (C, "limit 100"))
+    other.close()
+    (tmp_path / "a/fixes.csv").write_bytes((tmp_path / "b/fixes.csv").read_bytes())
+    third = reopen(again, tmp_path / "a")
+    assert lines(third) == {C: "limit 100"} and "1 marks imported from it, 2 removed" in third.fixes.notes[0]
+    mark(third, (A, "stop"))
+    for name in ("fixes.csv", ".fixes.json"):
+        (tmp_path / "a" / name).write_bytes((tmp_path / "b" / name).read_bytes())
+    fourth = reopen(third, tmp_path / "a")
+    assert lines(fourth) == {A: "stop", C: "limit 100"} and "the journal lacks: 0" in fourth.fixes.notes[0]
+
+
+def test_a_review_opens_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = open_session(tmp_path)
+    mark(session, (A, "invalid"))
+    (tmp_path / "fixes.csv").unlink()
+    real = os.fsync
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    again = reopen(session, tmp_path)
+    assert "can't be written (No space left on device)" in again.fixes.notes[0]
+    assert again.respond("marks", {"marks": [{"sample_id": B, "new_label": "stop"}]})[0] == 507
+    monkeypatch.setattr(os, "fsync", real)
+    mark(again, (B, "stop"))
+    assert lines(again) == {A: "invalid", B: "stop"}
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DataError, match="No space left on device"):
+        open_session(tmp_path / "new")
+
+
+def test_temporary_files_of_killed_servers_are_removed(tmp_path: Path) -> None:
+    session = open_session(tmp_path)
+    mark(session, (A, "invalid"))
+    folders = [tmp_path, tmp_path / ".sprites"]
+    for folder in folders:
+        (folder / f".mlfix-{'a' * 16}.tmp").write_bytes(b"of a killed server")
+        (folder / ".others.tmp").touch()
+    with atomic_path(tmp_path / ".sprites/x.jpg") as in_use:
+        in_use.touch()
+        again = reopen(session, tmp_path)
+        assert {path.name for folder in folders for path in folder.glob(".*.tmp")} == {in_use.name, ".others.tmp"}
+    assert (tmp_path / ".sprites/x.jpg").exists() and lines(again) == {A: "invalid"}
 
 
 def test_new_labels_only_where_they_are_allowed(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -278,6 +280,107 @@ def test_the_contract_of_a_mark(server: Server) -> None:
     assert status == 409 and response["conflicts"][0]["new_label"] == "invalid"
     status, response = server.ask("marks", {"marks": [{"sample_id": SAMPLE, "new_label": None}]})
     assert status == 200 and SAMPLE not in (server.place / "review/fixes.csv").read_text()  # type: ignore[attr-defined]
+
+
+def hostile_requests(port: int, token: str) -> Iterator[bytes]:
+    """Requests as attackers send them, byte by byte; none may be answered with a 2xx."""
+    host, bearer, kind = f"Host: 127.0.0.1:{port}", f"Authorization: Bearer {token}", "Content-Type: application/json"
+    length = f"Content-Length: {len(MARK)}"
+
+    def raw(line: str, *headers: str, body: str | bytes = b"", version: str = " HTTP/1.1") -> bytes:
+        content = body if isinstance(body, bytes) else body.encode()
+        return "\r\n".join([line + version, *headers, "", ""]).encode("utf-8", "surrogateescape") + content
+
+    own = (host, bearer)
+    names = ("etc/passwd", "journal.jsonl", "review/fixes.csv", "shapes/disc/000.png")
+    for up in ("../", "%2e%2e/", "..%2f", "..\\", "%2e%2e%5c", "....//", "..;/", "%c0%ae%c0%ae/", "%252e%252e%252f"):
+        for name in names:
+            yield raw(f"GET /{up * 3}{name}", *own)
+        yield raw(f"GET /sprites/{up}{names[1]}.jpg", *own)
+        yield raw(f"GET /images/{up}0.jpg", *own)
+    for path in ("//etc/passwd", "/.git/config", "/page.html", "/assets/review.js", "/api/", "/api/marks/", "/docs"):
+        yield raw(f"GET {path}", *own)
+    for path in ("images/0.jpg%00.png", "sprites/%00.jpg", "%00", "images/٣.jpg", "images/0x1.jpg", "images/1e0.jpg"):
+        yield raw(f"GET /{path}", *own)
+    for path in ("file:///etc/passwd", "http://evil.example/", "*", "?", "evil.example:80", "/" + "a" * 70_000):
+        yield raw(f"GET {path}", *own)
+    for path in ("/", "/review.js", "/images/0.jpg", f"/?token={token[:-1]}", f"/?token={token}x", f"/?Token={token}"):
+        yield raw(f"GET {path}", host)
+        yield raw(f"HEAD {path}", host)
+    for wrong in ("", token[:-1], token.swapcase(), token + "\u00e9", "null", "\x01", "' or 1=1"):
+        yield raw("POST /api/marks", host, f"Authorization: Bearer {wrong}", kind, length, body=MARK)
+        yield raw("POST /api/marks", host, f"Cookie: mlfix-review-{port}={wrong}", kind, length, body=MARK)
+    for header in (f"Cookie: token={token}", f"Cookie: mlfix-review-{port}={token}", f"Authorization: Basic {token}"):
+        yield raw("POST /api/marks", host, header, kind, length, body=MARK)
+    for query in (f"token={token}", f"token={token}&token=x", f"a=b&token={token}", f"%74oken={token}"):
+        yield raw(f"POST /api/marks?{query}", *own, kind, length, body=MARK)
+    for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "get", "GET\x00", "DEBUG"):
+        for path in ("/", "/api/marks", "/images/0.jpg"):
+            yield raw(f"{method} {path}", *own, kind, length, body=MARK)
+    yield raw("GET /api/marks", *own)
+    for other in (
+        *("evil.example", f"evil.example:{port}", "127.0.0.1", "127.0.0.1:1", f"127.0.0.1.evil.example:{port}"),
+        *(f"user@127.0.0.1:{port}", f"127.0.0.1:{port}, evil.example", f"127.0.0.1:{port}\x00", f"0.0.0.0:{port}"),
+        *(f"[::ffff:127.0.0.1]:{port}", f"127.1:{port}", f"2130706433:{port}", f"127.0.0.1:{port}/"),
+    ):
+        yield raw("GET /images/0.jpg", f"Host: {other}", bearer)
+        yield raw("POST /api/marks", f"Host: {other}", bearer, kind, length, body=MARK)
+    yield raw("GET /images/0.jpg", bearer)
+    yield raw("GET /images/0.jpg", "Host: evil.example", f"X-Forwarded-Host: 127.0.0.1:{port}", bearer)
+    yield raw("GET /images/0.jpg", host, "Host: evil.example", bearer)
+    for origin in (
+        "http://evil.example",
+        "null",
+        f"https://127.0.0.1:{port}",
+        f"http://127.0.0.1:{port}.evil",
+        "file://",
+    ):
+        yield raw("POST /api/marks", *own, f"Origin: {origin}", kind, length, body=MARK)
+        yield raw("GET /images/0.jpg", *own, f"Origin: {origin}")
+    for site in ("cross-site", "same-site", "x"):
+        yield raw("GET /images/0.jpg", *own, f"Sec-Fetch-Site: {site}", "Sec-Fetch-Mode: no-cors")
+    for text in ("text/plain", "application/jsonx", "multipart/form-data", "application/x-www-form-urlencoded"):
+        yield raw("POST /api/marks", *own, f"Content-Type: {text}", length, body=MARK)
+    for size in ("-1", "1e3", "0x10", "9999999999999", "9" * 400, "1, 2", " ", "٣"):
+        yield raw("POST /api/marks", *own, kind, f"Content-Length: {size}", body=MARK)
+    yield raw("POST /api/marks", *own, kind, "Content-Length: 1", "Content-Length: 2", body=MARK)
+    chunked = "Transfer-Encoding: chunked"
+    second = raw("POST /api/marks", host, kind, length, body=MARK)  # smuggled behind the first, without a token
+    for coding in ("chunked, chunked", "gzip", "\x0bchunked", "xchunked", "identity"):
+        yield raw("POST /api/nothing", *own, kind, f"Transfer-Encoding: {coding}", body=b"0\r\n\r\n" + second)
+    yield raw("POST /api/nothing", *own, kind, chunked, "Content-Length: 5", body=b"0\r\n\r\n" + second)
+    yield raw("POST /api/nothing", *own, kind, "Content-Length: 2", body=b"{}" + second)
+    for chunk in (b"zz\r\n{}\r\n", b"-1\r\n", b"fffffffffffffffff\r\n", b"2;a=b\n{}", b"2\r\n{}xx\r\n"):
+        yield raw("POST /api/marks", *own, kind, chunked, body=chunk + b"0\r\n\r\n")
+    for header in ("no colon", ": empty", "a b: c", "X: \x00", "X: a\r\n folded", "X: " + "a" * 200_000):
+        yield raw("GET /nothing", *own, header)
+    yield raw("GET /nothing", *own, *(f"X-{n}: 1" for n in range(3000)))
+    yield raw("GET /", host, "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: eA==")
+    yield from (raw("GET /", host, version=version) for version in ("", " HTTP/0.9", " HTTP/9.9", " HTTP/1.1 x", " X"))
+    yield from (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc")
+    yield from (b"\x00" * 512, b"\r\n" * 64)
+
+
+def test_no_hostile_request_is_served(server: Server) -> None:
+    requests = list(hostile_requests(server.port, server.token))
+    assert len(requests) > 220
+    journal = server.place / "review/journal.jsonl"  # type: ignore[attr-defined]
+    before = journal.read_bytes()
+    for request in requests:
+        answer = b""
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+            try:
+                connection.sendall(request)
+                connection.shutdown(socket.SHUT_WR)
+                while part := connection.recv(1 << 16):
+                    answer += part
+            except (ConnectionError, TimeoutError):
+                pass  # refused while it was still being sent
+        statuses = re.findall(rb"^HTTP/1\.1 (\d+)", answer, re.MULTILINE)
+        assert all(status[:1] == b"4" for status in statuses), (request[:300], answer[:300])
+        for secret in (server.token.encode(), b"\xff\xd8\xff", b"root:", b'"mlfix"', b"Traceback"):
+            assert secret not in answer, (request[:300], answer[:300])
+    assert journal.read_bytes() == before and server.ask("describe", {})[0] == 200
 
 
 def test_beyond_loopback_the_risk_is_stated(tmp_path: Path) -> None:

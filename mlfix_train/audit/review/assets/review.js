@@ -19,6 +19,7 @@ import { addLoading } from "./loading.js";
 import { addMap } from "./map.js";
 import { addMarking } from "./marking.js";
 import { addMatrix } from "./matrix.js";
+import { addOrder } from "./order.js";
 import { addPointer } from "./pointer.js";
 import { addProgress } from "./progress.js";
 import { addSaving } from "./saving.js";
@@ -194,6 +195,7 @@ export function start(root, connection, options = {}) {
     addMap,
     addJudge,
     addMarking,
+    addOrder,
     addSaving,
     addConflicts,
     addCursor,

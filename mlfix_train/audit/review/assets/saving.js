@@ -183,6 +183,7 @@ export function addSaving(page) {
         known_labels: page.session.labels.length,
       });
       addLabels(response);
+      if (response.sorted && !page.session.sorted) page.offerOrder();
       page.knownRevision = response.revision; // only here: the response to a mark does not include earlier changes of others
       if (response.rows.length || response.steps + "" !== page.steps + "") {
         page.steps = response.steps;
