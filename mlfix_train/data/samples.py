@@ -208,8 +208,8 @@ def table_fingerprint(table: pd.DataFrame) -> str:
     """Returns a SHA-256 (hex) of the ids, labels, groups and splits: equal if and only if these are."""
     digest = hashlib.sha256()
     for values in (table.index, *(table[name] for name in ("label", "group", "split"))):
-        texts = np.where(pd.isna(values), "", np.asarray(values, dtype=object))
-        digest.update("\x1f".join(map(str, texts.tolist())).encode())
+        cells = np.asarray(values, dtype=object)
+        digest.update("\x1f".join(map(str, np.where(pd.isna(cells), "", cells).tolist())).encode())
         digest.update(b"\x1e")
     return digest.hexdigest()
 
