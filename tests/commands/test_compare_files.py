@@ -135,6 +135,8 @@ def test_published_files(files: Path, mlfix) -> None:
         "summary.json",
         "compare.md",
         "compare.html",
+        "study.json",
+        "study.html",
     }
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in out.glob("*.png"))
     assert str(out / "compare.html") in answer.out
