@@ -193,8 +193,8 @@ def _planned_slices(cfg: CompareConfig, record: LookRecord | None) -> tuple[dict
     Raises:
         ConfigError: Another primary slice than the planned one.
     """
-    planned = record.content["plan"] if record is not None else None
-    if planned is None:
+    planned = None if record is None else record.content["plan"]
+    if record is None or planned is None:
         return cfg.slices, cfg.primary
     primary = planned["primary"] or ALL
     if cfg.primary not in (None, primary):

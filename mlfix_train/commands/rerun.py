@@ -47,8 +47,9 @@ def run(cfg: RerunConfig) -> dict[str, Any]:
             train.run(_settings(cfg, card, data, str(fixes), arm, int(seed.removeprefix("seed="))))
     study = Path(cfg.outputs).expanduser() / card["name"]
     planned = card["planned"]
+    arms: dict[str, Any] = {arm: str(study / arm) for arm in names}
     comparison = CompareConfig(
-        **{arm: str(study / arm) for arm in names},
+        **arms,
         fixes=AppliedFixes(path=str(fixes), ignore=card["settings"]["fixes"]["ignore"]),
         slices=planned["slices"],
         primary=planned["primary"],

@@ -266,7 +266,7 @@ def _assignments(runs: int, size: int, resamples: int | None, rng: np.random.Gen
 
 
 def _over(sizes: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    return np.divide(sizes, scale, out=np.zeros_like(sizes), where=scale > TIES)
+    return np.asarray(np.divide(sizes, scale, out=np.zeros_like(sizes), where=scale > TIES))
 
 
 def simultaneous_tail(

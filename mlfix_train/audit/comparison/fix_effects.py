@@ -86,7 +86,7 @@ def _pairs(table: pd.DataFrame) -> list[dict[str, Any]]:
     )
     rows = rows.sort_values(["held_out", "fixes"], ascending=False, kind="stable").head(MOST_ROWS).reset_index()
     return [
-        {key: None if isinstance(value, float) and np.isnan(value) else value for key, value in row.items()}
+        {str(key): None if isinstance(value, float) and np.isnan(value) else value for key, value in row.items()}
         for row in rows.to_dict("records")
     ]
 
@@ -126,7 +126,8 @@ def _effect(study: Study, rows: np.ndarray, paired: bool) -> dict[str, Any]:
     unknown: dict[str, Any] = {"training": None, "standard_error": None, "training_ci95": None}
     if not len(rows):
         return unknown
-    effect = difference(*arm_errors(study, rows), paired)
+    first, second = arm_errors(study, rows)
+    effect = difference(first, second, paired)
     variance, value = effect_variance(effect), estimate(effect)
     if variance is None or effect[0].cells.shape[1] < MIN_GROUPS:
         return {**unknown, "training": round(value, 6)}
@@ -159,7 +160,7 @@ def _confusions(study: Study) -> list[dict[str, Any]]:
             "after": 100 * float(row["fixed"]) / int(rows[code // n_labels]),
             "points": round(float(row["points"]), 6),
         }
-        for code, row in found.iterrows()
+        for code, row in zip(found.index.astype(np.int64).tolist(), found.to_dict("records"), strict=True)
     ]
 
 

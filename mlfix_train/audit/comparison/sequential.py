@@ -72,7 +72,7 @@ class LookPlan:
         return (*range(present + self.every, self.max_runs, self.every), *([] if self.complete else [self.max_runs]))
 
 
-def boundaries(information: Sequence[float], increments: Sequence[float]) -> np.ndarray:
+def boundaries(information: Sequence[float] | np.ndarray, increments: Sequence[float] | np.ndarray) -> np.ndarray:
     """Returns ``(K,)`` the size of z from which on each look shows an effect; infinite where it spends nothing.
 
     Args:
@@ -130,7 +130,7 @@ def _simpson(nodes: np.ndarray) -> np.ndarray:
     return np.asarray(weights * (nodes[1] - nodes[0]) / 3)
 
 
-def _increasing(information: Sequence[float]) -> list[float]:
+def _increasing(information: Sequence[float] | np.ndarray) -> list[float]:
     floored: list[float] = []
     for info in information:
         floored.append(max(float(info), floored[-1] * (1 + MIN_INCREMENT) if floored else 0.0))
@@ -138,8 +138,8 @@ def _increasing(information: Sequence[float]) -> list[float]:
 
 
 def crossing_probabilities(
-    information: Sequence[float],
-    bounds: Sequence[float],
+    information: Sequence[float] | np.ndarray,
+    bounds: Sequence[float] | np.ndarray,
     effect: float = 0.0,
     start: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -161,7 +161,10 @@ def crossing_probabilities(
 
 
 def _walk(
-    information: Sequence[float], bounds: Sequence[float], effect: float, start: tuple[float, float]
+    information: Sequence[float] | np.ndarray,
+    bounds: Sequence[float] | np.ndarray,
+    effect: float,
+    start: tuple[float, float],
 ) -> Iterator[tuple[_State, float, float]]:
     """Yields for each look the state before it, its information and its boundary."""
     state = _State.start(*start)
@@ -172,7 +175,10 @@ def _walk(
 
 
 def stagewise_interval(
-    estimate: float, information: Sequence[float], bounds: Sequence[float], level: float = 0.95
+    estimate: float,
+    information: Sequence[float] | np.ndarray,
+    bounds: Sequence[float] | np.ndarray,
+    level: float = 0.95,
 ) -> tuple[float, float]:
     """Returns the confidence interval of an effect after a study was stopped at its last look.
 
@@ -208,7 +214,9 @@ def information_at(variance: EffectVariance, runs: Sequence[int]) -> list[float]
     return [1 / replace(variance, counts=(n,) * len(variance.counts)).total for n in runs]
 
 
-def conditional_power(estimate: float, variance: EffectVariance, plan: LookPlan, spent: Sequence[float]) -> float:
+def conditional_power(
+    estimate: float, variance: EffectVariance, plan: LookPlan, spent: Sequence[float] | np.ndarray
+) -> float:
     """Returns the probability that the remaining looks show an effect worth having, in either direction.
 
     Taken as true is the smallest effect worth having or, if that is larger, the effect so far and one standard error:

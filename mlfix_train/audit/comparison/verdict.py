@@ -208,7 +208,7 @@ def headline_slice(summary: Mapping[str, Any]) -> str:
     def rank(name: str) -> tuple[int, bool, bool]:  # among equals the user's own slices come first
         return strength.index(Verdict(slices[name]["verdict"])), name.startswith("not "), name == ALL
 
-    return min(slices, key=rank)
+    return str(min(slices, key=rank))
 
 
 def _largest(slices: Mapping[str, Any], names: list[str]) -> str:
