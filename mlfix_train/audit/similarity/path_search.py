@@ -157,12 +157,18 @@ def reverse_segment(tour: Tour, i: int, j: int) -> None:
 
 
 @njit(cache=True)
-def _reverse_between(tour: Tour, u: int, v: int, length: int, log: Log) -> None:
-    """Reverses the segment of ``length`` points that has u and v at its ends, and logs it."""
+def _reverse_between(tour: Tour, u: int, v: int, length: int, step: int, log: Log) -> None:
+    """Reverses the segment of ``length`` points that has u and v at its ends, and logs it.
+
+    Where both ways from u to v have that length, it is the one in direction ``step`` (1 or -1).
+    """
     if length < 2:
         return
-    i, j = tour.position[u], tour.position[v]
-    if _wrap(i + length - 1, len(tour.points)) != j:
+    i, j, m = tour.position[u], tour.position[v], len(tour.points)
+    is_ahead = _wrap(i + length - 1, m) == j
+    if 2 * (length - 1) == m:
+        is_ahead = step == 1
+    if not is_ahead:
         i, j = j, i
     reverse_segment(tour, i, j)
     log.entries[log.length[0], 0], log.entries[log.length[0], 1] = i, j
@@ -243,7 +249,7 @@ def improve_at(problem: Problem, tour: Tour, t1: int, log: Log, touched: np.ndar
     backward = _count_steps(tour, t2, c, step) + 1  # points from t2 to c
     if kind == 1:
         touched[3] = _next(tour, c, step)
-        _reverse_between(tour, t2, c, backward, log)
+        _reverse_between(tour, t2, c, backward, step, log)
         return gain, 4
     e = t1
     for _ in range(n_moved - 1):
@@ -252,22 +258,22 @@ def improve_at(problem: Problem, tour: Tour, t1: int, log: Log, touched: np.ndar
     other = _next(tour, c, step if side == 0 else -step)
     touched[3], touched[4], touched[5] = e, n, other
     # Against the step, the tour reads t2, t1..e, n, ... What lies between the moved points and their new position is
-    # reversed together with them, and then reversed back.
+    # reversed together with them, and then reversed back; only the first of these may span half of the tour.
     onward = _count_steps(tour, c, n, step) + 1  # points from n to c
     inner = c
     if side == 0 and onward <= m // 2:  # the other point is on the side of n: stop before c
         inner, onward = other, onward - 1
     if onward <= backward:
-        _reverse_between(tour, t1, inner, n_moved + onward, log)
-        _reverse_between(tour, inner, n, onward, log)
+        _reverse_between(tour, t1, inner, n_moved + onward, -step, log)
+        _reverse_between(tour, inner, n, onward, -step, log)
     else:
         inner = c
         if side == 1:
             inner, backward = other, backward - 1
-        _reverse_between(tour, inner, e, n_moved + backward, log)
-        _reverse_between(tour, t2, inner, backward, log)
+        _reverse_between(tour, inner, e, n_moved + backward, -step, log)
+        _reverse_between(tour, t2, inner, backward, step, log)
     if side == 1:
-        _reverse_between(tour, e, t1, n_moved, log)
+        _reverse_between(tour, e, t1, n_moved, -step, log)
     return gain, 6
 
 
