@@ -183,6 +183,9 @@ def _run_jobs(command: str, flags: list[str], keys: list[str]) -> int:
     def job(cfg: Any) -> None:
         started.append(True)
         try:
+            if command == "train" and "-m" not in flags and cfg.stop.auto:
+                hint = "add -m, as in mlfix train -m sweep=before_after stop=auto, or leave out stop"
+                raise ConfigError("stop=auto ends a sweep early, and this is a single run", hint)
             run_composed(command, cfg)
         except MlfixError as error:  # the other jobs still run
             failed.append(error)

@@ -72,6 +72,12 @@ class SignalHandler:
         self._process, self._before = os.getpid(), dict[int, Any]()
         self._last, self._blocked = 0.0, 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "hurry"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, hurry=threading.Event())  # a spawned process has signals of its own
+
     def install(self, *more: int) -> None:
         """Sets the handlers of :data:`HANDLED` and ``more``, again if a library has set its own since.
 

@@ -373,7 +373,7 @@ def test_more_like_this_and_back(serve: Serve, page: Page, tmp_path: Path) -> No
     page.until(f"{REVIEW}.view().names.length === 1")
     state = tmp_path / "out/reviewer_state.json"
     name = before[0]["names"][1]
-    wait_for(lambda: json.loads(state.read_text())["anna"]["position"]["name"] == name)
+    wait_for(lambda: state.exists() and json.loads(state.read_text())["anna"]["position"]["name"] == name)
     page.place.reload()
     page.ready()
     assert page.ask(".settings().group_by") == "label" and page.place.text_content(".row.now .name") == name

@@ -106,3 +106,8 @@ def test_a_sweep_trains_block_by_block(base: TrainConfig, mlfix, monkeypatch: py
     assert answer.code == 0, answer.err
     assert json.loads(Path("outputs/study/looks.json").read_text())["looks"][0]["runs"] == 2
     assert "runs: " in answer.out and "unfinished" not in answer.out
+
+
+def test_a_single_run_is_no_sweep_to_stop(mlfix) -> None:
+    answer = mlfix("train", "data.root=shapes", "stop=auto")
+    assert answer.code == 2 and "add -m" in answer.err

@@ -125,7 +125,7 @@ def looks_sentence(looks: Mapping[str, Any] | None) -> str:
         error = 100 * looks["error_of_the_first_kind"]
         return (
             f"This study was {taken}, without a plan. If these results decided whether to go on, p < 0.05 is found in "
-            f"up to {error:.0f}% of studies of nothing, not in 5%: plan the looks with stop=auto."
+            f"up to {error:.0f}% of studies of nothing, not in 5%: plan the looks (mlfix train -m stop=auto)."
         )
     ends = {
         "shown": f"It stopped because an effect is shown; {looks['runs_saved']} planned runs were saved.",

@@ -74,7 +74,7 @@ def test_a_sample_in_words() -> None:
     order = order_of(table)
     order.loc[top, "label_outlier_score"] = 9.0
     samples = make_samples(table, ranking, order)
-    row = samples.row[top]
+    row = samples.row(top)
     given, suggested = samples.label(samples.given[row]), samples.label(samples.suggested[row])
     other = [] if suggested == "stop" else ["The models alone predict stop."]
     assert suggested != given and FAULT in samples.columns
@@ -88,7 +88,7 @@ def test_a_sample_in_words() -> None:
         "It looks unlike the other images of its label: more so than 99% of all.",
         "Beside the label: dark.",
     ]
-    last = samples.row[ranking["sample_id"].iloc[-1]]
+    last = samples.row(ranking["sample_id"].iloc[-1])
     assert explain_sample(samples, last, 0.001)[:2] == [
         "Less than 1% likely to be wrong, rank 100 of 100.",
         "All evidence together agrees with the given label.",
