@@ -62,7 +62,15 @@ def _print_plan(result: dict[str, Any], size: str, out: Path) -> None:
     runs = ", ".join(f"{count} {arm}" for arm, count in result["pilot"].items())
     print(f"To show an effect of {size} with {result['power']:.0%} power (pilot: {runs}):\n")
     table = [
-        ["slice", "held-out samples", "seeds of each arm", "at most", "trainings", "time", "on the mean, if it may stop early"]
+        [
+            "slice",
+            "held-out samples",
+            "seeds of each arm",
+            "at most",
+            "trainings",
+            "time",
+            "on the mean, if it may stop early",
+        ]
     ]
     for name, plan in result["slices"].items():
         for row in plan["by_samples"]:

@@ -12,6 +12,7 @@ held-out samples that the fixes keep, with their new labels.
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from mlfix_train.audit.comparison.slice_results import SliceErrors, slice_result
 from mlfix_train.audit.comparison.study import build_study, pair_runs
 from mlfix_train.audit.comparison.verdict import Verdict
 from mlfix_train.audit.scores.slices import ALL, SliceSpec, select_slices
+from mlfix_train.data.files.system import cpu_count
 from mlfix_train.errors import ConfigError, did_you_mean
 
 
@@ -172,6 +174,13 @@ def compare_arms(
         effects = {name: one.fixed_effect(paired_fixed) for name, one in by_slice.items()}
         tested[macro], found = judge_together(effects, primary, plan, seed, resamples)
         looks = looks or found
+
+    def result_of(name: str) -> dict[str, Any]:
+        parts = errors[False][name], errors[True][name]
+        return slice_result(*parts, pairing.paired, tested[False][name], tested[True][name])
+
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        results = list(pool.map(result_of, masks))
     labels_changed = label_changes(study, paired_fixed) if per_label else []
     held_out = int(fix_table.index.isin(study.samples).sum())
     total = len(fix_table) + int(fix_table.attrs.get("outside", 0))
@@ -183,12 +192,7 @@ def compare_arms(
         "held_out": len(study.samples),
         "groups": int(study.groups.max(initial=-1)) + 1 if study.grouped else None,
         "fixes": {"total": total, "held_out": held_out, "training": total - held_out},
-        "slices": {
-            name: slice_result(
-                errors[False][name], errors[True][name], pairing.paired, tested[False][name], tested[True][name]
-            )
-            for name in masks
-        },
+        "slices": dict(zip(masks, results, strict=True)),
         "primary": primary,
         "labels": labels_changed,
         "by_fix": fix_effects(study, fix_table, labels_changed, paired_fixed) if per_label else None,

@@ -9,6 +9,7 @@ Shapes: S slices, R runs of an arm, B permutations, K looks.
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations, product
 from math import comb
@@ -33,6 +34,7 @@ from mlfix_train.audit.comparison.sequential import (
     stagewise_interval,
 )
 from mlfix_train.audit.comparison.significance import ALPHA, permutation_p_value
+from mlfix_train.data.files.system import cpu_count
 
 TIES = 1e-9  # statistics that differ by less are equal
 
@@ -94,11 +96,16 @@ def judge_together(
     if len(family) > 1 or (family and first is not None):
         together, _ = permute([one.components for one in family.values()], plan, seed, resamples)
         p_values = dict(zip(family, together, strict=True))
-    for name, effect in known.items():
-        if name == primary:
-            continue
-        alone, simultaneous = bootstrap_intervals(effect.components, seed, resamples, (1 - ALPHA, 1 - tail))
-        p_alone = permutation_p_value(effect.components, seed, resamples)
+    others = [name for name in known if name != primary]
+
+    def test(name: str) -> tuple[list[list[float] | None], float | None]:
+        parts = known[name].components
+        intervals = bootstrap_intervals(parts, seed, resamples, (1 - ALPHA, 1 - tail))
+        return intervals, permutation_p_value(parts, seed, resamples)
+
+    with ThreadPoolExecutor(cpu_count()) as pool:  # NumPy draws resamples without Python's lock
+        tested = list(pool.map(test, others))
+    for name, ((alone, simultaneous), p_alone) in zip(others, tested, strict=True):
         p = p_values.get(name, p_alone)
         guard = None if first is None or primary is None else found[primary]["p_value"]
         found[name] = {

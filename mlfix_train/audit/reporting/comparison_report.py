@@ -6,13 +6,15 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlfix_train.audit.comparison.verdict import Verdict
 from mlfix_train.audit.reporting import comparison_charts as charts
 from mlfix_train.audit.reporting.templates import FOLDER, render
 from mlfix_train.audit.scores.slices import slug
 from mlfix_train.data.files.atomic import atomic_path
+from mlfix_train.data.files.process_pool import map_unordered
+from mlfix_train.data.files.system import cpu_count
 
 BADGES = {
     Verdict.BETTER: ("better models", "good"),
@@ -24,6 +26,8 @@ BADGES = {
     Verdict.NO_CLEAN_SAMPLES: ("no samples left", "none"),
 }
 """Text and color class of each verdict's badge."""
+MANY_CHARTS = 12
+"""From so many on, charts are drawn by several processes, whose start takes a second or two."""
 
 
 def comparison_markdown(summary: Mapping[str, Any]) -> str:
@@ -57,28 +61,40 @@ def _encode(path: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode()
 
 
+class _Chart(NamedTuple):
+    """A chart to draw, as PNG and SVG."""
+
+    draw: Callable[..., Path | None]
+    values: Any
+    png: Path
+    title: str
+    svg: Path
+
+
+def _draw(chart: _Chart) -> Path | None:
+    """Draws a chart; returns ``None`` if there is nothing to draw."""
+    return chart.draw(chart.values, chart.png, chart.title, chart.svg)
+
+
 def write_comparison(summary: Mapping[str, Any], folder: Path) -> list[Path]:
     """Writes ``summary.json``, ``compare.md``, ``compare.html`` and PNG charts; returns the charts' paths."""
-    pngs: list[Path] = []
-    svgs: dict[str, list[Path]] = {}
-
-    def draw(chart: Callable[..., Path | None], values: Any, stem: str, title: str) -> list[Path]:
-        """Draws a chart as PNG and SVG, and returns the SVG, if there is something to draw."""
-        png, svg = folder / f"{stem}.png", Path(temporary) / f"{stem}.svg"
-        if chart(values, png, title, svg) is None:
-            return []
-        pngs.append(png)
-        return [svg]
-
+    drawn: list[tuple[str | None, _Chart]] = []  # the slice that each chart is of
     with tempfile.TemporaryDirectory() as temporary:
+
+        def add(name: str | None, draw: Callable[..., Path | None], values: Any, stem: str, title: str) -> None:
+            drawn.append((name, _Chart(draw, values, folder / f"{stem}.png", title, Path(temporary) / f"{stem}.svg")))
+
         for (name, result), stem in zip(summary["slices"].items(), chart_stems(list(summary["slices"])), strict=True):
-            svgs[name] = []
             if result["rows_clean"]:
                 counts = f"{result['rows_original']:,} samples, {result['rows_clean']:,} clean"
-                svgs[name] += draw(charts.arms_histogram, result["runs"], stem, f"Held-out error, {name} ({counts})")
-                title = f"Evaluation and training effect, {name}"
-                svgs[name] += draw(charts.waterfall, result, f"{stem}-effect", title)
-        label_svgs = draw(charts.label_dots, summary["labels"], "labels", "Change of single labels")
+                add(name, charts.arms_histogram, result["runs"], stem, f"Held-out error, {name} ({counts})")
+                add(name, charts.waterfall, result, f"{stem}-effect", f"Evaluation and training effect, {name}")
+        add(None, charts.label_dots, summary["labels"], "labels", "Change of single labels")
+        workers = cpu_count() if len(drawn) >= MANY_CHARTS else 1
+        done = {chart.png for chart, path in map_unordered(_draw, [chart for _, chart in drawn], workers) if path}
+        drawn = [(name, chart) for name, chart in drawn if chart.png in done]
+        svgs = {name: [chart.svg for one, chart in drawn if one == name] for name in [*summary["slices"], None]}
+        label_svgs = svgs.pop(None)
         page = comparison_page(summary, svgs, label_svgs[0] if label_svgs else None)
     texts = {
         "summary.json": json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False),
@@ -88,7 +104,7 @@ def write_comparison(summary: Mapping[str, Any], folder: Path) -> list[Path]:
     for name, text in texts.items():
         with atomic_path(folder / name) as path:
             path.write_text(text, encoding="utf-8")
-    return pngs
+    return [chart.png for _, chart in drawn]
 
 
 def write_card(card: Mapping[str, Any], folder: Path) -> Path:
