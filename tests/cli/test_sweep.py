@@ -77,6 +77,7 @@ def _texts(*values: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_names_that_tell_runs_apart_stay_as_they_are(runs, tmp_path: Path) -> None:
     assert runs("name='lr-${recipe.lr}'", "recipe.lr=0.001,0.003") == [
         "lr-0.001/original/seed=0",

@@ -176,6 +176,7 @@ def test_other_data_other_labels_and_damaged_probabilities_are_errors(place: Pat
     assert not (tmp_path / "a").exists(), "nothing is written before it is sure"
 
 
+@pytest.mark.slow
 def test_features_that_runs_kept_are_evidence(place: Path, tmp_path: Path, mlfix: Any) -> None:
     """Features that know the shape: the wrong labels get the largest losses of the linear layers on them."""
     shutil.copytree(place / "o", tmp_path / "o")

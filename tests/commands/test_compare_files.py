@@ -157,6 +157,7 @@ def test_parquet_files_give_the_same_numbers(files: Path, mlfix) -> None:
     assert list(summary["slices"]["all"]["effect"]["training_runs"]) == [str(seed) for seed in range(RUNS)]
 
 
+@pytest.mark.slow
 def test_a_comparison_repeats_exactly_and_its_seed_changes_intervals_alone(files: Path, mlfix) -> None:
     found = []
     few = (f"original={files}/original-preds-[0-3].csv", f"fixed={files}/fixed-preds-[0-3].csv")

@@ -492,6 +492,7 @@ def test_what_fails_before_it_begins_leaves_all_as_it_was(tmp_path: Path, mlfix)
     assert not (tmp_path / "q").exists()
 
 
+@pytest.mark.slow
 def test_two_at_once_with_other_settings(tmp_path: Path) -> None:
     root = write_mtsd(tmp_path / "data", photos(count=60))
     pair = [start("crop", f"data.root={root}", "out=o", f"size={size}", cwd=tmp_path) for size in (24, 48)]

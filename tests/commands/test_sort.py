@@ -296,6 +296,7 @@ def test_embeddings_too_large_for_memory_name_size_and_key(place: Path, mlfix, m
     assert answer.code == 1 and "GB of memory" in answer.err and "width=128" in answer.err
 
 
+@pytest.mark.slow
 def test_another_training_of_the_network_embeds_anew(place: Path, mlfix) -> None:
     keys = ("sort", "data.root=shapes", "network=outputs/default", "device=cpu")
     mlfix("train", "data.root=shapes", *FAST)

@@ -58,6 +58,7 @@ def test_a_mistyped_range_is_an_error_before_anything_is_done(data: Path, tmp_pa
     assert not list(tmp_path.rglob("seed=*"))
 
 
+@pytest.mark.slow
 def test_the_runs_of_a_sweep_read_the_data_once(shapes: Path, tmp_path: Path, mlfix, monkeypatch) -> None:
     from mlfix_train.data.loading import datamodule
     from mlfix_train.data.readers import folder as readers
