@@ -465,7 +465,7 @@ def test_kill_and_restart_lose_nothing(process: Callable[..., Server], page: Pag
     page.open(again.link)  # as the page says
     page.saved()
     assert fixes_of(tmp_path / "out/fixes.csv") == dict.fromkeys([*ids[:5], ids[7]], "invalid")
-    assert page.sample(7)["mark"] == "invalid"
+    wait_for(lambda: page.sample(7)["mark"] == "invalid")
     page.press("z", "z")
     page.saved()
     assert fixes_of(tmp_path / "out/fixes.csv") == {}, "undo works across the kill"
