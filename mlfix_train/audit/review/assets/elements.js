@@ -45,6 +45,11 @@ export const formatCount = (x) => Math.round(x).toLocaleString("en");
 export const formatEstimate = (x) => (x >= 10 ? formatCount(x) : x >= 0.05 ? x.toFixed(1) : "0");
 export const formatRange = ([low, high]) => `${formatCount(Math.floor(low))} to ${formatCount(Math.ceil(high))}`;
 export const formatShare = (x) => (x >= 9.95 ? formatCount(x) : x.toFixed(x >= 0.095 ? 1 : 2));
+/** Says how far to review, by the rank to stop at. */
+export const adviseStop = (rank) =>
+  rank
+    ? `Review down to rank ${formatCount(rank)}: below, fewer than 1 in 20 is wrong.`
+    : "Nowhere in the ranking are more than 1 in 20 wrong.";
 
 /** Text that is cut in the middle where it doesn't fit: labels of a family differ near their ends. */
 export function cutMiddle(text) {

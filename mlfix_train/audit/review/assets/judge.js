@@ -1,6 +1,7 @@
 // The sample to judge, one image at a time: nothing of the audit is shown before the answer.
 
 import {
+  adviseStop,
   el,
   formatCount,
   formatRange,
@@ -211,14 +212,7 @@ export function addJudge(page) {
     return [
       el("h2", `All ${formatCount(page.view.count)} are judged.`),
       el("p", estimateText()),
-      e &&
-        e.stop_rank !== null &&
-        el(
-          "p",
-          e.stop_rank
-            ? `Review down to rank ${formatCount(e.stop_rank)}: below, fewer than 1 in 20 is wrong.`
-            : "Nowhere in the ranking are more than 1 in 20 wrong.",
-        ),
+      e && e.stop_rank !== null && el("p", adviseStop(e.stop_rank)),
       half &&
         e.judged < e.samples &&
         el(

@@ -1,6 +1,6 @@
 // The card above the groups: progress, what the judgements say about all labels, and the reviewer's name.
 
-import { el, formatCount, formatEstimate, formatRange, formatShare, plural, replaceChildren } from "./elements.js";
+import { adviseStop, el, formatCount, formatEstimate, formatRange, formatShare, plural, replaceChildren } from "./elements.js";
 
 export function addProgress(page) {
   let progressTimer = null;
@@ -116,13 +116,7 @@ export function addProgress(page) {
         title: "95% interval",
         text: `from ${formatCount(estimate.judged)} judged, ${formatCount(estimate.judged_wrong)} of them wrong${left ? `; ${formatCount(left)} of the sample left` : ""}`,
       }),
-      estimate.stop_rank !== null &&
-        el(
-          "p",
-          estimate.stop_rank
-            ? `Review down to rank ${formatCount(estimate.stop_rank)}: below, fewer than 1 in 20 is wrong.`
-            : "Nowhere in the ranking are more than 1 in 20 wrong.",
-        ),
+      estimate.stop_rank !== null && el("p", adviseStop(estimate.stop_rank)),
     ].filter(Boolean);
   }
   async function rename(field) {
