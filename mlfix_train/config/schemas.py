@@ -33,9 +33,14 @@ def register_schema(command: str) -> None:
     """Stores the dataclass of a command in Hydra's ConfigStore, under the name that its YAML lists in its defaults."""
     from hydra.core.config_store import ConfigStore
 
+    ConfigStore.instance().store(name=f"mlfix_{command}_schema", node=_schema(command))
+
+
+def _schema(command: str) -> Any:
+    """Returns the dataclass of a command as a node that values can be merged into."""
     node = OmegaConf.structured(schema_class(command))
     _make_writable(node)  # frozen dataclasses are read-only nodes, which no override could set
-    ConfigStore.instance().store(name=f"mlfix_{command}_schema", node=node)
+    return node
 
 
 def _make_writable(node: Any) -> None:
@@ -74,7 +79,7 @@ def from_plain(command: str, values: dict[str, Any]) -> Any:
         ConfigError: A key that there isn't, or a value out of range.
     """
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema_class(command)), values)
+        merged = OmegaConf.merge(_schema(command), values)
     except OmegaConfBaseException as error:
         hint = "use the mlfix-train that wrote them"
         raise ConfigError(f"settings of another version: {str(error).splitlines()[0]}", hint) from error
