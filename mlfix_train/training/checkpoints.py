@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from mlfix_train.data.files import atomic
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.runs import RunDirectory
 from mlfix_train.errors import RunError, describe_os_error
@@ -49,8 +50,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def remove_leftovers(directory: RunDirectory) -> None:
     """Removes files that were being written when a run was killed, and checkpoints of Lightning's for SLURM."""
     for folder in (directory.path, directory.checkpoint.parent):
-        for path in folder.glob(".*.tmp"):
-            path.unlink()
+        atomic.remove_leftovers(folder)
     for path in directory.path.glob("hpc_ckpt_*.ckpt"):
         log.info("%s is removed: a run resumes from checkpoints/%s alone", path, directory.checkpoint.name)
         path.unlink()

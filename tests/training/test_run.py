@@ -118,7 +118,7 @@ def test_a_run_preempted_again_and_again_ends_as_if_nothing_had_happened(
     cut.path.mkdir()
     for folder in (cut.path, cut.path / "checkpoints"):
         folder.mkdir(exist_ok=True)
-        (folder / ".0123.tmp").write_bytes(b"half of a checkpoint, from a run that was killed")
+        (folder / ".mlfix-0123.tmp").write_bytes(b"half of a checkpoint, from a run that was killed")
     (cut.path / "hpc_ckpt_1.ckpt").write_bytes(b"Lightning's, of the middle of an epoch")
 
     def end(signum: int, epochs: int, requeued: int, callback: SendSignal | None = None) -> None:

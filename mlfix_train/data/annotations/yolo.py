@@ -460,9 +460,8 @@ class _LineParser:
         """Returns the words of a line; they may be separated by commas, or be numbers with decimal commas."""
         words = line.split()
         if "," in line:
-            cells = [cell.strip() for cell in line.strip().rstrip(",").split(",")]
-            if all(re.fullmatch(r"\S+", cell) for cell in cells):
-                words, self._separated = cells, self._separated + 1
+            if _has_commas(line):
+                words, self._separated = _cells(line), self._separated + 1
             elif all(re.fullmatch(r"-?\d+(,\d+)?", word) for word in words):
                 words, self._decimal = [word.replace(",", ".") for word in words], self._decimal + 1
         return words
@@ -601,13 +600,23 @@ def _orphaned_boxes(owners: Mapping[str, Path], names_file: Path, parser: _LineP
     return rows
 
 
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().rstrip(",").split(",")]
+
+
+def _has_commas(line: str) -> bool:
+    """Returns whether commas separate the words of a line."""
+    return "," in line and all(re.fullmatch(r"\S+", cell) for cell in _cells(line))
+
+
 def _relabel_lines(text: str, labels: Mapping[str, str | None], numbers: Mapping[str, int]) -> str:
     """Returns a label file with other class numbers; ``labels`` are by line number, ``None`` removes the line."""
     lines = []
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         label = labels.get(str(number))
         if label is not None:
-            lines.append(re.sub(r"[^\s,\ufeff]+", str(numbers[label]), line, count=1))
+            number_alone = re.compile(r"[^\s,\ufeff]+(?=\s*,)" if _has_commas(line) else r"[^\s\ufeff]+")
+            lines.append(number_alone.sub(str(numbers[label]), line, count=1))
         elif str(number) not in labels:
             lines.append(line)
     return "".join(lines)

@@ -22,15 +22,25 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(TEMPORARY.replace("*", secrets.token_hex(8)))
-    with open(temporary, "xb") as file:
-        try:
-            if not _lock(file):
-                file.close()  # Windows does not replace open files
-            yield temporary
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+    temporary, file = _open_locked(target)
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    finally:
+        file.close()
+        temporary.unlink(missing_ok=True)
+
+
+def _open_locked(target: Path) -> tuple[Path, IO[bytes]]:
+    """Creates a temporary file beside ``target`` and locks it, once more if it was removed before it was locked."""
+    while True:
+        temporary = target.with_name(TEMPORARY.replace("*", secrets.token_hex(8)))
+        file = open(temporary, "xb")  # noqa: SIM115 (the caller closes it)
+        if not _lock(file):
+            file.close()  # Windows does not replace open files
+        if temporary.exists():
+            return temporary, file
+        file.close()
 
 
 def remove_leftovers(folder: Path) -> int:

@@ -22,7 +22,7 @@ from mlfix_train.data.crops.names import escape_name
 from mlfix_train.data.files.atomic import atomic_path
 from mlfix_train.data.files.documents import decode_text
 from mlfix_train.data.files.tables import column_text, find_header
-from mlfix_train.data.files.walk import SYSTEM_NAMES, SYSTEM_PREFIXES
+from mlfix_train.data.files.walk import is_of_system
 from mlfix_train.data.fixes.table import apply_fixes
 from mlfix_train.data.pixels.containers import is_contained, open_bytes, read_contained
 from mlfix_train.data.pixels.formats import image_suffixes
@@ -156,9 +156,8 @@ def _folder_of(label: Any, folders: Collection[str]) -> str:
         return UNLABELLED
     if label in folders:
         return str(label)
-    name, lower = escape_name(str(label)), str(label).lower()
-    is_passed_over = lower in SYSTEM_NAMES or lower.startswith(SYSTEM_PREFIXES)
-    return f"%{ord(name[0]):02X}{name[1:]}" if is_passed_over and name.isascii() else name
+    name = escape_name(str(label))
+    return f"%{ord(name[0]):02X}{name[1:]}" if is_of_system((str(label),)) and name.isascii() else name
 
 
 def _place(name: str, path: str, old: Any, folder: str, with_splits: bool) -> str:

@@ -144,7 +144,12 @@ def _listed_labels(base: Path, split: str, files: FileList) -> dict[str, str]:
     file = f"{split}/{split}_annotations.txt"
     if file not in files.others:
         return {}
-    rows = [line.split("\t") for line in decode_text((base / file).read_bytes())[0].splitlines()]
+    try:
+        text = decode_text((base / file).read_bytes())[0]
+    except UnicodeDecodeError as error:
+        hint = "save it as UTF-8"
+        raise DataError(f"{base / file} is not UTF-8: byte {error.start:,} ({error.reason})", hint) from error
+    rows = [line.split("\t") for line in text.splitlines()]
     labels = {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}
     images = (name for name in files.images if name.startswith(f"{split}/"))
     found = {name: label for name in images if (label := labels.get(name.rpartition("/")[2]))}
@@ -186,12 +191,13 @@ def _check_folds(root: str | Path, parts: list[tuple[str, ...]]) -> None:
     if shared:
         labels, first = format_list(sorted(shared), 3), min(below)
         problem = f"data.root={root}: {format_list(sorted(below), 4)} may be folds or labels; each has folders such as"
-        hint = f"if {labels} are the labels, put them above the folds ({min(shared)}/{first}/...), and set split.folds="
+        hint = f"if {labels} are the labels, put them above the folds ({min(shared)}/{first}/...), or list "
+        hint += "path, label and fold in a table (data=table)"
         raise DataError(f"{problem} {labels}", f"{hint}; if {first} is a label, rename it")
 
 
 def _empty_classes(base: Path, files: FileList, splits: set[str], depth: int) -> list[str]:
-    """Warns of class folders without an image that can be read, and returns their labels, which no sample may have."""
+    """Warns of class folders without a readable image; returns those that may be labels: empty, or with pictures."""
     with_images = {tuple(name.split("/")[:depth]) for name in files.images}
     folders = [tuple(name.split("/")) for name in files.folders]
     folders = [path for path in folders if len(path) == depth and (not splits or path[0] in splits)]
@@ -209,7 +215,8 @@ def _empty_classes(base: Path, files: FileList, splits: set[str], depth: int) ->
         lines.append(f"{'/'.join(path)} ({holds})")
     if lines:
         log.warning("%s: no label comes from %d folder(s) without images: %s", base, len(lines), format_list(lines, 5))
-    return [path[-1] for path in contents]
+    unread_kinds = {f"{kind} file(s)" for kind in files.unread}
+    return [path[-1] for path, counts in contents.items() if set(counts) <= unread_kinds]
 
 
 def _warn_of_odd_names(base: Path, files: FileList) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -49,11 +49,7 @@ def read_table(
     names = {key: name if name in table.frame.columns else None for key, name in wanted.items()}
     _check_columns(table, wanted, names)
     base = Path(os.path.abspath(Path(root).expanduser() if root else source.parent))
-    first = table.frame.columns[0]
-    labels_first = set(table.frame[first]) if first == names["label"] else set()
-    table.leave_out_comments(
-        lambda cell: cell.lstrip("# ") not in labels_first if labels_first else os.path.exists(base / cell)
-    )
+    table.leave_out_comments(_value_test(table, names, base))
     raw = table.frame
     texts = {key: table.text(name, DataError) for key, name in names.items() if name}
     given = texts["path"]
@@ -78,6 +74,19 @@ def read_table(
         metadata = infer_types(table.frame)
     metadata = metadata.rename(columns={name: f"{name}_in_file" for name in metadata.columns if name in COLUMNS})
     return make_table(ids, paths, labels, groups, splits, metadata, source=str(source))
+
+
+def _value_test(table: Table, names: Mapping[str, str | None], base: Path) -> Callable[[str], bool]:
+    """Returns which first cells that begin with a # are values: their row is a comment where what follows is one."""
+    first = table.frame.columns[0]
+    if first == names["label"]:
+        labels = set(table.frame[first])
+        return lambda cell: cell.lstrip("# ") not in labels
+    if first == names["path"]:
+        return lambda cell: (
+            os.path.exists(base / cell) or not (cell.startswith("# ") or os.path.exists(base / cell.lstrip("# ")))
+        )
+    return lambda cell: not cell.startswith("# ")
 
 
 def _join(prefix: str, path: str) -> str:

@@ -12,7 +12,7 @@ from photos import COLORS, Photo, for_format, paint, write_yolo
 
 from mlfix_train.data.annotations.base import EDGES
 from mlfix_train.data.annotations.write_back import write_fixed_annotations
-from mlfix_train.data.annotations.yolo import Yolo
+from mlfix_train.data.annotations.yolo import Yolo, _relabel_lines
 from mlfix_train.errors import DataError
 
 
@@ -377,3 +377,9 @@ def test_class_lists_that_disagree(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_text("names: [yield, stop, a, b]\n")
     (note,) = (note for note in Yolo(tmp_path).read().notes if "class names" in note)
     assert note.startswith("class names are those of data.yaml: yield, stop, a and 1 more, not stop, yield, other-sign")
+
+
+def test_the_class_alone_is_replaced() -> None:
+    text = "stop,sign 0.5 0.5 0.2 0.2\n0, 0.5, 0.5, 0.2, 0.2\n0 0,5 0,5 0,2 0,2\n"
+    wanted = "7 0.5 0.5 0.2 0.2\n7, 0.5, 0.5, 0.2, 0.2\n7 0,5 0,5 0,2 0,2\n"
+    assert _relabel_lines(text, {str(line): "b" for line in (1, 2, 3)}, {"b": 7}) == wanted

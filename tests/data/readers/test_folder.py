@@ -369,10 +369,16 @@ def test_the_layout_of_tiny_imagenet(tmp_path: Path, picture: Picture, caplog: p
     assert table["split"].tolist() == ["train", "train", "val", "val"]
     assert "the labels of 2 images in val are from val/val_annotations.txt" in caplog.text
     assert "2 image(s) are outside of the class folders and are left out: test/images/test_0.JPEG" in caplog.text
+    (tmp_path / "val/val_annotations.txt").write_bytes(b"val_0.JPEG\tcaf\xe9\t0\t0\t9\t9\n")
+    with pytest.raises(DataError, match=r"val_annotations.txt is not UTF-8: byte 14") as error:
+        read_folder(tmp_path)
+    assert error.value.hint == "save it as UTF-8"
 
 
 def test_an_empty_class_folder_is_a_known_label(folder: Path) -> None:
     (folder / "closed").mkdir()
+    (folder / "annotations").mkdir()
+    (folder / "annotations/1.json").write_text("{}")
     assert read_folder(folder).attrs["classes"] == ["closed"]
 
 

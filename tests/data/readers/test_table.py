@@ -247,6 +247,11 @@ def test_lines_that_begin_with_a_hash(tmp_path: Path, picture, caplog: pytest.Lo
     assert labels.tolist() == ["#1", "#2"]
     labels = read_table(write(tmp_path / "t.csv", "label,path\nk,b/x.png\n#k,b/y.png\n"))["label"]
     assert labels.to_dict() == {"b/x.png": "k"}
+    for first in ("color", "sample_id"):  # a # in another column is part of its value, unless a blank follows
+        file = write(tmp_path / "t.csv", f"{first},path,label\n#ff0000,b/x.png,a\n#00ff00,b/y.png,b\n# 1,b/z.png,c\n")
+        assert read_table(file)["label"].tolist() == ["a", "b"]
+    file = write(tmp_path / "t.csv", "path,label\nb/x.png,a\n#missing/0.png,b\n")
+    assert read_table(file)["label"].tolist() == ["a", "b"], "the missing image is named when it is read"
 
 
 def test_a_table_without_a_header(tmp_path: Path) -> None:
