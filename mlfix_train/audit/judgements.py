@@ -156,8 +156,7 @@ def read_review(folder: str | Path) -> tuple[pd.DataFrame, list[str]]:
                     ids.pop(name, None)
     judged = {**sample, **reviewed_sample, **reviewed}
     by_group = bool(reviewed.keys() - reviewed_sample.keys())
-    n_wrong = int((~fixes["new_label"].isin([UNSURE, INVALID]) & (fixes["new_label"] != fixes["old_label"])).sum())
-    n_wrong += int((fixes["new_label"] == INVALID).sum())
+    n_wrong = int(((fixes["new_label"] != fixes["old_label"]) & (fixes["new_label"] != UNSURE)).sum())
     if counts_as_judged(n_wrong, len({**seen, **judged}), by_group):
         judged |= seen
     return fixes, list(judged)

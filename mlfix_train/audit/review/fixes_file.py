@@ -113,8 +113,9 @@ class FixesFile:
                 file.flush()
                 os.fsync(file.fileno())
             self._write_stamp([version] if last is None else [last, version])
-        self._write_stamp([version], sync=False)
         self._written, self._stat = version, _stat(self.path)
+        with contextlib.suppress(OSError):  # the stamp of both versions tells it, too
+            self._write_stamp([version], sync=False)
 
     def _write_stamp(self, versions: list[Version], sync: bool = True) -> None:
         stamp = {"review": self.store.journal.name, "versions": versions}

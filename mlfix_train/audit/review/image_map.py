@@ -223,9 +223,11 @@ def compute_from_stdin() -> None:
         os.nice(10)  # the page comes first
     settings = json.load(sys.stdin)
 
+    out = sys.stdout  # which is another one while UMAP prints
+
     def progress(done: int, total: int) -> None:
-        sys.stdout.write(f"{done} {total}\n")
-        sys.stdout.flush()
+        out.write(f"{done} {total}\n")
+        out.flush()
 
     places = project_to_plane(np.load(settings["embeddings"], mmap_mode="r"), progress=progress)
     with atomic_path(Path(settings["out"])) as temporary, open(temporary, "wb") as file:

@@ -191,7 +191,7 @@ class MarkStore:
                 if moves or not last.moves
                 else f"Nothing to {action}: these marks were changed again in the meantime."
             )
-            return Outcome([move.row for move in moves], conflicts, last.reviewed, message)
+            return Outcome([move.row for move in moves], conflicts, last.reviewed or last.random, message)
 
     def steps(self, reviewer: str) -> tuple[int, int]:
         """Returns how many actions a reviewer can undo and redo."""

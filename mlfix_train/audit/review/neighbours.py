@@ -19,7 +19,7 @@ N_SIMILAR = 500  # images in the view of similar ones, the image itself included
 N_SHOWN = 8  # neighbours beside a large image
 BLOCK = 4096  # rows that are compared at a time
 SMALL_SIDE = 8  # pixels are compared at this size
-WAIT = 5.0  # seconds that a request waits for the pixels of all images to be read
+WAIT = 1.0  # seconds that a request waits for the pixels of all images to be read
 MAX_CACHED = 256  # images whose neighbours are remembered
 
 
@@ -97,10 +97,11 @@ class SimilarImages:
             self._found = self._found or self._find()
             if self._found is not None:
                 return self._found
-            if self._reader is None:
+            if self._by_pixels is None and (self._reader is None or not self._reader.is_alive()):
                 self._reader = threading.Thread(target=self._read_pixels, daemon=True, name="similar")
                 self._reader.start()
-        self._reader.join(WAIT)
+        if self._by_pixels is None and self._reader is not None:
+            self._reader.join(WAIT)
         if self._by_pixels is None:
             done = f"{100 * self._done // max(len(self.samples), 1)}% done"
             problem = f"The images are being compared by their pixels, once: {done}. Try again in a moment"

@@ -176,7 +176,6 @@ class ReviewSession:
         if spec.group_by == "random" and not self.store.drawn:
             self.draw({"reviewer": self._reviewer(payload)})
         key, view, used = self._open_view(spec)
-        calibrated = self.calibrator.calibrated()
         return {
             "view": key,
             "count": len(view.rows),
@@ -191,7 +190,7 @@ class ReviewSession:
 
     def _open_view(self, spec: ViewSpec) -> tuple[str, View, str]:
         """Returns a view, its key, and what its images are compared by; one that marks do not change is made once."""
-        view, used = self._views.get(self._keys.get(spec, "")), ""
+        view, used, position = self._views.get(self._keys.get(spec, "")), "", self.samples.position
         if view is None:
             similar, used = (None, "") if spec.similar_to is None else self.similar.nearest(spec.similar_to)
             with self.store.lock:
@@ -200,7 +199,7 @@ class ReviewSession:
                 view = make_view(self.samples, spec, self.store.marks, reviewed, listed, self._narrow(spec))
         key = view.key
         with self._views_lock:
-            if spec.stays_the_same:
+            if spec.stays_the_same and self.samples.position is position:
                 self._keys[spec] = key
             self._views[key] = view
             self._views.move_to_end(key)
@@ -233,9 +232,8 @@ class ReviewSession:
         """Returns the wrong labels expected in each group of a view, and their intervals where there are any."""
         if calibrated is None:
             return {"expected": [round(float(value), 2) for value in view.expected], "intervals": None}
-        count, rows = len(view.names), view.rows
-        expected = np.bincount(view.group_of, np.nan_to_num(calibrated.probability[rows]), count)
-        intervals: list[list[float] | None] = [None] * count
+        expected = view.total(calibrated.probability).copy()
+        intervals: list[list[float] | None] = [None] * len(view.names)
         is_whole = view.spec == replace(ViewSpec(), group_order=view.spec.group_order, sort_by=view.spec.sort_by)
         if is_whole:  # each group holds all samples of a label
             for group, code in enumerate(view.given.tolist()):
@@ -537,7 +535,8 @@ class ReviewSession:
                 order = sort()
                 if order is not None:
                     self.samples.place(order)
-                    self._keys.clear()
+                    with self._views_lock:
+                        self._keys.clear()
                     self.typical = typical_images(self.samples)
             except MlfixError as error:
                 log.warning("%s: the images stay in the order of the files", error.problem)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mlfix_train.audit.review.filters import ColumnFilter, parse_filters
+from mlfix_train.audit.review.marks import INVALID_CODE
 from mlfix_train.audit.review.requests import RequestError
 from mlfix_train.audit.review.samples import FAULT, NONE, Samples, natural_sort_key
 from mlfix_train.errors import check_choice
@@ -39,7 +40,7 @@ class ViewSpec:
         sort_by: Order inside a group: ``suspicion`` (most suspicious first), ``visual`` (similar images side by side),
             or ``both`` (bands of falling suspicion, each twice as long as the one before, in visual order inside).
         group_order: ``suspicion`` (the groups whose first screen holds most suspicion first) or ``name``.
-        filter: ``all``, ``marked``, ``unmarked``, ``suspicious`` or ``unreviewed``.
+        filter: ``all``, ``marked`` (a new label or invalid), ``unmarked`` (no answer), ``suspicious``, ``unreviewed``.
         search: Words that the id or one of the labels must contain, all of them.
         min_suspicion: The least suspicion, 0 to 1.
         columns: Filters on columns, see :mod:`mlfix_train.audit.review.filters`.
@@ -200,16 +201,18 @@ def _filter(samples: Samples, spec: ViewSpec, marks: np.ndarray, reviewed: np.nd
     """Returns bool ``(N,)``, which samples are shown."""
     shown = {
         "all": np.ones(len(samples), bool),
-        "marked": marks != NONE,
+        "marked": (marks >= 0) | (marks == INVALID_CODE),
         "unmarked": marks == NONE,
         "suspicious": samples.is_label_issue | (np.nan_to_num(samples.suspicion) >= MIN_SUSPICION),
         "unreviewed": ~reviewed,
     }[spec.filter]
-    for word in spec.search.casefold().split():
+    for typed in spec.search.split():
+        word = typed.casefold()
         label_matches = np.array([word in name.casefold() for name in samples.labels] + [False])  # code -1: no label
         matches = label_matches[samples.given] | label_matches[samples.predicted]
         matches |= label_matches[np.where(marks >= 0, marks, NONE)]
-        matches |= pd.Series(samples.ids).str.contains(word, case=False, regex=False).to_numpy(bool)
+        for text in {typed, word}:
+            matches |= pd.Series(samples.ids).str.contains(text, case=False, regex=False).to_numpy(bool)
         shown = shown & matches
     return np.asarray(shown)
 

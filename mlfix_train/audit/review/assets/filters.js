@@ -1,6 +1,6 @@
 // Which samples are shown beside the toolbar's own settings: the least suspicion, filters on columns, a part of the map.
 
-import { clamp, el, formatCount, percent, replaceChildren } from "./elements.js";
+import { el, percent, replaceChildren } from "./elements.js";
 
 /** What makes a view, and what it is at first. */
 export const VIEW_DEFAULTS = {

@@ -119,8 +119,9 @@ export function addInspector(page) {
     page.setCurrent(index);
   }
   function load(row) {
-    let one = kept.get(row);
-    if (!one) kept.set(row, (one = { url: null, isWhole: false }));
+    const one = kept.get(row) ?? { url: null, isWhole: false };
+    kept.delete(row); // the latest comes last
+    kept.set(row, one);
     while (kept.size > MAX_KEPT) {
       const [old, gone] = kept.entries().next().value;
       kept.delete(old);
@@ -137,7 +138,10 @@ export function addInspector(page) {
     if (page.settings.group_by !== "random")
       page
         .request("neighbours", { row, brighten: page.settings.brighten })
-        .then(then("near"), (error) => then("near")({ error: error.message }));
+        .then(then("near"), (error) => {
+          one.isWhole = false; // asked again at the next visit
+          then("near")({ error: error.message });
+        });
     if (!one.url)
       page.connection
         .image("images", row)

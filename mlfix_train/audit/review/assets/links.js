@@ -49,13 +49,14 @@ export function addLinks(page) {
       page.showToast("Copy the address of the page: it opens this view.");
     }
   }
-  addEventListener("hashchange", () => {
+  function follow() {
     if (page.closed || !page.session || location.hash === written) return;
     const position = readLink();
     if (!position) return;
     page.drawBar();
     page.openView(position);
-  });
+  }
+  if (page.options.whole) addEventListener("hashchange", follow);
 
   Object.assign(page, { readLink, writeLink, copyLink });
 }

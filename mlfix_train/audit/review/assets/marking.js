@@ -1,6 +1,6 @@
 // Marking: the pointed tile, a selection, or a whole group.
 
-import { ask, formatCount, MAX_BLOCKS, NONE, plural } from "./elements.js";
+import { ask, formatCount, KEEP, MAX_BLOCKS, NONE, plural } from "./elements.js";
 
 const MANY_LEFT = 1; // wrong labels expected among images not seen, before a group counts as reviewed
 
@@ -17,7 +17,7 @@ export function addMarking(page) {
       const { block, i } = at,
         wanted = mark instanceof Map ? mark.get(index) : mark,
         code = wanted === block.given[i] ? NONE : wanted;
-      if (block.marks[i] === code) continue;
+      if (block.marks[i] === code || (code === KEEP && block.given[i] < 0)) continue; // no label to keep
       block.marks[i] = code;
       marks.push({ row: block.rows[i], sample_id: block.ids[i], mark: code, revision: block.revisions[i] });
       page.redraw(index);

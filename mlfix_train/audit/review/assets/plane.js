@@ -1,6 +1,6 @@
 // The plane of the map: points that the pointer and keys move and enlarge, a lasso, and the picture under the pointer.
 
-import { clamp, el, percent } from "./elements.js";
+import { clamp, el } from "./elements.js";
 import { pixelColor } from "./points.js";
 
 const MAX_PIXELS = 1.4e6; // of the drawing; larger screens get coarser points
