@@ -183,7 +183,8 @@ def _run_jobs(command: str, flags: list[str], keys: list[str]) -> int:
     def job(cfg: Any) -> None:
         started.append(True)
         try:
-            if command == "train" and "-m" not in flags and cfg.stop.auto:
+            is_rank = "LOCAL_RANK" in os.environ  # a process of a run of a sweep, started by Lightning
+            if command == "train" and "-m" not in flags and cfg.stop.auto and not is_rank:
                 hint = "add -m, as in mlfix train -m sweep=before_after stop=auto, or leave out stop"
                 raise ConfigError("stop=auto ends a sweep early, and this is a single run", hint)
             run_composed(command, cfg)

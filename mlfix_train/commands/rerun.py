@@ -1,6 +1,7 @@
 """``mlfix rerun``: a study again, from its card, with another group's copy of the data."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from mlfix_train.config.schemas import from_plain
 from mlfix_train.data.files.documents import read_json
 from mlfix_train.data.fixes.table import write_fixes
 from mlfix_train.data.samples import table_fingerprint
-from mlfix_train.errors import RunError
+from mlfix_train.errors import RunError, format_list
+from mlfix_train.training.trainer import count_processes
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +68,8 @@ def read_card(path: Path) -> dict[str, Any]:
     """Reads a study card.
 
     Raises:
-        RunError: it can't be read, or is of prediction files, which record no settings.
+        RunError: it can't be read, is of prediction files, which record no settings, or of runs that one process can't
+            train one after the other.
     """
     card, problem = read_json(path) if path.is_file() else (None, "there is no such file")
     if problem or not isinstance(card, dict) or "planned" not in card:
@@ -74,6 +77,15 @@ def read_card(path: Path) -> dict[str, Any]:
     if not card["settings"]:
         hint = "a card of run directories can be repeated"
         raise RunError(f"card={path} has no settings: it is of prediction files", hint)
+    others = sorted({name for names in card["runs"].values() for name in names if not re.fullmatch(r"seed=\d+", name)})
+    problem = f"its runs are called {format_list(others, 3)}" if others else ""
+    if card["settings"]["split"].get("folds"):
+        problem = f"its runs hold out {card['settings']['split']['folds']} folds"
+    if count_processes(card["settings"]["trainer"]) > 1:
+        problem = "its runs train in several processes"
+    if problem:
+        hint = "train them with mlfix train -m and the settings of the card, then run mlfix compare"
+        raise RunError(f"card={path} can't be repeated by one command: {problem}", hint)
     return card
 
 
@@ -95,6 +107,8 @@ def _print_both(card: dict[str, Any], summary: dict[str, Any]) -> None:
             text = "–" if effect["training"] is None else signed(effect["training"], digits)
             texts.append(f"{text} [{signed(interval[0], digits)}, {signed(interval[1], digits)}]" if interval else text)
         table.append([name, *texts])
+    if card["planned"]["looks"]:
+        print("\nthen: with looks at the study, which its interval allows for; now: at the end alone")
     print()
     for line in align_columns(table):
         print(line)

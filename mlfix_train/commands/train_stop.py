@@ -41,7 +41,7 @@ class StudyWatch:
         by_seed: dict[int, set[Path]] = {}
         for path, settings in runs.items():
             by_seed.setdefault(settings.seed, set()).add(path)
-        seeds = list(by_seed)
+        seeds = sorted(by_seed)  # the order in which the runs are read at each look
         self.blocks = [
             set.union(*(by_seed[seed] for seed in seeds[start : start + stop.every]))
             for start in range(0, len(seeds), stop.every)

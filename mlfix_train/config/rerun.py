@@ -15,14 +15,14 @@ class RerunConfig:
     Args:
         card: Study card, the study.json that mlfix compare writes.
         data: Where your copy of the data is: data.root, or other keys that differ from the card's.
-        outputs: Folder of the run directories.
+        outputs: Folder of the run directories; another one than that of the study, whose runs would count as done.
         ignore: data: accept data with another fingerprint.
         out: Output folder of the comparison.
     """
 
     card: str = MISSING
     data: dict[str, Any] = field(default_factory=dict)
-    outputs: str = "outputs"
+    outputs: str = "rerun-outputs"
     ignore: list[str] = field(default_factory=list)
     out: str = "rerun"
 

@@ -24,6 +24,7 @@ from mlfix_train.audit.comparison import verdict
 from mlfix_train.audit.comparison.families import judge_together
 from mlfix_train.audit.comparison.fix_effects import fix_effects
 from mlfix_train.audit.comparison.inputs import ArmLike, FixesLike, as_arm, as_fixes
+from mlfix_train.audit.comparison.intervals import resampling_workers
 from mlfix_train.audit.comparison.label_changes import label_changes
 from mlfix_train.audit.comparison.looks import describe_looks
 from mlfix_train.audit.comparison.sequential import LookPlan
@@ -31,7 +32,6 @@ from mlfix_train.audit.comparison.slice_results import SliceErrors, slice_result
 from mlfix_train.audit.comparison.study import build_study, pair_runs
 from mlfix_train.audit.comparison.verdict import Verdict
 from mlfix_train.audit.scores.slices import ALL, SliceSpec, select_slices
-from mlfix_train.data.files.system import cpu_count
 from mlfix_train.errors import ConfigError, did_you_mean
 
 
@@ -179,7 +179,7 @@ def compare_arms(
         parts = errors[False][name], errors[True][name]
         return slice_result(*parts, pairing.paired, tested[False][name], tested[True][name])
 
-    with ThreadPoolExecutor(cpu_count()) as pool:
+    with ThreadPoolExecutor(resampling_workers(resamples)) as pool:
         results = list(pool.map(result_of, masks))
     labels_changed = label_changes(study, paired_fixed) if per_label else []
     held_out = int(fix_table.index.isin(study.samples).sum())

@@ -24,7 +24,7 @@ from mlfix_train.audit.comparison.effects import (
     estimate,
     group_deviations,
 )
-from mlfix_train.audit.comparison.intervals import bootstrap_interval, bootstrap_intervals
+from mlfix_train.audit.comparison.intervals import bootstrap_interval, bootstrap_intervals, resampling_workers
 from mlfix_train.audit.comparison.sequential import (
     FUTILE,
     LookPlan,
@@ -34,7 +34,6 @@ from mlfix_train.audit.comparison.sequential import (
     stagewise_interval,
 )
 from mlfix_train.audit.comparison.significance import ALPHA, permutation_p_value
-from mlfix_train.data.files.system import cpu_count
 
 TIES = 1e-9  # statistics that differ by less are equal
 
@@ -103,11 +102,12 @@ def judge_together(
         intervals = bootstrap_intervals(parts, seed, resamples, (1 - ALPHA, 1 - tail))
         return intervals, permutation_p_value(parts, seed, resamples)
 
-    with ThreadPoolExecutor(cpu_count()) as pool:  # NumPy draws resamples without Python's lock
+    with ThreadPoolExecutor(resampling_workers(resamples)) as pool:
         tested = list(pool.map(test, others))
     for name, ((alone, simultaneous), p_alone) in zip(others, tested, strict=True):
         p = p_values.get(name, p_alone)
-        guard = None if first is None or primary is None else found[primary]["p_value"]
+        guard = None if primary is None else 1.0 if first is None else found[primary]["p_value"]
+        guard = 1.0 if primary is not None and guard is None else guard  # what can't be tested shows nothing
         found[name] = {
             "training_ci95": _clip(simultaneous),
             "p_value": p if p is None or guard is None else max(p, guard),
@@ -132,6 +132,7 @@ def _test_looks(
     (p,), spent = permute([effect.components], plan, seed, resamples)
     may_spend = float(plan.may_spend[-1])
     looks: dict[str, Any] = {"spent": spent, "may_spend": may_spend, "level": ALPHA, "power_left": 0.0, "futile": False}
+    looks["ordering"] = "repeated"
     value, variance = estimate(effect.components), effect_variance(effect.components)
     if variance is None or variance.total == 0:
         return {"training_ci95": _clip([value, value]), "p_value": p, "alone": None}, looks
@@ -139,7 +140,7 @@ def _test_looks(
     bounds = boundaries(information, [*spent[:-1], max(0.0, may_spend - sum(spent[:-1]))])
     levels = 2 * stats.norm.sf(bounds)
     looks["level"] = float(levels[-1])
-    interval = _clip(bootstrap_interval(effect.components, seed, resamples, 1 - max(levels[-1], 1e-12)))
+    interval = _clip(bootstrap_interval(effect.components, seed, resamples, 1 - levels[-1]))
     crossed = [_excludes_zero(effect, n, level) for n, level in zip(plan.taken, levels, strict=True)]
     decided = plan.complete or (p <= may_spend and crossed[-1])
     if decided and not any(crossed[:-1]):
@@ -147,6 +148,7 @@ def _test_looks(
         low, high = stagewise_interval(value, information, bounds)
         wider = stats.t.ppf(1 - ALPHA / 2, variance.satterthwaite_df()) / stats.norm.ppf(1 - ALPHA / 2)
         interval = _clip([value + (low - value) * wider, value + (high - value) * wider])
+        looks["ordering"] = "stagewise"
     if not decided:
         p = min(1.0, p * ALPHA / may_spend)  # below 0.05 exactly where the boundary of this look is crossed
         looks["power_left"] = conditional_power(value, variance, plan, spent)

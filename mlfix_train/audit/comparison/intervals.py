@@ -14,7 +14,10 @@ import numpy as np
 from scipy import stats
 
 from mlfix_train.audit.comparison.effects import EffectComponent, effect_variance, estimate, group_deviations
+from mlfix_train.data.files.system import cpu_count
 
+MIN_TAIL = 20
+"""With fewer resamples outside of an interval than this, its ends are those of Student's t."""
 MAX_DISTINCT = 4096
 """With more distinct group contributions than this, the mean of a resample is drawn from its normal limit."""
 
@@ -48,8 +51,12 @@ def bootstrap_intervals(
     draws = (draws - draws.mean()) * np.sqrt(variance.total / draws.var())
     intervals: list[list[float] | None] = []
     for tail in ((1 + level) / 2 for level in levels):
-        scale = stats.t.ppf(tail, variance.satterthwaite_df()) / stats.norm.ppf(tail)
-        low, high = np.quantile(draws, [1 - tail, tail]) * scale
+        t = stats.t.ppf(tail, variance.satterthwaite_df())
+        if 2 * (1 - tail) * resamples < MIN_TAIL:
+            high = t * np.sqrt(variance.total)
+            low = -high
+        else:
+            low, high = np.quantile(draws, [1 - tail, tail]) * t / stats.norm.ppf(tail)
         intervals.append([float(effect + low), float(effect + high)])
     return intervals
 
@@ -67,3 +74,8 @@ def _resample_mean(values: np.ndarray, rng: np.random.Generator, resamples: int)
         size = min(1000, resamples - start)
         means[start : start + size] = rng.multinomial(n, counts / n, size=size) @ distinct / n
     return means
+
+
+def resampling_workers(resamples: int) -> int:
+    """Returns how many threads resample slices: NumPy draws without Python's lock, but each needs memory of its own."""
+    return cpu_count() if resamples <= 100_000 else 1

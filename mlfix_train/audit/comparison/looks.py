@@ -58,7 +58,7 @@ class LookRecord:
         """Records the plan of a study.
 
         Raises:
-            RunError: it was begun with another one, or looked at without one.
+            RunError: it was looked at by another one, or without one.
         """
         planned = {**asdict(plan), "slices": dict(slices), "primary": primary}
         del planned["taken"]
@@ -66,7 +66,7 @@ class LookRecord:
         if before is None and self.content["looks"]:
             problem = f"{self.path.parent} was looked at without a plan (after {_numbers(self.taken)} runs of each arm)"
             raise RunError(problem, "train the rest without stop=auto, or begin another study: name=<name>")
-        if before is not None and before != planned:
+        if before is not None and before != planned and self.content["looks"]:
             changed = differences(before, planned)
             hint = "continue as it was planned, or begin another study: name=<name>"
             raise RunError(f"{self.path.parent} was begun with another plan", hint, changed)
@@ -128,14 +128,16 @@ def looks_sentence(looks: Mapping[str, Any] | None) -> str:
             f"up to {error:.0f}% of studies of nothing, not in 5%: plan the looks (mlfix train -m stop=auto)."
         )
     ends = {
-        "shown": f"It stopped because an effect is shown; {looks['runs_saved']} planned runs were saved.",
+        "shown": f"It stopped because an effect is shown; {looks['runs_saved']} planned runs were saved."
+        if looks["runs_saved"]
+        else "All planned runs are there.",
         "futile": f"It stopped because the remaining runs could hardly show an effect of {looks['effect']:g} points; "
         f"{looks['runs_saved']} planned runs were saved.",
         "complete": "All planned runs are there.",
         "continue": f"Nothing is decided yet; the next look is at {looks['next']} runs.",
     }
     spending = {"pocock": "Pocock's", "obrien_fleming": "O'Brien and Fleming's"}[looks["spending"]]
-    ordering = "repeated" if looks["decision"] in ("continue", "futile") else "by stagewise ordering"
+    ordering = "by stagewise ordering" if looks.get("ordering") == "stagewise" else "repeated"
     return (
         f"This study was {taken} of {looks['max_runs']}, as planned. {ends[looks['decision']]} Interval ({ordering}) "
         f"and p-value allow for the looks ({spending} spending, Lan and DeMets)."

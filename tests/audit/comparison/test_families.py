@@ -159,3 +159,23 @@ def test_what_can_no_longer_show_an_effect_worth_having_is_futile() -> None:
     z = crossed(np.random.default_rng(11), 20, 60, (0.05, 0.0, 0.1))  # an effect of 0.5 is excluded
     _, looks = judge_together({"all": slice_effect(z[:8])}, "all", PLAN.at(8))
     assert looks is not None and looks["futile"]
+
+
+def test_a_look_that_spends_nothing_shows_nothing() -> None:
+    rng = np.random.default_rng(0)
+    effects = {name: slice_effect(crossed(rng, 2, 60, (0.5, 0.5, 1.0), 3.0)) for name in ("a", "b", "not a")}
+    found, looks = judge_together(effects, "a", LookPlan(24, 2, (2,), spending="obrien_fleming"))
+    assert looks is not None and looks["level"] < 1e-12
+    assert found["b"]["training_ci95"] == [-100.0, 100.0]
+
+
+def test_beside_a_primary_slice_that_cannot_be_tested_nothing_is_shown() -> None:
+    rng = np.random.default_rng(0)
+    effects = {
+        "a": None,
+        "b": slice_effect(crossed(rng, 9, 60, (0.5, 0.5, 1.0), 3.0)),
+        "c": slice_effect(crossed(rng, 9, 60, (0.5, 0.5, 1.0), 3.0)),
+    }
+    found, _ = judge_together(effects, "a")
+    assert found["b"]["p_value"] == found["c"]["p_value"] == 1.0
+    assert judge_together(effects)[0]["b"]["p_value"] < 0.05

@@ -27,7 +27,9 @@ def test_looks_are_kept_and_each_number_of_runs_counts_once(tmp_path: Path) -> N
 
 
 def test_another_plan_or_one_after_the_fact_is_refused(tmp_path: Path) -> None:
-    LookRecord(tmp_path / "a").begin(PLAN, {}, None)
+    LookRecord(tmp_path / "a").begin(PLAN, {}, "sped")
+    LookRecord(tmp_path / "a").begin(PLAN, {}, None)  # nothing was looked at yet
+    LookRecord(tmp_path / "a").add(4, "")
     with pytest.raises(RunError, match="begun with another plan") as caught:
         LookRecord(tmp_path / "a").begin(LookPlan(40, 4), {}, None)
     assert caught.value.details == ("max_runs: 20 -> 40",) and "name=" in caught.value.hint
@@ -56,12 +58,14 @@ def test_looks_without_a_plan_are_told_with_their_error() -> None:
         ((4, 8), False, True, "futile", 36, "could hardly show an effect of 0.5 points"),
         ((4, 8), False, False, "continue", 0, "the next look is at 12 runs"),
         ((4, 20), False, False, "complete", 0, "All planned runs are there"),
+        ((4, 20), True, False, "shown", 0, "All planned runs are there"),
     ],
 )
 def test_what_a_planned_look_decides(
     taken: tuple[int, ...], shown: bool, futile: bool, decision: str, saved: int, words: str
 ) -> None:
-    looks = describe_looks(LookPlan(20, 4, taken), {"futile": futile}, taken, 3, shown)
+    ordering = "stagewise" if decision in ("shown", "complete") else "repeated"
+    looks = describe_looks(LookPlan(20, 4, taken), {"futile": futile, "ordering": ordering}, taken, 3, shown)
     assert looks is not None and looks["decision"] == decision and looks["runs_saved"] == saved
     said = looks_sentence(looks)
     assert words in said and "as planned" in said and "Pocock" in said
