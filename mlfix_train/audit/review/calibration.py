@@ -22,6 +22,8 @@ MIN_JUDGED = 10
 """Fewer judged labels are not worth a number."""
 MAX_AGE = 5.0
 """Seconds for which a calibration is kept while samples are only scrolled past."""
+MANY = 100_000
+"""More samples are calibrated in a thread, while requests are answered by the calibration before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,8 @@ class Calibrator:
         self._decided: tuple[bytes, ...] = ()
         self._judged, self._time = b"", 0.0
         self._found: CalibratedReview | None = None
+        self._thread: threading.Thread | None = None
+        self.is_behind = False  # whether there are judgements that the calibration returned last does not know
 
     def draw(self, count: int) -> list[int]:
         """Draws further rows to judge: stratified by rank; at random where there is no ranking."""
@@ -85,12 +89,25 @@ class Calibrator:
         """Returns what the judgements say; ``None`` without an audit, or with fewer than :data:`MIN_JUDGED`.
 
         After a mark it is always up to date; samples that were only scrolled past count at most :data:`MAX_AGE` later.
+        With more than :data:`MANY` samples it may be what they said some seconds ago (:attr:`is_behind`).
         """
         if not len(self.ranked):
             return None
         with self.store.lock:
             judged, marks = self.judged(), self.store.marks.copy()
             decided = marks.tobytes(), self.store.group_reviewed.tobytes(), self.seen_log.seen_in_random.tobytes()
+        self.is_behind = (decided, judged.tobytes()) != (self._decided, self._judged) and len(self.ranked) > MANY
+        if not self.is_behind:
+            return self._update(judged, marks, decided)
+        if (self._thread is None or not self._thread.is_alive()) and time.monotonic() - self._time >= MAX_AGE:
+            arguments = (judged, marks, decided)
+            self._thread = threading.Thread(target=self._update, args=arguments, daemon=True, name="calibration")
+            self._thread.start()
+        return self._found
+
+    def _update(
+        self, judged: np.ndarray, marks: np.ndarray, decided: tuple[bytes, bytes, bytes]
+    ) -> CalibratedReview | None:
         with self._lock:
             is_recent = decided == self._decided and time.monotonic() - self._time < MAX_AGE
             if not is_recent and (decided, judged.tobytes()) != (self._decided, self._judged):

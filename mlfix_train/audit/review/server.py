@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import socket
 import threading
 import time
@@ -152,6 +153,10 @@ def serve(session: ReviewSession, listener: socket.socket, host: str, on_start: 
             await super().startup(sockets)
             if not self.should_exit:
                 on_start(link)
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # requests that are cut off are no errors
+            await super().shutdown(sockets)
 
     off: dict[str, Any] = {"log_level": "error", "access_log": False, "lifespan": "off", "ws": "none"}
     config = uvicorn.Config(auth, server_header=False, timeout_graceful_shutdown=3, loop="asyncio", **off)

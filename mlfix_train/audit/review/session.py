@@ -468,7 +468,11 @@ class ReviewSession:
                 expected = self._expected(view, calibrated)
                 groups = {**self._group_counts(view, calibrated), "expected_in_groups": expected["expected"]}
                 groups["intervals"] = expected["intervals"]
-        return {**summary, "sprites_ready": list(self.sprites_ready), **groups}
+        return {
+            **summary,
+            **{"sprites_ready": list(self.sprites_ready), "calibrating": self.calibrator.is_behind},
+            **groups,
+        }
 
     def draw(self, payload: Payload) -> Response:
         """Adds samples to the sample to judge."""

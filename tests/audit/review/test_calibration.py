@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -160,3 +161,29 @@ def test_a_label_known_to_be_right_is_no_longer_in_doubt() -> None:
     kept = calibrate(evidence, judged, wrong, kept=np.setdiff1d(np.arange(100), judged))
     assert kept.wrong == wrong.sum() < rest.wrong and kept.interval == (10, 10)
     np.testing.assert_array_equal(kept.probability, rest.probability)
+
+
+def test_many_samples_are_calibrated_while_requests_are_answered(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("mlfix_train.audit.review.calibration.MANY", N - 1)
+    monkeypatch.setattr("mlfix_train.audit.review.calibration.MAX_AGE", 0.0)
+    session, may_go_on = open_session(tmp_path, table_of(N)), threading.Event()
+    calibrator = session.calibrator
+    calibrate_now = calibrator._calibrate
+    monkeypatch.setattr(calibrator, "_calibrate", lambda *given: may_go_on.wait(20) and calibrate_now(*given))
+    view = session.handle("view", {"group_by": "random"})
+    rows = session.handle("block", {"view": view["view"], "number": 0})["rows"]
+
+    def settled() -> dict:
+        while (progress := session.handle("progress", {}))["calibrating"]:
+            calibrator._thread.join()
+        return progress
+
+    judge(session, rows)
+    first = session.handle("progress", {})
+    assert (first["estimate"], first["calibrating"]) == (None, True)
+    may_go_on.set()
+    then = settled()
+    assert then["estimate"]["judged"] == 100
+    judge(session, [row for row in range(60) if row not in rows])
+    assert session.handle("progress", {})["estimate"] == then["estimate"], "that of before"
+    assert settled()["estimate"]["judged"] == 160 - sum(row < 60 for row in rows)

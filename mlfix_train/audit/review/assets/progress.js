@@ -15,6 +15,7 @@ export function addProgress(page) {
         return;
       } // the queue reports connection problems
       page.progress = response;
+      if (response.calibrating) progressSoon(2000); // what the judgements say now
       if (response.group_reviewed && page.view && response.group_reviewed.length === page.view.sizes.length) {
         Object.assign(page.view, {
           group_reviewed: response.group_reviewed,
