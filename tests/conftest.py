@@ -115,13 +115,23 @@ def pretrained_at_hand(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 
 
 @pytest.fixture
-def mlfix(capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
-    """The ``mlfix`` command in this process: ``mlfix("train", "data.root=x")``."""
+def mlfix(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
+    """The ``mlfix`` command in this process: ``mlfix("train", "data.root=x")``.
+
+    Without ``-m`` Hydra does not compose the configuration once more to see whether that asks for several runs, which
+    takes as long as all else that many commands do; commands in processes of their own are as users have them.
+    """
+    from hydra._internal.hydra import Hydra
+
     from mlfix_train.cli import main as cli
 
     def call(verb: str, *arguments: object) -> Answer:
         capsys.readouterr()
-        code = cli.run(verb, [str(argument) for argument in arguments])
+        given = [str(argument) for argument in arguments]
+        with monkeypatch.context() as patch:
+            if "-m" not in given:
+                patch.setattr(Hydra, "get_mode", lambda *given, **named: None)
+            code = cli.run(verb, given)
         said = capsys.readouterr()
         return Answer(code, said.out, said.err)
 

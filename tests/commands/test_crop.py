@@ -306,6 +306,7 @@ def test_an_interrupted_cropping_resumes(tmp_path: Path, monkeypatch: pytest.Mon
         assert (tmp_path / "a" / sample).read_bytes() == (tmp_path / "b" / sample).read_bytes()
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_kill_leave_what_was_done(tmp_path: Path) -> None:
     """Two processes, stopped in the middle of the work by SIGINT and by SIGKILL; the third call does the rest alone."""
     root = write_mtsd(tmp_path / "data", photos(count=6))

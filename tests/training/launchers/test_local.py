@@ -152,7 +152,7 @@ def sweep(tmp_path: Path, mlfix, monkeypatch: pytest.MonkeyPatch):
     return call
 
 
-@pytest.mark.parametrize("how", [be_killed_once, be_interrupted_once])
+@pytest.mark.parametrize("how", [be_killed_once, pytest.param(be_interrupted_once, marks=pytest.mark.slow)])
 def test_a_process_that_ends_is_replaced_and_its_run_tried_again(sweep, how: Callable[[SweepRun], None]) -> None:
     """Killed, or stopped by a Ctrl-C to it alone: the others' runs and the rest of the sweep go on."""
     answer, runs = sweep(how, seeds=4)
@@ -180,6 +180,7 @@ def test_an_interrupted_sweep_stops_its_processes_and_says_where_it_is(sweep) ->
     wait_for(lambda: not any(is_running(run.read()["pid"]) for run in runs[:2]))
 
 
+@pytest.mark.slow
 def test_what_a_process_refuses_to_train_is_no_success(sweep) -> None:
     answer, _ = sweep(refuse, seeds=2)
     assert answer.code == 1

@@ -36,8 +36,14 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    cluster.second = cluster.add_node(**node)
+    for attempts_left in (2, 1, 0):  # Ray waits 30 s for its own processes, which a busy machine exceeds
+        try:
+            cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+            cluster.second = cluster.add_node(**node)
+            break
+        except Exception as error:
+            if "timed out during startup" not in str(error) or not attempts_left:
+                raise
     yield cluster
     cluster.shutdown()
 
