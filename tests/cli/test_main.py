@@ -35,7 +35,6 @@ def test_missing_keys_are_named(mlfix) -> None:
 
 def test_the_command_exits_with_its_code(tmp_path) -> None:
     for arguments, code in (
-        ((), 2),
         (("--version",), 0),
         (("train", "data.root=nowhere"), 1),
         (("train", "sede=1"), 2),
