@@ -1,11 +1,11 @@
 """Simulates a reviewer on the real page, in headless Chromium: scrolls, and marks by mouse and keyboard.
 
-    python scripts/review_by_script.py <audit> <planted.csv> <out> [--truth true_label]
+    python scripts/review_by_script.py <audit> <planted.csv> <out> [--truth true_label] [--screens 40]
 
 Starts `mlfix review audit=<audit> out=<out>`, goes through the groups, most suspicious first, and on each screen marks
 what is wrong by the column of true labels: Enter where the page suggests the true label, a click (invalid) elsewhere. A
-group is marked as reviewed (F) after a screen without a wrong label; the review ends when the page says so. Prints what
-was found, how long it took, and how the page's estimates compare with the truth.
+group is marked as reviewed (F) after a screen without a wrong label; the review ends when the page says so, or after
+`--screens` screens. Prints what was found, how long it took, and how the page's estimates compare with the truth.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def screen(page: Any, truth: dict[str, str]) -> tuple[int, int]:
     return marked, len(visible)
 
 
-def review(page: Any, truth: dict[str, str]) -> int:
-    """Goes through the groups; returns the number of screens seen."""
+def review(page: Any, truth: dict[str, str], most: float) -> int:
+    """Goes through the groups; returns the number of screens seen, at most ``most``."""
     screens = 0
     groups = page.evaluate(f"{REVIEW}.view().names.length")
     for group in range(groups):
@@ -63,7 +63,7 @@ def review(page: Any, truth: dict[str, str]) -> int:
             marked, _ = screen(page, truth)
             screens += 1
             top = page.evaluate(f"{REVIEW}.scroller.scrollTop")
-            if not marked:
+            if not marked or screens >= most:
                 break
             page.keyboard.press("PageDown")
             wait(page, f"{REVIEW}.ready()")
@@ -80,7 +80,7 @@ def review(page: Any, truth: dict[str, str]) -> int:
             page.click("text=Count only what was on the screen")
         wait(page, f"{REVIEW}.saved()")
         time.sleep(0.9)
-        if "You can stop" in page.inner_text(".message"):
+        if screens >= most or "You can stop" in page.inner_text(".message"):
             break
     return screens
 
@@ -93,7 +93,9 @@ def main() -> None:
     parser.add_argument("audit")
     parser.add_argument("planted", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("keys", nargs="*", help="further keys of mlfix review, such as order=none")
     parser.add_argument("--truth", default="true_label")
+    parser.add_argument("--screens", type=float, default=float("inf"), help="most screens to look at")
     parser.add_argument("--shot", type=Path, help="file for a screenshot of the page")
     args = parser.parse_args()
     table = pd.read_csv(args.planted, keep_default_na=False, dtype=str).set_index("sample_id")
@@ -106,6 +108,7 @@ def main() -> None:
             "review",
             f"audit={args.audit}",
             f"out={args.out}",
+            *args.keys,
             "port=0",
             "open=false",
             "reviewer=script",
@@ -122,7 +125,7 @@ def main() -> None:
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.goto(link)
         wait(page, f"{REVIEW}?.ready()")
-        screens = review(page, truth)
+        screens = review(page, truth, args.screens)
         wait(page, f"{REVIEW}.saved()")
         time.sleep(1)
         message = page.inner_text(".message")

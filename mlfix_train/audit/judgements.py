@@ -27,6 +27,8 @@ MIN_REVIEWED = 200
 """Samples that were on the screen outside of the sample to judge count as judged if at least this many were reviewed
 and one was marked: until then, someone may only have looked around."""
 
+LABEL_COLUMNS = ("given_label", "predicted_label", "suggested_label")  # of a ranking
+
 
 @dataclass(frozen=True, eq=False)
 class Judgements:
@@ -98,7 +100,11 @@ def _match_fixes(
     known = fixes[fixes["sample_id"].isin(given.index)]
     new = pd.Series(known["new_label"].to_numpy(dtype=object), index=known["sample_id"])
     new = new[~new.index.duplicated(keep="last")]
-    is_unsure = (new == UNSURE) & (not bool(given.eq(UNSURE).any()))
+    is_unsure = new == UNSURE
+    if is_unsure.any() and any(ranking[name].eq(UNSURE).any() for name in LABEL_COLUMNS if name in ranking):
+        text = "%s: %r is a label of these data, so %d fixes count as that label, not as an answer"
+        log.warning(text, source, UNSURE, int(is_unsure.sum()))
+        is_unsure = pd.Series(False, is_unsure.index)
     is_wrong = ((new == INVALID) | (new != given[new.index])) & ~is_unsure
     fixed = set(is_wrong.index[is_wrong])
     ids = pd.Index(list(dict.fromkeys(looked_at)), dtype=object)

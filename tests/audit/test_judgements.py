@@ -41,6 +41,16 @@ def test_judgements_say_which_are_wrong_and_fixes_need_what_was_looked_at(tmp_pa
     assert match_judgements(RANKING, path, looked_at=["b"]).found.tolist() == [3]
 
 
+def test_unsure_is_no_judgement_unless_it_is_a_label(caplog: pytest.LogCaptureFixture) -> None:
+    fixes = pd.DataFrame({"sample_id": ["a", "b"], "new_label": ["unsure", "invalid"]})
+    found = match_judgements(RANKING, fixes, looked_at=["a", "b", "c"])
+    assert (found.rows.tolist(), found.wrong.tolist()) == ([1, 2], [True, False]) and not caplog.records
+    ranking = RANKING.assign(predicted_label="unsure")
+    found = match_judgements(ranking, fixes, looked_at=["a", "b", "c"])
+    assert (found.rows.tolist(), found.wrong.tolist()) == ([0, 1, 2], [True, True, False])
+    assert "'unsure' is a label of these data, so 1 fixes count as that label" in caplog.text
+
+
 def test_what_can_not_be_judgements(tmp_path: Path) -> None:
     for judged, message in (
         ({"a": True, "q": False}, "not in the ranking, such as 'q'"),

@@ -562,6 +562,7 @@ def test_the_keyboard_reaches_everything(serve: Serve, page: Page) -> None:
     page.press("ArrowDown")
     page.until("document.querySelector('.row.now .name').textContent === " + f"{REVIEW}.view().names[1]")
     assert page.place.evaluate("document.activeElement.className") == "list"
+    page.until("document.querySelector('.live').textContent.startsWith('square: 70 samples')")
     assert page.place.get_attribute(".row.now", "id") == page.place.get_attribute(".list", "aria-activedescendant")
     page.press("Enter")
     page.press("ArrowRight", "x")
@@ -572,6 +573,21 @@ def test_the_keyboard_reaches_everything(serve: Serve, page: Page) -> None:
     page.saved()
     page.until("document.querySelector('.toasts').textContent.includes('Undone: 1 mark')")
     assert page.place.evaluate("document.activeElement !== document.body"), "the focus stays on the page"
+
+
+def test_every_width_and_forced_colors(serve: Serve, page: Page) -> None:
+    rows = "new Set([...document.querySelector('.bar').children].map((e) => e.getBoundingClientRect().bottom)).size"
+    captions = "[...document.querySelectorAll('.pick span')].every((e) => e.getBoundingClientRect().height > 8)"
+    page.place.emulate_media(forced_colors="active")
+    page.open(serve().link)
+    for width, height, count in ((1440, 900, 1), (1280, 800, 1), (1024, 768, 2), (800, 900, 2), (360, 256, 3)):  # the last: 400% zoom
+        page.place.set_viewport_size({"width": width, "height": height})
+        page.until(f"{rows} <= {count} && {captions}")
+        assert page.place.evaluate("document.querySelector('.mlfix').scrollWidth") == width, "nothing at the side"
+    page.press("Enter")
+    color = "getComputedStyle(document.querySelector('.toast'))"
+    page.until("!!document.querySelector('.toast')")
+    assert page.place.evaluate(f"{color}.color !== {color}.backgroundColor")
 
 
 def test_a_first_visit_is_told_what_to_do(serve: Serve, page: Page, tmp_path: Path) -> None:

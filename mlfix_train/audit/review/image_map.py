@@ -49,14 +49,14 @@ class ImageMap:
         self._source: KeptEmbeddings | None = None
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
-        self._progress, self._problem = (0, 0), ""
+        self._progress, self._problem, self._stopped = (0, 0), "", False
         self._loaded: tuple[np.ndarray, str] | None = None  # positions, and these as text
 
-    def response(self) -> dict[str, Any]:
-        """Returns ``state`` (``ready``, ``computing``, ``absent``, ``failed``, ``unavailable``) and more.
+    def response(self, known: Any = None) -> dict[str, Any]:
+        """Returns ``state`` (``ready``, ``computing``, ``absent``, ``stopped``, ``failed``, ``unavailable``) and more.
 
-        Ready, that is ``key`` and ``points`` (uint16 ``(N, 2)``, packed); computing, ``done`` and ``total``; failed or
-        unavailable, ``message``.
+        Ready, that is ``key`` and ``points`` (uint16 ``(N, 2)``, packed; not if ``known`` is the key); computing,
+        ``done`` and ``total``; failed or unavailable, ``message``.
         """
         with self._lock:
             if self._process is not None:
@@ -66,13 +66,13 @@ class ImageMap:
                 return {"state": "unavailable", "message": _reason(found)}
             loaded = self._load()
             if loaded is not None:
-                return {"state": "ready", "key": self._key, "points": loaded[1]}
+                return {"state": "ready", "key": self._key} | ({} if known == self._key else {"points": loaded[1]})
             if importlib.util.find_spec("umap") is None:
                 message = 'A map needs umap-learn: pip install "mlfix-train[map]", then start the review again.'
                 return {"state": "unavailable", "message": message}
             if self._problem:
                 return {"state": "failed", "message": self._problem}
-            return {"state": "absent"}
+            return {"state": "stopped" if self._stopped else "absent"}
 
     def start(self) -> None:
         """Starts computing the map, unless it is there or being computed."""
@@ -85,7 +85,7 @@ class ImageMap:
             # In a process of its own, which returns its memory, and which Ctrl-C does not reach.
             command = [sys.executable, "-c", COMMAND]
             self._process = subprocess.Popen(command, text=True, start_new_session=True, **pipes)
-            self._progress, self._problem = (0, 0), ""
+            self._progress, self._problem, self._stopped = (0, 0), "", False
             assert self._process.stdin is not None
             self._process.stdin.write(json.dumps(settings))
             self._process.stdin.close()
@@ -114,6 +114,7 @@ class ImageMap:
         """Stops computing the map; nothing of it is kept."""
         with self._lock:
             process, self._process = self._process, None
+            self._stopped = process is not None
         if process is not None:
             process.kill()
             process.wait()

@@ -104,7 +104,7 @@ class SimilarImages:
             self._reader.join(WAIT)
         if self._by_pixels is None:
             done = f"{100 * self._done // max(len(self.samples), 1)}% done"
-            problem = f"The images are being compared by their pixels, once: {done}. Try again in a moment"
+            problem = f"The images are being compared by their pixels, once: {done}, try again in a moment"
             raise RequestError(problem, status=HTTPStatus.SERVICE_UNAVAILABLE)
         return self._by_pixels
 

@@ -220,7 +220,7 @@ def _message(progress: dict[str, Any]) -> str:
     if progress["reviewed"] >= progress["samples"]:
         return "Everything has been reviewed."
     if progress["keep_going"] is None:
-        return f"Which labels are wrong is not known: after {RECENT} samples the share of marked ones tells more."
+        return f"Too early to say how far to go: {RECENT} samples have to be reviewed first."
     if progress["remaining"] is None:
         how_many = f"At least {one_in}" if progress["keep_going"] else f"Fewer than {one_in}"
         advice = "keep going" if progress["keep_going"] else "stop if the rest is like these"

@@ -229,9 +229,13 @@ class ReviewSession:
         return self.samples.suspicion if calibrated is None else calibrated.probability
 
     def _expected(self, view: View, calibrated: CalibratedReview | None) -> Response:
-        """Returns the wrong labels expected in each group of a view, and their intervals where there are any."""
+        """Returns the wrong labels expected in each group of a view, and their intervals where there are any.
+
+        Where suspicion is not a probability, that is the number of suspicious samples.
+        """
         if calibrated is None:
-            return {"expected": [round(float(value), 2) for value in view.expected], "intervals": None}
+            expected = view.expected if self.samples.calibrated else view.total(self._is_suspicious)
+            return {"expected": [round(float(value), 2) for value in expected], "intervals": None}
         expected = view.total(calibrated.probability).copy()
         intervals: list[list[float] | None] = [None] * len(view.names)
         is_whole = view.spec == replace(ViewSpec(), group_order=view.spec.group_order, sort_by=view.spec.sort_by)
@@ -486,19 +490,18 @@ class ReviewSession:
     def map(self, payload: Payload) -> Response:
         """Returns the map of all images, or how far it is; ``action``: ``start`` or ``stop`` computing it.
 
-        With ``view``, also which samples are in it.
+        With ``view``, also which samples are in it. Of a map whose key is ``known``, what cannot change is left out.
         """
         action = payload.get("action")
         if action not in (None, "start", "stop"):
             raise RequestError(f"there is no action {str(action)[:80]!r}", "use start, stop, or leave it out")
         if action:
             (self.image_map.start if action == "start" else self.image_map.stop)()
-        response = self.image_map.response()
+        response = self.image_map.response(payload.get("known"))
         if response["state"] == "ready":
-            response |= {
-                "given": pack(self.samples.given, np.int32),
-                "suspicion": pack(quantize(self._suspicion()), np.uint8),
-            }
+            if "points" in response:
+                response["given"] = pack(self.samples.given, np.int32)
+            response["suspicion"] = pack(quantize(self._suspicion()), np.uint8)
             if "view" in payload:
                 shown = np.zeros(len(self.samples), np.uint8)
                 shown[self._view(payload).rows] = 1
@@ -655,10 +658,8 @@ def _notes(
 ) -> list[str]:
     missing = 0 if ranking is None else int((find_names(samples.ids, ranking["sample_id"]) < 0).sum())
     unreadable = len(images.unreadable) if isinstance(images, PixelStore) else 0
-    uncalibrated = ranking is not None and samples.audited and not samples.calibrated
     notes = {
         f"{missing:,} of {len(table):,} samples are not in the audit: nothing is known about them.": missing,
-        "The audit alone can't tell how many labels are wrong: judge a sample of 100, and the page can.": uncalibrated,
         f"{unreadable:,} images cannot be read and are shown grey.": unreadable,
         "The images have no labels: mark what should be excluded.": not label_list(table),
     }

@@ -58,6 +58,7 @@ def test_a_map_is_computed_once_and_kept(tmp_path: Path, kept: KeptEmbeddings, m
     np.testing.assert_array_equal(points[:30], to_whole_numbers(np.load(kept.path)[:, :2]))
     assert points[30].tolist() == [NOWHERE, NOWHERE]
     assert make(kept, tmp_path).response() == found, "kept"
+    assert one.response(found["key"]) == {"state": "ready", "key": found["key"]}, "the page has the points"
     corners = [(0, 0), (SIDE // 2, 0), (SIDE // 2, SIDE + 1), (0, SIDE + 1)]
     area = f"{found['key'][:8]}:" + " ".join(f"{x},{y}" for x, y in corners)
     np.testing.assert_array_equal(one.inside(area), points[:, 0] < SIDE // 2)
@@ -76,7 +77,7 @@ def test_it_can_be_stopped_and_says_how_far_it_is_and_why_it_failed(
     while wait_for(one, "computing")["done"] != 1:
         time.sleep(0.02)
     one.stop()
-    assert one.response() == {"state": "absent"} and not list(tmp_path.glob("*.npz"))
+    assert one.response() == {"state": "stopped"} and not list(tmp_path.glob("*.npz"))
     monkeypatch.setattr(image_map, "COMMAND", FAKE.format(wait="raise MemoryError('too large')"))
     one.start()
     assert "too large" in wait_for(one, "failed")["message"]

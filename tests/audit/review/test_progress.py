@@ -98,7 +98,7 @@ def test_what_was_on_the_screen_of_a_group_counts(tmp_path: Path) -> None:
     plain = open_session(tmp_path / "plain", table, audit=False)
     assert plain.handle("view", {"group_by": "label"})["group_left"] is None
     message = plain.handle("progress", {})["message"]
-    assert message.startswith("Which labels are wrong is not known") and "estimate" not in message
+    assert message.startswith("Too early to say how far to go") and "estimate" not in message
 
 
 def test_a_random_sample_without_an_audit_counts_only_in_its_own_view(tmp_path: Path) -> None:

@@ -27,12 +27,16 @@ export function addCursor(page) {
             ? `, predicted ${page.labelOf(block.predicted[i])}`
             : "";
       const message = `${block.ids[i]}: ${page.labelOf(block.given[i]) || "no label"}${other}${block.suspicion[i] === null ? "" : `, suspicion ${percent(block.suspicion[i])}`}${block.marks[i] === NONE ? "" : `, marked ${page.labelOf(block.marks[i])}`}`;
-      clearTimeout(setCurrent.timer);
-      setCurrent.timer = page.schedule(() => {
-        page.live.textContent = showControls(message);
-      }, 250);
+      announce(message);
     }
     if (!page.inspector.hidden) page.inspect();
+  }
+  /** Tells screen readers where one is; only the last of several in a row. */
+  function announce(message) {
+    clearTimeout(announce.timer);
+    announce.timer = page.schedule(() => {
+      page.live.textContent = showControls(message);
+    }, 250);
   }
   function scrollToTile(index) {
     const { y } = page.rectOf(index),
@@ -121,5 +125,5 @@ export function addCursor(page) {
         : NONE;
   }
 
-  Object.assign(page, { setCurrent, scrollToTile, select, moveCurrent, range, currentGroup });
+  Object.assign(page, { setCurrent, announce, scrollToTile, select, moveCurrent, range, currentGroup });
 }

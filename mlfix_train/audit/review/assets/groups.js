@@ -1,6 +1,6 @@
 // The list of groups at the side; only the rows in view exist.
 
-import { clamp, cutMiddle, el, formatCount, formatEstimate, formatRange, NONE } from "./elements.js";
+import { clamp, cutMiddle, el, formatCount, formatRange, NONE } from "./elements.js";
 
 const SIDE_ROW = 46;
 
@@ -109,12 +109,14 @@ export function addGroups(page) {
             text:
               page.session.audited && page.settings.group_by !== "random"
                 ? page.view.expected[g] >= 0.05
-                  ? `≈ ${formatEstimate(page.view.expected[g])}`
+                  ? page.expectedIn(g)
                   : ""
                 : formatCount(page.view.sizes[g]),
-            title: page.calibrated()
-              ? `wrong labels expected${page.view.intervals?.[g] ? `, 95% interval ${formatRange(page.view.intervals[g])}` : ""}`
-              : "",
+            title: !page.session.audited
+              ? "images"
+              : page.calibrated()
+                ? `wrong labels expected${page.view.intervals?.[g] ? `, 95% interval ${formatRange(page.view.intervals[g])}` : ""}`
+                : "images with a suspicion of 50% or more",
           }),
         ),
       );
@@ -135,6 +137,7 @@ export function addGroups(page) {
     page.current = page.anchor = NONE;
     page.disarm();
     page.setCurrent(NONE);
+    page.announce(`${page.view.names[g]}: ${page.factsOf(g).join(", ")}`);
     page.refresh();
   }
 

@@ -86,18 +86,26 @@ export function addHeadings(page) {
     drawTypicalRow(node);
     return node;
   }
-  function updateFacts(node) {
-    const g = node.g,
-      parts = [plural(page.view.sizes[g], "sample")];
+  /** The number of wrong labels expected in a group, or of suspicious ones where that is not known. */
+  const expectedIn = (g) =>
+    page.calibrated() ? `≈ ${formatEstimate(page.view.expected[g])}` : formatCount(page.view.expected[g]);
+  /** What is known of a group, each as a text. */
+  function factsOf(g) {
+    const parts = [plural(page.view.sizes[g], "sample")];
     if (page.view.used) parts.push(`nearest first, by ${page.view.used}`);
     if (page.calibrated() && page.settings.group_by !== "random")
       parts.push(
-        `≈ ${formatEstimate(page.view.expected[g])} expected wrong${page.view.intervals?.[g] ? ` (${formatRange(page.view.intervals[g])})` : ""}`,
+        `${expectedIn(g)} expected wrong${page.view.intervals?.[g] ? ` (${formatRange(page.view.intervals[g])})` : ""}`,
       );
+    else if (page.session.audited && page.settings.group_by !== "random" && page.view.expected[g])
+      parts.push(`${expectedIn(g)} suspicious`);
     if (page.view.group_marked[g]) parts.push(`${formatCount(page.view.group_marked[g])} marked`);
     if (page.view.group_reviewed[g] >= page.view.sizes[g]) parts.push("all reviewed");
     else if (page.view.group_reviewed[g]) parts.push(`${formatCount(page.view.group_reviewed[g])} reviewed`);
-    node.facts.textContent = parts.join(" · ");
+    return parts;
+  }
+  function updateFacts(node) {
+    node.facts.textContent = factsOf(node.g).join(" · ");
   }
   function drawTypicalRow(node) {
     if (!node.canvas) return;
@@ -151,5 +159,15 @@ export function addHeadings(page) {
     ctx.drawImage(image, i * s, (code % perSheet) * s, s, s, x, y, side, side);
   }
 
-  Object.assign(page, { nameOf, shortLabel, updateHeadings, removeSection, updateFacts, drawTypicalRow, drawTypical });
+  Object.assign(page, {
+    nameOf,
+    shortLabel,
+    expectedIn,
+    factsOf,
+    updateHeadings,
+    removeSection,
+    updateFacts,
+    drawTypicalRow,
+    drawTypical,
+  });
 }

@@ -53,7 +53,7 @@ export function addMap(page) {
     const number = ++asked;
     let found;
     try {
-      found = await page.request("map", { action, view: page.view?.view });
+      found = await page.request("map", { action, view: page.view?.view, known: data?.key });
     } catch (error) {
       found = { state: "failed", message: error.message };
     }
@@ -61,14 +61,14 @@ export function addMap(page) {
     if (found.state === "absent" && !action) return load("start");
     if (found.state !== "ready") return tell(found);
     notice.hidden = true;
-    const isSame = data?.key === found.key;
+    const isNew = found.points !== undefined; // it is sent once
     data = {
       key: found.key,
-      given: unpack(found.given, Int32Array),
+      given: isNew ? unpack(found.given, Int32Array) : data.given,
       suspicion: unpack(found.suspicion, Uint8Array),
       shown: found.shown ? unpack(found.shown, Uint8Array) : null,
     };
-    if (!isSame) {
+    if (isNew) {
       plane.points = new Points(unpack(found.points, Uint16Array));
       plane.fit();
     }
@@ -91,7 +91,7 @@ export function addMap(page) {
     } else
       replaceChildren(
         notice,
-        el("p", found.message || "The map has not been made yet."),
+        el("p", found.message || (found.state === "stopped" ? "The map was stopped." : "The map has not been made yet.")),
         found.state === "unavailable" ? null : button("Make the map", "start"),
       );
   }
@@ -203,7 +203,7 @@ export function addMap(page) {
       order,
       order.map((row, n) => (n < layers[0].length ? faint : colorOf(row))),
     );
-    plane.refresh();
+    plane.redraw();
   }
 
   /** Shows what a lasso holds as a group in the grid, within the other filters. */

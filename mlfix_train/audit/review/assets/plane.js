@@ -1,4 +1,6 @@
 // The plane of the map: points that the pointer and keys move and enlarge, a lasso, and the picture under the pointer.
+// Many points take longer than a frame to draw. They are drawn over several, into a picture that meanwhile is shown moved
+// and enlarged as it was drawn last.
 
 import { clamp, el } from "./elements.js";
 import { pixelColor } from "./points.js";
@@ -9,6 +11,8 @@ const STEP = 5; // CSS pixels between corners of a lasso
 const EDGE = 14; // CSS pixels around the points at first
 const PAN = 60; // CSS pixels for an arrow key
 const LAST = 65535; // largest position
+const FRAME_MS = 6; // for drawing points in a frame
+const CHUNK = 8192; // points drawn between looks at the clock
 const TIP = [164, 196]; // room for the picture under the pointer, CSS pixels
 
 /** Returns the plane. `accepts` tells which samples can be pointed at, `describe` their texts, `take` gets a lasso. */
@@ -16,12 +20,16 @@ export function makePlane(page, { accepts, describe, take }) {
   const canvas = el("canvas", { tabIndex: 0, role: "img", "aria-label": "map of all images: arrow keys, + and −" });
   const tip = el("div.tip", { hidden: true }),
     node = el("div.plane", canvas, tip),
-    ctx = canvas.getContext("2d", { alpha: false });
+    ctx = canvas.getContext("2d", { alpha: false }),
+    picture = document.createElement("canvas"),
+    pictureCtx = picture.getContext("2d", { alpha: false });
   const plane = { node, canvas, ctx, points: null, moves: false };
   let pixels = null,
     image = null,
     ratio = 1,
     place = { scale: 1, left: 0, top: 0 }, // from positions to pixels of the canvas
+    drawn = null, // the place of the picture
+    job = null, // the drawing under way: its place, size of points, and the number that are drawn
     framed = false,
     pointed = -1,
     lasso = null,
@@ -33,8 +41,8 @@ export function makePlane(page, { accepts, describe, take }) {
     if (!width || !height) return;
     const before = { ratio, width: canvas.width, height: canvas.height };
     ratio = Math.min(devicePixelRatio || 1, Math.sqrt(MAX_PIXELS / (width * height)));
-    canvas.width = Math.round(width * ratio);
-    canvas.height = Math.round(height * ratio);
+    canvas.width = picture.width = Math.round(width * ratio);
+    canvas.height = picture.height = Math.round(height * ratio);
     image = ctx.createImageData(canvas.width, canvas.height);
     pixels = new Uint32Array(image.data.buffer);
     const grown = ratio / before.ratio;
@@ -43,7 +51,7 @@ export function makePlane(page, { accepts, describe, take }) {
       left: (place.left - before.width / 2) * grown + canvas.width / 2,
       top: (place.top - before.height / 2) * grown + canvas.height / 2,
     };
-    refresh();
+    redraw();
   }
   function fit() {
     const scale = Math.max(Math.min(canvas.width, canvas.height) - 2 * EDGE * ratio, 50) / LAST;
@@ -62,6 +70,11 @@ export function makePlane(page, { accepts, describe, take }) {
     place = { ...place, left: place.left + x, top: place.top + y };
     refresh();
   }
+  /** Draws the points anew, which have changed. */
+  function redraw() {
+    drawn = job = null;
+    refresh();
+  }
   function refresh() {
     if (framed || page.closed) return;
     framed = true;
@@ -73,15 +86,39 @@ export function makePlane(page, { accepts, describe, take }) {
       crowd = Math.sqrt((canvas.width * canvas.height) / Math.max(plane.points.count, 1));
     return Math.round(clamp((crowd / 3) * Math.sqrt(Math.max(spread, 1)), 1.6 * ratio, 9 * ratio));
   }
+  /** Draws points into the picture, for a part of a frame. */
+  function drawPicture() {
+    const { points } = plane,
+      count = points?.order.length ?? 0,
+      end = performance.now() + FRAME_MS;
+    if (!job) {
+      job = { place, size: points ? sizeOfPoints() : 0, at: 0 };
+      pixels.fill(pixelColor(ctx, page.colors.ground));
+    }
+    while (job.at < count && performance.now() < end) {
+      const next = Math.min(job.at + CHUNK, count);
+      points.draw(pixels, picture.width, picture.height, job.place, job.size, job.at, next);
+      job.at = next;
+    }
+    if (job.at < count) return;
+    pictureCtx.putImageData(image, 0, 0);
+    drawn = job.place;
+    job = null;
+  }
   function draw() {
     framed = false;
     if (!pixels || page.closed) return;
-    const background = pixelColor(ctx, page.colors.ground),
-      { points } = plane,
-      size = points ? sizeOfPoints() : 0;
-    pixels.fill(background);
-    points?.draw(pixels, canvas.width, canvas.height, place, size);
-    ctx.putImageData(image, 0, 0);
+    if (place !== drawn) drawPicture();
+    if (place !== drawn) refresh();
+    const size = plane.points ? sizeOfPoints() : 0,
+      grown = drawn ? place.scale / drawn.scale : 1;
+    ctx.fillStyle = page.colors.ground;
+    ctx.fillRect(0, 0, canvas.width, canvas.height);
+    ctx.imageSmoothingEnabled = false;
+    if (drawn) {
+      const at = [place.left - drawn.left * grown, place.top - drawn.top * grown];
+      ctx.drawImage(picture, ...at, picture.width * grown, picture.height * grown);
+    }
     ctx.lineWidth = 2 * ratio;
     if (pointed >= 0) {
       ctx.strokeStyle = page.colors.ink;
@@ -133,14 +170,14 @@ export function makePlane(page, { accepts, describe, take }) {
     refresh();
     tip.hidden = row < 0;
     if (row < 0) return;
-    const picture = el("div.picture"),
+    const frame = el("div.picture"),
       [label, more] = describe(row);
-    tip.replaceChildren(picture, el("span", label), el("small", more));
+    tip.replaceChildren(frame, el("span", label), el("small", more));
     const found = await page.connection.image("images", row).catch(() => null);
     if (pointed !== row || !found) return;
     if (pictureUrl) URL.revokeObjectURL(pictureUrl);
     pictureUrl = URL.createObjectURL(found);
-    picture.replaceChildren(el("img", { src: pictureUrl, alt: "" }));
+    frame.replaceChildren(el("img", { src: pictureUrl, alt: "" }));
   }
   function moveTip(e) {
     const bounds = canvas.getBoundingClientRect(),
@@ -206,9 +243,9 @@ export function makePlane(page, { accepts, describe, take }) {
     resize,
     fit,
     zoom,
-    refresh,
+    redraw,
     point,
     takeView,
-    state: () => ({ place, ratio, pointed }),
+    state: () => ({ place, ratio, pointed, isDrawn: place === drawn }),
   });
 }

@@ -77,13 +77,13 @@ export class Points {
       this.y[i] = this.positions[2 * order[i] + 1];
     }
   }
-  /** Draws all points as squares of `size` pixels. */
-  draw(pixels, width, height, { scale, left, top }, size) {
+  /** Draws points `from` to before `to` as squares of `size` pixels. */
+  draw(pixels, width, height, { scale, left, top }, size, from = 0, to = this.x.length) {
     const { x, y, colors } = this,
       half = size >> 1,
       lastX = width - size,
       lastY = height - size;
-    for (let i = 0; i < x.length; i++) {
+    for (let i = from; i < to; i++) {
       const px = Math.floor(scale * x[i] + left) - half,
         py = Math.floor(scale * y[i] + top) - half;
       if (px < 0 || py < 0 || px > lastX || py > lastY) continue;

@@ -44,7 +44,6 @@ export function addProgress(page) {
       ],
     ];
     if (p.remaining !== null) facts.push([`≈ ${formatCount(p.remaining)}`, "wrong left"]);
-    else facts.push([formatEstimate(p.per_minute[1]), "marks per minute"]);
     const r = p.random_sample,
       e = p.estimate,
       busy = p.sprites_ready[1] && p.sprites_ready[0] < p.sprites_ready[1];

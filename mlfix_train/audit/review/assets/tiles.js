@@ -22,18 +22,19 @@ export function addTiles(page) {
     let found = page.fittedTexts.get(key);
     if (found === undefined) {
       found = text;
-      if (ctx.measureText(text).width > width) {
-        const rest = text.replace(/^…/, ""),
-          cut = (n) =>
-            n < 2 ? `${rest.slice(0, n)}…` : `${rest.slice(0, Math.ceil(n / 2))}…${rest.slice(-Math.floor(n / 2))}`;
+      const rest = text.replace(/^…/, ""),
+        fits = (part) => ctx.measureText(part).width <= width,
+        cut = (n) =>
+          n < 2 ? `${rest.slice(0, n)}…` : `${rest.slice(0, Math.ceil(n / 2))}…${rest.slice(-Math.floor(n / 2))}`;
+      if (!fits(text)) {
         let low = 0,
           high = rest.length - 1; // keep the beginning and the end, where names differ
         while (low < high) {
           const mid = (low + high + 1) >> 1;
-          if (ctx.measureText(cut(mid)).width <= width) low = mid;
+          if (fits(cut(mid))) low = mid;
           else high = mid - 1;
         }
-        found = low > 0 ? cut(low) : "";
+        found = fits(rest) ? rest : low > 0 ? cut(low) : "";
       }
       if (page.fittedTexts.size > 8000) page.fittedTexts.clear();
       page.fittedTexts.set(key, found);
@@ -176,7 +177,7 @@ export function addTiles(page) {
       ctx.fillText(fitText(ctx, page.labelOf(block.given[i]) || "(no label)", width), x, y);
       y += 14;
     }
-    const room = score ? width - 27 : width;
+    const room = width - [0, 27, 27, 27, 35][score.length];
     const other =
       block.predicted[i] >= 0 && block.predicted[i] !== block.given[i]
         ? page.shortLabel(block.predicted[i], block.given[i])
@@ -184,7 +185,8 @@ export function addTiles(page) {
     if (mark !== NONE) {
       ctx.font = page.colors.bold;
       ctx.fillStyle = colorOfMark(mark);
-      ctx.fillText(fitText(ctx, mark < 0 ? page.labelOf(mark) : page.shortLabel(mark, block.given[i]), room), x, y);
+      const text = mark === KEEP ? "kept" : mark < 0 ? page.labelOf(mark) : page.shortLabel(mark, block.given[i]);
+      ctx.fillText(fitText(ctx, text, room), x, y);
       ctx.font = page.colors.font;
     } else if (other) {
       ctx.fillStyle = page.colors.grey;

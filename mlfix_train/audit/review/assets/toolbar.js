@@ -91,8 +91,8 @@ export function addToolbar(page) {
       el("h1.cut", { title: page.session.title }, ...cutMiddle(page.session.title)),
       dropdown("group_by", "Group by", by),
       dropdown("group_order", "Order groups", [
-        ["suspicion", page.session.audited ? "most suspicious first" : "as in the data"],
-        ["name", "by name"],
+        ["suspicion", page.session.audited ? "suspicion" : "as in the data"],
+        ["name", "name"],
       ]),
       dropdown("sort_by", "Sort by", within),
       el(
