@@ -80,7 +80,7 @@ def review(page: Any, truth: dict[str, str], most: float) -> int:
             page.click("text=Count only what was on the screen")
         wait(page, f"{REVIEW}.saved()")
         time.sleep(0.9)
-        if screens >= most or "You can stop" in page.inner_text(".message"):
+        if screens >= most or page.locator(".message.stop").count():
             break
     return screens
 

@@ -20,6 +20,9 @@ from mlfix_train.audit.scores.estimates import Estimate, estimate_by_judgements
 
 MIN_JUDGED = 10
 """Fewer judged labels are not worth a number."""
+MAX_SPREAD = 2.0
+"""Without the sample to judge, a count is told once the upper end of its interval is at most this many times the lower
+one: those who review choose what they look at, and the top of some groups says little about the rest."""
 MAX_AGE = 5.0
 """Seconds for which a calibration is kept while samples are only scrolled past."""
 MANY = 100_000
@@ -126,6 +129,10 @@ class Calibrator:
         result = calibrate(
             self.evidence, looked_at, looked_wrong, labels, n_classes, self._groups, found=found, kept=kept
         )
+        estimate = estimate_by_judgements(result, labels, samples.labels)
+        sampled = (self.seen_log.seen_in_random | self.store.random_reviewed)[rows][looked_at].sum()
+        if sampled < MIN_JUDGED and estimate.interval[1] > MAX_SPREAD * estimate.interval[0]:
+            return None
         probability = np.full(len(samples), np.nan)
         probability[rows] = result.probability
-        return CalibratedReview(estimate_by_judgements(result, labels, samples.labels), probability, judged)
+        return CalibratedReview(estimate, probability, judged)

@@ -45,6 +45,12 @@ export function addCursor(page) {
     if (y < top + page.layout.head) page.scroller.scrollTop = y - page.layout.head - 4;
     else if (y + page.layout.rowStep > top + height) page.scroller.scrollTop = y + page.layout.rowStep - height + 4;
   }
+  /** Scrolls by as many whole rows as fit, so that none is passed half seen. */
+  function turnPage(direction) {
+    const { head, rowStep } = page.layout,
+      rows = Math.floor((page.scroller.clientHeight - head) / rowStep);
+    page.scroller.scrollTop += direction * Math.max(rows, 1) * rowStep;
+  }
   function select(next) {
     const before = page.selected;
     page.selected = next;
@@ -125,5 +131,5 @@ export function addCursor(page) {
         : NONE;
   }
 
-  Object.assign(page, { setCurrent, announce, scrollToTile, select, moveCurrent, range, currentGroup });
+  Object.assign(page, { setCurrent, announce, scrollToTile, turnPage, select, moveCurrent, range, currentGroup });
 }

@@ -65,9 +65,7 @@ export function addKeyboard(page) {
       page.showInspector();
     } else if (letter === "a") page.showSimilar();
     else if (letter === "t") page.showMatrix();
-    else if (letter === "PageDown" || letter === "PageUp")
-      page.scroller.scrollTop +=
-        (letter === "PageDown" ? 1 : -1) * (page.scroller.clientHeight - page.layout.head - 30);
+    else if (letter === "PageDown" || letter === "PageUp") page.turnPage(letter === "PageDown" ? 1 : -1);
     else if (letter === "+" || letter === "=") page.resize(page.settings.size + 12);
     else if (letter === "-") page.resize(page.settings.size - 12);
     else if (letter === "s" || letter === "/") page.toolbar.search.focus();

@@ -360,7 +360,7 @@ export function start(root, connection, options = {}) {
       page.eachTile(
         scroller.scrollTop + page.layout.head,
         scroller.scrollTop + scroller.clientHeight - page.layout.size,
-        (index) => found.push(index),
+        (index, x, y) => y > scroller.scrollTop + page.layout.head - 8 && found.push(index), // none below a heading
       );
       return found;
     },
