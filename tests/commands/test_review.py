@@ -580,7 +580,8 @@ def test_every_width_and_forced_colors(serve: Serve, page: Page) -> None:
     captions = "[...document.querySelectorAll('.pick span')].every((e) => e.getBoundingClientRect().height > 8)"
     page.place.emulate_media(forced_colors="active")
     page.open(serve().link)
-    for width, height, count in ((1440, 900, 1), (1280, 800, 1), (1024, 768, 2), (800, 900, 2), (360, 256, 3)):  # the last is 1440 px at 400%
+    sizes = ((1440, 900, 1), (1280, 800, 1), (1024, 768, 2), (800, 900, 2), (360, 256, 3))  # the last: 1440 px at 400%
+    for width, height, count in sizes:
         page.place.set_viewport_size({"width": width, "height": height})
         page.until(f"{rows} <= {count} && {captions}")
         assert page.place.evaluate("document.querySelector('.mlfix').scrollWidth") == width, "nothing at the side"
