@@ -72,7 +72,7 @@ export function addJudge(page) {
   /** Records an answer and shows the next image; what the audit says is told now. */
   async function answer(mark) {
     const found = page.cell(at);
-    if (!found || (mark === UNSURE && !page.session.has_unsure)) return;
+    if (!found || !page.isOffered(mark)) return;
     const { block, i } = found,
       row = block.rows[i],
       given = block.given[i];

@@ -41,7 +41,7 @@ export function addKeyboard(page) {
     else if (/^(Arrow|Home$|End$)/.test(e.key)) page.moveCurrent(e.key, e.shiftKey);
     else if (letter === "x" || letter === "Delete") page.markTargets(INVALID);
     else if (letter === "k") page.markTargets(KEEP);
-    else if (letter === "q" && page.session.has_unsure) page.markTargets(UNSURE);
+    else if (letter === "q") page.markTargets(UNSURE);
     else if (letter === "m") page.toggleMap();
     else if (letter === "c") page.toggleFilters();
     else if (letter === "Backspace" || letter === "u") {

@@ -1,6 +1,6 @@
 // Marking: the pointed tile, a selection, or a whole group.
 
-import { ask, formatCount, KEEP, MAX_BLOCKS, NONE, plural } from "./elements.js";
+import { ask, formatCount, KEEP, MAX_BLOCKS, NONE, plural, UNSURE } from "./elements.js";
 
 const MANY_LEFT = 1; // wrong labels expected among images not seen, before a group counts as reviewed
 
@@ -65,7 +65,14 @@ export function addMarking(page) {
     }
     return page.view.view === of;
   }
+  /** Whether an answer is offered; says why not. */
+  function isOffered(mark) {
+    if (mark !== UNSURE || page.session.has_unsure) return true;
+    page.showToast("“unsure” is a label of these data, so it is no answer here: choose the label with L.");
+    return false;
+  }
   async function markTargets(mark, list = targets()) {
+    if (!isOffered(mark)) return;
     if (!list.length) {
       page.showToast("Point at an image first, or move to one with the arrow keys.");
       return;
@@ -143,6 +150,7 @@ export function addMarking(page) {
     tellMarked,
     targets,
     loadBlocks,
+    isOffered,
     markTargets,
     acceptSuggestions,
     reviewGroup,
