@@ -220,7 +220,8 @@ def _message(progress: dict[str, Any]) -> str:
     if progress["reviewed"] >= progress["samples"]:
         return "Everything has been reviewed."
     if progress["keep_going"] is None:
-        return f"Too early to say how far to go: {RECENT} samples have to be reviewed first."
+        rest = f": {RECENT} samples have to be reviewed first" if progress["samples"] > RECENT else ""
+        return f"Too early to say how far to go{rest}."
     if progress["remaining"] is None:
         how_many = f"At least {one_in}" if progress["keep_going"] else f"Fewer than {one_in}"
         advice = "keep going" if progress["keep_going"] else "stop if the rest is like these"

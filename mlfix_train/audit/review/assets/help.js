@@ -56,10 +56,11 @@ const KEYS = [
 
 export function addHelp(page) {
   function showHint() {
-    const touch = matchMedia("(pointer: coarse)").matches;
+    const touch = matchMedia("(pointer: coarse)").matches,
+      texts = page.session.audited ? HINT : [HINT[0], ...HINT.slice(3)];
     page.hint.hidden = !!page.settings.hinted;
     page.hint.replaceChildren(
-      el("span", ...(touch ? TOUCH_HINT : HINT.map((text, n) => (n % 2 ? el("b", text) : text)))),
+      el("span", ...(touch ? TOUCH_HINT : texts.map((text, n) => (n % 2 ? el("b", text) : text)))),
       el("button.plain", {
         text: "Got it",
         on: {
