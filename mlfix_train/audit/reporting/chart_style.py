@@ -111,10 +111,17 @@ def check_values(name: str, values: np.ndarray, low: float, high: float, hint: s
 
 def save(figure: Figure, path: str | os.PathLike[str], svg: str | os.PathLike[str] | None = None) -> Path:
     """Writes a figure to ``path`` and, if given, to ``svg``, as PNG or, where a name ends in ``.svg``, as SVG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    layout = figure.get_layout_engine()
+    if layout is not None:  # savefig would draw each format once more, only for the layout
+        layout.execute(figure)
+        figure.set_layout_engine("none")
     for target in (path,) if svg is None else (path, svg):
-        kind = "svg" if Path(target).suffix == ".svg" else "png"
-        metadata: dict[str, Any] = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
         with atomic_path(target) as temporary:
-            figure.savefig(temporary, format=kind, dpi=DPI, metadata=metadata)
-            figure.set_layout_engine("none")  # a second format has the same layout
+            if Path(target).suffix == ".svg":
+                FigureCanvasSVG(figure).print_svg(temporary, metadata={"Date": None, "Creator": None})
+            else:
+                FigureCanvasAgg(figure).print_png(temporary, metadata={"Software": None})
     return Path(path)

@@ -54,7 +54,10 @@ def arms_histogram(
     bar_style: dict[str, Any] = {"align": "edge", "edgecolor": INK, "linewidth": 0.5, "alpha": 0.85}
     for row, ((_, values, color, hatch), count) in enumerate(zip(rows, counts, strict=True)):
         base = row + 0.38
-        axes.bar(edges[:-1], scale * count, np.diff(edges), bottom=base, color=color, hatch=hatch, **bar_style)
+        bars = np.flatnonzero(count)
+        widths = np.diff(edges)[bars]
+        axes.bar(edges[bars], scale * count[bars], widths, bottom=base, color=color, hatch=hatch, **bar_style)
+        axes.hlines(base, edges[0], edges[-1], color=INK, linewidth=0.5)
         axes.vlines(values.mean(), base - 0.8, base + 0.06, color=INK, linewidth=2.2)
         sd = f"{values.std(ddof=1):.2f}" if values.size > 1 else "–"
         chart_style.annotate_row(axes, row, f"{values.mean():.2f} ± {sd}\n{_runs_text(values)}")
