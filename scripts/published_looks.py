@@ -42,7 +42,7 @@ def main() -> None:
     for runs in plan.remaining:
         first = [ArmRuns(name, dict(list(tables.items())[:runs]), False) for name, tables in arms.items()]
         fixes = options.folder / "invalid-speed-limits.csv"
-        more = {"slices": {"speed": "speed"}, "primary": "speed", "groups": groups, "plan": plan, "per_label": False}
+        more = {"slices": {"speed": "speed"}, "primary": "speed", "groups": groups, "plan": plan, "details": False}
         summary = compare_arms(*first, fixes=fixes, resamples=options.resamples, **more).summary
         plan = plan.at(runs)
         effect, looks = summary["slices"]["speed"]["effect"], summary["looks"]

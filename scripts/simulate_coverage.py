@@ -1,6 +1,6 @@
 """Checks the intervals and the p-value of `mlfix compare` on simulated studies whose true effect is known.
 
-    python scripts/simulate_coverage.py [--studies 500] [--designs 0 4]
+    python scripts/simulate_coverage.py [--studies 500] [--first 0] [--designs 0 4]
 
 A study has R runs of each arm, and held-out samples in groups (tracks, photos). Samples and groups differ in
 difficulty, runs in quality; everything else that a run gets wrong is chance. Fixing labels helps on some samples and
@@ -17,6 +17,7 @@ import argparse
 import time
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -130,9 +131,8 @@ def count_labels(labels: pd.DataFrame, helps: np.ndarray, curve: tuple[np.ndarra
     return counts
 
 
-def simulate_design(design: Design, effect: bool, studies: int) -> list[str]:
+def simulate_design(design: Design, effect: bool, studies: int, first: int, resamples: int) -> list[str]:
     """Returns the cells of a row."""
-    rng = np.random.default_rng([design.runs, design.labels, effect])
     grid = np.linspace(-4.0, 2.4, 33)
     curve = grid, np.array([true_effect(design, np.array([help_])) for help_ in grid]) if design.labels > 1 else grid
     if not effect:
@@ -144,11 +144,10 @@ def simulate_design(design: Design, effect: bool, studies: int) -> list[str]:
     covered = significant = macro = 0
     labels: Counter[str] = Counter()
     widths = []
-    for number in range(studies):
-        study = simulate(design, rng, effect)
-        comparison = compare_arms(
-            study.original, study.fixed, fixes={}, groups=study.groups, seed=number, per_label=design.labels > 1
-        )
+    for number in range(first, first + studies):
+        study = simulate(design, np.random.default_rng([design.runs, design.labels, effect, number]), effect)
+        options: dict[str, Any] = {"groups": study.groups, "resamples": resamples, "details": design.labels > 1}
+        comparison = compare_arms(study.original, study.fixed, fixes={}, seed=number, **options)
         row = comparison.table.loc["all"]
         low, high = row["training_low"], row["training_high"]
         # What holds for these labels: the mean weighted by their frequencies is not that of all labels.
@@ -156,12 +155,13 @@ def simulate_design(design: Design, effect: bool, studies: int) -> list[str]:
         covered += low <= target <= high
         significant += row["p_value"] < 0.05
         widths.append((high - low) / 2)
-        ends = comparison.summary["slices"]["all"]["macro"]["effect"]["training_ci95"]
-        macro += ends[0] <= truth <= ends[1]
         if design.labels > 1:
+            ends = comparison.summary["slices"]["all"]["macro"]["effect"]["training_ci95"]
+            macro += ends[0] <= truth <= ends[1]
             labels += count_labels(comparison.label_changes, study.helps, curve)
-    shares = [covered / studies, significant / studies, macro / studies]
-    cells = [design.name, "yes" if effect else "none", f"{truth:.2f}", *(f"{100 * share:.1f}%" for share in shares)]
+    cells = [design.name, "yes" if effect else "none", f"{truth:.2f}"]
+    cells += [f"{100 * covered / studies:.1f}%", f"{100 * significant / studies:.1f}%"]
+    cells.append(f"{100 * macro / studies:.1f}%" if design.labels > 1 else "–")
     for kind in ("many", "few"):
         cells.append(f"{100 * labels[f'{kind} covered'] / labels[kind]:.1f}%" if labels[kind] else "–")
     return [*cells, f"{np.mean(widths):.2f}"]
@@ -176,6 +176,8 @@ def main() -> None:
     """Simulates the designs, with and without an effect."""
     parser = argparse.ArgumentParser(description="Coverage of the intervals, level of the test.")
     parser.add_argument("--studies", type=int, default=500)
+    parser.add_argument("--first", type=int, default=0, help="number of the first study, to go on with others")
+    parser.add_argument("--resamples", type=int, default=2000)
     parser.add_argument("--designs", type=int, nargs="*", default=range(len(DESIGNS)), help="numbers from 0")
     options = parser.parse_args()
     heads = [
@@ -193,7 +195,10 @@ def main() -> None:
     for design in (DESIGNS[number] for number in options.designs):
         for effect in (True, False):
             start = time.monotonic()
-            print(f"| {' | '.join(simulate_design(design, effect, options.studies))} |", flush=True)
+            print(
+                f"| {' | '.join(simulate_design(design, effect, options.studies, options.first, options.resamples))} |",
+                flush=True,
+            )
             print(f"    ({options.studies} studies, {time.monotonic() - start:.0f} s)", flush=True)
 
 

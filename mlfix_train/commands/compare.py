@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,13 @@ def look(cfg: CompareConfig) -> dict[str, Any]:
     """Compares arms, records the look, and prints headline and table; writes nothing else.
 
     Returns:
-        What ``summary.json`` would hold, but for single labels.
+        What ``summary.json`` would hold, but for macro averages, single labels and fixes.
 
     Raises:
         MlfixError: arms that can't be compared, or fixes that don't belong to them.
     """
     arms, notes = load_arms(cfg)
-    summary = _look(cfg, arms, notes, _look_record(arms), per_label=False).summary
+    summary = _look(cfg, arms, notes, _look_record(arms), details=False).summary
     _print_table(summary)
     return summary
 
@@ -72,13 +73,12 @@ def _look(
     arms: dict[str, LoadedArm],
     notes: Sequence[str],
     record: LookRecord | None,
-    per_label: bool = True,
+    details: bool = True,
 ) -> Comparison:
-    comparison = compare_loaded(cfg, arms, notes, record, per_label)
+    comparison = compare_loaded(cfg, arms, notes, record, details)
     if record is not None:
-        runs = min(len(comparison.summary["arms"][arm]["runs"]) for arm in ("original", "fixed"))
         try:
-            record.add(runs, comparison.headline)
+            record.add({name: arm["runs"] for name, arm in comparison.summary["arms"].items()}, comparison.headline)
         except OSError as error:  # such as a study that others may only read
             log.warning("this look is not recorded in %s: %s", record.path, error)
     return comparison
@@ -102,7 +102,7 @@ def compare_loaded(
     arms: dict[str, LoadedArm],
     notes: Sequence[str] = (),
     record: LookRecord | None = None,
-    per_label: bool = True,
+    details: bool = True,
 ) -> Comparison:
     """Compares loaded arms, and describes what was compared.
 
@@ -111,7 +111,7 @@ def compare_loaded(
         arms: from :func:`load_arms`.
         notes: to be repeated in the result.
         record: the looks at the study so far.
-        per_label: compute the change of every single label, too.
+        details: compute macro averages, the change of every single label and what each fix did, too.
 
     Raises:
         MlfixError: arms that can't be compared, or fixes that don't belong to them.
@@ -125,7 +125,7 @@ def compare_loaded(
         metadata = read_metadata(cfg.samples, held_out.tolist())
     slices, primary = _planned_slices(cfg, record)
     comparison = compare_arms(
-        *(arm.runs for arm in arms.values()),
+        *(arm.runs if record is None else record.in_order(arm.runs) for arm in arms.values()),
         fixes=fixes,
         slices=slices,
         primary=primary,
@@ -136,7 +136,7 @@ def compare_loaded(
         paired=None if cfg.paired == "auto" else cfg.paired is True,
         seed=cfg.seed,
         resamples=cfg.resamples,
-        per_label=per_label,
+        details=details,
     )
     return _describe(cfg, comparison, arms, [*more_notes, *notes])
 
@@ -229,8 +229,23 @@ def _describe(
     states = [state for arm in arms.values() for state in arm.states.values()]
     name = cfg.name or (states[0]["config"]["name"] if states else Path(cfg.out).name)
     headline = ("PARTIAL: " if partial else "") + summary["headline"]
-    more = {"about": _about(states), "sources": {arm: loaded.paths for arm, loaded in arms.items()}, "notes": notes}
+    settings = {**summary["settings"], **_choices(cfg)}
+    more = {
+        "settings": settings,
+        "about": _about(states),
+        "sources": {arm: loaded.paths for arm, loaded in arms.items()},
+        "notes": notes,
+    }
     return Comparison({"name": str(name), **summary, "headline": headline, "partial": partial, **more})
+
+
+def _choices(cfg: CompareConfig) -> dict[str, Any]:
+    """Returns what else was chosen for the comparison, so that it can be repeated."""
+    samples = None
+    if cfg.samples is not None:
+        samples = {"file": cfg.samples, "sha256": sha256(Path(cfg.samples).expanduser().read_bytes()).hexdigest()}
+    chosen = {"group": cfg.group, "samples": samples, "paired": cfg.paired, "ignore": list(cfg.ignore)}
+    return {**chosen, "ignored_fixes": list(cfg.fixes.ignore)}
 
 
 def _about(states: list[dict[str, Any]]) -> dict[str, str]:
@@ -260,6 +275,7 @@ def _print_table(summary: Mapping[str, Any]) -> None:
     print(f"{summary['headline']}\n")
     for line in align_columns(_table(summary)):
         print(line)
+    print("effects in points of error: above 0 is better")
     looks = looks_sentence(summary["looks"])
     if looks:
         print(f"\n{looks}")

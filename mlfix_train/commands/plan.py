@@ -31,7 +31,7 @@ def run(cfg: PlanConfig) -> dict[str, Any]:
     shared = {key: getattr(cfg, key) for key in ("original", "fixed", "fixes", "ignore", "slices", "samples", "group")}
     pilot = CompareConfig(**shared, resamples=RESAMPLES)
     arms, notes = load_arms(pilot)
-    summary = compare_loaded(pilot, arms, notes, per_label=False).summary
+    summary = compare_loaded(pilot, arms, notes, details=False).summary
     times = [state.get("timings", {}).get("total_seconds") for arm in arms.values() for state in arm.states.values()]
     seconds = float(np.mean([time for time in times if time])) if any(times) else None
     slices = {

@@ -2,11 +2,13 @@
 
 import logging
 import re
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from mlfix_train.audit.comparison.study_card import FORMAT
 from mlfix_train.audit.comparison.verdict import decimals, signed
 from mlfix_train.commands import compare, train
 from mlfix_train.commands.inputs import read_samples
@@ -41,6 +43,7 @@ def run(cfg: RerunConfig) -> dict[str, Any]:
         if "data" not in cfg.ignore:
             raise RunError(problem, "set data.root to the same data (the same files and labels), or ignore=[data]")
         log.warning("%s", problem)
+    compared, samples = card["comparison"], _sample_table(cfg, card["comparison"]["samples"])
     out = Path(cfg.out).expanduser()
     fixes = write_fixes(pd.DataFrame(card["fixes"]["list"], columns=["sample_id", "new_label"]), out / "fixes.csv")
     names = card["runs"]
@@ -52,16 +55,33 @@ def run(cfg: RerunConfig) -> dict[str, Any]:
     arms: dict[str, Any] = {arm: str(study / arm) for arm in names}
     comparison = CompareConfig(
         **arms,
-        fixes=AppliedFixes(path=str(fixes), ignore=card["settings"]["fixes"]["ignore"]),
+        fixes=AppliedFixes(path=str(fixes), ignore=compared["ignored_fixes"]),
         slices=planned["slices"],
         primary=planned["primary"],
         name=card["name"],
         out=str(out),
-        **card["resampling"],
+        samples=samples,
+        **{key: compared[key] for key in ("group", "paired", "ignore", "resamples", "seed")},
     )
     summary = compare.run(comparison)
     _print_both(card, summary)
     return summary
+
+
+def _sample_table(cfg: RerunConfig, theirs: dict[str, str] | None) -> str | None:
+    """Returns where the table of slices and groups that the study used is."""
+    if theirs is None:
+        return None
+    path = Path(cfg.samples or theirs["file"]).expanduser()
+    if not path.is_file():
+        problem = f"the study took slices and groups from {theirs['file']}, and {path} is not there"
+        raise RunError(problem, "set samples=<your copy of it>")
+    if sha256(path.read_bytes()).hexdigest() != theirs["sha256"]:
+        problem = f"{path} is another file than the one that the study took slices and groups from ({theirs['file']})"
+        if "data" not in cfg.ignore:
+            raise RunError(problem, "set samples=<the same file>, or ignore=[data]")
+        log.warning("%s", problem)
+    return str(path)
 
 
 def read_card(path: Path) -> dict[str, Any]:
@@ -72,8 +92,11 @@ def read_card(path: Path) -> dict[str, Any]:
             train one after the other.
     """
     card, problem = read_json(path) if path.is_file() else (None, "there is no such file")
-    if problem or not isinstance(card, dict) or "planned" not in card:
-        raise RunError(f"card={path} can't be read: {problem or 'it is no study card'}", "set card=<out>/study.json")
+    if problem or not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise RunError(
+            f"card={path} can't be read: {problem or 'it is no study card of this version'}",
+            "set card=<out>/study.json",
+        )
     if not card["settings"]:
         hint = "a card of run directories can be repeated"
         raise RunError(f"card={path} has no settings: it is of prediction files", hint)

@@ -47,12 +47,14 @@ class StudyWatch:
             for start in range(0, len(seeds), stop.every)
         ]
         self.seeds = len(seeds)
-        plan = LookPlan(self.seeds, stop.every, effect=stop.effect, spending=stop.spending)
-        LookRecord(self.folder).begin(plan, stop.slices, stop.primary)
+        self.plan = LookPlan(self.seeds, stop.every, effect=stop.effect, spending=stop.spending)
+        LookRecord(self.folder).begin(self.plan, stop.slices, stop.primary)
 
     def is_decided(self) -> bool:
         """Looks at the finished runs, prints what they show, and returns whether the sweep is to stop."""
-        if any(len(self._finished(arm)) < 2 for arm in ("original", "fixed")):
+        runs = min(len(self._finished(arm)) for arm in ("original", "fixed"))
+        if runs < 2 or (runs < self.seeds and not self.plan.can_show([runs])):
+            print(f"\n{runs} seeds of each arm are too few to show anything; the study goes on", flush=True)
             return False
         arms = [assign(arm, folder) for arm, folder in self.arms.items() if self._finished(arm)]
         keys = [*arms, assign("fixes.path", self.fixes.path), f"fixes.ignore=[{','.join(self.fixes.ignore)}]"]

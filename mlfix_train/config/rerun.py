@@ -16,13 +16,15 @@ class RerunConfig:
         card: Study card, the study.json that mlfix compare writes.
         data: Where your copy of the data is: data.root, or other keys that differ from the card's.
         outputs: Folder of the run directories; another one than that of the study, whose runs would count as done.
-        ignore: data: accept data with another fingerprint.
+        samples: Your copy of the table of slices and groups, where the study used one; null: the card's path.
+        ignore: data: accept data and a table of slices with another fingerprint.
         out: Output folder of the comparison.
     """
 
     card: str = MISSING
     data: dict[str, Any] = field(default_factory=dict)
     outputs: str = "rerun-outputs"
+    samples: str | None = None
     ignore: list[str] = field(default_factory=list)
     out: str = "rerun"
 

@@ -15,7 +15,6 @@ from mlfix_train.models.recipes import Recipe
 
 ARMS = ("original", "fixed", "control")
 REPORTS = ("auto", "full", "line")
-SPENDING = ("pocock", "obrien_fleming")
 
 
 @dataclass
@@ -69,7 +68,8 @@ class StopConfig:
 
     Args:
         auto: Look after each block of seeds, and stop when an effect is shown, or hardly could be.
-        every: Seeds between looks at the training effect, 2 or more.
+        every: Seeds between looks at the training effect, 1 or more; more of them keep more processes busy. Looks at
+            too few seeds to show anything are left out.
         effect: Smallest effect worth having, in percentage points: the sweep also stops where the remaining seeds could
             hardly show it.
         spending: pocock (stops earlier) | obrien_fleming (keeps nearly all of the 5% for the last look).
@@ -78,17 +78,20 @@ class StopConfig:
     """
 
     auto: bool = False
-    every: int = 4
+    every: int = 2
     effect: float = 0.5
     spending: str = "pocock"
     slices: dict[str, Any] = field(default_factory=dict)
     primary: str | None = None
 
     def __post_init__(self) -> None:
-        check_range("every", self.every, 2, 1000)
+        check_range("every", self.every, 1, 1000)
         check_range("effect", self.effect, 0.0, 100.0)
-        check_choice("spending", self.spending, SPENDING)
-        if not self.auto:
+        if self.auto:
+            from mlfix_train.audit.comparison.sequential import SPENDING
+
+            check_choice("spending", self.spending, SPENDING)
+        else:
             preset = type(self)(auto=True)
             for key in (one.name for one in fields(self) if one.name != "auto"):
                 if getattr(self, key) != getattr(preset, key):

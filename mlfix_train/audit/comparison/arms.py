@@ -103,7 +103,7 @@ def compare_arms(
     paired: bool | None = None,
     seed: int = 0,
     resamples: int = 10_000,
-    per_label: bool = True,
+    details: bool = True,
 ) -> Comparison:
     """Compares arms over all held-out samples and over slices of them.
 
@@ -129,7 +129,7 @@ def compare_arms(
         paired: see :func:`mlfix_train.audit.comparison.study.pair_runs`.
         seed: of resampling and permutation.
         resamples: number of resamples and of permutations.
-        per_label: compute the change of every single label, too.
+        details: compute the macro average, the change of every single label and what each fix did, too.
 
     Returns:
         The comparison. Its ``summary`` has ``slices.<name>`` (see
@@ -170,18 +170,18 @@ def compare_arms(
         for macro in (False, True)
     }
     tested, looks = {}, None
-    for macro, by_slice in errors.items():
+    for macro, by_slice in errors.items() if details else [(False, errors[False])]:
         effects = {name: one.fixed_effect(paired_fixed) for name, one in by_slice.items()}
         tested[macro], found = judge_together(effects, primary, plan, seed, resamples)
         looks = looks or found
 
     def result_of(name: str) -> dict[str, Any]:
-        parts = errors[False][name], errors[True][name]
-        return slice_result(*parts, pairing.paired, tested[False][name], tested[True][name])
+        macro = (errors[True][name], tested[True][name]) if details else None
+        return slice_result(errors[False][name], pairing.paired, tested[False][name], macro)
 
     with ThreadPoolExecutor(resampling_workers(resamples)) as pool:
         results = list(pool.map(result_of, masks))
-    labels_changed = label_changes(study, paired_fixed) if per_label else []
+    labels_changed = label_changes(study, paired_fixed) if details else []
     held_out = int(fix_table.index.isin(study.samples).sum())
     total = len(fix_table) + int(fix_table.attrs.get("outside", 0))
     summary: dict[str, Any] = {
@@ -195,7 +195,7 @@ def compare_arms(
         "slices": dict(zip(masks, results, strict=True)),
         "primary": primary,
         "labels": labels_changed,
-        "by_fix": fix_effects(study, fix_table, labels_changed, paired_fixed) if per_label else None,
+        "by_fix": fix_effects(study, fix_table, labels_changed, paired_fixed) if details else None,
         "settings": {"resamples": resamples, "seed": seed, "slices": dict(slices or {}), "primary": primary},
     }
     summary["slices_tested"] = sum(result["effect"]["p_value"] is not None for result in summary["slices"].values())

@@ -24,7 +24,7 @@ from mlfix_train.audit.comparison.effects import (
     estimate,
     group_deviations,
 )
-from mlfix_train.audit.comparison.intervals import bootstrap_interval, bootstrap_intervals, resampling_workers
+from mlfix_train.audit.comparison.intervals import bootstrap_interval, clip_interval, resampling_workers
 from mlfix_train.audit.comparison.sequential import (
     FUTILE,
     LookPlan,
@@ -74,9 +74,8 @@ def judge_together(
         resamples: number of resamples and of permutations.
 
     Returns:
-        By slice ``training_ci95`` and ``p_value``, simultaneous where there are several, and ``alone``, the same two as
-        if there were no other slice (``None`` with looks); and the looks: ``spent``, ``level``, ``power_left`` and
-        ``futile`` (``None`` without a plan).
+        By slice ``training_ci95`` and ``p_value``, simultaneous where there are several; and the looks: ``spent``,
+        ``level``, ``power_left`` and ``futile`` (``None`` without a plan).
     """
     known = {name: effect for name, effect in effects.items() if effect is not None}
     family = {name: effect for name, effect in known.items() if effect.testable and name != primary}
@@ -87,7 +86,10 @@ def judge_together(
         if plan is not None and first.testable:
             found[primary], looks = _test_looks(first, plan, seed, resamples)
         else:
-            found[primary] = _test_alone(first, seed, resamples)
+            found[primary] = {
+                "training_ci95": bootstrap_interval(first.components, seed, resamples),
+                "p_value": permutation_p_value(first.components, seed, resamples),
+            }
     tail = simultaneous_tail(list(family.values()), seed, resamples) if len(family) > 1 else ALPHA
     # Slices beside a primary one have what a look gives to the primary one.
     tail *= 1.0 if looks is None else looks["level"] / ALPHA
@@ -97,32 +99,21 @@ def judge_together(
         p_values = dict(zip(family, together, strict=True))
     others = [name for name in known if name != primary]
 
-    def test(name: str) -> tuple[list[list[float] | None], float | None]:
-        parts = known[name].components
-        intervals = bootstrap_intervals(parts, seed, resamples, (1 - ALPHA, 1 - tail))
-        return intervals, permutation_p_value(parts, seed, resamples)
+    def interval(name: str) -> list[float] | None:
+        return bootstrap_interval(known[name].components, seed, resamples, 1 - tail)
 
     with ThreadPoolExecutor(resampling_workers(resamples)) as pool:
-        tested = list(pool.map(test, others))
-    for name, ((alone, simultaneous), p_alone) in zip(others, tested, strict=True):
-        p = p_values.get(name, p_alone)
+        intervals = list(pool.map(interval, others))
+    for name, simultaneous in zip(others, intervals, strict=True):
+        p = p_values.get(name) if p_values else permutation_p_value(known[name].components, seed, resamples)
         guard = None if primary is None else 1.0 if first is None else found[primary]["p_value"]
         guard = 1.0 if primary is not None and guard is None else guard  # what can't be tested shows nothing
         found[name] = {
-            "training_ci95": _clip(simultaneous),
+            "training_ci95": simultaneous,
             "p_value": p if p is None or guard is None else max(p, guard),
-            "alone": {"training_ci95": _clip(alone), "p_value": p_alone},
         }
-    nothing: dict[str, Any] = {"training_ci95": None, "p_value": None, "alone": None}
+    nothing: dict[str, Any] = {"training_ci95": None, "p_value": None}
     return {name: found.get(name, nothing) for name in effects}, looks
-
-
-def _test_alone(effect: SliceEffect, seed: int, resamples: int) -> dict[str, Any]:
-    alone = {
-        "training_ci95": _clip(bootstrap_interval(effect.components, seed, resamples)),
-        "p_value": permutation_p_value(effect.components, seed, resamples),
-    }
-    return {**alone, "alone": alone}
 
 
 def _test_looks(
@@ -135,26 +126,28 @@ def _test_looks(
     looks["ordering"] = "repeated"
     value, variance = estimate(effect.components), effect_variance(effect.components)
     if variance is None or variance.total == 0:
-        return {"training_ci95": _clip([value, value]), "p_value": p, "alone": None}, looks
+        return {"training_ci95": bootstrap_interval(effect.components), "p_value": p}, looks
     information = information_at(variance, plan.taken)
     bounds = boundaries(information, [*spent[:-1], max(0.0, may_spend - sum(spent[:-1]))])
     levels = 2 * stats.norm.sf(bounds)
     looks["level"] = float(levels[-1])
-    interval = _clip(bootstrap_interval(effect.components, seed, resamples, 1 - levels[-1]))
-    crossed = [_excludes_zero(effect, n, level) for n, level in zip(plan.taken, levels, strict=True)]
-    decided = plan.complete or (p <= may_spend and crossed[-1])
-    if decided and not any(crossed[:-1]):
+    crosses = _excludes_zero(effect, plan.taken[-1], levels[-1])
+    decided = plan.complete or (p <= may_spend and crosses)
+    earlier = zip(plan.taken[:-1], levels, strict=False)
+    if decided and not any(_excludes_zero(effect, n, level) for n, level in earlier):
         # An interval that excluded 0 earlier, before p was small enough, stays a repeated one.
-        low, high = stagewise_interval(value, information, bounds)
-        wider = stats.t.ppf(1 - ALPHA / 2, variance.satterthwaite_df()) / stats.norm.ppf(1 - ALPHA / 2)
-        interval = _clip([value + (low - value) * wider, value + (high - value) * wider])
+        interval: list[float] | None
+        interval = clip_interval(stagewise_interval(value, information, bounds, df=variance.satterthwaite_df()))
         looks["ordering"] = "stagewise"
+    else:
+        interval = bootstrap_interval(effect.components, seed, resamples, 1 - levels[-1])
     if not decided:
         p = min(1.0, p * ALPHA / may_spend)  # below 0.05 exactly where the boundary of this look is crossed
         looks["power_left"] = conditional_power(value, variance, plan, spent)
         excluded = interval is not None and max(map(abs, interval)) < plan.effect
-        looks["futile"] = bool(looks["power_left"] < FUTILE or excluded)
-    return {"training_ci95": interval, "p_value": p, "alone": None}, looks
+        enough = plan.can_show([len(one.runs) for one in effect.components])
+        looks["futile"] = bool(enough and (looks["power_left"] < FUTILE or excluded))
+    return {"training_ci95": interval, "p_value": p}, looks
 
 
 def _excludes_zero(effect: SliceEffect, runs: int, level: float) -> bool:
@@ -165,11 +158,6 @@ def _excludes_zero(effect: SliceEffect, runs: int, level: float) -> bool:
         return False
     t = abs(estimate(components)) / np.sqrt(variance.total)
     return bool(2 * stats.t.sf(t, variance.satterthwaite_df()) < level)
-
-
-def _clip(interval: Sequence[float] | None) -> list[float] | None:
-    """Returns an interval within what a difference of percentages can be."""
-    return None if interval is None else [min(100.0, max(-100.0, float(end))) for end in interval]
 
 
 def permute(

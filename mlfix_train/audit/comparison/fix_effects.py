@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from mlfix_train.audit.comparison.effects import difference, effect_variance, estimate
+from mlfix_train.audit.comparison.intervals import student_interval
 from mlfix_train.audit.comparison.label_changes import MIN_GROUPS, arm_errors
 from mlfix_train.audit.comparison.study import Study
 from mlfix_train.audit.comparison.verdict import decimals, interval_text, signed
@@ -43,7 +43,7 @@ def fix_effects(study: Study, fixes: pd.DataFrame, labels: Sequence[dict[str, An
     training = _training_by_kind(study, table, paired)
     sentences = [
         _evaluation_sentence(study, table, evaluation),
-        _training_sentence(training, len(table), int(fixes.attrs.get("outside", 0))),
+        _training_sentence(training, table, int(fixes.attrs.get("outside", 0))),
         _carriers_sentence(labels),
     ]
     return {
@@ -131,9 +131,8 @@ def _effect(study: Study, rows: np.ndarray, paired: bool) -> dict[str, Any]:
     variance, value = effect_variance(effect), estimate(effect)
     if variance is None or effect[0].cells.shape[1] < MIN_GROUPS:
         return {**unknown, "training": round(value, 6)}
-    error = float(np.sqrt(variance.total))
-    half = float(stats.t.ppf(0.975, variance.satterthwaite_df())) * error
-    return {"training": round(value, 6), "standard_error": error, "training_ci95": [value - half, value + half]}
+    error, interval = float(np.sqrt(variance.total)), student_interval(value, variance)
+    return {"training": round(value, 6), "standard_error": error, "training_ci95": interval}
 
 
 def _confusions(study: Study) -> list[dict[str, Any]]:
@@ -179,21 +178,24 @@ def _evaluation_sentence(study: Study, table: pd.DataFrame, evaluation: dict[str
     )
 
 
-def _training_sentence(training: dict[str, dict[str, Any]], known: int, outside: int) -> str:
+def _training_sentence(training: dict[str, dict[str, Any]], table: pd.DataFrame, outside: int) -> str:
     """Returns what removing did against relabelling, by the labels that only one of them touched."""
     if outside:
         return (
             f"{outside:,} fixes are of training samples that these files don't name, so what removing and relabelling "
             "did to the models can't be told apart."
         )
-    if not known:
+    if table.empty:
         return ""
+    removing = int((table["new"] == INVALID).sum())
+    if removing in (0, len(table)):
+        return "Every fix removes its sample; none relabels one." if removing else "Every fix relabels; none removes."
     one, other = training["removed"], training["relabelled"]
-    if one["training"] is None and other["training"] is None:
-        return "Every fixed label was fixed in both ways, so what removing and relabelling did can't be told apart."
-    if one["training"] is None or other["training"] is None:
-        missing = "relabelled" if other["training"] is None else "removed"
-        return f"No label had only {missing} samples, so what removing and relabelling did can't be told apart."
+    missing = [kind for kind in ("removed", "relabelled") if training[kind]["training"] is None]
+    if missing:
+        both = len(missing) == 2
+        fact = "Every fixed label was fixed in both ways" if both else f"No label had only {missing[0]} samples"
+        return f"{fact}, so what removing and relabelling did can't be told apart."
     facts = [
         f"{signed(part['training'], decimals(part))} points ({part['labels']:,} labels"
         + (f"; {interval_text(part)})" if part["training_ci95"] else ")")

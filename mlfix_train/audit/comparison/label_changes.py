@@ -6,6 +6,7 @@ import numpy as np
 from scipy import stats
 
 from mlfix_train.audit.comparison.effects import EffectComponent, difference, effect_variance, error_component
+from mlfix_train.audit.comparison.intervals import student_interval
 from mlfix_train.audit.comparison.significance import add_q_values, smallest_p_value
 from mlfix_train.audit.comparison.study import REMOVED, Study
 
@@ -92,8 +93,7 @@ def _label_change(study: Study, label: int, paired: bool) -> dict[str, Any]:
         result["ci95"] = [before - after] * 2
         return result
     df, standard_error = variance.satterthwaite_df(), np.sqrt(variance.total)
-    half_width = float(stats.t.ppf(0.975, df) * standard_error)
     result["standard_error"] = float(standard_error)
-    result["ci95"] = [before - after - half_width, before - after + half_width]
+    result["ci95"] = student_interval(before - after, variance)
     result["p_value"] = float(2 * stats.t.sf(abs(before - after) / standard_error, df))
     return result

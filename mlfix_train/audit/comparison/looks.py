@@ -6,7 +6,7 @@ study was compared, by the sweep or by ``mlfix compare``.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from scipy import stats
 
 from mlfix_train.audit.comparison.sequential import LookPlan, crossing_probabilities
 from mlfix_train.audit.comparison.significance import ALPHA
+from mlfix_train.audit.comparison.study import ArmRuns
 from mlfix_train.data.files.documents import read_json
 from mlfix_train.data.files.json_files import write_json
 from mlfix_train.data.runs import differences
@@ -73,12 +74,20 @@ class LookRecord:
         self.content["plan"] = planned
         write_json(self.path, self.content)
 
-    def add(self, runs: int, headline: str) -> None:
-        """Records a look with so many runs of each arm, unless one with as many is recorded."""
+    def add(self, names: Mapping[str, Sequence[str]], headline: str) -> None:
+        """Records a look at these runs, by arm, unless one with as many is recorded."""
+        runs = min(len(names[arm]) for arm in ("original", "fixed"))
         if runs not in self.taken:
             now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-            self.content["looks"].append({"runs": runs, "time": now, "headline": headline})
+            arms = {arm: list(seen) for arm, seen in names.items()}
+            self.content["looks"].append({"runs": runs, "time": now, "headline": headline, "arms": arms})
             write_json(self.path, self.content)
+
+    def in_order(self, arm: ArmRuns) -> ArmRuns:
+        """Returns an arm with its runs in the order in which looks saw them: a seed may have been trained late."""
+        seen = [name for look in self.content["looks"] for name in look.get("arms", {}).get(arm.name, ())]
+        order = [name for name in dict.fromkeys([*seen, *arm.predictions]) if name in arm.predictions]
+        return replace(arm, predictions={name: arm.predictions[name] for name in order})
 
 
 def describe_looks(

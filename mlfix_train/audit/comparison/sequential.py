@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import optimize, stats
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri, stdtr
 
 from mlfix_train.audit.comparison.effects import EffectVariance
-from mlfix_train.audit.comparison.significance import ALPHA
+from mlfix_train.audit.comparison.significance import ALPHA, smallest_p_value
 
 SPENDING: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "pocock": lambda t, alpha: alpha * np.log1p((np.e - 1) * t),
@@ -45,7 +45,7 @@ class LookPlan:
     """
 
     max_runs: int = 20
-    every: int = 4
+    every: int = 2
     taken: tuple[int, ...] = ()
     effect: float = 0.5
     spending: str = "pocock"
@@ -59,6 +59,13 @@ class LookPlan:
         """``(K,)`` what the looks so far may have spent, the present one included."""
         fractions = np.minimum(1.0, np.array(self.taken) / self.max_runs)
         return np.asarray(SPENDING[self.spending](fractions, ALPHA))
+
+    def can_show(self, counts: Sequence[int]) -> bool:
+        """Whether [pairs] or [runs of one arm, runs of the other] are enough for a permutation test to show anything.
+
+        A look at fewer spends nothing, and knows too little of how runs differ to give a study up.
+        """
+        return smallest_p_value(counts) <= self.at(min(counts)).may_spend[-1]
 
     @property
     def complete(self) -> bool:
@@ -179,23 +186,29 @@ def stagewise_interval(
     information: Sequence[float] | np.ndarray,
     bounds: Sequence[float] | np.ndarray,
     level: float = 0.95,
+    df: float = np.inf,
 ) -> tuple[float, float]:
     """Returns the confidence interval of an effect after a study was stopped at its last look.
 
     Studies that stopped earlier count as more extreme (stagewise ordering: Tsiatis, Rosner and Mehta, Biometrics 40,
-    1984); with one look it is the usual interval, estimate and 1.96 standard errors about it.
+    1984); with one look it is Student's interval. It excludes 0 exactly where the test at the last look does that
+    compares Student's t with the boundary at the same nominal level (Jennison and Turnbull, chapter 3.8).
 
     Args:
         estimate: of the effect, at the last look.
         information: of each look.
         bounds: of the looks before the last one; a last value is not used.
         level: of confidence, such as 0.95.
+        df: degrees of freedom of the standard error at the last look.
     """
     information = _increasing(information)
-    z, standard_error = estimate * np.sqrt(information[-1]), 1 / np.sqrt(information[-1])
+    standard_error = 1 / np.sqrt(information[-1])
 
     def tail(effect: float) -> float:
         """Probability of at least as large an effect as this one."""
+        t = (estimate - effect) / standard_error
+        normal = -np.sign(t) * ndtri(stdtr(df, -abs(t)))  # the deviate of the same tail probability
+        z = effect / standard_error + normal
         above, _ = crossing_probabilities(information, [*bounds[: len(information) - 1], z], effect)
         return float(above.sum())
 

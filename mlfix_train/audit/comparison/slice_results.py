@@ -20,25 +20,23 @@ from mlfix_train.audit.comparison.study import Study
 
 def slice_result(
     micro: "SliceErrors",
-    macro: "SliceErrors",
     paired: frozenset[str],
-    tested: Mapping[str, Any] | None = None,
-    macro_tested: Mapping[str, Any] | None = None,
+    tested: Mapping[str, Any],
+    macro: "tuple[SliceErrors, Mapping[str, Any]] | None" = None,
 ) -> dict[str, Any]:
     """Returns one entry of ``slices`` in ``summary.json``.
 
     Args:
         micro: the errors of the slice with the same weight for every sample.
-        macro: the same with the same weight for every label.
         paired: names of the arms whose runs form pairs.
         tested: interval and p-value of the training effect, see
-            :func:`mlfix_train.audit.comparison.families.judge_together`; by default those of the slice alone.
-        macro_tested: the same of the macro average.
+            :func:`mlfix_train.audit.comparison.families.judge_together`.
+        macro: errors and test with the same weight for every label; ``None``: not asked for.
 
     Returns:
         ``rows_original``, ``rows_clean``, ``groups_clean``; ``error`` and ``error_sd`` (percent; mean and standard
         deviation over runs) and ``runs`` (percent, each run), all by ``<arm>_on_<original|clean>``; ``effect`` (points;
-        above 0 is better); ``macro`` (error averaged over labels); and ``control`` where there is a control arm, with
+        above 0 is better); ``macro`` (error averaged over labels, if asked for); ``control`` where there is one, with
         the ``effect`` of excluding random samples and ``fixed_vs_control``.
     """
     study, clean_rows, runs = micro.study, micro.rows["clean"], micro.runs()
@@ -49,12 +47,12 @@ def slice_result(
         "error": _summarize(runs, np.mean),
         "error_sd": _summarize(runs, functools.partial(np.std, ddof=1), fewest=2),
         "effect": micro.total_effect("fixed", "fixed" in paired, tested=tested),
-        "macro": {
-            "error": _summarize(macro.runs(), np.mean),
-            "effect": macro.total_effect("fixed", "fixed" in paired, all_intervals=False, tested=macro_tested),
-        },
         "runs": runs,
     }
+    if macro is not None:
+        average, test = macro
+        effect = average.total_effect("fixed", "fixed" in paired, all_intervals=False, tested=test)
+        result["macro"] = {"error": _summarize(average.runs(), np.mean), "effect": effect}
     if "control" in study.runs:
         result["control"] = {
             "effect": micro.total_effect("control", "control" in paired),
@@ -165,9 +163,7 @@ class SliceErrors:
         return {"training_ci95": self._interval(components), "p_value": p_value}
 
     def _interval(self, components: Sequence[EffectComponent]) -> list[float] | None:
-        """Returns the 95% interval, within what a difference of percentages can be."""
-        interval = bootstrap_interval(components, self.seed, self.resamples)
-        return None if interval is None else [min(100.0, max(-100.0, end)) for end in interval]
+        return bootstrap_interval(components, self.seed, self.resamples)
 
 
 def _rounded(effect: float) -> float:

@@ -9,7 +9,7 @@ import pandas as pd
 import mlfix_train
 from mlfix_train.data.fixes.table import fixes_fingerprint
 
-FORMAT = 1
+FORMAT = 2
 FIGURES = ("total", "evaluation", "training", "training_ci95", "p_value")
 PATHS = ("outputs", "jobs", "runs_per_device", "retries", "logger", "overwrite", "report")
 """Settings of a run that say nothing about what was learned."""
@@ -56,7 +56,7 @@ def study_card(
             name: {**{key: result["effect"].get(key) for key in FIGURES}, "verdict": str(result["verdict"])}
             for name, result in summary["slices"].items()
         },
-        "resampling": {key: summary["settings"][key] for key in ("resamples", "seed")},
+        "comparison": {key: value for key, value in summary["settings"].items() if key not in ("slices", "primary")},
         "settings": {key: value for key, value in first.get("config", {}).items() if key not in PATHS},
         "versions": _distinct(states, "versions"),
         "hardware": _distinct(states, "hardware"),

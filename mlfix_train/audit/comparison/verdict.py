@@ -68,17 +68,23 @@ def format_p(p: float | None) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
-def interval_text(effect: Mapping[str, Any]) -> str:
-    """Returns ``95% interval 0.10 to 0.60``, empty where there is no interval."""
-    if effect["training_ci95"] is None:
+def interval_text(effect: Mapping[str, Any], of_size: bool = False) -> str:
+    """Returns ``95% interval 0.10 to 0.60``, empty where there is no interval.
+
+    ``of_size``: of what words such as "0.35 points more error" name, above 0 in their direction.
+    """
+    interval = effect["training_ci95"]
+    if interval is None:
         return ""
-    low, high = (signed(end, decimals(effect)) for end in effect["training_ci95"])
+    if of_size and effect["training"] < 0:
+        interval = [-end for end in reversed(interval)]
+    low, high = (signed(end, decimals(effect)) for end in interval)
     return f"95% interval {low} to {high}"
 
 
-def certainty(effect: Mapping[str, Any]) -> str:
+def certainty(effect: Mapping[str, Any], of_size: bool = False) -> str:
     """Returns the interval and the p-value as text, empty where there is no interval."""
-    interval = interval_text(effect)
+    interval = interval_text(effect, of_size)
     return f"{interval}, {format_p(effect['p_value'])}" if interval else ""
 
 
@@ -119,7 +125,7 @@ def sentence(name: str, result: Mapping[str, Any]) -> str:
     verdict, where = Verdict(result.get("verdict") or judge(effect)), where[0].upper() + where[1:]
     if verdict == Verdict.NO_CLEAN_SAMPLES:
         return f"{where}: the fixes leave no held-out sample to evaluate on."
-    gain, sure, pairs = effect["training"], certainty(effect), effect.get("training_runs")
+    gain, sure, pairs = effect["training"], certainty(effect, of_size=True), effect.get("training_runs")
     digits = decimals(effect)
     if pairs:
         sure += f", better in {sum(gain > 0 for gain in pairs.values())} of {len(pairs)} pairs of runs"
@@ -168,7 +174,8 @@ def evaluation_sentence(effect: Mapping[str, Any]) -> str:
     if abs(evaluation) < NEGLIGIBLE:
         return "Evaluating on clean labels changes nothing here."
     change = f"{'lowers' if evaluation > 0 else 'raises'} the error by {abs(evaluation):.2f} points"
-    return f"Evaluating on clean labels, which changes no model, {change} ({signed(total)} in total)."
+    both = f"with the training effect, the error is {abs(total):.2f} points {'lower' if total >= 0 else 'higher'}"
+    return f"Evaluating on clean labels, which changes no model, {change}; {both}."
 
 
 def headline(summary: Mapping[str, Any]) -> str:
@@ -193,7 +200,7 @@ def headline(summary: Mapping[str, Any]) -> str:
     return HEADLINES[verdict].format(
         fixes=f"{n_fixes:,} label{'' if n_fixes == 1 else 's'}",
         gain=_gain(name, effect),
-        interval=interval_text(effect),
+        interval=interval_text(effect, of_size=True),
         yet=" yet" if "tell" in needed or "look" in needed else "",
         needed=needed,
     )
@@ -227,7 +234,7 @@ def _short(name: str) -> str:
 
 
 def _mixed(better: tuple[str, Mapping[str, Any]], worse: tuple[str, Mapping[str, Any]]) -> str:
-    ends = [interval_text(effect).removeprefix("95% interval ") for _, effect in (better, worse)]
+    ends = [interval_text(effect, of_size=True).removeprefix("95% interval ") for _, effect in (better, worse)]
     (gained, gain), (lost, loss) = better, worse
     more = f"{abs(loss['training']):.{decimals(loss)}f} more {_short(lost)}"
     return f"Mixed: {_gain(gained, gain)} (95% interval {ends[0]}), {more} ({ends[1]})."

@@ -80,7 +80,6 @@ def test_several_slices_hold_together() -> None:
         found, _ = judge_together(effects, seed=number, resamples=300)
         errors += any(one["p_value"] < 0.05 for one in found.values())
         covered += all(one["training_ci95"][0] <= 0 <= one["training_ci95"][1] for one in found.values())
-        assert all(one["p_value"] >= one["alone"]["p_value"] - 0.03 for one in found.values())
     assert errors / studies < 0.14 and covered / studies > 0.86
 
 
@@ -111,7 +110,7 @@ def test_a_primary_slice_is_tested_alone_and_guards_the_others() -> None:
 def test_slices_without_samples_or_with_one_run_stay_as_they_are() -> None:
     lonely = SliceEffect([runs(np.array([1.0]))], np.arange(2))
     found, _ = judge_together({"gone": None, "lonely": lonely})
-    assert found["gone"] == {"training_ci95": None, "p_value": None, "alone": None}
+    assert found["gone"] == {"training_ci95": None, "p_value": None}
     assert found["lonely"]["training_ci95"] is None and found["lonely"]["p_value"] is None
 
 

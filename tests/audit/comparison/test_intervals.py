@@ -95,13 +95,23 @@ def test_interval_covers_the_truth(runs: int, groups: int, sd: tuple[float, floa
     assert stats.binomtest(hit, studies, 0.95).pvalue > 1e-3 or hit / studies > 0.95
 
 
-def test_many_groups_give_the_same_interval_as_their_normal_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_groups_give_the_same_interval_as_their_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     one = component_of(crossed(np.random.default_rng(8), 3, intervals.MAX_DISTINCT + 50, (0.01, 3.0, 1.0)))
     normal = bootstrap_interval([one], resamples=2000)
     monkeypatch.setattr(intervals, "MAX_DISTINCT", 10**9)
     drawn = bootstrap_interval([one], resamples=2000)
     assert normal is not None and drawn is not None and normal != drawn
     np.testing.assert_allclose(normal, drawn, atol=0.08 * (normal[1] - normal[0]))
+
+
+def test_the_limit_of_many_groups_is_as_skewed_as_the_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(9).exponential(size=600) ** 3
+    limit = intervals._resample_mean(values, np.random.default_rng(0), 100_000)
+    monkeypatch.setattr(intervals, "MAX_DISTINCT", 10**9)
+    drawn = intervals._resample_mean(values, np.random.default_rng(0), 20_000)
+    assert stats.skew(limit) == pytest.approx(stats.skew(values) / math.sqrt(600), abs=0.03)
+    for tail in (0.005, 0.025, 0.5, 0.975, 0.995):
+        assert np.quantile(limit, tail) == pytest.approx(np.quantile(drawn, tail), abs=0.12 * drawn.std())
 
 
 def test_means_of_resamples_are_those_of_drawing_one_by_one() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from comparison_helpers import fixed_variance
+from scipy import stats
 
 from mlfix_train.audit.comparison import sequential
 from mlfix_train.audit.comparison.sequential import SPENDING, LookPlan
@@ -50,6 +51,17 @@ def test_looks_that_add_no_information_cost_nothing() -> None:
 def test_one_look_has_the_usual_interval() -> None:
     low, high = sequential.stagewise_interval(1.5, [4.0], [])
     assert (low, high) == pytest.approx((1.5 - 1.959964 / 2, 1.5 + 1.959964 / 2), abs=1e-3)
+    student = sequential.stagewise_interval(1.5, [4.0], [], df=7)
+    assert student == pytest.approx((1.5 - 2.364624 / 2, 1.5 + 2.364624 / 2), abs=1e-3)
+
+
+def test_with_few_runs_the_interval_excludes_0_where_the_t_test_crosses_the_boundary() -> None:
+    information, df = [8.0, 12.0], 11
+    bounds = sequential.boundaries(information, [0.03, 0.02])
+    critical = stats.t.isf(stats.norm.sf(bounds[1]), df)  # the same nominal level
+    for t, excludes in ((critical - 0.01, False), (critical + 0.01, True)):
+        low, high = sequential.stagewise_interval(t / np.sqrt(12), information, bounds, df=df)
+        assert (low > 0) == excludes and high > 0
 
 
 @pytest.mark.parametrize("effect", [0.0, 2.0, 3.5])
@@ -79,6 +91,13 @@ def test_conditional_power_is_how_often_the_remaining_looks_cross() -> None:
     score = 0.1 * 8 + np.cumsum(rng.normal(0.6 * 4, 2.0, (20_000, 3)), axis=1)
     crossed = (score / np.sqrt(looks[2:]) >= bounds[2:]).any(1).mean()
     assert found == pytest.approx(crossed, abs=0.015)
+
+
+def test_seven_pairs_of_twenty_are_the_fewest_that_can_show_anything() -> None:
+    plan = LookPlan(20)
+    assert [n for n in plan.remaining if plan.can_show([n])] == [8, 10, 12, 14, 16, 18, 20]
+    assert plan.can_show([7]) and not plan.can_show([6]), "2 / 2^7 = 0.016, and 0.024 may be spent by then"
+    assert plan.can_show([5, 5]) and not plan.can_show([4, 4]), "2 of 252 assignments"
 
 
 def test_a_plan_counts_each_number_of_runs_once() -> None:

@@ -108,7 +108,7 @@ SENTENCES = {
         "On speed, training on the fixed labels made the models worse: ",
         MORE,
         "9.00% instead of 8.00%",
-        "(95% interval −1.50 to −0.50, p = 0.010).",
+        "(95% interval 0.50 to 1.50, p = 0.010).",
     ],
     Verdict.SUGGESTIVE: [
         "On speed, there are signs of better models, but no proof: ",
@@ -143,7 +143,8 @@ def test_each_sentence(found: str, words: list[str]) -> None:
     assert (needed in said) == (found in (Verdict.CONDITIONAL_ON_SAMPLES, Verdict.NOT_SHOWN))
     total = "1.00" if found == Verdict.WORSE else "3.00"
     evaluation = (
-        f"Evaluating on clean labels, which changes no model, lowers the error by 2.00 points ({total} in total)."
+        "Evaluating on clean labels, which changes no model, lowers the error by 2.00 points; with the training "
+        f"effect, the error is {total} points lower."
     )
     assert (evaluation in said) == (found != Verdict.NO_CLEAN_SAMPLES)
     assert said.endswith(".") and "  " not in said
@@ -192,16 +193,16 @@ def test_nothing_is_asked_for_where_there_is_no_effect_at_all() -> None:
 @pytest.mark.parametrize(
     ("total", "evaluation", "words"),
     [
-        (3.0, 2.0, "Evaluating on clean labels, which changes no model, lowers the error by 2.00 points (3.00 in"),
-        (1.0, -1.5, "Evaluating on clean labels, which changes no model, raises the error by 1.50 points"),
-        (-0.5, 0.7, "Evaluating on clean labels, which changes no model, lowers the error by 0.70 points (−0.50 in"),
-        (1.0, 0.0, "Evaluating on clean labels changes nothing here."),
+        (3.0, 2.0, "lowers the error by 2.00 points; with the training effect, the error is 3.00"),
+        (1.0, -1.5, "raises the error by 1.50 points; with"),
+        (-0.5, 0.7, "lowers the error by 0.70 points; with the training effect, the error is 0.5"),
+        (1.0, 0.0, "changes nothing here."),
         (None, None, ""),
     ],
 )
 def test_evaluation_sentence(total: float | None, evaluation: float | None, words: str) -> None:
     said = verdict.evaluation_sentence({"total": total, "evaluation": evaluation})
-    assert said.startswith(words) and (said or not words)
+    assert words in said and bool(said) == bool(words)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +250,7 @@ def test_no_text_claims_an_effect_where_the_interval_contains_0() -> None:
             if proven:
                 way = "better" if training > 0 else "worse"
                 assert f"made the models {way}" in said and f"made {way} models: " in head
-                assert ("points lower" in said) == (training > 0)
+                assert ("points lower" in said.partition("Evaluating")[0]) == (training > 0)
             seen.add(one["verdict"])
     assert seen == {
         Verdict.BETTER,
@@ -275,7 +276,7 @@ def test_whole_comparisons_claim_only_what_their_interval_supports() -> None:
                 wrong = rng.random(60) < rate
                 tables[f"seed={seed}"] = given.assign(pred=np.where(wrong, "other", given["label"]))
             arms.append(ArmRuns(name, tables))
-        found = summarize(*arms, fixes, {"speed": "speed", "some": ["stop"]}, resamples=300, per_label=False)
+        found = summarize(*arms, fixes, {"speed": "speed", "some": ["stop"]}, resamples=300, details=False)
         for name, one in found["slices"].items():
             ci, said = one["effect"]["training_ci95"], one["sentence"]
             if ci is None or ci[0] <= 0 <= ci[1] or one["effect"]["p_value"] >= 0.05:
@@ -302,7 +303,7 @@ FIVE = {
     ),
     "harm": (
         piece(training=-1.0, ci=(-1.51, -0.5)),
-        "Fixing 102 labels made worse models: 1.00 points more error on speed (95% interval −1.51 to −0.50).",
+        "Fixing 102 labels made worse models: 1.00 points more error on speed (95% interval 0.50 to 1.51).",
     ),
     "too few": (piece(ci=None, p=None), "Too few runs to tell: 1.00 points less error on speed; train more seeds."),
     "signs": (
@@ -354,7 +355,7 @@ def test_better_on_one_slice_and_worse_on_another_is_mixed() -> None:
     worse = piece(training=-1.0, ci=(-1.5, -0.5))
     said = verdict.headline(summary(all=piece(), speed=piece(training=2.0, ci=(1.0, 3.0)), rest=worse))
     assert said == (
-        "Mixed: 2.0 points less error on speed (95% interval 1.0 to 3.0), 1.00 more on rest (−1.50 to −0.50)."
+        "Mixed: 2.0 points less error on speed (95% interval 1.0 to 3.0), 1.00 more on rest (0.50 to 1.50)."
     )
 
 
