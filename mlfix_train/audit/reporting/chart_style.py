@@ -114,7 +114,7 @@ def save(figure: Figure, path: str | os.PathLike[str], svg: str | os.PathLike[st
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    layout = figure.get_layout_engine()
+    layout, canvas = figure.get_layout_engine(), figure.canvas
     if layout is not None:  # savefig would draw each format once more, only for the layout
         layout.execute(figure)
         figure.set_layout_engine("none")
@@ -124,4 +124,5 @@ def save(figure: Figure, path: str | os.PathLike[str], svg: str | os.PathLike[st
                 FigureCanvasSVG(figure).print_svg(temporary, metadata={"Date": None, "Creator": None})
             else:
                 FigureCanvasAgg(figure).print_png(temporary, metadata={"Software": None})
+    figure.set_canvas(canvas)
     return Path(path)
