@@ -122,6 +122,7 @@ def save(figure: Figure, path: str | os.PathLike[str], svg: str | os.PathLike[st
         with atomic_path(target) as temporary:
             if Path(target).suffix == ".svg":
                 FigureCanvasSVG(figure).print_svg(temporary, metadata={"Date": None, "Creator": None})
+                figure.set_dpi(DPI)  # SVG has its own
             else:
                 FigureCanvasAgg(figure).print_png(temporary, metadata={"Software": None})
     figure.set_canvas(canvas)
