@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 # Tests start many processes, each of which would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow test-lowest coverage docs lint format typecheck hooks clean
+.PHONY: demo test test-slow test-notebooks test-lowest coverage docs lint format typecheck hooks clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("mlfix-train needs Python 3.11 or later, this is " + sys.version.split()[0] + ": make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
@@ -25,6 +25,9 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	scripts/install_browser.sh
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m slow --numprocesses 2 --dist worksteal
+
+test-notebooks: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m slow --numprocesses 2 --dist worksteal tests/test_tutorials.py
 
 # The lower bounds of pyproject.toml, in an environment of their own.
 test-lowest:

@@ -1,32 +1,48 @@
 #!/usr/bin/env bash
-# Makes a release: version and changelog, a commit and a tag, wheel and source distribution, checked. Publishes nothing.
+# Makes a release: checks, sets version and changelog, builds and tries wheel and source distribution, then commits and
+# tags. Publishes nothing. Whatever fails leaves the tree as it was.
 #
 #   scripts/release.sh 0.2.0
+#   scripts/release.sh --dry-run 0.2.0          everything but the commit and the tag
+#   PYTHON=python CHECKS="lint test"            the environment's python (.venv/bin/python), the goals of make
 set -euo pipefail
 cd "$(dirname "$0")/.."
-version=${1:?pass the version, such as 0.2.0}
-[[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] || { echo "$version is no version such as 0.2.0" >&2; exit 1; }
-[ -z "$(git status --porcelain)" ] || { echo "there are changes that are not committed: commit them first" >&2; exit 1; }
-grep -q '^## \[Unreleased\]$' CHANGELOG.md || { echo "CHANGELOG.md has no section [Unreleased]" >&2; exit 1; }
-! git rev-parse --quiet --verify "v$version" >/dev/null || { echo "the tag v$version exists" >&2; exit 1; }
+fail() { echo "$1" >&2; exit 1; }
 
-make lint typecheck docs test
-sed -i "s/^__version__ = .*/__version__ = \"$version\"/" mlfix_train/__init__.py
-sed -i "s/^version: .*/version: $version/" CITATION.cff
-sed -i "s/^## \[Unreleased\]$/## [Unreleased]\n\n## [$version] - $(date +%F)/" CHANGELOG.md
-git commit --quiet -am "Version $version"
-git tag -a "v$version" -m "Version $version"
+dry_run=
+[ "${1:-}" != --dry-run ] || { dry_run=yes; shift; }
+version=${1:-} python=${PYTHON:-.venv/bin/python} checks=${CHECKS-lint typecheck docs test}
+files="mlfix_train/__init__.py CITATION.cff CHANGELOG.md"
+[[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] || fail "'$version' is no version: pass one such as 0.2.0"
+[ -z "$(git status --porcelain)" ] || fail "there are changes that are not committed: commit them first"
+! git rev-parse --quiet --verify "v$version" >/dev/null || fail "the tag v$version exists: choose another version"
+awk '/^## \[Unreleased\]$/ {in_it = 1; next} /^## / {in_it = 0} in_it && NF {found = 1} END {exit !found}' CHANGELOG.md ||
+  fail "CHANGELOG.md has nothing under [Unreleased]: say there what is new"
+python=$(command -v "$python") || fail "there is no $python: run make, or set PYTHON"
+[[ $python = /* ]] || python=$PWD/$python
+for module in build twine; do
+  "$python" -c "import $module" 2>/dev/null || fail "$python has no $module: $python -m pip install $module"
+done
+
+[ -z "$checks" ] || make $checks
+try=$(mktemp -d)
+trap 'git checkout --quiet -- $files; rm -rf "$try"' EXIT
+sed -i.old "s/^__version__ = .*/__version__ = \"$version\"/" mlfix_train/__init__.py
+sed -i.old "s/^version: .*/version: $version/" CITATION.cff
+awk -v line="## [$version] - $(date +%F)" '{print} /^## \[Unreleased\]$/ {print "\n" line}' CHANGELOG.md >"$try/changelog"
+cp "$try/changelog" CHANGELOG.md
+rm mlfix_train/__init__.py.old CITATION.cff.old
 
 rm -rf dist
-.venv/bin/python -m build
-.venv/bin/python -m pip install --quiet twine
-.venv/bin/python -m twine check --strict dist/*
-try=$(mktemp -d)
-trap 'rm -rf "$try"' EXIT
-python3 -m venv "$try/venv"
-"$try/venv/bin/pip" install --quiet --constraint constraints.txt dist/*.whl
-[ "$("$try/venv/bin/mlfix" --version)" = "$version" ] || { echo "the wheel has another version" >&2; exit 1; }
+"$python" -m build --no-isolation
+"$python" -m twine check --strict dist/*
+"$python" -m pip install --quiet --no-deps --target "$try/wheel" dist/*.whl
+found=$(cd "$try/wheel" && "$python" -m mlfix_train.cli.main --version)
+[ "$found" = "$version" ] || fail "the wheel says that it is version $found"
+[ -z "$dry_run" ] || { echo "a dry run: dist/ is made, nothing is committed or tagged"; exit 0; }
 
+git commit --quiet -m "Version $version" -- $files
+git tag -a "v$version" -m "Version $version"
 echo "made dist/ and the tag v$version. Publish them by:"
-echo "  git push origin main v$version"
-echo "  .venv/bin/python -m twine upload dist/*"
+echo "  git push origin HEAD v$version"
+echo "  $python -m twine upload dist/*"
