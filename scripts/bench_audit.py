@@ -130,6 +130,7 @@ def _people(options: argparse.Namespace) -> None:
         print(f"| score | {' | '.join(head)} |\n| --- |{' --- |' * len(head)}")
         for key, figures in found.items():
             print(f"| {key} | " + " | ".join(f"{figures[name]:.3f}" for name in head) + " |")
+        print(f"\n{_compare_with_best(ranking, found, wrong)}")
         issue = ranking["is_label_issue"].astype(str).eq("True").to_numpy()
         print(
             f"\n{issue.sum()} label issues, {100 * wrong[issue].mean():.0f}% of them wrong; of the wrong labels "
@@ -291,6 +292,7 @@ def _one(options: argparse.Namespace, clean: pd.DataFrame, noise: str, fraction:
     found = {key: judge(sign * ranking[column].to_numpy(float), wrong) for key, (column, sign) in SCORES.items()}
     for key, scores in _cleanlab(runs, ranking.index).items():
         found[f"cleanlab {key}"] = judge(-scores, wrong)
+    groups = pd.factorize(table["group"])[0]
     about = json.loads((out / "audit.json").read_text(encoding="utf-8"))
     issue = ranking["is_label_issue"].astype(str) == "True"
     suggested = ranking["suggested_label"].to_numpy() == table[TRUE_LABEL].to_numpy()
@@ -301,6 +303,7 @@ def _one(options: argparse.Namespace, clean: pd.DataFrame, noise: str, fraction:
     }
     stop_rank = estimates["review_yield"]["stop_rank"]
     summary = {
+        "against best": _compare_with_best(ranking, found, wrong, groups),
         "planted": int(wrong.sum()),
         "estimate": estimates["wrong"],
         "interval": estimates["interval"],
@@ -329,6 +332,41 @@ def judge(score: np.ndarray, wrong: np.ndarray) -> dict[str, float]:
         "recall at 2N": 100 * float(hits[: 2 * count].sum() / count),
         "found per 100 reviewed, first 2N": 100 * float(hits[: 2 * count].mean()),
     }
+
+
+def _compare_with_best(
+    ranking: pd.DataFrame, found: dict[str, dict[str, float]], wrong: np.ndarray, groups: np.ndarray | None = None
+) -> str:
+    """Says how much better suspicion is than the best of the single scores, with a paired bootstrap over groups."""
+    best = max((key for key in found if key in SCORES and key != "suspicion"), key=lambda key: found[key]["AP"])
+    column, sign = SCORES[best]
+    difference, low, high = paired_bootstrap(
+        ranking["evidence"].to_numpy(float), sign * ranking[column].to_numpy(float), wrong, groups
+    )
+    return (
+        f"average precision of suspicion minus that of {best}, the best single score: {difference:+.4f} "
+        f"(95% interval of a paired bootstrap {low:+.4f} to {high:+.4f})"
+    )
+
+
+def paired_bootstrap(
+    score: np.ndarray, other: np.ndarray, wrong: np.ndarray, groups: np.ndarray | None = None, draws: int = 1000
+) -> tuple[float, float, float]:
+    """Returns the difference of the average precisions of two scores (higher is worse), and its 95% interval."""
+    unit = np.arange(len(wrong)) if groups is None else groups
+    rng, n_units = np.random.default_rng(0), int(unit.max()) + 1
+    orders = [np.lexsort((rng.permutation(len(s)), -np.nan_to_num(s, nan=-np.inf))) for s in (score, other)]
+
+    def precision(order: np.ndarray, weight: np.ndarray) -> float:
+        weight, hits = weight[order], (weight * wrong)[order]
+        return float((np.cumsum(hits) / np.maximum(np.cumsum(weight), 1) * hits).sum() / max(hits.sum(), 1))
+
+    def difference(weight: np.ndarray) -> float:
+        return precision(orders[0], weight) - precision(orders[1], weight)
+
+    drawn = [difference(rng.multinomial(n_units, np.full(n_units, 1 / n_units))[unit]) for _ in range(draws)]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return difference(np.ones(len(wrong))), float(low), float(high)
 
 
 def _cleanlab(runs: Path, ids: pd.Index) -> dict[str, np.ndarray]:
@@ -368,6 +406,7 @@ def _print(title: str, results: list[dict]) -> None:
     for result in results:
         summary = result["summary"]
         off = summary["estimate"] / summary["planted"] - 1
+        print(summary["against best"])
         print(
             f"planted {summary['planted']}, estimated {summary['estimate']:.0f} ({off:+.0%}; "
             f"95% interval {summary['interval'][0]:.0f} to {summary['interval'][1]:.0f}); "
