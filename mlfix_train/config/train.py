@@ -90,7 +90,7 @@ class StopConfig:
         if self.auto:
             from mlfix_train.audit.comparison.sequential import SPENDING
 
-            check_choice("spending", self.spending, SPENDING)
+            check_choice("spending", self.spending, list(SPENDING))
         else:
             preset = type(self)(auto=True)
             for key in (one.name for one in fields(self) if one.name != "auto"):

@@ -91,7 +91,8 @@ def _pearson(mean: float, sd: float, skewness: float, rng: np.random.Generator, 
     if abs(skewness) < 1e-3:
         return rng.normal(mean, sd, size)
     shape = 4 / skewness**2
-    return mean + sd * np.sign(skewness) * (rng.gamma(shape, size=size) - shape) / np.sqrt(shape)
+    draws = (rng.gamma(shape, size=size) - shape) / np.sqrt(shape)
+    return np.asarray(mean + sd * np.sign(skewness) * draws)
 
 
 def resampling_workers(resamples: int) -> int:

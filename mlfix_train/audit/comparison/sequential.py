@@ -65,7 +65,7 @@ class LookPlan:
 
         A look at fewer spends nothing, and knows too little of how runs differ to give a study up.
         """
-        return smallest_p_value(counts) <= self.at(min(counts)).may_spend[-1]
+        return bool(smallest_p_value(counts) <= self.at(min(counts)).may_spend[-1])
 
     @property
     def complete(self) -> bool:

@@ -121,9 +121,9 @@ def save(figure: Figure, path: str | os.PathLike[str], svg: str | os.PathLike[st
     for target in (path,) if svg is None else (path, svg):
         with atomic_path(target) as temporary:
             if Path(target).suffix == ".svg":
-                FigureCanvasSVG(figure).print_svg(temporary, metadata={"Date": None, "Creator": None})
+                FigureCanvasSVG(figure).print_svg(temporary, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
                 figure.set_dpi(DPI)  # SVG has its own
             else:
-                FigureCanvasAgg(figure).print_png(temporary, metadata={"Software": None})
+                FigureCanvasAgg(figure).print_png(temporary, metadata={"Software": None})  # type: ignore[no-untyped-call]
     figure.set_canvas(canvas)
     return Path(path)

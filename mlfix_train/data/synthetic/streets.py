@@ -283,7 +283,7 @@ def _apart(spot: tuple[int, int, int, int], box: dict[str, Any], width: int) -> 
     left = box["xmin"] - (width if box["xmin"] > box["xmax"] else 0)
     beside = spot[2] < left - 4 or spot[0] > box["xmax"] + 4
     across = spot[2] - width < left - 4 and spot[0] > box["xmax"] + 4
-    return beside or across or spot[3] < box["ymin"] - 4 or spot[1] > box["ymax"] + 4
+    return bool(beside or across or spot[3] < box["ymin"] - 4 or spot[1] > box["ymax"] + 4)
 
 
 def _posed_face(rng: np.random.Generator, name: str, side: int) -> Image.Image:
