@@ -36,7 +36,6 @@ def test_missing_keys_are_named(mlfix) -> None:
 def test_the_command_exits_with_its_code(tmp_path) -> None:
     for arguments, code in (
         (("--version",), 0),
-        (("train", "data.root=nowhere"), 1),
         (("train", "sede=1"), 2),
     ):
         process = start(*arguments, cwd=tmp_path)

@@ -225,6 +225,7 @@ def test_digits_stay_put_and_the_brush_ends_with_its_group(serve: Serve, page: P
     assert page.sample(index + 1)["mark"] == "invalid"
 
 
+@pytest.mark.slow
 def test_filters_search_groups_and_size(serve: Serve, page: Page) -> None:
     page.open(serve().link)
     page.click(0)
@@ -471,6 +472,7 @@ def test_kill_and_restart_lose_nothing(process: Callable[..., Server], page: Pag
     assert fixes_of(tmp_path / "out/fixes.csv") == {}, "undo works across the kill"
 
 
+@pytest.mark.slow
 def test_two_people_in_two_windows(serve: Serve, page: Page, browser: Any, tmp_path: Path) -> None:
     server = serve()
     page.open(server.link)
@@ -671,6 +673,7 @@ def test_a_sample_is_judged_blind_one_image_at_a_time(serve: Serve, page: Page, 
     page.until("document.querySelector('.judge').textContent.includes('12 of 100 judged')")
 
 
+@pytest.mark.slow
 def test_what_was_not_on_the_screen_is_not_reviewed(serve: Serve, page: Page) -> None:
     page.place.set_viewport_size({"width": 900, "height": 420})
     page.open(serve().link)
@@ -917,6 +920,7 @@ def test_errors_name_the_problem_and_a_hint(
     assert result.code in (1, 2) and words in result.err and "Traceback" not in result.err
 
 
+@pytest.mark.slow
 def test_tiles_off_the_screen_are_not_changed(serve: Serve, page: Page, tmp_path: Path) -> None:
     page.place.set_viewport_size({"width": 900, "height": 500})
     page.open(serve().link)

@@ -122,6 +122,7 @@ def test_a_sorting_network(place: Path, mlfix) -> None:
     assert again.code == 0 and np.allclose(np.load("b/embeddings.npy"), np.load("sort/embeddings.npy"), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_pretrained_network_takes_small_images_as_they_are(place: Path, mlfix) -> None:
     torch.manual_seed(0)
     torch.save(timm.create_model("resnet18", num_classes=0).state_dict(), "w.pt")
@@ -135,6 +136,7 @@ def test_a_pretrained_network_takes_small_images_as_they_are(place: Path, mlfix)
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_lpips_by_a_file_with_exact_distances(place: Path, mlfix) -> None:
     torch.manual_seed(0)
     torch.save(torchvision.models.alexnet(weights=None).state_dict(), "alex.pth")
@@ -279,6 +281,7 @@ def test_no_room_for_exact_features_names_size_and_key(place: Path, mlfix, monke
     assert answer.code == 1 and "GB free" in answer.err and "lpips.rerank=0" in answer.err
 
 
+@pytest.mark.slow
 def test_interrupted_exact_features_continue(place: Path, mlfix, monkeypatch) -> None:
     mlfix("train", "data.root=shapes", *FAST)
     sizes = interrupt_second_block(monkeypatch)

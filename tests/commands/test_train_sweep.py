@@ -40,6 +40,7 @@ def test_a_broken_run_does_not_stop_the_rest(data: Path, tmp_path: Path, mlfix) 
     assert "2 finished" in answer.out and "the same command continues" in answer.out
 
 
+@pytest.mark.slow
 def test_a_refused_run_is_no_success(data: Path, tmp_path: Path, mlfix) -> None:
     """The runs are there, finished, but of other settings than were asked for."""
     base = keys(data, tmp_path / "o", "seed=0,1", "recipe.epochs=1")

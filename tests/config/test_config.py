@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import get_type_hints
 
@@ -28,10 +29,24 @@ ALLOWED["export"] = {"data"}
 """Keys whose default depends on the command."""
 
 
-@pytest.mark.parametrize(("group", "name"), [(group, name) for group, names in GROUPS.items() for name in names])
-def test_every_preset_composes(group: str, name: str) -> None:
-    fold = ["split.fold=0"] if name == "out_of_fold" else []
-    cfg = load("train", [f"{group}={name}", "++data.root=x", "++data.file=x", "++data.name=x", *fold])
+TOGETHER = [group for group in GROUPS if group not in ("experiment", "sweep", "stop")]
+"""Groups whose presets go with each other's."""
+
+
+@pytest.mark.parametrize(
+    "presets",
+    [
+        *([f"{group}={name}"] for group in GROUPS if group not in TOGETHER for name in GROUPS[group]),
+        *(
+            [f"{group}={name}" for group, name in zip(TOGETHER, names, strict=True) if name]
+            for names in zip_longest(*(GROUPS[group] for group in TOGETHER))
+        ),
+    ],
+    ids=" ".join,
+)
+def test_every_preset_composes(presets: list[str]) -> None:
+    fold = ["split.fold=0"] if "sweep=out_of_fold" in presets else []
+    cfg = load("train", [*presets, "++data.root=x", "++data.file=x", "++data.name=x", *fold])
     assert cfg.seed == 0 and cfg.data["root"] == "x"
 
 

@@ -46,6 +46,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_release(root: Path) -> None:
     rehearsed = release(root, "--dry-run", "98.7.6")
     assert rehearsed.returncode == 0, rehearsed.stderr

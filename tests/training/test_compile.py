@@ -33,6 +33,7 @@ def test_what_cannot_be_compiled_runs_eagerly_with_one_warning(
     pd.testing.assert_frame_equal(*pair)
 
 
+@pytest.mark.slow
 def test_a_dry_run_leaves_no_trace(shapes: Path, tmp_path: Path, mlfix, monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiled network that is the network itself gives the very predictions of a plain one."""
     tried: list[tuple[int, ...]] = []

@@ -58,6 +58,7 @@ def test_an_offline_run_holds_table_panels_artifacts_and_group(shapes: Path, tmp
     assert len(content["data"]) == 15
 
 
+@pytest.mark.slow
 def test_nothing_prompts_without_a_login(shapes: Path, tmp_path: Path) -> None:
     """No terminal, no key, no network: the run ends by itself, offline."""
     home = tmp_path / "home"
@@ -264,6 +265,7 @@ def test_a_comparison_is_one_run_in_the_group_of_the_sweep(shapes: Path, tmp_pat
     assert [row[0] for row in slices["data"]] == ["all", "round", "not round"]
 
 
+@pytest.mark.slow
 def test_an_audit_is_a_run_with_panels_tables_page_and_the_whole_ranking(shapes: Path, tmp_path: Path, mlfix) -> None:
     keys = (f"data.root={shapes}", f"outputs={tmp_path}/o", *FAST, "name=study", "split.folds=2")
     assert mlfix("train", "-m", *keys, "split.fold=0,1").code == 0
@@ -292,6 +294,7 @@ def test_an_audit_is_a_run_with_panels_tables_page_and_the_whole_ranking(shapes:
     assert sorted(len(table["data"]) for table in tables)[-1] == 72, "the head of the ranking, with thumbnails"
 
 
+@pytest.mark.slow
 def test_panels_are_logged_while_training_goes_on(shapes: Path, tmp_path: Path, mlfix) -> None:
     keys = (
         f"data.root={shapes}",
@@ -310,6 +313,7 @@ def test_panels_are_logged_while_training_goes_on(shapes: Path, tmp_path: Path, 
     assert mlfix("train", *keys, "audit.every_n_epochs=0", "name=x").code == 2
 
 
+@pytest.mark.slow
 def test_a_comparison_goes_on_without_wandb(shapes: Path, tmp_path: Path, mlfix, monkeypatch) -> None:
     fixes = tmp_path / "fixes.csv"
     fixes.write_text("sample_id,new_label\nsquare/001.png,invalid\n")

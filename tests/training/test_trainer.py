@@ -169,7 +169,7 @@ def test_callbacks_of_lightning_and_of_ones_own(shapes: Path, tmp_path: Path, ml
     assert answer.code == 2 and "LearningRateMonitor" in answer.err
 
 
-@pytest.mark.parametrize("settings", [FAST, SORTING])
+@pytest.mark.parametrize("settings", [FAST, pytest.param(SORTING, marks=pytest.mark.slow)])
 def test_a_profile_is_written_and_changes_nothing(
     shapes: Path, tmp_path: Path, mlfix, settings: tuple[str, ...]
 ) -> None:

@@ -133,6 +133,7 @@ def test_every_section_opens_in_a_browser(tmp_path: Path, section: str) -> None:
         assert "background-image: url(&quot;blob:" in body, "pictures are painted"
 
 
+@pytest.mark.slow
 def test_400_classes_stay_below_20_mb(tmp_path: Path) -> None:
     path = write(tmp_path, [f"label-{i:03d}" for i in range(400)], 4000)
     assert path.stat().st_size < 20e6

@@ -168,6 +168,7 @@ def test_a_process_that_ends_is_replaced_and_its_run_tried_again(sweep, how: Cal
         assert "interrupted; trying it again" in answer.err
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_stops_its_processes_and_says_where_it_is(sweep) -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # CI may have us ignore it
     try:

@@ -106,6 +106,7 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
     assert len(pd.read_csv(run.path / "metrics.csv")) == 1 and (run.path / "panels/neighbours.png").exists()
 
 
+@pytest.mark.slow
 def test_seeds_sweep_as_those_of_classifiers_do(place: Path, mlfix) -> None:
     answer = mlfix("train", "-m", "data.root=shapes", *SORTING, "recipe.epochs=1", "seed=range(0,2)", "report=line")
     assert (
