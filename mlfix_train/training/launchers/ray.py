@@ -72,7 +72,8 @@ def ray_pool(init: Mapping[str, Any], num_cpus: float = 1, num_gpus: float | Non
     """Opens a pool of actors, for :func:`mlfix_train.training.launchers.pool.run_in_pool`, several times.
 
     Args:
-        init: Arguments of ``ray.init``; unused where Ray is initialized already.
+        init: Arguments of ``ray.init``; unused where Ray is initialized already. Without ``address``, and without
+            ``RAY_ADDRESS`` in the environment, Ray starts here, whatever clusters run on this machine.
         num_cpus: CPUs of a run.
         num_gpus: GPUs of a run, such as 0.5; ``None``: one where the cluster has GPUs.
 
@@ -86,6 +87,8 @@ def ray_pool(init: Mapping[str, Any], num_cpus: float = 1, num_gpus: float | Non
         raise ConfigError("hydra/launcher=ray needs Ray", "pip install 'mlfix-train[ray]'") from error
     starts = not ray.is_initialized()
     if starts:
+        if init.get("address") is None and "RAY_ADDRESS" not in os.environ:
+            init = {**init, "address": "local"}
         handler = signal.getsignal(signal.SIGTERM)
         try:
             try:

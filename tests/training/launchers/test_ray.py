@@ -8,13 +8,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from shapes import FAST, draw_shapes, start
 
 from mlfix_train.data.runs import RunDirectory
-from mlfix_train.errors import ConfigError
+from mlfix_train.errors import ConfigError, RunError
 from mlfix_train.training.launchers.ray import run_on_ray
 
 TIMEOUT = 240.0
@@ -27,6 +28,28 @@ def test_without_ray_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ConfigError, match="needs Ray") as caught:
         run_on_ray([], print, init={}, on_attempt=print)
     assert caught.value.hint == "pip install 'mlfix-train[ray]'"
+
+
+@pytest.mark.parametrize(
+    ("given", "variable", "used"), [(None, None, "local"), (None, "there:1", None), ("auto", None, "auto")]
+)
+def test_without_an_address_ray_starts_here_whatever_runs_already(
+    given: str | None, variable: str | None, used: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def init(**arguments: Any) -> None:
+        seen.append(arguments["address"])
+        raise RuntimeError("no")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init))
+    if variable is None:
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    else:
+        monkeypatch.setenv("RAY_ADDRESS", variable)
+    with pytest.raises(RunError, match="can't be started: no"):
+        run_on_ray([], print, init={"address": given}, on_attempt=print)
+    assert seen == [used]
 
 
 @pytest.fixture
