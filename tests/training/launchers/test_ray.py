@@ -112,7 +112,7 @@ def test_a_signal_interrupts_the_runs_on_all_nodes(cluster: Any, tmp_path: Path)
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130, out + err
+    assert process.returncode == 143, out + err
     assert sorted(run.status for run in runs) == ["", "", "interrupted", "interrupted"]
     for run in runs[:2]:
         assert not os.path.exists(f"/proc/{run.read()['pid']}")
