@@ -35,7 +35,7 @@ def gather_worker(rank: int, folder: Path, batches: list[list[dict[str, np.ndarr
 def test_only_rank_zero_receives_what_two_processes_gather(tmp_path: Path) -> None:
     """Each process holds every second sample, padded by a repeat of the first."""
     batches = [[part([0, 2]), part([4])], [part([1, 3]), part([0])]]
-    torch.multiprocessing.start_processes(gather_worker, (tmp_path, batches), nprocs=2, start_method="fork")
+    torch.multiprocessing.start_processes(gather_worker, (tmp_path, batches), nprocs=2, start_method="spawn")
     found, nothing = (torch.load(tmp_path / f"rank-{rank}.pt", weights_only=False) for rank in range(2))
     assert nothing is None
     assert found["index"].tolist() == [0, 1, 2, 3, 4]

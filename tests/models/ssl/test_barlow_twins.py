@@ -88,9 +88,10 @@ def _process(rank: int, world: int, file: str, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_over_processes_loss_and_gradient_are_those_of_the_whole_batch(tmp_path: Path) -> None:
     arguments = (2, str(tmp_path / "store"), str(tmp_path))
-    torch.multiprocessing.start_processes(_process, arguments, nprocs=2, start_method="fork")
+    torch.multiprocessing.start_processes(_process, arguments, nprocs=2, start_method="spawn")
     torch.manual_seed(0)
     model = torch.nn.Linear(7, 5)
     x, y = pair(24, 7)
