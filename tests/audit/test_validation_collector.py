@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from mlfix_train.audit.validation_collector import gather_on_rank_zero
@@ -32,6 +33,7 @@ def gather_worker(rank: int, folder: Path, batches: list[list[dict[str, np.ndarr
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_only_rank_zero_receives_what_two_processes_gather(tmp_path: Path) -> None:
     """Each process holds every second sample, padded by a repeat of the first."""
     batches = [[part([0, 2]), part([4])], [part([1, 3]), part([0])]]
