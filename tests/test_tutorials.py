@@ -15,9 +15,11 @@ nbformat = pytest.importorskip("nbformat", reason="needs the extra docs")
 
 
 def texts(notebook: Any) -> list[str]:
-    """What the cells printed or returned, as text."""
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return [output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs]
+    """What each code cell printed or returned, as text; how it is cut into pieces is a matter of time."""
+    cells = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    return [
+        "".join(one.get("text") or one.get("data", {}).get("text/plain", "") for one in outputs) for outputs in cells
+    ]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -26,7 +28,7 @@ def test_a_notebook_keeps_its_output(path: Path) -> None:
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in cells)
     assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
-    assert sum(map(bool, texts(notebook))) >= 3
+    assert sum(map(bool, texts(notebook))) >= 2
     assert path.stem in (path.parent / "index.md").read_text(encoding="utf-8")
     assert "%pip install" in cells[0].source, "it opens in Colab as it is"
 
