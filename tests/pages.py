@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -146,3 +146,10 @@ def write_audit(folder: Path, ids: list[str], every: int = 7) -> Path:
     about = {"ranked": len(ids), "run_paths": [], "label_names": labels, "estimates": {"wrong": float(suspicion.sum())}}
     (folder / "audit.json").write_text(json.dumps(about))
     return folder
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "the condition was not met in time"
+        time.sleep(0.05)

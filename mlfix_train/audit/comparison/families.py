@@ -104,14 +104,13 @@ def judge_together(
 
     with ThreadPoolExecutor(resampling_workers(resamples)) as pool:
         intervals = list(pool.map(interval, others))
+    guard = 0.0  # no p-value is smaller than that of the primary slice; one that can't be tested shows nothing
+    if primary is not None:
+        tested = found.get(primary, {}).get("p_value")
+        guard = 1.0 if tested is None else tested
     for name, simultaneous in zip(others, intervals, strict=True):
         p = p_values.get(name) if p_values else permutation_p_value(known[name].components, seed, resamples)
-        guard = None if primary is None else 1.0 if first is None else found[primary]["p_value"]
-        guard = 1.0 if primary is not None and guard is None else guard  # what can't be tested shows nothing
-        found[name] = {
-            "training_ci95": simultaneous,
-            "p_value": p if p is None or guard is None else max(p, guard),
-        }
+        found[name] = {"training_ci95": simultaneous, "p_value": None if p is None else max(p, guard)}
     nothing: dict[str, Any] = {"training_ci95": None, "p_value": None}
     return {name: found.get(name, nothing) for name in effects}, looks
 
